@@ -1,0 +1,64 @@
+"""What all tiers share: where the executables under test are, and that in CI nothing is left out quietly."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+_EXCUSE = "kernel lacks"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--cni-bin DIR`: the folder of plugins to test, instead of the frozen ones of this checkout."""
+    parser.addoption("--cni-bin", metavar="DIR", default=None, help="folder of CNI plugins to test (default: dist/bin)")
+
+
+@pytest.fixture(scope="session")
+def bin_dir(pytestconfig: pytest.Config) -> Path:
+    """The folder of the plugins under test: `--cni-bin`, else $SLASH24_BIN, else the frozen ones in dist/bin."""
+    chosen = pytestconfig.getoption("--cni-bin") or os.environ.get("SLASH24_BIN") or ROOT / "dist" / "bin"
+    return _folder(Path(chosen), made_by="./build.sh")
+
+
+@pytest.fixture(scope="session")
+def reference_bin() -> Path:
+    """The folder of the Go reference plugins (v1.9.1) and `cnitool`: $REFERENCE_BIN, else build/reference/bin."""
+    return _folder(Path(os.environ.get("REFERENCE_BIN") or ROOT / "build" / "reference" / "bin"), made_by="tests/tools.sh")
+
+
+def _folder(path: Path, *, made_by: str) -> Path:
+    if not path.is_dir():
+        pytest.fail(f"{path} is not there; make it with {made_by}", pytrace=False)
+    return path.resolve()
+
+
+def _skip_is_failure(longrepr: object) -> str | None:
+    """Why a skip counts as a failure in CI, or None if it may stand: the kernel lacks what the test is about."""
+    reason = longrepr[2] if isinstance(longrepr, tuple) else str(longrepr)
+    reason = reason.removeprefix("Skipped: ")
+    if not os.environ.get("CI") or reason.startswith(_EXCUSE):
+        return None
+    return f'skipped in CI, where only "{_EXCUSE} ..." is a reason to skip: {reason}'
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # noqa: ARG001 (the hook's own names)
+    """With CI set, turn the skip of a test into a failure."""
+    report = yield
+    if report.skipped and not hasattr(report, "wasxfail"):
+        failure = _skip_is_failure(report.longrepr)
+        if failure:
+            report.outcome, report.longrepr = "failed", failure
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(collector: pytest.Collector):  # noqa: ARG001 (the hook's own name)
+    """With CI set, turn the skip of a whole module into a failure."""
+    report = yield
+    if report.skipped:
+        failure = _skip_is_failure(report.longrepr)
+        if failure:
+            report.outcome, report.longrepr = "failed", failure
+    return report
