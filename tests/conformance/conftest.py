@@ -1,0 +1,79 @@
+"""A suite for any folder of CNI plugins: `pytest tests/conformance --cni-bin DIR [--cni-known-failures FILE]`.
+
+It asks what the CNI specification 1.1.0, its conventions and their common practice demand of an interface plugin
+(`bridge`) and an IPAM plugin (`host-local`). Where they leave a choice, every choice passes.
+"""
+
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.support import StandIn
+from tests.netns.cni import CNI
+from tests.netns.fixtures import node, untouched_machine  # noqa: F401 (fixtures)
+from tests.netns.node import Node, Pod
+
+HERE = Path(__file__).parent
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--cni-known-failures FILE`: what the plugins under test are known not to do."""
+    parser.addoption(
+        "--cni-known-failures",
+        metavar="FILE",
+        help='TOML table "file::test" = "reason": these tests must fail, and no other may',
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Expect the known failures, strictly: one that passes fails the run, and so does a name that no test has."""
+    file = config.getoption("--cni-known-failures", None)
+    if not file:
+        return
+    known = tomllib.loads(Path(file).read_text())
+    ours = {f"{item.path.name}::{item.name}": item for item in items if item.path.is_relative_to(HERE)}
+    for name, reason in known.items():
+        if name in ours:
+            ours[name].add_marker(pytest.mark.xfail(reason=reason, strict=True))
+    everything = {f.name for f in HERE.glob("test_*.py")} == {item.path.name for item in ours.values()}
+    stale = known.keys() - ours.keys()
+    if stale and everything and not any("::" in argument for argument in config.args):
+        raise pytest.UsageError(f"{file} names tests that do not exist: {', '.join(sorted(stale))}")
+
+
+@pytest.fixture
+def cni(node: Node, bin_dir: Path) -> CNI:  # noqa: F811 (the fixture, not the import)
+    """The plugins under test: a call runs the executable that the configuration's `type` names."""
+    return CNI(node, bin_dir)
+
+
+@pytest.fixture
+def ipam(cni: CNI) -> CNI:
+    """The same, but it is host-local that is called, as an interface plugin calls it: with the whole configuration."""
+    return replace(cni, plugin="host-local")
+
+
+@pytest.fixture
+def pod(node: Node) -> Pod:  # noqa: F811 (the fixture, not the import)
+    """An empty pod; its container id is its name."""
+    return node.pod("poda")
+
+
+@pytest.fixture
+def other(node: Node) -> Pod:  # noqa: F811 (the fixture, not the import)
+    """A second empty pod."""
+    return node.pod("podb")
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> StandIn:
+    """A stand-in for an IPAM plugin, `"type": "stand-in"`."""
+    return StandIn(tmp_path)
+
+
+@pytest.fixture
+def with_stand_in(cni: CNI, stand_in: StandIn) -> CNI:
+    """The plugins under test, with the stand-in's folder in CNI_PATH."""
+    return replace(cni, more=(stand_in.folder,))

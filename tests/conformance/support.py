@@ -1,0 +1,116 @@
+"""What the conformance tests share: configurations, a stand-in IPAM plugin, and a look at what is left behind."""
+
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address, ip_interface
+from pathlib import Path
+
+from tests.netns.cni import VERSIONS
+from tests.netns.node import Host, Node, Pod
+
+WITH_CHECK = tuple(v for v in VERSIONS if v >= "0.4.0")
+NETWORKS = "/var/lib/cni/networks"
+V4, V6 = {"subnet": "10.1.2.0/24"}, {"subnet": "fd00:1::/64"}
+GATEWAY_V4, GATEWAY_V6 = "10.1.2.1", "fd00:1::1"
+
+
+def host_local(*subnets: Mapping, **keys: object) -> dict:
+    """An `ipam` section: one range set for each of the subnets, by default one of IPv4."""
+    return {"type": "host-local", "ranges": [[subnet] for subnet in subnets or (V4,)], **keys}
+
+
+def network(ipam: Mapping | None = None, *, version: str = "1.1.0", **keys: object) -> dict:
+    """A bridge that is its pods' default gateway; further keys as given, those of None left out."""
+    conf = {"cniVersion": version, "name": "net", "type": "bridge", "bridge": "br0", "isDefaultGateway": True}
+    conf |= {"ipam": ipam or host_local(), **keys}
+    return {key: value for key, value in conf.items() if value is not None}
+
+
+def layer2(version: str = "1.1.0", **keys: object) -> dict:
+    """A bridge without addresses: no IPAM plugin."""
+    return {"cniVersion": version, "name": "net", "type": "bridge", "bridge": "br0", **keys}
+
+
+DUAL = host_local(V4, V6)
+
+
+def leases(node: Node, folder: str = f"{NETWORKS}/net") -> dict[str, str]:
+    """Address -> owner of the leases in a folder; other files in it are not leases."""
+    found = {}
+    for file in node.path(folder).glob("*"):
+        with suppress(ValueError):
+            found[str(ip_address(file.name))] = file.read_bytes().decode()
+    return found
+
+
+def addresses(result: Mapping) -> list[str]:
+    """The addresses of a result of any version, without prefix length."""
+    ips = [ip["address"] for ip in result.get("ips", [])] + [result[k]["ip"] for k in ("ip4", "ip6") if k in result]
+    return [str(ip_interface(address).ip) for address in ips]
+
+
+def container_interface(result: Mapping, pod: Pod, ifname: str = "eth0") -> dict:
+    """The entry of the pod's own interface in a result of 0.3.0 or later."""
+    (entry,) = [i for i in result["interfaces"] if i["name"] == ifname and i.get("sandbox") == pod.path]
+    return entry
+
+
+def host_veth(result: Mapping) -> str:
+    """The host's end of the pod's veth, by name."""
+    (name,) = [i["name"] for i in result["interfaces"] if not i.get("sandbox") and i["name"] != "br0"]
+    return name
+
+
+def on_bridge(node: Node) -> set[str]:
+    """The ports of br0."""
+    return {name for name, link in node.links().items() if link.get("master") == "br0"}
+
+
+def mentions(node: Node, *words: str) -> list[str]:
+    """The lines of the node's whole ruleset with one of the words in them."""
+    return [line.strip() for line in node.ruleset().splitlines() if any(word in line for word in words)]
+
+
+def traces(node: Node, *pods: Pod) -> dict[str, object]:
+    """All that an ADD makes: links, addresses, leases, rules that name a pod or its address."""
+    hosts: tuple[Host, ...] = (node, *pods)
+    found: dict[str, object] = {f"links of {getattr(h, 'name', 'node')}": sorted(h.links()) for h in hosts}
+    found["leases"] = {str(f.name): leases(node, f"{NETWORKS}/{f.name}") for f in node.path(NETWORKS).glob("*")}
+    found["leases"] = {name: held for name, held in found["leases"].items() if held}
+    found["rules"] = mentions(node, *(pod.name for pod in pods), "10.1.2.", "fd00:1:")
+    found["bridge"] = sorted(node.addresses("br0")) if "br0" in node.links() else None
+    return found
+
+
+@dataclass(frozen=True)
+class StandIn:
+    """An executable `stand-in` that a test writes: an IPAM plugin that records its calls and answers as told."""
+
+    folder: Path
+
+    def answers(self, *, add: object = None, **behaviour: str) -> None:
+        """Answer ADD with the document `add`; other verbs, or ADD itself, by a line of shell: `delete="exit 1"`."""
+        shell = {"ADD": f"cat <<'END'\n{json.dumps(add)}\nEND", **{v.upper(): line for v, line in behaviour.items()}}
+        cases = "\n".join(f"{verb.replace('DELETE', 'DEL')})\n{line}\n;;" for verb, line in shell.items())
+        script = self.folder / "stand-in"
+        script.write_text(
+            f"#!/bin/sh\ncd {self.folder}\necho $CNI_COMMAND >>calls\ncat >stdin.$CNI_COMMAND\n"
+            f"env >env.$CNI_COMMAND\ncase $CNI_COMMAND in\n{cases}\nesac\n"
+        )
+        script.chmod(0o755)
+
+    def calls(self) -> list[str]:
+        """The verbs it was called with, in order."""
+        file = self.folder / "calls"
+        return file.read_text().split() if file.exists() else []
+
+    def stdin(self, verb: str) -> dict:
+        """The configuration it was given with that verb."""
+        return json.loads((self.folder / f"stdin.{verb}").read_text())
+
+    def environ(self, verb: str) -> dict[str, str]:
+        """The CNI variables it was given with that verb."""
+        lines = (self.folder / f"env.{verb}").read_text().splitlines()
+        return dict(line.split("=", 1) for line in lines if line.startswith("CNI_"))

@@ -1,0 +1,27 @@
+"""Fixtures of every tier that needs namespaces; a conftest imports them by name."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.netns.node import Node, machine_state
+
+
+@pytest.fixture(scope="session", autouse=True)
+def untouched_machine() -> Iterator[None]:
+    """The tests leave no link, namespace, mount, rule, sysctl, file or process on the machine."""
+    before = machine_state()
+    yield
+    after = machine_state()
+    changed = {name: (before[name], after[name]) for name in before if before[name] != after[name]}
+    assert not changed, f"the tests changed the machine, each before and after: {changed}"
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    """A node of this test's own."""
+    made = Node()
+    try:
+        yield made
+    finally:
+        made.close()

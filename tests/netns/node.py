@@ -1,0 +1,218 @@
+"""Nodes and pods for tests: network namespaces with private folders, gone with the process that holds them."""
+
+import ctypes
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+CLONE_NEWNET = 0x40000000
+
+# What a plugin writes outside its network namespace (leases, caches, names of namespaces, locks) lands in these two
+# tmpfs; /sys is mounted anew because a sysfs shows the links of the namespace that mounted it.
+_HOLD = """
+set -e
+mount -t sysfs sysfs /sys
+mount -t tmpfs node /run
+mount -t tmpfs node /var/lib
+mkdir -p /run/netns /var/lib/cni
+ip link set lo up
+echo ready
+exec cat
+"""
+
+NODE_V4, OUTSIDE_V4 = "192.0.2.1", "192.0.2.2"
+NODE_V6, OUTSIDE_V6 = "2001:db8:1::1", "2001:db8:1::2"
+
+
+def wait_until(predicate: Callable[[], object], *, timeout: float = 5.0) -> bool:
+    """Whether `predicate` became true within `timeout` seconds; asks every 50 ms."""
+    deadline = time.monotonic() + timeout
+    while not predicate():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+class Host:
+    """A network namespace in which a test can look around: the node itself, a pod, or the world outside."""
+
+    def __init__(self, holder: int, netns: str) -> None:
+        """`holder`: process id whose mount namespace counts; `netns`: path of the network namespace as seen from here."""
+        self._enter = ["nsenter", f"--mount=/proc/{holder}/ns/mnt", f"--net={netns}", "--"]
+        self._netns = netns
+
+    def start(self, argv: Sequence[str | Path], **options: object) -> subprocess.Popen:
+        """Start a program here; `options` as for subprocess.Popen."""
+        return subprocess.Popen([*self._enter, *map(str, argv)], **options)
+
+    def run(
+        self, argv: Sequence[str | Path], *, stdin: str = "", env: Mapping[str, str] | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess:
+        """Run a program here to its end; a failing one is an AssertionError with its stderr, unless `check` is False."""
+        done = subprocess.run([*self._enter, *map(str, argv)], input=stdin, env=env, text=True, capture_output=True)
+        assert not check or done.returncode == 0, f"{argv} exited {done.returncode}: {done.stdout}{done.stderr}"
+        return done
+
+    def ip(self, *words: str) -> list[dict]:
+        """What `ip -j -d WORDS` answers."""
+        return json.loads(self.run(["ip", "-j", "-d", *words]).stdout or "[]")
+
+    def links(self) -> dict[str, dict]:
+        """The links here by name, as `ip` describes them."""
+        return {link["ifname"]: link for link in self.ip("link")}
+
+    def addresses(self, link: str) -> set[str]:
+        """The addresses of a link in CIDR form, link-local ones left out."""
+        return {
+            f"{info['local']}/{info['prefixlen']}"
+            for entry in self.ip("addr", "show", "dev", link)
+            for info in entry["addr_info"]
+            if info["scope"] != "link"
+        }
+
+    def routes(self) -> dict[str, dict]:
+        """The unicast routes of the main table by destination, "default" and "default6" among them."""
+        found = {("default6" if r["dst"] == "default" else r["dst"]): r for r in self.ip("-6", "route")}
+        return found | {r["dst"]: r for r in self.ip("-4", "route")}
+
+    def sysctl(self, name: str) -> str:
+        """The value of a /proc/sys/net entry as this namespace sees it."""
+        return self.run(["cat", f"/proc/sys/net/{name}"]).stdout.strip()
+
+    def reaches(self, address: str, *, timeout: float = 3.0) -> bool:
+        """Whether an ICMP echo to `address` is answered within `timeout` seconds, tried again until then."""
+        return wait_until(
+            lambda: self.run(["ping", "-n", "-c1", "-W1", address], check=False).returncode == 0, timeout=timeout
+        )
+
+    @contextmanager
+    def _inside(self) -> Iterator[None]:
+        """The calling thread is in this network namespace: a socket made here stays here."""
+        setns = ctypes.CDLL(None, use_errno=True).setns
+        back, there = os.open("/proc/thread-self/ns/net", os.O_RDONLY), os.open(self._netns, os.O_RDONLY)
+        try:
+            assert setns(there, CLONE_NEWNET) == 0, os.strerror(ctypes.get_errno())
+            yield
+        finally:
+            assert setns(back, CLONE_NEWNET) == 0, "the test process is stuck in a foreign network namespace"
+            os.close(back)
+            os.close(there)
+
+    def socket(self, address: str, kind: str) -> socket.socket:
+        """A TCP or UDP ("tcp", "udp") socket of this namespace, of the family of `address`, that waits 2 s at most."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with self._inside():
+            made = socket.socket(family, {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}[kind])
+        made.settimeout(2)
+        return made
+
+
+class Pod(Host):
+    """A named network namespace of a node."""
+
+    def __init__(self, node: "Node", name: str) -> None:
+        super().__init__(node.pid, f"/proc/{node.pid}/root/run/netns/{name}")
+        self.node, self.name, self.path = node, name, f"/run/netns/{name}"
+
+    def vanish(self) -> None:
+        """Remove the namespace, as a runtime does when the pod is gone."""
+        self.node.run(["ip", "netns", "del", self.name])
+
+
+class Node(Host):
+    """A network and mount namespace with private /run and /var/lib, and the pods inside."""
+
+    def __init__(self) -> None:
+        argv = ["unshare", "--net", "--mount", "--propagation", "private", "--", "sh", "-c", _HOLD]
+        # The holder ends when its stdin closes, so it can not survive even a test run that was killed.
+        self._holder = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.pid = self._holder.pid
+        assert self._holder.stdout.readline() == "ready\n", "no node: is this root, with mount and network namespaces?"
+        super().__init__(self.pid, f"/proc/{self.pid}/ns/net")
+
+    def path(self, absolute: str) -> Path:
+        """A file of the node, as seen from the test."""
+        return Path(f"/proc/{self.pid}/root{absolute}")
+
+    def pod(self, name: str) -> Pod:
+        """A new, empty network namespace /run/netns/NAME, its loopback down as a runtime leaves it."""
+        self.run(["ip", "netns", "add", name])
+        return Pod(self, name)
+
+    def outside(self) -> Pod:
+        """A host beyond the node: 192.0.2.2 and 2001:db8:1::2 on the node's link wan0, its default route the node."""
+        host = self.pod("outside")
+        self.run(["ip", "link", "add", "wan0", "type", "veth", "peer", "name", "eth0", "netns", "outside"])
+        for side, link, addresses in ((self, "wan0", (NODE_V4, NODE_V6)), (host, "eth0", (OUTSIDE_V4, OUTSIDE_V6))):
+            side.run(["ip", "link", "set", link, "up"])
+            side.run(["ip", "addr", "add", f"{addresses[0]}/24", "dev", link])
+            side.run(["ip", "addr", "add", f"{addresses[1]}/64", "dev", link, "nodad"])
+        host.run(["ip", "route", "add", "default", "via", NODE_V4])
+        host.run(["ip", "route", "add", "default", "via", NODE_V6])
+        return host
+
+    def ruleset(self) -> str:
+        """Every nftables rule of the node, those of iptables included."""
+        return self.run(["nft", "list", "ruleset"]).stdout
+
+    def close(self) -> None:
+        """End the holder: the namespaces, and all in them, go with it."""
+        self._holder.stdin.close()
+        self._holder.wait(timeout=10)
+        self._holder.stdout.close()
+
+
+def ask(client: Host, server: Host, address: str, port: int, kind: str, *, to: tuple[str, int] | None = None) -> str:
+    """Send a word from `client` to a server at `address` and `port`, get it back; the client's address as the server saw it.
+
+    `to` is where the client turns to, if that is not the server itself (a forwarded port). OSError if nothing comes through.
+    """
+    with server.socket(address, kind) as listener, client.socket((to or (address, port))[0], kind) as caller:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address, port))
+        if kind == "udp":
+            caller.connect(to or (address, port))
+            word, seen = _receive(listener, lambda: caller.send(b"word"))
+            listener.sendto(word.upper(), seen)
+        else:
+            listener.listen()
+            caller.connect(to or (address, port))
+            caller.send(b"word")
+            with listener.accept()[0] as connection:
+                connection.settimeout(2)
+                seen = connection.getpeername()
+                connection.send(connection.recv(16).upper())
+        assert caller.recv(16) == b"WORD"
+    return seen[0]
+
+
+def _receive(listener: socket.socket, send: Callable[[], object]) -> tuple[bytes, tuple]:
+    """The datagram that `send` sends and its sender; sent again for 3 s, as IPv6 neighbours may need that to appear."""
+    listener.settimeout(0.3)
+    for _ in range(9):
+        send()
+        with suppress(TimeoutError):
+            return listener.recvfrom(16)
+    send()
+    return listener.recvfrom(16)
+
+
+def machine_state() -> dict[str, str]:
+    """What the tests must leave on the machine as they found it, each as text."""
+    commands = {
+        "links": "ip -o link | sed 's/ state [A-Z]*//'",
+        "namespaces": "ip netns list",
+        "nftables": "nft list ruleset",
+        "iptables": "iptables-save; ip6tables-save",
+        "mounts": "cut -d' ' -f4- /proc/self/mountinfo",
+        "forwarding": "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding",
+        "files": "ls -R /var/lib/cni /run/cni /run/netns /etc/cni 2>&1",
+        "holders": f"pgrep -P {os.getpid()} unshare; pgrep -P {os.getpid()} cat; true",
+    }
+    return {name: subprocess.run(["sh", "-c", line], capture_output=True, text=True).stdout for name, line in commands.items()}
