@@ -1,0 +1,207 @@
+"""The wire: one netlink socket, requests out, acknowledgements and dumps in.
+
+pyroute2 gives the messages (encoding and decoding); the socket is ours, because pyroute2's own is built on asyncio,
+whose import alone costs a third of a cold ADD. A socket belongs to the network namespace in which it was opened.
+"""
+
+import os
+import socket
+import struct
+from collections.abc import Iterable, Iterator
+
+from pyroute2.netlink import nlmsg
+
+NETLINK_ROUTE = 0
+NETLINK_NETFILTER = 12
+
+NLM_F_REQUEST = 0x1
+NLM_F_ACK = 0x4
+NLM_F_DUMP_INTR = 0x10
+NLM_F_EXCL = 0x200
+NLM_F_DUMP = 0x300
+NLM_F_REPLACE = 0x100
+NLM_F_CREATE = 0x400
+NLM_F_APPEND = 0x800
+
+NLMSG_NOOP, NLMSG_ERROR, NLMSG_DONE = 1, 2, 3
+_SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
+_NLM_F_CAPPED, _NLM_F_ACK_TLVS = 0x100, 0x200
+_NLMSGERR_ATTR_MSG = 1
+_HEADER = struct.Struct("=IHHII")
+_RECEIVE_BYTES = 1 << 18
+_SEND_BYTES = 1 << 16
+_SO_SNDBUFFORCE = 32
+_DUMP_TRIES = 5
+_TIMEOUT_SECONDS = 30
+
+
+class NetlinkError(OSError):
+    """The kernel refused a request: `errno`, and in `strerror` the kernel's own words where it gave any."""
+
+
+class Netlink:
+    """A netlink socket in the network namespace of the calling thread; a context manager.
+
+    `protocol`: NETLINK_ROUTE or NETLINK_NETFILTER.
+    """
+
+    def __init__(self, protocol: int = NETLINK_ROUTE) -> None:
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        self._socket.bind((0, 0))
+        self._socket.settimeout(_TIMEOUT_SECONDS)
+        self._sequence = 0
+        for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
+            self._socket.setsockopt(_SOL_NETLINK, option, 1)
+
+    def __enter__(self) -> "Netlink":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._socket.close()
+
+    def encode(self, message: nlmsg, kind: int, flags: int) -> bytes:
+        """The bytes of one request, numbered with the next sequence number."""
+        self._sequence += 1
+        message["header"] = {"type": kind, "flags": flags, "sequence_number": self._sequence, "pid": 0}
+        message.encode()
+        return bytes(message.data)
+
+    def change(self, message: nlmsg, kind: int, flags: int = 0) -> None:
+        """Send one change and wait until the kernel has acknowledged it; raises NetlinkError."""
+        self.send([self.encode(message, kind, NLM_F_REQUEST | NLM_F_ACK | flags)], acks=1)
+
+    def get(self, message: nlmsg, kind: int, answer: type[nlmsg]) -> nlmsg:
+        """Ask for one object, decoded as `answer`; raises NetlinkError (ENOENT or ENODEV: there is none)."""
+        self._socket.send(self.encode(message, kind, NLM_F_REQUEST))
+        for _, body in self._replies():
+            return decode(answer, body)
+        raise NetlinkError(71, "the kernel did not answer")
+
+    def dump(self, message: nlmsg, kind: int, answer: type[nlmsg], *, containing: bytes = b"") -> list[nlmsg]:
+        """All objects of a kind, decoded as `answer`; with `containing`, only those whose bytes hold that text.
+
+        A dump that the kernel says was disturbed is taken again, up to five times; then what was read is used.
+        """
+        return [decode(answer, body) for body in self.dump_raw(message, kind) if containing in body]
+
+    def dump_raw(self, message: nlmsg, kind: int) -> list[bytes]:
+        """The same undecoded: a list of whole netlink messages."""
+        found: list[bytes] = []
+        for _ in range(_DUMP_TRIES):
+            found = []
+            self._socket.send(self.encode(message, kind, NLM_F_REQUEST | NLM_F_DUMP))
+            disturbed = False
+            for flags, body in self._replies(until_done=True):
+                disturbed = disturbed or bool(flags & NLM_F_DUMP_INTR)
+                found.append(body)
+            if not disturbed:
+                break
+        return found
+
+    def send(self, requests: Iterable[bytes], *, acks: int) -> None:
+        """Send encoded requests in one datagram and take in `acks` acknowledgements; raises the first NetlinkError.
+
+        All acknowledgements are read before the error is raised, so that the socket stays usable.
+        """
+        self._socket.send(b"".join(requests))
+        failure: NetlinkError | None = None
+        while acks > 0:
+            for kind, _, body in self._receive():
+                if kind != NLMSG_ERROR:
+                    continue
+                acks -= 1
+                failure = failure or error_of(body)
+        if failure:
+            raise failure
+
+    def transact(self, requests: Iterable[bytes]) -> list[tuple[int, NetlinkError | None]]:
+        """Send encoded requests in one datagram that the kernel answers while it takes it in, as nfnetlink does a batch.
+
+        Returns (sequence number of the request, its error or None) for each acknowledgement, in order: how many there
+        will be depends on what the kernel meets.
+        """
+        data = b"".join(requests)
+        if len(data) > _SEND_BYTES:
+            self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * len(data))
+        self._socket.send(data)
+        self._socket.setblocking(False)
+        answers = []
+        try:
+            while True:
+                answers += [
+                    (struct.unpack_from("=I", body, 8)[0], error_of(body))
+                    for kind, _, body in self._receive()
+                    if kind == NLMSG_ERROR
+                ]
+        except BlockingIOError:
+            return answers
+        finally:
+            self._socket.settimeout(_TIMEOUT_SECONDS)
+
+    def _replies(self, *, until_done: bool = False) -> Iterator[tuple[int, bytes]]:
+        """(flags, message) of each answer to the last request; raises the NetlinkError the kernel sent instead."""
+        while True:
+            for kind, flags, body in self._receive():
+                if kind == NLMSG_DONE:
+                    return
+                if kind == NLMSG_ERROR:
+                    failure = error_of(body)
+                    if failure:
+                        raise failure
+                    return
+                yield flags, body
+            if not until_done:
+                return
+
+    def _receive(self) -> list[tuple[int, int, bytes]]:
+        """(type, flags, whole message) of each message in the next datagram."""
+        data = self._socket.recv(_RECEIVE_BYTES)
+        messages, at = [], 0
+        while at + _HEADER.size <= len(data):
+            length, kind, flags, _, _ = _HEADER.unpack_from(data, at)
+            if length < _HEADER.size:
+                break
+            if kind != NLMSG_NOOP:
+                messages.append((kind, flags, data[at : at + length]))
+            at += (length + 3) & ~3
+        return messages
+
+
+def decode(answer: type[nlmsg], body: bytes) -> nlmsg:
+    """One whole netlink message as an object of pyroute2's class `answer`."""
+    message = answer(body)
+    message.decode()
+    return message
+
+
+def error_of(body: bytes) -> NetlinkError | None:
+    """The error in an NLMSG_ERROR message, or None if it is an acknowledgement (errno 0)."""
+    (negative,) = struct.unpack_from("=i", body, _HEADER.size)
+    if negative == 0:
+        return None
+    text = os.strerror(-negative)
+    said = _extended_text(body)
+    return NetlinkError(-negative, f"{text} ({said})" if said else text)
+
+
+def _extended_text(body: bytes) -> str:
+    """The kernel's sentence of an extended acknowledgement (NLMSGERR_ATTR_MSG), or ""."""
+    flags = struct.unpack_from("=H", body, 6)[0]
+    if not flags & _NLM_F_ACK_TLVS:
+        return ""
+    at = _HEADER.size + 4 + _HEADER.size
+    if not flags & _NLM_F_CAPPED:
+        (request_bytes,) = struct.unpack_from("=I", body, _HEADER.size + 4)
+        at += request_bytes - _HEADER.size
+    while at + 4 <= len(body):
+        length, kind = struct.unpack_from("=HH", body, at)
+        if length < 4:
+            break
+        if kind == _NLMSGERR_ATTR_MSG:
+            return body[at + 4 : at + length].rstrip(b"\0").decode("utf-8", "replace")
+        at += (length + 3) & ~3
+    return ""

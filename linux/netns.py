@@ -1,0 +1,58 @@
+"""Network namespaces: opening one by path, and going into it for the few things that can not be done from outside.
+
+A thread goes in (setns(2) is per thread), opens its sockets or writes its sysctls, and comes out again; sockets keep
+their namespace. /proc/sys/net shows the namespace of the thread that opens the file.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ctypes import CDLL, get_errno
+from fcntl import ioctl
+
+CLONE_NEWNET = 0x40000000
+_NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
+OWN = "/proc/thread-self/ns/net"
+
+_libc = CDLL(None, use_errno=True)
+
+
+class NoNetns(OSError):
+    """The path leads to no network namespace: nothing is there, or something else is."""
+
+
+def open_netns(path: str) -> int:
+    """A file descriptor (close it) of the network namespace at `path`; raises NoNetns or another OSError."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError, ProcessLookupError) as error:
+        raise NoNetns(error.errno, "no such network namespace", path) from error
+    try:
+        kind = ioctl(fd, _NS_GET_NSTYPE)
+    except OSError as error:
+        os.close(fd)
+        raise NoNetns(error.errno, "not a network namespace", path) from error
+    if kind != CLONE_NEWNET:
+        os.close(fd)
+        raise NoNetns(22, "a namespace, but not a network namespace", path)
+    return fd
+
+
+@contextmanager
+def entered(fd: int) -> Iterator[None]:
+    """Run the body with the calling thread in the network namespace `fd`."""
+    own = os.open(OWN, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _setns(fd)
+        try:
+            yield
+        finally:
+            _setns(own)
+    finally:
+        os.close(own)
+
+
+def _setns(fd: int) -> None:
+    if _libc.setns(fd, CLONE_NEWNET) != 0:
+        errno = get_errno()
+        raise OSError(errno, f"setns: {os.strerror(errno)}")

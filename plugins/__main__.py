@@ -1,0 +1,35 @@
+"""The entry of every frozen executable: which plugin it is, its name tells."""
+
+import os
+import sys
+from importlib import import_module
+
+from spec.plugin import Plugin, Suite, serve
+
+TYPES = {
+    "bridge": "plugins.bridge",
+    "host-local": "ipam.host_local",
+}
+
+
+def load(kind: str) -> Plugin | None:
+    """The suite's plugin of that CNI type, or None; imports no other plugin's modules."""
+    return import_module(TYPES[kind]).PLUGIN if kind in TYPES else None
+
+
+def main() -> int:
+    """Serve one CNI call; the exit status is 0 or 1."""
+    frozen = getattr(sys, "frozen", False)
+    executable = os.path.realpath(sys.executable)
+    kind = os.path.basename(executable) if frozen else sys.argv[1]
+    plugin = load(kind)
+    if plugin is None:
+        sys.stderr.write(f"{kind}: no plugin of slash24 has this name; there are: {', '.join(TYPES)}\n")
+        return 1
+    suite = Suite(home=os.path.dirname(executable) if frozen else None, load=load)
+    streams = {"stdin": sys.stdin.buffer, "stdout": sys.stdout.buffer, "stderr": sys.stderr}
+    return serve(plugin, environ=os.environ, suite=suite, **streams)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,165 @@
+"""`bridge`: pods as ports of a Linux bridge of the node, with or without addresses.
+
+The configuration is that of the reference plugin; `docs/bridge.md` has every key.
+"""
+
+import re
+
+from plugins.pod.conf import PodConf
+from spec.config import NetConf, Section
+from spec.delegate import delegate
+from spec.errors import CNIError, Code
+from spec.plugin import Plugin
+from spec.request import Request
+from spec.result import Result
+
+_MAX_VLAN = 4094
+_MTU_LOWEST, _MTU_HIGHEST = 68, 65535  # RFC 791, section 3.1; the kernel's limit for veth
+
+
+def add(request: Request) -> Result:
+    """ADD (spec section 4)."""
+    from plugins.pod.add import add_pod
+
+    return add_pod(request, parse(request))
+
+
+def delete(request: Request) -> None:
+    """DEL: never fails for the configuration, which may have been changed since the ADD."""
+    from plugins.pod.delete import delete_pod
+
+    delete_pod(request, **_traces(request.conf))
+
+
+def check(request: Request) -> None:
+    """CHECK."""
+    from plugins.pod.check import check_pod
+
+    check_pod(request, parse(request))
+
+
+def gc(request: Request) -> None:
+    """GC."""
+    from plugins.pod.sweep import sweep_pods
+
+    sweep_pods(request, **_traces(request.conf))
+
+
+def status(request: Request) -> None:
+    """STATUS: ready if the configuration can be used and IPAM is ready."""
+    conf = parse(request)
+    if conf.ipam_type:
+        delegate(request, "STATUS", conf.ipam_type)
+
+
+def parse(request: Request) -> PodConf:
+    """The configuration as a value; raises CNIError 7, or 4 for a bad CNI_ARGS."""
+    section = request.conf.section
+    vlan = section.integer("vlan", 0, low=0, high=_MAX_VLAN)
+    default_gateway = section.boolean("isDefaultGateway")
+    section.string("ipMasqBackend", "", choices=("", "iptables", "nftables"))
+    conf = PodConf(
+        bridge=_link_name(section, "bridge", "cni0"),
+        ipam_type=request.conf.ipam_type,
+        is_gateway=section.boolean("isGateway") or default_gateway,
+        is_default_gateway=default_gateway,
+        force_address=section.boolean("forceAddress"),
+        ip_masq=section.boolean("ipMasq"),
+        mtu=_mtu(section),
+        hairpin=section.boolean("hairpinMode"),
+        promiscuous=section.boolean("promiscMode"),
+        vlan=vlan,
+        trunk=_trunk(section),
+        preserve_default_vlan=section.boolean("preserveDefaultVlan"),
+        check_mac=section.boolean("macspoofchk"),
+        detect_duplicates=section.boolean("enabledad"),
+        container_up=not section.boolean("disableContainerInterface"),
+        isolated=section.boolean("portIsolation"),
+        mac=_mac(request),
+        dns=request.conf.dns,
+    )
+    if conf.hairpin and conf.promiscuous:
+        raise _clash("cannot set hairpin mode and promiscuous mode at the same time", "hairpinMode", "promiscMode")
+    if conf.ipam_type and not conf.container_up:
+        raise _clash("cannot use IPAM when DisableContainerInterface flag is set", "ipam", "disableContainerInterface")
+    return conf
+
+
+def _clash(sentence: str, *keys: str) -> CNIError:
+    return CNIError(Code.INVALID_NETWORK_CONFIG, sentence, "give only one of " + ", ".join(f'"{key}"' for key in keys))
+
+
+def _traces(conf: NetConf) -> dict[str, object]:
+    """Where an ADD of this configuration left something. What can not be read counts as yes: looking costs little."""
+
+    def flag(key: str) -> bool:
+        return conf.section.raw(key) not in (None, False)
+
+    return {"ipam_type": conf.ipam_type, "ip_masq": flag("ipMasq"), "check_mac": flag("macspoofchk")}
+
+
+def _link_name(section: Section, key: str, default: str) -> str:
+    name = section.string(key, default) or default
+    if len(name.encode()) > 15 or name in (".", "..") or re.search(r"[/:\s%]", name):
+        raise section.error(key, "a link name: 1 to 15 bytes without /, : and white space")
+    return name
+
+
+def _mtu(section: Section) -> int:
+    """0 and negative numbers leave the MTU to the kernel, as they do in the reference plugin."""
+    value = section.raw("mtu")
+    if isinstance(value, int) and not isinstance(value, bool) and value <= 0:
+        return 0
+    return section.integer("mtu", 0, low=_MTU_LOWEST, high=_MTU_HIGHEST)
+
+
+def _mac(request: Request) -> str:
+    """The container's MAC: of runtimeConfig, else of args.cni, else of CNI_ARGS; normalised; "" if none is given."""
+    section = request.conf.section
+    for place in (section.section("runtimeConfig"), section.section("args").section("cni")):
+        given = place.string("mac", "")
+        if given:
+            mac = _normal_mac(given)
+            if not mac:
+                raise place.error("mac", "a unicast MAC address such as 02:00:5e:10:00:01")
+            return mac
+    given = request.args.get("MAC", "")
+    if given and not _normal_mac(given):
+        allowed = "expected a unicast MAC address such as 02:00:5e:10:00:01"
+        raise CNIError(Code.INVALID_ENVIRONMENT, f'CNI_ARGS: "MAC": {allowed}, got "{given}"')
+    return _normal_mac(given)
+
+
+def _normal_mac(text: str) -> str:
+    """02:00:5e:10:00:01 from any of the forms with :, - and dots; "" if it is no unicast MAC."""
+    pairs, dotted = r"[0-9a-f]{2}([:-])(?:[0-9a-f]{2}\1){4}[0-9a-f]{2}", r"(?:[0-9a-f]{4}\.){2}[0-9a-f]{4}"
+    lower = text.lower()
+    if not re.fullmatch(f"{pairs}|{dotted}", lower):
+        return ""
+    raw = bytes.fromhex(re.sub(r"[^0-9a-f]", "", lower))
+    return "" if raw[0] & 1 or not any(raw) else raw.hex(":")
+
+
+def _trunk(section: Section) -> tuple[int, ...] | None:
+    """The VLANs of `vlanTrunk`: a list of {id}, {minID, maxID} or both; None if the key is absent."""
+    entries = section.sections("vlanTrunk")
+    if entries is None:
+        return None
+    vlans: set[int] = set()
+    for entry in entries:
+        single = entry.integer("id", None, low=1, high=_MAX_VLAN)
+        low = entry.integer("minID", None, low=1, high=_MAX_VLAN)
+        high = entry.integer("maxID", None, low=1, high=_MAX_VLAN)
+        if (low is None) != (high is None):
+            missing = "maxID" if high is None else "minID"
+            raise entry.error(missing, f"minID and maxID should be configured simultaneously, {missing} is missing")
+        if low is not None and high is not None:
+            if low > high:
+                raise entry.error("minID", f"minID is greater than maxID in trunk parameter: at most {high}")
+            vlans.update(range(low, high + 1))
+        if single is not None:
+            vlans.add(single)
+    return tuple(sorted(vlans))
+
+
+PLUGIN = Plugin(type="bridge", add=add, delete=delete, check=check, gc=gc, status=status)

@@ -1,0 +1,43 @@
+"""What is wanted of a bridge and of a pod's port on it, whichever plugin asks."""
+
+from dataclasses import dataclass
+
+from spec.result import DNS
+
+
+@dataclass(frozen=True)
+class PodConf:
+    """A bridge, the port of one pod, and what is done for its addresses.
+
+    `mtu` in bytes, 0 leaves it to the kernel. `vlan` 0 is none; `trunk` None is none, an empty one still filters.
+    `mac` of the container's end, "" for a random one. `dns` None: what IPAM says. `ipam_type` "": no addresses.
+    """
+
+    bridge: str
+    ipam_type: str
+    is_gateway: bool = False
+    is_default_gateway: bool = False
+    force_address: bool = False
+    ip_masq: bool = False
+    mtu: int = 0
+    hairpin: bool = False
+    promiscuous: bool = False
+    vlan: int = 0
+    trunk: tuple[int, ...] | None = None
+    preserve_default_vlan: bool = False
+    check_mac: bool = False
+    detect_duplicates: bool = False
+    container_up: bool = True
+    isolated: bool = False
+    mac: str = ""
+    dns: DNS | None = None
+
+    @property
+    def filters_vlans(self) -> bool:
+        """Whether the bridge has to know VLANs."""
+        return bool(self.vlan) or self.trunk is not None
+
+    @property
+    def gateway_link(self) -> str:
+        """The name of the link that carries the gateway addresses."""
+        return f"{self.bridge}.{self.vlan}" if self.vlan else self.bridge

@@ -1,0 +1,143 @@
+"""The bridge itself: making it, its VLAN interface, its gateway addresses."""
+
+from errno import EEXIST
+from socket import AF_INET, AF_INET6
+
+from netaddr.ip import IPNetwork
+
+from linux import sysctls
+from linux.addresses import add_address, delete_address, family_of, list_addresses
+from linux.errors import step
+from linux.links import (
+    Link,
+    attach_port,
+    create_bridge,
+    create_veth,
+    delete_link,
+    find_link,
+    list_ports,
+    random_mac,
+    set_mac,
+    set_promiscuous,
+    set_up,
+    set_vlan_filtering,
+)
+from linux.netlink import Netlink, NetlinkError
+from plugins.pod import vlans
+from plugins.pod.conf import PodConf
+from plugins.pod.undo import Undo
+from spec.errors import CNIError, Code
+
+FORWARDING = {AF_INET: "ipv4/ip_forward", AF_INET6: "ipv6/conf/all/forwarding"}
+"""The sysctl that makes the node forward, by family."""
+
+
+def ensure_bridge(host: Netlink, conf: PodConf, undo: Undo) -> Link:
+    """The bridge, made if need be, up and set as `conf` says; raises CNIError."""
+    with step(f'create bridge "{conf.bridge}"'):
+        if create_bridge(host, conf.bridge, mtu=conf.mtu):
+            undo.push(lambda: delete_unused_bridge(host, conf.bridge))
+            sysctls.try_write(f"ipv6/conf/{conf.bridge}/accept_ra", "0")
+        bridge = find_bridge(host, conf.bridge)
+        if conf.promiscuous and not bridge.promiscuous:
+            set_promiscuous(host, bridge.index, on=True)
+            undo.push(lambda: set_promiscuous(host, bridge.index, on=False))
+        if not bridge.up:
+            set_up(host, bridge.index)
+    if conf.filters_vlans and not bridge.vlan_filtering:
+        with step(f'filter VLANs on bridge "{conf.bridge}" (which takes a kernel with CONFIG_BRIDGE_VLAN_FILTERING)'):
+            set_vlan_filtering(host, bridge.index, on=True)
+            undo.push(lambda: set_vlan_filtering(host, bridge.index, on=False))
+    return bridge
+
+
+def find_bridge(host: Netlink, name: str) -> Link:
+    """The bridge of that name; raises NetlinkError if there is none, CNIError if it is no bridge."""
+    bridge = find_link(host, name)
+    if bridge is None:
+        raise NetlinkError(19, "it is gone again")
+    if bridge.kind != "bridge":
+        kind = f"it is a link of kind {bridge.kind!r}"
+        raise CNIError(Code.INTERNAL, f'"{name}" already exists but is not a bridge', kind)
+    return bridge
+
+
+def delete_unused_bridge(host: Netlink, name: str) -> None:
+    """Delete a bridge that has no ports. Another ADD joins its port before it relies on anything else of the bridge."""
+    bridge = find_link(host, name)
+    if bridge and not list_ports(host, bridge.index):
+        delete_link(host, bridge.index)
+
+
+def ensure_gateway_link(host: Netlink, conf: PodConf, bridge: Link, undo: Undo) -> Link:
+    """The link that carries the gateway: the bridge, or with a VLAN a veth pair from it, `<bridge>.<vlan>`."""
+    if not conf.vlan:
+        return bridge
+    name = conf.gateway_link
+    with step(f'create VLAN interface "{name}"'):
+        inner = "veth" + random_mac().replace(":", "")[:8]
+        try:
+            create_veth(host, name, inner, peer_netns=None, peer_mac=random_mac(), mtu=bridge.mtu)
+        except NetlinkError as error:
+            if error.errno != EEXIST:
+                raise
+            return _existing(host, name)
+        link, port = _existing(host, name), _existing(host, inner)
+        undo.push(lambda: delete_link(host, link.index))
+        attach_port(host, port.index, bridge.index, alias="", hairpin=False, isolated=False)
+        vlans.set_port(host, port.index, conf)
+        set_up(host, link.index)
+    return link
+
+
+def ensure_gateways(host: Netlink, conf: PodConf, link: Link, bridge: Link, gateways: list[str], undo: Undo) -> None:
+    """Give the gateway link its addresses (CIDR form) and make the node forward; raises CNIError on a conflict."""
+    with step(f'set the gateway address of "{link.name}"'):
+        present = {address.cidr for address in list_addresses(host, link.index) if address.is_global}
+        for gateway in gateways:
+            if gateway in present:
+                continue
+            for other in sorted(present - set(gateways)):
+                if _conflict(other, gateway):
+                    _replace(host, conf, link, other, gateway, undo)
+                    present.discard(other)
+            if add_address(host, link.index, gateway, dad=False):
+                undo.push(lambda gateway=gateway: _delete_unused_address(host, link, bridge, gateway))
+                set_mac(host, link.index, link.mac)
+    with step("enable forwarding"):
+        for family in sorted({family_of(gateway) for gateway in gateways}):
+            sysctls.ensure(FORWARDING[family], "1")
+
+
+def _replace(host: Netlink, conf: PodConf, link: Link, other: str, gateway: str, undo: Undo) -> None:
+    if not conf.force_address:
+        raise CNIError(
+            Code.INVALID_NETWORK_CONFIG,
+            f'"{link.name}" already has an IP address different from {gateway}',
+            f'it has {other}; set "forceAddress" to replace it, or give this network another "bridge"',
+        )
+    if delete_address(host, link.index, other):
+        undo.push(lambda: add_address(host, link.index, other, dad=False))
+
+
+def _conflict(other: str, wanted: str) -> bool:
+    """Two IPv4 addresses always conflict on a bridge; IPv6 ones if their subnets overlap."""
+    if family_of(other) != family_of(wanted):
+        return False
+    if family_of(wanted) == AF_INET:
+        return True
+    one, two = IPNetwork(other), IPNetwork(wanted)
+    return one in two or two in one
+
+
+def _delete_unused_address(host: Netlink, link: Link, bridge: Link, gateway: str) -> None:
+    """Take back a gateway address unless other pods have joined the bridge meanwhile and rely on it."""
+    if not [port for port in list_ports(host, bridge.index) if port.alias]:
+        delete_address(host, link.index, gateway)
+
+
+def _existing(host: Netlink, name: str) -> Link:
+    link = find_link(host, name)
+    if link is None:
+        raise NetlinkError(19, f'"{name}" is gone again')
+    return link

@@ -1,0 +1,48 @@
+"""GC: what belongs to attachments that the runtime no longer knows goes."""
+
+from collections.abc import Callable
+
+from linux.errors import step
+from linux.links import delete_link, list_links
+from linux.netlink import Netlink
+from linux.nft_owner import forfeited
+from spec.attachment import Attachment
+from spec.delegate import delegate
+from spec.errors import CNIError
+from spec.request import Request
+
+
+def sweep_pods(request: Request, *, ipam_type: str, ip_masq: bool, check_mac: bool) -> None:
+    """Delete links, masquerade and filters of this network's attachments that are not valid, then let IPAM do its part.
+
+    Every step is tried; then the first failure is raised.
+    """
+    network, valid = request.conf.name, request.valid_attachments
+    steps: list[tuple[str, Callable[[], object]]] = [("delete stale links", lambda: _sweep_links(network, valid))]
+    if ip_masq:
+        from linux import masquerade
+
+        steps.append(("delete stale masquerade", lambda: masquerade.sweep(network, valid)))
+    if check_mac:
+        from linux import antispoof
+
+        steps.append(("delete stale MAC filters", lambda: antispoof.sweep(network, valid)))
+    if ipam_type:
+        steps.append(("release stale addresses", lambda: delegate(request, "GC", ipam_type)))
+    failures = []
+    for what, action in steps:
+        try:
+            with step(what):
+                action()
+        except CNIError as error:
+            failures.append(error)
+    if failures:
+        raise failures[0]
+
+
+def _sweep_links(network: str, valid: frozenset[Attachment]) -> None:
+    is_stale = forfeited(network, valid)
+    with Netlink() as host:
+        for link in list_links(host, containing=b"v1"):
+            if is_stale(link.alias):
+                delete_link(host, link.index)
