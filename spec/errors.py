@@ -1,0 +1,38 @@
+"""The error of the protocol: what every other error becomes before it is printed."""
+
+
+class Code:
+    """Error codes of the CNI specification 1.1.0, section 5, "Error", and of libcni."""
+
+    INCOMPATIBLE_VERSION = 1
+    UNSUPPORTED_FIELD = 2
+    UNKNOWN_CONTAINER = 3
+    INVALID_ENVIRONMENT = 4
+    IO_FAILURE = 5
+    DECODING_FAILURE = 6
+    INVALID_NETWORK_CONFIG = 7
+    INVALID_NETNS = 8
+    TRY_AGAIN_LATER = 11
+    PLUGIN_NOT_AVAILABLE = 50
+    LIMITED_CONNECTIVITY = 51
+    INTERNAL = 999
+
+
+class CNIError(Exception):
+    """A failure as the runtime sees it: `code` (int), `msg` (one sentence), `details` (may be empty)."""
+
+    def __init__(self, code: int, msg: str, details: str = "") -> None:
+        super().__init__(msg)
+        self.code = code
+        self.msg = msg
+        self.details = details
+
+    def __str__(self) -> str:
+        return f"{self.msg}: {self.details}" if self.details else self.msg
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, CNIError):
+            return NotImplemented
+        return (self.code, self.msg, self.details) == (other.code, other.msg, other.details)
+
+    __hash__ = Exception.__hash__

@@ -1,0 +1,73 @@
+"""JSON as CNI peers read and write it: strict on the way in, on the way out byte for byte what Go's encoder makes."""
+
+import json
+
+_SURROGATES = range(0xD800, 0xE000)
+
+
+def loads(data: bytes) -> object:
+    """The one JSON value in `data`, whole. Raises ValueError, with the reason as text, for everything else.
+
+    Refused beyond Python's own reader: other encodings than UTF-8, NaN and Infinity, nesting deeper than the
+    interpreter's stack, and half surrogate pairs, which no peer could be sent again. Of equal keys the last one in
+    the document wins and takes its place in the order; a null never takes away what an equal key said.
+    """
+    try:
+        value = json.loads(data.decode(), object_pairs_hook=_ordered, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if b"\\ud" in data or b"\\uD" in data:
+        _refuse_surrogates(value)
+    return value
+
+
+def dumps(value: object, *, indent: int | None = 4) -> str:
+    """`value` as Go's encoder writes it: `<`, `>`, `&` and the line separators escaped, other text as it is.
+
+    `indent` None is the compact form. Half surrogate pairs (undecodable bytes of a variable or of a file name)
+    become U+FFFD: what is written is always UTF-8.
+    """
+    separators = (",", ":") if indent is None else (",", ": ")
+    text = json.dumps(value, indent=indent, ensure_ascii=False, allow_nan=False, separators=separators)
+    return text.translate(_ESCAPES)
+
+
+class _Escapes(dict):
+    """A table for str.translate: a few escapes, surrogates replaced, everything else as it is."""
+
+    def __missing__(self, code: int) -> int:
+        return 0xFFFD if code in _SURROGATES else code
+
+
+_ESCAPES = _Escapes({ord(char): f"\\u{ord(char):04x}" for char in "<>&\u2028\u2029"})
+
+
+def _ordered(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    ordered: dict[str, object] = {}
+    for key, value in pairs:
+        if key in ordered:
+            if value is None:
+                continue
+            del ordered[key]
+        ordered[key] = value
+    return ordered
+
+
+def _refuse_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")
+
+
+def _refuse_surrogates(value: object) -> None:
+    todo = [value]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, str):
+            try:
+                item.encode()
+            except UnicodeEncodeError:
+                raise ValueError("half a surrogate pair in a string") from None
+        elif isinstance(item, dict):
+            todo += item.keys()
+            todo += item.values()
+        elif isinstance(item, list):
+            todo += item

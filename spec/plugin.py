@@ -1,0 +1,217 @@
+"""Serving one call: from variables and stdin to one JSON document (or none) on stdout and an exit status."""
+
+from collections.abc import Mapping
+from io import BufferedIOBase, TextIOBase
+
+from spec import jsontext, verbs
+from spec.config import NetConf, Section, decode, read_name, read_version
+from spec.errors import CNIError, Code
+from spec.request import Request, check_variables, is_own_netns, parse_args, read_stdin, say
+from spec.result import Result, check_expressible, dumps
+from spec.suite import Plugin, Suite
+from spec.verbs import VERBS, Verb
+from spec.versions import LATEST, SUPPORTED, at_least
+
+__all__ = ["NO_SUITE", "Plugin", "Suite", "call", "serve"]
+
+NO_SUITE = Suite(home=None, load=lambda _kind: None)
+"""For a plugin that ships alone: whatever it delegates to is executed."""
+
+
+def serve(
+    plugin: Plugin,
+    *,
+    environ: Mapping[str, str],
+    stdin: BufferedIOBase,
+    stdout: BufferedIOBase,
+    stderr: TextIOBase,
+    suite: Suite = NO_SUITE,
+) -> int:
+    """Answer one call; the exit status is 0 or 1. Never raises.
+
+    stdout gets at most one JSON document: the result, the error, or nothing. May run in many threads of one process:
+    everything comes in by argument, and the network namespace is that of the calling thread.
+    """
+    command = environ.get(verbs.COMMAND, "")
+    if not command:
+        say(stderr, _about(plugin, suite))
+        return 0
+    call_ = _Call(plugin, environ, stderr, suite)
+    try:
+        text = _version_text(plugin) if command == "VERSION" else call_.answer(command, stdin)
+    except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  (the border: one document, no traceback)
+        return call_.fail(error, stdout)
+    return call_.succeed(text, stdout)
+
+
+def call(plugin: Plugin, request: Request) -> Result | None:
+    """Do `request.verb`; what serving and in-process delegation have in common.
+
+    Raises CNIError 1 where the plugin or the configuration's version knows no such verb, and what the plugin raises.
+    An ADD whose result the configuration's version can not express is undone before that is raised.
+    """
+    verb = VERBS[request.verb]
+    check_version(verb, request.conf.cni_version, plugin.versions)
+    if request.verb == "ADD":
+        return _add(plugin, request)
+    handler = getattr(plugin, verb.handler)
+    if request.verb == "GC" and request.conf.valid_attachments is None:
+        # The specification makes the list part of the input, and lets a plugin remove what is not in it. cnitool
+        # (nil arguments of libcni's GCNetworkList) sends none, after a DEL for every attachment it knows itself;
+        # of all others nobody here can tell whether they live, and a live pod's address freed is worse than a leak.
+        request.say(f"{plugin.type}: GC without cni.dev/valid-attachments removes nothing")
+    elif handler is not None:
+        handler(request)
+    return None
+
+
+def check_version(verb: Verb, version: str, supported: tuple[str, ...] = SUPPORTED) -> None:
+    """Raises CNIError 1 if the version has no such verb or is not supported, 6 if a verb's age depends on garbage."""
+    if verb.since != SUPPORTED[0]:
+        if not at_least(version, verb.since):
+            raise CNIError(Code.INCOMPATIBLE_VERSION, f"config version does not allow {verb.name}")
+        if not at_least(supported[-1], version):
+            raise CNIError(Code.INCOMPATIBLE_VERSION, f"plugin version does not allow {verb.name}")
+    if version not in supported:
+        names = " ".join(f'"{name}"' for name in supported)
+        details = f'config is "{version}", plugin supports [{names}]'
+        raise CNIError(Code.INCOMPATIBLE_VERSION, "incompatible CNI versions", details)
+
+
+class _Call:
+    """One conversation: knows in which version an error is to be told, and what is to be undone if telling fails."""
+
+    def __init__(self, plugin: Plugin, environ: Mapping[str, str], stderr: TextIOBase, suite: Suite) -> None:
+        self._plugin = plugin
+        self._environ = environ
+        self._stderr = stderr
+        self._suite = suite
+        self._version = LATEST
+        self._added: Request | None = None
+
+    def answer(self, command: str, stdin: BufferedIOBase) -> str:
+        """What is to be printed, "" for nothing. Raises whatever goes wrong, in the reference's order of checks."""
+        verb = VERBS.get(command)
+        if verb is not None:
+            check_variables(self._environ, verb)
+        data = read_stdin(stdin)
+        section = Section(decode(data))
+        self._remember_version(section)
+        read_name(section)
+        if verb is None:
+            raise CNIError(Code.INVALID_ENVIRONMENT, f"unknown {verbs.COMMAND}: {command}")
+        check_version(verb, read_version(section), self._plugin.versions)
+        request = self._request(verb, section, data)
+        result = call(self._plugin, request)
+        if verb.name != "ADD":
+            return ""
+        self._added = request
+        return dumps(result, request.conf.cni_version)
+
+    def succeed(self, text: str, stdout: BufferedIOBase) -> int:
+        """Print; an answer that can not be printed is a failed call, and its ADD is undone."""
+        try:
+            _write(stdout, text)
+        except (OSError, ValueError) as error:
+            self._undo()
+            say(self._stderr, f"{self._plugin.type}: can not write the result: {error}")
+            return 1
+        return 0
+
+    def fail(self, error: BaseException, stdout: BufferedIOBase) -> int:
+        """Print the error document."""
+        self._undo()
+        if self._environ.get("SLASH24_DEBUG"):
+            import traceback
+
+            traceback.print_exception(error, file=self._stderr)
+        try:
+            _write(stdout, _error_text(error, self._version))
+        except (OSError, ValueError):
+            say(self._stderr, f"{self._plugin.type}: {error}")
+        return 1
+
+    def _remember_version(self, section: Section) -> None:
+        version = section.raw("cniVersion") or SUPPORTED[0]
+        if version in self._plugin.versions:
+            self._version = version
+
+    def _request(self, verb: Verb, section: Section, data: bytes) -> Request:
+        conf = NetConf.parse(section, strict=verb.strict)
+        environ = dict(self._environ)
+        given = {name: environ.get(name, "") for name in (*verb.required, *verb.optional)}
+        args = parse_args(given.get(verbs.ARGS, ""), strict=verb.strict)
+        netns = given.get(verbs.NETNS, "")
+        if _honours_netns(environ) and is_own_netns(netns):
+            if verb.strict:
+                message = "plugin's netns and netns from CNI_NETNS should not be the same"
+                raise CNIError(Code.INVALID_NETNS, message)
+            # No pod ever lived there: what is left to clean up is what a DEL without a netns cleans up.
+            netns = environ[verbs.NETNS] = ""
+        return Request(
+            verb=verb.name,
+            container_id=given.get(verbs.CONTAINERID, ""),
+            netns=netns,
+            ifname=given.get(verbs.IFNAME, ""),
+            args=args,
+            path=tuple(part for part in given[verbs.PATH].split(":") if part),
+            conf=conf,
+            stdin=data,
+            environ=environ,
+            suite=self._suite,
+            stderr=self._stderr,
+        )
+
+    def _undo(self) -> None:
+        if self._added is not None:
+            undo_add(self._plugin, self._added)
+
+
+def undo_add(plugin: Plugin, request: Request) -> None:
+    """DEL after an ADD whose result nobody got. Never raises: the ADD's own error is the one to tell."""
+    if plugin.delete is not None:
+        try:
+            plugin.delete(request.with_verb("DEL"))
+        except Exception as error:  # noqa: BLE001  (whatever it is must not hide why the ADD failed)
+            request.say(f"{plugin.type}: undo of a failed ADD: {error}")
+
+
+def _add(plugin: Plugin, request: Request) -> Result:
+    if plugin.add is None:
+        return request.conf.prev_result or Result()
+    result = plugin.add(request)
+    try:
+        check_expressible(result, request.conf.cni_version)
+    except CNIError:
+        undo_add(plugin, request)
+        raise
+    return result
+
+
+def _honours_netns(environ: Mapping[str, str]) -> bool:
+    return environ.get(verbs.NETNS_OVERRIDE, "").lower() not in ("1", "true")
+
+
+def _about(plugin: Plugin, suite: Suite) -> str:
+    supported = ", ".join(plugin.versions)
+    return f"CNI {plugin.type} plugin {suite.version}\nCNI protocol versions supported: {supported}"
+
+
+def _version_text(plugin: Plugin) -> str:
+    document = {"cniVersion": LATEST, "supportedVersions": list(plugin.versions)}
+    return jsontext.dumps(document, indent=None) + "\n"
+
+
+def _error_text(error: BaseException, version: str) -> str:
+    if not isinstance(error, CNIError):
+        name, text = type(error).__name__, str(error)
+        error = CNIError(Code.INTERNAL, f"{name}: {text}" if text else name)
+    document = {"cniVersion": version, "code": int(error.code), "msg": str(error.msg)}
+    if error.details:
+        document["details"] = str(error.details)
+    return jsontext.dumps(document)
+
+
+def _write(stdout: BufferedIOBase, text: str) -> None:
+    stdout.write(text.encode())
+    stdout.flush()
