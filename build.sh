@@ -1,0 +1,116 @@
+#!/usr/bin/env bash
+# Freezes the plugins: dist/bin/<plugin>, plain executables beside one private folder, and a tarball of the same that
+# unpacks into /opt/cni/bin. From a clean clone on Debian 12 it needs root (only to install what is missing), git and
+# Python 3.11. Does nothing if nothing has changed since it last ran.
+#
+#   ./build.sh             build
+#   ./build.sh --venv      only make build/venv, with everything that building, testing and measuring needs
+#
+# Environment: PYTHON (the interpreter to build with and to bundle; default: python3.11, else python3).
+
+set -euo pipefail
+cd "$(dirname "$0")"
+
+VENV=build/venv
+PYTHON=${PYTHON:-$(command -v python3.11 || command -v python3 || true)}
+
+say() { printf '\033[1m%s\033[0m\n' "build.sh: $*" >&2; }
+
+# Debian packages that are missing, found by what they would bring.
+missing_packages() {
+    "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
+    command -v objcopy >/dev/null && command -v strip >/dev/null || echo binutils
+    "$PYTHON" - <<'EOF'
+import ctypes.util, os, sysconfig
+name = sysconfig.get_config_var("INSTSONAME") or ""
+shared = os.path.join(sysconfig.get_config_var("LIBDIR") or "", name)
+if not (os.path.exists(shared) or ctypes.util.find_library("python" + sysconfig.get_python_version())):
+    print("libpython" + sysconfig.get_python_version())
+EOF
+}
+
+install_missing() {
+    local packages
+    packages=$(missing_packages)
+    if [ -z "$packages" ]; then
+        return
+    fi
+    say "installing Debian packages that are missing:" $packages
+    command -v apt-get >/dev/null || { say "this is not Debian: install what brings them, then run me again"; exit 1; }
+    apt-get update -qq
+    # shellcheck disable=SC2086  # a list of words
+    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $packages >/dev/null
+}
+
+# The pins of pyproject.toml, one a line.
+pins() {
+    "$PYTHON" - <<'EOF'
+import tomllib
+with open("pyproject.toml", "rb") as file:
+    project = tomllib.load(file)["project"]
+groups = [project["dependencies"], *project["optional-dependencies"].values()]
+print("\n".join(sorted({pin for group in groups for pin in group})))
+EOF
+}
+
+make_venv() {
+    local wanted
+    wanted=$("$PYTHON" -VV; command -v "$PYTHON"; pwd; pins)
+    if [ -x $VENV/bin/python ] && [ "$(cat $VENV/made-of 2>/dev/null)" = "$wanted" ]; then
+        return
+    fi
+    say "making $VENV"
+    rm -rf $VENV
+    "$PYTHON" -m venv $VENV
+    pins >build/pins.txt
+    $VENV/bin/python -m pip install --quiet --disable-pip-version-check --requirement build/pins.txt
+    echo "$wanted" >$VENV/made-of
+}
+
+# All that the result is made of, as one checksum.
+inputs() {
+    {
+        cat $VENV/made-of
+        find spec ipam linux plugins freeze build.sh LICENSE pyproject.toml -type f -not -name '*.pyc' -print0 |
+            LC_ALL=C sort -z | xargs -0 sha256sum
+    } | sha256sum
+}
+
+version() { sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml; }
+
+freeze() {
+    say "freezing the plugins"
+    local epoch
+    epoch=$(git log -1 --format=%ct 2>/dev/null || echo 0)
+    rm -rf build/out
+    if ! SOURCE_DATE_EPOCH=$epoch PYTHONHASHSEED=1 PYTHONDONTWRITEBYTECODE=1 $VENV/bin/python -m PyInstaller \
+        --noconfirm --log-level WARN --distpath build/out --workpath build/work freeze/slash24.spec >build/freeze.log 2>&1; then
+        cat build/freeze.log >&2
+        exit 1
+    fi
+    mkdir -p dist
+    rm -rf dist/bin dist/*.tgz
+    mv build/out/bin dist/bin
+    tar --create --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$epoch" --directory dist/bin . |
+        gzip --no-name -9 >"$TARBALL"
+}
+
+if [ -z "$PYTHON" ] || ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
+    say "Python 3.11 or later is needed (set PYTHON to one)"
+    exit 1
+fi
+TARBALL=dist/slash24-$(version)-linux-$(uname -m).tgz
+mkdir -p build
+install_missing
+make_venv
+if [ "${1:-}" = --venv ]; then
+    exit
+fi
+now=$(inputs)
+if [ -f "$TARBALL" ] && [ "$(cat dist/made-of 2>/dev/null)" = "$now" ]; then
+    say "nothing has changed: dist/bin and $TARBALL are as they should be"
+    exit
+fi
+freeze
+echo "$now" >dist/made-of
+say "made dist/bin ($(du -sh dist/bin | cut -f1)) and $TARBALL ($(du -h "$TARBALL" | cut -f1))"

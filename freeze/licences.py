@@ -1,0 +1,74 @@
+"""The text of LICENSES.txt: which licences the files in the private folder are under, gathered from what is bundled."""
+
+import glob
+import os
+import subprocess
+import sysconfig
+from collections.abc import Iterable, Iterator
+from importlib.metadata import distribution
+
+Entry = tuple[str, str, str]
+
+HEAD = """\
+slash24 is free software under the Apache License, version 2.0 (first text below).
+Its executables bundle what follows; each part is under its own licence, whose text is below.
+
+"""
+PYROUTE2 = "offered under Apache-2.0 or GPL-2.0-or-later; it is bundled here under Apache-2.0"
+PYINSTALLER = "the executables' bootloader; its exception to the GPL permits bundling it with programs under any licence"
+
+
+def notices(root: str, binaries: Iterable[Entry], modules: Iterable[Entry]) -> str:
+    """The whole text. `binaries` and `modules` are PyInstaller's tables of what is bundled: (name, path, kind)."""
+    parts = [("slash24", "", _read(os.path.join(root, "LICENSE"))), ("Python", "", _python())]
+    bundled = {name.partition(".")[0] for name, _, _ in modules}
+    parts += [_package(name, note) for name, note in (("netaddr", ""), ("pyroute2", PYROUTE2)) if name in bundled]
+    parts += [_package("pyinstaller", PYINSTALLER), *_libraries(binaries)]
+    contents = "".join(f"  {name}{': ' + note if note else ''}\n" for name, note, _ in parts)
+    rule = "=" * 100
+    return HEAD + contents + "".join(f"\n{rule}\n{name}\n{rule}\n\n{text.strip()}\n" for name, _, text in parts)
+
+
+def _package(name: str, note: str) -> tuple[str, str, str]:
+    """(title, note, licence texts) of an installed distribution; of several licences to choose from, the Apache one."""
+    found = distribution(name)
+    files = [file for file in found.files or () if file.name.upper().startswith(("LICENSE", "COPYING", "NOTICE"))]
+    files = [file for file in files if "APACHE" in file.name.upper()] or files
+    if not files:
+        raise LookupError(f"{name}: no licence among its files; LICENSES.txt would be incomplete")
+    texts = [file.locate().read_text(encoding="utf-8") for file in files]
+    return f"{name} {found.version}", note, "\n\n".join(texts)
+
+
+def _python() -> str:
+    """The licence of the interpreter and its standard library, from where CPython or Debian installs it."""
+    version = sysconfig.get_python_version()
+    installed = os.path.join(sysconfig.get_path("stdlib"), "LICENSE.txt")
+    return _read(installed if os.path.exists(installed) else f"/usr/share/doc/python{version}/copyright")
+
+
+def _libraries(binaries: Iterable[Entry]) -> Iterator[tuple[str, str, str]]:
+    """The system's shared libraries among the bundled files, by the Debian package each comes from."""
+    packages: dict[str, list[str]] = {}
+    for name, path, kind in sorted(binaries):
+        if kind == "BINARY" and not os.path.basename(name).startswith("libpython"):
+            packages.setdefault(_debian_package(path), []).append(os.path.basename(name))
+    for package, names in packages.items():
+        yield package, ", ".join(names), _read(f"/usr/share/doc/{package}/copyright")
+
+
+def _debian_package(path: str) -> str:
+    """The Debian package that installed the file at `path`."""
+    pattern = "*/" + os.path.basename(path)
+    listing = subprocess.run(["dpkg", "-S", pattern], capture_output=True, text=True, check=True).stdout
+    for line in listing.splitlines():
+        package, _, installed = line.partition(": ")
+        if os.path.realpath(installed) == os.path.realpath(path):
+            return package.partition(":")[0]
+    raise LookupError(f"{path} is of no Debian package; LICENSES.txt would be incomplete")
+
+
+def _read(pattern: str) -> str:
+    (path,) = glob.glob(pattern)
+    with open(path, encoding="utf-8") as file:
+        return file.read()
