@@ -1,4 +1,4 @@
-"""The network configuration on stdin: decoded strictly, read by getters whose errors name key, value and what is allowed."""
+"""The network configuration on stdin: decoded strictly, read by getters whose errors name key, value and allowance."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -155,7 +155,7 @@ class NetConf:
 
     @cached_property
     def prev_result(self) -> Result | None:
-        """The result of the plugin before, None if there was none. Raises CNIError 7; unless `strict` it is None then too."""
+        """The result of the plugin before, None if there was none. Raises CNIError 7; None instead, unless `strict`."""
         try:
             raw = self.section.section("prevResult")
             if not self.section.has("prevResult"):

@@ -142,7 +142,7 @@ def _render_by_family(result: Result, version: str) -> dict[str, object]:
 def _render_interface(interface: Interface, *, full: bool) -> dict[str, object]:
     rendered = {"name": interface.name, **_present(mac=interface.mac, sandbox=interface.sandbox)}
     if full:
-        rendered |= _present(mtu=interface.mtu, socketPath=interface.socket_path, pciID=interface.pci_id)
+        rendered |= _present(mtu=interface.mtu or None, socketPath=interface.socket_path, pciID=interface.pci_id)
     return rendered
 
 
