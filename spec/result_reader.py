@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
-from spec.addresses import canonical_cidr, canonical_ip
+from spec.addresses import canonical_cidr, canonical_ip, is_ipv6
 from spec.config import Section, read_dns
 from spec.result import DNS, Interface, IPConfig, Result, Route
 from spec.versions import FAMILIES, family
@@ -27,8 +27,13 @@ def read_result(raw: "Mapping[str, object] | Section", version: str) -> Result:
 def _read_by_family(section: Section) -> Result:
     """0.1.0 and 0.2.0: at most one address of each family, its routes under it."""
     blocks = [section.section(key) for key in ("ip4", "ip6") if section.has(key)]
+    ips = tuple(IPConfig(_cidr(block, "ip"), gateway=_ip(block, "gateway")) for block in blocks)
+    for block, ip in zip(blocks, ips, strict=True):
+        if is_ipv6(ip.address) is not block.path.endswith("ip6"):
+            # Two addresses of one family would be one after the next conversion down.
+            raise block.error("ip", f"an address of {'IPv6' if block.path.endswith('ip6') else 'IPv4'}")
     return Result(
-        ips=tuple(IPConfig(_cidr(block, "ip"), gateway=_ip(block, "gateway")) for block in blocks),
+        ips=ips,
         routes=tuple(_read_route(item) for block in blocks for item in block.sections("routes") or ()),
         dns=_read_dns(section),
     )
