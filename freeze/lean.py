@@ -4,8 +4,9 @@ A cold call spends most of its time importing, and much of that is code it never
 `sys.modules` for one that is imported by many and used by few. What importing code asks for at once, it knows; the
 first access to anything else imports the real module and hands over to it, so that nothing is lost but time.
 
-It also gives the environment back as the runtime made it, for the plugins we execute, and turns the garbage collector
-off: a call lasts a blink and collects nothing worth the time.
+It also has the methods of dataclasses come from the build, compiled (freeze/precompile.py), instead of compiling them
+anew in every call; gives the environment back as the runtime made it, for the plugins we execute; and turns
+the garbage collector off: a call lasts a blink and collects nothing worth the time.
 """
 
 import gc
@@ -92,6 +93,18 @@ def defer(name: str, known: dict[str, object]) -> None:
     sys.modules[name] = Deferred(name, **known)
 
 
+def reuse_compiled(code: dict[str, bytes]) -> None:
+    """Have `dataclasses` execute the compiled form of a text that `code` knows (text -> marshalled), else the text."""
+    import dataclasses  # noqa: PLC0415  (only now: it is to find `inspect` deferred)
+    import marshal  # noqa: PLC0415
+
+    def execute(text: str, names: dict[str, object], made: dict[str, object]) -> None:
+        known = code.get(text)
+        exec(text if known is None else marshal.loads(known), names, made)  # noqa: S102, S302  (our own build's)
+
+    dataclasses.exec = execute  # a global of the module: found before the builtin
+
+
 def restore_environment() -> None:
     """Take out what the bootloader put into the environment for itself."""
     for variable in [name for name in os.environ if name.startswith(LOADER_VARIABLES)]:
@@ -109,6 +122,11 @@ def main() -> None:
     for module, known in known_attributes().items():
         defer(module, known)
     restore_environment()
+    try:
+        from dataclass_code import CODE  # noqa: PLC0415
+    except ImportError:  # not frozen
+        return
+    reuse_compiled(CODE)
 
 
 main()
