@@ -1,8 +1,9 @@
 """ADD: a pod on the bridge, or nothing at all."""
 
 import os
+from contextlib import suppress
 from dataclasses import replace
-from errno import EEXIST, EINVAL, ENODEV
+from errno import EEXIST, ENODEV
 
 from netaddr.ip import IPNetwork
 
@@ -21,7 +22,7 @@ from spec.request import Request
 from spec.result import Interface, IPConfig, Result, check_expressible
 
 _NAME_TRIES = 10
-_BRIDGE_TRIES = 3
+_TRIES = 3
 _PORT_UP_SECONDS = 2.5
 _CONTAINER = 2  # the index of the container's interface in the result: after the bridge and the host's end
 
@@ -31,36 +32,35 @@ def add_pod(request: Request, conf: PodConf) -> Result:
     with step(f'open network namespace "{request.netns}"'):
         netns = open_netns(request.netns)
     try:
-        with Netlink() as host, Undo() as undo:
-            result = _add(host, netns, request, conf, undo)
-            check_expressible(result, request.conf.cni_version)
-            undo.keep()
-            return result
+        for _ in range(_TRIES - 1):
+            with suppress(network.BridgeGone):
+                return _try_to_add(netns, request, conf)
+        return _try_to_add(netns, request, conf)
     finally:
         os.close(netns)
 
 
-def _add(host: Netlink, netns: int, request: Request, conf: PodConf, undo: Undo) -> Result:
-    mac = conf.mac or random_mac()
-    port = _create_veth(host, netns, request, conf, mac, undo)
-    bridge = _join(host, port, request, conf, undo)
-    if conf.check_mac:
-        _check_mac(request, port, mac, undo)
-    leases = _lease(request, conf, undo) if conf.ipam_type else Result()
-    links = [bridge, port]
-    if conf.container_up:
-        container.configure(netns, request, conf, leases)
-    if conf.is_gateway and leases.ips:
-        gateways = [f"{ip.gateway}/{IPNetwork(ip.address).prefixlen}" for ip in leases.ips if ip.gateway]
-        gateway_link = network.ensure_gateway_link(host, conf, bridge, undo)
-        network.ensure_gateways(host, conf, gateway_link, bridge, gateways, undo)
-        links += [gateway_link] if conf.vlan else []
-    if conf.ip_masq and leases.ips:
-        _masquerade(request, leases, undo)
-    _confirm(host, conf, port, bridge)
-    interfaces = [Interface(name=link.name, mac=link.mac) for link in links]
-    interfaces.insert(_CONTAINER, Interface(name=request.ifname, mac=mac, sandbox=request.netns))
-    return replace(leases, interfaces=tuple(interfaces), dns=conf.dns or leases.dns)
+def _try_to_add(netns: int, request: Request, conf: PodConf) -> Result:
+    with Netlink() as host, Undo() as undo:
+        bridge = network.ensure_bridge(host, conf, undo)
+        mac = conf.mac or random_mac()
+        port = _create_veth(host, netns, request, conf, mac, undo)
+        _join(host, port, bridge, request, conf)
+        if conf.check_mac:
+            _check_mac(request, port, mac, undo)
+        leases = _lease(request, conf, undo) if conf.ipam_type else Result()
+        if conf.container_up:
+            container.configure(netns, request, conf, leases)
+        gateway_links = _gateways(host, conf, bridge, leases, undo) if conf.is_gateway and leases.ips else []
+        if conf.ip_masq and leases.ips:
+            _masquerade(request, leases, undo)
+        _confirm(host, conf, port, bridge)
+        links = [Interface(name=link.name, mac=link.mac) for link in (bridge, port, *gateway_links)]
+        links.insert(_CONTAINER, Interface(name=request.ifname, mac=mac, sandbox=request.netns))
+        result = replace(leases, interfaces=tuple(links), dns=conf.dns or leases.dns)
+        check_expressible(result, request.conf.cni_version)
+        undo.keep()
+        return result
 
 
 def _create_veth(host: Netlink, netns: int, request: Request, conf: PodConf, mac: str, undo: Undo) -> Link:
@@ -93,21 +93,25 @@ def _taken(netns: int, ifname: str) -> bool:
         return find_link(pod, ifname) is not None
 
 
-def _join(host: Netlink, port: Link, request: Request, conf: PodConf, undo: Undo) -> Link:
-    """Make the host's end a port of the bridge. A bridge that another failing ADD takes away under us is made again."""
+def _join(host: Netlink, port: Link, bridge: Link, request: Request, conf: PodConf) -> None:
+    """Make the host's end a port of the bridge."""
     alias = owner_tag(request.attachment)
-    for tries_left in reversed(range(_BRIDGE_TRIES)):
-        bridge = network.ensure_bridge(host, conf, undo)
-        with step(f'attach "{port.name}" to bridge "{bridge.name}"'):
-            try:
-                attach_port(host, port.index, bridge.index, alias=alias, hairpin=conf.hairpin, isolated=conf.isolated)
-            except NetlinkError as error:
-                if error.errno not in (ENODEV, EINVAL) or not tries_left or find_link_by_index(host, bridge.index):
-                    raise
-                continue
-            vlans.set_port(host, port.index, conf)
-            return bridge
-    raise AssertionError("the last try returns or raises")
+    with step(f'attach "{port.name}" to bridge "{bridge.name}"'):
+        try:
+            attach_port(host, port.index, bridge.index, alias=alias, hairpin=conf.hairpin, isolated=conf.isolated)
+        except NetlinkError as error:
+            if find_link_by_index(host, bridge.index) is None:
+                raise network.BridgeGone(bridge.name) from error
+            raise
+        vlans.set_port(host, port.index, conf)
+
+
+def _gateways(host: Netlink, conf: PodConf, bridge: Link, leases: Result, undo: Undo) -> list[Link]:
+    """Put the gateways of the pod's addresses on the node; the link that was made for them, if any."""
+    addresses = [f"{ip.gateway}/{IPNetwork(ip.address).prefixlen}" for ip in leases.ips if ip.gateway]
+    link = network.ensure_gateway_link(host, conf, bridge, undo)
+    network.ensure_gateways(host, conf, link, bridge, addresses, undo)
+    return [link] if conf.vlan else []
 
 
 def _lease(request: Request, conf: PodConf, undo: Undo) -> Result:
@@ -153,7 +157,7 @@ def _confirm(host: Netlink, conf: PodConf, port: Link, bridge: Link) -> None:
         with step(f'look at "{port.name}"'):
             found = find_link_by_index(host, port.index)
         if found is None or found.master != bridge.index:
-            raise CNIError(Code.TRY_AGAIN_LATER, f'"{port.name}" was taken from bridge "{bridge.name}" during the ADD')
+            raise network.BridgeGone(bridge.name)
         last = found
         return found.operstate == "UP"
 

@@ -1,5 +1,6 @@
 """The container's end: sysctls, addresses, routes, inside its namespace."""
 
+from errno import ENODEV
 from socket import AF_INET6
 
 from linux import sysctls
@@ -27,7 +28,7 @@ def configure(netns: int, request: Request, conf: PodConf, result: Result) -> No
     with entered(netns), Netlink() as pod, step(f'configure "{name}" in the container'):
         link = find_link(pod, name)
         if link is None:
-            raise NetlinkError(19, f'"{name}" is gone')
+            raise NetlinkError(ENODEV, f'"{name}" is gone')
         if result.ips:
             _prepare(name, conf, has_ipv6=any(family_of(ip.address) == AF_INET6 for ip in result.ips))
         for ip in result.ips:

@@ -1,6 +1,6 @@
 """The bridge itself: making it, its VLAN interface, its gateway addresses."""
 
-from errno import EEXIST
+from errno import EEXIST, ENODEV
 from socket import AF_INET, AF_INET6
 
 from netaddr.ip import IPNetwork
@@ -32,34 +32,44 @@ FORWARDING = {AF_INET: "ipv4/ip_forward", AF_INET6: "ipv6/conf/all/forwarding"}
 """The sysctl that makes the node forward, by family."""
 
 
+class BridgeGone(CNIError):
+    """The bridge went while we relied on it: another ADD that had made it failed, and took it back."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(Code.TRY_AGAIN_LATER, f'bridge "{name}" was deleted during the ADD')
+
+
 def ensure_bridge(host: Netlink, conf: PodConf, undo: Undo) -> Link:
     """The bridge, made if need be, up and set as `conf` says; raises CNIError."""
     with step(f'create bridge "{conf.bridge}"'):
         if create_bridge(host, conf.bridge, mtu=conf.mtu):
             undo.push(lambda: delete_unused_bridge(host, conf.bridge))
             sysctls.try_write(f"ipv6/conf/{conf.bridge}/accept_ra", "0")
-        bridge = find_bridge(host, conf.bridge)
-        if conf.promiscuous and not bridge.promiscuous:
-            set_promiscuous(host, bridge.index, on=True)
-            undo.push(lambda: set_promiscuous(host, bridge.index, on=False))
-        if not bridge.up:
-            set_up(host, bridge.index)
+        bridge = find_link(host, conf.bridge)
+        if bridge is None:
+            raise BridgeGone(conf.bridge)
+        if bridge.kind != "bridge":
+            kind = f"it is a link of kind {bridge.kind!r}"
+            raise CNIError(Code.INTERNAL, f'"{bridge.name}" already exists but is not a bridge', kind)
+        try:
+            _set_bridge(host, bridge, conf, undo)
+        except NetlinkError as error:
+            if error.errno == ENODEV:
+                raise BridgeGone(conf.bridge) from error
+            raise
+    return bridge
+
+
+def _set_bridge(host: Netlink, bridge: Link, conf: PodConf, undo: Undo) -> None:
+    if conf.promiscuous and not bridge.promiscuous:
+        set_promiscuous(host, bridge.index, on=True)
+        undo.push(lambda: set_promiscuous(host, bridge.index, on=False))
+    if not bridge.up:
+        set_up(host, bridge.index)
     if conf.filters_vlans and not bridge.vlan_filtering:
         with step(f'filter VLANs on bridge "{conf.bridge}" (which takes a kernel with CONFIG_BRIDGE_VLAN_FILTERING)'):
             set_vlan_filtering(host, bridge.index, on=True)
             undo.push(lambda: set_vlan_filtering(host, bridge.index, on=False))
-    return bridge
-
-
-def find_bridge(host: Netlink, name: str) -> Link:
-    """The bridge of that name; raises NetlinkError if there is none, CNIError if it is no bridge."""
-    bridge = find_link(host, name)
-    if bridge is None:
-        raise NetlinkError(19, "it is gone again")
-    if bridge.kind != "bridge":
-        kind = f"it is a link of kind {bridge.kind!r}"
-        raise CNIError(Code.INTERNAL, f'"{name}" already exists but is not a bridge', kind)
-    return bridge
 
 
 def delete_unused_bridge(host: Netlink, name: str) -> None:
@@ -139,5 +149,5 @@ def _delete_unused_address(host: Netlink, link: Link, bridge: Link, gateway: str
 def _existing(host: Netlink, name: str) -> Link:
     link = find_link(host, name)
     if link is None:
-        raise NetlinkError(19, f'"{name}" is gone again')
+        raise NetlinkError(ENODEV, f'"{name}" is gone again')
     return link

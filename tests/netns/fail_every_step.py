@@ -1,0 +1,115 @@
+"""Run on a node by test_bridge_undo: one ADD for each request it makes of the kernel, that request refused.
+
+argv: folder of the suite's executables, path of a netns, "fresh" (the bridge is removed before each ADD) or "used".
+stdin: the configuration. stdout: a JSON list, an entry an ADD: what was refused, how the ADD ended, what it left behind.
+"""
+
+import errno
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+from linux import sysctls
+from linux.netlink import Netlink, NetlinkError
+from plugins.__main__ import load
+from spec.plugin import Suite, serve
+
+
+class Refusal:
+    """Counts requests; refuses the one whose turn it is."""
+
+    def __init__(self) -> None:
+        self.turn, self.count, self.refused = 0, 0, ""
+
+    def start(self, turn: int) -> None:
+        """Count anew, and refuse request number `turn`."""
+        self.turn, self.count, self.refused = turn, 0, ""
+
+    def guard(self, function: Callable, what: Callable[[tuple], str]) -> Callable:
+        """`function`, that fails when its turn has come."""
+
+        def guarded(*args: object, **kwargs: object) -> object:
+            self.count += 1
+            if self.count == self.turn:
+                self.refused = what(args)
+                raise NetlinkError(errno.EIO, "refused by the test")
+            return function(*args, **kwargs)
+
+        return guarded
+
+
+def state(netns: str) -> dict[str, str]:
+    """Everything an ADD could leave: links, addresses, routes here and in the pod, rules, leases."""
+    leases = "cd /run/leases/net 2>/dev/null && grep -H . [0-9f]*:* [0-9]*.*.*.*"
+    return {
+        "node": links([]),
+        "pod": links(["nsenter", f"--net={netns}"]),
+        "rules": run(["nft", "list", "ruleset"]),
+        "leases": run(["sh", "-c", leases]),
+    }
+
+
+def links(enter: list[str]) -> str:
+    """Links and addresses, without what changes by itself (timers, carrier, link-local addresses)."""
+    kept = ("ifname", "address", "mtu", "master", "ifalias", "promiscuity", "linkinfo")
+    found = json.loads(run([*enter, "ip", "-j", "-d", "addr"]))
+    story = []
+    for link in found:
+        lasting = {key: link.get(key) for key in kept} | {"up": "UP" in link["flags"]}
+        lasting["linkinfo"] = (lasting["linkinfo"] or {}).get("info_kind")
+        lasting["addresses"] = [one["local"] for one in link["addr_info"] if one["scope"] != "link"]
+        story.append(lasting)
+    return json.dumps(story)
+
+
+def run(argv: list[str]) -> str:
+    """What a program prints."""
+    return subprocess.run(argv, capture_output=True, text=True).stdout
+
+
+def call(verb: str, conf: str, home: str, netns: str) -> int:
+    """One call, in this process; the exit status."""
+    environ = {
+        "CNI_COMMAND": verb,
+        "CNI_CONTAINERID": "pod",
+        "CNI_NETNS": netns,
+        "CNI_IFNAME": "eth0",
+        "CNI_PATH": home,
+    }
+    suite = Suite(home=home, load=load)
+    out, err = io.BytesIO(), io.StringIO()
+    plugin = load(json.loads(conf)["type"])
+    return serve(plugin, environ=environ, stdin=io.BytesIO(conf.encode()), stdout=out, stderr=err, suite=suite)
+
+
+def main() -> None:
+    """Refuse request 1, 2, 3, ... until an ADD makes fewer than that."""
+    home, netns, bridge = sys.argv[1:]
+    conf = sys.stdin.read()
+    refusal = Refusal()
+    Netlink.send = refusal.guard(Netlink.send, lambda _: "a request of rtnetlink")
+    Netlink.transact = refusal.guard(Netlink.transact, lambda _: "a transaction of nftables")
+    sysctls.write = refusal.guard(sysctls.write, lambda args: f"sysctl {args[0]}")
+    os.link = refusal.guard(os.link, lambda args: f"link {args[1]}")
+    story, turn = [], 0
+    while turn == 0 or refusal.refused:
+        turn += 1
+        if bridge == "fresh":
+            run(["ip", "link", "del", json.loads(conf)["bridge"]])
+        before = state(netns)
+        refusal.start(turn)
+        status = call("ADD", conf, home, netns)
+        refused = refusal.refused
+        refusal.turn = 0
+        after = state(netns)
+        left = {name: [before[name], after[name]] for name in before if before[name] != after[name]} if status else {}
+        story.append({"refused": refused, "status": status, "left": left})
+        assert call("DEL", conf, home, netns) == 0
+        refusal.refused = refused
+    json.dump(story, sys.stdout)
+
+
+main()

@@ -1,0 +1,48 @@
+"""A failed ADD leaves nothing, whatever it was that failed."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.netns.node import Node
+
+RANGES = [[{"subnet": "10.7.0.0/24"}], [{"subnet": "fd00:7::/64"}]]
+IPAM = {"type": "host-local", "ranges": RANGES, "dataDir": "/run/leases", "routes": [{"dst": "198.51.100.0/24"}]}
+COMMON = {"cniVersion": "1.1.0", "name": "net", "type": "bridge", "bridge": "b0"}
+EVERYTHING = {"isDefaultGateway": True, "ipMasq": True, "macspoofchk": True, "promiscMode": True, "mtu": 1400}
+CASES = {"L2": COMMON, "everything": {**COMMON, **EVERYTHING, "ipam": IPAM}}
+
+
+def refuse_each(node: Node, bin_dir: Path, conf: dict, bridge: str) -> list[dict]:
+    """ADDs on the node, each with another of its requests refused; what each left."""
+    node.run(["sh", "-c", "nft add table inet warm; nft delete table inet warm"])
+    script = ROOT / "tests" / "netns" / "fail_every_step.py"
+    env = {"PYTHONPATH": str(ROOT), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = node.run([sys.executable, script, bin_dir, "/run/netns/pod", bridge], stdin=json.dumps(conf), env=env)
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("bridge", ["fresh", "used"])
+@pytest.mark.parametrize("case", CASES)
+def test_add_undoes_itself_whichever_request_is_refused(node: Node, bin_dir: Path, case: str, bridge: str) -> None:
+    """For each request to the kernel or the store that an ADD makes: if it is refused and the ADD fails, all is as before.
+
+    On a node whose bridge is there already, and on one that has none.
+    """
+    node.pod("pod")
+    story = refuse_each(node, bin_dir, CASES[case], bridge)
+    failed = [entry for entry in story if entry["status"]]
+    assert len(failed) >= (3 if case == "L2" else 12), f"too few requests were refused to prove anything: {story}"
+    assert story[-1] == {"refused": "", "status": 0, "left": {}}, "the ADD that is not disturbed succeeds"
+    assert [entry for entry in failed if entry["left"]] == []
+
+
+def test_add_leaves_a_bridge_that_was_there_before(node: Node, bin_dir: Path) -> None:
+    """The undo of a failed ADD takes the bridge only if this ADD made it."""
+    node.pod("pod")
+    node.run(["ip", "link", "add", "b0", "type", "bridge"])
+    refuse_each(node, bin_dir, COMMON, "used")
+    assert "b0" in node.links()
