@@ -10,11 +10,10 @@
 
 set -euo pipefail
 cd "$(dirname "$0")"
+. freeze/shell.sh
 
 VENV=build/venv
 PYTHON=${PYTHON:-$(command -v python3.11 || command -v python3 || true)}
-
-say() { printf '\033[1m%s\033[0m\n' "build.sh: $*" >&2; }
 
 # Debian packages that are missing, found by what they would bring.
 missing_packages() {
@@ -27,19 +26,6 @@ shared = os.path.join(sysconfig.get_config_var("LIBDIR") or "", name)
 if not (os.path.exists(shared) or ctypes.util.find_library("python" + sysconfig.get_python_version())):
     print("libpython" + sysconfig.get_python_version())
 EOF
-}
-
-install_missing() {
-    local packages
-    packages=$(missing_packages)
-    if [ -z "$packages" ]; then
-        return
-    fi
-    say "installing Debian packages that are missing:" $packages
-    command -v apt-get >/dev/null || { say "this is not Debian: install what brings them, then run me again"; exit 1; }
-    apt-get update -qq
-    # shellcheck disable=SC2086  # a list of words
-    DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends $packages >/dev/null
 }
 
 # The pins of pyproject.toml, one a line.
@@ -101,7 +87,8 @@ if [ -z "$PYTHON" ] || ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (
 fi
 TARBALL=dist/slash24-$(version)-linux-$(uname -m).tgz
 mkdir -p build
-install_missing
+mapfile -t packages < <(missing_packages)
+install_packages "${packages[@]}"
 make_venv
 if [ "${1:-}" = --venv ]; then
     exit
