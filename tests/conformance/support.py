@@ -90,16 +90,19 @@ class StandIn:
 
     folder: Path
 
-    def answers(self, *, add: object = None, **behaviour: str) -> None:
-        """Answer ADD with the document `add`; other verbs, or ADD itself, by a line of shell: `delete="exit 1"`."""
-        shell = {"ADD": f"cat <<'END'\n{json.dumps(add)}\nEND", **{v.upper(): line for v, line in behaviour.items()}}
-        cases = "\n".join(f"{verb.replace('DELETE', 'DEL')})\n{line}\n;;" for verb, line in shell.items())
-        script = self.folder / "stand-in"
-        script.write_text(
-            f"#!/bin/sh\ncd {self.folder}\necho $CNI_COMMAND >>calls\ncat >stdin.$CNI_COMMAND\n"
-            f"env >env.$CNI_COMMAND\ncase $CNI_COMMAND in\n{cases}\nesac\n"
-        )
-        script.chmod(0o755)
+    def answers(self, *, add: object = None, errors: Mapping[str, Mapping] | None = None) -> None:
+        """Answer ADD with the document `add`, the verbs in `errors` with an error object, all others with silence."""
+        lines = {"ADD": f"cat <<'END'\n{json.dumps(add)}\nEND"}
+        lines |= {verb: f"echo '{json.dumps(error)}'; exit 1" for verb, error in (errors or {}).items()}
+        cases = "\n".join(f"{verb})\n{line}\n;;" for verb, line in lines.items())
+        record = "echo $CNI_COMMAND >>calls; cat >stdin.$CNI_COMMAND; env >env.$CNI_COMMAND"
+        self.script(f"cd {self.folder}; {record}\ncase $CNI_COMMAND in\n{cases}\nesac")
+
+    def script(self, lines: str, name: str = "stand-in") -> None:
+        """Be these lines of shell instead."""
+        file = self.folder / name
+        file.write_text(f"#!/bin/sh\n{lines}\n")
+        file.chmod(0o755)
 
     def calls(self) -> list[str]:
         """The verbs it was called with, in order."""

@@ -136,9 +136,8 @@ def test_configuration_without_a_version_is_0_1_0(cni: CNI, pod: Pod) -> None:
 
 def test_keys_match_without_regard_to_case(cni: CNI, pod: Pod) -> None:
     """Administrators' files say "IPAM", "Bridge" and "RuntimeConfig", and it has always worked."""
-    conf = network(bridge=None, ipam=None, mtu=None)
-    conf |= {"Bridge": "br0", "MTU": 1400, "IPAM": {"Type": "host-local", "Subnet": "10.1.2.0/24"}}
-    conf |= {"RuntimeConfig": {"Mac": "c2:b0:57:49:47:f1"}}
+    conf = {"CNIVersion": "1.1.0", "Name": "net", "type": "bridge", "Bridge": "br0", "MTU": 1400}
+    conf |= {"IPAM": {"Type": "host-local", "Subnet": "10.1.2.0/24"}, "RuntimeConfig": {"Mac": "c2:b0:57:49:47:f1"}}
     assert cni.add(conf, pod)["ips"][0]["address"] == "10.1.2.2/24"
     link = pod.links()["eth0"]
     assert (link["mtu"], link["address"]) == (1400, "c2:b0:57:49:47:f1")
