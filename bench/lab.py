@@ -1,0 +1,67 @@
+"""A place to measure in: namespaces of the process's own, a pod, and calls of plugins timed from start to end."""
+
+import ctypes
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS = ROOT / "dist" / "bin"
+REFERENCE = ROOT / "build" / "reference" / "bin"
+PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+
+_CLONE_NEWNS, _CLONE_NEWNET = 0x00020000, 0x40000000
+
+
+def enter() -> None:
+    """Leave the machine: from here on this process has a network and mounts of its own, gone when it ends."""
+    if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNS | _CLONE_NEWNET):
+        sys.exit(f"bench: needs root, for namespaces ({os.strerror(ctypes.get_errno())})")
+    run("mount", "--make-rprivate", "/")
+    run("mount", "-t", "sysfs", "sysfs", "/sys")
+    for folder in ("/run", "/var/lib"):
+        run("mount", "-t", "tmpfs", "bench", folder)
+    run("ip", "link", "set", "lo", "up")
+
+
+def run(*words: str) -> None:
+    """Run a command that has to succeed."""
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a plugin: `ms` of wall clock from start to end, `cpu` ms of it on a processor, and what it printed."""
+
+    ms: float
+    cpu: float
+    output: str
+
+
+def call(folder: Path, verb: str, conf: Mapping[str, object], pod: str, *, under: tuple[str, ...] = ()) -> Call:
+    """Call the plugin `conf` names, as a runtime does, for eth0 of the named netns; exits if the plugin fails.
+
+    `under`: a command to run the plugin under, such as strace.
+    """
+    argv = [*under, str(folder / str(conf["type"]))]
+    env = {"CNI_COMMAND": verb, "CNI_CONTAINERID": pod, "CNI_NETNS": f"/run/netns/{pod}", "CNI_IFNAME": "eth0"}
+    env |= {"CNI_PATH": str(folder), "PATH": PATH}
+    stdin, stdout = (os.memfd_create(name) for name in ("stdin", "stdout"))
+    os.pwrite(stdin, json.dumps(conf).encode(), 0)
+    started = time.perf_counter()
+    child = os.posix_spawnp(
+        argv[0], argv, env, file_actions=[(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1)]
+    )
+    _, status, usage = os.wait4(child, 0)
+    ms = (time.perf_counter() - started) * 1000
+    output = os.pread(stdout, 1 << 20, 0).decode()
+    os.close(stdin)
+    os.close(stdout)
+    if status:
+        sys.exit(f"bench: {verb} by {argv[-1]} failed: {output}")
+    return Call(ms=ms, cpu=(usage.ru_utime + usage.ru_stime) * 1000, output=output)
