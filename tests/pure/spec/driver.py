@@ -1,0 +1,89 @@
+"""Serving a plugin in memory: variables as a dict, stdin and stdout as buffers."""
+
+import io
+import json
+from dataclasses import dataclass
+
+from spec.plugin import NO_SUITE, Plugin, Suite, serve
+from spec.request import Request
+from spec.result import Interface, IPConfig, Result
+
+VARIABLES = {
+    "CNI_CONTAINERID": "pod-1",
+    "CNI_NETNS": "/run/netns/no-such-namespace",
+    "CNI_IFNAME": "eth0",
+    "CNI_PATH": "/nowhere",
+}
+
+RESULT = Result(
+    interfaces=(Interface("eth0", "0a:00:00:00:00:01", "/run/netns/no-such-namespace"),),
+    ips=(IPConfig("10.1.2.3/24", "10.1.2.1", 0),),
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a runtime gets."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+    @property
+    def document(self) -> dict:
+        """The one JSON document on stdout; fails if there is anything before or after it."""
+        return json.loads(self.stdout)
+
+    @property
+    def error(self) -> tuple[int, str]:
+        """Code and message of a failed call."""
+        assert self.status == 1, self
+        return (self.document["code"], self.document["msg"])
+
+
+class Recorder:
+    """A plugin that does every verb and remembers the requests."""
+
+    def __init__(self, result: Result = RESULT, **plugin: object) -> None:
+        self.requests: list[Request] = []
+        self.result = result
+        verbs = dict.fromkeys(("delete", "check", "gc", "status"), self.record) | {"add": self.add} | plugin
+        self.plugin = Plugin(type="recorder", **verbs)
+
+    @property
+    def verbs(self) -> list[str]:
+        """The verbs that were done, in order."""
+        return [request.verb for request in self.requests]
+
+    def record(self, request: Request) -> None:
+        """Any verb but ADD."""
+        self.requests.append(request)
+
+    def add(self, request: Request) -> Result:
+        """ADD."""
+        self.requests.append(request)
+        return self.result
+
+
+def conf(version: str | None = "1.1.0", **keys: object) -> dict:
+    """A network configuration; `version` None: it states none."""
+    stated = {} if version is None else {"cniVersion": version}
+    return {**stated, "name": "net1", "type": "recorder", **keys}
+
+
+def run(
+    plugin: Plugin,
+    verb: str,
+    config: object = None,
+    *,
+    stdout: io.BytesIO | None = None,
+    suite: Suite = NO_SUITE,
+    **variables: str | None,
+) -> Answer:
+    """One call. `config`: bytes as they are, else JSON of it, else a plain configuration; a variable of None is unset."""
+    data = config if isinstance(config, bytes) else json.dumps(conf() if config is None else config).encode()
+    environ = {"CNI_COMMAND": verb, **VARIABLES, **variables}
+    environ = {name: value for name, value in environ.items() if value is not None}
+    out, err = stdout or io.BytesIO(), io.StringIO()
+    status = serve(plugin, environ=environ, stdin=io.BytesIO(data), stdout=out, stderr=err, suite=suite)
+    return Answer(status, out.getvalue().decode(), err.getvalue())
