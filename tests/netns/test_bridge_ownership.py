@@ -1,0 +1,121 @@
+"""What `bridge` makes tells whose it is; so nobody takes what is another's, and nothing is lost."""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import pytest
+
+from tests.netns.cni import CNI, CNIFailure
+from tests.netns.node import Node, wait_until
+
+CONF = {"cniVersion": "1.1.0", "name": "net", "type": "bridge", "bridge": "b0"}
+IPAM = {"type": "host-local", "dataDir": "/run/leases", "ranges": [[{"subnet": "10.7.0.0/24"}], [{"subnet": "fd00:7::/64"}]]}
+ROUTED = {**CONF, "isGateway": True, "ipam": IPAM}
+
+
+def host_end(result: dict) -> str:
+    """The name of the pod's link on the node."""
+    return result["interfaces"][1]["name"]
+
+
+def test_the_host_end_names_its_owner(node: Node, cni: CNI) -> None:
+    """`ip link` on the node tells which network, container and interface a veth belongs to: it is the link's alias."""
+    result = cni.add(CONF, node.pod("pod"))
+    assert node.links()[host_end(result)]["ifalias"] == "v1:net:pod:eth0"
+
+
+def test_a_del_after_a_refused_add_leaves_the_interface_of_another(node: Node, cni: CNI) -> None:
+    """An ADD is refused because the name is taken; the DEL that follows it does not take the interface that has the name."""
+    pod = node.pod("pod")
+    result = cni.add(CONF, pod)
+    other = {**CONF, "name": "other", "bridge": "b1"}
+    with pytest.raises(CNIFailure):
+        cni.add(other, pod)
+    cni.delete(other, pod)
+    cni.check(CONF, pod, result)
+
+
+def test_del_finds_the_link_of_a_namespace_whose_path_is_lost(node: Node, cni: CNI) -> None:
+    """The netns's name is gone but a process still lives in it: DEL deletes the pair by the node's end."""
+    pod = node.pod("pod")
+    survivor = pod.start(["sleep", "60"])
+    try:
+        result = cni.add(ROUTED, pod)
+        pod.vanish()
+        assert host_end(result) in node.links()
+        cni.delete(ROUTED, pod, result)
+        assert host_end(result) not in node.links()
+    finally:
+        survivor.kill()
+        survivor.wait()
+
+
+@pytest.mark.parametrize("gateway", [False, True])
+def test_the_bridges_mac_does_not_change_as_pods_come_and_go(node: Node, cni: CNI, *, gateway: bool) -> None:
+    """A bridge keeps its MAC whatever ports it has, with a gateway address or without."""
+    conf = ROUTED if gateway else CONF
+    pods = [node.pod(f"pod{number}") for number in range(4)]
+    macs = set()
+    for pod in pods:
+        macs.add(cni.add(conf, pod)["interfaces"][0]["mac"])
+        macs.add(node.links()["b0"]["address"])
+    for pod in pods:
+        cni.delete(conf, pod)
+        macs.add(node.links()["b0"]["address"])
+    assert len(macs) == 1
+
+
+def test_two_range_sets_of_one_family_have_both_gateways(node: Node, cni: CNI) -> None:
+    """A pod with two IPv4 addresses gets the gateway of each on the bridge; neither is in the other's way."""
+    sets = [[{"subnet": "10.7.0.0/24"}], [{"subnet": "10.8.0.0/24"}]]
+    conf = {**ROUTED, "ipam": {**IPAM, "ranges": sets}}
+    pod = node.pod("pod")
+    result = cni.add(conf, pod)
+    assert node.addresses("b0") == {"10.7.0.1/24", "10.8.0.1/24"}
+    cni.check(conf, pod, result)
+    assert pod.reaches("10.7.0.1")
+    assert pod.reaches("10.8.0.1")
+
+
+def test_del_finishes_with_a_configuration_that_no_add_would_take(node: Node, cni: CNI) -> None:
+    """The configuration was spoilt after the ADD: DEL removes link, lease, masquerade and filter all the same."""
+    conf = {**ROUTED, "ipMasq": True, "macspoofchk": True}
+    pod = node.pod("pod")
+    result = cni.add(conf, pod)
+    spoilt = {**conf, "mtu": "big", "vlan": -1, "ipMasq": "yes", "macspoofchk": 1, "ipam": {**IPAM, "ranges": "all of them"}}
+    cni.delete(spoilt, pod, result)
+    assert host_end(result) not in node.links()
+    assert "v1:" not in node.ruleset()
+    assert not [name for name in os.listdir(node.path("/run/leases/net")) if name.startswith(("10.", "fd"))]
+
+
+def test_adds_that_fail_never_take_the_bridge_from_adds_that_do_not(node: Node, cni: CNI) -> None:
+    """Failing and succeeding ADDs at once, on a node without a bridge: those that succeed are connected, none is missing."""
+    bad = {**ROUTED, "ipam": {**IPAM, "routes": [{"dst": "198.51.100.0/24", "gw": "203.0.113.1"}]}}
+    for attempt in range(3):
+        pods = [node.pod(f"pod{attempt}-{number}") for number in range(10)]
+
+        def add(number: int, pods: list = pods) -> dict | None:
+            with suppress(CNIFailure):
+                return cni.add(bad if number % 2 else ROUTED, pods[number])
+            return None
+
+        with ThreadPoolExecutor(10) as pool:
+            results = list(pool.map(add, range(10)))
+        assert [result is not None for result in results] == [True, False] * 5
+        for pod, result in zip(pods, results, strict=True):
+            if result:
+                cni.check(ROUTED, pod, result)
+                assert pod.reaches("10.7.0.1")
+                cni.delete(ROUTED, pod, result)
+        node.run(["ip", "link", "del", "b0"])
+
+
+def test_gc_takes_a_pods_link_by_its_owner(node: Node, cni: CNI) -> None:
+    """GC deletes the link of a container that the runtime no longer knows, without having been told its name or path."""
+    kept, stale = node.pod("kept"), node.pod("stale")
+    results = [cni.add(ROUTED, pod) for pod in (kept, stale)]
+    cni.gc(ROUTED, kept)
+    assert wait_until(lambda: host_end(results[1]) not in node.links())
+    cni.check(ROUTED, kept, results[0])
