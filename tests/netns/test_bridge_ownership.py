@@ -10,7 +10,8 @@ from tests.netns.cni import CNI, CNIFailure
 from tests.netns.node import Node, wait_until
 
 CONF = {"cniVersion": "1.1.0", "name": "net", "type": "bridge", "bridge": "b0"}
-IPAM = {"type": "host-local", "dataDir": "/run/leases", "ranges": [[{"subnet": "10.7.0.0/24"}], [{"subnet": "fd00:7::/64"}]]}
+RANGES = [[{"subnet": "10.7.0.0/24"}], [{"subnet": "fd00:7::/64"}]]
+IPAM = {"type": "host-local", "dataDir": "/run/leases", "ranges": RANGES}
 ROUTED = {**CONF, "isGateway": True, "ipam": IPAM}
 
 
@@ -26,7 +27,7 @@ def test_the_host_end_names_its_owner(node: Node, cni: CNI) -> None:
 
 
 def test_a_del_after_a_refused_add_leaves_the_interface_of_another(node: Node, cni: CNI) -> None:
-    """An ADD is refused because the name is taken; the DEL that follows it does not take the interface that has the name."""
+    """An ADD is refused because the name is taken; the DEL that follows leaves the interface that has the name."""
     pod = node.pod("pod")
     result = cni.add(CONF, pod)
     other = {**CONF, "name": "other", "bridge": "b1"}
@@ -83,7 +84,8 @@ def test_del_finishes_with_a_configuration_that_no_add_would_take(node: Node, cn
     conf = {**ROUTED, "ipMasq": True, "macspoofchk": True}
     pod = node.pod("pod")
     result = cni.add(conf, pod)
-    spoilt = {**conf, "mtu": "big", "vlan": -1, "ipMasq": "yes", "macspoofchk": 1, "ipam": {**IPAM, "ranges": "all of them"}}
+    garbage = {"mtu": "big", "vlan": -1, "ipMasq": "yes", "macspoofchk": 1, "ipam": {**IPAM, "ranges": "all"}}
+    spoilt = {**conf, **garbage}
     cni.delete(spoilt, pod, result)
     assert host_end(result) not in node.links()
     assert "v1:" not in node.ruleset()
@@ -91,7 +93,7 @@ def test_del_finishes_with_a_configuration_that_no_add_would_take(node: Node, cn
 
 
 def test_adds_that_fail_never_take_the_bridge_from_adds_that_do_not(node: Node, cni: CNI) -> None:
-    """Failing and succeeding ADDs at once, on a node without a bridge: those that succeed are connected, none is missing."""
+    """Failing and succeeding ADDs at once, on a node without a bridge: those that succeed are connected."""
     bad = {**ROUTED, "ipam": {**IPAM, "routes": [{"dst": "198.51.100.0/24", "gw": "203.0.113.1"}]}}
     for attempt in range(3):
         pods = [node.pod(f"pod{attempt}-{number}") for number in range(10)]
@@ -113,7 +115,7 @@ def test_adds_that_fail_never_take_the_bridge_from_adds_that_do_not(node: Node, 
 
 
 def test_gc_takes_a_pods_link_by_its_owner(node: Node, cni: CNI) -> None:
-    """GC deletes the link of a container that the runtime no longer knows, without having been told its name or path."""
+    """GC deletes the link of a container that the runtime no longer knows, by nothing but its owner."""
     kept, stale = node.pod("kept"), node.pod("stale")
     results = [cni.add(ROUTED, pod) for pod in (kept, stale)]
     cni.gc(ROUTED, kept)
