@@ -1,0 +1,181 @@
+"""When things go wrong: one error document, never a traceback, and nothing left of an ADD that nobody learnt of."""
+
+import io
+import json
+import threading
+
+import pytest
+from tests.pure.spec.driver import VARIABLES, Recorder, conf, run
+
+from spec.errors import CNIError
+from spec.plugin import serve
+from spec.request import Request
+from spec.result import Interface, Result
+
+OWN_NETNS = "/proc/self/ns/net"
+L2 = Result(interfaces=(Interface("eth0"),))
+
+
+def raising(error: BaseException) -> Recorder:
+    """A plugin all of whose verbs fail that way."""
+
+    def fail(_: Request) -> None:
+        raise error
+
+    return Recorder(**dict.fromkeys(("add", "delete", "check", "gc", "status"), fail))
+
+
+@pytest.mark.parametrize("verb", ["ADD", "DEL", "CHECK", "GC", "STATUS"])
+def test_a_named_failure_reaches_the_runtime_as_it_is(verb: str) -> None:
+    """Code, message, details."""
+    plugin = raising(CNIError(11, "lock held", "by pid 7")).plugin
+    answer = run(plugin, verb, conf(**{"cni.dev/valid-attachments": []}))
+    assert answer.document == {"cniVersion": "1.1.0", "code": 11, "msg": "lock held", "details": "by pid 7"}
+    assert (answer.status, answer.stderr) == (1, "")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(28, "No space left on device"), "OSError: [Errno 28] No space left on device"),
+        (ValueError(), "ValueError"),
+        (RecursionError("deep"), "RecursionError: deep"),
+        (MemoryError(), "MemoryError"),
+        (KeyboardInterrupt(), "KeyboardInterrupt"),
+        (SystemExit(0), "SystemExit: 0"),
+        (ValueError("\udcff"), "ValueError: \ufffd"),
+    ],
+)
+def test_any_other_exception_is_code_999(error: BaseException, message: str) -> None:
+    """Its type and text; no traceback anywhere."""
+    for verb in ("ADD", "DEL"):
+        answer = run(raising(error).plugin, verb)
+        assert (answer.error, answer.stderr) == ((999, message), "")
+
+
+def test_an_error_that_is_not_made_of_text_is_still_one_document() -> None:
+    """A plugin may hand over an exception as details."""
+    answer = run(raising(CNIError(7, OSError("x"), OSError("y"))).plugin, "ADD")
+    assert (answer.error, answer.document["details"]) == ((7, "x"), "y")
+
+
+def test_a_traceback_is_shown_to_who_asks_for_it() -> None:
+    """On stderr, with SLASH24_DEBUG; stdout stays one document."""
+    answer = run(raising(ZeroDivisionError("x")).plugin, "ADD", SLASH24_DEBUG="1")
+    assert answer.error == (999, "ZeroDivisionError: x")
+    assert "Traceback" in answer.stderr
+
+
+@pytest.mark.parametrize("version", ["0.1.0", "0.2.0"])
+def test_an_add_whose_result_the_version_can_not_say_is_undone(version: str) -> None:
+    """The runtime learns that it failed, and nothing is left."""
+    recorder = Recorder(L2)
+    answer = run(recorder.plugin, "ADD", conf(version))
+    assert answer.error == (1, "cannot convert: no valid IP addresses")
+    assert recorder.verbs == ["ADD", "DEL"]
+    assert recorder.requests[1].attachment == recorder.requests[0].attachment
+    assert recorder.requests[1].environ["CNI_COMMAND"] == "DEL"
+
+
+def test_an_add_whose_result_is_none_is_undone() -> None:
+    """A fault of the plugin's, told as one."""
+    recorder = Recorder(result="not a result")
+    answer = run(recorder.plugin, "ADD")
+    assert answer.error[0] == 999
+    assert recorder.verbs == ["ADD", "DEL"]
+
+
+def test_the_error_of_the_add_is_told_though_its_undo_fails() -> None:
+    """The undo's is on stderr."""
+
+    def fail(_: Request) -> None:
+        raise CNIError(5, "disk gone")
+
+    answer = run(Recorder(L2, delete=fail).plugin, "ADD", conf("0.2.0"))
+    assert answer.error == (1, "cannot convert: no valid IP addresses")
+    assert "disk gone" in answer.stderr
+
+
+class FullPipe(io.BytesIO):
+    """A stdout nobody reads any more."""
+
+    def write(self, _: bytes) -> int:
+        """Fails as the kernel does."""
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_an_add_whose_result_can_not_be_printed_is_undone() -> None:
+    """The runtime died: whoever comes next finds nothing."""
+    recorder = Recorder()
+    answer = run(recorder.plugin, "ADD", stdout=FullPipe())
+    assert answer.status == 1
+    assert recorder.verbs == ["ADD", "DEL"]
+    assert "Broken pipe" in answer.stderr
+
+
+def test_an_error_that_can_not_be_printed_goes_to_stderr() -> None:
+    """The exit status tells the rest."""
+    answer = run(raising(CNIError(7, "bad thing")).plugin, "ADD", stdout=FullPipe())
+    assert answer.status == 1
+    assert "bad thing" in answer.stderr
+
+
+def test_a_closed_stderr_changes_nothing() -> None:
+    """Python's stderr is None then."""
+    for stderr in (None, io.StringIO()):
+        if stderr:
+            stderr.close()
+        out = io.BytesIO()
+        environ = {"CNI_COMMAND": "GC", **VARIABLES}
+        stdin = io.BytesIO(json.dumps(conf()).encode())
+        assert serve(Recorder().plugin, environ=environ, stdin=stdin, stdout=out, stderr=stderr) == 0
+        assert serve(Recorder().plugin, environ={}, stdin=stdin, stdout=out, stderr=stderr) == 0
+
+
+@pytest.mark.parametrize("verb", ["ADD", "CHECK"])
+def test_work_in_the_plugin_s_own_namespace_is_refused_before_it_begins(verb: str) -> None:
+    """Code 8, one document, and the plugin is not called."""
+    recorder = Recorder()
+    answer = run(recorder.plugin, verb, CNI_NETNS=OWN_NETNS)
+    assert answer.error == (8, "plugin's netns and netns from CNI_NETNS should not be the same")
+    assert recorder.verbs == []
+
+
+def test_a_del_in_the_plugin_s_own_namespace_is_one_without_a_namespace() -> None:
+    """Leases are released, but no link of the host is ever looked at; delegated plugins learn the same."""
+    recorder = Recorder()
+    answer = run(recorder.plugin, "DEL", CNI_NETNS=OWN_NETNS)
+    assert (answer.status, answer.stdout) == (0, "")
+    (request,) = recorder.requests
+    assert (request.netns, request.environ["CNI_NETNS"]) == ("", "")
+
+
+@pytest.mark.parametrize("override", ["1", "true", "TRUE"])
+def test_the_check_can_be_overridden(override: str) -> None:
+    """As the reference has it."""
+    recorder = Recorder()
+    assert run(recorder.plugin, "ADD", CNI_NETNS=OWN_NETNS, CNI_NETNS_OVERRIDE=override).status == 0
+    assert recorder.requests[0].netns == OWN_NETNS
+    assert run(recorder.plugin, "ADD", CNI_NETNS=OWN_NETNS, CNI_NETNS_OVERRIDE="yes").error[0] == 8
+
+
+@pytest.mark.parametrize("netns", ["/no/such/path", "/proc/self/ns/mnt", "/etc/passwd"])
+def test_what_is_not_the_plugin_s_own_namespace_is_the_plugin_s_to_judge(netns: str) -> None:
+    """A path that can not be opened is not our own."""
+    assert run(Recorder().plugin, "ADD", CNI_NETNS=netns).status == 0
+
+
+def test_many_calls_can_be_served_at_once_in_one_process() -> None:
+    """Everything comes in by argument: each thread gets its own answer."""
+    answers = {}
+
+    def one(number: int) -> None:
+        plugin = Recorder(add=lambda request: Result(interfaces=(Interface(request.container_id),))).plugin
+        answers[number] = run(plugin, "ADD", CNI_CONTAINERID=f"pod{number}").document["interfaces"][0]["name"]
+
+    threads = [threading.Thread(target=one, args=(number,)) for number in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert answers == {number: f"pod{number}" for number in range(16)}
