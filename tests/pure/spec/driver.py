@@ -80,7 +80,7 @@ def run(
     suite: Suite = NO_SUITE,
     **variables: str | None,
 ) -> Answer:
-    """One call. `config`: bytes as they are, else JSON of it, else a plain configuration; a variable of None is unset."""
+    """One call. `config`: bytes as they are, JSON of anything else; a variable of None is unset."""
     data = config if isinstance(config, bytes) else json.dumps(conf() if config is None else config).encode()
     environ = {"CNI_COMMAND": verb, **VARIABLES, **variables}
     environ = {name: value for name, value in environ.items() if value is not None}

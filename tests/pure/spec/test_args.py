@@ -1,10 +1,10 @@
 """CNI_ARGS: the grammar, the keys that are taken, and that a DEL never fails for them."""
 
 import pytest
-from tests.pure.spec.driver import Recorder, run
 
 from spec.errors import CNIError
 from spec.request import parse_args
+from tests.pure.spec.driver import Recorder, run
 
 GARBAGE = [
     ("IP", 'ARGS: invalid pair "IP"'),

@@ -5,12 +5,12 @@ import json
 import threading
 
 import pytest
-from tests.pure.spec.driver import VARIABLES, Recorder, conf, run
 
 from spec.errors import CNIError
 from spec.plugin import serve
 from spec.request import Request
 from spec.result import Interface, Result
+from tests.pure.spec.driver import VARIABLES, Recorder, conf, run
 
 OWN_NETNS = "/proc/self/ns/net"
 L2 = Result(interfaces=(Interface("eth0"),))

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.pure.spec.driver import Recorder, conf, run
-from tests.pure.spec.golden import COMPACT, FULL
 
 from spec.errors import CNIError
 from spec.plugin import Plugin
 from spec.result import DNS, Interface, IPConfig, Result, Route, check_expressible, dumps, render
 from spec.versions import SUPPORTED, family
+from tests.pure.spec.driver import Recorder, conf, run
+from tests.pure.spec.golden import COMPACT, FULL
 
 DBNET = json.loads((Path(__file__).parent / "data" / "dbnet.json").read_text())
 OLD, MIDDLE, CURRENT = (family(version) for version in ("0.1.0", "0.3.0", "1.0.0"))
@@ -169,7 +169,7 @@ def test_addresses_become_canonical(written: str, canonical: str) -> None:
 
 def test_an_old_result_s_address_is_of_the_family_it_stands_under() -> None:
     """Else the next conversion would lose it."""
-    with pytest.raises(CNIError, match='"ip4.ip": expected an address of IPv4, got "fd00::1/64"'):
+    with pytest.raises(CNIError, match=r'"ip4\.ip": expected an address of IPv4, got "fd00::1/64"'):
         Result.parse({"ip4": {"ip": "fd00::1/64"}}, "0.2.0")
 
 

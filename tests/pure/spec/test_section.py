@@ -111,7 +111,9 @@ def test_keys_match_in_any_case_and_the_last_in_the_document_wins() -> None:
 
 def test_lists_are_checked_element_by_element() -> None:
     """The error says which one."""
-    assert message(Section({"search": ["a", 1]}, "dns").strings, "search") == '"dns.search[1]": expected a string, got 1'
+    assert (
+        message(Section({"search": ["a", 1]}, "dns").strings, "search") == '"dns.search[1]": expected a string, got 1'
+    )
     assert message(Section({"routes": [{}, 1]}).sections, "routes") == '"routes[1]": expected an object, got 1'
     expected = '"ranges[0]": expected a list of objects, got an object'
     assert message(Section({"ranges": [{"a": 1}]}).groups, "ranges") == expected

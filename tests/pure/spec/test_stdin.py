@@ -4,10 +4,10 @@ import io
 import json
 
 import pytest
-from tests.pure.spec.driver import VARIABLES, Recorder, conf, run
 
 from spec.plugin import serve
 from spec.request import STDIN_LIMIT
+from tests.pure.spec.driver import VARIABLES, Recorder, conf, run
 
 UNDECODABLE = {
     "nothing": b"",

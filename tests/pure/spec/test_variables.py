@@ -1,6 +1,7 @@
 """The CNI_* variables: what must be there, what may be in them, in which order faults are told."""
 
 import pytest
+
 from tests.pure.spec.driver import VARIABLES, Recorder, conf, run
 
 REQUIRED = {
@@ -82,7 +83,9 @@ def test_a_wrong_variable_is_told_before_missing_ones() -> None:
 
 def test_variables_a_verb_does_not_use_are_not_looked_at() -> None:
     """A GC takes place whatever CNI_CONTAINERID holds."""
-    answer = run(Recorder().plugin, "GC", conf(**{"cni.dev/valid-attachments": []}), CNI_CONTAINERID="-", CNI_IFNAME="/")
+    answer = run(
+        Recorder().plugin, "GC", conf(**{"cni.dev/valid-attachments": []}), CNI_CONTAINERID="-", CNI_IFNAME="/"
+    )
     assert answer.status == 0
 
 

@@ -1,10 +1,10 @@
 """Which verb is done when, and what is printed."""
 
 import pytest
-from tests.pure.spec.driver import VARIABLES, Recorder, conf, run
 
 from spec.verbs import VERBS
 from spec.versions import SUPPORTED
+from tests.pure.spec.driver import VARIABLES, Recorder, conf, run
 
 HANDLED = ("ADD", "DEL", "CHECK", "GC", "STATUS")
 

@@ -1,0 +1,289 @@
+"""Delegation: another plugin does a part of the work, called in-process or executed, and nobody can tell which."""
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from spec.delegate import delegate, find
+from spec.errors import CNIError
+from spec.plugin import NO_SUITE, Suite
+from spec.request import Request
+from spec.result import IPConfig, Result
+from tests.pure.spec import fake_ipam
+from tests.pure.spec.driver import Answer, Recorder, conf, run
+
+ROOT = Path(__file__).resolve().parents[3]
+VERBS = ("ADD", "DEL", "CHECK", "GC", "STATUS")
+
+
+def write_program(path: Path, text: str) -> Path:
+    """An executable script."""
+    path.write_text(text)
+    path.chmod(0o755)
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A CNI_PATH with the fake IPAM plugin as an executable."""
+    (tmp_path / "bin").mkdir()
+    program = f"#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m tests.pure.spec.fake_ipam\n"
+    write_program(tmp_path / "bin" / "fake-ipam", program)
+    return tmp_path / "bin"
+
+
+def suite(folder: Path) -> Suite:
+    """The suite that the fake IPAM plugin belongs to."""
+    return Suite(home=str(folder), load={"fake-ipam": fake_ipam.PLUGIN}.get)
+
+
+def upper(kind: str = "fake-ipam", *, verb: str | None = None) -> Recorder:
+    """A plugin that delegates each verb to another, as it is or as `verb`."""
+
+    def forward(request: Request) -> Result | None:
+        return delegate(request, verb or request.verb, kind)
+
+    return Recorder(**dict.fromkeys(("add", "delete", "check", "gc", "status"), forward))
+
+
+def run_upper(
+    folder: Path, verb: str, ipam: dict, *, version: str = "1.1.0", own: bool = False, **variables: str
+) -> Answer:
+    """A call of the delegating plugin."""
+    config = conf(version, ipam={"type": "fake-ipam", **ipam}, **{"cni.dev/valid-attachments": []})
+    family = suite(folder) if own else NO_SUITE
+    return run(upper().plugin, verb, config, suite=family, CNI_PATH=str(folder), **variables)
+
+
+@pytest.mark.parametrize(
+    ("verb", "version", "ipam"),
+    [
+        *((verb, "1.1.0", {}) for verb in VERBS),
+        *((verb, "1.1.0", {"fail": 42}) for verb in VERBS),
+        ("ADD", "1.1.0", {"addresses": ["10.0.0.1/24", "fd00::1/64"]}),
+        ("ADD", "0.4.0", {"addresses": ["10.0.0.1/24", "fd00::1/64"]}),
+        ("ADD", "0.1.0", {"addresses": ["10.0.0.1/24", "fd00::1/64"]}),
+        ("ADD", "0.2.0", {"addresses": []}),
+        ("DEL", "0.1.0", {}),
+        ("CHECK", "0.4.0", {"fail": 1}),
+        ("STATUS", "1.1.0", {"fail": 50}),
+        ("ADD", "1.1.0", {"crash": True}),
+        ("ADD", "1.1.0", {"fail": "x"}),
+    ],
+)
+def test_both_ways_give_the_same_answer(folder: Path, tmp_path: Path, verb: str, version: str, ipam: dict) -> None:
+    """Result, error code, message and details; and the same verb reaches the plugin."""
+    answers, logs = [], []
+    for own in (False, True):
+        log = tmp_path / f"log-{own}"
+        answer = run_upper(folder, verb, {**ipam, "log": str(log)}, version=version, own=own, CNI_ARGS="IP=10.0.0.9")
+        answers.append((answer.status, answer.stdout, answer.stderr))
+        logs.append(log.read_text().splitlines())
+    assert answers[0][:2] == answers[1][:2]
+    assert logs[0][0] == logs[1][0]
+    assert logs[0][0].startswith(f"{verb} {verb} ")
+
+
+def test_the_suite_s_own_plugin_is_found_behind_a_symbolic_link(folder: Path, tmp_path: Path) -> None:
+    """As package managers install executables: the call stays in-process, so no process can fail to start."""
+    (folder / "fake-ipam").write_text("not executable at all")
+    other = tmp_path / "opt"
+    other.mkdir()
+    (other / "fake-ipam").symlink_to(folder / "fake-ipam")
+    log = tmp_path / "log"
+    config = conf(ipam={"type": "fake-ipam", "log": str(log)})
+    assert run(upper().plugin, "DEL", config, suite=suite(folder), CNI_PATH=str(other)).status == 0
+    assert log.read_text().startswith("DEL DEL ")
+
+
+def test_a_namesake_elsewhere_is_executed(folder: Path, tmp_path: Path) -> None:
+    """Upstream's host-local earlier in CNI_PATH is not ours."""
+    other = tmp_path / "upstream"
+    other.mkdir()
+    write_program(other / "fake-ipam", '#!/bin/sh\ncat >/dev/null\necho \'{"ips": [{"address": "10.9.9.9/32"}]}\'\n')
+    answer = run(upper().plugin, "ADD", conf(), suite=suite(folder), CNI_PATH=f"{other}:{folder}")
+    assert answer.document["ips"] == [{"address": "10.9.9.9/32"}]
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize(("verb", "version"), [("CHECK", "0.3.1"), ("GC", "1.0.0"), ("STATUS", "0.4.0")])
+def test_no_plugin_gets_a_verb_its_configuration_s_version_does_not_have(
+    folder: Path, tmp_path: Path, verb: str, version: str, own: bool
+) -> None:
+    """Not even when the upper plugin asks for it."""
+    config = conf(version, ipam={"log": str(tmp_path / "log")})
+    family = suite(folder) if own else NO_SUITE
+    answer = run(upper(verb=verb).plugin, "DEL", config, suite=family, CNI_PATH=str(folder))
+    assert answer.error == (1, f"config version does not allow {verb}")
+    assert not (tmp_path / "log").exists()
+
+
+def test_a_child_gets_stdin_and_environment_as_they_are(tmp_path: Path) -> None:
+    """But for CNI_COMMAND."""
+    script = f"#!/bin/sh\ncat > {tmp_path}/stdin\nenv > {tmp_path}/env\n"
+    write_program(tmp_path / "child", script)
+    data = b' {"name":"net1" , "cniVersion": "1.1.0"}\n'
+    variables = {"CNI_PATH": str(tmp_path), "CNI_ARGS": "IP=1", "OTHER": "thing"}
+    run(upper("child", verb="DEL").plugin, "ADD", data, **variables)
+    environ = dict(line.split("=", 1) for line in (tmp_path / "env").read_text().splitlines())
+    assert (tmp_path / "stdin").read_bytes() == data
+    assert environ["CNI_COMMAND"] == "DEL"
+    assert environ["CNI_CONTAINERID"] == "pod-1"
+    assert {name: environ[name] for name in variables} == variables
+
+
+def test_a_child_that_does_not_read_its_stdin_does_no_harm(tmp_path: Path) -> None:
+    """Even when there is more of it than a pipe holds."""
+    write_program(tmp_path / "child", "#!/bin/sh\nexit 0\n")
+    big = conf(padding="x" * 1_000_000)
+    assert run(upper("child").plugin, "DEL", big, CNI_PATH=str(tmp_path)).status == 0
+
+
+FAILURES = [
+    ('echo \'{"code": 3, "msg": "m", "details": "d"}\'; exit 1', (3, "m"), ""),
+    ('echo \'{"CODE": 3, "msg": "m"}\'; echo noise >&2; exit 7', (3, "m"), "noise\n"),
+    ('echo \'{"code": 0, "msg": "m"}\'; exit 1', (999, "m"), ""),
+    ('echo \'{"msg": "m"}\'; exit 1', (999, "m"), ""),
+    ('echo "dead <battery>" >&2; exit 1', (999, 'netplugin failed: "dead \\u003cbattery\\u003e"'), ""),
+    ("exit 3", (999, "netplugin failed with no error message: exit status 3"), ""),
+    ("kill -9 $$", (999, "netplugin failed with no error message: signal 9"), ""),
+    ("echo; exit 1", (999, "netplugin failed with no error message: exit status 1"), ""),
+    ("echo oops; exit 1", (999, 'netplugin failed but error parsing its diagnostic message "oops\\n": '), ""),
+    ("echo '[]'; exit 1", (999, 'netplugin failed but error parsing its diagnostic message "[]\\n": '), ""),
+    ('echo \'{"code": "x"}\'; exit 1', (999, "netplugin failed but error parsing its diagnostic message "), ""),
+    ("printf '\\377'; exit 1", (999, "netplugin failed but error parsing its diagnostic message "), ""),
+]
+
+
+@pytest.mark.parametrize(("script", "error", "stderr"), FAILURES)
+@pytest.mark.parametrize("verb", ["DEL", "CHECK"])
+def test_a_child_s_failure_is_passed_on(tmp_path: Path, verb: str, script: str, error: tuple, stderr: str) -> None:
+    """Its own words if it has any; a mute child is code 999 with what it said on stderr."""
+    write_program(tmp_path / "child", f"#!/bin/sh\ncat >/dev/null\n{script}\n")
+    answer = run(upper("child").plugin, verb, CNI_PATH=str(tmp_path))
+    code, message = answer.error
+    assert (code, message[: len(error[1])]) == error
+    assert answer.stderr == stderr
+
+
+@pytest.mark.parametrize("script", [script for script, _, _ in FAILURES])
+def test_a_failed_add_of_a_child_is_followed_by_its_del(tmp_path: Path, script: str) -> None:
+    """Spec section 4. The ADD's error is the one that is told."""
+    text = f"#!/bin/sh\ncat >/dev/null\necho $CNI_COMMAND >> {tmp_path}/log\n"
+    text += f'[ "$CNI_COMMAND" = ADD ] || exit 0\n{script}\n'
+    write_program(tmp_path / "child", text)
+    add = run(upper("child").plugin, "ADD", CNI_PATH=str(tmp_path))
+    assert add.status == 1
+    assert (tmp_path / "log").read_text().split() == ["ADD", "DEL"]
+
+
+@pytest.mark.parametrize(
+    "output", ["", "hello", "[]", '{"ips": 1}', '{"cniVersion": "7.0.0"}', '{"cniVersion": 1}', "{}{}"]
+)
+def test_a_success_without_a_result_is_a_failed_add(tmp_path: Path, output: str) -> None:
+    """The child may have taken an address: it is told to give it back."""
+    text = f"#!/bin/sh\ncat >/dev/null\necho $CNI_COMMAND >> {tmp_path}/log\nprintf '%s' '{output}'\n"
+    write_program(tmp_path / "child", text)
+    answer = run(upper("child").plugin, "ADD", CNI_PATH=str(tmp_path))
+    assert answer.status == 1
+    assert answer.error[0] in (1, 6, 7)
+    assert (tmp_path / "log").read_text().split() == ["ADD", "DEL"]
+
+
+@pytest.mark.parametrize(
+    ("version", "output"),
+    [
+        ("1.1.0", '{"cniVersion": "0.2.0", "ip4": {"ip": "10.0.0.1/8"}}'),
+        ("0.4.0", '{"ips": [{"version": "4", "address": "10.0.0.1/8"}]}'),
+        ("0.1.0", '{"ip4": {"ip": "10.0.0.1/8"}}'),
+        ("0.1.0", '{"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.1/8"}]}'),
+    ],
+)
+def test_a_child_s_result_is_read_in_the_version_it_states(tmp_path: Path, version: str, output: str) -> None:
+    """Without one it is the configuration's; what it says on stderr is passed on."""
+    write_program(tmp_path / "child", f"#!/bin/sh\ncat >/dev/null\necho note >&2\necho '{output}'\n")
+    results = []
+
+    def add(request: Request) -> Result:
+        results.append(delegate(request, "ADD", "child"))
+        return results[0]
+
+    answer = run(Recorder(add=add).plugin, "ADD", conf(version), CNI_PATH=str(tmp_path))
+    assert answer.document["cniVersion"] == version
+    assert results == [Result(ips=(IPConfig("10.0.0.1/8"),))]
+    assert answer.stderr == "note\n"
+
+
+def test_null_is_an_empty_result(tmp_path: Path) -> None:
+    """As in the reference."""
+    write_program(tmp_path / "child", "#!/bin/sh\ncat >/dev/null\necho null\n")
+    assert run(upper("child").plugin, "ADD", CNI_PATH=str(tmp_path)).document == {"cniVersion": "1.1.0"}
+
+
+def test_a_del_in_the_plugin_s_own_namespace_tells_the_child_there_is_none(folder: Path, tmp_path: Path) -> None:
+    """Else the child would refuse, and the address would stay taken."""
+    answer = run_upper(folder, "DEL", {"log": str(tmp_path / "log")}, CNI_NETNS="/proc/self/ns/net")
+    assert answer.status == 0
+    assert (tmp_path / "log").read_text() == "DEL DEL  \n"
+
+
+@pytest.mark.parametrize(
+    ("kind", "error"),
+    [
+        ("", (7, "no plugin name provided")),
+        ("../sh", (7, "invalid plugin name: ../sh")),
+        ("gone", (999, 'failed to find plugin "gone" in path [/a /b]')),
+        (".", (999, 'failed to find plugin "." in path [/a /b]')),
+        ("a\0b", (999, 'failed to find plugin "a\0b" in path [/a /b]')),
+        ("recorder", (7, "plugin recorder is configured to delegate to itself")),
+    ],
+)
+def test_a_plugin_that_is_not_there_is_told(kind: str, error: tuple[int, str]) -> None:
+    """With the folders that were searched; a plugin that names itself would never come to an end."""
+    assert run(upper(kind).plugin, "ADD", CNI_PATH="/a:/b").error == error
+
+
+def test_status_tells_a_missing_plugin_by_its_own_code() -> None:
+    """50: the plugin is not available."""
+    assert run(upper("gone").plugin, "STATUS", CNI_PATH="/a").error[0] == 50
+
+
+def test_the_first_regular_file_in_the_path_is_the_plugin(tmp_path: Path) -> None:
+    """A folder of that name is not; whether it can be executed is not asked yet."""
+    for name in ("one", "two", "three"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "one" / "child").mkdir()
+    (tmp_path / "two" / "child").touch()
+    (tmp_path / "three" / "child").touch()
+    path = [str(tmp_path / name) for name in ("zero", "one", "two", "three")]
+    assert find("child", path) == str(tmp_path / "two" / "child")
+    with pytest.raises(CNIError):
+        find("other", path)
+
+
+@pytest.mark.parametrize(
+    ("text", "mode"), [("#!/bin/sh\n", 0o644), ("no program", 0o755), ("#!/no/such/shell\n", 0o755)]
+)
+def test_what_can_not_be_started_is_told(tmp_path: Path, text: str, mode: int) -> None:
+    """Code 999, the kernel's reason, and which file."""
+    write_program(tmp_path / "child", text).chmod(mode)
+    answer = run(upper("child").plugin, "DEL", CNI_PATH=str(tmp_path))
+    assert answer.error[0] == 999
+    assert answer.error[1].startswith('failed to run plugin "child": ')
+    assert answer.document["details"] == str(tmp_path / "child")
+
+
+def test_a_plugin_that_is_just_being_installed_is_waited_for(tmp_path: Path) -> None:
+    """While somebody has it open for writing the kernel says ETXTBSY."""
+    child = write_program(tmp_path / "child", "#!/bin/sh\nexit 0\n")
+    writer = os.open(child, os.O_WRONLY)
+    timer = threading.Timer(0.3, os.close, [writer])
+    timer.start()
+    begin = time.monotonic()
+    assert run(upper("child").plugin, "DEL", CNI_PATH=str(tmp_path)).status == 0
+    assert time.monotonic() - begin >= 0.3
+    timer.join()
