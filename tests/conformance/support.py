@@ -41,7 +41,8 @@ def leases(node: Node, folder: str = f"{NETWORKS}/net") -> dict[str, str]:
     found = {}
     for file in node.path(folder).glob("*"):
         with suppress(ValueError):
-            found[str(ip_address(file.name))] = file.read_bytes().decode()
+            address = str(ip_address(file.name))
+            found[address] = file.read_bytes().decode()
     return found
 
 
