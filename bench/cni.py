@@ -66,9 +66,18 @@ def summary(case: str, calls: dict[str, dict[str, list[lab.Call]]]) -> list[dict
     for verb in ("ADD", "DEL"):
         ours, theirs = (median(call.ms for call in calls[suite][verb]) for suite in ("slash24", "reference"))
         cpu, their_cpu = (median(call.cpu for call in calls[suite][verb]) for suite in ("slash24", "reference"))
+        fastest = min(call.ms for call in calls["slash24"][verb])
         row = {"case": case, "verb": verb, "slash24": ours, "reference": theirs, "ratio": ours / theirs}
-        rows.append(row | {"fastest": min(call.ms for call in calls["slash24"][verb]), "cpu": cpu, "their cpu": their_cpu})
+        rows.append(row | {"fastest": fastest, "cpu": cpu, "their cpu": their_cpu})
     return rows
+
+
+def times(measured: dict[str, dict[str, dict[str, list[lab.Call]]]]) -> dict:
+    """Every single time in milliseconds: case -> suite -> verb -> list."""
+    return {
+        case: {suite: {verb: [call.ms for call in calls[verb]] for verb in calls} for suite, calls in suites.items()}
+        for case, suites in measured.items()
+    }
 
 
 def main() -> None:
@@ -85,14 +94,12 @@ def main() -> None:
     measured = {case: measure(case, suites, options.rounds) for case in CASES}
     rows = [row for case, calls in measured.items() for row in summary(case, calls)]
     print(tabulate(rows, headers="keys", floatfmt=".1f"))
-    print(f"\nmedians of {options.rounds}, ms; Linux {platform.release()}, {os.cpu_count()} CPUs, Python {platform.python_version()}")
+    machine = f"Linux {platform.release()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
+    print(f"\nmedians of {options.rounds}, ms; {machine}")
     if out:
-        times = {
-            case: {suite: {verb: [c.ms for c in many] for verb, many in verbs.items()} for suite, verbs in calls.items()}
-            for case, calls in measured.items()
-        }
         with out:
-            json.dump({"rounds": options.rounds, "medians": rows, "milliseconds": times}, out, indent=2)
+            report = {"machine": machine, "rounds": options.rounds, "medians": rows, "milliseconds": times(measured)}
+            json.dump(report, out, indent=2)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ def run(*words: str) -> None:
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a plugin: `ms` of wall clock from start to end, `cpu` ms of it on a processor, and what it printed."""
+    """One call of a plugin: `ms` from start to end, `cpu` ms of work on a processor, and what it printed."""
 
     ms: float
     cpu: float

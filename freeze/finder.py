@@ -43,7 +43,7 @@ class Bundle:
     def get_code(self, name: str) -> object:
         """The code object of a module in the archive."""
         _, offset, length = self._contents[name]
-        return loads(decompress(os.pread(self._file, length, self._start + offset)))  # noqa: S302  (our own archive)
+        return loads(decompress(os.pread(self._file, length, self._start + offset)))
 
     def get_filename(self, name: str) -> str:
         """The file the module would be in, if it were in one; tracebacks name it."""

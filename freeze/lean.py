@@ -44,7 +44,7 @@ class DeferredLogger:
         self.name = name
 
     def __getattr__(self, attribute: str) -> object:
-        from logging import Logger, getLogger, root  # noqa: PLC0415
+        from logging import Logger, getLogger, root
 
         return getattr(Logger.manager.getLogger(self.name) if self.name else root or getLogger(), attribute)
 
@@ -95,12 +95,12 @@ def defer(name: str, known: dict[str, object]) -> None:
 
 def reuse_compiled(code: dict[str, bytes]) -> None:
     """Have `dataclasses` execute the compiled form of a text that `code` knows (text -> marshalled), else the text."""
-    import dataclasses  # noqa: PLC0415  (only now: it is to find `inspect` deferred)
-    import marshal  # noqa: PLC0415
+    import dataclasses
+    import marshal
 
     def execute(text: str, names: dict[str, object], made: dict[str, object]) -> None:
         known = code.get(text)
-        exec(text if known is None else marshal.loads(known), names, made)  # noqa: S102, S302  (our own build's)
+        exec(text if known is None else marshal.loads(known), names, made)  # noqa: S102  (our own build's)
 
     dataclasses.exec = execute  # a global of the module: found before the builtin
 
@@ -123,7 +123,7 @@ def main() -> None:
         defer(module, known)
     restore_environment()
     try:
-        from dataclass_code import CODE  # noqa: PLC0415
+        from dataclass_code import CODE
     except ImportError:  # not frozen
         return
     reuse_compiled(CODE)

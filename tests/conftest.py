@@ -24,7 +24,8 @@ def bin_dir(pytestconfig: pytest.Config) -> Path:
 @pytest.fixture(scope="session")
 def reference_bin() -> Path:
     """The folder of the Go reference plugins (v1.9.1) and `cnitool`: $REFERENCE_BIN, else build/reference/bin."""
-    return _folder(Path(os.environ.get("REFERENCE_BIN") or ROOT / "build" / "reference" / "bin"), made_by="tests/tools.sh")
+    chosen = os.environ.get("REFERENCE_BIN") or ROOT / "build" / "reference" / "bin"
+    return _folder(Path(chosen), made_by="tests/tools.sh")
 
 
 def _folder(path: Path, *, made_by: str) -> Path:
@@ -43,7 +44,7 @@ def _skip_is_failure(longrepr: object) -> str | None:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  # noqa: ARG001 (the hook's own names)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
     """With CI set, turn the skip of a test into a failure."""
     report = yield
     if report.skipped and not hasattr(report, "wasxfail"):
@@ -54,7 +55,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):  
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_make_collect_report(collector: pytest.Collector):  # noqa: ARG001 (the hook's own name)
+def pytest_make_collect_report(collector: pytest.Collector):
     """With CI set, turn the skip of a whole module into a failure."""
     report = yield
     if report.skipped:

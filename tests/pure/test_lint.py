@@ -1,0 +1,167 @@
+"""The rules of the house, which a machine can check: style, layers, sizes, and what makes a call start quickly."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from freeze.bare import PACKAGES
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+# A room may import these rooms, and of third parties these packages. Anything else of ours is above it.
+MAY_IMPORT = {
+    "spec": set(),
+    "ipam": {"spec", "netaddr"},
+    "linux": {"spec", "pyroute2", "netaddr"},
+    "plugins": {"spec", "ipam", "linux", "netaddr"},
+}
+FUNCTION_LINES, MODULE_LINES = 50, 450
+SHELL = ("build.sh", "test.sh", "tests/tools.sh", ".ci/run", "freeze/shell.sh", "demo.sh")
+# Imports that cost a cold call too much where it begins; inside the function that needs one, they are welcome.
+SLOW = {"argparse", "asyncio", "hashlib", "ipaddress", "logging", "pathlib", "random", "subprocess", "tempfile"}
+SLOW |= {"inspect", "typing"}
+
+
+def sources(*folders: str) -> list[Path]:
+    """The Python files under the folders, relative to the checkout."""
+    return sorted(path.relative_to(ROOT) for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+ROOMS = sources(*MAY_IMPORT)
+ALL = sources(*MAY_IMPORT, "freeze", "bench", "tests")
+
+
+def parse(path: Path) -> ast.Module:
+    """The syntax tree of a file of the checkout."""
+    return ast.parse((ROOT / path).read_text())
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
+    """(dotted name, line) of every module imported in `tree`, wherever it is; `from a import b` is "a.b" here."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from ((f"{node.module}.{alias.name}", node.lineno) for alias in node.names)
+
+
+def at_import(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """The same, of what runs when the module is imported: not inside functions, nor for type checkers alone."""
+    for node in tree.body:
+        checking = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        if not checking and not isinstance(node, ast.FunctionDef | ast.ClassDef):
+            yield from imports(node)
+
+
+def public(tree: ast.Module | ast.ClassDef) -> Iterator[ast.FunctionDef | ast.ClassDef]:
+    """The functions, classes and methods that have no underscore in front."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef):
+                yield from public(node)
+
+
+def modules_of(package: str) -> Iterator[str]:
+    """The dotted names of all modules below an installed package."""
+    (origin,) = find_spec(package).submodule_search_locations
+    for path in Path(origin).rglob("*.py"):
+        parts = path.relative_to(Path(origin).parent).with_suffix("").parts
+        if len(parts) > 2 or parts[-1] != "__init__":
+            yield ".".join(parts).removesuffix(".__init__")
+
+
+def tool(name: str) -> str:
+    """The path of a program of the environment that the tests run in."""
+    return str(Path(sys.executable).parent / name)
+
+
+def test_ruff_finds_nothing() -> None:
+    """Style, naked booleans, banned imports and the rest of pyproject.toml's rules hold everywhere."""
+    argv = [tool("ruff"), "check", "--no-cache", "--output-format=concise", ROOT]
+    done = subprocess.run(argv, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("script", [name for name in SHELL if (ROOT / name).exists()])
+def test_shellcheck_finds_nothing(script: str) -> None:
+    """Shell scripts quote what they should."""
+    done = subprocess.run([tool("shellcheck"), "-x", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_shell_script_is_checked() -> None:
+    """The list above misses none."""
+    tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    scripts = {name for name in tracked.split("\0") if name.endswith(".sh")}
+    assert scripts <= set(SHELL)
+
+
+def test_imports_point_down() -> None:
+    """A room imports only rooms below it, and only the third parties that are its business."""
+    foreign = [
+        f"{path}:{line}: {name}"
+        for path in ROOMS
+        for name, line in imports(parse(path))
+        if name.partition(".")[0] not in MAY_IMPORT[path.parts[0]] | {path.parts[0]} | sys.stdlib_module_names
+    ]
+    assert not foreign
+
+
+def test_third_parties_are_imported_by_sub_module() -> None:
+    """Frozen, netaddr and pyroute2 have no `__init__`: what is imported from the package itself is not there."""
+    sub_modules = {name for package in PACKAGES for name in modules_of(package)}
+    whole = [
+        f"{path}:{line}: {name}"
+        for path in ROOMS
+        for name, line in imports(parse(path))
+        if name.partition(".")[0] in PACKAGES and not {name, name.rpartition(".")[0]} & sub_modules
+    ]
+    assert not whole
+
+
+def test_nothing_slow_is_imported_at_the_start() -> None:
+    """Modules that cost milliseconds are imported by the function that needs them."""
+    found = [(path, name, line) for path in ROOMS for name, line in at_import(parse(path))]
+    assert not [f"{path}:{line}: {name}" for path, name, line in found if name.partition(".")[0] in SLOW]
+
+
+def test_every_dataclass_has_a_docstring() -> None:
+    """For one without, `dataclasses` makes one up with `inspect`, whose import costs a call 7 ms."""
+    classes = [(path, node) for path in ROOMS for node in ast.walk(parse(path)) if isinstance(node, ast.ClassDef)]
+    decorated = [(path, cls) for path, cls in classes if "dataclass" in " ".join(map(ast.unparse, cls.decorator_list))]
+    assert decorated
+    assert not [f"{path}:{cls.lineno}: {cls.name}" for path, cls in decorated if not ast.get_docstring(cls)]
+
+
+def test_public_functions_have_docstrings() -> None:
+    """What another module may call says what it promises."""
+    bare = [
+        f"{path}:{node.lineno}: {node.name}"
+        for path in ROOMS
+        for node in public(parse(path))
+        if not ast.get_docstring(node)
+    ]
+    assert not bare
+
+
+def test_functions_and_modules_stay_small() -> None:
+    """A function fits a screen, a module is one subject."""
+    nodes = [(path, node) for path in ALL for node in ast.walk(parse(path)) if isinstance(node, ast.FunctionDef)]
+    lines = {f"{path}:{node.lineno}: {node.name}": node.end_lineno - node.lineno + 1 for path, node in nodes}
+    assert {function: length for function, length in lines.items() if length > FUNCTION_LINES} == {}
+    lengths = {str(path): len((ROOT / path).read_text().splitlines()) for path in ALL}
+    assert {path: length for path, length in lengths.items() if length > MODULE_LINES} == {}
+
+
+def test_everything_is_pinned() -> None:
+    """Two builds of one commit bundle the same code, and each dependency says in a line what it is for."""
+    lines = (ROOT / "pyproject.toml").read_text().partition("[project.optional-dependencies]")
+    pins = [line for line in (lines[0] + lines[2].partition("[tool.")[0]).splitlines() if line.startswith('    "')]
+    assert pins
+    assert not [line for line in pins if "==" not in line or "# " not in line]
