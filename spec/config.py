@@ -1,5 +1,6 @@
 """The network configuration on stdin: decoded strictly, read by getters whose errors name key, value and allowance."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -238,7 +239,7 @@ def shown(value: object) -> str:
         return "a list" if value else "[]"
     if isinstance(value, str) and len(value) > _SHOWN:
         value = value[:_SHOWN] + "…"
-    text = jsontext.json.dumps(value, ensure_ascii=False)
+    text = json.dumps(value, ensure_ascii=False)
     return text if isinstance(value, str) or len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 

@@ -142,7 +142,7 @@ class _Call:
         given = {name: environ.get(name, "") for name in (*verb.required, *verb.optional)}
         args = parse_args(given.get(verbs.ARGS, ""), strict=verb.strict)
         netns = given.get(verbs.NETNS, "")
-        if _honours_netns(environ) and is_own_netns(netns):
+        if _guards_own_netns(environ) and is_own_netns(netns):
             if verb.strict:
                 message = "plugin's netns and netns from CNI_NETNS should not be the same"
                 raise CNIError(Code.INVALID_NETNS, message)
@@ -188,7 +188,7 @@ def _add(plugin: Plugin, request: Request) -> Result:
     return result
 
 
-def _honours_netns(environ: Mapping[str, str]) -> bool:
+def _guards_own_netns(environ: Mapping[str, str]) -> bool:
     return environ.get(verbs.NETNS_OVERRIDE, "").lower() not in ("1", "true")
 
 

@@ -93,7 +93,7 @@ def check_variables(environ: Mapping[str, str], verb: Verb) -> None:
 def read_stdin(stdin: BufferedIOBase) -> bytes:
     """All of stdin. Raises CNIError 5 (it can not be read), 6 (more than STDIN_LIMIT bytes)."""
     try:
-        data = stdin.read(STDIN_LIMIT + 1)
+        data = stdin.read(STDIN_LIMIT + 1) or b""
     except (OSError, ValueError) as error:
         raise CNIError(Code.IO_FAILURE, f"error reading from stdin: {error}") from error
     if len(data) > STDIN_LIMIT:

@@ -12,6 +12,7 @@ class Plugin:
 
     A verb that is None has nothing to do and succeeds; an `add` of None passes the result of the plugin before on.
     Every function raises CNIError for a failure it can name; any other exception reaches the runtime as code 999.
+    `versions`: those it supports, oldest first.
     """
 
     type: str

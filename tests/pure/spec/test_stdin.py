@@ -6,8 +6,9 @@ import json
 import pytest
 
 from spec.plugin import serve
-from spec.request import STDIN_LIMIT
-from tests.pure.spec.driver import VARIABLES, Recorder, conf, run
+from spec.request import STDIN_LIMIT, Request
+from spec.result import Result
+from tests.pure.spec.driver import RESULT, VARIABLES, Recorder, conf, run
 
 UNDECODABLE = {
     "nothing": b"",
@@ -43,6 +44,22 @@ def test_what_can_not_be_decoded_is_code_6(what: str, verb: str) -> None:
     assert answer.error[0] == 6
     assert answer.error[1].startswith("error unmarshall network config: ")
     assert (answer.stderr, recorder.verbs) == ("", [])
+
+
+def read_deeply(request: Request) -> Result:
+    """An ADD that uses its configuration."""
+    request.conf.section.integer("mtu")
+    return request.conf.prev_result or RESULT
+
+
+@pytest.mark.parametrize("depth", [*range(0, 1100, 50), *range(960, 1000, 4)])
+def test_nesting_is_harmless_or_told_at_any_depth(depth: int) -> None:
+    """Also at the edge of what the interpreter's stack takes, and where a value that deep is the wrong one."""
+    for key in (b"x", b"mtu", b"prevResult", b"cniVersion"):
+        data = b'{"name": "n", "' + key + b'": ' + b"[" * depth + b"1" + b"]" * depth + b"}"
+        for verb in ("ADD", "DEL"):
+            answer = run(Recorder(add=read_deeply).plugin, verb, data)
+            assert answer.status == 0 or answer.error[0] in (6, 7)
 
 
 def test_more_than_anybody_needs_is_refused() -> None:
