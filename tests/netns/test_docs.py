@@ -1,0 +1,204 @@
+"""What the documentation shows works as it is written there: the demonstration, the installation, every conflist."""
+
+import json
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.netns.cni import CNI, PATH, CNIFailure, Cnitool
+from tests.netns.node import Node, Pod, ask
+
+EXAMPLES = ROOT / "docs" / "conflists"
+BRIDGE = {"cniVersion": "1.1.0", "name": "net", "type": "bridge", "bridge": "cni0"}
+L3 = {**BRIDGE, "isGateway": True, "ipam": {"type": "host-local", "subnet": "10.1.2.0/29"}}
+
+
+@pytest.fixture
+def cnitool(node: Node, bin_dir: Path, reference_bin: Path) -> Cnitool:
+    """cnitool on the node, with our plugins before the reference's, and all of the example conflists."""
+    tool = Cnitool(node, reference_bin / "cnitool", (bin_dir, reference_bin))
+    for path in EXAMPLES.glob("*.conflist"):
+        tool.write(json.loads(path.read_text()))
+    return tool
+
+
+def added(cnitool: Cnitool, network: str, name: str, **capabilities: object) -> tuple[Pod, dict]:
+    """A new pod on the network, its ADD checked by CHECK, and its result."""
+    pod = cnitool.node.pod(name)
+    result = cnitool.ok("add", network, pod, capabilities=capabilities)
+    cnitool.ok("check", network, pod, capabilities=capabilities)
+    return pod, result
+
+
+def ips(result: Mapping) -> list[str]:
+    """The addresses of a result."""
+    return [ip["address"].partition("/")[0] for ip in result["ips"]]
+
+
+def removed(cnitool: Cnitool, network: str, *pods: Pod, **capabilities: object) -> None:
+    """DEL for each pod; no link, lease or element of a pod is left then."""
+    for pod in pods:
+        cnitool.ok("del", network, pod, capabilities=capabilities)
+        assert set(pod.links()) == {"lo"}
+    assert not [name for name in cnitool.node.links() if name.startswith("veth")]
+    assert "v1:" not in cnitool.node.ruleset()
+    folder = cnitool.node.path(f"/var/lib/cni/networks/{network}")
+    assert {path.name for path in folder.glob("[!.]*")} <= {"lock", "last_reserved_ip.0", "last_reserved_ip.1"}
+
+
+def test_simple(cnitool: Cnitool) -> None:
+    """simple.conflist: two pods and the gateway reach each other; the outside sees the node's address."""
+    outside = cnitool.node.outside()
+    blue, result = added(cnitool, "simple", "blue")
+    red, other = added(cnitool, "simple", "red")
+    assert (ips(result), ips(other)) == (["10.21.0.2"], ["10.21.0.3"])
+    assert blue.reaches("10.21.0.3")
+    assert blue.reaches("10.21.0.1")
+    assert ask(blue, outside, "192.0.2.2", 7, "tcp") == "192.0.2.1"
+    removed(cnitool, "simple", blue, red)
+
+
+def test_dual_stack(cnitool: Cnitool) -> None:
+    """dual-stack.conflist: the same in both families."""
+    outside = cnitool.node.outside()
+    blue, result = added(cnitool, "dual-stack", "blue")
+    red, other = added(cnitool, "dual-stack", "red")
+    assert ips(result) == ["10.22.0.2", "fd00:22::2"]
+    assert all(blue.reaches(address) for address in (*ips(other), "10.22.0.1", "fd00:22::1"))
+    assert ask(blue, outside, "2001:db8:1::2", 7, "tcp") == "2001:db8:1::1"
+    removed(cnitool, "dual-stack", blue, red)
+
+
+def test_published_ports(cnitool: Cnitool) -> None:
+    """published-ports.conflist: a port of the node leads to the pod, by the reference suite's portmap."""
+    outside = cnitool.node.outside()
+    mappings = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
+    pod, result = added(cnitool, "published-ports", "pod", portMappings=mappings)
+    assert ask(outside, pod, ips(result)[0], 80, "tcp", to=("192.0.2.1", 8080)) == "192.0.2.2"
+    removed(cnitool, "published-ports", pod, portMappings=mappings)
+
+
+def test_layer2(cnitool: Cnitool) -> None:
+    """layer2.conflist: an interface that is up, with the MTU, and without addresses."""
+    pod, result = added(cnitool, "layer2", "pod")
+    assert "ips" not in result
+    assert pod.links()["eth0"]["mtu"] == 1400
+    assert pod.addresses("eth0") == set()
+    removed(cnitool, "layer2", pod)
+
+
+def test_ranges(cnitool: Cnitool) -> None:
+    """ranges.conflist: on to the second range when the first is used up; addresses cool down; route attributes."""
+    pods, results = zip(*(added(cnitool, "ranges", name) for name in ("one", "two", "three")), strict=True)
+    assert [ips(result)[0] for result in results] == ["10.24.0.10", "10.24.0.11", "10.24.0.20"]
+    assert ips(results[0])[1] == "fd00:24::100"
+    route = pods[0].routes()["10.99.0.0/16"]
+    assert (route["gateway"], route["metric"]) == ("10.24.0.1", 7)
+    assert {"mtu": 1300, "advmss": 1260}.items() <= route["metrics"][0].items()
+    removed(cnitool, "ranges", *pods)
+    pod, result = added(cnitool, "ranges", "next")
+    assert ips(result)[0] == "10.24.0.21"
+    removed(cnitool, "ranges", pod)
+
+
+def test_static_address(cnitool: Cnitool) -> None:
+    """static-address.conflist: the pod gets the address and the MAC that the runtime asks for."""
+    wanted = {"ips": ["10.25.0.77"], "mac": "02:00:5e:10:00:01"}
+    pod, result = added(cnitool, "static-address", "pod", **wanted)
+    assert ips(result) == ["10.25.0.77"]
+    assert pod.links()["eth0"]["address"] == "02:00:5e:10:00:01"
+    removed(cnitool, "static-address", pod, **wanted)
+
+
+def test_every_example_is_tested() -> None:
+    """No conflist is without its test in this file."""
+    tests = {name.removeprefix("test_").replace("_", "-") for name in globals() if name.startswith("test_")}
+    assert {path.stem for path in EXAMPLES.glob("*.conflist")} <= tests
+
+
+def test_the_demonstration_works(node: Node, bin_dir: Path, reference_bin: Path) -> None:
+    """demo.sh runs to its end, in plain text when not on a terminal, and leaves the node as it was."""
+    before = (node.links().keys(), node.ruleset(), sorted(node.path("/var/lib").rglob("*")))
+    env = {"PATH": PATH, "SLASH24_BIN": str(bin_dir), "REFERENCE_BIN": str(reference_bin)}
+    done = node.run([ROOT / "demo.sh"], env=env)
+    assert "2 veths, 4 leases, 4 masquerade elements" in done.stdout
+    assert "0 veths, 0 leases, 0 masquerade elements" in done.stdout
+    assert done.stdout.count("64 bytes from") == 4
+    assert "\x1b" not in done.stdout
+    assert (node.links().keys(), node.ruleset(), sorted(node.path("/var/lib").rglob("*"))) == before
+
+
+@pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}], ids=["colour", "NO_COLOR"])
+def test_the_demonstration_is_coloured_on_a_terminal(
+    node: Node, bin_dir: Path, reference_bin: Path, variables: Mapping[str, str]
+) -> None:
+    """demo.sh uses colours on a terminal, but for NO_COLOR."""
+    env = {"PATH": PATH, "SLASH24_BIN": str(bin_dir), "REFERENCE_BIN": str(reference_bin), **variables}
+    done = node.run(["script", "-qec", ROOT / "demo.sh", "/dev/null"], env=env)
+    assert "0 veths, 0 leases, 0 masquerade elements" in done.stdout
+    assert ("\x1b[1m" in done.stdout) == (not variables)
+
+
+def test_the_installation_in_the_readme_works(node: Node, reference_bin: Path) -> None:
+    """The commands under "Install", in other folders, give a node on which cnitool can add a pod."""
+    text = (ROOT / "README.md").read_text().partition("\n## Install")[2]
+    commands = re.search(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[1]
+    assert "./build.sh\n" in commands
+    commands = commands.replace("./build.sh\n", "").replace("/opt/cni/bin", "/run/bin").replace("/etc/cni", "/run/cni")
+    node.run(["sh", "-ec", f"cd {ROOT}\n{commands}"])
+    pod = node.pod("pod")
+    env = {"PATH": PATH, "CNI_PATH": "/run/bin", "NETCONFPATH": "/run/cni/net.d"}
+    done = node.run([reference_bin / "cnitool", "add", "simple", pod.path], env=env)
+    assert ips(json.loads(done.stdout)) == ["10.21.0.2"]
+
+
+def error(text: str) -> str:
+    """An error that docs/troubleshooting.md explains: its heading there, with what varies as it is in the test."""
+    page = (ROOT / "docs" / "troubleshooting.md").read_text()
+    assert f"`{text}`" in page
+    return text
+
+
+def test_errors_are_as_explained(cni: CNI, node: Node) -> None:
+    """docs/troubleshooting.md quotes the errors that operators see."""
+    pod, other = node.pod("pod"), node.pod("other")
+    result = cni.add(L3, pod)
+    moved = {**L3, "ipam": {"type": "host-local", "subnet": "10.1.2.0/24", "dataDir": "/run/elsewhere"}}
+    moved["ipam"]["gateway"] = "10.1.2.9"
+    node.run(["ip", "link", "add", "X", "type", "veth", "peer", "name", "Y"])
+    cases = [
+        (L3, pod, 'failed to create "eth0" in the container: the container has an interface of that name already'),
+        ({**BRIDGE, "bridge": "X"}, other, '"X" already exists but is not a bridge'),
+        ({**BRIDGE, "ipam": {"type": "nosuch"}}, other, 'failed to find plugin "nosuch" in path [...]'),
+    ]
+    for conf, whose, text in cases:
+        with pytest.raises(CNIFailure) as caught:
+            cni.add(conf, whose)
+        assert error(text).partition(" [...]")[0] in caught.value.text
+    with pytest.raises(CNIFailure, match='"cni0" already has an IP address different from 10.1.2.9/24'):
+        cni.add(moved, other)
+    for number in range(4):
+        cni.add(L3, node.pod(f"more{number}"))
+    with pytest.raises(CNIFailure, match=error("no IP addresses available in range set")):
+        cni.add(L3, other)
+    with pytest.raises(CNIFailure, match="no such network namespace"):
+        cni.add(L3, other, netns="/run/netns/nosuch")
+    cni.check(L3, pod, result)
+
+
+def test_starting_over_as_explained(cni: CNI, node: Node) -> None:
+    """The commands under "Starting over" remove all that is left when no pod lives, and an ADD works after them."""
+    conf = {**L3, "ipMasq": True, "macspoofchk": True}
+    pod = node.pod("pod")
+    cni.add(conf, pod)
+    pod.vanish()
+    text = (ROOT / "docs" / "troubleshooting.md").read_text().partition("## Starting over")[2]
+    commands = re.search(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[1]
+    node.run(["sh", "-ec", commands.replace("NETWORK", "net")], env={"PATH": os.environ["PATH"]})
+    assert not [name for name in node.links() if name.startswith(("veth", "cni"))]
+    assert node.ruleset() == ""
+    assert ips(cni.add(conf, node.pod("next"))) == ["10.1.2.2"]

@@ -1,0 +1,219 @@
+"""The documentation says what the code does: every key, verb, error, link and command in it."""
+
+import ast
+import io
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ipam import host_local
+from plugins import bridge
+from plugins.__main__ import TYPES
+from spec.config import Section
+from spec.plugin import Plugin, serve
+from spec.request import Request
+from spec.result import IPConfig, Result
+from spec.verbs import VERBS
+from tests.conftest import ROOT
+
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+CONFLISTS = sorted((ROOT / "docs" / "conflists").glob("*.conflist"))
+LEGACY_RANGE = ("subnet", "rangeStart", "rangeEnd", "gateway")
+GETTERS = {"boolean", "integer", "string", "strings", "section", "sections", "groups", "raw", "has", "mentions"}
+
+EVERYTHING = {
+    "cniVersion": "1.1.0",
+    "name": "net",
+    "capabilities": {"ips": True},
+    "dns": {"nameservers": ["192.0.2.53"]},
+    "prevResult": {"cniVersion": "1.1.0"},
+    "cni.dev/valid-attachments": [{"containerID": "pod", "ifname": "eth0"}],
+    "runtimeConfig": {"ipRanges": [[{"subnet": "10.4.0.0/24"}]], "ips": ["10.4.0.7"]},
+    "args": {"cni": {"ips": ["10.3.0.7"]}},
+    "vlanTrunk": [{"id": 5}, {"minID": 7, "maxID": 9}],
+    "ipam": {"subnet": "10.2.0.0/24", "ranges": [[{"subnet": "10.3.0.0/24"}]], "routes": [{"dst": "10.9.0.0/16"}]},
+}
+"""A configuration with every section, so that whatever is read in one is asked for."""
+
+
+def cells(page: str | Path, column: str) -> list[str]:
+    """The cells of that column of all tables on a page of docs/."""
+    found: list[str] = []
+    index = None
+    for line in (ROOT / "docs" / page).read_text().splitlines():
+        row = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+        index = None if not row else row.index(column) if column in row else index
+        if index is not None and row[index] != column and set(row[index]) != {"-"}:
+            found.append(row[index])
+    return found
+
+
+def documented(page: str | Path) -> set[str]:
+    """The configuration keys that a page of docs/ has in its tables."""
+    return {key for cell in cells(page, "key") for key in re.findall(r"`([^`]+)`", cell)}
+
+
+def asked(plugin: Plugin, stdin: dict, monkeypatch: pytest.MonkeyPatch, *verbs: str) -> set[str]:
+    """The keys that serving these verbs asks the configuration for, as docs/ writes their paths."""
+    keys: set[str] = set()
+    for name in ("raw", "mentions"):
+        original = getattr(Section, name)
+
+        def recording(self: Section, key: str, original=original) -> object:
+            keys.add(re.sub(r"\[\d+\]", "[]", self.path_of(key)))
+            return original(self, key)
+
+        monkeypatch.setattr(Section, name, recording)
+    environ = {"CNI_CONTAINERID": "pod", "CNI_NETNS": "/nowhere", "CNI_IFNAME": "eth0", "CNI_PATH": "/nowhere"}
+    for verb in verbs:
+        stdout, stderr = io.BytesIO(), io.StringIO()
+        data = io.BytesIO(json.dumps(stdin).encode())
+        status = serve(plugin, environ={**environ, "CNI_COMMAND": verb}, stdin=data, stdout=stdout, stderr=stderr)
+        assert status == 0, f"{verb} stopped half way, so not all keys were asked for: {stdout.getvalue()}"
+    return {key for key in keys if not key.startswith(("prevResult.", "cni.dev/valid-attachments[", "capabilities."))}
+
+
+def reading_bridge(request: Request) -> Result:
+    """Read what `bridge` and the protocol read of a configuration, and do nothing."""
+    bridge.parse(request)
+    assert request.conf.prev_result == Result()
+    assert request.valid_attachments
+    return Result(ips=(IPConfig("10.1.2.3/24"),))
+
+
+def test_every_key_of_bridge_is_documented_and_every_documented_one_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/bridge.md and the common keys of docs/protocol.md are the keys that an ADD asks for."""
+    conf = {key: value for key, value in EVERYTHING.items() if key != "ipam"} | {"type": "bridge"}
+    found = asked(Plugin("bridge", add=reading_bridge), conf, monkeypatch, "ADD")
+    del conf["cni.dev/valid-attachments"]
+    found |= asked(Plugin("bridge", gc=lambda _request: None), conf, monkeypatch, "GC")
+    assert found == documented("bridge.md") | documented("protocol.md")
+
+
+def test_every_key_of_host_local_is_documented_and_every_documented_one_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """docs/host-local.md and the common keys are the keys that its verbs ask for."""
+    conf = EVERYTHING | {"type": "host-local", "ipam": {**EVERYTHING["ipam"], "dataDir": str(tmp_path)}}
+    found = asked(host_local.PLUGIN, conf, monkeypatch, "STATUS", "ADD", "CHECK", "GC", "DEL")
+    del conf["cni.dev/valid-attachments"]
+    found |= asked(host_local.PLUGIN, conf, monkeypatch, "GC")
+    found = {re.sub(r"^(ipam\.ranges|runtimeConfig\.ipRanges)\[\]\[\]\.", "", key) for key in found}
+    # A DEL reads the two out of `ipam` and asks a section made of just them.
+    found = {re.sub(r"^(dataDir|cooldown)$", r"ipam.\1", key) for key in found}
+    assert found - {f"ipam.{key}" for key in LEGACY_RANGE} == documented("host-local.md") | documented("protocol.md")
+
+
+@pytest.mark.parametrize("module", sorted(set(TYPES.values())))
+def test_every_key_that_stands_in_the_code_is_documented(module: str) -> None:
+    """No getter of a configuration is given a key that no page has, on whatever path; IPAM's are read in all of ipam/."""
+    path = ROOT / (module.replace(".", "/") + ".py")
+    files = (ROOT / "ipam").glob("*.py") if path.parent.name == "ipam" else [path]
+    names = {re.sub(r"\[\]", "", key).rpartition(".")[2] for page in PAGES for key in documented(page)}
+    read = {key for file in files for key in keys_in(ast.parse(file.read_text()))}
+    assert len(read) > 10
+    assert read <= names
+
+
+def test_every_plugin_has_a_page() -> None:
+    """A CNI type of this suite is documented in the page of its name."""
+    assert [kind for kind in TYPES if ROOT / "docs" / f"{kind}.md" not in PAGES] == []
+
+
+def keys_in(tree: ast.AST) -> Iterator[str]:
+    """The literal first arguments of all getters."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Attribute(attr=name), args=[ast.Constant(value=str() as key), *_]) if (
+                name in GETTERS
+            ):
+                yield key
+
+
+@pytest.mark.parametrize("page", ["bridge.md", "host-local.md", "protocol.md", "troubleshooting.md"])
+def test_quoted_messages_are_those_of_the_code(page: str) -> None:
+    """The longest fixed part of every message that a page quotes stands in the code."""
+    rooms = ("spec", "ipam", "linux", "plugins")
+    code = "".join(path.read_text() for room in rooms for path in (ROOT / room).rglob("*.py"))
+    code = re.sub(r'"\s*\n\s*f?"', "", code)  # literals over two lines
+    where = [cell for column in ("errors", "message", "examples") for cell in cells(page, column)]
+    where += re.findall(r"^\*\*.*?\*\*", (ROOT / "docs" / page).read_text(), re.MULTILINE)
+    quoted = [message for cell in where for message in messages(cell)]
+    assert quoted
+    assert [message for message in quoted if fixed_part(message) not in code and not is_the_systems(message)] == []
+
+
+def messages(text: str) -> list[str]:
+    """The quotations that are sentences, not keys or values."""
+    return [quoted for quoted in re.findall(r"`([^`]+)`", text) if " " in quoted]
+
+
+def fixed_part(message: str) -> str:
+    """The longest part of a message between what varies: names, numbers, addresses, what is quoted."""
+    names = r'"[^"]*"|\[[^]]*\]|/[\w/]+|\b(?:[A-Z]|ID|GC|CNI_\w+)\b'
+    varying = rf"{names}|: |failed to|\.\.\.|\b[\d./:-]*\d[\d./:-]*\b"
+    return max((part.strip(" :-") for part in re.split(varying, message)), key=len)
+
+
+def is_the_systems(message: str) -> bool:
+    """Whether it is a text of the operating system, which no source of ours has."""
+    texts = ("Read-only file system", "Operation not supported", "No such file or directory")
+    return any(text in message for text in texts)
+
+
+def test_the_table_of_verbs_is_the_table_of_the_code() -> None:
+    """docs/protocol.md has the verbs, their age and their variables."""
+    columns = [cells("protocol.md", name) for name in ("verb", "since", "needs", "may have")]
+    documented_verbs = {
+        verb: (since, words(needs), words(optional)) for verb, since, needs, optional in zip(*columns, strict=True)
+    }
+    expected = {verb.name: (verb.since, set(verb.required), set(verb.optional)) for verb in VERBS.values()}
+    assert documented_verbs == expected
+
+
+def words(cell: str) -> set[str]:
+    """The quoted words of a cell."""
+    return set(re.findall(r"`(\w+)`", cell))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    """Every relative link leads to a file of the checkout, and to a heading in it if it names one."""
+    for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text()):
+        name, _, anchor = target.partition("#")
+        path = page.parent / name if name else page
+        assert path.exists(), f"{page.name}: {target}"
+        assert not anchor or anchor in anchors(path), f"{page.name}: {target}"
+
+
+def anchors(page: Path) -> set[str]:
+    """The headings of a page as links name them."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_pages_are_linked() -> None:
+    """Every page and every example under docs/ can be found from the README or docs/README.md."""
+    text = "".join(page.read_text() for page in PAGES)
+    for path in [*(ROOT / "docs").glob("*.md"), *CONFLISTS]:
+        link = rf"\((?:docs/)?(?:conflists/)?{re.escape(path.name)}[)#]"
+        assert re.search(link, text) or path == ROOT / "docs" / "README.md", path.name
+
+
+def test_commands_in_the_readme_exist() -> None:
+    """What the README says to run is in the checkout, or is made by what it says to run before."""
+    blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    words = [word for block in blocks for word in re.sub(r"#.*", "", block).split()]
+    paths = [word for word in words if re.match(r"(\./|docs/|tests/|bench/|\.ci/)", word) and "*" not in word]
+    assert "./demo.sh" in paths
+    assert "./test.sh" in paths
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("path", CONFLISTS, ids=lambda path: path.stem)
+def test_examples_are_named_after_their_network(path: Path) -> None:
+    """An example conflist is JSON, and its file is named as its network is."""
+    assert json.loads(path.read_text())["name"] == path.stem
