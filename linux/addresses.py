@@ -15,8 +15,9 @@ _SCOPE_UNIVERSE, _SCOPE_SITE = 0, 200
 
 @dataclass(frozen=True)
 class Address:
-    """An address of a link, in CIDR form with the address itself ("10.1.2.5/24"), and how far it reaches."""
+    """An address of the link with index `link`, in CIDR form ("10.1.2.5/24"), and how far it reaches."""
 
+    link: int
     cidr: str
     scope: int
     tentative: bool
@@ -33,12 +34,12 @@ def family_of(address: str) -> int:
     return AF_INET6 if ":" in address else AF_INET
 
 
-def list_addresses(netlink: Netlink, index: int, family: int = 0) -> list[Address]:
-    """The addresses of the link with that index, of one family or (0) of both."""
+def list_addresses(netlink: Netlink, index: int = 0, family: int = 0) -> list[Address]:
+    """The addresses of the link with that index, or (0) of all; of one family, or (0) of both."""
     request = ifaddrmsg()
     request.update(family=family, index=index)
     found = netlink.dump(request, RTM_GETADDR, ifaddrmsg)
-    return [_address(one) for one in found if one["index"] == index]
+    return [_address(one) for one in found if index in (0, one["index"])]
 
 
 def add_address(netlink: Netlink, index: int, cidr: str, *, dad: bool = True) -> bool:
@@ -85,6 +86,7 @@ def _address(found: ifaddrmsg) -> Address:
     address = found.get_attr("IFA_LOCAL") or found.get_attr("IFA_ADDRESS")
     flags = found.get_attr("IFA_FLAGS") or found["flags"]
     return Address(
+        link=found["index"],
         cidr=f"{address}/{found['prefixlen']}",
         scope=found["scope"],
         tentative=bool(flags & _TENTATIVE),

@@ -9,12 +9,12 @@ from plugins.pod.conf import PodConf
 from spec.config import NetConf, Section
 from spec.delegate import delegate
 from spec.errors import CNIError, Code
+from spec.links import link_name, mtu_of
 from spec.plugin import Plugin
 from spec.request import Request
 from spec.result import Result
 
 _MAX_VLAN = 4094
-_MTU_LOWEST, _MTU_HIGHEST = 68, 65535  # RFC 791, section 3.1; the kernel's limit for veth
 
 
 def add(request: Request) -> Result:
@@ -59,13 +59,13 @@ def parse(request: Request) -> PodConf:
     default_gateway = section.boolean("isDefaultGateway")
     section.string("ipMasqBackend", "", choices=("", "iptables", "nftables"))
     conf = PodConf(
-        bridge=_link_name(section, "bridge", "cni0"),
+        bridge=link_name(section, "bridge", "cni0"),
         ipam_type=request.conf.ipam_type,
         is_gateway=section.boolean("isGateway") or default_gateway,
         is_default_gateway=default_gateway,
         force_address=section.boolean("forceAddress"),
         ip_masq=section.boolean("ipMasq"),
-        mtu=_mtu(section),
+        mtu=mtu_of(section),
         hairpin=section.boolean("hairpinMode"),
         promiscuous=section.boolean("promiscMode"),
         vlan=vlan,
@@ -96,21 +96,6 @@ def _traces(conf: NetConf) -> dict[str, object]:
         return conf.section.raw(key) not in (None, False)
 
     return {"ipam_type": conf.ipam_type, "ip_masq": flag("ipMasq"), "check_mac": flag("macspoofchk")}
-
-
-def _link_name(section: Section, key: str, default: str) -> str:
-    name = section.string(key, default) or default
-    if len(name.encode()) > 15 or name in (".", "..") or re.search(r"[/:\s%]", name):
-        raise section.error(key, "a link name: 1 to 15 bytes without /, : and white space")
-    return name
-
-
-def _mtu(section: Section) -> int:
-    """0 and negative numbers leave the MTU to the kernel, as they do in the reference plugin."""
-    value = section.raw("mtu")
-    if isinstance(value, int) and not isinstance(value, bool) and value <= 0:
-        return 0
-    return section.integer("mtu", 0, low=_MTU_LOWEST, high=_MTU_HIGHEST)
 
 
 def _mac(request: Request) -> str:

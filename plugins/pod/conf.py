@@ -10,6 +10,7 @@ class PodConf:
     """A bridge, the port of one pod, and what is done for its addresses.
 
     `mtu` in bytes, 0 leaves it to the kernel. `vlan` 0 is none; `trunk` None is none, an empty one still filters.
+    Another address on the bridge is a conflict; `force_address` replaces it, `keep_addresses` lets it stand.
     `mac` of the container's end, "" for a random one. `dns` None: what IPAM says. `ipam_type` "": no addresses.
     """
 
@@ -18,6 +19,7 @@ class PodConf:
     is_gateway: bool = False
     is_default_gateway: bool = False
     force_address: bool = False
+    keep_addresses: bool = False
     ip_masq: bool = False
     mtu: int = 0
     hairpin: bool = False

@@ -108,7 +108,7 @@ def ensure_gateways(host: Netlink, conf: PodConf, link: Link, bridge: Link, gate
             if gateway in present:
                 continue
             for other in sorted(present - set(gateways)):
-                if _conflict(other, gateway):
+                if not conf.keep_addresses and _conflict(other, gateway):
                     _replace(host, conf, link, other, gateway, undo)
                     present.discard(other)
             if add_address(host, link.index, gateway, dad=False):

@@ -1,0 +1,113 @@
+"""What is wanted of a node: its subnet, its bridge, the ways to the others, and what leaves masqueraded."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from plugins.node.records import (
+    NODE_FILE,
+    PEERS_FILE,
+    Node,
+    Subnets,
+    by_family,
+    parse_networks,
+    parse_peers,
+    read_peers_file,
+    read_subnet_file,
+)
+from spec.config import Section
+from spec.errors import CNIError, Code
+from spec.links import link_name, mtu_of
+from spec.request import Request
+
+HAIRPIN_VETH, PROMISCUOUS_BRIDGE, NO_HAIRPIN = "hairpin-veth", "promiscuous-bridge", "none"
+DEFAULT_BRIDGE = "cbr0"
+
+
+@dataclass(frozen=True)
+class NodeConf:
+    """The keys that `kubenet` and `vxlan` share, with what the files say filled in.
+
+    `subnets`: the node's own, one a family. `mtu` in bytes, 0 where it is to be derived. `inside`: networks that pods
+    reach under their own address. `cluster`: the networks of all pods, () where nobody said.
+    """
+
+    bridge: str
+    subnets: tuple[str, ...]
+    mtu: int
+    hairpin_mode: str
+    ip_masq: bool
+    cluster: tuple[str, ...]
+    inside: tuple[str, ...]
+    peers: tuple[Node, ...]
+
+    @property
+    def gateways(self) -> tuple[str, ...]:
+        """The first address of each subnet, with the subnet's prefix length: what the bridge carries."""
+        from netaddr.ip import IPNetwork
+
+        networks = [IPNetwork(subnet) for subnet in self.subnets]
+        return tuple(f"{network[1]}/{network.prefixlen}" for network in networks)
+
+
+def parse(request: Request) -> NodeConf:
+    """Read the configuration and the files it names.
+
+    Raises CNIError 7 (configuration), 11 (a file that is missing or unreadable).
+    """
+    section = request.conf.section
+    subnets = _subnets(section)
+    cluster = parse_networks(section, "clusterCIDRs") or subnets.cluster
+    peers = parse_peers(section) + _peers_of_file(section)
+    return NodeConf(
+        bridge=link_name(section, "bridge", DEFAULT_BRIDGE),
+        subnets=subnets.subnets,
+        mtu=mtu_of(section) or subnets.mtu,
+        hairpin_mode=section.string(
+            "hairpinMode", HAIRPIN_VETH, choices=(HAIRPIN_VETH, PROMISCUOUS_BRIDGE, NO_HAIRPIN)
+        ),
+        ip_masq=section.boolean("ipMasq", default=True),
+        cluster=cluster,
+        inside=(*cluster, *parse_networks(section, "nonMasqueradeCIDRs")),
+        peers=tuple(peer for peer in peers if not set(peer.subnets) & set(subnets.subnets)),
+    )
+
+
+def parse_for_status(request: Request) -> NodeConf:
+    """The same; a file that is missing or unreadable is CNIError 50: the plugin is not available."""
+    try:
+        return parse(request)
+    except CNIError as error:
+        if error.code != Code.TRY_AGAIN_LATER:
+            raise
+        raise CNIError(Code.PLUGIN_NOT_AVAILABLE, error.msg, error.details) from error
+
+
+def ipam_of(section: Section, subnets: tuple[str, ...]) -> Mapping[str, object]:
+    """The `ipam` to delegate with: what is given is kept; type, ranges and routes are filled in."""
+    given = section.raw("ipam") or {}
+    present = {key.lower() for key in given}
+    filled = {
+        "type": "host-local",
+        "ranges": [[{"subnet": subnet}] for subnet in subnets],
+        "routes": [{"dst": "::/0" if ":" in subnet else "0.0.0.0/0"} for subnet in subnets],
+    }
+    if "subnet" in present:
+        del filled["ranges"]
+    return {**{key: value for key, value in filled.items() if key not in present}, **given}
+
+
+def _subnets(section: Section) -> Subnets:
+    """Of the configuration, else of the file."""
+    inline = parse_networks(section, "podCIDRs") or parse_networks(section, "podCIDR")
+    key = "podCIDRs" if section.has("podCIDRs") else "podCIDR"
+    found = Subnets(inline) if inline else read_subnet_file(section.string("subnetFile") or NODE_FILE)
+    try:
+        by_family(found.subnets)
+    except ValueError as error:
+        raise section.error(key, "one subnet a family") from error
+    return found
+
+
+def _peers_of_file(section: Section) -> tuple[Node, ...]:
+    path = section.string("peersFile")
+    return read_peers_file(path or PEERS_FILE, required=bool(path))
