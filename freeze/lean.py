@@ -12,7 +12,7 @@ the garbage collector off: a call lasts a blink and collects nothing worth the t
 import gc
 import os
 import sys
-from _thread import RLock, _local, allocate_lock
+from _thread import _local, allocate_lock
 
 Module = type(sys)
 
@@ -76,7 +76,7 @@ def known_attributes() -> dict[str, dict[str, object]]:
         "traceback": {},  # pyroute2.netlink: only for messages it can not decode
         "pkgutil": {},  # pyroute2: only for plugins of plugins
         "selectors": {},  # socket: only for sendfile
-        "threading": {"local": _local, "Lock": allocate_lock, "RLock": RLock},
+        "threading": {"local": _local, "Lock": allocate_lock},
         "logging": {"getLogger": DeferredLogger},
         # ClassVar and _GenericAlias: dataclasses compares with them if `typing` is there
         "typing": hints | {"ClassVar": hint, "_GenericAlias": Hint},
