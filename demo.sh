@@ -7,7 +7,7 @@
 # Environment: SLASH24_BIN (folder of the plugins; default: dist/bin, made by ./build.sh), REFERENCE_BIN (folder of
 # cnitool; default: build/reference/bin, made by tests/tools.sh), NO_COLOR (plain output, also on a terminal).
 
-set -euo pipefail
+set -Eeuo pipefail
 cd "$(dirname "$0")"
 . freeze/shell.sh
 
@@ -52,6 +52,7 @@ count_elements() { { nft list table inet slash24_masquerade | grep -o 'comment "
 count() { echo "on the node: $(count_veths) veths, $(count_leases) leases, $(count_elements) masquerade elements"; }
 
 demonstrate() {
+    trap 'say "the command above failed"' ERR
     mount -t tmpfs tmpfs /run
     mount -t tmpfs tmpfs /var/lib
 

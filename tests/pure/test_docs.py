@@ -19,7 +19,7 @@ from spec.result import IPConfig, Result
 from spec.verbs import VERBS
 from tests.conftest import ROOT
 
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 CONFLISTS = sorted((ROOT / "docs" / "conflists").glob("*.conflist"))
 LEGACY_RANGE = ("subnet", "rangeStart", "rangeEnd", "gateway")
 GETTERS = {"boolean", "integer", "string", "strings", "section", "sections", "groups", "raw", "has", "mentions"}
@@ -109,7 +109,7 @@ def test_every_key_of_host_local_is_documented_and_every_documented_one_read(
 
 @pytest.mark.parametrize("module", sorted(set(TYPES.values())))
 def test_every_key_that_stands_in_the_code_is_documented(module: str) -> None:
-    """No getter of a configuration is given a key that no page has, on whatever path; IPAM's are read in all of ipam/."""
+    """No getter of a configuration is given a key that no page has, on whatever path."""
     path = ROOT / (module.replace(".", "/") + ".py")
     files = (ROOT / "ipam").glob("*.py") if path.parent.name == "ipam" else [path]
     names = {re.sub(r"\[\]", "", key).rpartition(".")[2] for page in PAGES for key in documented(page)}
