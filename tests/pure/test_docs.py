@@ -22,7 +22,19 @@ from tests.conftest import ROOT
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 CONFLISTS = sorted((ROOT / "docs" / "conflists").glob("*.conflist"))
 LEGACY_RANGE = ("subnet", "rangeStart", "rangeEnd", "gateway")
-GETTERS = {"boolean", "integer", "string", "strings", "section", "sections", "groups", "raw", "has", "mentions"}
+GETTERS = {
+    "boolean": "boolean",
+    "integer": "integer",
+    "string": "string",
+    "strings": "list of strings",
+    "section": "object",
+    "sections": "list of objects",
+    "groups": "list of lists",
+    "raw": "",
+    "has": "",
+    "mentions": "",
+}
+"""The ways to ask a Section for a key, and the type that each wants as docs/ writes it."""
 
 EVERYTHING = {
     "cniVersion": "1.1.0",
@@ -51,20 +63,21 @@ def cells(page: str | Path, column: str) -> list[str]:
     return found
 
 
-def documented(page: str | Path) -> set[str]:
-    """The configuration keys that a page of docs/ has in its tables."""
-    return {key for cell in cells(page, "key") for key in re.findall(r"`([^`]+)`", cell)}
+def documented(page: str | Path) -> dict[str, str]:
+    """The configuration keys that a page of docs/ has in its tables, with their types."""
+    return {key.strip("`"): kind for key, kind in zip(cells(page, "key"), cells(page, "type"), strict=True)}
 
 
-def asked(plugin: Plugin, stdin: dict, monkeypatch: pytest.MonkeyPatch, *verbs: str) -> set[str]:
-    """The keys that serving these verbs asks the configuration for, as docs/ writes their paths."""
-    keys: set[str] = set()
-    for name in ("raw", "mentions"):
+def asked(plugin: Plugin, stdin: dict, monkeypatch: pytest.MonkeyPatch, *verbs: str) -> dict[str, str]:
+    """The keys that serving these verbs asks the configuration for, as docs/ writes their paths, and the type."""
+    keys: dict[str, str] = {}
+    for name in GETTERS:
         original = getattr(Section, name)
 
-        def recording(self: Section, key: str, original=original) -> object:
-            keys.add(re.sub(r"\[\d+\]", "[]", self.path_of(key)))
-            return original(self, key)
+        def recording(self: Section, key: str, *more: object, original=original, kind=GETTERS[name], **named: object):
+            path = re.sub(r"\[\d+\]", "[]", self.path_of(key))
+            keys[path] = kind or keys.get(path, "")
+            return original(self, key, *more, **named)
 
         monkeypatch.setattr(Section, name, recording)
     environ = {"CNI_CONTAINERID": "pod", "CNI_NETNS": "/nowhere", "CNI_IFNAME": "eth0", "CNI_PATH": "/nowhere"}
@@ -73,7 +86,15 @@ def asked(plugin: Plugin, stdin: dict, monkeypatch: pytest.MonkeyPatch, *verbs: 
         data = io.BytesIO(json.dumps(stdin).encode())
         status = serve(plugin, environ={**environ, "CNI_COMMAND": verb}, stdin=data, stdout=stdout, stderr=stderr)
         assert status == 0, f"{verb} stopped half way, so not all keys were asked for: {stdout.getvalue()}"
-    return {key for key in keys if not key.startswith(("prevResult.", "cni.dev/valid-attachments[", "capabilities."))}
+    monkeypatch.undo()
+    elsewhere = ("prevResult.", "cni.dev/valid-attachments[", "capabilities.")
+    return {key: kind for key, kind in keys.items() if not key.startswith(elsewhere)}
+
+
+def compare(found: dict[str, str], pages: dict[str, str]) -> None:
+    """The keys asked for are those of the pages, and of the types that the pages say."""
+    assert set(found) == set(pages)
+    assert {key: kind for key, kind in found.items() if not pages[key].startswith(kind)} == {}
 
 
 def reading_bridge(request: Request) -> Result:
@@ -90,7 +111,7 @@ def test_every_key_of_bridge_is_documented_and_every_documented_one_read(monkeyp
     found = asked(Plugin("bridge", add=reading_bridge), conf, monkeypatch, "ADD")
     del conf["cni.dev/valid-attachments"]
     found |= asked(Plugin("bridge", gc=lambda _request: None), conf, monkeypatch, "GC")
-    assert found == documented("bridge.md") | documented("protocol.md")
+    compare(found, documented("bridge.md") | documented("protocol.md"))
 
 
 def test_every_key_of_host_local_is_documented_and_every_documented_one_read(
@@ -98,13 +119,16 @@ def test_every_key_of_host_local_is_documented_and_every_documented_one_read(
 ) -> None:
     """docs/host-local.md and the common keys are the keys that its verbs ask for."""
     conf = EVERYTHING | {"type": "host-local", "ipam": {**EVERYTHING["ipam"], "dataDir": str(tmp_path)}}
-    found = asked(host_local.PLUGIN, conf, monkeypatch, "STATUS", "ADD", "CHECK", "GC", "DEL")
+    found = asked(host_local.PLUGIN, conf, monkeypatch, "DEL", "STATUS", "ADD", "CHECK", "GC", "DEL")
     del conf["cni.dev/valid-attachments"]
     found |= asked(host_local.PLUGIN, conf, monkeypatch, "GC")
-    found = {re.sub(r"^(ipam\.ranges|runtimeConfig\.ipRanges)\[\]\[\]\.", "", key) for key in found}
+    prefixes = re.compile(r"^(ipam\.ranges|runtimeConfig\.ipRanges)\[\]\[\]\.")
+    found = {prefixes.sub("", key): kind for key, kind in found.items()}
     # A DEL reads the two out of `ipam` and asks a section made of just them.
-    found = {re.sub(r"^(dataDir|cooldown)$", r"ipam.\1", key) for key in found}
-    assert found - {f"ipam.{key}" for key in LEGACY_RANGE} == documented("host-local.md") | documented("protocol.md")
+    found = {re.sub(r"^(dataDir|cooldown)$", r"ipam.\1", key): kind for key, kind in found.items()}
+    for key in LEGACY_RANGE:
+        assert found.pop(f"ipam.{key}") in ("", "string")
+    compare(found, documented("host-local.md") | documented("protocol.md"))
 
 
 @pytest.mark.parametrize("module", sorted(set(TYPES.values())))
@@ -112,7 +136,7 @@ def test_every_key_that_stands_in_the_code_is_documented(module: str) -> None:
     """No getter of a configuration is given a key that no page has, on whatever path."""
     path = ROOT / (module.replace(".", "/") + ".py")
     files = (ROOT / "ipam").glob("*.py") if path.parent.name == "ipam" else [path]
-    names = {re.sub(r"\[\]", "", key).rpartition(".")[2] for page in PAGES for key in documented(page)}
+    names = {key.rpartition(".")[2] for page in PAGES for key in documented(page)}
     read = {key for file in files for key in keys_in(ast.parse(file.read_text()))}
     assert len(read) > 10
     assert read <= names
