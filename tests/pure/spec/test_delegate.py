@@ -287,3 +287,20 @@ def test_a_plugin_that_is_just_being_installed_is_waited_for(tmp_path: Path) -> 
     assert run(upper("child").plugin, "DEL", CNI_PATH=str(tmp_path)).status == 0
     assert time.monotonic() - begin >= 0.3
     timer.join()
+
+
+def test_a_child_that_checks_no_version_is_not_even_started(tmp_path: Path) -> None:
+    """The verb is refused before the search."""
+    write_program(tmp_path / "child", f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    answer = run(upper("child", verb="CHECK").plugin, "DEL", conf("0.3.1"), CNI_PATH=str(tmp_path))
+    assert answer.error == (1, "config version does not allow CHECK")
+    assert not (tmp_path / "started").exists()
+
+
+def test_an_undo_sees_its_request_as_a_del_would() -> None:
+    """A previous result that an ADD may not fail to read is none to a DEL."""
+    recorder = Recorder()
+    run(recorder.plugin, "ADD", conf(prevResult={"ips": 1}))
+    assert recorder.requests[0].with_verb("DEL").conf.prev_result is None
+    with pytest.raises(CNIError):
+        _ = recorder.requests[0].conf.prev_result
