@@ -1,7 +1,8 @@
 """A suite for any folder of CNI plugins: `pytest tests/conformance --cni-bin DIR [--cni-known-failures FILE]`.
 
 It asks what the CNI specification 1.1.0, its conventions and their common practice demand of an interface plugin
-(`bridge`) and an IPAM plugin (`host-local`). Where they leave a choice, every choice passes.
+(`bridge`) and an IPAM plugin (`host-local`). Where they leave a choice, every choice passes. Without `--cni-bin` it is
+put to our own plugins and to the reference's, and what those fail must be exactly what a file here lists.
 """
 
 import tomllib
@@ -16,6 +17,7 @@ from tests.netns.fixtures import node, untouched_machine  # noqa: F401 (fixtures
 from tests.netns.node import Node, Pod
 
 HERE = Path(__file__).parent
+REFERENCE = "reference"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -27,26 +29,46 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Put every test to both suites, unless one is named."""
+    if "suite" in metafunc.fixturenames and not metafunc.config.getoption("--cni-bin"):
+        metafunc.parametrize("suite", ["slash24", REFERENCE], scope="session")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Expect the known failures, strictly: one that passes fails the run, and so does a name that no test has."""
-    file = config.getoption("--cni-known-failures", None)
-    if not file:
-        return
-    known = tomllib.loads(Path(file).read_text())
-    ours = {f"{item.path.name}::{item.name}": item for item in items if item.path.is_relative_to(HERE)}
-    for name, reason in known.items():
-        if name in ours:
-            ours[name].add_marker(pytest.mark.xfail(reason=reason, strict=True))
-    everything = {f.name for f in HERE.glob("test_*.py")} == {item.path.name for item in ours.values()}
-    stale = known.keys() - ours.keys()
+    ours = [item for item in items if item.path.is_relative_to(HERE)]
+    if config.getoption("--cni-bin"):
+        file, judged = config.getoption("--cni-known-failures", None), ours
+    else:
+        file, judged = HERE / "reference-v1.9.1.toml", [i for i in ours if i.callspec.params["suite"] == REFERENCE]
+    known = tomllib.loads(Path(file).read_text()) if file else {}
+    for item in judged:
+        if _name(item) in known:
+            item.add_marker(pytest.mark.xfail(reason=known[_name(item)], strict=True))
+    stale = known.keys() - {_name(item) for item in judged}
+    everything = {f.name for f in HERE.glob("test_*.py")} == {item.path.name for item in judged}
     if stale and everything and not any("::" in argument for argument in config.args):
         raise pytest.UsageError(f"{file} names tests that do not exist: {', '.join(sorted(stale))}")
 
 
+def _name(item: pytest.Item) -> str:
+    """`file::test[parameters]`, without the suite among the parameters."""
+    parameters = item.name.removeprefix(item.originalname).strip("[]")
+    parameters = f"-{parameters}-".replace(f"-{REFERENCE}-", "-", 1).strip("-")
+    return f"{item.path.name}::{item.originalname}" + (f"[{parameters}]" if parameters else "")
+
+
+@pytest.fixture(scope="session")
+def suite() -> str:
+    """Whose plugins are tested; without `--cni-bin` each test is run for both."""
+    return "the named one"
+
+
 @pytest.fixture
-def cni(node: Node, bin_dir: Path) -> CNI:  # noqa: F811 (the fixture, not the import)
+def cni(node: Node, suite: str, request: pytest.FixtureRequest) -> CNI:  # noqa: F811 (the fixture, not the import)
     """The plugins under test: a call runs the executable that the configuration's `type` names."""
-    return CNI(node, bin_dir)
+    return CNI(node, request.getfixturevalue("reference_bin" if suite == REFERENCE else "bin_dir"))
 
 
 @pytest.fixture

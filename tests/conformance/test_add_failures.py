@@ -93,10 +93,10 @@ CAUSES: dict[str, Callable[..., dict] | dict] = {
 
 
 @pytest.fixture(params=CAUSES)
-def failing(request: pytest.FixtureRequest, with_stand_in: CNI, node: Node, pod: Pod, tmp_path: Path) -> tuple[dict, dict]:
+def failing(request: pytest.FixtureRequest, with_stand_in: CNI, pod: Pod, tmp_path: Path) -> tuple[dict, dict]:
     """The configuration of an ADD that can not succeed, and its variables."""
     cause = CAUSES[request.param]
-    made = cause(with_stand_in, node, pod, tmp_path) if callable(cause) else cause
+    made = cause(with_stand_in, pod.node, pod, tmp_path) if callable(cause) else cause
     return (network(), made) if "netns" in made else (made, {})
 
 

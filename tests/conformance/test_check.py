@@ -54,7 +54,7 @@ DAMAGES: dict[str, tuple[dict, Damage]] = {
     "layer 2 link down": (layer2(), _in_pod("ip link set eth0 down")),
     "link removed": (network(), _in_pod("ip link del eth0")),
     "layer 2 link removed": (layer2(), _in_pod("ip link del eth0")),
-    "link is another one": (network(), _in_pod("ip link set eth0 down; ip link set eth0 name old; ip link add eth0 type bridge")),
+    "link is another one": (network(), _in_pod("ip link del eth0; ip link add eth0 type bridge; ip link set eth0 up")),
     "mac changed": (network(), _in_pod("ip link set eth0 address c2:b0:57:49:47:f2")),
     "host end left the bridge": (network(), _shell("ip link set VETH nomaster")),
     "host end down": (network(), _shell("ip link set VETH down")),

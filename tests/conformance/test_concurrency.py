@@ -1,4 +1,4 @@
-"""Many calls at once, as a node that starts makes them (spec section 3: plugins must handle being executed concurrently)."""
+"""Many calls at once, as a node that starts makes them (spec section 3, "Lifecycle & Ordering")."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -6,21 +6,22 @@ import pytest
 
 from tests.conformance.support import DUAL, addresses, host_local, leases, mentions, network, on_bridge
 from tests.netns.cni import CNI, CNIFailure
-from tests.netns.node import Node
+from tests.netns.node import Node, Pod
 
 MANY = 20
 
 
 @pytest.mark.parametrize("masquerade", [False, True], ids=["plain", "ipMasq"])
 def test_many_pods_at_once(cni: CNI, node: Node, masquerade: bool) -> None:
-    """Twenty first ADDs at once all succeed with an address each of their own, all work, and twenty DELs leave nothing."""
+    """Twenty first ADDs at once all succeed, each pod has its own addresses and works, and twenty DELs leave nothing."""
     pods = [node.pod(f"pod{i}") for i in range(MANY)]
     conf = network(DUAL, ipMasq=masquerade)
     with ThreadPoolExecutor(MANY) as threads:
         results = list(threads.map(lambda pod: cni.add(conf, pod), pods))
         given = [address for result in results for address in addresses(result)]
         assert len(set(given)) == 2 * MANY == len(leases(node))
-        assert all(pod.addresses("eth0") == {ip["address"] for ip in r["ips"]} for pod, r in zip(pods, results, strict=True))
+        for pod, result in zip(pods, results, strict=True):
+            assert pod.addresses("eth0") == {ip["address"] for ip in result["ips"]}
         assert pods[0].reaches(addresses(results[-1])[0])
         list(threads.map(lambda pair: cni.delete(conf, *pair), zip(pods, results, strict=True)))
     assert leases(node) == {}
@@ -34,7 +35,7 @@ def test_last_address_is_given_once(ipam: CNI, node: Node) -> None:
 
     def attempt(index: int) -> str | None:
         try:
-            return addresses(ipam.call("ADD", conf, containerid=f"pod{index}", netns="/run/netns/any", ifname="eth0"))[0]
+            return addresses(ipam.add(conf, Pod(node, f"pod{index}")))[0]
         except CNIFailure:
             return None
 
@@ -49,12 +50,12 @@ def test_adds_and_dels_at_once(ipam: CNI, node: Node) -> None:
     conf = network()
 
     def come(name: str) -> str:
-        return addresses(ipam.call("ADD", conf, containerid=name, netns="/run/netns/any", ifname="eth0"))[0]
+        return addresses(ipam.add(conf, Pod(node, name)))[0]
 
     for index in range(10):
         come(f"old{index}")
     with ThreadPoolExecutor(20) as threads:
-        going = [threads.submit(ipam.call, "DEL", conf, containerid=f"old{i}", ifname="eth0") for i in range(10)]
+        going = [threads.submit(ipam.delete, conf, Pod(node, f"old{i}")) for i in range(10)]
         coming = list(threads.map(come, [f"new{i}" for i in range(10)]))
         assert [call.result() for call in going] == [None] * 10
     assert len(set(coming)) == 10

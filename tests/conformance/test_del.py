@@ -177,7 +177,9 @@ def test_del_without_the_ipam_plugin_says_so_and_removes_the_rest(cni: CNI, node
     assert on_bridge(node) == set()
 
 
-def test_del_with_a_failing_ipam_plugin_finishes_the_rest(with_stand_in: CNI, stand_in: StandIn, node: Node, pod: Pod) -> None:
+def test_del_with_a_failing_ipam_plugin_finishes_the_rest(
+    with_stand_in: CNI, stand_in: StandIn, node: Node, pod: Pod
+) -> None:
     """The IPAM plugin's error is passed on after everything else was removed: interface and masquerade."""
     stand_in.answers(
         add={"cniVersion": "1.1.0", "ips": [{"address": "10.1.2.2/24", "gateway": "10.1.2.1"}]},

@@ -1,4 +1,4 @@
-"""The interface plugin and a foreign IPAM plugin: what it is given, and what becomes of its answers (spec section 4)."""
+"""The interface plugin and a foreign IPAM plugin: what that is given, and what its answers become (spec section 4)."""
 
 import pytest
 

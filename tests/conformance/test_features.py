@@ -17,7 +17,7 @@ from tests.conformance.support import (
 from tests.netns.cni import CNI, CNIFailure
 from tests.netns.node import NODE_V4, NODE_V6, OUTSIDE_V4, OUTSIDE_V6, Node, Pod, ask
 
-MAC = "c2:b0:57:49:47:f1"
+MAC, OTHER = "c2:b0:57:49:47:f1", "c2:b0:57:49:47:f2"
 
 
 def port_of(node: Node, result: dict) -> dict:
@@ -107,8 +107,8 @@ def test_mtu(cni: CNI, node: Node, pod: Pod) -> None:
         ({"runtimeConfig": {"mac": MAC}}, ""),
         ({"args": {"cni": {"mac": MAC}}}, ""),
         ({}, f"IgnoreUnknown=1;MAC={MAC}"),
-        ({"runtimeConfig": {"mac": MAC}, "args": {"cni": {"mac": "c2:00:00:00:00:01"}}}, "IgnoreUnknown=1;MAC=c2:00:00:00:00:02"),
-        ({"args": {"cni": {"mac": MAC}}}, "IgnoreUnknown=1;MAC=c2:00:00:00:00:02"),
+        ({"runtimeConfig": {"mac": MAC}, "args": {"cni": {"mac": OTHER}}}, f"IgnoreUnknown=1;MAC={OTHER}"),
+        ({"args": {"cni": {"mac": MAC}}}, f"IgnoreUnknown=1;MAC={OTHER}"),
     ],
     ids=["capability", "args", "CNI_ARGS", "capability wins", "args before CNI_ARGS"],
 )
@@ -210,9 +210,9 @@ def test_vlan_trunk(cni: CNI, node: Node, pod: Pod) -> None:
     assert all(f'"vlan":{vid}' in port for vid in (42, 100, 102))
 
 
-@pytest.mark.parametrize("trunk", [[{"minID": 5}], [{"minID": 9, "maxID": 5}], [{"id": 5000}], [{"id": 0}], [{"id": -1}]])
-def test_impossible_trunk_is_refused(cni: CNI, node: Node, pod: Pod, trunk: list) -> None:
+@pytest.mark.parametrize("trunk", [{"minID": 5}, {"minID": 9, "maxID": 5}, {"id": 5000}, {"id": 0}, {"id": -1}])
+def test_impossible_trunk_is_refused(cni: CNI, node: Node, pod: Pod, trunk: dict) -> None:
     """Half a range, one upside down, or an id out of 1 to 4094 is an error before anything is made."""
     with pytest.raises(CNIFailure):
-        cni.add(layer2(vlanTrunk=trunk), pod)
+        cni.add(layer2(vlanTrunk=[trunk]), pod)
     assert "br0" not in node.links()

@@ -121,12 +121,12 @@ def test_requested_addresses_of_both_families(ipam: CNI, pod: Pod) -> None:
 
 
 @pytest.mark.parametrize("address", ["10.1.2.1", "10.1.2.2", "10.200.0.9", "10.1.2.255", "10.1.2.0", "no-address"])
-def test_requested_address_that_can_not_be_had_is_an_error(ipam: CNI, node: Node, pod: Pod, other: Pod, address: str) -> None:
+def test_requested_address_that_can_not_be_had_is_an_error(ipam: CNI, pod: Pod, other: Pod, address: str) -> None:
     """The gateway's, a pod's, one of no range, the broadcast or network address, or none: an error, nothing leased."""
     ipam.add(network(), other)
     with pytest.raises(CNIFailure):
         ipam.add(network() | {"runtimeConfig": {"ips": [address]}}, pod)
-    assert leases(node) == {"10.1.2.2": f"{other.name}\r\neth0"}
+    assert leases(pod.node) == {"10.1.2.2": f"{other.name}\r\neth0"}
 
 
 def test_ranges_by_capability(ipam: CNI, pod: Pod) -> None:
@@ -156,7 +156,7 @@ def test_failed_request_leaves_earlier_leases(ipam: CNI, node: Node, pod: Pod) -
 
 
 def test_lease_files(ipam: CNI, node: Node, pod: Pod) -> None:
-    """A lease is a file named after the address, of container id and ifname: what tools and scripts have come to read."""
+    """A lease is a file named after the address, of container id and ifname: tools and scripts have come to read it."""
     ipam.add(network(host_local(V4, V6)), pod)
     owner = f"{pod.name}\r\neth0"
     assert leases(node) == {"10.1.2.2": owner, "fd00:1::2": owner}
@@ -194,9 +194,9 @@ def test_similar_container_ids_are_told_apart(ipam: CNI, node: Node) -> None:
 
 
 def test_empty_lease_file_does_not_block_its_address_for_ever(ipam: CNI, node: Node) -> None:
-    """A crash can leave a lease file without an owner: such an address is given again before the range is called full."""
+    """A crash can leave a lease file without an owner: such an address is given before the range is called full."""
     conf = network(host_local({"subnet": "10.1.2.0/30"}))
-    ipam.add(conf, Pod(node, "pod0"))
+    node.path(f"{NETWORKS}/net").mkdir(parents=True, exist_ok=True)
     node.path(f"{NETWORKS}/net/10.1.2.2").write_bytes(b"")
     assert addresses(ipam.add(conf, Pod(node, "pod1"))) == ["10.1.2.2"]
 

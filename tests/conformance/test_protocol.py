@@ -125,7 +125,7 @@ def test_unsupported_version_is_refused(cni: CNI, pod: Pod, plugin: str, verb: s
 
 
 @pytest.mark.parametrize(("verb", "version"), [("CHECK", "0.3.1"), ("GC", "1.0.0"), ("STATUS", "1.0.0")])
-def test_verb_younger_than_the_configuration_is_refused(cni: CNI, pod: Pod, plugin: str, verb: str, version: str) -> None:
+def test_verb_of_a_later_version_is_refused(cni: CNI, pod: Pod, plugin: str, verb: str, version: str) -> None:
     """CHECK exists since 0.4.0, GC and STATUS since 1.1.0: error 1 in an older configuration."""
     assert refusal(cni, plugin, cni.environ(verb, pod), json.dumps(network(version=version))).code == 1
 

@@ -114,7 +114,9 @@ class Cnitool:
         folder.mkdir(exist_ok=True)
         (folder / f"10-{conflist['name']}.conflist").write_text(json.dumps(conflist, indent=2))
 
-    def run(self, verb: str, network: str, pod: Pod, capabilities: Mapping | None = None, ifname: str = "eth0") -> CompletedProcess:
+    def run(
+        self, verb: str, network: str, pod: Pod, *, capabilities: Mapping | None = None, ifname: str = "eth0"
+    ) -> CompletedProcess:
         """One call, unjudged; `capabilities` are what a runtime would put into runtimeConfig."""
         env = {
             "PATH": PATH,

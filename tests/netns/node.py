@@ -43,7 +43,7 @@ class Host:
     """A network namespace in which a test can look around: the node itself, a pod, or the world outside."""
 
     def __init__(self, holder: int, netns: str) -> None:
-        """`holder`: process id whose mount namespace counts; `netns`: path of the network namespace as seen from here."""
+        """`holder`: process whose mount namespace counts; `netns`: path of the network namespace as seen from here."""
         self._enter = ["nsenter", f"--mount=/proc/{holder}/ns/mnt", f"--net={netns}", "--"]
         self._netns = netns
 
@@ -54,7 +54,7 @@ class Host:
     def run(
         self, argv: Sequence[str | Path], *, stdin: str = "", env: Mapping[str, str] | None = None, check: bool = True
     ) -> subprocess.CompletedProcess:
-        """Run a program here to its end; a failing one is an AssertionError with its stderr, unless `check` is False."""
+        """Run a program here to its end; one that fails is an AssertionError with its stderr, unless `check` is False."""
         done = subprocess.run([*self._enter, *map(str, argv)], input=stdin, env=env, text=True, capture_output=True)
         assert not check or done.returncode == 0, f"{argv} exited {done.returncode}: {done.stdout}{done.stderr}"
         return done
@@ -169,9 +169,9 @@ class Node(Host):
 
 
 def ask(client: Host, server: Host, address: str, port: int, kind: str, *, to: tuple[str, int] | None = None) -> str:
-    """Send a word from `client` to a server at `address` and `port`, get it back; the client's address as the server saw it.
+    """Send a word from `client` to `server` at `address` and `port` and get it back; answers whom the server saw.
 
-    `to` is where the client turns to, if that is not the server itself (a forwarded port). OSError if nothing comes through.
+    `to` is where the client turns to, if not there (a forwarded port). Raises OSError if nothing comes through.
     """
     with server.socket(address, kind) as listener, client.socket((to or (address, port))[0], kind) as caller:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -215,4 +215,5 @@ def machine_state() -> dict[str, str]:
         "files": "ls -R /var/lib/cni /run/cni /run/netns /etc/cni 2>&1",
         "holders": f"pgrep -P {os.getpid()} unshare; pgrep -P {os.getpid()} cat; true",
     }
-    return {name: subprocess.run(["sh", "-c", line], capture_output=True, text=True).stdout for name, line in commands.items()}
+    runs = {name: subprocess.run(["sh", "-c", line], capture_output=True, text=True) for name, line in commands.items()}
+    return {name: run.stdout for name, run in runs.items()}
