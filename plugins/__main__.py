@@ -1,10 +1,13 @@
 """The entry of every frozen executable: which plugin it is, its name tells."""
 
+import io
 import os
 import sys
 from importlib import import_module
 
 from spec.plugin import Plugin, Suite, serve
+
+VERSION = "0.1.0"
 
 TYPES = {
     "bridge": "plugins.bridge",
@@ -26,13 +29,14 @@ def main() -> int:
     if plugin is None:
         sys.stderr.write(f"{kind}: no plugin of slash24 has this name; there are: {', '.join(TYPES)}\n")
         return 1
-    suite = Suite(home=os.path.dirname(executable) if frozen else None, load=load)
-    streams = {"stdin": sys.stdin.buffer, "stdout": sys.stdout.buffer, "stderr": sys.stderr}
-    return serve(plugin, environ=os.environ, suite=suite, **streams)
+    suite = Suite(home=os.path.dirname(executable) if frozen else None, load=load, version=VERSION)
+    # A stream that the caller has closed is None: nothing can be read there, and what is written is lost.
+    stdin, stdout = (stream.buffer if stream else io.BytesIO() for stream in (sys.stdin, sys.stdout))
+    return serve(plugin, environ=os.environ, suite=suite, stdin=stdin, stdout=stdout, stderr=sys.stderr or io.StringIO())
 
 
 if __name__ == "__main__":
     status = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in filter(None, (sys.stdout, sys.stderr)):
+        stream.flush()
     os._exit(status)  # at once: taking down in order what is about to vanish costs a call 6 ms
