@@ -119,7 +119,7 @@ class Netlink:
             raise failure
 
     def transact(self, requests: Iterable[bytes]) -> list[tuple[int, NetlinkError | None]]:
-        """Send encoded requests in one datagram that the kernel answers while it takes it in, as nfnetlink does a batch.
+        """Send encoded requests in one datagram which the kernel answers while it takes it in, as nfnetlink does.
 
         Returns (sequence number of the request, its error or None) for each acknowledgement, in order: how many there
         will be depends on what the kernel meets.
@@ -128,7 +128,7 @@ class Netlink:
         if len(data) > _SEND_BYTES:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * len(data))
         self._socket.send(data)
-        self._socket.setblocking(False)
+        self._socket.settimeout(0)
         answers = []
         try:
             while True:

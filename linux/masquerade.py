@@ -1,0 +1,122 @@
+"""Masquerade: what a pod sends beyond its own subnet leaves with the node's address.
+
+A map leads from each pod's address to the chain of its subnet, which knows what "beyond" is. So a packet costs one
+look-up however many pods there are, and a pod that comes or goes is an element, no rule.
+"""
+
+from collections.abc import Collection, Sequence
+
+from netaddr.ip import IPNetwork
+
+from linux import nft, nft_table
+from linux.nft import Element, Hook, Set, TableName
+from linux.nft_expressions import RETURN, destination_in, masquerade, source_address, verdict, verdict_of
+from linux.nft_owner import forfeited, owner_tag
+from linux.nft_table import Chain, Rule, Table
+from spec.attachment import Attachment
+
+_MAPS = {
+    4: Set("pods4", key_type=7, key_bytes=4, byte_order=2, verdicts=True),  # type ipv4_addr : verdict
+    6: Set("pods6", key_type=8, key_bytes=16, byte_order=2, verdicts=True),  # type ipv6_addr : verdict
+}
+
+_MULTICAST = {4: bytes([224, 0, 0, 0]), 6: bytes([255, *[0] * 15])}
+
+_TABLE = Table(
+    TableName(nft.INET, "slash24_masquerade"),
+    "slash24: what pods send beyond their subnet leaves with the node's address",
+    tuple(_MAPS.values()),
+    (
+        Chain(
+            "postrouting",
+            (
+                # ip daddr 224.0.0.0/4 return
+                Rule("multicast v4", (*destination_in(4, _MULTICAST[4], 4), verdict(RETURN))),
+                # ip6 daddr ff00::/8 return
+                Rule("multicast v6", (*destination_in(6, _MULTICAST[6], 8), verdict(RETURN))),
+                # ip saddr vmap @pods4
+                Rule("pods v4", (*source_address(4), verdict_of("pods4"))),
+                # ip6 saddr vmap @pods6
+                Rule("pods v6", (*source_address(6), verdict_of("pods6"))),
+            ),
+            Hook("nat", 4, 100),  # type nat hook postrouting priority srcnat
+        ),
+    ),
+)
+
+
+def ensure(owner: Attachment, addresses: Sequence[str]) -> None:
+    """Masquerade these addresses (CIDR, "10.1.2.5/24"; the prefix is the pod's own subnet), and no others, for `owner`.
+
+    An address that somebody else has is taken over: IPAM gave it to `owner`, so the other is a leftover. Raises
+    NetlinkError.
+    """
+    networks = [IPNetwork(address) for address in addresses]
+    tag = owner_tag(owner)
+    wanted = [_element(network, tag) for network in networks]
+    keys = {(element.set, element.key) for element in wanted}
+    nft_table.put(
+        _TABLE,
+        list({chain.name: chain for chain in map(_subnet_chain, networks)}.values()),
+        wanted,
+        is_stale=lambda found: found.owner == tag or (found.set, found.key) in keys,
+        needles=_needles(tag, wanted),
+    )
+
+
+def delete(owner: Attachment) -> None:
+    """Masquerade nothing for `owner` any more; nothing to do is success. Raises NetlinkError."""
+    tag = owner_tag(owner)
+    nft_table.remove(_TABLE, lambda found: found.owner == tag, needle=tag.encode())
+
+
+def missing(owner: Attachment, addresses: Sequence[str]) -> list[str]:
+    """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises NetlinkError."""
+    networks = [IPNetwork(address) for address in addresses]
+    tag = owner_tag(owner)
+    wanted = [_element(network, tag) for network in networks]
+    chains = {chain.name: chain for chain in map(_subnet_chain, networks)}
+    state = nft_table.inspect(_TABLE, list(chains.values()), _needles(tag, wanted))
+    problems = [f"chain {chain.name} of table {_TABLE.name} does not hold its rules" for chain in state.drifted]
+    present = {(found.set, found.key): found for found in state.elements}
+    for network, element in zip(networks, wanted, strict=True):
+        found = present.get((element.set, element.key))
+        if not found:
+            problems.append(f"{network.ip} is not masqueraded: it is not in map {element.set} of {_TABLE.name}")
+        elif found.owner != tag:
+            problems.append(f"{network.ip} is masqueraded for {found.owner or 'nobody'}, not for {tag}")
+        elif found.chain != element.chain:
+            problems.append(f"{network.ip} is masqueraded by chain {found.chain}, not by {element.chain}")
+    return problems
+
+
+def sweep(network: str, valid: Collection[Attachment]) -> int:
+    """Masquerade nothing for attachments to `network` that are not `valid`; returns how many that were.
+
+    Raises NetlinkError.
+    """
+    is_forfeit = forfeited(network, valid)
+    return len({found.owner for found in nft_table.remove(_TABLE, lambda found: is_forfeit(found.owner))})
+
+
+def _subnet_chain(network: IPNetwork) -> Chain:
+    """The chain for pods of one subnet; its name can be read by `nft -f`, which knows no colon in names."""
+    version, subnet = network.version, network.cidr
+    return Chain(
+        f"subnet-{str(subnet).replace(':', '_')}",
+        (
+            # ip daddr 10.1.2.0/24 return
+            Rule("own subnet", (*destination_in(version, subnet.ip.packed, subnet.prefixlen), verdict(RETURN))),
+            # masquerade
+            Rule("beyond", (masquerade(),)),
+        ),
+    )
+
+
+def _element(network: IPNetwork, tag: str) -> Element:
+    """The element `10.1.2.5 comment "v1:..." : goto subnet-10.1.2.0/24`."""
+    return Element(_MAPS[network.version].name, network.ip.packed, tag, _subnet_chain(network).name)
+
+
+def _needles(tag: str, wanted: Sequence[Element]) -> list[bytes]:
+    return [tag.encode(), *(element.key for element in wanted)]

@@ -1,0 +1,239 @@
+"""nftables, the vocabulary of change: transactions of steps, in messages of pyroute2.
+
+Numbers are those of <linux/netfilter/nf_tables.h> and <linux/netfilter/nfnetlink.h>. The rules' expressions are in
+linux/nft_expressions.py, what is read back in linux/nft_found.py.
+"""
+
+import struct
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from pyroute2.netlink import nlmsg
+from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_NFTABLES, nfgen_msg
+from pyroute2.netlink.nfnetlink.nftsocket import (
+    NFT_MSG_DELCHAIN,
+    NFT_MSG_DELRULE,
+    NFT_MSG_DELSETELEM,
+    NFT_MSG_GETGEN,
+    NFT_MSG_NEWCHAIN,
+    NFT_MSG_NEWRULE,
+    NFT_MSG_NEWSET,
+    NFT_MSG_NEWSETELEM,
+    NFT_MSG_NEWTABLE,
+    nft_chain_msg,
+    nft_gen_msg,
+    nft_rule_msg,
+    nft_set_elem_list_msg,
+    nft_set_msg,
+    nft_table_msg,
+)
+
+from linux.netlink import (
+    NLM_F_ACK,
+    NLM_F_APPEND,
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    NLM_F_REQUEST,
+    Netlink,
+    NetlinkError,
+)
+from linux.nft_expressions import ACCEPT, GOTO
+
+INET, IP, BRIDGE, IP6 = 1, 2, 7, 10
+FAMILY_NAMES = {INET: "inet", IP: "ip", BRIDGE: "bridge", IP6: "ip6"}
+
+_BATCH_BEGIN, _BATCH_END = 0x10, 0x11
+_VERDICT_TYPE = 0xFFFFFF00
+_EPROTO = 71
+
+
+class _BatchMarker(nfgen_msg):
+    """The message around a transaction; pyroute2's has no room for the generation."""
+
+    nla_map = (("NFNL_BATCH_UNSPEC", "none"), ("NFNL_BATCH_GENID", "be32"))
+
+
+@dataclass(frozen=True)
+class TableName:
+    """Which table: its family (INET, IP, BRIDGE, IP6) and its name."""
+
+    family: int
+    name: str
+
+    def __str__(self) -> str:
+        return f"{FAMILY_NAMES[self.family]} {self.name}"
+
+
+@dataclass(frozen=True)
+class Hook:
+    """Where packets enter a base chain: type "nat" or "filter", hook number, priority."""
+
+    type: str
+    number: int
+    priority: int
+
+
+@dataclass(frozen=True)
+class Set:
+    """A set, or a map to verdicts: `key_type` as nft numbers types, `key_bytes` with each part padded to 4."""
+
+    name: str
+    key_type: int
+    key_bytes: int
+    byte_order: int
+    verdicts: bool = False
+
+
+@dataclass(frozen=True)
+class Element:
+    """An element of a set: its key, the comment that names its owner, and in a map the chain it goes to."""
+
+    set: str
+    key: bytes
+    owner: str
+    chain: str = ""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One message of a transaction, and in words what it does, for the error that says it failed."""
+
+    what: str
+    kind: int
+    flags: int
+    message: nlmsg
+
+
+def commit(netlink: Netlink, steps: Sequence[Step], *, generation: int | None = None) -> None:
+    """Do all steps or none of them; raises NetlinkError that names the first step refused.
+
+    With `generation`, the transaction is refused (ERESTART) if any ruleset change was committed since `generation()`
+    answered that number: what was decided on the rules as they were then is done to the rules as they were then.
+    """
+    what: dict[int, str] = {}
+    attributes = [] if generation is None else [("NFNL_BATCH_GENID", generation)]
+    requests = [netlink.encode(_batch(attributes), _BATCH_BEGIN, NLM_F_REQUEST)]
+    for number, step in enumerate(steps, 1):
+        # Errors are always told; success only for the last step, which proves that the kernel took the transaction in.
+        flags = NLM_F_REQUEST | step.flags | (NLM_F_ACK if number == len(steps) else 0)
+        requests.append(netlink.encode(step.message, kind(step.kind), flags))
+        what[step.message["header"]["sequence_number"]] = step.what
+    requests.append(netlink.encode(_batch([]), _BATCH_END, NLM_F_REQUEST))
+    answers = netlink.transact(requests)
+    for sequence, error in answers:
+        if error:
+            raise NetlinkError(error.errno, f"nftables: {what.get(sequence, 'transaction')}: {error.strerror}")
+    if not answers:
+        raise NetlinkError(_EPROTO, "nftables: the kernel did not answer")
+
+
+def generation(netlink: Netlink) -> int:
+    """The number of the ruleset's state in this namespace: it changes with every transaction of anybody."""
+    return netlink.get(nfgen_msg(), kind(NFT_MSG_GETGEN), nft_gen_msg).get_attr("NFTA_GEN_ID")
+
+
+def _batch(attributes: list) -> nlmsg:
+    marker = _BatchMarker()
+    marker["res_id"] = NFNL_SUBSYS_NFTABLES
+    marker["attrs"] = attributes
+    return marker
+
+
+def kind(message_type: int) -> int:
+    """The netlink message type of an nftables message type."""
+    return NFNL_SUBSYS_NFTABLES << 8 | message_type
+
+
+def message(cls: type[nlmsg], family: int, **attributes: object) -> nlmsg:
+    """A message of pyroute2's class, its attributes by short name (`table=` for NFTA_CHAIN_TABLE); None is left out."""
+    made = cls()
+    made["nfgen_family"] = family
+    made["attrs"] = [(cls.prefix + name.upper(), value) for name, value in attributes.items() if value is not None]
+    return made
+
+
+def add_table(table: TableName, comment: str) -> Step:
+    """Add a table; nothing if it is there (its comment is not changed then)."""
+    request = message(nft_table_msg, table.family, name=table.name, userdata=comment)
+    return Step(f"add table {table}", NFT_MSG_NEWTABLE, NLM_F_CREATE, request)
+
+
+def add_chain(table: TableName, chain: str, hook: Hook | None = None) -> Step:
+    """Add a chain, with a hook a base chain of policy accept; nothing if it is there, EEXIST if with another hook."""
+    options: dict[str, object] = {}
+    if hook:
+        place = {"attrs": [("NFTA_HOOK_HOOKNUM", hook.number), ("NFTA_HOOK_PRIORITY", hook.priority)]}
+        options = {"hook": place, "policy": ACCEPT, "type": hook.type}
+    request = message(nft_chain_msg, table.family, table=table.name, name=chain, **options)
+    return Step(f"add chain {chain} to table {table}", NFT_MSG_NEWCHAIN, NLM_F_CREATE, request)
+
+
+def delete_chain(table: TableName, chain: str) -> Step:
+    """Delete a chain with its rules; EBUSY while a rule or an element leads to it."""
+    request = message(nft_chain_msg, table.family, table=table.name, name=chain)
+    return Step(f"delete chain {chain} of table {table}", NFT_MSG_DELCHAIN, 0, request)
+
+
+def flush_chain(table: TableName, chain: str) -> Step:
+    """Delete all rules of a chain."""
+    request = message(nft_rule_msg, table.family, table=table.name, chain=chain)
+    return Step(f"flush chain {chain} of table {table}", NFT_MSG_DELRULE, 0, request)
+
+
+def add_rule(table: TableName, chain: str, expressions: Iterable[dict], comment: str) -> Step:
+    """Append a rule to a chain; adding twice makes two."""
+    request = message(
+        nft_rule_msg, table.family, table=table.name, chain=chain, expressions=list(expressions), userdata=comment
+    )
+    return Step(f"add a rule to chain {chain} of table {table}", NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, request)
+
+
+def delete_rule(table: TableName, chain: str, handle: int) -> Step:
+    """Delete one rule."""
+    request = message(nft_rule_msg, table.family, table=table.name, chain=chain, handle=handle)
+    return Step(f"delete a rule of chain {chain} of table {table}", NFT_MSG_DELRULE, 0, request)
+
+
+def add_set(table: TableName, new: Set) -> Step:
+    """Add a set or a map to verdicts; nothing if it is there."""
+    # The byte order is not the kernel's business: nft reads it there to print the keys of a set it did not make itself.
+    byte_order = struct.pack("=I", new.byte_order)
+    map_of_verdicts = {"flags": ("NFT_SET_MAP",), "data_type": _VERDICT_TYPE, "data_len": 0}
+    request = message(
+        nft_set_msg,
+        table.family,
+        table=table.name,
+        name=new.name,
+        **(map_of_verdicts if new.verdicts else {"flags": ()}),
+        key_type=new.key_type,
+        key_len=new.key_bytes,
+        id=1,  # demanded, though rules find their sets by name
+        userdata=[("NFTNL_UDATA_SET_KEYBYTEORDER", byte_order)],
+    )
+    return Step(f"add set {new.name} to table {table}", NFT_MSG_NEWSET, NLM_F_CREATE, request)
+
+
+def add_element(table: TableName, element: Element) -> Step:
+    """Add an element; EEXIST if its key is there (no owner loses one unnoticed), ENOENT if its chain is not."""
+    verdict = {"attrs": [("NFTA_VERDICT_CODE", GOTO), ("NFTA_VERDICT_CHAIN", element.chain)]}
+    data = [("NFTA_SET_ELEM_DATA", {"attrs": [("NFTA_DATA_VERDICT", verdict)]})] if element.chain else []
+    comment = ("NFTA_SET_ELEM_USERDATA", [("NFTNL_UDATA_SET_ELEM_COMMENT", element.owner)])
+    request = _elements(table, element.set, [_key(element), *data, comment])
+    what = f"add an element to set {element.set} of table {table}"
+    return Step(what, NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL, request)
+
+
+def delete_element(table: TableName, element: Element) -> Step:
+    """Delete the element with this key, whosever it is; ENOENT if there is none."""
+    request = _elements(table, element.set, [_key(element)])
+    return Step(f"delete an element of set {element.set} of table {table}", NFT_MSG_DELSETELEM, 0, request)
+
+
+def _key(element: Element) -> tuple[str, dict]:
+    return ("NFTA_SET_ELEM_KEY", {"attrs": [("NFTA_DATA_VALUE", element.key)]})
+
+
+def _elements(table: TableName, set_name: str, attributes: list) -> nlmsg:
+    return message(
+        nft_set_elem_list_msg, table.family, table=table.name, set=set_name, elements=[{"attrs": attributes}]
+    )

@@ -1,0 +1,83 @@
+"""nftables expressions: what rules are made of, in pyroute2's terms.
+
+A rule loads things into register 1 and compares them or looks them up; the first that does not fit ends the rule.
+"""
+
+from collections.abc import Mapping
+from socket import AF_INET, AF_INET6
+
+NETWORK_HEADER = 1
+SOURCE_AT, DESTINATION_AT = {4: 12, 6: 8}, {4: 16, 6: 24}  # offsets of the addresses in the IP header, bytes
+_ADDRESS_BYTES = {4: 4, 6: 16}
+DROP, ACCEPT, GOTO, RETURN = 0, 1, -4, -5
+
+
+def expression(name: str, **attributes: object) -> dict:
+    """An expression with its attributes by their short names (`sreg=1` for NFTA_CMP_SREG); None is left out."""
+    prefix = f"NFTA_{name.upper()}_"
+    inner = [(prefix + key.upper(), value) for key, value in attributes.items() if value is not None]
+    return {"attrs": [("NFTA_EXPR_NAME", name), ("NFTA_EXPR_DATA", {"attrs": inner})]}
+
+
+def _value(data: bytes) -> dict:
+    return {"attrs": [("NFTA_DATA_VALUE", data)]}
+
+
+def equals(data: bytes) -> dict:
+    """Go on if register 1 holds `data`."""
+    return expression("cmp", sreg=1, op=0, data=_value(data))
+
+
+def incoming_link() -> dict:
+    """Load the name of the link a packet came in on, 16 bytes, into register 1."""
+    return expression("meta", key=6, dreg=1)
+
+
+def source_mac() -> dict:
+    """Load the Ethernet source address, 6 bytes, into what follows a 16-byte register 1."""
+    return expression("payload", dreg=2, base=0, offset=6, len=6)
+
+
+def source_address(version: int) -> list[dict]:
+    """Packets of IP version 4 or 6 alone; load their source address into register 1."""
+    return [*_only_version(version), _load_address(version, SOURCE_AT)]
+
+
+def destination_in(version: int, network: bytes, prefix_length: int) -> list[dict]:
+    """Packets of IP version 4 or 6 alone whose destination is in `network`/`prefix_length`."""
+    load = _load_address(version, DESTINATION_AT)
+    bits = len(network) * 8
+    mask = ((1 << bits) - (1 << bits - prefix_length)).to_bytes(len(network), "big")
+    masked = expression("bitwise", sreg=1, dreg=1, len=len(network), mask=_value(mask), xor=_value(bytes(len(network))))
+    return [*_only_version(version), load, *([masked] if prefix_length < bits else []), equals(network)]
+
+
+def _only_version(version: int) -> list[dict]:
+    family = {4: AF_INET, 6: AF_INET6}[version]  # NFPROTO_IPV4 and NFPROTO_IPV6 are the same numbers
+    return [expression("meta", key=15, dreg=1), equals(bytes([family]))]
+
+
+def _load_address(version: int, offsets: Mapping[int, int]) -> dict:
+    return expression("payload", dreg=1, base=NETWORK_HEADER, offset=offsets[version], len=_ADDRESS_BYTES[version])
+
+
+def in_set(set_name: str, *, inverted: bool = False) -> dict:
+    """Go on if what starts in register 1 is (inverted: is not) in the set."""
+    flags = ("NFT_LOOKUP_F_INV",) if inverted else None
+    return expression("lookup", set=set_name, sreg=1, flags=flags)
+
+
+def verdict_of(map_name: str) -> dict:
+    """Do what the map says for what starts in register 1; go on if it says nothing."""
+    return expression("lookup", set=map_name, sreg=1, dreg=0)
+
+
+def verdict(code: int) -> dict:
+    """ACCEPT, DROP or RETURN."""
+    data = {"attrs": [("NFTA_DATA_VERDICT", {"attrs": [("NFTA_VERDICT_CODE", code)]})]}
+    return expression("immediate", dreg=0, data=data)
+
+
+def masquerade() -> dict:
+    """Source address of the link the packet leaves by."""
+    return expression("masq")

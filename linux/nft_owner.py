@@ -1,0 +1,43 @@
+"""The mark by which a kernel object tells whose it is: an attachment as a comment of nft."""
+
+import re
+from collections.abc import Callable, Iterable
+
+from spec.attachment import Attachment
+
+_LONGEST = 127  # what nft accepts and prints of a comment, less its NUL
+_PLAIN = re.compile(r"[A-Za-z0-9._-]+")
+
+
+def owner_tag(attachment: Attachment) -> str:
+    """The mark of an attachment: readable, `v1:<network>:<container>:<ifname>`, if that is short and plain enough.
+
+    Otherwise `v1#<16 hex of SHA-256 of the network>:<40 hex of SHA-256 of container:ifname>`.
+    """
+    parts = (attachment.network, attachment.container_id, attachment.ifname)
+    tag = ":".join(("v1", *parts))
+    if len(tag) <= _LONGEST and all(_PLAIN.fullmatch(part) for part in parts):
+        return tag
+    rest = _hex(f"{attachment.container_id}:{attachment.ifname}")[:40]
+    return f"{_hashed_network(attachment.network)}{rest}"
+
+
+def is_of_network(tag: str, network: str) -> bool:
+    """Whether a mark is that of an attachment to this network."""
+    return tag.startswith((f"v1:{network}:", _hashed_network(network)))
+
+
+def forfeited(network: str, valid: Iterable[Attachment]) -> Callable[[str], bool]:
+    """A test of marks: whether one is of this network, but of none of its valid attachments."""
+    kept = {owner_tag(attachment) for attachment in valid}
+    return lambda tag: is_of_network(tag, network) and tag not in kept
+
+
+def _hashed_network(network: str) -> str:
+    return f"v1#{_hex(network)[:16]}:"
+
+
+def _hex(text: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,99 @@
+"""What the reference suite (containernetworking/plugins v1.9.1) left for an attachment that it added and we delete.
+
+Its masquerade, of the iptables backend (where iptables writes to nf_tables) and of the nftables backend, and its MAC
+spoofing filter. Names and comments are those its bridge plugin makes. Rules are deleted one by one, by handle, in one
+transaction; tables and chains that everybody shares stay, as they do there.
+"""
+
+from collections.abc import Iterable, Sequence
+
+from netaddr.ip import IPNetwork
+
+from linux import nft, nft_found
+from linux.netlink import Netlink
+from linux.nft import Step, TableName
+from linux.nft_found import FoundRule
+from linux.nft_table import until_settled
+from spec.attachment import Attachment
+
+_IPTABLES = {4: TableName(nft.IP, "nat"), 6: TableName(nft.IP6, "nat")}
+_NFTABLES = TableName(nft.INET, "cni_plugins_masquerade")
+_SPOOF = TableName(nft.BRIDGE, "nat")
+
+
+def delete_masquerade(owner: Attachment, addresses: Sequence[str] = ()) -> None:
+    """Delete the reference's masquerade of `owner`; nothing to do is success. Raises NetlinkError.
+
+    `addresses`: the pod's, "10.1.2.5" or "10.1.2.5/24". The iptables backend has one chain for all interfaces of a
+    container on one network, so there only the rules of these addresses go, and the chain with the last of them.
+    Without `addresses` all of the chain goes: nothing in it tells whose it is.
+    """
+    packed = [IPNetwork(address).ip.packed for address in addresses]
+
+    def attempt(netlink: Netlink, generation: int) -> None:
+        steps = _nftables_backend(netlink, owner)
+        for version in _IPTABLES:
+            steps += _iptables_backend(netlink, owner, version, packed)
+        if steps:
+            nft.commit(netlink, steps, generation=generation)
+
+    until_settled(attempt)
+
+
+def delete_antispoof(owner: Attachment) -> None:
+    """Delete the reference's MAC spoofing filter of `owner`; nothing to do is success. Raises NetlinkError."""
+    link_chain = f"cni-br-iface-{owner.container_id}-{owner.ifname}"
+    mac_chain = f"{link_chain}-mac"
+
+    def attempt(netlink: Netlink, generation: int) -> None:
+        jumps = _jumps_to(netlink, _SPOOF, "PREROUTING", link_chain)
+        inner = _jumps_to(netlink, _SPOOF, link_chain, mac_chain)
+        steps = [nft.delete_rule(_SPOOF, rule.chain, rule.handle) for rule in jumps]
+        steps += _drop_chain(netlink, _SPOOF, link_chain, losing=len(jumps))
+        steps += _drop_chain(netlink, _SPOOF, mac_chain, losing=len(inner))
+        if steps:
+            nft.commit(netlink, steps, generation=generation)
+
+    until_settled(attempt)
+
+
+def _nftables_backend(netlink: Netlink, owner: Attachment) -> list[Step]:
+    instance = f"{_sha512(owner.network)[:16]}-{_sha512(f'{owner.ifname}:{owner.container_id}')[:16]}"
+    rules = nft_found.list_rules(netlink, _NFTABLES, "masq_checks")
+    return [nft.delete_rule(_NFTABLES, rule.chain, rule.handle) for rule in rules if rule.comment.startswith(instance)]
+
+
+def _iptables_backend(netlink: Netlink, owner: Attachment, version: int, addresses: Sequence[bytes]) -> list[Step]:
+    table = _IPTABLES[version]
+    chain = f"CNI-{_sha512(owner.network + owner.container_id)[:24]}"
+    if nft_found.chain_uses(netlink, table, chain) is None:
+        return []
+    jumps = _jumps_to(netlink, table, "POSTROUTING", chain)
+    if addresses:
+        jumps = [rule for rule in jumps if _comes_from(rule, version, addresses)]
+    return [
+        *(nft.delete_rule(table, rule.chain, rule.handle) for rule in jumps),
+        *_drop_chain(netlink, table, chain, losing=len(jumps)),
+    ]
+
+
+def _comes_from(rule: FoundRule, version: int, addresses: Iterable[bytes]) -> bool:
+    """Whether the rule's source (an address, or in older releases a subnet) includes one of the addresses."""
+    source = nft_found.source_network(rule, version)
+    return source is None or any(nft_found.is_in(address, source) for address in addresses)
+
+
+def _jumps_to(netlink: Netlink, table: TableName, chain: str, target: str) -> list[FoundRule]:
+    return [rule for rule in nft_found.list_rules(netlink, table, chain) if nft_found.target_chain(rule) == target]
+
+
+def _drop_chain(netlink: Netlink, table: TableName, chain: str, *, losing: int) -> list[Step]:
+    """The step that deletes a chain, if nothing leads to it any more when `losing` rules that do are gone."""
+    rules = len(nft_found.list_rules(netlink, table, chain))
+    return [nft.delete_chain(table, chain)] if nft_found.chain_uses(netlink, table, chain) == rules + losing else []
+
+
+def _sha512(text: str) -> str:
+    import hashlib
+
+    return hashlib.sha512(text.encode("utf-8", "surrogateescape")).hexdigest()

@@ -1,0 +1,59 @@
+"""For tests of linux/nft*: production code called inside a node, and what `nft` says of it."""
+
+import os
+import re
+import traceback
+from collections.abc import Callable, Sequence
+
+from tests.netns.node import Host, Node
+
+
+def on(host: Host, function: Callable, *args: object, **kwargs: object) -> object:
+    """What `function` answers when called with this thread in the network namespace of `host`."""
+    with host._inside():
+        return function(*args, **kwargs)
+
+
+def at_once(host: Host, calls: Sequence[Callable[[], object]]) -> int:
+    """Make each call in a process of its own inside `host`, all released in the same moment; how many failed."""
+    ready_read, ready_write = os.pipe()
+    go_read, go_write = os.pipe()
+    children = []
+    for call in calls:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.close(go_write)
+                with host._inside():
+                    os.write(ready_write, b".")
+                    os.read(go_read, 1)  # answers at the end of the file, when the parent closes it
+                    call()
+                os._exit(0)
+            finally:
+                traceback.print_exc()
+                os._exit(1)
+        children.append(pid)
+    waiting = len(children)
+    while waiting:
+        waiting -= len(os.read(ready_read, waiting))
+    os.close(go_write)
+    failed = sum(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) != 0 for pid in children)
+    for fd in (ready_read, ready_write, go_read):
+        os.close(fd)
+    return failed
+
+
+def nft(node: Node, *words: str, stdin: str = "") -> str:
+    """What `nft WORDS` prints on the node."""
+    return node.run(["nft", *words], stdin=stdin).stdout
+
+
+def table(node: Node, name: str) -> str:
+    """A table of the node as `nft list table` prints it, but elements on one line: releases break it differently."""
+    return re.sub(r",\n\s+", ", ", nft(node, "list", "table", *name.split()))
+
+
+def chain(text: str, name: str) -> list[str]:
+    """The rules of a chain in the text of a table, its hook line left out; [] if there is no such chain."""
+    found = re.search(rf"\tchain {re.escape(name)} \{{\n(.*?)\t\}}", text, re.DOTALL)
+    return [line.strip() for line in found[1].splitlines() if "hook" not in line] if found else []

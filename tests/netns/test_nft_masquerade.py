@@ -1,0 +1,449 @@
+"""Masquerade as the kernel holds it and as packets meet it."""
+
+import socket
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+
+from linux import masquerade, nft, nft_table
+from linux.netlink import NETLINK_NETFILTER, Netlink, NetlinkError
+from spec.attachment import Attachment
+from tests.netns.nft_tools import at_once, chain, on, table
+from tests.netns.nft_tools import nft as nft_program
+from tests.netns.node import NODE_V4, NODE_V6, OUTSIDE_V4, OUTSIDE_V6, Node, Pod, ask
+
+TABLE = "inet slash24_masquerade"
+ALICE = Attachment("net1", "alice", "eth0")
+BOB = Attachment("net1", "bob", "eth0")
+
+HEAD = """\
+table inet slash24_masquerade {
+	comment "slash24: what pods send beyond their subnet leaves with the node's address"
+"""
+NO_PODS4 = """\
+	map pods4 {
+		type ipv4_addr : verdict
+	}
+
+"""
+NO_PODS6 = """\
+	map pods6 {
+		type ipv6_addr : verdict
+	}
+
+"""
+POSTROUTING = """\
+	chain postrouting {
+		type nat hook postrouting priority srcnat; policy accept;
+		ip daddr 224.0.0.0/4 return comment "multicast v4"
+		ip6 daddr ff00::/8 return comment "multicast v6"
+		ip saddr vmap @pods4 comment "pods v4"
+		ip6 saddr vmap @pods6 comment "pods v6"
+	}
+"""
+SUBNET4 = """
+	chain subnet-10.1.2.0/24 {
+		ip daddr 10.1.2.0/24 return comment "own subnet"
+		masquerade comment "beyond"
+	}
+"""
+SUBNET6 = """
+	chain subnet-fd00_1__/64 {
+		ip6 daddr fd00:1::/64 return comment "own subnet"
+		masquerade comment "beyond"
+	}
+"""
+EMPTY = HEAD + NO_PODS4 + NO_PODS6 + POSTROUTING + "}\n"
+
+
+def pods4(elements: str) -> str:
+    """The map of IPv4 pods with these elements."""
+    return f"\tmap pods4 {{\n\t\ttype ipv4_addr : verdict\n\t\telements = {{ {elements} }}\n\t}}\n\n"
+
+
+def pods6(elements: str) -> str:
+    """The map of IPv6 pods with these elements."""
+    return f"\tmap pods6 {{\n\t\ttype ipv6_addr : verdict\n\t\telements = {{ {elements} }}\n\t}}\n\n"
+
+
+ALICE4 = '10.1.2.5 comment "v1:net1:alice:eth0" : goto subnet-10.1.2.0/24'
+ALICE6 = 'fd00:1::5 comment "v1:net1:alice:eth0" : goto subnet-fd00_1__/64'
+BOB4 = '10.1.2.6 comment "v1:net1:bob:eth0" : goto subnet-10.1.2.0/24'
+
+
+def generation(node: Node) -> int:
+    """The number of the node's ruleset."""
+
+    def read() -> int:
+        with Netlink(NETLINK_NETFILTER) as netlink:
+            return nft.generation(netlink)
+
+    return on(node, read)
+
+
+# -- the text -------------------------------------------------------------------------------------------------------
+
+
+def test_one_pod(node: Node) -> None:
+    """A pod is an element that leads to its subnet's chain; the rest of the table is the same for all."""
+    on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
+    assert table(node, TABLE) == HEAD + pods4(ALICE4) + NO_PODS6 + POSTROUTING + SUBNET4 + "}\n"
+
+
+def test_dual_stack_pod(node: Node) -> None:
+    """A pod with an address of each family has an element and a chain for each."""
+    on(node, masquerade.ensure, ALICE, ["10.1.2.5/24", "fd00:1::5/64"])
+    assert table(node, TABLE) == HEAD + pods4(ALICE4) + pods6(ALICE6) + POSTROUTING + SUBNET4 + SUBNET6 + "}\n"
+
+
+def test_two_owners(node: Node) -> None:
+    """Two pods of one subnet share its chain."""
+    on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
+    on(node, masquerade.ensure, BOB, ["10.1.2.6/24"])
+    assert table(node, TABLE) == HEAD + pods4(f"{ALICE4}, {BOB4}") + NO_PODS6 + POSTROUTING + SUBNET4 + "}\n"
+
+
+def test_empty_again(node: Node) -> None:
+    """After the last pod's DEL only the fixed rules are left: no element, no subnet's chain."""
+    on(node, masquerade.ensure, ALICE, ["10.1.2.5/24", "fd00:1::5/64"])
+    on(node, masquerade.ensure, BOB, ["10.1.2.6/24"])
+    on(node, masquerade.delete, ALICE)
+    assert table(node, TABLE) == HEAD + pods4(BOB4) + NO_PODS6 + POSTROUTING + SUBNET4 + "}\n"
+    on(node, masquerade.delete, BOB)
+    assert table(node, TABLE) == EMPTY
+
+
+@pytest.mark.parametrize(
+    ("address", "own"),
+    [
+        ("10.9.9.9/32", "ip daddr 10.9.9.9 return"),
+        ("10.9.9.9/31", "ip daddr 10.9.9.8/31 return"),
+        ("10.9.9.9/17", "ip daddr 10.9.0.0/17 return"),
+        ("10.9.9.9/8", "ip daddr 10.0.0.0/8 return"),
+        ("10.9.9.9/0", "ip daddr 0.0.0.0/0 return"),
+        ("fd00::9/128", "ip6 daddr fd00::9 return"),
+        ("fd00:ffff::9/31", "ip6 daddr fd00:fffe::/31 return"),
+        ("::ffff:1.2.3.4/112", "ip6 daddr ::ffff:1.2.0.0/112 return"),
+    ],
+)
+def test_every_prefix_length(node: Node, address: str, own: str) -> None:
+    """The pod's own subnet is its address under the mask of any length, and `nft` can read its chain's name."""
+    on(node, masquerade.ensure, ALICE, [address])
+    text = table(node, TABLE)
+    (name,) = [line.split()[1] for line in text.splitlines() if line.startswith("\tchain subnet-")]
+    assert chain(text, name)[0] == f'{own} comment "own subnet"'
+    nft_program(node, "list", "chain", *TABLE.split(), name)
+    assert on(node, masquerade.missing, ALICE, [address]) == []
+
+
+def test_round_trip(node: Node) -> None:
+    """What `nft list ruleset` prints, `nft -f` restores to the letter, and it still counts as complete."""
+    on(node, masquerade.ensure, ALICE, ["10.1.2.5/24", "fd00:1::5/64"])
+    on(node, masquerade.ensure, BOB, ["10.1.2.6/16"])
+    saved = node.ruleset()
+    nft_program(node, "-f", "-", stdin=f"flush ruleset\n{saved}")
+    assert node.ruleset() == saved
+    assert on(node, masquerade.missing, ALICE, ["10.1.2.5/24", "fd00:1::5/64"]) == []
+    assert on(node, masquerade.missing, BOB, ["10.1.2.6/16"]) == []
+
+
+def test_long_names(node: Node) -> None:
+    """An owner whose names do not fit into a comment is stored as digests, found again and swept by network."""
+    long = Attachment("n" * 80, "c" * 64, "eth0")
+    on(node, masquerade.ensure, long, ["10.1.2.5/24"])
+    assert 'comment "v1#' in table(node, TABLE)
+    assert on(node, masquerade.missing, long, ["10.1.2.5/24"]) == []
+    assert on(node, masquerade.sweep, "n" * 79, []) == 0
+    assert on(node, masquerade.sweep, long.network, [long]) == 0
+    assert on(node, masquerade.sweep, long.network, []) == 1
+    assert table(node, TABLE) == EMPTY
+
+
+# -- changes --------------------------------------------------------------------------------------------------------
+
+
+def test_second_ensure_changes_nothing(node: Node) -> None:
+    """An ensure that finds everything in place commits no transaction at all."""
+    on(node, masquerade.ensure, ALICE, ["10.1.2.5/24", "fd00:1::5/64"])
+    before = generation(node)
+    on(node, masquerade.ensure, ALICE, ["10.1.2.5/24", "fd00:1::5/64"])
+    assert generation(node) == before
+
+
+def test_each_change_is_one_transaction(node: Node) -> None:
+    """The very first ensure, a change of address and a delete are one transaction each."""
+    for change in (
+        partial(masquerade.ensure, ALICE, ["10.1.2.5/24", "fd00:1::5/64"]),
+        partial(masquerade.ensure, ALICE, ["10.1.3.5/24"]),
+        partial(masquerade.delete, ALICE),
+    ):
+        before = generation(node)
+        on(node, change)
+        assert generation(node) == before + 1
+
+
+def test_new_address_replaces_the_old(node: Node) -> None:
+    """An ADD with other addresses removes those that the same attachment had, and the chain of the subnet it left."""
+    on(node, masquerade.ensure, ALICE, ["10.9.9.9/24", "fd00:1::5/64"])
+    on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
+    assert table(node, TABLE) == HEAD + pods4(ALICE4) + NO_PODS6 + POSTROUTING + SUBNET4 + "}\n"
+
+
+def test_two_interfaces_are_independent(node: Node) -> None:
+    """Two interfaces of one container on one network: the DEL of one leaves the other masqueraded."""
+    second = Attachment("net1", "alice", "eth1")
+    on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
+    on(node, masquerade.ensure, second, ["10.1.2.7/24"])
+    on(node, masquerade.delete, ALICE)
+    assert on(node, masquerade.missing, second, ["10.1.2.7/24"]) == []
+    assert "10.1.2.5" not in table(node, TABLE)
+
+
+def test_late_delete_of_a_stale_owner(node: Node) -> None:
+    """An address that IPAM gave to a new pod is the new pod's; the late DEL of the old one does not take it away."""
+    on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
+    on(node, masquerade.ensure, BOB, ["10.1.2.5/24"])
+    on(node, masquerade.delete, ALICE)
+    assert on(node, masquerade.missing, BOB, ["10.1.2.5/24"]) == []
+    assert "alice" not in table(node, TABLE)
+
+
+def changing_hands() -> Callable[[nft.Element], bool]:
+    """Whether an element is Alice's; asked for the first time, Bob takes her address over before it answers."""
+    takeovers = [partial(masquerade.ensure, BOB, ["10.1.2.5/24"])]
+
+    def is_alices(found: nft.Element) -> bool:
+        answer = found.owner == "v1:net1:alice:eth0"
+        if takeovers:
+            takeovers.pop()()
+        return answer
+
+    return is_alices
+
+
+def test_del_decided_on_an_old_state(node: Node) -> None:
+    """If the address changes hands between the look of a DEL and its deed, the deed is not done."""
+    on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
+    assert on(node, nft_table.remove, masquerade._TABLE, changing_hands()) == []
+    assert on(node, masquerade.missing, BOB, ["10.1.2.5/24"]) == []
+
+
+def test_add_decided_on_an_old_state(node: Node) -> None:
+    """If an old address of a pod changes hands while an ADD replaces it, the new owner keeps it."""
+    on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
+    on(node, nft_table.put, masquerade._TABLE, [], [], is_stale=changing_hands(), needles=[b"alice"])
+    assert on(node, masquerade.missing, BOB, ["10.1.2.5/24"]) == []
+    assert "alice" not in table(node, TABLE)
+
+
+def test_delete_without_anything(node: Node) -> None:
+    """A delete or sweep where nothing was ever made succeeds, twice, and makes nothing."""
+    for _ in range(2):
+        on(node, masquerade.delete, ALICE)
+        assert on(node, masquerade.sweep, "net1", []) == 0
+    assert node.ruleset() == ""
+
+
+def test_names_that_begin_alike(node: Node) -> None:
+    """A delete takes its owner's elements only, not those of owners whose names begin the same."""
+    longer = [
+        Attachment("net1", "alice", "eth01"),
+        Attachment("net1", "alice2", "eth0"),
+        Attachment("net11", "alice", "eth0"),
+    ]
+    on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
+    for number, owner in enumerate(longer, 20):
+        on(node, masquerade.ensure, owner, [f"10.1.2.{number}/24"])
+    on(node, masquerade.delete, ALICE)
+    assert [on(node, masquerade.missing, owner, [f"10.1.2.{n}/24"]) for n, owner in enumerate(longer, 20)] == [
+        [],
+        [],
+        [],
+    ]
+
+
+def test_sweep(node: Node) -> None:
+    """A sweep removes the attachments of the network that are not valid, with all their addresses, and no others."""
+    other = Attachment("net2", "alice", "eth0")
+    on(node, masquerade.ensure, ALICE, ["10.1.2.5/24", "fd00:1::5/64"])
+    on(node, masquerade.ensure, BOB, ["10.1.2.6/24"])
+    on(node, masquerade.ensure, other, ["10.1.2.7/24"])
+    assert on(node, masquerade.sweep, "net1", [BOB]) == 1
+    assert on(node, masquerade.missing, BOB, ["10.1.2.6/24"]) == []
+    assert on(node, masquerade.missing, other, ["10.1.2.7/24"]) == []
+    assert "alice:eth0" not in table(node, TABLE).replace("net2:alice", "")
+    assert on(node, masquerade.sweep, "net1", [BOB]) == 0
+
+
+def test_sweep_of_thousands(node: Node) -> None:
+    """A sweep of more elements than fit into one transaction removes them all."""
+    lines = [f'10.{i >> 8}.{i & 255}.1 comment "v1:net1:c{i}:eth0" : goto subnet-10.1.2.0/24' for i in range(2500)]
+    on(node, masquerade.ensure, BOB, ["10.1.2.6/24"])
+    nft_program(node, "-f", "-", stdin=f"add element {TABLE} pods4 {{ {', '.join(lines)} }}\n")
+    assert on(node, masquerade.sweep, "net1", [BOB]) == 2500
+    assert table(node, TABLE) == HEAD + pods4(BOB4) + NO_PODS6 + POSTROUTING + SUBNET4 + "}\n"
+
+
+# -- drift ----------------------------------------------------------------------------------------------------------
+
+DRIFTS = {
+    "chain flushed": f"flush chain {TABLE} postrouting",
+    "subnet's chain flushed": f"flush chain {TABLE} subnet-10.1.2.0/24",
+    "table flushed": f"flush table {TABLE}",
+    "table deleted": f"delete table {TABLE}",
+    "foreign rule in front": f"insert rule {TABLE} postrouting ip saddr 10.0.0.0/8 return",
+    "foreign rule behind": f'add rule {TABLE} subnet-10.1.2.0/24 drop comment "beyond"',
+    "element deleted": f"delete element {TABLE} pods4 {{ 10.1.2.5 }}",
+    "map flushed": f"flush map {TABLE} pods4",
+    "element leads elsewhere": f"flush map {TABLE} pods4; add element {TABLE} pods4 {{ 10.1.2.5 : accept }}",
+}
+
+
+@pytest.mark.parametrize("drift", DRIFTS)
+def test_drift_is_found_and_repaired(node: Node, drift: str) -> None:
+    """Whatever somebody does to the table, CHECK tells it and the next ADD makes it as it was."""
+    on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
+    whole = table(node, TABLE)
+    nft_program(node, "-f", "-", stdin=DRIFTS[drift])
+    assert on(node, masquerade.missing, ALICE, ["10.1.2.5/24"]) != []
+    on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
+    assert table(node, TABLE) == whole
+    assert on(node, masquerade.missing, ALICE, ["10.1.2.5/24"]) == []
+
+
+def test_repair_keeps_the_elements(node: Node) -> None:
+    """The ADD of one pod that repairs the rules keeps the other pods' elements."""
+    on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
+    nft_program(node, "-f", "-", stdin=DRIFTS["table flushed"])
+    on(node, masquerade.ensure, BOB, ["10.1.2.6/24"])
+    assert on(node, masquerade.missing, ALICE, ["10.1.2.5/24"]) == []
+
+
+@pytest.mark.parametrize(
+    ("prepare", "sentence"),
+    [
+        (lambda: None, "10.1.2.5 is not masqueraded"),
+        (lambda: masquerade.ensure(BOB, ["10.1.2.5/24"]), "for v1:net1:bob:eth0, not for v1:net1:alice:eth0"),
+        (lambda: masquerade.ensure(ALICE, ["10.1.2.5/16"]), "by chain subnet-10.1.0.0/16, not by subnet-10.1.2.0/24"),
+        (lambda: masquerade.ensure(ALICE, ["fd00::5/64"]), "10.1.2.5 is not masqueraded"),
+    ],
+)
+def test_sentences_of_check(node: Node, prepare: Callable[[], None], sentence: str) -> None:
+    """CHECK says of an address whether it is not masqueraded, or for whom else, or for which other subnet."""
+    on(node, prepare)
+    assert any(sentence in problem for problem in on(node, masquerade.missing, ALICE, ["10.1.2.5/24"]))
+
+
+def test_refusal_names_the_step(node: Node) -> None:
+    """A refused transaction is an error that names the step refused and why, and leaves nothing half done."""
+    nft_program(node, "-f", "-", stdin=f"table {TABLE} {{ map pods4 {{ type ipv6_addr : verdict; }}; }}")
+    before = node.ruleset()
+    with pytest.raises(NetlinkError, match="nftables: add set pods4 to table inet slash24_masquerade: File exists"):
+        on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
+    assert node.ruleset() == before
+
+
+# -- together -------------------------------------------------------------------------------------------------------
+
+
+def test_sixteen_first_adds_at_once(node: Node) -> None:
+    """Sixteen ADDs that all find no table make the rules once and sixteen elements."""
+    owners = [Attachment("net1", f"c{i}", "eth0") for i in range(16)]
+    calls = [partial(masquerade.ensure, owner, [f"10.1.2.{i + 10}/24"]) for i, owner in enumerate(owners)]
+    assert at_once(node, calls) == 0
+    text = table(node, TABLE)
+    assert text.count("goto subnet-10.1.2.0/24") == 16
+    assert POSTROUTING in text
+    assert SUBNET4 in text
+
+
+def test_adds_and_deletes_at_once(node: Node) -> None:
+    """ADDs into a subnet, while the DELs of its last pods take its chain away, all succeed and are all masqueraded."""
+    old = [Attachment("net1", f"old{i}", "eth0") for i in range(8)]
+    new = [Attachment("net1", f"new{i}", "eth0") for i in range(8)]
+    for i, owner in enumerate(old):
+        on(node, masquerade.ensure, owner, [f"10.1.2.{i + 10}/24"])
+    deletes = [partial(masquerade.delete, owner) for owner in old]
+    adds = [partial(masquerade.ensure, owner, [f"10.1.2.{i + 10}/24"]) for i, owner in enumerate(new)]
+    assert at_once(node, [call for pair in zip(deletes, adds, strict=True) for call in pair]) == 0
+    text = table(node, TABLE)
+    assert "old" not in text
+    assert [on(node, masquerade.missing, owner, [f"10.1.2.{i + 10}/24"]) for i, owner in enumerate(new)] == [[]] * 8
+
+
+# -- packets --------------------------------------------------------------------------------------------------------
+
+
+def connect(node: Node) -> tuple[Pod, Pod]:
+    """A pod 10.1.2.5, fd00:1::5 routed by the node; the world outside, with 10.1.2.200 and fd00:1::200 in it too."""
+    pod, outside = node.pod("pod"), node.outside()
+    node.run(["ip", "link", "add", "pod0", "type", "veth", "peer", "name", "eth0", "netns", "pod"])
+    for host, link, last in ((node, "pod0", 1), (pod, "eth0", 5)):
+        host.run(["ip", "link", "set", link, "up"])
+        host.run(["ip", "addr", "add", f"10.1.2.{last}/24", "dev", link])
+        host.run(["ip", "addr", "add", f"fd00:1::{last}/64", "dev", link, "nodad"])
+    for family, gateway, neighbour, beyond in (
+        ("-4", "10.1.2.1", "10.1.2.200", OUTSIDE_V4),
+        ("-6", "fd00:1::1", "fd00:1::200", OUTSIDE_V6),
+    ):
+        pod.run(["ip", family, "route", "add", "default", "via", gateway])
+        pod.run(["ip", family, "route", "add", neighbour, "via", gateway])
+        node.run(["ip", family, "route", "add", neighbour, "via", beyond])
+    outside.run(["ip", "addr", "add", "10.1.2.200/32", "dev", "eth0"])
+    outside.run(["ip", "addr", "add", "fd00:1::200/128", "dev", "eth0", "nodad"])
+    node.run(["sysctl", "-w", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"])
+    assert pod.reaches(OUTSIDE_V4)
+    assert pod.reaches(OUTSIDE_V6)
+    return pod, outside
+
+
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
+def test_pod_to_outside(node: Node, kind: str) -> None:
+    """Beyond its subnet a masqueraded pod is seen with the node's address, before and after with its own."""
+    pod, outside = connect(node)
+    for port, change, seen in (
+        (7001, lambda: None, ("10.1.2.5", "fd00:1::5")),
+        (7002, lambda: masquerade.ensure(ALICE, ["10.1.2.5/24", "fd00:1::5/64"]), (NODE_V4, NODE_V6)),
+        (7003, lambda: masquerade.delete(ALICE), ("10.1.2.5", "fd00:1::5")),
+    ):
+        on(node, change)
+        assert (ask(pod, outside, OUTSIDE_V4, port, kind), ask(pod, outside, OUTSIDE_V6, port, kind)) == seen
+
+
+def test_pod_to_its_own_subnet(node: Node) -> None:
+    """Within its own subnet a masqueraded pod keeps its address, even where the node routes between."""
+    pod, outside = connect(node)
+    on(node, masquerade.ensure, ALICE, ["10.1.2.5/24", "fd00:1::5/64"])
+    assert ask(pod, outside, "10.1.2.200", 7001, "udp") == "10.1.2.5"
+    assert ask(pod, outside, "fd00:1::200", 7001, "tcp") == "fd00:1::5"
+    on(node, masquerade.ensure, ALICE, ["10.1.2.5/25", "fd00:1::5/120"])
+    assert ask(pod, outside, "10.1.2.200", 7002, "udp") == NODE_V4
+    assert ask(pod, outside, "fd00:1::200", 7002, "tcp") == NODE_V6
+
+
+@pytest.mark.parametrize(
+    ("source", "group", "unicast", "masked"),
+    [("10.1.2.1", "224.0.0.99", OUTSIDE_V4, NODE_V4), ("fd00:1::1", "ff05::99", OUTSIDE_V6, NODE_V6)],
+)
+def test_multicast(node: Node, source: str, group: str, unicast: str, masked: str) -> None:
+    """What goes to a multicast group keeps its source, while the same sender's unicast is masqueraded."""
+    _, outside = connect(node)
+    on(node, masquerade.ensure, ALICE, [f"{source}/{64 if ':' in source else 24}"])
+    link = node.links()["wan0"]["ifindex"]
+    with outside.socket(group, "udp") as receiver, node.socket(group, "udp") as sender:
+        receiver.bind(("", 7001))
+        sender.bind((source, 0))
+        if ":" in group:
+            there = outside.links()["eth0"]["ifindex"]
+            membership = socket.inet_pton(socket.AF_INET6, group) + there.to_bytes(4, "little")
+            receiver.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, membership)
+            sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, link)
+        else:
+            membership = socket.inet_aton(group) + socket.inet_aton(OUTSIDE_V4)
+            receiver.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, membership)
+            sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, bytes(8) + link.to_bytes(4, "little"))
+        sender.sendto(b"word", (group, 7001))
+        assert receiver.recvfrom(16)[1][0] == source
+        sender.sendto(b"word", (unicast, 7001))
+        assert receiver.recvfrom(16)[1][0] == masked
