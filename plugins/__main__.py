@@ -32,7 +32,8 @@ def main() -> int:
     suite = Suite(home=os.path.dirname(executable) if frozen else None, load=load, version=VERSION)
     # A stream that the caller has closed is None: nothing can be read there, and what is written is lost.
     stdin, stdout = (stream.buffer if stream else io.BytesIO() for stream in (sys.stdin, sys.stdout))
-    return serve(plugin, environ=os.environ, suite=suite, stdin=stdin, stdout=stdout, stderr=sys.stderr or io.StringIO())
+    stderr = sys.stderr or io.StringIO()
+    return serve(plugin, environ=os.environ, suite=suite, stdin=stdin, stdout=stdout, stderr=stderr)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ NATIVE = 0x2 | 0x4
     ],
 )
 def test_wanted_vlans(conf: dict, wanted: dict[int, bool]) -> None:
-    """`vlan` is native, `vlanTrunk` tagged; a trunk without `vlan` has VLAN 1 native; nothing asked is nothing wanted."""
+    """`vlan` is native, `vlanTrunk` tagged; a trunk without `vlan` has VLAN 1 native."""
     assert vlans.wanted(PodConf(bridge="b0", ipam_type="", **conf)) == wanted
 
 
