@@ -13,7 +13,7 @@ MANY = 20
 
 @pytest.mark.parametrize("masquerade", [False, True], ids=["plain", "ipMasq"])
 def test_many_pods_at_once(cni: CNI, node: Node, masquerade: bool) -> None:
-    """Twenty first ADDs at once all succeed, each pod has its own addresses and works, and twenty DELs leave nothing."""
+    """Twenty first ADDs at once succeed, each pod has its own addresses and works, and twenty DELs leave nothing."""
     pods = [node.pod(f"pod{i}") for i in range(MANY)]
     conf = network(DUAL, ipMasq=masquerade)
     with ThreadPoolExecutor(MANY) as threads:

@@ -54,7 +54,7 @@ class Host:
     def run(
         self, argv: Sequence[str | Path], *, stdin: str = "", env: Mapping[str, str] | None = None, check: bool = True
     ) -> subprocess.CompletedProcess:
-        """Run a program here to its end; one that fails is an AssertionError with its stderr, unless `check` is False."""
+        """Run a program here to its end; if it fails, AssertionError with its stderr, unless `check` is False."""
         done = subprocess.run([*self._enter, *map(str, argv)], input=stdin, env=env, text=True, capture_output=True)
         assert not check or done.returncode == 0, f"{argv} exited {done.returncode}: {done.stdout}{done.stderr}"
         return done
@@ -150,9 +150,11 @@ class Node(Host):
         host = self.pod("outside")
         self.run(["ip", "link", "add", "wan0", "type", "veth", "peer", "name", "eth0", "netns", "outside"])
         for side, link, addresses in ((self, "wan0", (NODE_V4, NODE_V6)), (host, "eth0", (OUTSIDE_V4, OUTSIDE_V6))):
+            # Duplicate address detection would hold the first IPv6 packets back for a second or two.
+            side.run(["sh", "-c", f"echo 0 >/proc/sys/net/ipv6/conf/{link}/accept_dad"])
             side.run(["ip", "link", "set", link, "up"])
             side.run(["ip", "addr", "add", f"{addresses[0]}/24", "dev", link])
-            side.run(["ip", "addr", "add", f"{addresses[1]}/64", "dev", link, "nodad"])
+            side.run(["ip", "addr", "add", f"{addresses[1]}/64", "dev", link])
         host.run(["ip", "route", "add", "default", "via", NODE_V4])
         host.run(["ip", "route", "add", "default", "via", NODE_V6])
         return host
