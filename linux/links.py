@@ -11,7 +11,7 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from linux.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, Netlink, NetlinkError
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
-IFF_UP, IFF_PROMISC = 0x1, 0x100
+IFF_UP, IFF_PROMISC, IFF_ALLMULTI = 0x1, 0x100, 0x200
 OPERSTATE_UP = "UP"
 _NLA_F_NESTED = 0x8000  # without it the kernel takes IFLA_PROTINFO for the old form, one byte
 _RTEXT_FILTER_BRVLAN = 2
@@ -40,6 +40,7 @@ class Link:
     vlan_filtering: bool
     hairpin: bool
     isolated: bool
+    queue_length: int
 
     @property
     def up(self) -> bool:
@@ -50,6 +51,11 @@ class Link:
     def promiscuous(self) -> bool:
         """Whether promiscuous mode was asked for (IFF_PROMISC)."""
         return bool(self.flags & IFF_PROMISC)
+
+    @property
+    def all_multicast(self) -> bool:
+        """Whether all multicast was asked for (IFF_ALLMULTI)."""
+        return bool(self.flags & IFF_ALLMULTI)
 
 
 def find_link(netlink: Netlink, name: str) -> Link | None:
@@ -127,9 +133,29 @@ def set_up(netlink: Netlink, index: int) -> None:
     netlink.change(_message(index=index, flags=IFF_UP, change=IFF_UP), RTM_SETLINK)
 
 
+def set_down(netlink: Netlink, index: int) -> None:
+    """Take a link down."""
+    netlink.change(_message(index=index, change=IFF_UP), RTM_SETLINK)
+
+
 def set_promiscuous(netlink: Netlink, index: int, *, on: bool) -> None:
     """Switch promiscuous mode (IFF_PROMISC)."""
     netlink.change(_message(index=index, flags=IFF_PROMISC if on else 0, change=IFF_PROMISC), RTM_SETLINK)
+
+
+def set_all_multicast(netlink: Netlink, index: int, *, on: bool) -> None:
+    """Switch the reception of all multicast (IFF_ALLMULTI)."""
+    netlink.change(_message(index=index, flags=IFF_ALLMULTI if on else 0, change=IFF_ALLMULTI), RTM_SETLINK)
+
+
+def set_mtu(netlink: Netlink, index: int, mtu: int) -> None:
+    """Set the MTU of a link, in bytes."""
+    netlink.change(_message(index=index, attrs=[("IFLA_MTU", mtu)]), RTM_SETLINK)
+
+
+def set_queue_length(netlink: Netlink, index: int, packets: int) -> None:
+    """Set the length of a link's transmit queue, in packets."""
+    netlink.change(_message(index=index, attrs=[("IFLA_TXQLEN", packets)]), RTM_SETLINK)
 
 
 def set_mac(netlink: Netlink, index: int, mac: str) -> None:
@@ -223,4 +249,5 @@ def _link(found: ifinfmsg) -> Link:
         vlan_filtering=kind == "bridge" and bool(data and data.get_attr("IFLA_BR_VLAN_FILTERING")),
         hairpin=bool(port and port.get_attr("IFLA_BRPORT_MODE")),
         isolated=bool(port and port.get_attr("IFLA_BRPORT_ISOLATED")),
+        queue_length=found.get_attr("IFLA_TXQLEN") or 0,
     )

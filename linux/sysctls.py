@@ -1,5 +1,7 @@
 """Kernel settings under /proc/sys/net, of the network namespace the calling thread is in."""
 
+import os
+
 _ROOT = "/proc/sys/net/"
 
 
@@ -29,3 +31,23 @@ def try_write(key: str, value: str) -> None:
         write(key, value)
     except OSError:
         return
+
+
+def list_coupled(key: str) -> list[str]:
+    """The settings that the kernel may change along with `key`, itself left out; an empty list for most.
+
+    What is written to conf/all and conf/default it copies, for some settings, to every link; ip_forward also turns the
+    acceptance of redirects (Documentation/networking/ip-sysctl.rst).
+    """
+    beside = ["ipv4/ip_forward", "ipv4/conf/all/accept_redirects"]
+    forwards = key in ("ipv4/ip_forward", "ipv4/conf/all/forwarding")
+    family, kind, scope, name = (*("ipv4/conf/all/forwarding" if forwards else key).split("/", 3), "", "", "")[:4]
+    if kind not in ("conf", "neigh") or scope not in ("all", "default"):
+        return []
+    folder = f"{family}/{kind}"
+    try:
+        links = os.listdir(_ROOT + folder)
+    except OSError:
+        return []
+    found = [f"{folder}/{link}/{name}" for link in sorted(links)] + (beside if forwards else [])
+    return [other for other in found if other != key]

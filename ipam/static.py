@@ -1,0 +1,123 @@
+"""static: the addresses that the configuration says. It keeps no account: whoever writes the configuration does."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from ipam.config import parse_routes
+from spec.addresses import canonical_cidr, canonical_ip, is_ipv6
+from spec.config import Section, read_dns
+from spec.errors import CNIError, Code
+from spec.request import Request
+from spec.result import IPConfig, Result
+from spec.suite import Plugin
+from spec.versions import at_least
+
+_CIDR = 'expected an address with its prefix length, like "10.1.2.3/24"'
+
+
+def add(request: Request) -> Result:
+    """The configured addresses, routes and resolvers. Raises CNIError 4 or 7."""
+    ipam = _ipam(request)
+    return Result(ips=_addresses(request, ipam), routes=parse_routes(ipam), dns=read_dns(ipam.section("dns")))
+
+
+def check(request: Request) -> None:
+    """Raises CNIError 999 unless prevResult has every address, each with the gateway that is configured for it."""
+    ipam = _ipam(request)
+    result = request.conf.require_prev_result()
+    wrong = []
+    for wanted in _addresses(request, ipam):
+        # Whoever called may have filled in a gateway where none is configured.
+        if not any(ip.address == wanted.address and wanted.gateway in ("", ip.gateway) for ip in result.ips):
+            gateway = f" with gateway {wanted.gateway}" if wanted.gateway else ""
+            wrong.append(f"static: Failed to match addr {wanted.address}{gateway} on interface {request.ifname}")
+    if wrong:
+        raise CNIError(Code.INTERNAL, wrong[0], "; ".join(wrong[1:]))
+
+
+def status(request: Request) -> None:
+    """STATUS: ready if the configuration is in order; there is nothing else to be ready. Raises CNIError 7."""
+    ipam = _ipam(request)
+    _addresses(request, ipam)
+    parse_routes(ipam)
+    read_dns(ipam.section("dns"))
+
+
+def _ipam(request: Request) -> Section:
+    section = request.conf.section
+    if not section.has("ipam"):
+        raise CNIError(Code.INVALID_NETWORK_CONFIG, "IPAM config missing 'ipam' key")
+    return section.section("ipam")
+
+
+def _addresses(request: Request, ipam: Section) -> tuple[IPConfig, ...]:
+    """Of runtimeConfig.ips, else of args.cni.ips, else of the configuration and CNI_ARGS; all of them are checked."""
+    section = request.conf.section
+    own = (*_configured(ipam), *_of_cni_args(request))
+    of_args = _asked_for(section.section("args").section("cni"))
+    ips = _asked_for(section.section("runtimeConfig")) or of_args or own
+    if not at_least(request.conf.cni_version, "0.3.0"):
+        families = [is_ipv6(ip.address) for ip in ips]
+        if len(set(families)) < len(families):
+            message = f"CNI version {request.conf.cni_version} does not support more than 1 address per family"
+            raise CNIError(Code.INVALID_NETWORK_CONFIG, message)
+    return ips
+
+
+def _configured(ipam: Section) -> Iterator[IPConfig]:
+    for entry in ipam.sections("addresses") or ():
+        text, gateway = entry.string("address"), entry.string("gateway")
+        message = f"the 'address' field is expected to be in CIDR notation, got: '{text}'"
+        address = _read(canonical_cidr, text, message, f'"{entry.path_of("address")}": {_CIDR}')
+        details = f'"{entry.path_of("gateway")}": expected an address of the family of {address}'
+        if gateway:
+            gateway = _read(canonical_ip, gateway, f"invalid gateway address: {gateway}", details)
+            if is_ipv6(gateway) is not is_ipv6(address):
+                raise CNIError(Code.INVALID_NETWORK_CONFIG, f"gateway {gateway} is of another family", details)
+        yield IPConfig(address, gateway)
+
+
+def _asked_for(place: Section) -> tuple[IPConfig, ...]:
+    found = []
+    for index, text in enumerate(place.strings("ips") or ()):
+        message = f"an entry in the 'ips' field is NOT in CIDR notation, got: '{text}'"
+        found.append(IPConfig(_read(canonical_cidr, text, message, f'"{place.path_of("ips")}[{index}]": {_CIDR}')))
+    return tuple(found)
+
+
+def _of_cni_args(request: Request) -> Iterator[IPConfig]:
+    """IP, each with the last of GATEWAY that is in its subnet."""
+    code = Code.INVALID_ENVIRONMENT
+    gateways = [
+        _read(canonical_ip, text, f"invalid gateway address: {text}", 'CNI_ARGS: "GATEWAY"', code)
+        for text in _listed(request.args.get("GATEWAY", ""))
+    ]
+    for text in _listed(request.args.get("IP", "")):
+        message = f"the 'ip' field is expected to be in CIDR notation, got: '{text}'"
+        ip = IPConfig(_read(canonical_cidr, text, message, f'CNI_ARGS: "IP": {_CIDR}', code))
+        for gateway in gateways:
+            if _contains(ip.address, gateway):
+                ip = replace(ip, gateway=gateway)
+        yield ip
+
+
+def _listed(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",")] if text else []
+
+
+def _contains(cidr: str, address: str) -> bool:
+    from netaddr.ip import IPAddress, IPNetwork
+
+    return is_ipv6(cidr) is is_ipv6(address) and IPAddress(address) in IPNetwork(cidr)
+
+
+def _read(
+    read: Callable[[str], str], text: str, message: str, details: str, code: int = Code.INVALID_NETWORK_CONFIG
+) -> str:
+    try:
+        return read(text)
+    except ValueError:
+        raise CNIError(code, message, details) from None
+
+
+PLUGIN = Plugin(type="static", add=add, check=check, status=status)

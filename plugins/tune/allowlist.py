@@ -1,0 +1,43 @@
+"""The administrator's list of the sysctls that a network configuration may set: one regular expression a line."""
+
+from collections.abc import Iterable
+
+from plugins.tune.pattern import Pattern
+from spec.errors import CNIError, Code
+
+PATH = "/etc/cni/tuning/allowlist.conf"
+
+
+def read(path: str = PATH) -> tuple[Pattern, ...] | None:
+    """The patterns of the file; None if there is none, and so everything is allowed. An empty one allows nothing.
+
+    Raises CNIError 5 if it can not be read, 7 for a line that is no regular expression.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            lines = [line.strip() for line in file]
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CNIError(Code.IO_FAILURE, f"failed to read the allowlist of sysctls {path}: {reason}") from error
+    return tuple(_compile(line, number, path) for number, line in enumerate(lines, 1) if line)
+
+
+def require_allowed(names: Iterable[str], patterns: Iterable[Pattern] | None) -> None:
+    """Raises CNIError 7 for the first name (as it stands in the configuration) that no pattern is found in."""
+    if patterns is None:
+        return
+    for name in names:
+        if not any(pattern.search(name) for pattern in patterns):
+            allowed = " ".join(pattern.text for pattern in patterns)
+            message = f"Sysctl {name} is not allowed. Only the following sysctls are allowed: [{allowed}]"
+            raise CNIError(Code.INVALID_NETWORK_CONFIG, message)
+
+
+def _compile(line: str, number: int, path: str) -> Pattern:
+    try:
+        return Pattern(line)
+    except ValueError as error:
+        message = f"{path}, line {number}: not a regular expression: {line}"
+        raise CNIError(Code.INVALID_NETWORK_CONFIG, message, str(error)) from error

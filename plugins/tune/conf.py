@@ -1,0 +1,151 @@
+"""What `tuning` reads of its configuration, and of the places from which a runtime may override it."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from plugins.mac import EXPECTED, normal_mac
+from spec.config import Section, wrong_value
+from spec.errors import CNIError, Code
+from spec.request import Request
+
+DATA_DIR = "/run/cni/tuning"
+_INT31, _UINT32 = 2**31 - 1, 2**32 - 1
+_SWAPPED = str.maketrans("./", "/.")
+
+
+@dataclass(frozen=True)
+class Sysctl:
+    """A setting: its name as the configuration has it, its path below /proc/sys/net, its value."""
+
+    name: str
+    path: str
+    value: str
+
+
+@dataclass(frozen=True)
+class TuningConf:
+    """What is wanted of the pod's link and namespace; None (an empty `mac`, an `mtu` of 0) leaves that as it is."""
+
+    sysctls: tuple[Sysctl, ...] = ()
+    mac: str = ""
+    mtu: int = 0
+    promiscuous: bool | None = None
+    all_multicast: bool | None = None
+    queue_length: int | None = None
+    data_dir: str = DATA_DIR
+
+    @property
+    def tunes_link(self) -> bool:
+        """Whether anything of the link itself is to be set."""
+        wanted = (self.mac or None, self.mtu or None, self.promiscuous, self.all_multicast, self.queue_length)
+        return any(one is not None for one in wanted)
+
+
+def parse(request: Request) -> TuningConf:
+    """The configuration as a value. Raises CNIError 7, or 4 for a bad MAC of CNI_ARGS."""
+    section = request.conf.section
+    override = section.section("args").section("cni")
+    _refuse_repeated_sysctls(request.stdin)
+    places = (override, section)
+    return TuningConf(
+        sysctls=_sysctls(places, request.ifname or "IFNAME"),
+        mac=_mac(request, override, section),
+        mtu=_first([place.integer("mtu", None, low=0, high=_INT31) for place in places]) or 0,
+        promiscuous=_first([place.boolean("promisc", None) for place in places]),
+        all_multicast=_first([place.boolean("allmulti", None) for place in places]),
+        queue_length=_first([place.integer("txQLen", None, low=0, high=_UINT32) for place in places]),
+        data_dir=section.string("dataDir") or DATA_DIR,
+    )
+
+
+def path_of(name: str, ifname: str) -> str:
+    """The path below /proc/sys/net of a sysctl's name, the first IFNAME in it replaced. Raises ValueError.
+
+    As sysctl(8) has it: if the separator that comes first is a dot, then dots separate and a slash stands for a dot
+    (net.ipv4.conf.eth0/100.rp_filter); if it is a slash, then slashes separate and a dot is a dot.
+    """
+    dot, slash = name.find("."), name.find("/")
+    path = name.translate(_SWAPPED) if dot >= 0 and (slash < 0 or dot < slash) else name
+    parts = path.replace("IFNAME", ifname, 1).split("/")
+    plain = all(part not in ("", ".", "..") and part.isprintable() and " " not in part for part in parts)
+    if parts[0] != "net" or len(parts) < 2 or not plain:
+        raise ValueError(name)
+    return "/".join(parts[1:])
+
+
+def _first(values: list) -> object:
+    """The first that is given: all were read, so that each is checked."""
+    return next((value for value in values if value is not None), None)
+
+
+def _mac(request: Request, override: Section, section: Section) -> str:
+    """Of args.cni, else of runtimeConfig, else of CNI_ARGS, else the configuration's: the order of the reference."""
+    runtime = section.section("runtimeConfig")
+    found = [_mac_at(place) for place in (override, runtime)]
+    given = request.args.get("MAC", "")
+    if given and not normal_mac(given):
+        raise CNIError(Code.INVALID_ENVIRONMENT, f'CNI_ARGS: "MAC": expected {EXPECTED}, got "{given}"')
+    return _first([mac or None for mac in (*found, normal_mac(given), _mac_at(section))]) or ""
+
+
+def _mac_at(place: Section) -> str:
+    given = place.string("mac")
+    if given and not normal_mac(given):
+        raise place.error("mac", EXPECTED)
+    return normal_mac(given)
+
+
+def _sysctls(places: tuple[Section, Section], ifname: str) -> tuple[Sysctl, ...]:
+    """Those of the configuration, and over them those of args.cni."""
+    override, own = ({sysctl.path: sysctl for sysctl in _sysctls_of(place, ifname)} for place in places)
+    return tuple((own | override).values())
+
+
+def _sysctls_of(place: Section, ifname: str) -> Iterator[Sysctl]:
+    given = place.raw("sysctl")
+    if given is not None and not isinstance(given, dict):
+        raise place.error("sysctl", "an object of strings")
+    seen: dict[str, str] = {}
+    for name, value in (given or {}).items():
+        where = f"{place.path_of('sysctl')}.{name}"
+        if value is None:
+            continue
+        if not isinstance(value, str) or not value.isascii() or "\0" in value:
+            raise wrong_value(where, "a string of ASCII characters", value)
+        try:
+            path = path_of(name, ifname)
+        except ValueError:
+            expected = f'"{place.path_of("sysctl")}": expected names below net, such as net.ipv4.conf.IFNAME.rp_filter'
+            raise CNIError(Code.INVALID_NETWORK_CONFIG, f'invalid net sysctl key: "{name}"', expected) from None
+        if path in seen:
+            raise _repeated(f'"{seen[path]}" and "{name}"')
+        seen[path] = name
+        yield Sysctl(name, path, value)
+
+
+class _Object(dict):
+    """A JSON object that remembers which of its keys it has more than once."""
+
+    def __init__(self, pairs: list[tuple[str, object]]) -> None:
+        super().__init__(pairs)
+        seen: set[str] = set()
+        self.repeated = [key for key, _ in pairs if key in seen or seen.add(key)] if len(self) < len(pairs) else []
+
+
+def _refuse_repeated_sysctls(stdin: bytes) -> None:
+    """Raises CNIError 7. The decoded configuration can not tell: it has the last of equal keys alone."""
+    config = json.loads(stdin, object_pairs_hook=_Object) if stdin else _Object([])
+    args = [_under(one, "cni") for one in _under(config, "args")]
+    for place in (config, *(cni for each in args for cni in each)):
+        for sysctls in _under(place, "sysctl"):
+            if sysctls.repeated:
+                raise _repeated(", ".join(f'"{key}"' for key in sysctls.repeated))
+
+
+def _under(place: _Object, name: str) -> list[_Object]:
+    return [value for key, value in place.items() if key.lower() == name and isinstance(value, _Object)]
+
+
+def _repeated(names: str) -> CNIError:
+    return CNIError(Code.INVALID_NETWORK_CONFIG, "duplicated sysctl keys are not allowed", names)

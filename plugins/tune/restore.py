@@ -1,0 +1,67 @@
+"""DEL and GC: the originals are put back while there is a pod, and forgotten in any case."""
+
+import os
+
+from linux.errors import reason
+from linux.links import find_link
+from linux.netlink import Netlink
+from linux.netns import entered, open_netns
+from plugins.tune import backup
+from plugins.tune.add import netns_name
+from plugins.tune.backup import Backup
+from plugins.tune.originals import put_back
+from spec.errors import CNIError, Code
+from spec.request import Request
+
+
+def restore(request: Request, folder: str) -> None:
+    """Put the originals back and remove their file. Raises CNIError 5 if that can not be removed, and for nothing else.
+
+    What can not be put back is said on stderr: the pod is about to vanish, and its DEL must go on.
+    """
+    path = backup.path_in(folder, request.attachment)
+    try:
+        found = backup.read(path)
+    except (OSError, ValueError) as error:
+        request.say(f"tuning: {path}: {error}")
+        found = None
+    if found and not found.is_of(request.attachment):
+        return
+    if found and request.netns:
+        for failure in _put_back(request, found):
+            request.say(f"tuning: {failure}")
+    try:
+        backup.delete(path)
+    except NotADirectoryError:
+        return
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def forget(request: Request, folder: str) -> None:
+    """Remove the files of this network's attachments that are not valid. Raises CNIError 5."""
+    network, valid = request.conf.name, request.valid_attachments
+    try:
+        backup.sweep(folder, lambda owner: owner.network == network and owner not in valid)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _put_back(request: Request, found: Backup) -> list[str]:
+    try:
+        netns = open_netns(request.netns)
+    except OSError:
+        return []  # the pod is gone, and everything that was changed with it
+    try:
+        with entered(netns), Netlink() as pod:
+            link = find_link(pod, request.ifname)
+            originals = found.applied_to(netns_name(), link.index if link else 0, request.ifname)
+            return put_back(pod, link, originals)
+    except OSError as error:
+        return [f'failed to look into network namespace "{request.netns}": {reason(error)}']
+    finally:
+        os.close(netns)
+
+
+def _unwritable(folder: str, error: OSError) -> CNIError:
+    return CNIError(Code.IO_FAILURE, f"failed to remove originals from {folder}: {reason(error)}")
