@@ -180,6 +180,11 @@ def test_an_executable_of_another_name_says_what_it_is_not(node: Node, bin_dir: 
     assert "host-local" in done.stdout + done.stderr
 
 
+def test_the_executables_are_one_file(bin_dir: Path) -> None:
+    """A plugin more costs a name, not another copy of everything."""
+    assert len({(bin_dir / kind).stat().st_ino for kind in TYPES}) == 1
+
+
 def test_dist_has_an_executable_for_every_plugin_of_the_table_and_one_folder(bin_dir: Path) -> None:
     """Adding a line to the table of plugins/__main__.py adds the executable."""
     assert {path.name for path in bin_dir.iterdir()} == {*TYPES, PRIVATE}
@@ -192,7 +197,7 @@ def test_the_tarball_holds_what_dist_holds() -> None:
     version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
     assert tarball.name == f"slash24-{version}-linux-{machine}.tgz"
     with tarfile.open(tarball) as archive:
-        members = [member for member in archive.getmembers() if member.isfile()]
+        members = [member for member in archive.getmembers() if not member.isdir()]
     assert {(member.uid, member.gid) for member in members} == {(0, 0)}
     bin_dir = ROOT / "dist" / "bin"
     files = {str(path.relative_to(bin_dir)) for path in bin_dir.rglob("*") if path.is_file()}
