@@ -146,9 +146,7 @@ class Netlink:
         """(flags, message) of each answer to the last request; raises the NetlinkError the kernel sent instead."""
         while True:
             for kind, flags, body in self._receive():
-                if kind == NLMSG_DONE:
-                    return
-                if kind == NLMSG_ERROR:
+                if kind in (NLMSG_ERROR, NLMSG_DONE):
                     failure = error_of(body)
                     if failure:
                         raise failure
@@ -179,9 +177,9 @@ def decode(answer: type[nlmsg], body: bytes) -> nlmsg:
 
 
 def error_of(body: bytes) -> NetlinkError | None:
-    """The error in an NLMSG_ERROR message, or None if it is an acknowledgement (errno 0)."""
+    """The error in an NLMSG_ERROR or NLMSG_DONE message, or None if it says that all went well (errno 0)."""
     (negative,) = struct.unpack_from("=i", body, _HEADER.size)
-    if negative == 0:
+    if negative >= 0:
         return None
     text = os.strerror(-negative)
     said = _extended_text(body)
