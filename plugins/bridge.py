@@ -3,8 +3,7 @@
 The configuration is that of the reference plugin; `docs/bridge.md` has every key.
 """
 
-import re
-
+from plugins.mac import EXPECTED, normal_mac
 from plugins.pod.conf import PodConf
 from spec.config import NetConf, Section
 from spec.delegate import delegate
@@ -104,25 +103,14 @@ def _mac(request: Request) -> str:
     for place in (section.section("runtimeConfig"), section.section("args").section("cni")):
         given = place.string("mac", "")
         if given:
-            mac = _normal_mac(given)
+            mac = normal_mac(given)
             if not mac:
-                raise place.error("mac", "a unicast MAC address such as 02:00:5e:10:00:01")
+                raise place.error("mac", EXPECTED)
             return mac
     given = request.args.get("MAC", "")
-    if given and not _normal_mac(given):
-        allowed = "expected a unicast MAC address such as 02:00:5e:10:00:01"
-        raise CNIError(Code.INVALID_ENVIRONMENT, f'CNI_ARGS: "MAC": {allowed}, got "{given}"')
-    return _normal_mac(given)
-
-
-def _normal_mac(text: str) -> str:
-    """02:00:5e:10:00:01 from any of the forms with :, - and dots; "" if it is no unicast MAC."""
-    pairs, dotted = r"[0-9a-f]{2}([:-])(?:[0-9a-f]{2}\1){4}[0-9a-f]{2}", r"(?:[0-9a-f]{4}\.){2}[0-9a-f]{4}"
-    lower = text.lower()
-    if not re.fullmatch(f"{pairs}|{dotted}", lower):
-        return ""
-    raw = bytes.fromhex(re.sub(r"[^0-9a-f]", "", lower))
-    return "" if raw[0] & 1 or not any(raw) else raw.hex(":")
+    if given and not normal_mac(given):
+        raise CNIError(Code.INVALID_ENVIRONMENT, f'CNI_ARGS: "MAC": expected {EXPECTED}, got "{given}"')
+    return normal_mac(given)
 
 
 def _trunk(section: Section) -> tuple[int, ...] | None:

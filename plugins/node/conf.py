@@ -1,6 +1,6 @@
 """What is wanted of a node: its subnet, its bridge, the ways to the others, and what leaves masqueraded."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from plugins.node.records import (
@@ -38,7 +38,6 @@ class NodeConf:
     ip_masq: bool
     cluster: tuple[str, ...]
     inside: tuple[str, ...]
-    peers: tuple[Node, ...]
 
     @property
     def gateways(self) -> tuple[str, ...]:
@@ -52,12 +51,11 @@ class NodeConf:
 def parse(request: Request) -> NodeConf:
     """Read the configuration and the files it names.
 
-    Raises CNIError 7 (configuration), 11 (a file that is missing or unreadable).
+    Raises CNIError 7 (configuration), 11 (the subnet file is missing or unreadable).
     """
     section = request.conf.section
     subnets = _subnets(section)
     cluster = parse_networks(section, "clusterCIDRs") or subnets.cluster
-    peers = parse_peers(section) + _peers_of_file(section)
     return NodeConf(
         bridge=link_name(section, "bridge", DEFAULT_BRIDGE),
         subnets=subnets.subnets,
@@ -68,14 +66,24 @@ def parse(request: Request) -> NodeConf:
         ip_masq=section.boolean("ipMasq", default=True),
         cluster=cluster,
         inside=(*cluster, *parse_networks(section, "nonMasqueradeCIDRs")),
-        peers=tuple(peer for peer in peers if not set(peer.subnets) & set(subnets.subnets)),
     )
 
 
-def parse_for_status(request: Request) -> NodeConf:
-    """The same; a file that is missing or unreadable is CNIError 50: the plugin is not available."""
+def read_peers(request: Request, node: NodeConf) -> tuple[Node, ...]:
+    """The other nodes, of the configuration and of the file; the node's own record among them is left out.
+
+    Raises CNIError 7 (configuration), 11 (the file is unreadable, or missing though the configuration names it).
+    """
+    section = request.conf.section
+    path = section.string("peersFile")
+    peers = parse_peers(section) + read_peers_file(path or PEERS_FILE, required=bool(path))
+    return tuple(peer for peer in peers if not set(peer.subnets) & set(node.subnets))
+
+
+def telling_status(action: Callable[[], object]) -> None:
+    """Do what an ADD would begin with; where that says "try again later" (11), a STATUS says "not available" (50)."""
     try:
-        return parse(request)
+        action()
     except CNIError as error:
         if error.code != Code.TRY_AGAIN_LATER:
             raise
@@ -106,8 +114,3 @@ def _subnets(section: Section) -> Subnets:
     except ValueError as error:
         raise section.error(key, "one subnet a family") from error
     return found
-
-
-def _peers_of_file(section: Section) -> tuple[Node, ...]:
-    path = section.string("peersFile")
-    return read_peers_file(path or PEERS_FILE, required=bool(path))

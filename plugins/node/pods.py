@@ -1,12 +1,15 @@
 """A pod of a node: the bridge plugin's work, with the node's subnet and its own ideas of MTU and hairpins."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 
-from plugins.node.conf import DEFAULT_BRIDGE, HAIRPIN_VETH, PROMISCUOUS_BRIDGE, NodeConf, ipam_of
+from linux.netlink import Netlink
+from plugins.node.conf import HAIRPIN_VETH, PROMISCUOUS_BRIDGE, NodeConf, ipam_of, parse
 from plugins.pod.conf import PodConf
 from spec.config import NetConf, Section, decode
+from spec.errors import CNIError
 from spec.request import Request
 
 
@@ -30,16 +33,53 @@ def with_ipam(request: Request, subnets: tuple[str, ...]) -> Request:
     return _with(request, ipam_of(request.conf.section, subnets))
 
 
-def with_ipam_type(request: Request) -> Request:
-    """The same for verbs that only clean up, and may not know the subnets any more."""
+def delete(request: Request) -> None:
+    """Take the pod from the node. What an ADD would refuse of the configuration does not matter here."""
+    from plugins.pod.delete import delete_pod
+
+    pod = _to_clean(request)
+    delete_pod(pod, ipam_type=pod.conf.ipam_type, ip_masq=False, check_mac=False)
+    _drop_if_known(request, pod)
+
+
+def sweep(request: Request) -> None:
+    """Take from the node what belongs to attachments that are not valid any more."""
+    from plugins.pod.sweep import sweep_pods
+
+    pod = _to_clean(request)
+    sweep_pods(pod, ipam_type=pod.conf.ipam_type, ip_masq=False, check_mac=False)
+    _drop_if_known(request, pod)
+
+
+def drop_old_gateways(pod: Request, bridge: str, kept: Sequence[str]) -> None:
+    """Take the gateways of earlier subnets from the bridge once nobody uses them. What fails, the next call does."""
+    from plugins.node import state
+
+    with suppress(OSError, CNIError), Netlink() as host:
+        state.drop_old_gateways(host, bridge, kept, lambda: _in_use(host, pod, bridge))
+
+
+def _drop_if_known(request: Request, pod: Request) -> None:
+    """The gateways of today can be known only if the node's subnet is."""
+    with suppress(CNIError):
+        node = parse(request)
+        drop_old_gateways(pod, node.bridge, node.gateways)
+
+
+def _in_use(host: Netlink, pod: Request, bridge: str) -> Sequence[str]:
+    if pod.conf.ipam_type == "host-local":
+        from ipam.host_local import leased
+
+        return leased(pod)
+    from plugins.node.state import addresses_behind
+
+    return addresses_behind(host, bridge)
+
+
+def _to_clean(request: Request) -> Request:
+    """As `with_ipam`, for verbs that only clean up, and may not know the subnets any more."""
     given = request.conf.section.raw("ipam")
     return _with(request, {"type": "host-local", **given} if isinstance(given, Mapping) else {"type": "host-local"})
-
-
-def bridge_name(request: Request) -> str:
-    """The bridge's name for verbs that only clean up: the default where it can not be read."""
-    name = request.conf.section.raw("bridge")
-    return name if isinstance(name, str) and name else DEFAULT_BRIDGE
 
 
 def _with(request: Request, ipam: Mapping[str, object]) -> Request:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from plugins.mac import EXPECTED, normal_mac
 from spec import jsontext
 from spec.addresses import canonical_cidr, canonical_ip, is_ipv6
 from spec.config import Section
@@ -41,7 +42,15 @@ def parse_node(section: Section) -> Node:
     subnets = parse_networks(section, "podCIDRs")
     if not addresses or not subnets:
         raise section.error("podCIDRs" if addresses else "addresses", "a list that is not empty")
-    return Node(section.string("name"), addresses, subnets, section.string("vtepMAC").lower())
+    return Node(section.string("name"), addresses, subnets, parse_mac(section, "vtepMAC"))
+
+
+def parse_mac(section: Section, key: str) -> str:
+    """The MAC under `key`, normalised; "" where it is absent. Raises CNIError 7."""
+    given = section.string(key)
+    if given and not normal_mac(given):
+        raise section.error(key, EXPECTED)
+    return normal_mac(given)
 
 
 def parse_networks(section: Section, key: str) -> tuple[str, ...]:

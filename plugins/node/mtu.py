@@ -1,0 +1,25 @@
+"""The MTU of pods where nobody gave one."""
+
+from linux.links import find_link, list_links
+from linux.netlink import Netlink
+
+_IFF_LOOPBACK, _IFF_POINTOPOINT = 0x8, 0x10
+_SMALLEST, _FALLBACK = 576, 1460  # RFC 791's smallest datagram; what kubenet took where it found nothing better
+
+
+def smallest_mtu(host: Netlink, bridge: str) -> int:
+    """In bytes, as kubenet derived it: of the links that are up, neither loopback nor point-to-point, the smallest.
+
+    The pods' own bridge and its ports do not count: they have the MTU that is asked for here.
+    """
+    own = find_link(host, bridge)
+    own_index = own.index if own else 0
+    mtus = [
+        link.mtu
+        for link in list_links(host)
+        if link.up
+        and not link.flags & (_IFF_LOOPBACK | _IFF_POINTOPOINT)
+        and (not own_index or own_index not in (link.index, link.master))
+    ]
+    smallest = min(mtus, default=_FALLBACK)
+    return smallest if smallest >= _SMALLEST else _FALLBACK

@@ -1,0 +1,114 @@
+"""The node's end of the VXLAN tunnel: its keys, and what they mean on this machine."""
+
+from dataclasses import dataclass
+
+from linux.addresses import list_addresses
+from linux.errors import step
+from linux.links import Link, find_link, find_link_by_index
+from linux.netlink import Netlink
+from linux.routes import list_routes
+from linux.vxlan import Vtep, overhead, vtep_mac
+from plugins.node.conf import NodeConf
+from plugins.node.records import parse_each, parse_mac
+from spec.addresses import canonical_ip, is_ipv6
+from spec.errors import CNIError, Code
+from spec.links import link_name
+from spec.request import Request
+
+_DEFAULT_VNI, _DEFAULT_PORT = 1, 4789  # RFC 7348, section 8
+_MAX_VNI = (1 << 24) - 1
+
+
+@dataclass(frozen=True)
+class TunnelConf:
+    """The keys `vxlan` has beyond kubenet's. `parent`, `local` and `mac` are "" where they are to be found out."""
+
+    device: str
+    vni: int
+    port: int
+    parent: str
+    local: str
+    mac: str
+    direct_routing: bool
+    tx_checksum: bool
+
+
+def parse(request: Request) -> TunnelConf:
+    """Read the keys. Raises CNIError 7."""
+    section = request.conf.section
+    vni = section.integer("vni", _DEFAULT_VNI, low=0, high=_MAX_VNI)
+    section.boolean("removeDevice")
+    return TunnelConf(
+        device=link_name(section, "device", f"slash24.{vni}"),
+        vni=vni,
+        port=section.integer("port", _DEFAULT_PORT, low=1, high=65535),
+        parent=link_name(section, "parent", "") if section.string("parent") else "",
+        local=next(iter(parse_each(section, "localAddress", canonical_ip, "an address of this node")), ""),
+        mac=parse_mac(section, "vtepMAC"),
+        direct_routing=section.boolean("directRouting"),
+        tx_checksum=section.boolean("txChecksum", default=True),
+    )
+
+
+def plan(host: Netlink, node: NodeConf, conf: TunnelConf) -> Vtep:
+    """The VTEP as it should be here: parent, local address and MTU found out. Raises CNIError 11."""
+    with step("find the way out of the node"):
+        parent, local = _way_out(host, conf)
+    largest = parent.mtu - overhead(local)
+    return Vtep(
+        name=conf.device,
+        vni=conf.vni,
+        port=conf.port,
+        parent=parent.index,
+        local=local,
+        mac=conf.mac or vtep_mac(node.subnets),
+        mtu=min(node.mtu or largest, largest),
+        tx_checksum=conf.tx_checksum,
+    )
+
+
+def addresses_of(node: NodeConf) -> list[str]:
+    """The addresses of the VTEP: the network address of each of the node's subnets, alone (flannel's convention)."""
+    networks = [subnet.partition("/")[0] for subnet in node.subnets]
+    return [f"{network}/{128 if is_ipv6(network) else 32}" for network in networks]
+
+
+def _way_out(host: Netlink, conf: TunnelConf) -> tuple[Link, str]:
+    """The parent link and the local address: as configured, or those of the default route, IPv4 before IPv6."""
+    addresses = [one for one in list_addresses(host) if one.is_global]
+    if conf.local:
+        index = next((one.link for one in addresses if one.cidr.partition("/")[0] == conf.local), 0)
+        if not index:
+            raise _no_way("localAddress", f"no link of this node has the address {conf.local}")
+        return _named(host, conf.parent) if conf.parent else _indexed(host, index), conf.local
+    parent = _named(host, conf.parent) if conf.parent else _default_link(host)
+    local = [one.cidr.partition("/")[0] for one in addresses if one.link == parent.index]
+    if not local:
+        raise _no_way("localAddress", f'link "{parent.name}" has no address')
+    return parent, min(local, key=is_ipv6)
+
+
+def _default_link(host: Netlink) -> Link:
+    for family in (2, 10):
+        ways = [route for route in list_routes(host, family) if route.dst.endswith("/0") and route.link and route.via]
+        if ways:
+            return _indexed(host, min(ways, key=lambda route: route.priority).link)
+    raise _no_way("parent", "this node has no default route")
+
+
+def _named(host: Netlink, name: str) -> Link:
+    link = find_link(host, name)
+    if link is None:
+        raise _no_way("parent", f'this node has no link "{name}"')
+    return link
+
+
+def _indexed(host: Netlink, index: int) -> Link:
+    link = find_link_by_index(host, index)
+    if link is None:
+        raise _no_way("parent", f"the link with index {index} is gone")
+    return link
+
+
+def _no_way(key: str, why: str) -> CNIError:
+    return CNIError(Code.TRY_AGAIN_LATER, f"no link for the tunnel: {why}", f'"{key}" can name one')

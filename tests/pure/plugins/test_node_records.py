@@ -1,0 +1,88 @@
+"""Records of nodes, in the configuration and in files."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from plugins.node.records import Node, parse_node, read_peers_file, read_subnet_file
+from spec.config import Section
+from spec.errors import CNIError
+
+FLANNEL = """FLANNEL_NETWORK=10.244.0.0/16
+FLANNEL_SUBNET=10.244.1.1/24
+FLANNEL_IPV6_NETWORK=fd00:244::/48
+FLANNEL_IPV6_SUBNET=fd00:244:0:1::1/64
+FLANNEL_MTU=1450
+FLANNEL_IPMASQ=true
+"""
+
+
+def test_flannels_subnet_env(tmp_path: Path) -> None:
+    """FLANNEL_SUBNET is the first address of the subnet; what is read is the subnet, the cluster's network and the MTU."""
+    path = tmp_path / "subnet.env"
+    path.write_text(FLANNEL)
+    found = read_subnet_file(str(path))
+    assert found.subnets == ("10.244.1.0/24", "fd00:244:0:1::/64")
+    assert found.cluster == ("10.244.0.0/16", "fd00:244::/48")
+    assert found.mtu == 1450
+
+
+def test_the_agents_record(tmp_path: Path) -> None:
+    """A JSON record names the node's subnets, and may name the cluster's networks and an MTU."""
+    path = tmp_path / "node.json"
+    path.write_text(json.dumps({"name": "a", "podCIDRs": ["10.244.1.0/24"], "clusterCIDRs": ["10.244.0.0/16"]}))
+    found = read_subnet_file(str(path))
+    assert (found.subnets, found.cluster, found.mtu) == (("10.244.1.0/24",), ("10.244.0.0/16",), 0)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"podCIDRs": "all"}', "FLANNEL_MTU=x", "FLANNEL_SUBNET=10.0.0.1"])
+def test_an_unreadable_subnet_file_is_named(tmp_path: Path, text: str) -> None:
+    """A file that is garbage, or names no subnet, is error 11 with its path: it may be right in a moment."""
+    path = tmp_path / "node.json"
+    path.write_text(text)
+    with pytest.raises(CNIError) as caught:
+        read_subnet_file(str(path))
+    assert caught.value.code == 11
+    assert f'the subnet file "{path}" can not be used' in caught.value.msg
+
+
+def test_a_missing_subnet_file_is_named(tmp_path: Path) -> None:
+    """A file that is not there is error 11 with its path."""
+    with pytest.raises(CNIError) as caught:
+        read_subnet_file(str(tmp_path / "none"))
+    assert caught.value.code == 11
+    assert "none" in caught.value.msg
+
+
+def test_a_peers_file_may_be_missing_unless_it_was_named(tmp_path: Path) -> None:
+    """Without the default file there are no peers; a file that the configuration names must be there."""
+    path = str(tmp_path / "peers.json")
+    assert read_peers_file(path, required=False) == ()
+    with pytest.raises(CNIError) as caught:
+        read_peers_file(path, required=True)
+    assert caught.value.code == 11
+
+
+def test_a_record_is_read_into_its_canonical_form() -> None:
+    """Addresses and networks are canonical, a MAC is lower case."""
+    raw = {"name": "b", "addresses": ["2001:DB8::2"], "podCIDRs": "10.244.2.0/24", "vtepMAC": "02:24:0A:F4:02:00"}
+    wanted = Node("b", ("2001:db8::2",), ("10.244.2.0/24",), "02:24:0a:f4:02:00")
+    assert parse_node(Section(raw)) == wanted
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        ({"podCIDRs": ["10.244.2.0/24"]}, '"peers[0].addresses": expected a list that is not empty'),
+        ({"addresses": ["192.0.2.2"]}, '"peers[0].podCIDRs": expected a list that is not empty'),
+        ({"addresses": ["192.0.2.2"], "podCIDRs": ["10.244.2.1/24"]}, "without host bits"),
+        ({"addresses": ["node-b"], "podCIDRs": ["10.244.2.0/24"]}, '"peers[0].addresses": expected an address'),
+    ],
+)
+def test_a_bad_record_is_named(raw: dict, message: str) -> None:
+    """What is wrong with a record is told with its place in the list."""
+    with pytest.raises(CNIError) as caught:
+        parse_node(Section(raw, "peers[0]"))
+    assert caught.value.code == 7
+    assert message in caught.value.msg
