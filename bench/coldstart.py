@@ -27,7 +27,7 @@ GROUPS = dict.fromkeys(("spec", "ipam", "linux", "plugins"), "slash24") | {"neta
 
 # What begins with the first system call that matches (searched from the previous one on), and is called so.
 COURSE = (
-    (r"execve\(", "bootloader: start, set LD_LIBRARY_PATH, start again"),
+    (r"ld\.so\.cache", "bootloader: set LD_LIBRARY_PATH, start over"),
     (r"libpython[^\"]*\", ", "load libpython"),
     (r"base_library\.zip\", ", "interpreter, PyInstaller's importer, all early imports"),
     (r"\"/run/netns/pod\", ", "the work: netlink, sysctls, leases, and late imports"),
