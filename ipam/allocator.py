@@ -1,0 +1,128 @@
+"""Which addresses an attachment gets: pure code over `leases.Leases`.
+
+All of an ADD is chosen before anything is written, under one lock: what can not be had whole changes nothing.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ipam.addresses import Address, text_of
+from ipam.leases import State
+from ipam.ranges import Range, RangeSet
+from spec.attachment import Attachment
+from spec.errors import CNIError, Code
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ipam.leases import Leases
+
+
+@dataclass(frozen=True)
+class Grant:
+    """An address handed out, with the range of the range set (by number) that it is of."""
+
+    range_set: int
+    range: Range
+    address: Address
+
+    @property
+    def cidr(self) -> str:
+        """The address with the length of its subnet's prefix."""
+        return f"{self.address}/{self.range.prefix}"
+
+    @property
+    def gateway(self) -> str:
+        """The gateway that goes with it."""
+        return text_of(self.range.version, self.range.gateway)
+
+
+def allocate(
+    range_sets: Sequence[RangeSet], requested: Sequence[Address], owner: Attachment, leases: "Leases"
+) -> tuple[Grant, ...]:
+    """Lease one address of each range set: the first requested one that is of the set, otherwise the next one.
+
+    Raises CNIError 999 (none to be had, taken, the gateway's, the owner has one, a requested one is of no set),
+    CNIError 11 (only a cooldown is in the way), OSError (the store); nothing is leased then.
+    """
+    while True:
+        grants = _choose(range_sets, requested, owner, leases)
+        if leases.take(owner, [(grant.range_set, str(grant.address)) for grant in grants]):
+            return grants
+
+
+def is_exhausted(ranges: RangeSet, leases: "Leases") -> bool:
+    """Whether no address of the set could be handed out now."""
+    return _first(ranges, None, leases) is None
+
+
+def _choose(
+    range_sets: Sequence[RangeSet], requested: Sequence[Address], owner: Attachment, leases: "Leases"
+) -> tuple[Grant, ...]:
+    wanted = list(dict.fromkeys(requested))
+    held = [address for text in leases.held_by(owner) if (address := _parse(text))]
+    grants = []
+    for number, ranges in enumerate(range_sets):
+        request = next((address for address in wanted if ranges.find(address)), None)
+        try:
+            if request is None:
+                _refuse_second(ranges, held, owner)
+                chosen = _next(ranges, _parse(leases.last_reserved(number)), leases)
+            else:
+                wanted.remove(request)
+                chosen = _requested(ranges, request, leases)
+        except CNIError as error:
+            raise CNIError(error.code, f"failed to allocate for range {number}: {error.msg}") from error
+        grants.append(Grant(number, *chosen))
+    if wanted:
+        leftovers = " ".join(str(address) for address in wanted)
+        raise CNIError(Code.INTERNAL, f"failed to allocate all requested IPs: {leftovers}")
+    return tuple(grants)
+
+
+def _requested(ranges: RangeSet, address: Address, leases: "Leases") -> tuple[Range, Address]:
+    found = ranges.find(address)
+    if address.number == found.gateway:
+        raise CNIError(Code.INTERNAL, f"requested ip {address} is subnet's gateway")
+    state = leases.state(str(address))
+    if state == State.TAKEN:
+        raise CNIError(Code.INTERNAL, f"requested IP address {address} is not available in range set {ranges}")
+    if state == State.COOLING:
+        raise CNIError(Code.TRY_AGAIN_LATER, f"requested IP address {address} was released and is still cooling down")
+    return found, address
+
+
+def _refuse_second(ranges: RangeSet, held: Sequence[Address], owner: Attachment) -> None:
+    for address in held:
+        if ranges.find(address):
+            text = f"{address} has been allocated to {owner.container_id}, duplicate allocation is not allowed"
+            raise CNIError(Code.INTERNAL, text)
+
+
+def _next(ranges: RangeSet, last_reserved: Address | None, leases: "Leases") -> tuple[Range, Address]:
+    found = _first(ranges, last_reserved, leases)
+    if found is not None:
+        return found[0], Address.parse(found[1])
+    text = f"no IP addresses available in range set: {ranges}"
+    cooling = sum(leases.state(each) == State.COOLING for _, texts in ranges.candidates(None) for each in texts)
+    if cooling:
+        raise CNIError(Code.TRY_AGAIN_LATER, f"{text} ({cooling} released, still cooling down)")
+    raise CNIError(Code.INTERNAL, text)
+
+
+def _first(ranges: RangeSet, last_reserved: Address | None, leases: "Leases") -> tuple[Range, str] | None:
+    for each, texts in ranges.candidates(last_reserved):
+        for text in leases.free(texts):
+            return each, text
+    # What can be reclaimed comes last: while anything else is free, nothing that was ever noted is overwritten.
+    for each, texts in ranges.candidates(last_reserved):
+        for text in texts:
+            if leases.state(text) == State.RECLAIMABLE:
+                return each, text
+    return None
+
+
+def _parse(text: str) -> Address | None:
+    try:
+        return Address.parse(text) if text else None
+    except ValueError:
+        return None

@@ -1,0 +1,49 @@
+"""Changes to files that are done whole or not at all."""
+
+import os
+from contextlib import suppress
+
+
+def make_folders(path: str, mode: int) -> None:
+    """Make a folder and those above it that are missing, all with `mode`, whatever the caller's umask adds.
+
+    Raises OSError.
+    """
+    above = os.path.dirname(path)
+    if above and not os.path.isdir(above):
+        make_folders(above, mode)
+    with suppress(FileExistsError):
+        os.mkdir(path, mode)
+
+
+def replace_file(path: str, temporary: str, content: bytes) -> None:
+    """Give a file a new content in one step.
+
+    Raises OSError, leaving the old one. (What a crash leaves, the next call overwrites.)
+    """
+    try:
+        write_file(temporary, content, os.O_TRUNC)
+        os.replace(temporary, path)
+    except OSError:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def write_file(path: str, content: bytes, flag: int) -> None:
+    """Make a file that only its owner may read; `flag` is O_EXCL or O_TRUNC.
+
+    Raises OSError, perhaps with a part written.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | flag, 0o600)
+    try:
+        while content:
+            content = content[os.write(descriptor, content) :]
+    finally:
+        os.close(descriptor)
+
+
+def delete_file(path: str) -> None:
+    """Remove a file, if it is there. Raises OSError."""
+    with suppress(FileNotFoundError):
+        os.unlink(path)

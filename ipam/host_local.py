@@ -1,0 +1,156 @@
+"""host-local: hands out the addresses of ranges on this node, and keeps account of them in files.
+
+What a DEL does not need is imported where it is used, netaddr before all.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from ipam.store import DiskStore
+from spec.config import Section
+from spec.errors import CNIError, Code
+from spec.request import Request
+from spec.result import IPConfig, Result
+from spec.suite import Plugin
+
+DATA_DIR = "/var/lib/cni/networks"
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from ipam.ranges import RangeSet
+
+
+def add(request: Request) -> Result:
+    """Lease an address of each range set. Raises CNIError, with nothing leased that was not before."""
+    from ipam.allocator import allocate
+    from ipam.config import parse_requested, parse_routes, read_dns
+
+    ipam = _ipam(request)
+    range_sets = _range_sets(request)
+    requested = parse_requested(request.conf.section, request.args)
+    routes = parse_routes(ipam)
+    dns = read_dns(ipam)
+    store = _store(request, ipam)
+    with _telling_errors(store):
+        store.create()
+        with store.locked(writable=True) as leases:
+            grants = allocate(range_sets, requested, request.attachment, leases)
+    ips = tuple(IPConfig(address=grant.cidr, gateway=grant.gateway) for grant in grants)
+    return Result(ips=ips, routes=routes, dns=dns)
+
+
+def delete(request: Request) -> None:
+    """Release what the attachment holds.
+
+    Asks nothing of the configuration but where the leases are. Raises CNIError 5 or 11.
+    """
+    store = _store_to_clean(request)
+    with _telling_errors(store):
+        if store.exists():
+            with store.locked(writable=True) as leases:
+                leases.release(request.attachment)
+
+
+def check(request: Request) -> None:
+    """Raises CNIError 999 unless the attachment holds a lease, and each address of prevResult that is of our ranges."""
+    from ipam.addresses import Address
+
+    ipam = _ipam(request)
+    range_sets = _range_sets(request)
+    prev_result = request.conf.prev_result
+    expected = [str(Address.parse(ip.address.partition("/")[0])) for ip in prev_result.ips] if prev_result else []
+    ours = [text for text in expected if any(ranges.find(Address.parse(text)) for ranges in range_sets)]
+    store = _store(request, ipam)
+    held: tuple[str, ...] = ()
+    with _telling_errors(store):
+        if store.exists():
+            with store.locked(writable=False) as leases:
+                held = leases.held_by(request.attachment)
+    missing = [text for text in ours if text not in held]
+    if missing or not held:
+        message = f"host-local: Failed to find address added by container {request.container_id}"
+        details = f"{', '.join(missing)}: not leased to {request.container_id} {request.ifname}" if missing else ""
+        raise CNIError(Code.INTERNAL, message, details)
+
+
+def gc(request: Request) -> None:
+    """Release every lease of the network but those of `cni.dev/valid-attachments`. Raises CNIError 5, 7 or 11."""
+    valid = request.valid_attachments
+    store = _store_to_clean(request)
+    with _telling_errors(store):
+        if store.exists():
+            with store.locked(writable=True) as leases:
+                leases.retain(valid)
+
+
+def status(request: Request) -> None:
+    """Raises CNIError 50 if an ADD would find no address or could not write it down, 7 for a wrong configuration."""
+    from ipam.allocator import is_exhausted
+
+    ipam = _ipam(request)
+    range_sets = _range_sets(request)
+    store = _store(request, ipam)
+    _require_writable(store.folder)
+    with _telling_errors(store):
+        if store.exists():
+            with store.locked(writable=False) as leases:
+                for number, ranges in enumerate(range_sets):
+                    if is_exhausted(ranges, leases):
+                        text = f"no IP addresses available in range set: {ranges}"
+                        raise CNIError(Code.PLUGIN_NOT_AVAILABLE, text, f"range set {number} of {request.conf.name}")
+
+
+def _ipam(request: Request) -> Section:
+    section = request.conf.section
+    if not section.has("ipam"):
+        raise CNIError(Code.INVALID_NETWORK_CONFIG, "IPAM config missing 'ipam' key")
+    return section.section("ipam")
+
+
+def _range_sets(request: Request) -> "tuple[RangeSet, ...]":
+    from ipam.ranges import parse_range_sets
+    from spec.versions import at_least
+
+    return parse_range_sets(request.conf.section, one_per_family=not at_least(request.conf.cni_version, "0.3.0"))
+
+
+def _store(request: Request, ipam: Section) -> DiskStore:
+    folder = os.path.join(ipam.string("dataDir") or DATA_DIR, request.conf.name)
+    return DiskStore(folder, cooldown=ipam.integer("cooldown", 0, low=0))
+
+
+def _store_to_clean(request: Request) -> DiskStore:
+    """The store that the configuration means; what it says wrongly never keeps a lease from being released."""
+    values: dict[str, object] = {}
+    try:
+        ipam = request.conf.section.section("ipam")
+    except CNIError:
+        ipam = Section({})
+    for key, read in (("dataDir", ipam.string), ("cooldown", ipam.integer)):
+        try:
+            values[key] = read(key)
+        except CNIError as error:
+            request.say(f"host-local: {error}")
+    return _store(request, Section(values))
+
+
+def _require_writable(folder: str) -> None:
+    existing = folder
+    while not os.path.exists(existing) and existing not in ("", "/"):
+        existing = os.path.dirname(existing)
+    if not os.access(existing or ".", os.W_OK | os.X_OK):
+        raise CNIError(Code.PLUGIN_NOT_AVAILABLE, "the leases can not be written", existing)
+
+
+@contextmanager
+def _telling_errors(store: DiskStore) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        where = error.filename2 or error.filename or store.folder
+        message = f"the leases in {store.folder} can not be used: {error.strerror}"
+        raise CNIError(Code.IO_FAILURE, message, str(where)) from error
+
+
+PLUGIN = Plugin(type="host-local", add=add, delete=delete, check=check, gc=gc, status=status)

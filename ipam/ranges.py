@@ -1,0 +1,183 @@
+"""The ranges a network hands out: read from the configuration, checked, and asked what they contain. Pure."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from ipam.addresses import Address, Network, text_of, texts_of
+from spec.config import Section
+from spec.errors import CNIError, Code
+
+
+@dataclass(frozen=True)
+class Range:
+    """The addresses `first` to `last` (inclusive) of a subnet, but for the gateway; numbers of family `version`."""
+
+    version: int
+    prefix: int
+    first: int
+    last: int
+    gateway: int
+
+    def contains(self, address: Address) -> bool:
+        """Whether the address is of this family and between the ends; the gateway may be."""
+        return address.version == self.version and self.first <= address.number <= self.last
+
+    def overlaps(self, other: "Range") -> bool:
+        """Whether any address is between the ends of both."""
+        return self.version == other.version and self.first <= other.last and other.first <= self.last
+
+    def __str__(self) -> str:
+        return f"{text_of(self.version, self.first)}-{text_of(self.version, self.last)}"
+
+
+@dataclass(frozen=True)
+class RangeSet:
+    """Ranges of one family that do not overlap: an attachment gets one address of each set."""
+
+    ranges: tuple[Range, ...]
+
+    @property
+    def version(self) -> int:
+        """The family: 4 or 6."""
+        return self.ranges[0].version
+
+    def find(self, address: Address) -> Range | None:
+        """The range that contains the address."""
+        return next((each for each in self.ranges if each.contains(address)), None)
+
+    def candidates(self, last_reserved: Address | None) -> Iterator[tuple[Range, Iterator[str]]]:
+        """Every address of the set once, but for gateways, in the order in which they are to be tried, and its range.
+
+        Round robin, as the reference does: on from the address handed out last, so that one given back is used again
+        as late as possible; from the very first if the last one is not known or not of this set.
+        """
+        current = self.find(last_reserved) if last_reserved else None
+        if current is None:
+            spans = [(each, each.first, each.last) for each in self.ranges]
+        else:
+            at = self.ranges.index(current)
+            spans = [(current, last_reserved.number + 1, current.last)]
+            spans += [(each, each.first, each.last) for each in self.ranges[at + 1 :] + self.ranges[:at]]
+            spans += [(current, current.first, last_reserved.number)]
+        for each, first, last in spans:
+            if first <= each.gateway <= last:
+                yield each, texts_of(each.version, first, each.gateway - 1)
+                first = each.gateway + 1  # noqa: PLW2901  (the rest of the span)
+            yield each, texts_of(each.version, first, last)
+
+    def __str__(self) -> str:
+        return ",".join(str(each) for each in self.ranges)
+
+
+def parse_range_sets(config: Section, *, one_per_family: bool) -> tuple[RangeSet, ...]:
+    """The range sets of a network configuration, in the order in which an attachment is given addresses of them.
+
+    That is `runtimeConfig.ipRanges`, then the single range written directly into `ipam` (if it has a `subnet`), then
+    `ipam.ranges`. `one_per_family`: all that results before CNI 0.3.0 have room for. Raises CNIError 7.
+    """
+    ipam = config.section("ipam")
+    groups = list(config.section("runtimeConfig").groups("ipRanges") or ())
+    groups += [(ipam,)] if ipam.has("subnet") else []
+    groups += ipam.groups("ranges") or ()
+    if not groups:
+        where = ipam.path_of("ranges")
+        raise _invalid(f'no IP ranges specified: "{where}": expected a list of lists of ranges, or "subnet" beside it')
+    sets = tuple(_parse_set(number, group) for number, group in enumerate(groups))
+    for (i, one), (j, other) in combinations(enumerate(sets), 2):
+        if _overlap(one.ranges, other.ranges):
+            raise _invalid(f"range set {i} overlaps with {j}: {one} and {other}")
+    families = [each.version for each in sets]
+    if one_per_family and len(families) != len(set(families)):
+        stated = config.string("cniVersion") or "0.1.0"
+        raise _invalid(f"CNI version {stated} does not support more than 1 address per family")
+    return sets
+
+
+def _parse_set(number: int, group: Sequence[Section]) -> RangeSet:
+    try:
+        if not group:
+            raise _invalid("empty range set")
+        ranges = tuple(parse_range(section) for section in group)
+        if len({each.version for each in ranges}) > 1:
+            raise _invalid("mixed address families")
+        for one, other in combinations(ranges, 2):
+            if one.overlaps(other):
+                raise _invalid(f"subnets {one} and {other} overlap")
+    except CNIError as error:
+        raise CNIError(error.code, f"invalid range set {number}: {error.msg}") from error
+    return RangeSet(ranges)
+
+
+def parse_range(section: Section) -> Range:
+    """The range of an object with `subnet` and perhaps `rangeStart`, `rangeEnd`, `gateway`. Raises CNIError 7.
+
+    Without them: from the first address of the subnet, which is the gateway's, to the last but the IPv4 broadcast
+    address. The gateway may be outside of the subnet, as it is on point-to-point links, but not of the other family.
+    """
+    subnet = _parse_subnet(section)
+    broadcast = 1 if subnet.address.version == 4 else 0
+    start, end, gateway = (_parse_member(section, key, subnet) for key in ("rangeStart", "rangeEnd", "gateway"))
+    for key, phrase, number in (("rangeStart", "RangeStart", start), ("rangeEnd", "RangeEnd", end)):
+        low = start if key == "rangeEnd" and start is not None else subnet.first
+        high = end if key == "rangeStart" and end is not None else subnet.last
+        if number is not None and not low <= number <= high:
+            text = text_of(subnet.address.version, number)
+            allowed = f"an address of {text_of(subnet.address.version, low)} to {text_of(subnet.address.version, high)}"
+            raise _wrong(section, key, f"{phrase} {text} not in network {subnet}", allowed)
+    first = subnet.first + 1 if start is None else start
+    last = subnet.last - broadcast if end is None else end
+    if first > last:
+        end_text = text_of(subnet.address.version, last)
+        raise _wrong(section, "rangeStart", f"RangeStart is after the end {end_text}", f"an address up to {end_text}")
+    gateway = subnet.first + 1 if gateway is None else gateway
+    return Range(subnet.address.version, subnet.prefix, first, last, gateway)
+
+
+def _parse_subnet(section: Section) -> Network:
+    expected = 'a network like "10.1.2.0/24"'
+    text = section.string("subnet", None)
+    if text is None:
+        raise _wrong(section, "subnet", "IP <nil> not v4 nor v6", expected)
+    try:
+        subnet = Network.parse(text)
+    except ValueError as error:
+        raise _wrong(section, "subnet", str(error), expected) from error
+    if subnet.address.version == 6 and subnet.address.number >> 32 == 0xFFFF:
+        raise _wrong(section, "subnet", "IPNet IP and Mask version mismatch", expected)
+    if subnet.prefix > subnet.bits - 2:
+        phrase = f"Network {subnet} too small to allocate from"
+        raise _wrong(section, "subnet", phrase, f"a prefix of at most /{subnet.bits - 2}")
+    if subnet.address.number != subnet.first:
+        network = text_of(subnet.address.version, subnet.first)
+        phrase = f"For a subnet mask of length {subnet.prefix} the network address is {network}"
+        raise _wrong(section, "subnet", f"Network has host bits set. {phrase}", f'"{network}/{subnet.prefix}"')
+    return subnet
+
+
+def _parse_member(section: Section, key: str, subnet: Network) -> int | None:
+    text = section.string(key)
+    if not text:
+        return None
+    version = subnet.address.version
+    expected = f"an IPv{version} address, as the subnet {subnet} is"
+    try:
+        address = Address.parse(text)
+    except ValueError as error:
+        raise _wrong(section, key, str(error), expected) from error
+    if address.version != version:
+        raise _wrong(section, key, f"{key[0].upper()}{key[1:]} {text} not in network {subnet}", expected)
+    return address.number
+
+
+def _overlap(ranges: Sequence[Range], others: Sequence[Range]) -> bool:
+    return any(one.overlaps(other) for one in ranges for other in others)
+
+
+def _wrong(section: Section, key: str, phrase: str, expected: str) -> CNIError:
+    """The reference's phrase, which tools match, and behind it our naming of key, value and what is allowed."""
+    return _invalid(f"{phrase} ({section.error(key, expected).msg})")
+
+
+def _invalid(text: str) -> CNIError:
+    return CNIError(Code.INVALID_NETWORK_CONFIG, text)

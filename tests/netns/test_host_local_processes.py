@@ -1,0 +1,319 @@
+"""host-local as real processes: many at once, killed, on full and read-only disks, over reboots,
+beside the Go plugin.
+"""
+
+import json
+import random
+import subprocess
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.netns.cni import CNI, CNIFailure
+from tests.netns.node import Node
+
+DATA_DIR = "/var/lib/cni/networks"
+CONF = {"cniVersion": "1.1.0", "name": "net", "type": "host-local"}
+SMALL = {**CONF, "ipam": {"type": "host-local", "subnet": "10.0.0.0/29"}}
+LARGE = {**CONF, "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.0.0.0/24"}], [{"subnet": "fd00::/64"}]]}}
+
+
+class Runtime:
+    """Calls one folder's host-local for containers that are names only."""
+
+    def __init__(self, node: Node, folder: Path) -> None:
+        self.node = node
+        self.folder = folder
+        self.cni = CNI(node, folder)
+
+    def environ(self, verb: str, container_id: str) -> dict[str, str]:
+        return self.cni.environ(verb, containerid=container_id, netns="/run/netns/none", ifname="eth0")
+
+    def call(self, verb: str, conf: Mapping, container_id: str) -> dict | None:
+        return self.cni.answer("host-local", self.environ(verb, container_id), json.dumps(conf))
+
+    def add(self, conf: Mapping, container_id: str) -> list[str]:
+        """The addresses of an ADD."""
+        return [ip["address"] for ip in self.call("ADD", conf, container_id)["ips"]]
+
+    def delete(self, conf: Mapping, container_id: str) -> None:
+        assert self.call("DEL", conf, container_id) is None
+
+    def failure(self, verb: str, conf: Mapping, container_id: str) -> CNIFailure:
+        with pytest.raises(CNIFailure) as caught:
+            self.call(verb, conf, container_id)
+        return caught.value
+
+    def start(self, verb: str, conf: Mapping, container_id: str) -> subprocess.Popen:
+        """Start a call and do not wait for it."""
+        process = self.node.start(
+            [self.folder / "host-local"],
+            env=self.environ(verb, container_id),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        process.stdin.write(json.dumps(conf).encode())
+        process.stdin.close()
+        process.stdin = None
+        return process
+
+
+@pytest.fixture
+def ours(node: Node, bin_dir: Path) -> Runtime:
+    return Runtime(node, bin_dir)
+
+
+@pytest.fixture
+def theirs(node: Node, reference_bin: Path) -> Runtime:
+    return Runtime(node, reference_bin)
+
+
+@pytest.fixture
+def folder(node: Node) -> Path:
+    """The folder of the network's leases, as seen from here."""
+    return node.path(f"{DATA_DIR}/net")
+
+
+def leases(folder: Path) -> dict[str, bytes]:
+    """Address -> content of its file."""
+    return {each.name: each.read_bytes() for each in folder.iterdir() if each.name[0] in "1f" and each.is_file()}
+
+
+def entries(folder: Path) -> list[str]:
+    """What our hidden folder has of leases."""
+    return [each.name for each in (folder / ".slash24").rglob("*:*")]
+
+
+def finish(processes: list[subprocess.Popen]) -> list[dict | None]:
+    """The answers of all, which are successes."""
+    outputs = [process.communicate() for process in processes]
+    failed = [output for process, output in zip(processes, outputs, strict=True) if process.returncode != 0]
+    assert failed == []
+    return [json.loads(stdout) if stdout else None for stdout, _ in outputs]
+
+
+def addresses(results: list[dict]) -> list[str]:
+    return [ip["address"].partition("/")[0] for result in results for ip in result["ips"]]
+
+
+def test_250_at_once(ours: Runtime, folder: Path) -> None:
+    """250 ADDs that run at the same time get 250 different addresses of each family; 250 DELs leave none."""
+    results = finish([ours.start("ADD", LARGE, f"c{number}") for number in range(250)])
+    given = addresses(results)
+    assert len(set(given)) == len(given) == 500
+    assert sorted(leases(folder)) == sorted(given)
+    assert len(set(leases(folder).values())) == 250
+    assert finish([ours.start("DEL", LARGE, f"c{number}") for number in range(250)]) == [None] * 250
+    assert (leases(folder), entries(folder)) == ({}, [])
+
+
+def test_both_plugins_at_once(ours: Runtime, theirs: Runtime, folder: Path) -> None:
+    """Calls of both plugins that run at the same time share the folder; each then deletes what the other added."""
+    both = (ours, theirs)
+    results = finish([both[number % 2].start("ADD", LARGE, f"c{number}") for number in range(80)])
+    given = addresses(results)
+    assert len(set(given)) == len(given) == 160
+    assert sorted(leases(folder)) == sorted(given)
+    mixed = [both[(number + 1) % 2].start("DEL", LARGE, f"c{number}") for number in range(60)]
+    mixed += [both[number % 2].start("ADD", LARGE, f"d{number}") for number in range(20)]
+    given = given[120:] + addresses([result for result in finish(mixed) if result])
+    assert len(set(given)) == len(given) == 80
+    assert sorted(leases(folder)) == sorted(given)
+    finish([both[(number + 1) % 2].start("DEL", LARGE, f"c{number}") for number in range(60, 80)])
+    finish([both[(number + 1) % 2].start("DEL", LARGE, f"d{number}") for number in range(20)])
+    assert (leases(folder), entries(folder)) == ({}, [])
+
+
+def test_handed_over_from_the_reference(ours: Runtime, theirs: Runtime, folder: Path) -> None:
+    """What the Go plugin added, ours checks, counts as taken, continues after, and deletes."""
+    assert theirs.add(SMALL, "a") == ["10.0.0.2/29"]
+    ours.call("CHECK", SMALL, "a")
+    assert "10.0.0.2 has been allocated to a" in ours.failure("ADD", SMALL, "a").msg
+    assert ours.add(SMALL, "b") == ["10.0.0.3/29"]
+    ours.delete(SMALL, "a")
+    assert leases(folder) == {"10.0.0.3": b"b\r\neth0"}
+    assert theirs.add(SMALL, "c") == ["10.0.0.4/29"]
+    ours.delete(SMALL, "c")
+    ours.delete(SMALL, "b")
+    assert (leases(folder), entries(folder)) == ({}, [])
+
+
+def test_handed_over_to_the_reference(ours: Runtime, theirs: Runtime, folder: Path) -> None:
+    """What ours added, the Go plugin checks, counts as taken, continues after, and deletes, our entries included."""
+    assert ours.add(LARGE, "a") == ["10.0.0.2/24", "fd00::2/64"]
+    theirs.call("CHECK", LARGE, "a")
+    assert "10.0.0.2 has been allocated to a" in theirs.failure("ADD", LARGE, "a").msg
+    assert theirs.add(LARGE, "b") == ["10.0.0.3/24", "fd00::3/64"]
+    theirs.delete(LARGE, "a")
+    assert leases(folder) == {"10.0.0.3": b"b\r\neth0", "fd00::3": b"b\r\neth0"}
+    assert theirs.failure("CHECK", LARGE, "a").msg.startswith("host-local: Failed to find address")
+    assert ours.add(LARGE, "c") == ["10.0.0.4/24", "fd00::4/64"]
+    theirs.delete(LARGE, "b")
+    theirs.delete(LARGE, "c")
+    assert (leases(folder), entries(folder)) == ({}, [])
+
+
+def test_same_files_as_the_reference(ours: Runtime, theirs: Runtime, folder: Path, node: Node) -> None:
+    """Both plugins leave the same files with the same modes and contents, our hidden folder apart."""
+
+    def files(conf: dict) -> dict[str, tuple[int, bytes]]:
+        top = node.path(f"{DATA_DIR}/{conf['name']}")
+        return {each.name: (each.stat().st_mode, each.read_bytes()) for each in top.iterdir() if each.is_file()}
+
+    other = {**LARGE, "name": "other"}
+    ours.add(LARGE, "a")
+    theirs.add(other, "a")
+    assert files(LARGE) == files(other)
+    assert set(files(LARGE)) == {"10.0.0.2", "fd00::2", "last_reserved_ip.0", "last_reserved_ip.1", "lock"}
+
+
+def test_killed_at_random_moments(ours: Runtime, folder: Path) -> None:
+    """ADDs and DELs killed at any moment leave no file without its owner, and no address that is lost."""
+    ours.add(SMALL, "lives")
+    begin = time.monotonic()
+    ours.call("CHECK", SMALL, "lives")
+    usual = time.monotonic() - begin
+    killed = 0
+    for number in range(60):
+        ours.add(SMALL, "dying") if number % 2 else ours.delete(SMALL, "dying")
+        process = ours.start("DEL" if number % 2 else "ADD", SMALL, "dying")
+        time.sleep(random.uniform(0, usual))
+        process.kill()
+        process.communicate()
+        killed += process.returncode < 0
+        found = leases(folder)
+        assert found.pop("10.0.0.2") == b"lives\r\neth0"
+        assert set(found.values()) <= {b"dying\r\neth0"}
+        assert len(found) <= 1
+        ours.delete(SMALL, "dying")
+        assert list(leases(folder)) == ["10.0.0.2"]
+    assert killed > 10
+    assert sorted(address for number in range(4) for address in ours.add(SMALL, f"c{number}")) == [
+        f"10.0.0.{number}/29" for number in (3, 4, 5, 6)
+    ]
+    assert len(entries(folder)) == 5
+
+
+def test_killed_in_a_crowd(ours: Runtime, theirs: Runtime, folder: Path) -> None:
+    """Calls of both plugins are killed while others run: whoever got an answer holds what it says,
+    and nobody else does.
+    """
+    crowd = [(ours, theirs)[number % 2].start("ADD", LARGE, f"c{number}") for number in range(40)]
+    for process in random.sample(crowd, 12):
+        time.sleep(random.uniform(0, 0.05))
+        process.kill()
+    outputs = [process.communicate()[0] for process in crowd]
+    answers = {f"c{number}": json.loads(text) for number, text in enumerate(outputs) if text.endswith(b"}")}
+    held = leases(folder)
+    for container_id, result in answers.items():
+        assert {held[address] for address in addresses([result])} == {f"{container_id}\r\neth0".encode()}
+    given = addresses(list(answers.values()))
+    assert len(set(given)) == len(given)
+    finish([ours.start("DEL", LARGE, f"c{number}") for number in range(40)])
+    # A killed Go plugin may have left a file without an owner: ours counts it as free, and GC removes it.
+    assert set(leases(folder).values()) <= {b""}
+    ours.call("GC", {**LARGE, "cni.dev/valid-attachments": []}, "")
+    assert (leases(folder), entries(folder)) == ({}, [])
+
+
+@pytest.fixture
+def tiny(node: Node) -> Iterator[Path]:
+    """The dataDir as a file system of 64 KiB."""
+    node.run(["mkdir", "-p", DATA_DIR])
+    node.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tiny", DATA_DIR])
+    yield node.path(DATA_DIR)
+    node.run(["umount", "-l", DATA_DIR])
+
+
+@pytest.mark.parametrize("spare", range(3))
+def test_a_full_disk(ours: Runtime, folder: Path, tiny: Path, node: Node, spare: int) -> None:
+    """On a full disk an ADD says so and leaves nothing half-written; DEL works; with space, all is as before."""
+    ours.add(LARGE, "before")
+    # Room for no lease, for one, for both but no pointer: the disk becomes full at another step each time.
+    node.run(["dd", "if=/dev/zero", f"of={DATA_DIR}/spare", "bs=4096", f"count={spare}"])
+    node.run(["dd", "if=/dev/zero", f"of={DATA_DIR}/filler", "bs=4096"], check=False)
+    (tiny / "spare").unlink()
+    failure = ours.failure("ADD", LARGE, "late")
+    assert (failure.code, "No space left on device" in failure.msg) == (5, True)
+    assert leases(folder) == dict.fromkeys(["10.0.0.2", "fd00::2"], b"before\r\neth0")
+    assert len(entries(folder)) == 2
+    assert {(folder / f"last_reserved_ip.{number}").read_bytes() for number in (0, 1)} <= {
+        b"10.0.0.2",
+        b"fd00::2",
+    }
+    ours.delete(LARGE, "late")
+    ours.delete(LARGE, "before")
+    assert (leases(folder), entries(folder)) == ({}, [])
+    (tiny / "filler").unlink()
+    assert len(ours.add(LARGE, "late")) == 2
+
+
+def test_what_a_full_disk_left_of_the_reference(ours: Runtime, theirs: Runtime, folder: Path, node: Node) -> None:
+    """The empty files of the Go plugin, which block their addresses for it, are handed out by ours."""
+    theirs.add(SMALL, "a")
+    for number in (3, 4, 5, 6):
+        (folder / f"10.0.0.{number}").touch()
+    assert "no IP addresses available" in theirs.failure("ADD", SMALL, "b").msg
+    assert [ours.add(SMALL, container_id) for container_id in "bcde"] == [
+        [f"10.0.0.{number}/29"] for number in (3, 4, 5, 6)
+    ]
+
+
+def test_a_read_only_data_dir(ours: Runtime, folder: Path, tiny: Path, node: Node) -> None:
+    """On a read-only dataDir ADD fails and says why, STATUS says 50, CHECK works,
+    DEL fails only if there is a lease.
+    """
+    ours.add(SMALL, "a")
+    node.run(["mount", "-o", "remount,ro", DATA_DIR])
+    failure = ours.failure("ADD", SMALL, "b")
+    assert (failure.code, "Read-only file system" in failure.msg) == (5, True)
+    assert ours.failure("STATUS", SMALL, "").code == 50
+    ours.call("CHECK", SMALL, "a")
+    ours.delete(SMALL, "b")
+    assert ours.failure("DEL", SMALL, "a").code == 5
+    node.run(["mount", "-o", "remount,rw", DATA_DIR])
+    ours.delete(SMALL, "a")
+    assert leases(folder) == {}
+
+
+def reboot(node: Node, number: int) -> None:
+    """Let the node's kernel tell another boot id, with all files as they are."""
+    node.path(f"/run/boot{number}").write_text(f"00000000-0000-4000-8000-{number:012}\n")
+    node.run(["mount", "--bind", f"/run/boot{number}", "/proc/sys/kernel/random/boot_id"])
+
+
+def test_a_reboot(ours: Runtime, theirs: Runtime, folder: Path, node: Node) -> None:
+    """After a reboot the addresses of pods that nobody deleted are there again, and those of new pods stay theirs."""
+    reboot(node, 1)
+    for number in range(3):
+        ours.add(SMALL, f"a{number}")
+    theirs.add(SMALL, "a3")
+    ours.add(SMALL, "a4")
+    assert ours.failure("STATUS", SMALL, "").code == 50
+    assert "no IP addresses available" in ours.failure("ADD", SMALL, "late").msg
+    reboot(node, 2)
+    assert ours.call("STATUS", SMALL, "") is None
+    given = [ours.add(SMALL, f"b{number}") for number in range(5)]
+    assert given == [[f"10.0.0.{number}/29"] for number in (2, 3, 4, 5, 6)]
+    assert "no IP addresses available" in ours.failure("ADD", SMALL, "late").msg
+    for number in range(5):
+        ours.delete(SMALL, f"a{number}")
+    assert sorted(leases(folder).values()) == [f"b{number}\r\neth0".encode() for number in range(5)]
+
+
+def test_a_reboot_after_which_the_reference_comes_first(
+    ours: Runtime, theirs: Runtime, folder: Path, node: Node
+) -> None:
+    """What the Go plugin leased in this boot before we were called stays leased, among leases of the boot before."""
+    reboot(node, 1)
+    for number in range(3):
+        ours.add(SMALL, f"a{number}")
+    reboot(node, 2)
+    assert theirs.add(SMALL, "b0") == ["10.0.0.5/29"]
+    given = [ours.add(SMALL, f"c{number}") for number in range(4)]
+    assert given == [[f"10.0.0.{number}/29"] for number in (6, 2, 3, 4)]
+    assert "no IP addresses available" in ours.failure("ADD", SMALL, "late").msg
+    ours.call("CHECK", SMALL, "b0")

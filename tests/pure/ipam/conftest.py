@@ -1,0 +1,27 @@
+"""Fixtures of the tests of the leases."""
+
+from pathlib import Path
+
+import pytest
+
+from ipam.store import DiskStore
+from tests.pure.ipam.plugin_node import Node
+from tests.pure.ipam.support import BOOT, disk_store
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    return tmp_path / "dir" / "net"
+
+
+@pytest.fixture
+def store(folder) -> DiskStore:
+    made = disk_store(str(folder), BOOT)
+    made.create()
+    return made
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    """A node whose dataDir is not there yet."""
+    return Node(tmp_path / "networks")

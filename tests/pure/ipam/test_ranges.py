@@ -1,0 +1,221 @@
+"""Ranges: their defaults, what is refused and how, and the order in which addresses are tried."""
+
+import pytest
+
+from ipam.addresses import Address, Network
+from ipam.ranges import parse_range_sets
+from spec.config import Section
+from spec.errors import CNIError, Code
+from tests.pure.ipam.support import range_sets
+
+
+def parse(config: dict, *, one_per_family: bool = False):
+    return parse_range_sets(Section(config), one_per_family=one_per_family)
+
+
+def order(*sets, last: str = "") -> list[str]:
+    (ranges,) = range_sets(*sets)
+    candidates = ranges.candidates(Address.parse(last) if last else None)
+    return [text for _, texts in candidates for text in texts]
+
+
+@pytest.mark.parametrize(
+    ("subnet", "span", "gateway"),
+    [
+        ("10.1.2.0/24", "10.1.2.1-10.1.2.254", "10.1.2.1"),
+        ("10.0.0.0/30", "10.0.0.1-10.0.0.2", "10.0.0.1"),
+        ("fd00:1::/64", "fd00:1::1-fd00:1::ffff:ffff:ffff:ffff", "fd00:1::1"),
+        ("fd00:1::/126", "fd00:1::1-fd00:1::3", "fd00:1::1"),
+    ],
+)
+def test_defaults(subnet, span, gateway):
+    """A subnet alone goes from its first address, the gateway's, to its last but the IPv4 broadcast address."""
+    (ranges,) = range_sets(subnet)
+    (only,) = ranges.ranges
+    assert (str(ranges), Address(only.version, only.gateway)) == (span, Address.parse(gateway))
+
+
+def test_order_of_sets():
+    """Sets of the runtime come first, then the single range of the old form, then those of `ranges`."""
+    config = {
+        "runtimeConfig": {"ipRanges": [[{"subnet": "10.3.0.0/24"}]]},
+        "ipam": {"subnet": "10.1.0.0/24", "ranges": [[{"subnet": "10.2.0.0/24"}], [{"subnet": "fd00::/64"}]]},
+    }
+    firsts = [str(each).partition("-")[0] for each in parse(config)]
+    assert firsts == ["10.3.0.1", "10.1.0.1", "10.2.0.1", "fd00::1"]
+
+
+def test_old_form_needs_its_subnet():
+    """`gateway` and `rangeStart` beside `ranges` belong to the old form and say nothing without its `subnet`."""
+    config = {"ipam": {"gateway": "10.9.9.9", "rangeStart": "x", "ranges": [[{"subnet": "10.1.0.0/24"}]]}}
+    assert len(parse(config)) == 1
+
+
+@pytest.mark.parametrize("gateway", ["192.0.2.1", "10.0.0.200", "::ffff:192.0.2.1"])
+def test_gateway_outside(gateway):
+    """A gateway outside of the subnet is allowed; the first address is then handed out like any other."""
+    assert order([{"subnet": "10.0.0.0/29", "gateway": gateway}])[0] == "10.0.0.1"
+
+
+def test_mapped_members_are_ipv4():
+    """An IPv4 address written as IPv6 is that IPv4 address, as the start of a range too."""
+    assert order([{"subnet": "10.0.0.0/29", "rangeStart": "::ffff:10.0.0.4"}])[0] == "10.0.0.4"
+
+
+@pytest.mark.parametrize(
+    ("given", "phrase", "key"),
+    [
+        ({}, "IP <nil> not v4 nor v6", '"ipam.ranges[0][0].subnet"'),
+        ({"subnet": "zz"}, "invalid CIDR address: zz", '"ipam.ranges[0][0].subnet"'),
+        ({"subnet": ""}, "invalid CIDR address: ", '"ipam.ranges[0][0].subnet"'),
+        ({"subnet": "10.0.0.0"}, "invalid CIDR address: 10.0.0.0", "a network like"),
+        ({"subnet": "10.0.0.0/255.255.255.0"}, "invalid CIDR address: ", "a network like"),
+        ({"subnet": "10.0.0.0/33"}, "invalid CIDR address: 10.0.0.0/33", "a network like"),
+        ({"subnet": "10.0.0.0/+24"}, "invalid CIDR address: ", "a network like"),
+        ({"subnet": "010.0.0.0/24"}, "invalid CIDR address: 010.0.0.0/24", "a network like"),
+        ({"subnet": "fe80::%eth0/64"}, "invalid CIDR address: ", "a network like"),
+        ({"subnet": 7}, "expected a string, got 7", '"ipam.ranges[0][0].subnet"'),
+        ({"subnet": "::ffff:10.0.0.0/120"}, "IPNet IP and Mask version mismatch", "a network like"),
+        ({"subnet": "10.0.0.0/31"}, "Network 10.0.0.0/31 too small to allocate from", "at most /30"),
+        ({"subnet": "10.0.0.0/32"}, "Network 10.0.0.0/32 too small to allocate from", "at most /30"),
+        ({"subnet": "fd00::/127"}, "Network fd00::/127 too small to allocate from", "at most /126"),
+        (
+            {"subnet": "10.0.0.5/24"},
+            "Network has host bits set. For a subnet mask of length 24 the network address is 10.0.0.0",
+            '"10.0.0.0/24"',
+        ),
+        ({"rangeStart": "10.0.1.5"}, "RangeStart 10.0.1.5 not in network 10.0.0.0/24", "10.0.0.0 to 10.0.0.255"),
+        ({"rangeEnd": "10.0.1.5"}, "RangeEnd 10.0.1.5 not in network 10.0.0.0/24", "10.0.0.0 to 10.0.0.255"),
+        (
+            {"rangeStart": "10.0.0.9", "rangeEnd": "10.0.0.5"},
+            "RangeStart 10.0.0.9 not in network 10.0.0.0/24",
+            "10.0.0.0 to 10.0.0.5",
+        ),
+        ({"rangeStart": "10.0.0.255"}, "RangeStart is after the end 10.0.0.254", "up to 10.0.0.254"),
+        ({"rangeStart": "fd00::1"}, "RangeStart fd00::1 not in network 10.0.0.0/24", "an IPv4 address"),
+        ({"rangeEnd": "zz"}, "invalid IP address: zz", '"ipam.ranges[0][0].rangeEnd"'),
+        ({"gateway": "zz"}, "invalid IP address: zz", '"ipam.ranges[0][0].gateway"'),
+        ({"gateway": "fd00::1"}, "Gateway fd00::1 not in network 10.0.0.0/24", "an IPv4 address"),
+    ],
+)
+def test_refused(given, phrase, key):
+    """A range that can not be is refused by code 7, the reference's phrase, the key, the value and what is allowed."""
+    section = given if not given or "subnet" in given else {"subnet": "10.0.0.0/24", **given}
+    with pytest.raises(CNIError) as caught:
+        range_sets([section])
+    assert caught.value.code == Code.INVALID_NETWORK_CONFIG
+    assert caught.value.msg.startswith("invalid range set 0: ")
+    assert phrase in caught.value.msg
+    assert key in caught.value.msg
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({}, "no IP ranges specified"),
+        ({"ipam": {"ranges": []}}, "no IP ranges specified"),
+        ({"ipam": {"rangeStart": "10.0.0.5"}}, "no IP ranges specified"),
+        ({"ipam": {"ranges": [[]]}}, "invalid range set 0: empty range set"),
+        (
+            {"ipam": {"ranges": [[{"subnet": "10.0.0.0/24"}, {"subnet": "fd00::/64"}]]}},
+            "invalid range set 0: mixed address families",
+        ),
+        (
+            {"ipam": {"ranges": [[{"subnet": "10.0.0.0/24"}, {"subnet": "10.0.0.128/25"}]]}},
+            "invalid range set 0: subnets 10.0.0.1-10.0.0.254 and 10.0.0.129-10.0.0.254 overlap",
+        ),
+        (
+            {
+                "ipam": {
+                    "ranges": [[{"subnet": "10.0.0.0/24"}], [{"subnet": "10.1.0.0/24"}], [{"subnet": "10.0.0.0/25"}]]
+                }
+            },
+            "range set 0 overlaps with 2",
+        ),
+        ({"ipam": {"ranges": [{"subnet": "10.0.0.0/24"}]}}, '"ipam.ranges[0]": expected a list of objects'),
+        ({"runtimeConfig": {"ipRanges": "x"}}, '"runtimeConfig.ipRanges": expected a list of lists'),
+    ],
+)
+def test_refused_sets(config, message):
+    """Sets that are empty, mixed or overlapping are refused by code 7."""
+    with pytest.raises(CNIError, match=".*") as caught:
+        parse(config)
+    assert (caught.value.code, message in caught.value.msg) == (Code.INVALID_NETWORK_CONFIG, True)
+
+
+def test_ranges_of_one_subnet():
+    """Overlap is judged by the ranges, not by the subnets: two pieces of one subnet may be two sets."""
+    pieces = [
+        {"rangeStart": "10.0.0.10", "rangeEnd": "10.0.0.19"},
+        {"rangeStart": "10.0.0.20", "rangeEnd": "10.0.0.29"},
+    ]
+    assert len(range_sets(*([{"subnet": "10.0.0.0/24", **piece}] for piece in pieces))) == 2
+
+
+def test_old_versions_have_room_for_one_address_a_family():
+    """Before CNI 0.3.0 a second set of a family is refused; one of each family is not."""
+    sets = [[{"subnet": "10.0.0.0/24"}], [{"subnet": "fd00::/64"}]]
+    assert len(parse({"ipam": {"ranges": sets}}, one_per_family=True)) == 2
+    with pytest.raises(CNIError, match="CNI version 0.2.0 does not support more than 1 address per family"):
+        parse(
+            {"cniVersion": "0.2.0", "ipam": {"ranges": [*sets, [{"subnet": "10.1.0.0/24"}]]}},
+            one_per_family=True,
+        )
+
+
+def test_order_starts_after_the_last():
+    """The order goes on from the address handed out last, wraps, and tries that one itself last."""
+    assert order("10.0.0.0/29", last="10.0.0.4") == ["10.0.0.5", "10.0.0.6", "10.0.0.2", "10.0.0.3", "10.0.0.4"]
+
+
+def test_order_over_several_ranges():
+    """At the end of a range the next range of the set follows; every address comes once, no range's gateway ever."""
+    two = [{"subnet": "10.0.0.0/29", "rangeEnd": "10.0.0.4"}, {"subnet": "10.0.1.0/30", "gateway": "10.0.1.2"}]
+    assert order(two) == ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.1.1"]
+    assert order(two, last="10.0.0.3") == ["10.0.0.4", "10.0.1.1", "10.0.0.2", "10.0.0.3"]
+    assert order(two, last="10.0.0.4") == ["10.0.1.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"]
+
+
+@pytest.mark.parametrize("last", ["10.0.0.128", "10.9.0.1", "fd00::5"])
+def test_order_without_a_useful_last(last):
+    """A last address that is not of the set starts the order anew."""
+    assert order("10.0.0.0/29", last=last) == order("10.0.0.0/29")
+
+
+def test_a_gigantic_range_is_walked_lazily():
+    """The order of an IPv6 /64 is there at once."""
+    (ranges,) = range_sets("fd00::/64")
+    assert next(text for _, texts in ranges.candidates(Address.parse("fd00::ff")) for text in texts) == "fd00::100"
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("FD00:0:0:0::1", "fd00::1"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("::102:304", "::102:304"),
+        ("::1", "::1"),
+        ("0.0.0.0", "0.0.0.0"),
+        ("1:0:0:2:0:0:0:3", "1:0:0:2::3"),
+        ("1:0:2:3:4:5:6:7", "1:0:2:3:4:5:6:7"),
+    ],
+)
+def test_texts_are_those_of_go(text, canonical):
+    """An address is printed as Go prints it, as its text is its name on disk."""
+    assert str(Address.parse(text)) == canonical
+
+
+@pytest.mark.parametrize(
+    "text", ["10.1", "010.0.0.1", "10.0.0.1 ", "fe80::1%eth0", "1", "", "10.0.0.1/8", "0x7f.1.1.1"]
+)
+def test_what_is_no_address(text):
+    """Only the plain forms are addresses: no zones, no leading zeros, no shorthands."""
+    with pytest.raises(ValueError, match="invalid IP address"):
+        Address.parse(text)
+
+
+@pytest.mark.parametrize("length", ["", "-1", "129", "1" * 5000, "²"])
+def test_what_is_no_prefix(length):
+    """Only a decimal number up to the family's bits is a prefix length."""
+    with pytest.raises(ValueError, match="invalid CIDR address"):
+        Network.parse(f"fd00::/{length}")

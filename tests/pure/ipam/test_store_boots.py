@@ -1,0 +1,147 @@
+"""Boots and cooldown: which leases may be taken over, and which addresses are left alone."""
+
+import fcntl
+import os
+import threading
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ipam.boot import Boot
+from ipam.leases import State
+from tests.pure.ipam.support import BOOT, NEXT_BOOT, at, owner, reference_add, release, state, take
+
+A, B = owner("a"), owner("b")
+GRANTS = [(0, "10.0.0.2"), (1, "fd00:1::2")]
+
+
+def test_what_the_reference_wrote_in_this_boot_stays(store, folder):
+    """A node that comes from the Go plugin in the middle of a boot: none of its leases can be reclaimed,
+    whatever their times say.
+    """
+    for number, moment in ((2, 0), (3, 10**9), (4, 2 * 10**9)):
+        reference_add(folder, owner(f"c{number}"), f"10.0.0.{number}")
+        os.utime(folder / f"10.0.0.{number}", (moment, moment))
+    take(store, A, (0, "10.0.0.5"))
+    assert [state(store, f"10.0.0.{number}") for number in (2, 3, 4, 5)] == [State.TAKEN] * 4
+
+
+def test_what_the_reference_wrote_between_two_boots_of_ours(store, folder):
+    """We know the folder from an earlier boot; after a reboot the reference plugin was called first:
+    its new leases stay.
+    """
+    take(store, A, (0, "10.0.0.2"))
+    reference_add(folder, owner("old"), "10.0.0.3")
+    take(store, B, (0, "10.0.0.4"))
+    after = at(store, NEXT_BOOT)
+    reference_add(folder, owner("new"), "10.0.0.5")
+    expected = dict.fromkeys(["10.0.0.2", "10.0.0.3", "10.0.0.4"], State.RECLAIMABLE) | {"10.0.0.5": State.TAKEN}
+    assert {address: state(after, address) for address in expected} == expected
+    take(after, owner("c"), (0, "10.0.0.2"))
+    assert state(after, "10.0.0.5") == State.TAKEN
+
+
+def test_seen_once_is_enough(store, folder):
+    """What the reference plugin left is reclaimed after the first boot in which we were called."""
+    reference_add(folder, A, "10.0.0.2")
+    take(store, B, (0, "10.0.0.3"))
+    assert state(at(store, NEXT_BOOT), "10.0.0.2") == State.RECLAIMABLE
+
+
+def test_another_machine(store):
+    """The boots of a machine say nothing about the leases of another one that shares the folder."""
+    take(store, A, (0, "10.0.0.2"))
+    assert state(at(store, Boot("other", "33333333", 5.0)), "10.0.0.2") == State.TAKEN
+
+
+@pytest.mark.parametrize(("here", "there"), [("", "2"), ("1", ""), ("", "")])
+def test_a_boot_that_can_not_be_told(store, here, there):
+    """Without a boot id nothing is reclaimed."""
+    take(at(store, Boot("node", here)), A, (0, "10.0.0.2"))
+    assert state(at(store, Boot("node", there)), "10.0.0.2") == State.TAKEN
+
+
+def test_emptied_boots_are_swept(store, folder):
+    """When the last lease of an earlier boot is gone, so is its folder."""
+    take(store, A, (0, "10.0.0.2"))
+    after = at(store, NEXT_BOOT)
+    release(after, A)
+    take(after, B, (0, "10.0.0.2"))
+    assert [path.name for path in (folder / ".slash24").iterdir()] == [NEXT_BOOT.label]
+
+
+def test_a_lease_entered_in_two_boots(store, folder):
+    """Where a lease is entered in this boot too, this boot counts."""
+    take(store, A, (0, "10.0.0.2"))
+    after = at(store, NEXT_BOOT)
+    take(after, B, (0, "10.0.0.3"))
+    os.link(folder / "10.0.0.2", folder / ".slash24" / NEXT_BOOT.label / "a:eth0:0")
+    assert state(after, "10.0.0.2") == State.TAKEN
+
+
+def test_the_boot_that_runs():
+    """The boot is the kernel's, and its time goes on."""
+    first, second = Boot.read(), Boot.read()
+    assert (first.node, first.id) == (second.node, second.id) == (os.uname().nodename, first.id)
+    assert len(first.id) == 36
+    assert 0 < first.uptime <= second.uptime
+
+
+def test_cooldown_over_a_reboot(store):
+    """An address released in an earlier boot has been out of use since this boot began, at least."""
+    cooling = replace(store, cooldown=30)
+    take(cooling, A, (0, "10.0.0.2"))
+    release(cooling, A)
+    booted = [at(cooling, replace(NEXT_BOOT, uptime=uptime)) for uptime in (29.0, 30.0)]
+    assert [state(each, "10.0.0.2") for each in booted] == [State.COOLING, State.FREE]
+
+
+def test_the_note_of_released_addresses_does_not_grow(store, folder):
+    """What has cooled down is forgotten with the next release."""
+    for number, uptime in ((2, 1000.0), (3, 1020.0), (4, 1040.0)):
+        moment = at(replace(store, cooldown=30), replace(BOOT, uptime=uptime))
+        take(moment, A, (0, f"10.0.0.{number}"))
+        release(moment, A)
+    assert [line.split()[0] for line in (folder / ".slash24" / "released").read_text().splitlines()] == [
+        "10.0.0.3",
+        "10.0.0.4",
+    ]
+
+
+@pytest.mark.parametrize("content", [b"\0\0", b"10.0.0.2\n", b"10.0.0.2 x y\n", b"\xff \xff 1\n"])
+def test_a_garbled_note_of_released_addresses(store, folder, content):
+    """A garbled note cools nothing and keeps nothing from working."""
+    cooling = replace(store, cooldown=30)
+    take(cooling, A, (0, "10.0.0.3"))
+    (folder / ".slash24" / "released").write_bytes(content)
+    assert state(cooling, "10.0.0.2") == State.FREE
+    release(cooling, A)
+    assert state(cooling, "10.0.0.3") == State.COOLING
+
+
+def test_a_clock_from_elsewhere(store):
+    """A note from the future is of a clock that is not this one, and cools nothing."""
+    cooling = replace(store, cooldown=30)
+    take(cooling, A, (0, "10.0.0.2"))
+    release(at(cooling, replace(BOOT, uptime=9e9)), A)
+    assert state(cooling, "10.0.0.2") == State.FREE
+
+
+def test_the_time_is_read_under_the_lock(store):
+    """Who waits for the lock takes the time when it is had:
+    what was released meanwhile was not released in the future.
+    """
+    now = [BOOT]
+    cooling = replace(store, cooldown=30, read_boot=lambda: now[0])
+    seen = []
+    with open(Path(store.folder) / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        waiter = threading.Thread(target=lambda: seen.append(state(cooling, "10.0.0.2")))
+        waiter.start()
+        waiter.join(0.05)
+        (Path(store.folder) / ".slash24").mkdir()
+        (Path(store.folder) / ".slash24" / "released").write_text(f"10.0.0.2 {BOOT.id} {BOOT.uptime + 5}\n")
+        now[0] = replace(BOOT, uptime=BOOT.uptime + 6)
+    waiter.join()
+    assert seen == [State.COOLING]

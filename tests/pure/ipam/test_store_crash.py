@@ -1,0 +1,153 @@
+"""Whatever a call dies of, at whatever step: no lease is lost, none is half there."""
+
+import errno
+import os
+from contextlib import suppress
+from dataclasses import replace
+
+import pytest
+
+from ipam.leases import State
+from tests.pure.ipam.support import (
+    NEXT_BOOT,
+    at,
+    entries,
+    failing_at,
+    held,
+    killed_at,
+    leases_in,
+    others,
+    owner,
+    reference_add,
+    release,
+    state,
+    take,
+    text_of,
+)
+
+A, B = owner("a"), owner("b")
+GRANTS = [(0, "10.0.0.2"), (1, "fd00:1::2")]
+LAST_STEP = 60
+
+
+@pytest.mark.parametrize("step", range(1, LAST_STEP))
+def test_killed_while_taking(store, folder, step):
+    """Killed at any step, a taking leaves complete leases or none; the next call sweeps the rest,
+    and everything works.
+    """
+    take(store, B, (0, "10.0.0.9"))
+    killed_at(step, lambda: take(store, A, *GRANTS))
+    found = leases_in(folder)
+    assert found.pop("10.0.0.9") == text_of(B)
+    assert set(found.values()) <= {text_of(A)}
+    release(store, A)
+    assert leases_in(folder) == {"10.0.0.9": text_of(B)}
+    take(store, A, *GRANTS)
+    assert entries(folder) == ["a:eth0:0", "a:eth0:1", "b:eth0:0"]
+    release(store, A)
+    assert others(folder) <= {"lock", "last_reserved_ip.0", "last_reserved_ip.1"}
+
+
+@pytest.mark.parametrize("step", range(1, LAST_STEP))
+def test_killed_while_releasing(store, folder, step):
+    """Killed at any step, a release leaves whole leases of its owner at most; a second one finishes."""
+    cooling = replace(store, cooldown=30)
+    take(cooling, A, *GRANTS)
+    take(cooling, B, (0, "10.0.0.9"))
+    killed_at(step, lambda: release(cooling, A))
+    assert set(leases_in(folder).values()) <= {text_of(A), text_of(B)}
+    release(cooling, A)
+    assert leases_in(folder) == {"10.0.0.9": text_of(B)}
+    assert [state(cooling, address) for _, address in GRANTS] == [State.COOLING] * 2
+    assert entries(folder) == ["b:eth0:0"]
+
+
+@pytest.mark.parametrize("step", range(1, LAST_STEP))
+def test_killed_while_taking_over(store, folder, step):
+    """Killed at any step of taking over an address of an earlier boot, nothing is lost and nobody else is touched."""
+    take(store, A, *GRANTS)
+    after = at(store, NEXT_BOOT)
+    take(after, B, (0, "10.0.0.9"))
+    killed_at(step, lambda: take(after, owner("c"), *GRANTS))
+    found = leases_in(folder)
+    assert found.pop("10.0.0.9") == text_of(B)
+    assert set(found.values()) <= {text_of(A), text_of(owner("c"))}
+    release(after, owner("c"))
+    assert {state(after, address) for _, address in GRANTS} <= {State.FREE, State.RECLAIMABLE}
+    take(after, owner("c"), *GRANTS)
+    assert held(after, owner("c")) == {address for _, address in GRANTS}
+
+
+@pytest.mark.parametrize("step", range(1, LAST_STEP))
+def test_killed_while_registering(store, folder, step):
+    """Killed at any step of registering what the reference wrote, no lease of this boot can be reclaimed."""
+    for number in (2, 3):
+        reference_add(folder, owner(f"c{number}"), f"10.0.0.{number}")
+    killed_at(step, lambda: take(store, A, (0, "10.0.0.4")))
+    take(store, B, (0, "10.0.0.5"))
+    assert [state(store, f"10.0.0.{number}") for number in (2, 3)] == [State.TAKEN] * 2
+    assert entries(folder)[-2:] == ["c2:eth0:0", "c3:eth0:0"]
+
+
+def test_the_steps_are_all_of_them(store):
+    """The tests above do go through every call of the system that there is."""
+    assert killed_at(5, lambda: take(store, A, *GRANTS))
+    assert not killed_at(LAST_STEP, lambda: take(store, B, (0, "10.0.0.9")))
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
+@pytest.mark.parametrize("step", range(1, 20))
+def test_a_failing_disk(store, folder, monkeypatch, step, code):
+    """A taking that fails gives back what it took, leaves nothing half-written, and no pointer without content."""
+    take(store, B, (0, "10.0.0.9"))
+    with monkeypatch.context() as patch:
+        failing_at(patch.setattr, step, code)
+        try:
+            take(store, A, *GRANTS)
+            failed = False
+        except OSError:
+            failed = True
+    assert leases_in(folder) == {"10.0.0.9": text_of(B)} | (
+        {} if failed else {address: text_of(A) for _, address in GRANTS}
+    )
+    pointer = (folder / "last_reserved_ip.0").read_text()
+    assert pointer in ("10.0.0.9", "10.0.0.2")
+    assert entries(folder) == (["b:eth0:0"] if failed else ["a:eth0:0", "a:eth0:1", "b:eth0:0"])
+    assert others(folder) <= {"lock", "last_reserved_ip.0", "last_reserved_ip.1"}
+
+
+def test_a_failing_disk_does_fail(store, monkeypatch):
+    """The tests above do see failures."""
+    with monkeypatch.context() as patch:
+        failing_at(patch.setattr, 3)
+        with pytest.raises(OSError, match="No space left"):
+            take(store, A, *GRANTS)
+
+
+@pytest.mark.parametrize("step", range(2, 12))
+def test_a_full_disk_does_not_keep_from_releasing(store, folder, monkeypatch, step):
+    """A release works on a full disk, cooldown or not."""
+    cooling = replace(store, cooldown=30)
+    take(cooling, A, *GRANTS)
+    with monkeypatch.context() as patch:
+        failing_at(patch.setattr, step)
+        with suppress(OSError):
+            release(cooling, A)
+    release(cooling, A)
+    assert leases_in(folder) == {}
+
+
+def test_a_release_finishes_everything(store, folder, monkeypatch):
+    """If one lease can not be removed, the others are, and the failure is told."""
+    take(store, A, (0, "10.0.0.2"), (1, "10.0.1.2"), (2, "10.0.2.2"))
+    real = os.unlink
+
+    def unlink(path, *rest):
+        if os.path.basename(path) == "10.0.1.2":
+            raise PermissionError(errno.EPERM, "Operation not permitted", path)
+        real(path, *rest)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    with pytest.raises(PermissionError):
+        release(store, A)
+    assert list(leases_in(folder)) == ["10.0.1.2"]

@@ -1,0 +1,104 @@
+"""The lock, and what is done under it: how long it is waited for, and that the work does not grow with the leases."""
+
+import fcntl
+import os
+import threading
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from ipam.allocator import allocate
+from ipam.boot import Boot
+from spec.errors import CNIError, Code
+from tests.pure.ipam.support import BOOT, calls_of, held, leases_in, owner, range_sets, release, take
+
+A, B = owner("a"), owner("b")
+GRANTS = [(0, "10.0.0.2"), (1, "fd00:1::2")]
+
+
+def test_the_lock_excludes(store):
+    """Whoever holds the lock, of either implementation, keeps others out; they say whom they waited for,
+    and how long.
+    """
+    impatient = replace(store, patience=0.05)
+    with open(Path(store.folder) / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with pytest.raises(CNIError) as caught:
+            take(impatient, A, *GRANTS)
+    assert (caught.value.code, caught.value.details) == (Code.TRY_AGAIN_LATER, f"{store.folder}/lock")
+    take(impatient, A, *GRANTS)
+
+
+def test_the_lock_is_waited_for(store):
+    """A lock that is given up while we wait is taken."""
+    waited = threading.Event()
+    with open(Path(store.folder) / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        thread = threading.Thread(target=lambda: (take(store, A, *GRANTS), waited.set()))
+        thread.start()
+        assert not waited.wait(0.1)
+    thread.join()
+    assert waited.is_set()
+
+
+def test_a_lock_that_was_removed(store, folder):
+    """A folder that was removed and made again while somebody waited for its lock:
+    the new lock is the one that counts.
+    """
+    release_it = threading.Event()
+    holding = threading.Event()
+
+    def hold():
+        with open(folder / "lock", "w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            holding.set()
+            release_it.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    holding.wait()
+    waiter = threading.Thread(target=lambda: take(store, A, *GRANTS))
+    waiter.start()
+    (folder / "lock").unlink()
+    with open(folder / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        release_it.set()
+        holder.join()
+        waiter.join(0.2)
+        assert leases_in(folder) == {}
+    waiter.join()
+    assert set(leases_in(folder)) == {"10.0.0.2", "fd00:1::2"}
+
+
+# The cost
+
+
+def fill(folder: Path, boot: Boot, number: int) -> None:
+    """Leases of ours in a /16 from 10.1.0.2 on, written quickly."""
+    (folder / ".slash24" / boot.label).mkdir(parents=True)
+    for each in range(2, 2 + number):
+        entry = folder / ".slash24" / boot.label / f"c{each}:eth0:0"
+        entry.write_bytes(f"c{each}\r\neth0".encode())
+        os.link(entry, folder / f"10.1.{each >> 8}.{each & 255}")
+
+
+def add_one(store, ranges) -> None:
+    with store.locked(writable=True) as leases:
+        allocate([ranges], (), A, leases)
+
+
+def test_the_cost_does_not_grow_with_the_leases(store, tmp_path):
+    """The calls of the system that ADD, DEL and CHECK make are as many with a thousand leases as with ten."""
+    (ranges,) = range_sets("10.1.0.0/16")
+    costs = []
+    for number in (10, 1000):
+        many = replace(store, folder=str(tmp_path / str(number)))
+        many.create()
+        fill(Path(many.folder), BOOT, number)
+        works = (partial(add_one, many, ranges), partial(held, many, A), partial(release, many, A))
+        costs.append([calls_of(work) for work in works])
+        assert len(leases_in(Path(many.folder))) == number
+    assert costs[0] == costs[1]
+    assert 0 < max(costs[0]) < 40
