@@ -1,8 +1,9 @@
-"""What the reference suite (containernetworking/plugins v1.9.1) left for an attachment that it added and we delete.
+"""What the reference suite (containernetworking/plugins v1.9.1) left for an attachment that it added and we go on with.
 
 Its masquerade, of the iptables backend (where iptables writes to nf_tables) and of the nftables backend, and its MAC
-spoofing filter. Names and comments are those its bridge plugin makes. Rules are deleted one by one, by handle, in one
-transaction; tables and chains that everybody shares stay, as they do there.
+spoofing filter: as good as ours to a CHECK, and to be removed by a DEL. Names and comments are those its bridge plugin
+makes. Rules are deleted one by one, by handle, in one transaction; tables and chains that everybody shares stay, as
+they do there.
 """
 
 from collections.abc import Iterable, Sequence
@@ -57,15 +58,65 @@ def delete_antispoof(owner: Attachment) -> None:
     until_settled(attempt)
 
 
-def _nftables_backend(netlink: Netlink, owner: Attachment) -> list[Step]:
+def masquerades(owner: Attachment, addresses: Sequence[str]) -> bool:
+    """Whether the reference masquerades each of these addresses, CIDR, for `owner`. Raises NetlinkError."""
+    networks = [IPNetwork(address) for address in addresses]
+
+    def attempt(netlink: Netlink, generation: int) -> bool:  # noqa: ARG001 (what until_settled calls)
+        by_nftables = {source[0] for rule in _masq_checks(netlink, owner) if (source := _source(rule))}
+        return all(
+            network.ip.packed in by_nftables
+            or any(
+                _comes_from(rule, network.version, [network.ip.packed]) for rule in _masq_jumps(netlink, owner, network)
+            )
+            for network in networks
+        )
+
+    return until_settled(attempt)
+
+
+def filters_mac(owner: Attachment) -> bool:
+    """Whether the reference's MAC spoofing filter of `owner` is there whole. Raises NetlinkError."""
+    link_chain = f"cni-br-iface-{owner.container_id}-{owner.ifname}"
+    mac_chain = f"{link_chain}-mac"
+
+    def attempt(netlink: Netlink, generation: int) -> bool:  # noqa: ARG001 (what until_settled calls)
+        return bool(
+            _jumps_to(netlink, _SPOOF, "PREROUTING", link_chain)
+            and _jumps_to(netlink, _SPOOF, link_chain, mac_chain)
+            and len(nft_found.list_rules(netlink, _SPOOF, mac_chain)) == 2  # the pod's own returns, all else drops
+        )
+
+    return until_settled(attempt)
+
+
+def _masq_checks(netlink: Netlink, owner: Attachment) -> list[FoundRule]:
+    """The rules of the nftables backend, "ip saddr ADDRESS ip daddr != SUBNET masquerade", of this attachment."""
     instance = f"{_sha512(owner.network)[:16]}-{_sha512(f'{owner.ifname}:{owner.container_id}')[:16]}"
     rules = nft_found.list_rules(netlink, _NFTABLES, "masq_checks")
-    return [nft.delete_rule(_NFTABLES, rule.chain, rule.handle) for rule in rules if rule.comment.startswith(instance)]
+    return [rule for rule in rules if rule.comment.startswith(instance)]
+
+
+def _source(rule: FoundRule) -> tuple[bytes, bytes] | None:
+    return nft_found.source_network(rule, 4) or nft_found.source_network(rule, 6)
+
+
+def _masq_chain(owner: Attachment) -> str:
+    return f"CNI-{_sha512(owner.network + owner.container_id)[:24]}"
+
+
+def _masq_jumps(netlink: Netlink, owner: Attachment, network: IPNetwork) -> list[FoundRule]:
+    """The rules of the iptables backend, "-s ADDRESS -j CHAIN", of this container, if its chain masquerades."""
+    table, chain = _IPTABLES[network.version], _masq_chain(owner)
+    return _jumps_to(netlink, table, "POSTROUTING", chain) if nft_found.list_rules(netlink, table, chain) else []
+
+
+def _nftables_backend(netlink: Netlink, owner: Attachment) -> list[Step]:
+    return [nft.delete_rule(_NFTABLES, rule.chain, rule.handle) for rule in _masq_checks(netlink, owner)]
 
 
 def _iptables_backend(netlink: Netlink, owner: Attachment, version: int, addresses: Sequence[bytes]) -> list[Step]:
-    table = _IPTABLES[version]
-    chain = f"CNI-{_sha512(owner.network + owner.container_id)[:24]}"
+    table, chain = _IPTABLES[version], _masq_chain(owner)
     if nft_found.chain_uses(netlink, table, chain) is None:
         return []
     jumps = _jumps_to(netlink, table, "POSTROUTING", chain)

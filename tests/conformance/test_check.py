@@ -101,13 +101,14 @@ def test_check_passes_in_layer_2(cni: CNI, pod: Pod) -> None:
 
 def test_check_passes_on_what_later_plugins_changed(cni: CNI, pod: Pod) -> None:
     """A chained plugin may have added routes and addresses, and changed the MAC, which the result then tells."""
-    result = cni.add(network(), pod)
-    pod.run(["ip", "link", "set", "eth0", "address", "c2:b0:57:49:47:f2", "mtu", "1300"])
+    conf = network(mtu=1400)
+    result = cni.add(conf, pod)
+    pod.run(["ip", "link", "set", "eth0", "address", "c2:b0:57:49:47:f2", "mtu", "1300", "promisc", "on"])
     pod.run(["ip", "addr", "add", "10.44.0.1/24", "dev", "eth0"])
     pod.run(["ip", "route", "add", "10.55.0.0/16", "via", GATEWAY_V4])
     container_interface(result, pod)["mac"] = "c2:b0:57:49:47:f2"
     result["interfaces"].append({"name": "ifb7", "mac": "c2:b0:57:49:47:f3"})
-    cni.check(network(), pod, result)
+    cni.check(conf, pod, result)
 
 
 def test_check_needs_the_result(cni: CNI, pod: Pod) -> None:

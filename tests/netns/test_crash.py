@@ -1,0 +1,98 @@
+"""A plugin killed in the middle of its work, or forced to stop by the machine: the next DEL leaves nothing of it."""
+
+import json
+import random
+import subprocess
+import time
+
+import pytest
+
+from tests.conformance.support import DUAL, container_interface, leases, mentions, network, on_bridge
+from tests.netns.cni import CNI
+from tests.netns.node import Node, Pod
+
+CONF = network(DUAL, ipMasq=True, macspoofchk=True)
+KILLS = 25
+
+
+def killed(cni: CNI, pod: Pod, verb: str, conf: dict, after: float) -> bool:
+    """Start the call and kill it `after` seconds; whether it was still running."""
+    env = cni.environ(verb, pod)
+    plugin = cni.node.start([cni.folder / "bridge"], env=env, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
+    with plugin:
+        plugin.stdin.write(json.dumps(conf).encode())
+        plugin.stdin.close()
+        time.sleep(after)
+        running = plugin.poll() is None
+        plugin.kill()
+    return running
+
+
+@pytest.mark.parametrize("verb", ["ADD", "DEL"])
+def test_del_after_a_killed_call_leaves_nothing(cni: CNI, node: Node, verb: str) -> None:
+    """SIGKILL at any moment of an ADD, or a DEL: the DEL that follows removes the rest, and the other pod's stays."""
+    other, pod = node.pod("other"), node.pod("poda")
+    result = cni.add(CONF, other)
+    ports, rules = on_bridge(node), node.ruleset()
+    started = time.monotonic()
+    cni.delete(CONF, pod, cni.add(CONF, pod))
+    lasts = (time.monotonic() - started) / 2
+    moments = random.Random(24)  # the same moments every time
+    caught = 0
+    for _ in range(KILLS):
+        if verb == "DEL":
+            cni.add(CONF, pod)
+        caught += killed(cni, pod, verb, CONF, moments.uniform(0.2, 1.1) * lasts)
+        cni.delete(CONF, pod)
+        assert on_bridge(node) == ports
+        assert "eth0" not in pod.links()
+        assert {owner.split("\r")[0] for owner in leases(node).values()} == {"other"}
+        assert mentions(node, pod.name) == []
+        assert sorted(node.ruleset().split()) == sorted(rules.split())
+    assert caught > KILLS // 4, f"only {caught} of {KILLS} calls were still running when killed"
+    cni.check(CONF, other, result)
+    assert container_interface(cni.add(CONF, pod), pod)
+
+
+def test_gc_after_killed_adds_leaves_nothing(cni: CNI, node: Node) -> None:
+    """No DEL ever came for killed ADDs whose namespaces are gone: GC alone removes links, leases and rules."""
+    moments = random.Random(42)
+    for index in range(8):
+        pod = node.pod(f"pod{index}")
+        killed(cni, pod, "ADD", CONF, moments.uniform(0.02, 0.12))
+        if index % 2:
+            pod.vanish()
+    cni.gc(CONF)
+    assert leases(node) == {}
+    assert on_bridge(node) == set()
+    assert mentions(node, "pod", "10.1.2.", "fd00:1::") == []
+    assert set(node.links()) <= {"lo", "br0"}
+
+
+def test_full_disk(cni: CNI, node: Node) -> None:
+    """With no room for a lease the ADD fails and leaves nothing; with room again it succeeds."""
+    pod, folder = node.pod("poda"), "/var/lib/cni/networks"
+    node.run(["mkdir", folder])
+    node.run(["mount", "-t", "tmpfs", "-o", "size=16k,nr_inodes=40", "tmpfs", folder])
+    node.run(["sh", "-c", f"head -c 1M /dev/zero >{folder}/filler"], check=False)
+    done = cni.raw("bridge", cni.environ("ADD", pod), json.dumps(CONF))
+    assert done.returncode == 1
+    assert "space" in done.stdout
+    assert set(node.links()) == {"lo"}
+    assert set(pod.links()) == {"lo"}
+    assert leases(node) == {}
+    node.path(f"{folder}/filler").unlink()
+    cni.delete(CONF, pod, cni.add(CONF, pod))
+    assert leases(node) == {}
+
+
+def test_read_only_disk(cni: CNI, node: Node) -> None:
+    """A dataDir that can not be written fails the ADD, which leaves nothing; STATUS says so beforehand or passes."""
+    pod, folder = node.pod("poda"), "/var/lib/cni/networks"
+    node.run(["mkdir", folder])
+    node.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", folder])
+    done = cni.raw("bridge", cni.environ("ADD", pod), json.dumps(CONF))
+    assert done.returncode == 1
+    assert "Read-only file system" in done.stdout
+    assert set(node.links()) == {"lo"}
+    assert set(pod.links()) == {"lo"}
