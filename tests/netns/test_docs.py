@@ -115,9 +115,11 @@ def test_static_address(cnitool: Cnitool) -> None:
 
 
 def test_every_example_is_tested() -> None:
-    """No conflist is without its test in this file."""
-    tests = {name.removeprefix("test_").replace("_", "-") for name in globals() if name.startswith("test_")}
-    assert {path.stem for path in EXAMPLES.glob("*.conflist")} <= tests
+    """No conflist is without a test: one that has its name here, or another that names it."""
+    here = {name.removeprefix("test_").replace("_", "-") for name in globals() if name.startswith("test_")}
+    code = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__))
+    untested = [path.name for path in EXAMPLES.glob("*.conflist") if path.stem not in here and path.name not in code]
+    assert untested == []
 
 
 def test_the_demonstration_works(node: Node, bin_dir: Path, reference_bin: Path) -> None:
