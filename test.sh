@@ -5,6 +5,7 @@
 #   ./test.sh pure             without root, namespaces or a build: seconds
 #   ./test.sh netns            the frozen plugins in namespaces of their own; nothing remains on the machine
 #   ./test.sh conformance      what the specification demands, of our plugins and of the reference's
+#   ./test.sh system           several nodes on one underlay
 #   ./test.sh TIER ARGUMENTS   ... with further arguments for pytest, such as -k NAME
 
 set -euo pipefail
@@ -24,8 +25,8 @@ tier=${1:-all}
 shift || true
 case $tier in
     all) tests=(tests) ;;
-    pure | netns | conformance) tests=("tests/$tier") ;;
-    *) say "no such tier: $tier (pure, netns, conformance, all)"; exit 2 ;;
+    pure | netns | conformance | system) tests=("tests/$tier") ;;
+    *) say "no such tier: $tier (pure, netns, conformance, system, all)"; exit 2 ;;
 esac
 
 PATH=$PATH:/usr/sbin:/sbin
