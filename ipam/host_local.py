@@ -6,6 +6,7 @@ What a DEL does not need is imported where it is used, netaddr before all.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from ipam.store import DiskStore
 from spec.config import Section
@@ -127,7 +128,7 @@ def _store_to_clean(request: Request) -> DiskStore:
         ipam = request.conf.section.section("ipam")
     except CNIError:
         ipam = Section({})
-    for key, read in (("dataDir", ipam.string), ("cooldown", ipam.integer)):
+    for key, read in (("dataDir", ipam.string), ("cooldown", partial(ipam.integer, low=0))):
         try:
             values[key] = read(key)
         except CNIError as error:

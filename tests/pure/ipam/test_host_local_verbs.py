@@ -49,6 +49,7 @@ def test_delete_makes_nothing(node):
         {"subnet": "zz"},
         {"subnet": "10.77.0.0/16"},
         {"cooldown": "x"},
+        {"cooldown": -1},
         {"routes": 7},
         {"resolvConf": "/no/such"},
     ],
