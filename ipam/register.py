@@ -57,9 +57,15 @@ class Register:
         """`owner_key` of the owner of a registered lease."""
         return self._entries[self._find(inode)][inode].rpartition(":")[0]
 
-    def inodes(self) -> set[int]:
-        """All that are registered."""
-        return set().union(*self._entries.values())
+    def inodes(self) -> Collection[int]:
+        """All that are registered; not to be changed."""
+        # Mostly there is one boot's folder, and what is known of it need not be copied.
+        first, *more = self._entries.values() or [{}]
+        return set(first).union(*more) if more else first
+
+    def is_tidy(self, leases: int) -> bool:
+        """Whether there are entries for that many leases only, and every boot's folder has some."""
+        return len(self.inodes()) == leases and all(self._entries.values())
 
     def inodes_of(self, container_id: bytes) -> set[int]:
         """The registered leases of a container, and perhaps of others that share the beginning of a very long id."""
@@ -104,7 +110,7 @@ class Register:
 
     def sweep(self, leases: Collection[int]) -> None:
         """Remove the entries that no lease belongs to, and the emptied folders of other boots. Raises OSError."""
-        for inode in self.inodes().difference(leases):
+        for inode in set(self.inodes()).difference(leases):
             self.remove(inode)
         for label in [label for label, entries in self._entries.items() if not entries and label != self._boot.label]:
             os.rmdir(os.path.join(self.path, label))

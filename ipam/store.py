@@ -73,8 +73,9 @@ class DiskLeases:
         self._register = Register(self._hidden, self._boot)
         with os.scandir(self._folder) as entries:
             self._inodes = {entry.name: entry.inode() for entry in entries}
-        unknown = set(self._inodes.values()) - self._register.inodes()
-        names = [name for name, inode in self._inodes.items() if inode in unknown]
+        known = self._register.inodes()
+        names = [name for name, inode in self._inodes.items() if inode not in known]
+        self._tidy = self._register.is_tidy(len(self._inodes) - len(names))
         owners = {name: self._read_unregistered(name) for name in names if is_address(name)}
         self._unregistered = {name: owner for name, owner in owners.items() if owner is not None}
         self._cooling: Collection[str] = ()
@@ -90,7 +91,8 @@ class DiskLeases:
         Nothing depends on it: what fails, the next call does.
         """
         with suppress(OSError):
-            self._register.sweep(self._inodes.values())
+            if not self._tidy:
+                self._register.sweep(self._inodes.values())
         for name, owner in list(self._unregistered.items()):
             with suppress(OSError):
                 if owner:
