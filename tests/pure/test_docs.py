@@ -246,6 +246,7 @@ def test_commands_in_the_readme_exist() -> None:
     paths = [word for word in words if re.match(r"(\./|docs/|tests/|bench/|\.ci/)", word) and "*" not in word]
     assert "./demo.sh" in paths
     assert "./test.sh" in paths
+    paths += [f"{word.replace('.', '/')}.py" for word in words if word.startswith("bench.")]
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
