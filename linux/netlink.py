@@ -7,7 +7,7 @@ whose import alone costs a third of a cold ADD. A socket belongs to the network 
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from pyroute2.netlink import nlmsg
 
@@ -31,6 +31,7 @@ _HEADER = struct.Struct("=IHHII")
 _RECEIVE_BYTES = 1 << 18
 _SEND_BYTES = 1 << 16
 _SO_SNDBUFFORCE = 32
+_BATCH = 128  # so many answers fit into the socket's buffer, should all be refused
 _DUMP_TRIES = 5
 _TIMEOUT_SECONDS = 30
 
@@ -141,6 +142,19 @@ class Netlink:
             return answers
         finally:
             self._socket.settimeout(_TIMEOUT_SECONDS)
+
+    def change_many(self, requests: Sequence[bytes]) -> list[tuple[int, NetlinkError]]:
+        """Send many encoded changes in few datagrams; (place in `requests`, error) of each that the kernel refused.
+
+        For rtnetlink, which works while it takes a datagram in, goes on after an error, and need not acknowledge:
+        requests without NLM_F_ACK are answered only if refused. They are numbered here.
+        """
+        refused = []
+        for start in range(0, len(requests), _BATCH):
+            batch = enumerate(requests[start : start + _BATCH], start)
+            numbered = [request[:8] + struct.pack("=I", place) + request[12:] for place, request in batch]
+            refused += [(place, error) for place, error in self.transact(numbered) if error]
+        return refused
 
     def _replies(self, *, until_done: bool = False) -> Iterator[tuple[int, bytes]]:
         """(flags, message) of each answer to the last request; raises the NetlinkError the kernel sent instead."""

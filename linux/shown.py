@@ -1,0 +1,58 @@
+"""Routes, neighbours and forwarding entries in words, as `ip` and `bridge` would print them."""
+
+import struct
+from socket import AF_BRIDGE, AF_INET, AF_INET6, inet_ntop
+
+from linux.bulk import attributes
+from linux.links import find_link_by_index
+from linux.netlink import Netlink
+
+_RTM_ROUTES = (24, 25)
+_TYPES = {6: "blackhole ", 7: "unreachable ", 8: "prohibit ", 9: "throw "}
+_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH = 1, 4, 5, 6, 9
+_NDA_DST, _NDA_LLADDR = 1, 2
+_DEFAULT_METRIC = {AF_INET: 0, AF_INET6: 1024}
+
+
+def describe(netlink: Netlink, message: bytes) -> str:
+    """The object that a message or request of rtnetlink is about, such as "neighbour 10.244.2.0 lladdr ... dev ..."."""
+    (kind,) = struct.unpack_from("=H", message, 4)
+    if kind in _RTM_ROUTES:
+        return f"route {describe_route(netlink, message)}"
+    shown, family = attributes(message), message[16]
+    (index,) = struct.unpack_from("=i", message, 20)
+    device, mac = _name(netlink, index), shown.get(_NDA_LLADDR, b"").hex(":")
+    if family == AF_BRIDGE:
+        return f"forwarding entry {mac} dev {device} dst {_address(shown.get(_NDA_DST, b''))}"
+    return f"neighbour {_address(shown.get(_NDA_DST, b''))} lladdr {mac} dev {device}"
+
+
+def describe_route(netlink: Netlink, message: bytes) -> str:
+    """A route, such as "10.244.2.0/24 via 192.0.2.9 dev eth0 proto 4"."""
+    shown = attributes(message)
+    family, length, protocol, kind = message[16], message[17], message[21], message[23]
+    dst = shown.get(_RTA_DST) or bytes(16 if family == AF_INET6 else 4)
+    words = [f"{_TYPES.get(kind, '')}{_address(dst)}/{length}"]
+    if _RTA_GATEWAY in shown:
+        words.append(f"via {_address(shown[_RTA_GATEWAY])}")
+    if _RTA_OIF in shown:
+        words.append(f"dev {_name(netlink, _number(shown[_RTA_OIF]))}")
+    if _RTA_MULTIPATH in shown:
+        words.append("by several next hops")
+    words.append(f"proto {protocol}")
+    if _RTA_PRIORITY in shown and _number(shown[_RTA_PRIORITY]) != _DEFAULT_METRIC[family]:
+        words.append(f"metric {_number(shown[_RTA_PRIORITY])}")
+    return " ".join(words)
+
+
+def _address(packed: bytes) -> str:
+    return inet_ntop(AF_INET6 if len(packed) == 16 else AF_INET, packed) if len(packed) in (4, 16) else "none"
+
+
+def _number(packed: bytes) -> int:
+    return struct.unpack("=I", packed)[0]
+
+
+def _name(netlink: Netlink, index: int) -> str:
+    link = find_link_by_index(netlink, index)
+    return link.name if link else f"with index {index}"
