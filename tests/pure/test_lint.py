@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from freeze.bare import PACKAGES
+from plugins.__main__ import VERSION
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -157,6 +158,11 @@ def test_functions_and_modules_stay_small() -> None:
     assert {function: length for function, length in lines.items() if length > FUNCTION_LINES} == {}
     lengths = {str(path): len((ROOT / path).read_text().splitlines()) for path in ALL}
     assert {path: length for path, length in lengths.items() if length > MODULE_LINES} == {}
+
+
+def test_there_is_one_version() -> None:
+    """The plugins tell the version that the tarball bears."""
+    assert f'\nversion = "{VERSION}"\n' in (ROOT / "pyproject.toml").read_text()
 
 
 def test_everything_is_pinned() -> None:
