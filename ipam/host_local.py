@@ -117,8 +117,15 @@ def _range_sets(request: Request) -> "tuple[RangeSet, ...]":
 
 
 def _store(request: Request, ipam: Section) -> DiskStore:
-    folder = os.path.join(ipam.string("dataDir") or DATA_DIR, request.conf.name)
+    folder = os.path.join(_data_dir(ipam) or DATA_DIR, request.conf.name)
     return DiskStore(folder, cooldown=ipam.integer("cooldown", 0, low=0))
+
+
+def _data_dir(ipam: Section) -> str:
+    path = ipam.string("dataDir")
+    if "\0" in path:
+        raise ipam.error("dataDir", "a path")
+    return path
 
 
 def _store_to_clean(request: Request) -> DiskStore:
@@ -128,7 +135,7 @@ def _store_to_clean(request: Request) -> DiskStore:
         ipam = request.conf.section.section("ipam")
     except CNIError:
         ipam = Section({})
-    for key, read in (("dataDir", ipam.string), ("cooldown", partial(ipam.integer, low=0))):
+    for key, read in (("dataDir", lambda _: _data_dir(ipam)), ("cooldown", partial(ipam.integer, low=0))):
         try:
             values[key] = read(key)
         except CNIError as error:

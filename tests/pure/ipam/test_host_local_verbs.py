@@ -62,7 +62,7 @@ def test_delete_asks_nothing_of_the_configuration(node, ipam):
     assert leases_in(node.folder) == {}
 
 
-@pytest.mark.parametrize("ipam", [None, {"dataDir": ["x"]}])
+@pytest.mark.parametrize("ipam", [None, {"dataDir": ["x"]}, {"dataDir": "/a\0b"}, {"cooldown": -1}])
 def test_delete_without_a_data_dir(node, monkeypatch, ipam):
     """Where the configuration says nothing of the dataDir, or says it wrongly, DEL releases in the default one."""
     monkeypatch.setattr("ipam.host_local.DATA_DIR", str(node.data_dir))
