@@ -1,18 +1,79 @@
-"""Duplicates: frames that a promiscuous bridge re-emits although it has forwarded them are dropped."""
+"""Duplicates: frames that a bridge in promiscuous mode emits a second time are dropped.
+
+Such a bridge takes in every frame of its pods as if it were the host's, beside forwarding it. What it took in is routed
+and comes back to the bridge, which sends it to the pod again, with its own MAC but the sender's address. From its own
+MAC the bridge should send its gateway addresses alone, or addresses from elsewhere, but none of its pods'.
+"""
 
 from collections.abc import Sequence
+from socket import AF_INET, AF_INET6, inet_pton
+
+from linux import nft, nft_whole
+from linux.nft import Hook
+from linux.nft_elements import is_of
+from linux.nft_expressions import (
+    DROP,
+    RETURN,
+    frame_from,
+    frame_of_version,
+    outgoing_link_begins,
+    source_in,
+    verdict,
+)
+from linux.nft_table import Chain, Rule
+from linux.nft_whole import Whole, table_name
+
+_PODS_LINKS = "veth"
 
 
 def ensure(network: str, bridge_mac: str, gateways: Sequence[str]) -> None:
-    """Drop what the bridge sends with its own MAC but a pod's address; `gateways` are CIDRs ("10.244.1.1/24")."""
-    raise NotImplementedError(network, bridge_mac, gateways)
+    """Drop frames to pods from `bridge_mac` ("0a:58:0a:f4:01:01") with an address of the subnets of `gateways`.
+
+    `gateways`: the bridge's own addresses with their prefixes ("10.244.1.1/24"); frames from themselves pass. Nothing
+    is written if nothing changed. Raises NetlinkError, OSError or ValueError for what is no address.
+    """
+    nft_whole.ensure(_table(network, bridge_mac, gateways))
 
 
 def delete(network: str) -> None:
-    """Drop nothing for `network` any more; nothing to do is success."""
-    raise NotImplementedError(network)
+    """Drop nothing for `network` any more; nothing to do is success. Raises NetlinkError."""
+    nft_whole.delete(table_name(nft.BRIDGE, "dedup", network))
 
 
 def missing(network: str, bridge_mac: str, gateways: Sequence[str]) -> list[str]:
-    """What of the work of `ensure` is not there, a sentence each."""
-    raise NotImplementedError(network, bridge_mac, gateways)
+    """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises as `ensure`."""
+    return nft_whole.missing(_table(network, bridge_mac, gateways))
+
+
+def _table(network: str, bridge_mac: str, gateways: Sequence[str]) -> Whole:
+    mac = bridge_mac.lower()
+    every = sorted(set(gateways))
+    passing = [_rule(mac, gateway.partition("/")[0], RETURN) for gateway in every]
+    dropping = [_rule(mac, gateway, DROP) for gateway in every]
+    return Whole(
+        table_name(nft.BRIDGE, "dedup", network),
+        f"slash24: pods of {nft_whole.shown(network)} get no frame twice from their promiscuous bridge",
+        (),
+        # type filter hook output priority filter
+        (Chain("output", (*passing, *dropping), Hook("filter", 3, -200)),),
+    )
+
+
+def _rule(mac: str, source: str, code: int) -> Rule:
+    """oifname "veth*" ether saddr 0a:58:0a:f4:01:01 ip saddr 10.244.1.0/24 drop"""
+    address, _, prefix = source.partition("/")
+    version = 6 if is_of(6, address) else 4
+    packed = inet_pton({4: AF_INET, 6: AF_INET6}[version], address)
+    bits = 8 * len(packed)
+    length = int(prefix) if prefix else bits
+    subnet = (int.from_bytes(packed, "big") >> bits - length << bits - length).to_bytes(len(packed), "big")
+    return Rule(
+        f"{'duplicates in' if code == DROP else 'gateway'} {source} from {mac}",
+        (
+            *outgoing_link_begins(_PODS_LINKS),
+            *frame_from(bytes.fromhex(mac.replace(":", ""))),
+            *frame_of_version(version),
+            *source_in(version, subnet, length),
+            verdict(code),
+        ),
+    )

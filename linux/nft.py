@@ -5,7 +5,7 @@ linux/nft_expressions.py, what is read back in linux/nft_found.py.
 """
 
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from pyroute2.netlink import nlmsg
@@ -13,7 +13,9 @@ from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_NFTABLES, nfgen_msg
 from pyroute2.netlink.nfnetlink.nftsocket import (
     NFT_MSG_DELCHAIN,
     NFT_MSG_DELRULE,
+    NFT_MSG_DELSET,
     NFT_MSG_DELSETELEM,
+    NFT_MSG_DELTABLE,
     NFT_MSG_GETGEN,
     NFT_MSG_NEWCHAIN,
     NFT_MSG_NEWRULE,
@@ -45,6 +47,19 @@ FAMILY_NAMES = {INET: "inet", IP: "ip", BRIDGE: "bridge", IP6: "ip6"}
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
 _VERDICT_TYPE = 0xFFFFFF00
 _EPROTO = 71
+_ELEMENTS_A_MESSAGE = 1000  # at 44 bytes at most, in an attribute whose length has 16 bits
+
+
+class _EncodedElements(nfgen_msg):
+    """The message that adds elements; pyroute2's would encode each of thousands on its own."""
+
+    prefix = "NFTA_SET_ELEM_LIST_"
+    nla_map = (
+        ("NFTA_SET_ELEM_LIST_UNSPEC", "none"),
+        ("NFTA_SET_ELEM_LIST_TABLE", "asciiz"),
+        ("NFTA_SET_ELEM_LIST_SET", "asciiz"),
+        ("NFTA_SET_ELEM_LIST_ELEMENTS", "cdata"),
+    )
 
 
 class _BatchMarker(nfgen_msg):
@@ -75,13 +90,17 @@ class Hook:
 
 @dataclass(frozen=True)
 class Set:
-    """A set, or a map to verdicts: `key_type` as nft numbers types, `key_bytes` with each part padded to 4."""
+    """A set, or a map to verdicts: `key_type` as nft numbers types, `key_bytes` with each part padded to 4.
+
+    `intervals`: its elements are the first key of each interval and the first behind it.
+    """
 
     name: str
     key_type: int
     key_bytes: int
     byte_order: int
     verdicts: bool = False
+    intervals: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,6 +177,11 @@ def add_table(table: TableName, comment: str) -> Step:
     return Step(f"add table {table}", NFT_MSG_NEWTABLE, NLM_F_CREATE, request)
 
 
+def delete_table(table: TableName) -> Step:
+    """Delete a table with all that is in it; ENOENT if there is none."""
+    return Step(f"delete table {table}", NFT_MSG_DELTABLE, 0, message(nft_table_msg, table.family, name=table.name))
+
+
 def add_chain(table: TableName, chain: str, hook: Hook | None = None) -> Step:
     """Add a chain, with a hook a base chain of policy accept; nothing if it is there, EEXIST if with another hook."""
     options: dict[str, object] = {}
@@ -199,18 +223,34 @@ def add_set(table: TableName, new: Set) -> Step:
     # The byte order is not the kernel's business: nft reads it there to print the keys of a set it did not make itself.
     byte_order = struct.pack("=I", new.byte_order)
     map_of_verdicts = {"flags": ("NFT_SET_MAP",), "data_type": _VERDICT_TYPE, "data_len": 0}
+    plain = {"flags": ("NFT_SET_INTERVAL",) if new.intervals else ()}
     request = message(
         nft_set_msg,
         table.family,
         table=table.name,
         name=new.name,
-        **(map_of_verdicts if new.verdicts else {"flags": ()}),
+        **(map_of_verdicts if new.verdicts else plain),
         key_type=new.key_type,
         key_len=new.key_bytes,
         id=1,  # demanded, though rules find their sets by name
         userdata=[("NFTNL_UDATA_SET_KEYBYTEORDER", byte_order)],
     )
     return Step(f"add set {new.name} to table {table}", NFT_MSG_NEWSET, NLM_F_CREATE, request)
+
+
+def delete_set(table: TableName, name: str) -> Step:
+    """Delete a set with its elements; EBUSY while a rule looks into it, ENOENT if there is none."""
+    request = message(nft_set_msg, table.family, table=table.name, name=name)
+    return Step(f"delete set {name} of table {table}", NFT_MSG_DELSET, 0, request)
+
+
+def add_encoded_elements(table: TableName, set_name: str, elements: Sequence[bytes]) -> Iterator[Step]:
+    """Add elements as linux/nft_elements.py encodes them, as many steps as they need; those that are there stay."""
+    what = f"add elements to set {set_name} of table {table}"
+    for at in range(0, len(elements), _ELEMENTS_A_MESSAGE):
+        data = b"".join(elements[at : at + _ELEMENTS_A_MESSAGE])
+        request = message(_EncodedElements, table.family, table=table.name, set=set_name, elements=data)
+        yield Step(what, NFT_MSG_NEWSETELEM, NLM_F_CREATE, request)
 
 
 def add_element(table: TableName, element: Element) -> Step:

@@ -4,11 +4,13 @@ A rule loads things into register 1 and compares them or looks them up; the firs
 """
 
 from collections.abc import Mapping
-from socket import AF_INET, AF_INET6
+from socket import AF_INET, AF_INET6, IPPROTO_UDP
 
 NETWORK_HEADER = 1
 SOURCE_AT, DESTINATION_AT = {4: 12, 6: 8}, {4: 16, 6: 24}  # offsets of the addresses in the IP header, bytes
 _ADDRESS_BYTES = {4: 4, 6: 16}
+_ETHERTYPE = {4: bytes([0x08, 0x00]), 6: bytes([0x86, 0xDD])}
+_TRANSPORT_HEADER, _UDP_HEADER_BYTES = 2, 8
 DROP, ACCEPT, GOTO, RETURN = 0, 1, -4, -5
 
 
@@ -28,9 +30,41 @@ def equals(data: bytes) -> dict:
     return expression("cmp", sreg=1, op=0, data=_value(data))
 
 
+def differs(data: bytes) -> dict:
+    """Go on if register 1 holds anything but `data`."""
+    return expression("cmp", sreg=1, op=1, data=_value(data))
+
+
 def incoming_link() -> dict:
     """Load the name of the link a packet came in on, 16 bytes, into register 1."""
     return expression("meta", key=6, dreg=1)
+
+
+def outgoing_link_begins(text: str) -> list[dict]:
+    """Packets alone that leave by a link whose name begins so."""
+    return [expression("meta", key=7, dreg=1), equals(text.encode())]
+
+
+def frame_from(mac: bytes) -> list[dict]:
+    """Frames alone with this Ethernet source address."""
+    return [expression("payload", dreg=1, base=0, offset=6, len=6), equals(mac)]
+
+
+def frame_of_version(version: int) -> list[dict]:
+    """Frames alone that hold a packet of IP version 4 or 6, where other kinds of frames pass too."""
+    return [expression("meta", key=1, dreg=1), equals(_ETHERTYPE[version])]
+
+
+def udp_to(port: int) -> list[dict]:
+    """UDP datagrams to a port alone, of either IP version."""
+    load = expression("payload", dreg=1, base=_TRANSPORT_HEADER, offset=2, len=2)
+    return [expression("meta", key=16, dreg=1), equals(bytes([IPPROTO_UDP])), load, equals(port.to_bytes(2, "big"))]
+
+
+def udp_payload_differs(offset: int, data: bytes) -> list[dict]:
+    """UDP datagrams alone whose payload, `offset` bytes behind its begin, is there and is not `data`."""
+    at = _UDP_HEADER_BYTES + offset
+    return [expression("payload", dreg=1, base=_TRANSPORT_HEADER, offset=at, len=len(data)), differs(data)]
 
 
 def source_mac() -> dict:
@@ -43,13 +77,26 @@ def source_address(version: int) -> list[dict]:
     return [*_only_version(version), _load_address(version, SOURCE_AT)]
 
 
+def destination_address(version: int) -> dict:
+    """Load the destination address of what is known to be a packet of this IP version into register 1."""
+    return _load_address(version, DESTINATION_AT)
+
+
 def destination_in(version: int, network: bytes, prefix_length: int) -> list[dict]:
     """Packets of IP version 4 or 6 alone whose destination is in `network`/`prefix_length`."""
-    load = _load_address(version, DESTINATION_AT)
+    return [*_only_version(version), *_is_in(_load_address(version, DESTINATION_AT), network, prefix_length)]
+
+
+def source_in(version: int, network: bytes, prefix_length: int) -> list[dict]:
+    """Go on if the source of what is known to be a packet of this IP version is in `network`/`prefix_length`."""
+    return _is_in(_load_address(version, SOURCE_AT), network, prefix_length)
+
+
+def _is_in(load: dict, network: bytes, prefix_length: int) -> list[dict]:
     bits = len(network) * 8
     mask = ((1 << bits) - (1 << bits - prefix_length)).to_bytes(len(network), "big")
     masked = expression("bitwise", sreg=1, dreg=1, len=len(network), mask=_value(mask), xor=_value(bytes(len(network))))
-    return [*_only_version(version), load, *([masked] if prefix_length < bits else []), equals(network)]
+    return [load, *([masked] if prefix_length < bits else []), equals(network)]
 
 
 def _only_version(version: int) -> list[dict]:

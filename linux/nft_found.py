@@ -19,6 +19,7 @@ from pyroute2.netlink.nfnetlink.nftsocket import (
 
 from linux.netlink import Netlink, NetlinkError
 from linux.nft import Element, TableName, kind, message
+from linux.nft_elements import split
 from linux.nft_expressions import NETWORK_HEADER, SOURCE_AT
 
 _BODY = 20  # bytes of the netlink and nfnetlink headers before the attributes
@@ -66,6 +67,18 @@ def list_elements(netlink: Netlink, table: TableName, set_name: str, needles: Se
         for data in walk(attributes_of(body[_BODY:]).get(3, b""))
         if any(needle in data for needle in needles)
     ]
+
+
+def list_encoded_elements(netlink: Netlink, table: TableName, set_name: str) -> list[bytes] | None:
+    """All elements of a set as linux/nft_elements.py writes them; None if there is no such set."""
+    request = message(nft_set_elem_list_msg, table.family, table=table.name, set=set_name)
+    try:
+        bodies = netlink.dump_raw(request, kind(NFT_MSG_GETSETELEM))
+    except NetlinkError as error:
+        if error.errno != _ENOENT:
+            raise
+        return None
+    return [one for body in bodies for one in split(attributes_of(body[_BODY:]).get(3, b""))]
 
 
 def chain_uses(netlink: Netlink, table: TableName, chain: str) -> int | None:

@@ -1,0 +1,110 @@
+"""Elements of nftables sets of addresses, by the thousand, in the bytes that the wire has of them.
+
+They are compared as bytes, and decoded only if those differ, so that to find nothing changed costs little. Numbers are
+those of <linux/netfilter/nf_tables.h>.
+"""
+
+import struct
+from collections.abc import Iterable
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+
+_FAMILY = {4: AF_INET, 6: AF_INET6}
+_BYTES = {4: 4, 6: 16}
+_KEY_AT = 12  # behind the headers of the element, of its key and of the key's value
+_INTERVAL_END = struct.pack("=HH", 8, 3) + struct.pack(">I", 1)  # the attribute NFTA_SET_ELEM_FLAGS
+_LENGTH = struct.Struct("=H")
+
+Span = tuple[int, int]
+
+
+def of_addresses(version: int, addresses: Iterable[str]) -> tuple[bytes, ...]:
+    """An element for each address of IP version 4 or 6 among `addresses`. Raises OSError: that is no address."""
+    head, family = _head(version), _FAMILY[version]
+    return tuple(head + key for key in sorted({inet_pton(family, text) for text in addresses if is_of(version, text)}))
+
+
+def of_networks(version: int, networks: Iterable[str]) -> tuple[bytes, ...]:
+    """The intervals of the networks (CIDR) of IP version 4 or 6 among `networks`; what overlaps or adjoins is merged.
+
+    Raises OSError or ValueError: that is no network.
+    """
+    size = _BYTES[version]
+    opening, closing = _head(version), _head(version, len(_INTERVAL_END))
+    elements = []
+    for first, behind in _merged([_span_of(version, text) for text in networks if is_of(version, text)]):
+        elements.append(opening + first.to_bytes(size, "big"))
+        if behind < 1 << 8 * size:  # what reaches to the last address has no end
+            elements.append(closing + behind.to_bytes(size, "big") + _INTERVAL_END)
+    return tuple(elements)
+
+
+def is_of(version: int, text: str) -> bool:
+    """Whether an address or network is of IP version 4 or 6."""
+    return (":" in text) == (version == 6)
+
+
+def split(run: bytes) -> list[bytes]:
+    """The elements in a run of them, as the kernel lists them."""
+    elements, at = [], 0
+    while at < len(run):
+        length = (_LENGTH.unpack_from(run, at)[0] + 3) & ~3
+        if not length:
+            break
+        elements.append(run[at : at + length])
+        at += length
+    return elements
+
+
+def spans(version: int, elements: Iterable[bytes], *, intervals: bool) -> set[Span]:
+    """What elements say, however they are written: (first number, number behind the last) of each run of addresses."""
+    size = _BYTES[version]
+    keys = sorted(
+        (int.from_bytes(element[_KEY_AT : _KEY_AT + size], "big"), element[_KEY_AT + size :][:8] != _INTERVAL_END)
+        for element in elements
+    )
+    if not intervals:
+        return {(key, key + 1) for key, _ in keys}
+    found, first = set(), None
+    for key, opens in [*keys, (1 << 8 * size, False)]:
+        if first is not None and key > first:
+            found.add((first, key))
+        first = key if opens else None
+    return found
+
+
+def text_of(version: int, span: Span) -> str:
+    """A span as people write it: 10.0.0.1, 10.0.0.0/8 or 10.0.0.1-10.0.0.7."""
+    size, (first, behind) = _BYTES[version], span
+    low, high = (inet_ntop(_FAMILY[version], key.to_bytes(size, "big")) for key in (first, behind - 1))
+    count = behind - first
+    if count == 1:
+        return low
+    if count & count - 1 or first % count:
+        return f"{low}-{high}"
+    return f"{low}/{8 * size - count.bit_length() + 1}"
+
+
+def _head(version: int, more: int = 0) -> bytes:
+    """What comes before the key in an element which has `more` bytes behind it."""
+    value = 4 + _BYTES[version]
+    return struct.pack("=HHHHHH", value + 8 + more, 1, value + 4, 1, value, 1)
+
+
+def _span_of(version: int, network: str) -> Span:
+    address, _, length = network.partition("/")
+    bits = 8 * _BYTES[version]
+    host_bits = bits - int(length) if length else 0
+    if not 0 <= host_bits <= bits:
+        raise ValueError(f"invalid network: {network}")
+    first = int.from_bytes(inet_pton(_FAMILY[version], address), "big") >> host_bits << host_bits
+    return first, first + (1 << host_bits)
+
+
+def _merged(parts: list[Span]) -> list[Span]:
+    merged: list[Span] = []
+    for first, behind in sorted(parts):
+        if merged and first <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(behind, merged[-1][1]))
+        else:
+            merged.append((first, behind))
+    return merged

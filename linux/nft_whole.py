@@ -1,0 +1,197 @@
+"""A table whose whole content follows from the configuration: rules, and sets of addresses, maybe of thousands.
+
+A look compares all of it. If anything differs, one transaction writes all of it, whatever was there, so that it needs
+no knowledge of what that was and never has to be decided anew because somebody else changed other tables meanwhile.
+Packets meet the old content or the new: the base chain stays, its rules are exchanged together with the very sets they
+look into, which makes no packet see the new rules with the old addresses. A set could be changed in place, but an
+interval that grows would be taken out and put in, and kernels older than 6.17 may miss it in between.
+
+A rule is known by its comment (as in linux/nft_table.py): what it depends on must be in there.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from pyroute2.netlink.nfnetlink.nftsocket import NFT_MSG_GETCHAIN, NFT_MSG_GETTABLE, nft_chain_msg, nft_table_msg
+
+from linux import nft, nft_elements, nft_found
+from linux.netlink import Netlink, NetlinkError
+from linux.nft import Hook, Set, Step, TableName
+from linux.nft_expressions import ACCEPT
+from linux.nft_table import Chain, until_settled
+
+_ENOENT = 2
+_LONGEST_PLAIN = 128  # of 255 that the kernel has for the name of a table
+_LONGEST_SHOWN = 48  # in a comment, of which nft takes 127
+_NAMED_AT_MOST = 3
+
+
+@dataclass(frozen=True)
+class AddressSet:
+    """A set of addresses, or with `intervals` of networks, of IP `version`, and the elements it should hold.
+
+    `elements` are those of linux/nft_elements.py.
+    """
+
+    name: str
+    version: int
+    elements: tuple[bytes, ...]
+    intervals: bool = False
+
+    def definition(self) -> Set:
+        """The set in nftables' terms: type ipv4_addr or ipv6_addr."""
+        key_type, key_bytes = {4: (7, 4), 6: (8, 16)}[self.version]
+        return Set(self.name, key_type, key_bytes, byte_order=2, intervals=self.intervals)
+
+
+@dataclass(frozen=True)
+class Whole:
+    """A table and all that it should hold: every chain is a base chain."""
+
+    name: TableName
+    comment: str
+    sets: tuple[AddressSet, ...]
+    chains: tuple[Chain, ...]
+
+
+def table_name(family: int, feature: str, network: str) -> TableName:
+    """The name of a network's table: slash24_<feature>_<network>, what does not fit or suit replaced by a digest.
+
+    Only the name of a replaced one has a slash, so that no two networks share a table.
+    """
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", network)[:_LONGEST_PLAIN]
+    if plain != network:
+        import hashlib
+
+        digest = hashlib.sha256(network.encode("utf-8", "surrogateescape")).hexdigest()
+        plain = f"{plain[:_LONGEST_SHOWN]}/{digest[:40]}"
+    return TableName(family, f"slash24_{feature}_{plain}")
+
+
+def shown(network: str) -> str:
+    """The name of a network as far as a comment has room for it and nft can read it again."""
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", network)
+    return plain if len(plain) <= _LONGEST_SHOWN else f"{plain[: _LONGEST_SHOWN - 2]}.."
+
+
+def ensure(table: Whole) -> None:
+    """Make the table hold what it should; nothing is written if it does. Raises NetlinkError."""
+
+    def attempt(netlink: Netlink, _: int) -> None:
+        if not any(_problems(netlink, table)):
+            return
+        if not _table_flags(netlink, table.name):
+            # Refused if something of the same name is of another make (a chain at another hook), or somebody's rule
+            # looks into our set.
+            with suppress(NetlinkError):
+                nft.commit(netlink, list(_content(table)))
+                return
+        nft.commit(netlink, [*_clearance(table), *_content(table)])
+
+    until_settled(attempt)
+
+
+def delete(name: TableName) -> None:
+    """Delete a table; nothing is written if there is none. Raises NetlinkError."""
+
+    def attempt(netlink: Netlink, _: int) -> None:
+        if _table_flags(netlink, name) is not None:
+            nft.commit(netlink, [nft.delete_table(name)])
+
+    until_settled(attempt)
+
+
+def missing(table: Whole) -> list[str]:
+    """What differs between the table and what it should hold, a sentence each. Raises NetlinkError."""
+    return until_settled(lambda netlink, _: list(_problems(netlink, table)))
+
+
+def _clearance(table: Whole) -> list[Step]:
+    """Steps after which there is no such table, whether there was or not."""
+    return [nft.add_table(table.name, table.comment), nft.delete_table(table.name)]
+
+
+def _content(table: Whole) -> Iterator[Step]:
+    """Steps after which the table holds what it should, whatever it held."""
+    yield nft.add_table(table.name, table.comment)
+    for chain in table.chains:
+        yield nft.add_chain(table.name, chain.name, chain.hook)
+        yield nft.flush_chain(table.name, chain.name)
+    for each in table.sets:
+        definition = each.definition()
+        yield nft.add_set(table.name, definition)
+        yield nft.delete_set(table.name, each.name)
+        yield nft.add_set(table.name, definition)
+        yield from nft.add_encoded_elements(table.name, each.name, each.elements)
+    for chain in table.chains:
+        for rule in chain.rules:
+            yield nft.add_rule(table.name, chain.name, rule.expressions, rule.comment)
+
+
+def _problems(netlink: Netlink, table: Whole) -> Iterator[str]:
+    """A sentence for each difference, the cheapest to find first."""
+    flags = _table_flags(netlink, table.name)
+    if flags is None:
+        yield f"there is no table {table.name}"
+        return
+    if flags:
+        yield f"table {table.name} is dormant"
+    held: dict[str, list[str]] = {}
+    for rule in nft_found.list_rules(netlink, table.name):
+        held.setdefault(rule.chain, []).append(rule.comment)
+    for chain in table.chains:
+        if not _is_hooked(netlink, table.name, chain):
+            yield f"chain {chain.name} of table {table.name} is not at its hook"
+        elif held.get(chain.name, []) != [rule.comment for rule in chain.rules]:
+            yield f"chain {chain.name} of table {table.name} does not hold its rules"
+    for each in table.sets:
+        yield from _set_problems(netlink, table.name, each)
+
+
+def _set_problems(netlink: Netlink, table: TableName, wanted: AddressSet) -> Iterator[str]:
+    held = nft_found.list_encoded_elements(netlink, table, wanted.name)
+    if held is None:
+        yield f"table {table} has no set {wanted.name}"
+        return
+    if len(held) == len(wanted.elements) and set(held) == set(wanted.elements):
+        return
+    there, due = (
+        nft_elements.spans(wanted.version, elements, intervals=wanted.intervals) for elements in (held, wanted.elements)
+    )
+    for verb, wrong in (("lacks", due - there), ("should not hold", there - due)):
+        if wrong:
+            yield f"set {wanted.name} of table {table} {verb} {_some(wanted.version, sorted(wrong))}"
+
+
+def _some(version: int, spans: Sequence[nft_elements.Span]) -> str:
+    named = ", ".join(nft_elements.text_of(version, span) for span in spans[:_NAMED_AT_MOST])
+    more = len(spans) - _NAMED_AT_MOST
+    return f"{named} and {more} more" if more > 0 else named
+
+
+def _table_flags(netlink: Netlink, name: TableName) -> int | None:
+    """The flags of a table (1: dormant), None if there is none."""
+    found = _get(netlink, nft_table_msg, NFT_MSG_GETTABLE, name.family, name=name.name)
+    return None if found is None else found.get_attr("NFTA_TABLE_FLAGS") or 0
+
+
+def _is_hooked(netlink: Netlink, table: TableName, wanted: Chain) -> bool:
+    """Whether a chain is there and sees the packets it should, and lets pass what its rules do not drop."""
+    found = _get(netlink, nft_chain_msg, NFT_MSG_GETCHAIN, table.family, table=table.name, name=wanted.name)
+    place = found and found.get_attr("NFTA_CHAIN_HOOK")
+    if not place:
+        return False
+    hook = Hook(found.get_attr("NFTA_CHAIN_TYPE"), *(place.get_attr(f"NFTA_HOOK_{a}") for a in ("HOOKNUM", "PRIORITY")))
+    return hook == wanted.hook and found.get_attr("NFTA_CHAIN_POLICY") == ACCEPT
+
+
+def _get(netlink: Netlink, cls: type, message_type: int, family: int, **attributes: str) -> object:
+    """One object decoded, None if there is none."""
+    try:
+        return netlink.get(nft.message(cls, family, **attributes), nft.kind(message_type), cls)
+    except NetlinkError as error:
+        if error.errno != _ENOENT:
+            raise
+        return None
