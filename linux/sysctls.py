@@ -42,9 +42,9 @@ def list_coupled(key: str) -> list[str]:
     beside = ["ipv4/ip_forward", "ipv4/conf/all/accept_redirects"]
     forwards = key in ("ipv4/ip_forward", "ipv4/conf/all/forwarding")
     family, kind, scope, name = (*("ipv4/conf/all/forwarding" if forwards else key).split("/", 3), "", "", "")[:4]
-    if kind not in ("conf", "neigh") or scope not in ("all", "default"):
+    if kind != "conf" or scope not in ("all", "default"):
         return []
-    folder = f"{family}/{kind}"
+    folder = f"{family}/conf"
     try:
         links = os.listdir(_ROOT + folder)
     except OSError:

@@ -42,11 +42,14 @@ class Refusal:
 
 
 def state(netns: str) -> dict[str, str]:
-    """Everything an ADD could leave: links, addresses, routes here and in the pod, rules, leases."""
+    """Everything an ADD could leave: links, addresses, settings of the pod, rules, leases, originals."""
+    settings = "grep -rs '' /proc/sys/net | grep -v -e nf_conntrack_count -e /neigh/.*_ms | sort"
     leases = "cd /run/leases/net 2>/dev/null && grep -H . [0-9f]*:* [0-9]*.*.*.*"
     return {
         "node": links([]),
         "pod": links(["nsenter", f"--net={netns}"]),
+        "settings": run(["nsenter", f"--net={netns}", "sh", "-c", settings]),
+        "originals": run(["sh", "-c", "cat /run/cni/tuning/* 2>&1"]),
         "rules": run(["nft", "list", "ruleset"]),
         "leases": run(["sh", "-c", leases]),
     }
@@ -54,7 +57,7 @@ def state(netns: str) -> dict[str, str]:
 
 def links(enter: list[str]) -> str:
     """Links and addresses, without what changes by itself (timers, carrier, link-local addresses)."""
-    kept = ("ifname", "address", "mtu", "master", "ifalias", "promiscuity", "linkinfo")
+    kept = ("ifname", "address", "mtu", "master", "ifalias", "promiscuity", "allmulti", "txqlen", "linkinfo")
     found = json.loads(run([*enter, "ip", "-j", "-d", "addr"]))
     story = []
     for link in found:
@@ -93,6 +96,7 @@ def main() -> None:
     Netlink.send = refusal.guard(Netlink.send, lambda _: "a request of rtnetlink")
     Netlink.transact = refusal.guard(Netlink.transact, lambda _: "a transaction of nftables")
     sysctls.write = refusal.guard(sysctls.write, lambda args: f"sysctl {args[0]}")
+    os.replace = refusal.guard(os.replace, lambda args: f"replace {args[1]}")
     os.link = refusal.guard(os.link, lambda args: f"link {args[1]}")
     story, turn = [], 0
     while turn == 0 or refusal.refused:

@@ -1,0 +1,170 @@
+"""What `tuning` reads of its configuration, and how it refuses the rest."""
+
+import io
+import json
+
+import pytest
+
+from plugins.tune.conf import TuningConf, parse, path_of
+from spec.config import NetConf, Section
+from spec.errors import CNIError
+from spec.plugin import NO_SUITE
+from spec.request import Request
+
+MACS = [f"02:00:00:00:00:0{number}" for number in range(5)]
+
+
+def request(conf: dict | str, ifname: str = "eth0", **args: str) -> Request:
+    """A request with this configuration (as text, if its keys repeat) and these CNI_ARGS."""
+    text = conf if isinstance(conf, str) else json.dumps(conf)
+    netconf = NetConf.parse(Section({"cniVersion": "1.1.0", "name": "net", "type": "tuning", **json.loads(text)}))
+    fields = {"verb": "ADD", "container_id": "pod", "netns": "/n", "ifname": ifname, "path": (), "environ": {}}
+    return Request(**fields, args=args, conf=netconf, stdin=text.encode(), suite=NO_SUITE, stderr=io.StringIO())
+
+
+def refusal(conf: dict | str, **args: str) -> CNIError:
+    """The error for this configuration."""
+    with pytest.raises(CNIError) as caught:
+        parse(request(conf, **args))
+    return caught.value
+
+
+def settings(conf: dict) -> dict[str, str]:
+    """The paths and values of the sysctls."""
+    return {sysctl.path: sysctl.value for sysctl in parse(request(conf)).sysctls}
+
+
+def test_nothing_configured_is_nothing_wanted() -> None:
+    """Without keys nothing is tuned; `promisc: false` and a queue of 0 are wishes, an MTU of 0 and a MAC of "" none."""
+    assert parse(request({})) == TuningConf()
+    assert not parse(request({"mtu": 0, "mac": ""})).tunes_link
+    assert parse(request({"promisc": False})).tunes_link
+    assert parse(request({"txQLen": 0})).tunes_link
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("net.core.somaxconn", "core/somaxconn"),
+        ("net/core/somaxconn", "core/somaxconn"),
+        ("net.nf_conntrack_max", "nf_conntrack_max"),
+        ("net.ipv4.conf.IFNAME.rp_filter", "ipv4/conf/eth0.7/rp_filter"),
+        ("net/ipv4/conf/IFNAME/rp_filter", "ipv4/conf/eth0.7/rp_filter"),
+        ("net.ipv4.conf.net1/100.rp_filter", "ipv4/conf/net1.100/rp_filter"),
+        ("net/ipv4/conf/net1.100/rp_filter", "ipv4/conf/net1.100/rp_filter"),
+        ("net.IFNAME.IFNAME", "eth0.7/IFNAME"),
+    ],
+)
+def test_names_of_sysctls(name: str, path: str) -> None:
+    """Dots or slashes separate, whichever comes first; the other is a dot in a name. IFNAME is the interface."""
+    assert path_of(name, "eth0.7") == path
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "net",
+        "net.",
+        "kernel.shmmax",
+        "kernel/shmmax",
+        "net/../kernel/shmmax",
+        "net.//.kernel",
+        "/net/core/x",
+        "net..core",
+        "net/./x",
+        "network.x",
+        "net.a b",
+        "net.a\nb",
+        "net.a\0b",
+        ".net.x",
+        "NET.core.x",
+        "IFNAME.core",
+    ],
+)
+def test_names_that_are_none_below_net(name: str) -> None:
+    """Nothing outside /proc/sys/net can be named, in whatever way."""
+    error = refusal({"sysctl": {name: "1"}})
+    assert (error.code, error.msg) == (7, f'invalid net sysctl key: "{name}"')
+
+
+@pytest.mark.parametrize(
+    ("conf", "message"),
+    [
+        ({"mtu": "big"}, '"mtu": expected an integer of 0 to 2147483647, got "big"'),
+        ({"mtu": -1}, '"mtu": expected an integer of 0 to 2147483647, got -1'),
+        ({"promisc": "true"}, '"promisc": expected true or false, got "true"'),
+        ({"allmulti": 1}, '"allmulti": expected true or false, got 1'),
+        ({"txQLen": -1}, '"txQLen": expected an integer of 0 to 4294967295, got -1'),
+        ({"mac": "zz"}, '"mac": expected a unicast MAC address'),
+        ({"dataDir": 7}, '"dataDir": expected a string, got 7'),
+        ({"sysctl": []}, '"sysctl": expected an object of strings, got []'),
+        ({"sysctl": {"net.core.x": 1}}, '"sysctl.net.core.x": expected a string of ASCII characters, got 1'),
+        ({"sysctl": {"net.core.x": "ä"}}, '"sysctl.net.core.x": expected a string of ASCII characters, got "ä"'),
+        ({"runtimeConfig": {"mac": "01:00:5e:00:00:01"}}, '"runtimeConfig.mac": expected a unicast MAC address'),
+        ({"mtu": 1400, "args": {"cni": {"mtu": "x"}}}, '"args.cni.mtu": expected an integer'),
+        ({"mtu": "x", "args": {"cni": {"mtu": 1400}}}, '"mtu": expected an integer'),
+        ({"args": {"cni": {"sysctl": {"kernel.x": "1"}}}}, 'invalid net sysctl key: "kernel.x"'),
+    ],
+)
+def test_bad_configuration_is_named(conf: dict, message: str) -> None:
+    """A wrong value is error 7, and the message says which key, which value and what is allowed."""
+    error = refusal(conf)
+    assert error.code == 7
+    assert message in error.msg
+
+
+@pytest.mark.parametrize(
+    "conf",
+    [
+        '{"sysctl": {"net.core.x": "1", "net.core.x": "1"}}',
+        '{"sysctl": {"net.core.x": "1", "net/core/x": "2"}}',
+        '{"args": {"cni": {"sysctl": {"net.core.x": "1", "net.core.x": "2"}}}}',
+        '{"SysCtl": {"net.ipv4.conf.IFNAME.x": "1", "net.ipv4.conf.eth0.x": "2"}}',
+    ],
+)
+def test_duplicates_are_refused(conf: str) -> None:
+    """Two values for one setting are an error, also if it is written in two ways."""
+    assert refusal(conf).msg == "duplicated sysctl keys are not allowed"
+
+
+def test_repeated_keys_elsewhere_are_as_everywhere() -> None:
+    """Of a repeated key outside the sysctls the last one counts."""
+    assert parse(request('{"mtu": 1400, "mtu": 1300, "x": {"sysctl": {"a": "1", "a": "2"}}}')).mtu == 1300
+
+
+def test_args_override() -> None:
+    """args.cni has the last word, key by key and sysctl by sysctl; it needs no sysctl in the configuration."""
+    override = {
+        "sysctl": {"net/core/x": "2", "net.core.z": "3"},
+        "mtu": 1300,
+        "promisc": False,
+        "allmulti": True,
+        "txQLen": 0,
+    }
+    conf = {"mtu": 1400, "promisc": True, "sysctl": {"net.core.x": "1", "net.core.y": "1"}, "args": {"cni": override}}
+    parsed = parse(request(conf))
+    assert (parsed.mtu, parsed.promiscuous, parsed.all_multicast, parsed.queue_length) == (1300, False, True, 0)
+    assert settings(conf) == {"core/x": "2", "core/y": "1", "core/z": "3"}
+    assert settings({"args": conf["args"]}) == {"core/x": "2", "core/z": "3"}
+
+
+def test_mac_precedence() -> None:
+    """args.cni wins over runtimeConfig, that over CNI_ARGS, that over the configuration: as in the reference."""
+    conf = {"mac": MACS[1], "runtimeConfig": {"mac": MACS[3]}, "args": {"cni": {"mac": MACS[4]}}}
+    found = []
+    for key in ("args", "runtimeConfig"):
+        found.append(parse(request(conf, MAC=MACS[2])).mac)
+        del conf[key]
+    assert [*found, parse(request(conf, MAC=MACS[2])).mac, parse(request(conf)).mac] == MACS[4:0:-1]
+
+
+def test_bad_mac_of_cni_args_is_a_bad_variable() -> None:
+    """A wrong MAC in CNI_ARGS is error 4; a right one may be written in any form."""
+    assert refusal({}, MAC="zz").code == 4
+    assert parse(request({}, MAC="0200.5E10.0001")).mac == "02:00:5e:10:00:01"
+
+
+def test_null_is_absent() -> None:
+    """null leaves a setting alone, as it does every other key."""
+    assert parse(request({"sysctl": {"net.core.x": None}, "mtu": None, "allmulti": None})) == TuningConf()
