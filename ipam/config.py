@@ -1,15 +1,13 @@
-"""The configuration of host-local beside its ranges: requested addresses, routes, resolvers."""
+"""The configuration of host-local beside its ranges and routes: requested addresses, resolvers."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from ipam.addresses import Address, Network
 from ipam.resolvconf import parse_resolvconf
-from spec.addresses import canonical_cidr, canonical_ip
 from spec.config import Section, wrong_value
 from spec.errors import CNIError, Code
-from spec.result import DNS, Route
+from spec.result import DNS
 
-_UINT32 = 2**32 - 1
 _ADDRESS = 'an address like "10.1.2.3" or "10.1.2.3/24"'
 
 
@@ -34,11 +32,6 @@ def parse_requested(config: Section, args: Mapping[str, str]) -> tuple[Address, 
     return tuple(found)
 
 
-def parse_routes(ipam: Section) -> tuple[Route, ...]:
-    """The routes of the result, with every attribute of CNI 1.1.0. Raises CNIError 7."""
-    return tuple(_parse_route(section) for section in ipam.sections("routes") or ())
-
-
 def read_dns(ipam: Section) -> DNS:
     """What the file that `resolvConf` names says; empty without that key. Raises CNIError 7 if it can not be read."""
     path = ipam.string("resolvConf")
@@ -59,23 +52,3 @@ def _parse_address(text: str) -> Address:
 
 def _strings(section: Section, key: str) -> Iterator[tuple[str, str]]:
     return ((f"{section.path_of(key)}[{index}]", text) for index, text in enumerate(section.strings(key) or ()))
-
-
-def _parse_route(section: Section) -> Route:
-    gateway = section.string("gw")
-    return Route(
-        dst=_canonical(section, "dst", canonical_cidr, 'a network like "10.9.0.0/16"'),
-        gw=_canonical(section, "gw", canonical_ip, "an address") if gateway else "",
-        mtu=section.integer("mtu", 0, low=0, high=_UINT32),
-        advmss=section.integer("advmss", 0, low=0, high=_UINT32),
-        priority=section.integer("priority", 0, low=0, high=_UINT32),
-        table=section.integer("table", None, low=0, high=_UINT32),
-        scope=section.integer("scope", None, low=0, high=255),
-    )
-
-
-def _canonical(section: Section, key: str, read: Callable[[str], str], expected: str) -> str:
-    try:
-        return read(section.string(key))
-    except ValueError as error:
-        raise section.error(key, expected) from error

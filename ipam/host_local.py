@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 def add(request: Request) -> Result:
     """Lease an address of each range set. Raises CNIError, with nothing leased that was not before."""
     from ipam.allocator import allocate
-    from ipam.config import parse_requested, parse_routes, read_dns
+    from ipam.config import parse_requested, read_dns
+    from ipam.routes import parse_routes
 
     ipam = _ipam(request)
     range_sets = _range_sets(request)

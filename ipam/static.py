@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from ipam.config import parse_routes
+from ipam.routes import parse_routes
 from spec.addresses import canonical_cidr, canonical_ip, is_ipv6
 from spec.config import Section, read_dns
 from spec.errors import CNIError, Code

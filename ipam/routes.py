@@ -1,0 +1,34 @@
+"""The routes of an IPAM plugin's configuration, which host-local and static have alike."""
+
+from collections.abc import Callable
+
+from spec.addresses import canonical_cidr, canonical_ip
+from spec.config import Section
+from spec.result import Route
+
+_UINT32 = 2**32 - 1
+
+
+def parse_routes(ipam: Section) -> tuple[Route, ...]:
+    """The routes of the result, with every attribute of CNI 1.1.0. Raises CNIError 7."""
+    return tuple(_parse_route(section) for section in ipam.sections("routes") or ())
+
+
+def _parse_route(section: Section) -> Route:
+    gateway = section.string("gw")
+    return Route(
+        dst=_canonical(section, "dst", canonical_cidr, 'a network like "10.9.0.0/16"'),
+        gw=_canonical(section, "gw", canonical_ip, "an address") if gateway else "",
+        mtu=section.integer("mtu", 0, low=0, high=_UINT32),
+        advmss=section.integer("advmss", 0, low=0, high=_UINT32),
+        priority=section.integer("priority", 0, low=0, high=_UINT32),
+        table=section.integer("table", None, low=0, high=_UINT32),
+        scope=section.integer("scope", None, low=0, high=255),
+    )
+
+
+def _canonical(section: Section, key: str, read: Callable[[str], str], expected: str) -> str:
+    try:
+        return read(section.string(key))
+    except ValueError as error:
+        raise section.error(key, expected) from error
