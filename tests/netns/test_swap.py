@@ -11,6 +11,7 @@ from tests.conformance.support import (
     addresses,
     container_interface,
     host_local,
+    host_veth,
     layer2,
     leases,
     mentions,
@@ -18,7 +19,7 @@ from tests.conformance.support import (
     on_bridge,
 )
 from tests.netns.cni import CNI, CNIFailure
-from tests.netns.node import Node, Pod
+from tests.netns.node import Node, Pod, wait_until
 
 SETUPS = {
     "plain": network(DUAL),
@@ -34,7 +35,9 @@ every_setup = pytest.mark.parametrize("setup", SETUPS)
 
 def nothing_left(node: Node, mac: str) -> None:
     """No port, lease nor rule of the pod."""
-    assert on_bridge(node) == set()
+    assert wait_until(
+        lambda: on_bridge(node) == set()
+    )  # the kernel takes links of a vanished namespace away when it can
     assert leases(node) == {}
     assert mentions(node, "poda", "10.1.2.2", "fd00:1::2", mac) == []
 
@@ -86,7 +89,10 @@ def test_reference_add_our_gc(cni: CNI, reference: CNI, node: Node, setup: str) 
     pod.vanish()
     cni.gc(conf, valid)
     assert not [owner for owner in leases(node).values() if owner.startswith("poda")]
-    reference.check(conf, valid, kept) if setup != "layer 2" else cni.check(conf, valid, kept)
+    if setup == "layer 2":  # a bridge of the reference's without address changes its own, so no CHECK passes
+        assert host_veth(kept) in on_bridge(node)
+    else:
+        reference.check(conf, valid, kept)
 
 
 @every_setup
