@@ -103,6 +103,16 @@ def status(request: Request) -> None:
                         raise CNIError(Code.PLUGIN_NOT_AVAILABLE, text, f"range set {number} of {request.conf.name}")
 
 
+def leased(request: Request) -> tuple[str, ...]:
+    """All addresses of the network that anybody holds, for plugins that build on this one. Raises CNIError 5 or 11."""
+    store = _store_to_clean(request)
+    with _telling_errors(store):
+        if not store.exists():
+            return ()
+        with store.locked(writable=False) as leases:
+            return leases.taken()
+
+
 def _ipam(request: Request) -> Section:
     section = request.conf.section
     if not section.has("ipam"):

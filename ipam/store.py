@@ -116,6 +116,10 @@ class DiskLeases:
         """The addresses leased to the owner in this boot, also those noted under the bare container id."""
         return tuple(name for name, _ in self._owned(owner) if self._inodes[name] not in self._over)
 
+    def taken(self) -> tuple[str, ...]:
+        """All addresses that are leased, whoever has them."""
+        return tuple(name for name in self._inodes if is_address(name) and self.state(name) == State.TAKEN)
+
     def last_reserved(self, range_set: int) -> str:
         """What stands in the file for the address that the range set handed out last; "" if there is none."""
         try:

@@ -10,8 +10,14 @@ from spec.plugin import Plugin, Suite, serve
 VERSION = "0.1.0"
 
 TYPES = {
+    "bandwidth": "plugins.bandwidth",
     "bridge": "plugins.bridge",
     "host-local": "ipam.host_local",
+    "kubenet": "plugins.kubenet",
+    "loopback": "plugins.loopback",
+    "static": "ipam.static",
+    "tuning": "plugins.tuning",
+    "vxlan": "plugins.vxlan",
 }
 
 

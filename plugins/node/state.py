@@ -40,7 +40,7 @@ def ensure_rules(host: Netlink, network: str, node: NodeConf, peers: Sequence[No
 
     with step("set the masquerade of the node"):
         if node.ip_masq:
-            egress.ensure(network, node.subnets, inside_of(node, peers), nodes_of(host, peers))
+            egress.ensure(network, node.subnets, inside_of(node, peers), nodes_of(peers))
         else:
             egress.delete(network)
     with step("set the filter of duplicate frames"):
@@ -57,7 +57,7 @@ def missing_rules(host: Netlink, network: str, node: NodeConf, peers: Sequence[N
 
     problems = []
     if node.ip_masq:
-        problems += egress.missing(network, node.subnets, inside_of(node, peers), nodes_of(host, peers))
+        problems += egress.missing(network, node.subnets, inside_of(node, peers), nodes_of(peers))
     bridge = find_link(host, node.bridge)
     if node.hairpin_mode == PROMISCUOUS_BRIDGE and bridge:
         problems += dedup.missing(network, bridge.mac, node.gateways)
@@ -77,10 +77,9 @@ def inside_of(node: NodeConf, peers: Sequence[Node]) -> tuple[str, ...]:
     return (*node.inside, *node.subnets, *(subnet for peer in peers for subnet in peer.subnets))
 
 
-def nodes_of(host: Netlink, peers: Sequence[Node]) -> tuple[str, ...]:
-    """The addresses of the nodes, this one among them, which pods reach under their own address too."""
-    own = [address.cidr.partition("/")[0] for address in list_addresses(host) if address.is_global]
-    return tuple(sorted({*own, *(address for peer in peers for address in peer.addresses)}))
+def nodes_of(peers: Sequence[Node]) -> tuple[str, ...]:
+    """The addresses of the other nodes, which pods reach under their own address too. (This one's are local.)"""
+    return tuple(sorted({address for peer in peers for address in peer.addresses}))
 
 
 def apart_from_bridge(host: Netlink, bridge: str) -> tuple[list[Address], int]:
