@@ -92,6 +92,8 @@ if [ -z "$PYTHON" ] || ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (
 fi
 TARBALL=dist/slash24-$(version)-linux-$(uname -m).tgz
 mkdir -p build
+exec 9>build/lock
+flock 9 # two at once would tread on each other
 mapfile -t packages < <(missing_packages)
 install_packages "${packages[@]}"
 make_venv
