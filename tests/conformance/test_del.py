@@ -88,6 +88,17 @@ def test_del_where_the_namespace_is_a_plain_file(cni: CNI, node: Node, pod: Pod)
     assert leases(node) == {}
 
 
+def test_del_in_its_own_namespace_leaves_the_nodes_link_alone(cni: CNI, node: Node, pod: Pod) -> None:
+    """CNI_NETNS that is the plugin's own namespace is no pod's: a link of that name stays, error or not."""
+    node.run(["ip", "link", "add", "eth0", "type", "veth", "peer", "name", "uplink"])
+    node.run(["ip", "netns", "attach", "self", str(node.pid)])
+    try:
+        cni.delete(network(), pod, netns="/run/netns/self")
+    except CNIFailure as refused:
+        assert refused.code == 8  # noqa: PT017 (either is right: to refuse, or to release the leases and succeed)
+    assert {"eth0", "uplink"} <= set(node.links())
+
+
 def test_del_after_the_interface_vanished(cni: CNI, node: Node, pod: Pod) -> None:
     """The pod's interface is gone already: the rest is removed."""
     result = cni.add(network(), pod)
