@@ -78,7 +78,12 @@ def change_all(netlink: Netlink, requests: Sequence[bytes], *, tolerated: Sequen
     refused = netlink.change_many(requests)
     for place, error in refused:
         if error.errno not in tolerated:
-            from linux.shown import describe
-
-            raise NetlinkError(error.errno, f"{describe(netlink, requests[place])}: {error.strerror}")
+            raise named(netlink, error, requests[place])
     return len(requests) - len(refused)
+
+
+def named(netlink: Netlink, error: NetlinkError, request: bytes) -> NetlinkError:
+    """The error, with the object that the refused request was about."""
+    from linux.shown import describe
+
+    return NetlinkError(error.errno, f"{describe(netlink, request)}: {error.strerror}")

@@ -2,14 +2,14 @@
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from errno import EEXIST, ESRCH
-from socket import AF_INET, AF_INET6, inet_pton
+from errno import EEXIST, EINVAL, ESRCH
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from linux.bulk import SLOT_DST, SLOT_VIA, Write, attributes, change_all, echo, template
+from linux.bulk import SLOT_DST, SLOT_VIA, Write, attributes, change_all, echo, named, template
 from linux.neighbours import Table
-from linux.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink
+from linux.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, Netlink, NetlinkError
 from linux.overlay import ROUTE_PROTOCOL
 
 _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
@@ -105,9 +105,49 @@ class Routes:
 
 
 def write_routes(netlink: Netlink, requests: Sequence[bytes]) -> tuple[int, bool]:
-    """Send what `Routes.writes` gave; how many were written, and whether others were quicker (look again)."""
-    written = change_all(netlink, requests, tolerated=(EEXIST,))
+    """Send what `Routes.writes` gave; how many were written, and whether others were quicker (look again).
+
+    Raises the first NetlinkError, all being sent.
+    """
+    written, failure = len(requests), None
+    for place, error in netlink.change_many(requests):
+        if error.errno == EINVAL and _is_onlink_ipv6(requests[place]):
+            error = _write_over_stone(netlink, requests[place])  # noqa: PLW2901
+        if error:
+            written -= 1
+            if error.errno != EEXIST:
+                failure = failure or named(netlink, error, requests[place])
+    if failure:
+        raise failure
     return written, written < len(requests)
+
+
+def _is_onlink_ipv6(request: bytes) -> bool:
+    return request[16] == AF_INET6 and bool(request[24] & _ONLINK)
+
+
+def _write_over_stone(netlink: Netlink, request: bytes) -> NetlinkError | None:
+    """Write an IPv6 route whose gateway the kernel thinks to be elsewhere; its error, or None.
+
+    `onlink` or not, the kernel refuses a gateway to which a route leads over another link: the direct route that is to
+    be replaced, or a foreign one to the whole cluster. The default route does not count, nor do later ones. So for the
+    moment of the writing the gateway gets a route of its own over the right link.
+    """
+    shown = attributes(request)
+    message = rtmsg()
+    message.update(
+        family=AF_INET6,
+        dst_len=128,
+        table=_TABLE_MAIN,
+        proto=ROUTE_PROTOCOL,
+        scope=0,
+        type=_TYPE_UNICAST,
+        flags=0,
+        attrs=[("RTA_DST", inet_ntop(AF_INET6, shown[_RTA_GATEWAY])), ("RTA_OIF", _INDEX.unpack(shown[_RTA_OIF])[0])],
+    )
+    stone = netlink.encode(message, _RTM_NEWROUTE, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL)
+    refused = dict(netlink.change_many([stone, request, echo(stone, _RTM_DELROUTE, (_RTA_DST, _RTA_OIF))]))
+    return refused.get(1)
 
 
 def key_of(cidr: str) -> Key:

@@ -1,0 +1,167 @@
+"""For tests of the ways to peers: a tunnel on a node, its entries as `ip` and `bridge` tell them, the kernel's news."""
+
+import json
+import os
+import socket
+import struct
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+from linux.netlink import Netlink
+from linux.netns import entered, open_netns
+from linux.overlay import Way
+from linux.vxlan import Vtep, ensure_vtep, overhead, vtep_mac
+from tests.netns.node import Host, Node
+
+DEVICE = "slash24.1"
+UNDERLAY_V4, UNDERLAY_V6 = "192.0.2.{}", "2001:db8:1::{}"
+_GROUPS = 0x4 | 0x40 | 0x400  # RTMGRP_NEIGH (forwarding entries too), RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE
+_NEWS = {24: "+route", 25: "-route", 28: "+neighbour", 29: "-neighbour"}
+_AF_BRIDGE, _PERMANENT = 7, 0x80
+
+
+@contextmanager
+def inside(node: Node) -> Iterator[Netlink]:
+    """The calling thread is in the node's network namespace, with a socket there."""
+    fd = open_netns(f"/proc/{node.pid}/ns/net")
+    try:
+        with entered(fd), Netlink() as netlink:
+            yield netlink
+    finally:
+        os.close(fd)
+
+
+def join(first: Node, second: Node) -> None:
+    """An underlay of both families between two nodes: host 1 and host 2 on a veth pair, wan0 on either side."""
+    first.run(["ip", "link", "add", "wan0", "type", "veth", "peer", "name", "wan0", "netns", str(second.pid)])
+    for number, node in ((1, first), (2, second)):
+        give_underlay(node, number)
+
+
+def give_underlay(node: Node, number: int) -> None:
+    """Addresses on wan0."""
+    shell(node, "ip link set wan0 up")
+    shell(node, f"ip addr add {UNDERLAY_V4.format(number)}/24 dev wan0")
+    shell(node, f"ip addr add {UNDERLAY_V6.format(number)}/64 dev wan0 nodad")
+
+
+def shell(node: Host, line: str) -> None:
+    """Run a line of commands on the node."""
+    node.run(["sh", "-ec", line])
+
+
+def vtep(node: Host, number: int, underlay: str = UNDERLAY_V4, **changes: object) -> Vtep:
+    """The device wanted on node NUMBER, whose subnet is 10.244.NUMBER.0/24."""
+    parent = node.links()["wan0"]["ifindex"]
+    local, mac = underlay.format(number), vtep_mac([f"10.244.{number}.0/24"])
+    usual = Vtep(DEVICE, 1, 4789, parent, local, mac, mtu=1500 - overhead(local), tx_checksum=True)
+    return replace(usual, **changes)
+
+
+def own_addresses(number: int) -> list[str]:
+    """The addresses of the device on node NUMBER."""
+    return [f"10.244.{number}.0/32", f"fd00:244:0:{number}::/128"]
+
+
+@dataclass(frozen=True)
+class Tunnel:
+    """A node with a tunnel: what a test works on. `device` is the index of the VTEP."""
+
+    node: Node
+    netlink: Netlink
+    device: int
+    underlay: str
+
+    def ways(self, numbers: Sequence[int]) -> list[Way]:
+        """The ways to both subnets of these peers."""
+        return [way for number in numbers for way in peer(number, self.device, self.underlay)]
+
+
+@contextmanager
+def tunnel_on(node: Node, number: int, underlay: str) -> Iterator[Tunnel]:
+    """A tunnel on node NUMBER, with the calling thread inside."""
+    with inside(node) as netlink:
+        link, _ = ensure_vtep(netlink, vtep(node, number, underlay), own_addresses(number))
+        yield Tunnel(node, netlink, link.index, underlay)
+
+
+def peer(number: int, device: int, underlay: str = UNDERLAY_V4, **changes: str) -> list[Way]:
+    """The ways through the tunnel to both subnets of peer NUMBER."""
+    v4, v6 = f"10.244.{number}.0", f"fd00:244:0:{number}::"
+    usual = {"mac": vtep_mac([f"{v4}/24"]), "underlay": underlay.format(number)} | changes
+    return [Way(f"{v4}/24", v4, device, **usual), Way(f"{v6}/64", v6, device, **usual)]
+
+
+@dataclass(frozen=True)
+class Entries:
+    """All entries of the tunnel and all routes of ours, as `ip` and `bridge` tell them."""
+
+    neighbours: set[tuple[str, str]]
+    forwarding: set[tuple[str, str]]
+    routes: set[tuple[str, str, str]]
+
+
+def entries(node: Host) -> Entries:
+    """What is there."""
+    neighbours = json.loads(node.run(["ip", "-j", "neigh", "show", "dev", DEVICE, "nud", "permanent"]).stdout or "[]")
+    forwarding = json.loads(node.run(["bridge", "-j", "fdb", "show", "dev", DEVICE]).stdout or "[]")
+    routes = [
+        route
+        for family in ("-4", "-6")
+        for route in json.loads(node.run(["ip", family, "-j", "route", "show", "proto", "24"]).stdout or "[]")
+    ]
+    return Entries(
+        {(entry["dst"], entry.get("lladdr", "")) for entry in neighbours},
+        {(entry["mac"], entry["dst"]) for entry in forwarding if entry["state"] == "permanent"},
+        {(route["dst"], route.get("gateway", ""), route.get("dev", "")) for route in routes},
+    )
+
+
+def expected(ways: Sequence[Way], names: dict[int, str]) -> Entries:
+    """What there has to be for these ways; `names` of the links by index."""
+    through = [way for way in ways if way.mac]
+    return Entries(
+        {(way.via, way.mac) for way in through},
+        {(way.mac, way.underlay) for way in through},
+        {(way.subnet, way.via, names[way.link]) for way in ways},
+    )
+
+
+class News:
+    """What the kernel tells of routes, neighbours and forwarding entries from now on: "+route", "-forwarding", ..."""
+
+    def __init__(self, protocol: int = 24) -> None:
+        self._protocol = protocol
+        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+        self._socket.setsockopt(socket.SOL_SOCKET, 33, 1 << 24)  # SO_RCVBUFFORCE
+        self._socket.bind((0, _GROUPS))
+        self._socket.setblocking(False)
+
+    def read(self) -> list[str]:
+        """All since the last time, in order; what is neither of our protocol nor permanent is left out."""
+        told = []
+        while True:
+            try:
+                data = self._socket.recv(1 << 18)
+            except BlockingIOError:
+                return told
+            while data:
+                length, kind = struct.unpack_from("=IH", data)
+                told += self._name(kind, data[16:length])
+                data = data[(length + 3) & ~3 :]
+
+    def _name(self, kind: int, body: bytes) -> list[str]:
+        if kind not in _NEWS:
+            return []
+        name = _NEWS[kind]
+        if "route" in name:
+            return [name] if body[5] == self._protocol else []
+        if body[0] == _AF_BRIDGE:
+            return [name[0] + "forwarding"]
+        (state,) = struct.unpack_from("=H", body, 8)
+        return [name] if state & _PERMANENT or name[0] == "-" else []
+
+    def close(self) -> None:
+        """No more."""
+        self._socket.close()
