@@ -82,7 +82,8 @@ freeze() {
     mkdir -p dist
     rm -rf dist/bin dist/*.tgz
     mv build/out/bin dist/bin
-    tar --create --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$epoch" --directory dist/bin . |
+    # Not ".": unpacking is to leave the mode and owner of the folder it is done in alone.
+    (cd dist/bin && tar --create --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$epoch" -- *) |
         gzip --no-name -9 >"$TARBALL"
 }
 
