@@ -114,6 +114,44 @@ def test_static_address(cnitool: Cnitool) -> None:
     removed(cnitool, "static-address", pod, **wanted)
 
 
+def test_fixed(cnitool: Cnitool) -> None:
+    """fixed.conflist: the pod has the addresses, and by them reaches the outside; the runtime may ask for others."""
+    outside = cnitool.node.outside()
+    pod, result = added(cnitool, "fixed", "pod")
+    assert ips(result) == ["10.29.0.10", "fd00:29::10"]
+    assert result["dns"] == {"nameservers": ["10.29.0.1"]}
+    assert ask(pod, outside, "192.0.2.2", 7, "tcp") == "192.0.2.1"
+    assert ask(pod, outside, "2001:db8:1::2", 7, "tcp") == "2001:db8:1::1"
+    wanted = {"ips": ["10.29.0.77/24"]}
+    other, result = added(cnitool, "fixed", "other", **wanted)
+    assert ips(result) == ["10.29.0.77"]
+    assert other.reaches("10.29.0.10")
+    removed(cnitool, "fixed", pod, other)
+
+
+def test_tuned(cnitool: Cnitool) -> None:
+    """tuned.conflist: MTU, queue, sysctls and MAC are as configured or asked for; CHECK of the bridge takes that."""
+    wanted = {"mac": "02:00:5e:10:00:01"}
+    pod, result = added(cnitool, "tuned", "pod", **wanted)
+    link = pod.links()["eth0"]
+    assert (link["mtu"], link["txqlen"], link["address"]) == (1400, 500, wanted["mac"])
+    assert (pod.sysctl("core/somaxconn"), pod.sysctl("ipv4/conf/eth0/arp_filter")) == ("1024", "1")
+    assert [one["mac"] for one in result["interfaces"] if one.get("sandbox")] == [wanted["mac"]]
+    assert pod.reaches("10.28.0.1")
+    removed(cnitool, "tuned", pod, **wanted)
+    assert pod.sysctl("core/somaxconn") == "4096"
+    assert list(cnitool.node.path("/run/cni/tuning").glob("*")) == []
+
+
+def test_local(cnitool: Cnitool) -> None:
+    """local.conflist: the pod reaches itself."""
+    pod, result = added(cnitool, "local", "pod")
+    assert ips(result) == ["127.0.0.1", "::1"]
+    assert pod.reaches("127.0.0.1")
+    removed(cnitool, "local", pod)
+    assert "UP" not in pod.links()["lo"]["flags"]
+
+
 def test_every_example_is_tested() -> None:
     """No conflist is without a test: one that has its name here, or another that names it."""
     here = {name.removeprefix("test_").replace("_", "-") for name in globals() if name.startswith("test_")}

@@ -7,9 +7,10 @@ import pytest
 from ipam import static
 from spec.config import NetConf, Section
 from spec.errors import CNIError
-from spec.plugin import NO_SUITE
+from spec.plugin import NO_SUITE, Plugin
 from spec.request import Request
 from spec.result import DNS, IPConfig, Result, Route
+from tests.pure.test_docs import asked, compare, documented
 
 ONE = {"address": "10.0.0.2/24", "gateway": "10.0.0.1"}
 
@@ -145,3 +146,16 @@ def test_check() -> None:
         check(ipam)
     with pytest.raises(CNIError, match="Required prevResult missing"):
         static.check(request(ipam))
+
+
+def test_every_key_is_documented_and_every_documented_one_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/static.md and the common keys are the keys that an ADD, a CHECK and a GC ask for."""
+    ips = [{"address": "10.0.0.2/24", "gateway": "10.0.0.1"}]
+    ipam = {"addresses": ips, "routes": [{"dst": "10.9.0.0/16"}], "dns": {}}
+    conf = {"cniVersion": "1.1.0", "name": "net", "ipam": ipam, "prevResult": {"cniVersion": "1.1.0", "ips": ips}}
+    found = asked(static.PLUGIN, conf, monkeypatch, "ADD", "CHECK", "DEL", "STATUS")
+    for key in ("cni.dev/attachments", "cni.dev/valid-attachments"):
+        more = conf | {key: [{"containerID": "pod", "ifname": "eth0"}]}
+        found |= asked(Plugin("static", gc=lambda request: request.valid_attachments), more, monkeypatch, "GC")
+    found = {key: kind for key, kind in found.items() if not key.startswith("cni.dev/attachments[")}
+    compare(found, documented("static.md") | documented("protocol.md"))

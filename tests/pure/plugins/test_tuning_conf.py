@@ -8,8 +8,10 @@ import pytest
 from plugins.tune.conf import TuningConf, parse, path_of
 from spec.config import NetConf, Section
 from spec.errors import CNIError
-from spec.plugin import NO_SUITE
+from spec.plugin import NO_SUITE, Plugin
 from spec.request import Request
+from spec.result import Result
+from tests.pure.test_docs import asked, compare, documented
 
 MACS = [f"02:00:00:00:00:0{number}" for number in range(5)]
 
@@ -168,3 +170,20 @@ def test_bad_mac_of_cni_args_is_a_bad_variable() -> None:
 def test_null_is_absent() -> None:
     """null leaves a setting alone, as it does every other key."""
     assert parse(request({"sysctl": {"net.core.x": None}, "mtu": None, "allmulti": None})) == TuningConf()
+
+
+def test_every_key_is_documented_and_every_documented_one_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/tuning.md and the common keys are the keys that an ADD and a GC ask for."""
+
+    def reading(request: Request) -> Result:
+        parse(request)
+        return request.conf.require_prev_result()
+
+    previous = {"cniVersion": "1.1.0", "ips": [{"address": "10.1.2.3/24"}]}
+    conf = {"cniVersion": "1.1.0", "name": "net", "type": "tuning", "prevResult": previous}
+    found = asked(Plugin("tuning", add=reading), conf, monkeypatch, "ADD")
+    for key in ("cni.dev/attachments", "cni.dev/valid-attachments"):
+        more = conf | {key: [{"containerID": "pod", "ifname": "eth0"}]}
+        found |= asked(Plugin("tuning", gc=lambda request: request.valid_attachments), more, monkeypatch, "GC")
+    found = {key: kind for key, kind in found.items() if not key.startswith("cni.dev/attachments[")}
+    compare(found, documented("tuning.md") | documented("protocol.md"))
