@@ -1,0 +1,118 @@
+"""Shaping: how limits become token buckets, and the ifb links through which a pod's sending is made to queue.
+
+A link queues what goes out of it. What a pod receives goes out of the host's end of its veth, so the bucket is there.
+What it sends comes in, where nothing queues; so it is sent on through an ifb, and the bucket is on that.
+"""
+
+from collections.abc import Iterator
+from errno import EADDRNOTAVAIL, EEXIST
+
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+from linux import tc
+from linux.links import IFF_UP, RTM_NEWLINK, RTM_SETLINK, random_mac
+from linux.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, NetlinkError
+from linux.tc import Bucket
+
+PSCHED = "/proc/net/psched"
+_LATENCY = 25_000  # microseconds that a packet may wait once the burst is used up: what the reference plugin allows
+_SECOND = 1_000_000  # microseconds
+_UINT32_MAX = (1 << 32) - 1
+_LARGEST_PACKET = 1 << 16  # bytes of a packet before it is segmented
+
+
+def ticks_per_microsecond(path: str = PSCHED) -> float:
+    """What the kernel says of the clock of its packet scheduler; raises OSError where it has none."""
+    with open(path) as file:
+        ticks, units, resolution, *_ = (int(word, 16) for word in file.read().split())
+    return ticks / units * resolution / _SECOND
+
+
+def bucket(rate: int, burst: int, ticks: float) -> Bucket:
+    """The bucket for a rate in bits/s (8 or more) and a burst in bits, at `ticks` a microsecond.
+
+    It is what the reference plugin makes, down to its rounding, but for a burst that does not fit the kernel's 32
+    bits: the reference keeps the lower 32 bits of what is too large, whatever they are. Here the bucket is the largest
+    that fits, and what may wait is not the burst as well, which would be minutes. Raises ValueError if the burst is
+    so small that the kernel would refuse the bucket.
+    """
+    rate, burst = rate // 8, burst // 8
+    most = int(_UINT32_MAX / ticks)  # microseconds: 4.5 minutes
+    duration = int(burst * _SECOND / rate)
+    waiting = int(rate * _LATENCY / _SECOND)
+    if duration <= most and waiting + burst <= _UINT32_MAX:
+        limit = waiting + burst
+    else:
+        duration = min(duration, most)
+        limit = min(max(waiting, _LARGEST_PACKET), _UINT32_MAX)
+    made = Bucket(rate=rate, limit=limit, buffer=int(duration * ticks))
+    if made.buffer * rate < ticks * _SECOND:  # tbf_change() wants room for one byte
+        raise ValueError("the kernel would let nothing pass")
+    return made
+
+
+def bucket_of(netlink: Netlink, link: int) -> Bucket | None:
+    """Our bucket at the root of a link, None if only the kernel's own is there; raises NetlinkError for another's."""
+    for one in tc.list_qdiscs(netlink, link):
+        if one.parent == tc.ROOT and one.handle:
+            if one.handle == tc.BUCKET_HANDLE and one.bucket:
+                return one.bucket
+            raise NetlinkError(EEXIST, f"it has a queueing discipline already: {one.kind} {one.handle >> 16:x}:")
+    return None
+
+
+def create_ifb(netlink: Netlink, name: str, *, mtu: int) -> bool:
+    """Make an ifb; False if a link of that name is there already.
+
+    It has a MAC of its own from the start, so that udev's MACAddressPolicy leaves it as the result reports it, and no
+    queue beside the bucket's.
+    """
+    info = {"attrs": [("IFLA_INFO_KIND", "ifb")]}
+    attrs = [("IFLA_IFNAME", name), ("IFLA_ADDRESS", random_mac()), ("IFLA_TXQLEN", 0), ("IFLA_MTU", mtu)]
+    message = _link_message(attrs=[*attrs, ("IFLA_LINKINFO", info)])
+    try:
+        netlink.change(message, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL)
+    except NetlinkError as error:
+        if error.errno != EEXIST:
+            raise
+        return False
+    return True
+
+
+def set_ifb(netlink: Netlink, index: int, *, mtu: int, alias: str) -> None:
+    """Bring an ifb up with this MTU, and name its owner in its alias."""
+    attrs = [("IFLA_MTU", mtu), ("IFLA_IFALIAS", alias)]
+    netlink.change(_link_message(index=index, flags=IFF_UP, attrs=attrs), RTM_SETLINK)
+
+
+def redirecting_links(netlink: Netlink, target: int) -> Iterator[int]:
+    """The indexes of the links that send what comes in by them to the link with the index `target`."""
+    for qdisc in tc.list_qdiscs(netlink):
+        if qdisc.parent == tc.INGRESS and any(r.target == target for r in tc.list_redirects(netlink, qdisc.link)):
+            yield qdisc.link
+
+
+def delete_unused_ingress(netlink: Netlink, link: int) -> bool:
+    """Take away a link's place for filters if it holds none (and is no `clsact`, which we never make); else False."""
+    kinds = [qdisc.kind for qdisc in tc.list_qdiscs(netlink, link) if qdisc.parent == tc.INGRESS]
+    return kinds == ["ingress"] and not tc.list_redirects(netlink, link) and tc.delete_ingress(netlink, link)
+
+
+def probe_ifb(netlink: Netlink) -> None:
+    """Ask for an ifb with a MAC that no link may have, so none is made. Raises NetlinkError if the kernel knows no ifb.
+
+    The kernel looks for the kind first, and loads its module, as an ADD would have it do.
+    """
+    info = {"attrs": [("IFLA_INFO_KIND", "ifb")]}
+    message = _link_message(attrs=[("IFLA_ADDRESS", "00:00:00:00:00:00"), ("IFLA_LINKINFO", info)])
+    try:
+        netlink.change(message, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL)
+    except NetlinkError as error:
+        if error.errno != EADDRNOTAVAIL:
+            raise
+
+
+def _link_message(*, index: int = 0, flags: int = 0, attrs: list) -> ifinfmsg:
+    message = ifinfmsg()
+    message.update(family=0, index=index, flags=flags, change=flags, attrs=attrs)
+    return message

@@ -1,0 +1,75 @@
+"""DEL and GC: nothing is left of the limits of a pod that is gone."""
+
+from collections.abc import Callable
+
+from linux import shaping, tc
+from linux.errors import reason, step
+from linux.links import Link, delete_link, find_link, list_links
+from linux.netlink import Netlink
+from linux.nft_owner import forfeited
+from plugins.shape.ends import find_left_ends
+from plugins.shape.names import ifb_name, reference_ifb_name
+from spec.errors import CNIError, Code
+from spec.request import Request
+
+
+def delete_shaping(request: Request) -> None:
+    """Take limits and ifb away, also those that the reference plugin made.
+
+    Every step is tried, also after one has failed; then the first failure is raised with the others in its details.
+    """
+    own, theirs = ifb_name(request.attachment), reference_ifb_name(request.attachment)
+    failures: list[str] = []
+    with step("look for limits"), Netlink() as host:
+        ends = list(find_left_ends(host, request))
+        ifbs = [link for link in (find_link(host, own), find_link(host, theirs)) if link and link.kind == "ifb"]
+        for end in ends:
+            _attempt(f'take the limits from "{end.name}"', lambda end=end: _free(host, end, ifbs), failures)
+        for ifb in ifbs:
+            if ifb.name == own or not any(shaping.redirecting_links(host, ifb.index)):
+                _attempt(f'delete "{ifb.name}"', lambda ifb=ifb: delete_link(host, ifb.index), failures)
+    if failures:
+        raise CNIError(Code.INTERNAL, failures[0], "; ".join(failures[1:]))
+
+
+def sweep_shaping(request: Request) -> None:
+    """Delete the ifbs of this network's attachments that are not valid, and let what was sent to them pass.
+
+    An ifb of the reference plugin does not say whose it is; those stay.
+    """
+    is_stale = forfeited(request.conf.name, request.valid_attachments)
+    failures: list[str] = []
+    with step("look for stale limits"), Netlink() as host:
+        for ifb in list_links(host, containing=b"v1"):
+            if ifb.kind == "ifb" and is_stale(ifb.alias):
+                _attempt(f'delete "{ifb.name}"', lambda ifb=ifb: _retire(host, ifb), failures)
+    if failures:
+        raise CNIError(Code.INTERNAL, failures[0], "; ".join(failures[1:]))
+
+
+def _free(host: Netlink, end: Link, ifbs: list[Link]) -> None:
+    """The bucket and the redirects go; what somebody else put on the link stays."""
+    _delete_redirects(host, end.index, {0, *(ifb.index for ifb in ifbs)})
+    if any(q.parent == tc.ROOT and q.handle == tc.BUCKET_HANDLE and q.bucket for q in tc.list_qdiscs(host, end.index)):
+        tc.delete_bucket(host, end.index)
+
+
+def _retire(host: Netlink, ifb: Link) -> None:
+    """The pod may still live: without its ifb, what is redirected there would be dropped."""
+    for link in list(shaping.redirecting_links(host, ifb.index)):
+        _delete_redirects(host, link, {ifb.index})
+    delete_link(host, ifb.index)
+
+
+def _delete_redirects(host: Netlink, link: int, targets: set[int]) -> None:
+    for redirect in tc.list_redirects(host, link):
+        if redirect.everything and redirect.target in targets:
+            tc.delete_redirect(host, redirect)
+    shaping.delete_unused_ingress(host, link)
+
+
+def _attempt(what: str, action: Callable[[], object], failures: list[str]) -> None:
+    try:
+        action()
+    except OSError as error:
+        failures.append(f"failed to {what}: {reason(error)}")

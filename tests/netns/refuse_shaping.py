@@ -1,0 +1,73 @@
+"""Run on a node by test_bandwidth: one ADD for each change it asks of the kernel, that change refused.
+
+argv: path of a netns. stdin: the configuration. stdout: a JSON list, an entry an ADD: how it ended, what it changed.
+"""
+
+import errno
+import io
+import json
+import subprocess
+import sys
+from itertools import zip_longest
+
+from linux.netlink import Netlink, NetlinkError
+from plugins.__main__ import load
+from spec.plugin import serve
+
+_send = Netlink.send
+
+
+class Turn:
+    """Counts changes, and refuses one of them once."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def send(self, netlink: Netlink, requests: list[bytes], *, acks: int) -> None:
+        """In place of Netlink.send."""
+        self.left -= 1
+        if self.left == 0:
+            raise NetlinkError(errno.EIO, "refused by the test")
+        _send(netlink, requests, acks=acks)
+
+
+def state() -> list[str]:
+    """Everything that ADD can change.
+
+    Without the numbers of actions, which grow with each that is made; and without what tells a filter of the reference
+    plugin from ours: a second action, which no packet ever reaches, and another number for the same parent.
+    """
+    found = [run("tc -d qdisc")]
+    for link in json.loads(run("ip -j -d link")):
+        found.append(str([link["ifname"], link["mtu"], link["flags"], link.get("ifalias"), link.get("address")]))
+        lines = run(f"tc filter show dev {link['ifname']} ingress").splitlines()
+        kept = [x for x in lines if x.strip() and "\tindex" not in x and "action order 2" not in x]
+        found += [x.replace("filter parent ffff: ", "filter ") for x in kept]
+    return found
+
+
+def run(line: str) -> str:
+    """What a program prints."""
+    return subprocess.run(line.split(), capture_output=True, text=True).stdout
+
+
+def main() -> None:
+    """Refuse change 1, 2, 3, ... until an ADD makes fewer than that."""
+    conf = sys.stdin.read()
+    environ = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "poda", "CNI_NETNS": sys.argv[1], "CNI_IFNAME": "eth0"}
+    environ["CNI_PATH"] = "/nowhere"
+    story, number = [], 0
+    while not story or story[-1]["status"]:
+        number += 1
+        turn = Turn(number)
+        Netlink.send = lambda netlink, requests, *, acks, turn=turn: turn.send(netlink, requests, acks=acks)
+        before = state()
+        out, err = io.BytesIO(), io.StringIO()
+        status = serve(load("bandwidth"), environ=environ, stdin=io.BytesIO(conf.encode()), stdout=out, stderr=err)
+        after = state()
+        left = [list(pair) for pair in zip_longest(before, after) if pair[0] != pair[1]]
+        story.append({"status": status, "left": left if status else [], "said": out.getvalue().decode()})
+    json.dump(story, sys.stdout)
+
+
+main()

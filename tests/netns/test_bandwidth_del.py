@@ -1,0 +1,136 @@
+"""`bandwidth` takes away all that it put there, in any state, and nothing else: DEL and GC; and STATUS."""
+
+import json
+
+import pytest
+
+from tests.netns.cni import CNI, CNIFailure, with_prev
+from tests.netns.node import Node
+from tests.netns.shaping_tools import BOTH, EGRESS, Link, ifbs, limited, qdiscs, state
+
+
+@pytest.fixture
+def link(cni: CNI) -> Link:
+    """A pod's link, without limits."""
+    return Link(cni)
+
+
+@pytest.mark.parametrize("by", ["ours", "reference"])
+def test_del_removes_everything(link: Link, reference: CNI, by: str) -> None:
+    """ifb, buckets, filter and their places, whoever added them; a repeated DEL is silent."""
+    before = state(link.node)
+    result = link.add(reference if by == "reference" else link.cni, **BOTH)
+    assert state(link.node) != before
+    link.delete(result, **BOTH)
+    assert state(link.node) == before
+    link.delete(result, **BOTH)
+
+
+@pytest.mark.parametrize("by", ["ours", "reference"])
+@pytest.mark.parametrize(
+    "broken", ["no prevResult", "no namespace", "namespace vanished", "link vanished", "no limits", "bad limits"]
+)
+def test_del_finishes_in_any_state(link: Link, reference: CNI, by: str, broken: str) -> None:
+    """No ifb stays, whatever of the pod and its configuration is lost."""
+    result = link.add(reference if by == "reference" else link.cni, **BOTH)
+    variables: dict[str, str | None] = {}
+    prev, conf = result, limited(**BOTH)
+    match broken:
+        case "no prevResult":
+            prev = None
+        case "no namespace":
+            variables = {"netns": None}
+        case "namespace vanished":
+            link.pod.vanish()
+        case "link vanished":
+            link.node.run(["ip", "link", "del", link.end])
+        case "no limits":
+            conf = limited()
+        case "bad limits":
+            conf = limited(ingressRate=-1, egressBurst=7)
+    for _ in range(2):
+        link.cni.delete(conf, link.pod, prev, **variables)
+    assert ifbs(link.node) == []
+    if link.end in link.node.links():
+        assert qdiscs(link.node, link.end) == {}
+        assert link.pod.reaches("10.1.2.1")
+
+
+def test_del_after_a_chain_of_the_reference(node: Node, cni: CNI, reference: CNI) -> None:
+    """Where the link does not tell its owner and nobody kept the result, the namespace leads to it."""
+    link = Link(reference)
+    link.add(**BOTH)
+    link.delete(None, cni, **BOTH)
+    assert (ifbs(node), qdiscs(node, link.end)) == ([], {})
+    assert link.pod.reaches("10.1.2.1")
+
+
+def test_del_leaves_the_reference_ifb_of_another_interface(link: Link, reference: CNI) -> None:
+    """The reference names the ifb after the container alone: it is another interface's as long as that sends to it."""
+    second = Link(link.cni, ifname="eth1", pod=link.pod)
+    first_result, second_result = link.add(reference, **EGRESS), second.add(**EGRESS)
+    second.delete(second_result, **EGRESS)
+    link.check(first_result, **EGRESS)
+    link.delete(first_result, **EGRESS)
+    assert ifbs(link.node) == []
+
+
+def test_add_takes_over_from_the_reference(link: Link, reference: CNI) -> None:
+    """An ADD after the reference's replaces it, its ifb included."""
+    link.add(reference, **BOTH)
+    result = link.add(**{**BOTH, "egressRate": 8_000_000})
+    link.check(result, **{**BOTH, "egressRate": 8_000_000})
+    assert ifbs(link.node) == [result["interfaces"][-1]["name"]]
+
+
+def test_del_leaves_what_others_put_there(link: Link) -> None:
+    """A queueing discipline with another handle, filters that redirect elsewhere, a pair that is no pod's: not ours."""
+    node = link.node
+    node.run(["ip", "link", "add", "other", "type", "ifb"])
+    node.run(["tc", "qdisc", "add", "dev", link.end, "root", "handle", "7:", "pfifo"])
+    node.run(["tc", "qdisc", "add", "dev", link.end, "ingress"])
+    redirect = ["u32", "match", "u32", "0", "0", "action", "mirred", "egress", "redirect", "dev", "other"]
+    node.run(["tc", "filter", "add", "dev", link.end, "ingress", "prio", "5", *redirect])
+    node.run(["ip", "link", "add", "gateway", "type", "veth", "peer", "name", "inner"])
+    bucket = ["tbf", "rate", "1mbit", "burst", "20000", "limit", "30000"]
+    node.run(["tc", "qdisc", "add", "dev", "gateway", "root", "handle", "1:", *bucket])
+    before = state(node)
+    result = {**link.result, "interfaces": [*link.result["interfaces"], {"name": "gateway"}]}
+    link.delete(result, **BOTH)
+    assert state(node) == before
+
+
+def test_gc_deletes_the_ifbs_of_stale_attachments(link: Link) -> None:
+    """Those of other networks, of valid attachments and of others stay; a stale pod that still lives is not cut off."""
+    valid, elsewhere = Link(link.cni, "podb"), Link(link.cni, "podc")
+    link.node.run(["ip", "link", "add", "other", "type", "ifb"])
+    stale_ifb = link.add(**BOTH)["interfaces"][-1]["name"]
+    kept = [valid.add(**BOTH)["interfaces"][-1]["name"]]
+    conf = with_prev({**limited(**BOTH), "name": "net2"}, elsewhere.result)
+    kept.append(link.cni.add(conf, elsewhere.pod)["interfaces"][-1]["name"])
+    link.cni.gc(limited(), valid.pod)
+    assert stale_ifb not in ifbs(link.node)
+    assert ifbs(link.node) == sorted([*kept, "other"])
+    assert link.pod.reaches("10.1.2.1")
+    link.cni.gc(limited())
+    assert ifbs(link.node) == sorted([kept[1], "other"])
+
+
+def test_status(cni: CNI, node: Node) -> None:
+    """Ready where the kernel has all that is needed, and nothing is changed by asking; not with a bad configuration."""
+    before = state(node)
+    cni.status(limited(**BOTH))
+    cni.status(limited())
+    assert state(node) == before
+    with pytest.raises(CNIFailure) as caught:
+        cni.status(limited(ingressRate=7, ingressBurst=8))
+    assert caught.value.code == 7
+
+
+def test_status_without_a_packet_scheduler(cni: CNI, node: Node) -> None:
+    """Error 50 where the kernel has no traffic control."""
+    script = "mount -t tmpfs none /proc && exec env CNI_COMMAND=STATUS CNI_PATH=/nowhere $0"
+    argv = ["unshare", "--mount", "sh", "-c", script, cni.folder / "bandwidth"]
+    done = node.run(argv, stdin=json.dumps(limited()), check=False)
+    answer = json.loads(done.stdout)
+    assert (answer["code"], answer["msg"].split(": ")[0]) == (50, "the kernel can not limit bandwidth")
