@@ -52,7 +52,7 @@ def packed(address: str) -> bytes:
 def attributes(message: bytes) -> dict[int, bytes]:
     """The attributes of a route or neighbour message: number to content."""
     found = {}
-    at, end, unpack = BODY, len(message), _ATTRIBUTE.unpack_from
+    at, end, unpack = BODY, len(message) - 3, _ATTRIBUTE.unpack_from
     while at < end:
         length, kind = unpack(message, at)
         if length < 4:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from errno import EEXIST
+from errno import EEXIST, ENODEV
 from socket import AF_INET, AF_INET6, inet_pton
 
 from linux.links import Link
@@ -64,11 +64,12 @@ def differences(netlink: Netlink, wanted: Vtep, addresses: Sequence[str]) -> lis
     from linux.links import find_link
 
     link = find_link(netlink, wanted.name)
-    if link is None:
-        return [f"{wanted.name} is missing"]
-    if link.kind != _KIND:
+    if link and link.kind != _KIND:
         return [f"{wanted.name} is no vxlan device"]
-    found = _parameters_of(netlink, link) | {"mtu": link.mtu, "MAC": link.mac, "state": "up" if link.up else "down"}
+    parameters = _parameters_of(netlink, link) if link else {}
+    if not parameters:
+        return [f"{wanted.name} is missing"]
+    found = parameters | {"mtu": link.mtu, "MAC": link.mac, "state": "up" if link.up else "down"}
     right = _parameters(wanted) | {"mtu": wanted.mtu, "MAC": wanted.mac, "state": "up"}
     problems = [f"{wanted.name} has {key} {found[key]}, not {right[key]}" for key in right if found[key] != right[key]]
     if not wanted.tx_checksum and has_tx_checksum(wanted.name):
@@ -116,6 +117,7 @@ def _parameters(wanted: Vtep) -> dict[str, object]:
 
 
 def _parameters_of(netlink: Netlink, link: Link) -> dict[str, object]:
+    """The same of the device that is there; nothing if it is gone again. Raises NetlinkError (EEXIST: other kind)."""
     from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
     from linux.links import RTM_GETLINK
@@ -124,7 +126,12 @@ def _parameters_of(netlink: Netlink, link: Link) -> dict[str, object]:
         raise NetlinkError(EEXIST, f"{link.name} is there already, and no vxlan device but {link.kind or 'a real one'}")
     request = ifinfmsg()
     request.update(family=0, index=link.index, attrs=[])
-    data = netlink.get(request, RTM_GETLINK, ifinfmsg).get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
+    try:
+        data = netlink.get(request, RTM_GETLINK, ifinfmsg).get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
+    except NetlinkError as error:
+        if error.errno != ENODEV:
+            raise
+        return {}
     return {
         "VNI": data.get_attr("IFLA_VXLAN_ID"),
         "parent": data.get_attr("IFLA_VXLAN_LINK"),
