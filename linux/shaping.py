@@ -4,7 +4,7 @@ A link queues what goes out of it. What a pod receives goes out of the host's en
 What it sends comes in, where nothing queues; so it is sent on through an ifb, and the bucket is on that.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from errno import EADDRNOTAVAIL, EEXIST
 
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
@@ -85,11 +85,12 @@ def set_ifb(netlink: Netlink, index: int, *, mtu: int, alias: str) -> None:
     netlink.change(_link_message(index=index, flags=IFF_UP, attrs=attrs), RTM_SETLINK)
 
 
-def redirecting_links(netlink: Netlink, target: int) -> Iterator[int]:
-    """The indexes of the links that send what comes in by them to the link with the index `target`."""
+def redirecting_links(netlink: Netlink, targets: Collection[int]) -> Iterator[tuple[int, int]]:
+    """(link, target), indexes both, for the links that send what comes in by them to one of the links `targets`."""
     for qdisc in tc.list_qdiscs(netlink):
-        if qdisc.parent == tc.INGRESS and any(r.target == target for r in tc.list_redirects(netlink, qdisc.link)):
-            yield qdisc.link
+        if qdisc.parent == tc.INGRESS:
+            found = {redirect.target for redirect in tc.list_redirects(netlink, qdisc.link)}
+            yield from ((qdisc.link, target) for target in sorted(found.intersection(targets)))
 
 
 def delete_unused_ingress(netlink: Netlink, link: int) -> bool:

@@ -146,7 +146,7 @@ def _reference_ifb(host: Netlink, request: Request) -> list[int]:
 def _delete_unused(host: Netlink, ifbs: list[int]) -> None:
     """Delete those that nothing is sent to any more: the reference's may be another interface's of the container."""
     for index in ifbs:
-        if not any(shaping.redirecting_links(host, index)):
+        if not any(shaping.redirecting_links(host, [index])):
             delete_link(host, index)
 
 

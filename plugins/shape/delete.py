@@ -26,7 +26,7 @@ def delete_shaping(request: Request) -> None:
         for end in ends:
             _attempt(f'take the limits from "{end.name}"', lambda end=end: _free(host, end, ifbs), failures)
         for ifb in ifbs:
-            if ifb.name == own or not any(shaping.redirecting_links(host, ifb.index)):
+            if ifb.name == own or not any(shaping.redirecting_links(host, [ifb.index])):
                 _attempt(f'delete "{ifb.name}"', lambda ifb=ifb: delete_link(host, ifb.index), failures)
     if failures:
         raise CNIError(Code.INTERNAL, failures[0], "; ".join(failures[1:]))
@@ -40,9 +40,13 @@ def sweep_shaping(request: Request) -> None:
     is_stale = forfeited(request.conf.name, request.valid_attachments)
     failures: list[str] = []
     with step("look for stale limits"), Netlink() as host:
-        for ifb in list_links(host, containing=b"v1"):
-            if ifb.kind == "ifb" and is_stale(ifb.alias):
-                _attempt(f'delete "{ifb.name}"', lambda ifb=ifb: _retire(host, ifb), failures)
+        stale = [ifb for ifb in list_links(host, containing=b"v1") if ifb.kind == "ifb" and is_stale(ifb.alias)]
+        # The pods may still live: without its ifb, what is redirected there would be dropped.
+        indexes = {ifb.index for ifb in stale}
+        for link, ifb in list(shaping.redirecting_links(host, indexes)) if stale else ():
+            _attempt("delete a filter", lambda link=link, ifb=ifb: _delete_redirects(host, link, {ifb}), failures)
+        for ifb in stale:
+            _attempt(f'delete "{ifb.name}"', lambda ifb=ifb: delete_link(host, ifb.index), failures)
     if failures:
         raise CNIError(Code.INTERNAL, failures[0], "; ".join(failures[1:]))
 
@@ -52,13 +56,6 @@ def _free(host: Netlink, end: Link, ifbs: list[Link]) -> None:
     _delete_redirects(host, end.index, {0, *(ifb.index for ifb in ifbs)})
     if any(q.parent == tc.ROOT and q.handle == tc.BUCKET_HANDLE and q.bucket for q in tc.list_qdiscs(host, end.index)):
         tc.delete_bucket(host, end.index)
-
-
-def _retire(host: Netlink, ifb: Link) -> None:
-    """The pod may still live: without its ifb, what is redirected there would be dropped."""
-    for link in list(shaping.redirecting_links(host, ifb.index)):
-        _delete_redirects(host, link, {ifb.index})
-    delete_link(host, ifb.index)
 
 
 def _delete_redirects(host: Netlink, link: int, targets: set[int]) -> None:

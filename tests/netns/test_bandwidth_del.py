@@ -1,6 +1,7 @@
 """`bandwidth` takes away all that it put there, in any state, and nothing else: DEL and GC; and STATUS."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -114,6 +115,18 @@ def test_gc_deletes_the_ifbs_of_stale_attachments(link: Link) -> None:
     assert link.pod.reaches("10.1.2.1")
     link.cni.gc(limited())
     assert ifbs(link.node) == sorted([kept[1], "other"])
+
+
+def test_many_at_once(cni: CNI, node: Node) -> None:
+    """Twelve pods get limits at once, pass CHECK, and lose them at once; of none anything is left."""
+    links = [Link(cni, f"pod{number}") for number in range(12)]
+    before = state(node)
+    with ThreadPoolExecutor(12) as pool:
+        results = list(pool.map(lambda link: link.add(**BOTH), links))
+        list(pool.map(lambda link, result: link.check(result, **BOTH), links, results))
+        list(pool.map(lambda link, result: link.delete(result, **BOTH), links, results))
+    assert len({result["interfaces"][-1]["name"] for result in results}) == 12
+    assert state(node) == before
 
 
 def test_status(cni: CNI, node: Node) -> None:
