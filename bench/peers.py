@@ -121,6 +121,7 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE", help="write every single time there")
     options = parser.parse_args()
     out = open(options.json, "w") if options.json else None  # noqa: SIM115  (before the file system changes under us)
+    gc.disable()  # as in the frozen plugins
     lab.enter()
     lab.run("ip", "link", "add", "wan0", "type", "veth", "peer", "name", "wan1")
     for link in ("wan0", "wan1"):
