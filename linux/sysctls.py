@@ -11,6 +11,11 @@ def read(key: str) -> str:
         return file.read().strip()
 
 
+def exists(key: str) -> bool:
+    """Whether there is such a setting in this namespace."""
+    return os.path.exists(_ROOT + key)
+
+
 def write(key: str, value: str) -> None:
     """Set `key`; raises OSError."""
     with open(_ROOT + key, "w", encoding="ascii") as file:

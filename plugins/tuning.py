@@ -55,10 +55,10 @@ def status(request: Request) -> None:
 
 
 def _data_dir(request: Request) -> str:
-    from plugins.tune.conf import DATA_DIR
+    from plugins.tune.conf import DATA_DIR, read_data_dir
 
     try:
-        return request.conf.section.string("dataDir") or DATA_DIR
+        return read_data_dir(request.conf.section)
     except CNIError as error:
         request.say(f"tuning: {error}")
         return DATA_DIR

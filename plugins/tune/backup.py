@@ -7,8 +7,10 @@ is, and the namespace and link that the originals are of, so that they are never
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from errno import ENAMETOOLONG, ENOENT, ENOTDIR
 
 from ipam.files import delete_file, make_folders, replace_file
 from plugins.tune.originals import Originals
@@ -63,10 +65,10 @@ def path_in(folder: str, attachment: Attachment) -> str:
 
 def read(path: str) -> Backup | None:
     """What the file says; None if there is none. Raises OSError, or ValueError if it can not be understood."""
-    try:
-        with open(path, encoding="utf-8") as file:
-            document = json.load(file)
-    except FileNotFoundError:
+    document: object = None
+    with _nowhere_is_fine(), open(path, encoding="utf-8") as file:
+        document = json.load(file)
+    if document is None:
         return None
     if not isinstance(document, dict):
         raise ValueError("not an object")
@@ -101,16 +103,16 @@ def write(path: str, backup: Backup) -> Callable[[], None]:
 
 def delete(path: str) -> None:
     """Remove the file, and what a crash may have left of an unfinished one. Raises OSError."""
-    delete_file(path)
-    delete_file(_unfinished(path))
+    for each in (path, _unfinished(path)):
+        with _nowhere_is_fine():
+            delete_file(each)
 
 
 def sweep(folder: str, is_stale: Callable[[Attachment], bool]) -> None:
     """Remove the files of stale attachments; one that does not say whose it is stays. Raises OSError."""
-    try:
+    names: list[str] = []
+    with _nowhere_is_fine():
         names = os.listdir(folder)
-    except FileNotFoundError:
-        return
     for name in names:
         if name.endswith((_SUFFIX, _UNFINISHED)):
             path = os.path.join(folder, name)
@@ -120,6 +122,16 @@ def sweep(folder: str, is_stale: Callable[[Attachment], bool]) -> None:
                 continue
             if found and found.owner and is_stale(found.owner):
                 delete_file(path)
+
+
+@contextmanager
+def _nowhere_is_fine() -> Iterator[None]:
+    """Where no file is, and where none can be, there is nothing to read or to remove."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (ENOENT, ENOTDIR, ENAMETOOLONG):
+            raise
 
 
 def _text(backup: Backup) -> str:

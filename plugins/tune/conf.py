@@ -55,8 +55,16 @@ def parse(request: Request) -> TuningConf:
         promiscuous=_first([place.boolean("promisc", None) for place in places]),
         all_multicast=_first([place.boolean("allmulti", None) for place in places]),
         queue_length=_first([place.integer("txQLen", None, low=0, high=_UINT32) for place in places]),
-        data_dir=section.string("dataDir") or DATA_DIR,
+        data_dir=read_data_dir(section),
     )
+
+
+def read_data_dir(section: Section) -> str:
+    """The folder of the backup files. Raises CNIError 7."""
+    folder = section.string("dataDir")
+    if "\0" in folder:
+        raise section.error("dataDir", "a path")
+    return folder or DATA_DIR
 
 
 def path_of(name: str, ifname: str) -> str:

@@ -77,11 +77,10 @@ def put_back(netlink: Netlink, link: Link | None, originals: Originals) -> list[
     failures = _put_link_back(netlink, link, originals.link) if link else []
     # One setting can change another, so what was put back is looked at again.
     for _ in range(_ROUNDS):
-        changed = [path for path, value in originals.sysctls.items() if not holds(path, value)]
-        tried = [failure for path in changed if (failure := _put_sysctl_back(path, originals.sysctls[path]))]
-        if len(tried) == len(changed):
-            return failures + tried
-    return failures
+        refused = {path: _put_sysctl_back(path, originals.sysctls[path]) for path in _changed(originals.sysctls)}
+        if all(refused.values()):
+            break
+    return failures + [refused.get(path) or f"sysctl net/{path} does not stay" for path in _changed(originals.sysctls)]
 
 
 def holds(path: str, value: str) -> bool:
@@ -90,6 +89,11 @@ def holds(path: str, value: str) -> bool:
         return sysctls.read(path).split() == value.split()
     except (OSError, UnicodeDecodeError):
         return False
+
+
+def _changed(originals: Mapping[str, str]) -> list[str]:
+    """The settings that are there (one may be gone with its link) and have other values."""
+    return [path for path, value in originals.items() if sysctls.exists(path) and not holds(path, value)]
 
 
 def _put_link_back(netlink: Netlink, link: Link, values: Mapping[str, object]) -> list[str]:
@@ -108,8 +112,6 @@ def _put_link_back(netlink: Netlink, link: Link, values: Mapping[str, object]) -
 def _put_sysctl_back(path: str, value: str) -> str:
     try:
         sysctls.write(path, value or "\n")
-    except FileNotFoundError:
-        return ""  # gone with the link that it belonged to
     except OSError as error:
         return f"failed to put sysctl net/{path} back to {value!r}: {reason(error)}"
     return ""

@@ -32,8 +32,6 @@ def restore(request: Request, folder: str) -> None:
             request.say(f"tuning: {failure}")
     try:
         backup.delete(path)
-    except NotADirectoryError:
-        return
     except OSError as error:
         raise _unwritable(folder, error) from error
 

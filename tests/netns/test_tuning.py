@@ -257,6 +257,23 @@ def test_add_undoes_itself_whichever_request_is_refused(node: Node, pod: Pod, bi
     assert [entry for entry in failed if entry["left"]] == []
 
 
+def test_del_after_an_add_that_died_anywhere(cni: CNI, node: Node, pod: Pod) -> None:
+    """Killed before any of its requests, or of its files was in place: a DEL leaves the pod as it was, and no file."""
+    script = ROOT / "tests" / "netns" / "die_at_step.py"
+    env = {"PYTHONPATH": str(ROOT), "PATH": PATH, "PYTHONDONTWRITEBYTECODE": "1"}
+    was, died = state(pod), 0
+    while True:
+        argv = [sys.executable, script, pod.path, str(died + 1)]
+        done = node.run(argv, stdin=json.dumps(conf(**EVERYTHING)), env=env, check=False)
+        cni.delete(conf(**EVERYTHING), pod, before())
+        assert (changed(pod, was), backups(node)) == ({}, [])
+        if done.returncode == 0:
+            break
+        assert done.returncode == 9, done.stderr
+        died += 1
+    assert died == 1 + 5 + len(EVERYTHING["sysctl"]), "the file, the link's attributes, the sysctls"
+
+
 def test_originals_are_saved_before_the_first_change(cni: CNI, node: Node, pod: Pod) -> None:
     """Where they can not be saved, nothing is changed."""
     node.path("/run/cni").write_text("a file where the folder should be")
@@ -266,6 +283,14 @@ def test_originals_are_saved_before_the_first_change(cni: CNI, node: Node, pod: 
     assert caught.value.code == 5
     assert changed(pod, was) == {}
     cni.delete(conf(**EVERYTHING), pod)
+
+
+@pytest.mark.parametrize("folder", ["/run/nosuch", "/run/plain", "/dev/null", "/run/" + "long" * 70, "/run/nul\0", ""])
+def test_del_and_gc_where_no_file_can_be(cni: CNI, node: Node, pod: Pod, folder: str) -> None:
+    """A folder that is not there, is none, or can not be: nothing to put back, no error; nor for a very long id."""
+    node.path("/run/plain").write_text("")
+    cni.delete(conf(dataDir=folder), pod, containerid="long" * 70)
+    cni.gc(conf(dataDir=folder))
 
 
 def test_nothing_to_do_leaves_nothing(cni: CNI, node: Node, pod: Pod) -> None:
