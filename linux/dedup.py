@@ -1,14 +1,19 @@
 """Duplicates: frames that a bridge in promiscuous mode emits a second time are dropped.
 
-Such a bridge takes in every frame of its pods as if it were the host's, beside forwarding it. What it took in is routed
-and comes back to the bridge, which sends it to the pod again, with its own MAC but the sender's address. From its own
-MAC the bridge should send its gateway addresses alone, or addresses from elsewhere, but none of its pods'.
+Such a bridge takes in every frame of its pods as if it were the host's, beside forwarding it. Mostly the host sees that
+it is not. But when br_netfilter hands bridged packets to the rules for routed ones, and those turn a service's address
+into that of a pod on the same bridge, the bridge forwards the frame to that pod, and the host routes its copy there
+too, by the bridge: with the bridge's MAC as the source, but still the sender's address. From its own MAC the bridge
+should send no address of its pods but the gateways'.
+
+Where br_netfilter does not do that (net.bridge.bridge-nf-call-iptables), no copy is routed; such frames are then the
+only ones, and nothing is dropped.
 """
 
 from collections.abc import Sequence
 from socket import AF_INET, AF_INET6, inet_pton
 
-from linux import nft, nft_whole
+from linux import nft, nft_whole, sysctls
 from linux.nft import Hook
 from linux.nft_elements import is_of
 from linux.nft_expressions import (
@@ -24,13 +29,15 @@ from linux.nft_table import Chain, Rule
 from linux.nft_whole import Whole, table_name
 
 _PODS_LINKS = "veth"
+_ROUTES_COPIES = {4: "bridge/bridge-nf-call-iptables", 6: "bridge/bridge-nf-call-ip6tables"}
 
 
 def ensure(network: str, bridge_mac: str, gateways: Sequence[str]) -> None:
     """Drop frames to pods from `bridge_mac` ("0a:58:0a:f4:01:01") with an address of the subnets of `gateways`.
 
-    `gateways`: the bridge's own addresses with their prefixes ("10.244.1.1/24"); frames from themselves pass. Nothing
-    is written if nothing changed. Raises NetlinkError, OSError or ValueError for what is no address.
+    `gateways`: the bridge's own addresses with their prefixes ("10.244.1.1/24"); frames from themselves pass. Those of
+    an IP version of which there are no duplicates are left out. Nothing is written if nothing changed. Raises
+    NetlinkError, OSError or ValueError for what is no address.
     """
     nft_whole.ensure(_table(network, bridge_mac, gateways))
 
@@ -47,7 +54,7 @@ def missing(network: str, bridge_mac: str, gateways: Sequence[str]) -> list[str]
 
 def _table(network: str, bridge_mac: str, gateways: Sequence[str]) -> Whole:
     mac = bridge_mac.lower()
-    every = sorted(set(gateways))
+    every = [gateway for gateway in sorted(set(gateways)) if _has_duplicates(_version(gateway))]
     passing = [_rule(mac, gateway.partition("/")[0], RETURN) for gateway in every]
     dropping = [_rule(mac, gateway, DROP) for gateway in every]
     return Whole(
@@ -59,10 +66,22 @@ def _table(network: str, bridge_mac: str, gateways: Sequence[str]) -> Whole:
     )
 
 
+def _version(address: str) -> int:
+    return 6 if is_of(6, address) else 4
+
+
+def _has_duplicates(version: int) -> bool:
+    """Whether bridged packets of this IP version meet the rules for routed ones; False without br_netfilter."""
+    try:
+        return sysctls.read(_ROUTES_COPIES[version]) == "1"
+    except OSError:
+        return False
+
+
 def _rule(mac: str, source: str, code: int) -> Rule:
     """oifname "veth*" ether saddr 0a:58:0a:f4:01:01 ip saddr 10.244.1.0/24 drop"""
     address, _, prefix = source.partition("/")
-    version = 6 if is_of(6, address) else 4
+    version = _version(address)
     packed = inet_pton({4: AF_INET, 6: AF_INET6}[version], address)
     bits = 8 * len(packed)
     length = int(prefix) if prefix else bits

@@ -1,0 +1,285 @@
+"""The VTEP filter: its text, and the VXLAN datagrams of real devices that pods receive in spite of it."""
+
+import socket
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import pytest
+
+from linux import vtep_filter
+from tests.netns.nft_tools import nft, on, table
+from tests.netns.node import Host, Node
+
+TABLE = "inet slash24_vtep_vxlan"
+
+
+# -- the text -------------------------------------------------------------------------------------------------------
+
+
+def golden(vni: str, number: int, port: int, peers4: str, peers6: str) -> str:
+    """The table with these peers."""
+    sets = "".join(
+        f"\tset {name} {{\n\t\ttype {kind}\n" + (f"\t\telements = {{ {peers} }}\n" if peers else "") + "\t}\n\n"
+        for name, kind, peers in (("peers4", "ipv4_addr", peers4), ("peers6", "ipv6_addr", peers6))
+    )
+    return f"""\
+table {TABLE} {{
+	comment "slash24: only known nodes reach the pods of vxlan by VXLAN"
+{sets}\
+	chain input {{
+		type filter hook input priority raw; policy accept;
+		udp dport {port} @th,96,24 != {vni} return comment "other VNIs than {number} on port {port}"
+		udp dport {port} ip saddr != @peers4 drop comment "strangers on port {port}, v4"
+		udp dport {port} ip6 saddr != @peers6 drop comment "strangers on port {port}, v6"
+	}}
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("vni", "text", "port", "peers", "peers4", "peers6"),
+    [
+        (1, "0x1", 4789, ["192.0.2.3", "192.0.2.2", "192.0.2.3"], "192.0.2.2, 192.0.2.3", ""),
+        (1, "0x1", 8472, ["2001:db8:1::2", "192.0.2.2"], "192.0.2.2", "2001:db8:1::2"),
+        (0, "0x0", 1, [], "", ""),
+        (0xFFFFFF, "0xffffff", 65535, [], "", ""),
+    ],
+)
+def test_text(node: Node, vni: int, text: str, port: int, peers: list[str], peers4: str, peers6: str) -> None:
+    """VNI and port are in the rules, the peers in a set for each family."""
+    on(node, vtep_filter.ensure, "vxlan", vni, port, peers)
+    assert table(node, TABLE) == golden(text, vni, port, peers4, peers6)
+    assert on(node, vtep_filter.missing, "vxlan", vni, port, peers) == []
+
+
+@pytest.mark.parametrize(("vni", "port"), [(2, 4789), (1, 4790)])
+def test_another_vni_or_port(node: Node, vni: int, port: int) -> None:
+    """A filter of another VNI or port is none."""
+    on(node, vtep_filter.ensure, "vxlan", vni, port, ["192.0.2.2"])
+    problem = f"chain input of table {TABLE} does not hold its rules"
+    assert on(node, vtep_filter.missing, "vxlan", 1, 4789, ["192.0.2.2"]) == [problem]
+    on(node, vtep_filter.ensure, "vxlan", 1, 4789, ["192.0.2.2"])
+    assert table(node, TABLE) == golden("0x1", 1, 4789, "192.0.2.2", "")
+
+
+def test_thousands(node: Node) -> None:
+    """5,000 peers are all there; one that is missing is told."""
+    peers = [f"172.16.{i >> 8}.{i & 255}" for i in range(5000)] + [f"2001:db8::{i:x}" for i in range(5000)]
+    on(node, vtep_filter.ensure, "vxlan", 1, 4789, peers)
+    held = table(node, TABLE)
+    assert [held.count(text) for text in ("172.16.", "2001:db8::")] == [5000, 5000]
+    assert on(node, vtep_filter.missing, "vxlan", 1, 4789, peers) == []
+    assert on(node, vtep_filter.missing, "vxlan", 1, 4789, [*peers, "192.0.2.2"]) == [
+        f"set peers4 of table {TABLE} lacks 192.0.2.2"
+    ]
+
+
+# -- packets --------------------------------------------------------------------------------------------------------
+
+POD = "10.244.1.2"
+UNDERLAYS = {"v4": "192.0.2.{}", "v6": "2001:db8:1::{}"}
+PORT = 4789
+
+
+@dataclass(frozen=True)
+class World:
+    """A node with a pod; hosts 2 and 3 on the node's underlay, each with tunnels of VNI 1 and 2 to the node."""
+
+    node: Node
+    pod: Host
+    hosts: dict[int, Host]
+    underlay: str
+
+    def ensure(self, *peers: int) -> None:
+        """Let these hosts in by VNI 1."""
+        on(self.node, vtep_filter.ensure, "vxlan", 1, PORT, [self.underlay.format(peer) for peer in peers])
+
+    def hears(self, send: Callable[[], object]) -> bool:
+        """Whether the pod hears what `send` sends to its port 7001."""
+        with self.pod.socket(POD, "udp") as listener:
+            listener.bind((POD, 7001))
+            listener.settimeout(0.3)
+            send()
+            try:
+                return listener.recv(16) == b"word"
+            except TimeoutError:
+                return False
+
+    def tunnelled(self, host: int, vni: int) -> bool:
+        """Whether the pod hears a host that speaks to it through the tunnel of this VNI."""
+        with self.hosts[host].socket(POD, "udp") as sender:
+            sender.bind((f"10.{vni}.{host}.1", 0))
+            return self.hears(lambda: sender.sendto(b"word", (POD, 7001)))
+
+    def fragmented(self, host: int, first: int) -> bool:
+        """Whether the pod hears a datagram in two fragments, the first with so many bytes of the UDP datagram."""
+        return self.hears(partial(send_fragments, self, host, first))
+
+
+def mac(vni: int, number: int) -> str:
+    """The MAC of a VTEP."""
+    return f"02:24:00:00:{vni:02x}:{number:02x}"
+
+
+def add_tunnel(host: Host, number: int, vni: int, underlay: str) -> None:
+    """A tunnel as flannel makes it: no learning, every way written down."""
+    name, local = f"vx{vni}", underlay.format(number)
+    options = ["id", str(vni), "local", local, "dev", "under0", "dstport", str(PORT), "nolearning"]
+    for words in (
+        ["link", "add", name, "address", mac(vni, number), "type", "vxlan", *options],
+        ["addr", "add", f"10.{vni}.{number}.1/32", "dev", name],
+        ["link", "set", name, "up"],
+    ):
+        host.run(["ip", *words])
+
+
+def add_way(host: Host, vni: int, underlay: str) -> None:
+    """The way to the pod's subnet through the tunnel of this VNI, in a table of its own."""
+    name, via = f"vx{vni}", f"10.{vni}.1.1"
+    table = ["table", str(100 + vni)]
+    host.run(["ip", "route", "add", "10.244.1.0/24", "via", via, "dev", name, "onlink", *table])
+    host.run(["ip", "neigh", "add", via, "lladdr", mac(vni, 1), "dev", name])
+    host.run(["bridge", "fdb", "add", mac(vni, 1), "dev", name, "dst", underlay.format(1)])
+
+
+@pytest.fixture(params=list(UNDERLAYS))
+def world(request: pytest.FixtureRequest, node: Node) -> Iterator[World]:
+    """Tunnels over IPv4 and over IPv6; a host's source address decides by which VNI it speaks to the pod."""
+    underlay = UNDERLAYS[request.param]
+    node.run(["ip", "link", "add", "under0", "type", "bridge"])
+    node.run(["sysctl", "-w", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0"])
+    node.run(["sysctl", "-w", "net.bridge.bridge-nf-call-iptables=0", "net.bridge.bridge-nf-call-ip6tables=0"])
+    hosts: dict[int, Host] = {number: node.pod(f"host{number}") for number in (2, 3)}
+    for number, host in {1: node, **hosts}.items():
+        if number != 1:
+            peer = ["type", "veth", "peer", "name", "under0", "netns", host.name]
+            node.run(["ip", "link", "add", f"port{number}", *peer])
+            node.run(["ip", "link", "set", f"port{number}", "master", "under0", "up"])
+        host.run(["ip", "link", "set", "under0", "up"])
+        host.run(["ip", "addr", "add", f"192.0.2.{number}/24", "dev", "under0"])
+        host.run(["ip", "addr", "add", f"2001:db8:1::{number}/64", "dev", "under0", "nodad"])
+    for vni in (1, 2):
+        for number, host in {1: node, **hosts}.items():
+            add_tunnel(host, number, vni, underlay)
+            if number != 1:
+                host.run(["ip", "rule", "add", "from", f"10.{vni}.{number}.1", "lookup", str(100 + vni)])
+                add_way(host, vni, underlay)
+    pod = node.pod("pod")
+    node.run(["ip", "link", "add", "veth0", "type", "veth", "peer", "name", "eth0", "netns", "pod"])
+    node.run(["ip", "link", "set", "veth0", "up"])
+    node.run(["ip", "addr", "add", "10.244.1.1/24", "dev", "veth0"])
+    pod.run(["ip", "link", "set", "eth0", "up"])
+    pod.run(["ip", "addr", "add", f"{POD}/24", "dev", "eth0"])
+    pod.run(["ip", "route", "add", "default", "via", "10.244.1.1"])
+    for number in hosts:
+        assert node.reaches(underlay.format(number))
+    assert node.reaches(POD)
+    return World(node, pod, hosts, underlay)
+
+
+def test_strangers(world: World) -> None:
+    """A stranger is heard by a pod before there is a filter and after, a known peer all the time."""
+    assert [world.tunnelled(2, 1), world.tunnelled(3, 1)] == [True, True]
+    world.ensure(2)
+    assert [world.tunnelled(2, 1), world.tunnelled(3, 1)] == [True, False]
+    world.ensure(2, 3)
+    assert [world.tunnelled(2, 1), world.tunnelled(3, 1)] == [True, True]
+    world.ensure(3)
+    assert [world.tunnelled(2, 1), world.tunnelled(3, 1)] == [False, True]
+    world.ensure()
+    assert [world.tunnelled(2, 1), world.tunnelled(3, 1)] == [False, False]
+    on(world.node, vtep_filter.delete, "vxlan")
+    assert [world.tunnelled(2, 1), world.tunnelled(3, 1)] == [True, True]
+
+
+def test_another_vni_on_the_port(world: World) -> None:
+    """The tunnel of another network on the same port is open to all, until it has a filter of its own."""
+    world.ensure(2)
+    assert [world.tunnelled(2, 2), world.tunnelled(3, 2)] == [True, True]
+    on(world.node, vtep_filter.ensure, "second", 2, PORT, [world.underlay.format(3)])
+    assert [world.tunnelled(2, 2), world.tunnelled(3, 2)] == [False, True]
+    assert [world.tunnelled(2, 1), world.tunnelled(3, 1)] == [True, False]
+
+
+def test_another_port(world: World) -> None:
+    """A filter of another port does nothing to the tunnel, nor the tunnel's to other services of the node."""
+    on(world.node, vtep_filter.ensure, "vxlan", 1, PORT + 1, [])
+    assert world.tunnelled(3, 1)
+    world.ensure()
+    local = world.underlay.format(1)
+    with world.node.socket(local, "udp") as listener, world.hosts[3].socket(local, "udp") as sender:
+        listener.bind((local, PORT + 1))
+        sender.sendto(vxlan_datagram(world, 3, PORT + 1)[8:], (local, PORT + 1))
+        assert listener.recv(4) == struct.pack(">I", 8 << 24)
+    assert world.hosts[3].reaches(local)
+
+
+@pytest.mark.parametrize("tracked", [True, False], ids=["tracked", "untracked"])
+@pytest.mark.parametrize("first", [8, 16, 40])
+def test_fragments(world: World, first: int, tracked: bool) -> None:
+    """A stranger's datagram does not get in by pieces, even if the first shows no VNI; a known peer's does."""
+    if tracked:
+        nft(world.node, "-f", "-", stdin="add table inet t\nadd chain inet t c\nadd rule inet t c ct state new\n")
+    assert world.fragmented(3, first)
+    world.ensure(2)
+    assert [world.fragmented(2, first), world.fragmented(3, first)] == [True, False]
+
+
+def send_fragments(world: World, host: int, first: int) -> None:
+    """Put a VXLAN datagram from a host on its wire to the node, cut behind `first` bytes (a multiple of 8)."""
+    datagram = vxlan_datagram(world, host, PORT)
+    under = world.hosts[host].links()["under0"]
+    frame_type = socket.ntohs(0x86DD if ":" in world.underlay else 0x0800)
+    to = bytes.fromhex(world.node.links()["under0"]["address"].replace(":", ""))
+    ethernet = to + bytes.fromhex(under["address"].replace(":", "")) + struct.pack("=H", frame_type)
+    wrap = ipv6_fragment if ":" in world.underlay else ipv4_fragment
+    with world.hosts[host]._inside(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+        wire.bind(("under0", 0))
+        for offset, part in ((0, datagram[:first]), (first, datagram[first:])):
+            more = offset == 0
+            wire.send(ethernet + wrap(packed(world, host), packed(world, 1), part, offset, more=more))
+
+
+def packed(world: World, number: int) -> bytes:
+    """The underlay address of a host."""
+    text = world.underlay.format(number)
+    return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
+
+
+def vxlan_datagram(world: World, host: int, port: int) -> bytes:
+    """UDP to this port: VXLAN of VNI 1: Ethernet: IPv4: UDP to the pod's port 7001: "word"."""
+    inner = struct.pack(">4H", 7000, 7001, 8 + 4, 0) + b"word"
+    source, pod = socket.inet_aton(f"10.1.{host}.1"), socket.inet_aton(POD)
+    ethernet = bytes.fromhex((mac(1, 1) + mac(1, host)).replace(":", "")) + b"\x08\x00"
+    payload = struct.pack(">II", 8 << 24, 1 << 8) + ethernet + ipv4(source, pod, inner)
+    header = struct.pack(">3H", 50000, port, 8 + len(payload))
+    ends = packed(world, host) + packed(world, 1)
+    checksum = internet_checksum(ends + struct.pack(">II", 8 + len(payload), 17) + header + b"\0\0" + payload)
+    return header + struct.pack(">H", checksum or 0xFFFF) + payload
+
+
+def ipv4(source: bytes, to: bytes, payload: bytes, fragment: int = 0) -> bytes:
+    """An IPv4 packet that carries UDP."""
+    start = struct.pack(">BBHHHBB", 0x45, 0, 20 + len(payload), 4242, fragment, 64, 17)
+    return start + struct.pack(">H", internet_checksum(start + b"\0\0" + source + to)) + source + to + payload
+
+
+def ipv4_fragment(source: bytes, to: bytes, part: bytes, offset: int, *, more: bool) -> bytes:
+    """A fragment of a UDP datagram in IPv4."""
+    return ipv4(source, to, part, offset // 8 | more << 13)
+
+
+def ipv6_fragment(source: bytes, to: bytes, part: bytes, offset: int, *, more: bool) -> bytes:
+    """A fragment of a UDP datagram in IPv6."""
+    fragment = struct.pack(">BBHI", 17, 0, offset | more, 4242)
+    return struct.pack(">IHBB", 6 << 28, 8 + len(part), 44, 64) + source + to + fragment + part
+
+
+def internet_checksum(data: bytes) -> int:
+    """RFC 1071."""
+    total = sum(struct.unpack(f">{len(data) // 2}H", data[: len(data) & ~1])) + (data[-1] << 8 if len(data) & 1 else 0)
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF
