@@ -30,11 +30,11 @@ def add(request: Request) -> Result:
     with Netlink() as host, Undo() as undo:
         with step("find the MTU"):
             mtu = node.mtu or smallest_mtu(host, node.bridge)
+        pods.undo_bridge(host, node.bridge, undo)
         result = add_pod(pod, pods.pod_conf(pod, node, mtu))
         undo.push(lambda: delete(request))
-        _ensure_node(host, request, node)
+        _ensure_node(host, pod, node, result)
         undo.keep()
-    pods.drop_old_gateways(pod, node.bridge, node.gateways)
     return result
 
 
@@ -75,13 +75,14 @@ def status(request: Request) -> None:
     telling_status(begin)
 
 
-def _ensure_node(host: Netlink, request: Request, node: NodeConf) -> None:
-    with state.locked(request.conf.name):
-        peers = read_peers(request, node)
+def _ensure_node(host: Netlink, pod: Request, node: NodeConf, result: Result) -> None:
+    with state.locked(pod.conf.name):
+        peers = read_peers(pod, node)
         wanted = _ways(host, node, peers)
+        pods.settle_gateways(host, pod, node, result)
         with step("set the routes to the other nodes"):
             overlay.sync(host, wanted, within=node.cluster)
-        state.ensure_rules(host, request.conf.name, node, peers)
+        state.ensure_rules(host, pod.conf.name, node, peers)
 
 
 def _ways(host: Netlink, node: NodeConf, peers: Sequence[Node]) -> list[overlay.Way]:

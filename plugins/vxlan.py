@@ -31,11 +31,11 @@ def add(request: Request) -> Result:
     pod = pods.with_ipam(request, node.subnets)
     with Netlink() as host, Undo() as undo:
         vtep = tunnel.plan(host, node, conf)
+        pods.undo_bridge(host, node.bridge, undo)
         result = add_pod(pod, pods.pod_conf(pod, node, node.mtu or vtep.mtu))
         undo.push(lambda: delete(request))
-        _ensure_node(host, request, node, conf)
+        _ensure_node(host, pod, node, conf, result)
         undo.keep()
-    pods.drop_old_gateways(pod, node.bridge, node.gateways)
     return result
 
 
@@ -62,10 +62,13 @@ def gc(request: Request) -> None:
     pods.sweep(request)
     if request.valid_attachments or request.conf.section.raw("removeDevice") is not True:
         return
-    conf = tunnel.parse(request)
+    conf, cluster = tunnel.parse(request), ()
+    with suppress(CNIError):
+        cluster = parse(request).cluster
     with state.locked(request.conf.name), Netlink() as host, step(f'take down "{conf.device}"'):
-        overlay.sync(host, (), device=_index(host, conf.device))
-        vxlan.delete_vtep(host, conf.device)
+        if cluster:
+            overlay.sync(host, (), within=cluster)
+        vxlan.delete_vtep(host, conf.device)  # and with it all routes through it
         state.delete_rules(request.conf.name)
 
 
@@ -83,20 +86,19 @@ def status(request: Request) -> None:
     telling_status(begin)
 
 
-def _ensure_node(host: Netlink, request: Request, node: NodeConf, conf: TunnelConf) -> None:
+def _ensure_node(host: Netlink, pod: Request, node: NodeConf, conf: TunnelConf, result: Result) -> None:
     from linux import vtep_filter
 
-    network = request.conf.name
+    network = pod.conf.name
     with state.locked(network):
-        peers = read_peers(request, node)
+        peers = read_peers(pod, node)
         vtep = tunnel.plan(host, node, conf)
         with step(f'set up "{vtep.name}"'):
             device, _ = vxlan.ensure_vtep(host, vtep, tunnel.addresses_of(node))
         wanted = _ways(host, node, peers, vtep, device.index, direct=conf.direct_routing)
         with step("filter frames of unknown VTEPs"):
-            vtep_filter.ensure(network, vtep.vni, vtep.port, _underlay(wanted))
-        with step("set the ways to the other nodes"):
-            overlay.sync(host, wanted, device=device.index, within=node.cluster)
+            vtep_filter.ensure(network, vtep.vni, vtep.port, ways.vteps(peers, over_ipv6=is_ipv6(vtep.local)))
+        state.ensure_ways(host, wanted, device=device.index, within=node.cluster)
         state.ensure_rules(host, network, node, peers)
 
 
@@ -110,7 +112,8 @@ def _differences(host: Netlink, request: Request, node: NodeConf, conf: TunnelCo
     if device:
         wanted = _ways(host, node, peers, vtep, device, direct=conf.direct_routing)
         wrong += state.ways_missing(host, wanted, device)
-        wrong += vtep_filter.missing(request.conf.name, vtep.vni, vtep.port, _underlay(wanted))
+    known = ways.vteps(peers, over_ipv6=is_ipv6(vtep.local))
+    wrong += vtep_filter.missing(request.conf.name, vtep.vni, vtep.port, known)
     return wrong + state.missing_rules(host, request.conf.name, node, peers)
 
 
@@ -120,10 +123,6 @@ def _ways(
     addresses, bridge = state.apart_from_bridge(host, node.bridge)
     links = ways.Links([one for one in addresses if one.link != device], apart_from=bridge)
     return ways.tunnel_ways(peers, links, ways.Tunnel(device, is_ipv6(vtep.local)), direct=direct)
-
-
-def _underlay(wanted: Sequence[overlay.Way]) -> list[str]:
-    return sorted({way.underlay for way in wanted if way.underlay})
 
 
 def _index(host: Netlink, name: str) -> int:

@@ -4,13 +4,18 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
+from linux.errors import step
+from linux.links import find_link
 from linux.netlink import Netlink
-from plugins.node.conf import HAIRPIN_VETH, PROMISCUOUS_BRIDGE, NodeConf, ipam_of, parse
+from plugins.node.conf import HAIRPIN_VETH, PROMISCUOUS_BRIDGE, NodeConf, ipam_of, parse, read_peers
 from plugins.pod.conf import PodConf
+from plugins.pod.undo import Undo
 from spec.config import NetConf, Section, decode
 from spec.errors import CNIError
 from spec.request import Request
+from spec.result import Result
 
 
 def pod_conf(request: Request, node: NodeConf, mtu: int) -> PodConf:
@@ -51,19 +56,43 @@ def sweep(request: Request) -> None:
     _drop_if_known(request, pod)
 
 
-def drop_old_gateways(pod: Request, bridge: str, kept: Sequence[str]) -> None:
-    """Take the gateways of earlier subnets from the bridge once nobody uses them. What fails, the next call does."""
+def undo_bridge(host: Netlink, bridge: str, undo: Undo) -> None:
+    """Before an ADD: should it fail, a bridge that there was not before goes, unless another pod has joined it."""
+    from plugins.pod.network import delete_unused_bridge
+
+    with step(f'look for "{bridge}"'):
+        if find_link(host, bridge) is None:
+            undo.push(lambda: delete_unused_bridge(host, bridge))
+
+
+def settle_gateways(host: Netlink, pod: Request, node: NodeConf, result: Result) -> None:
+    """With the node's lock held: the gateways of the pod just added stay, earlier ones go once nobody uses them.
+
+    Raises CNIError. What can not be dropped now, the next call drops.
+    """
     from plugins.node import state
 
-    with suppress(OSError, CNIError), Netlink() as host:
-        state.drop_old_gateways(host, bridge, kept, lambda: _in_use(host, pod, bridge))
+    mine = [f"{ip.gateway}/{ip.address.partition('/')[2]}" for ip in result.ips if ip.gateway]
+    state.ensure_gateways(host, node.bridge, mine)
+    with suppress(OSError, CNIError):
+        state.drop_old_gateways(host, pod.conf.name, node.bridge, node.gateways, partial(_in_use, host, pod, node.bridge))
 
 
 def _drop_if_known(request: Request, pod: Request) -> None:
-    """The gateways of today can be known only if the node's subnet is."""
-    with suppress(CNIError):
+    """Drop the gateways nobody uses any more, and what is said of their subnets in the rules of the node.
+
+    Those of today can be known only if the node's subnet is. What fails, the next call does.
+    """
+    from plugins.node import state
+
+    with suppress(OSError, CNIError), Netlink() as host:
         node = parse(request)
-        drop_old_gateways(pod, node.bridge, node.gateways)
+        if any(gateway not in node.gateways for gateway in state.gateways_on(host, find_link(host, node.bridge))):
+            network, bridge = request.conf.name, node.bridge
+            with state.locked(network):
+                in_use = partial(_in_use, host, pod, bridge)
+                if state.drop_old_gateways(host, network, bridge, node.gateways, in_use):
+                    state.ensure_rules(host, network, node, read_peers(request, node))
 
 
 def _in_use(host: Netlink, pod: Request, bridge: str) -> Sequence[str]:

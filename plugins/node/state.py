@@ -7,14 +7,15 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from linux.overlay import Way
-
-from linux.addresses import Address, delete_address, list_addresses
+from linux.addresses import Address, add_address, delete_address, list_addresses
 from linux.errors import step
-from linux.links import find_link, list_ports
+from linux.links import Link, find_link, list_ports, set_mac
 from linux.netlink import Netlink
+from linux.nft_owner import is_of_network
+from linux.overlay import Way
 from plugins.node.conf import PROMISCUOUS_BRIDGE, NodeConf
 from plugins.node.records import Node
+from spec.errors import CNIError, Code
 
 FOLDER = "/run/slash24"
 _PATIENCE_SECONDS = 60
@@ -38,15 +39,16 @@ def ensure_rules(host: Netlink, network: str, node: NodeConf, peers: Sequence[No
     """Masquerade and duplicate filter as wanted; what is not wanted is removed. Raises CNIError."""
     from linux import dedup, egress
 
+    bridge = find_link(host, node.bridge)
+    gateways = _all_gateways(host, bridge, node)
     with step("set the masquerade of the node"):
         if node.ip_masq:
-            egress.ensure(network, node.subnets, inside_of(node, peers), nodes_of(peers))
+            egress.ensure(network, _subnets_of(gateways), inside_of(node, peers), nodes_of(peers))
         else:
             egress.delete(network)
     with step("set the filter of duplicate frames"):
-        bridge = find_link(host, node.bridge)
         if node.hairpin_mode == PROMISCUOUS_BRIDGE and bridge:
-            dedup.ensure(network, bridge.mac, node.gateways)
+            dedup.ensure(network, bridge.mac, gateways)
         else:
             dedup.delete(network)
 
@@ -56,11 +58,12 @@ def missing_rules(host: Netlink, network: str, node: NodeConf, peers: Sequence[N
     from linux import dedup, egress
 
     problems = []
-    if node.ip_masq:
-        problems += egress.missing(network, node.subnets, inside_of(node, peers), nodes_of(peers))
     bridge = find_link(host, node.bridge)
+    gateways = _all_gateways(host, bridge, node)
+    if node.ip_masq:
+        problems += egress.missing(network, _subnets_of(gateways), inside_of(node, peers), nodes_of(peers))
     if node.hairpin_mode == PROMISCUOUS_BRIDGE and bridge:
-        problems += dedup.missing(network, bridge.mac, node.gateways)
+        problems += dedup.missing(network, bridge.mac, gateways)
     return problems
 
 
@@ -88,23 +91,48 @@ def apart_from_bridge(host: Netlink, bridge: str) -> tuple[list[Address], int]:
     return list_addresses(host), found.index if found else 0
 
 
-def drop_old_gateways(host: Netlink, bridge: str, kept: Sequence[str], leased: Callable[[], Sequence[str]]) -> None:
+def ensure_gateways(host: Netlink, bridge: str, gateways: Sequence[str]) -> None:
+    """Put gateways (CIDR) back on the bridge, should they have been dropped between an ADD's lease and now.
+
+    Raises CNIError.
+    """
+    with step(f'set the gateway address of "{bridge}"'):
+        found = find_link(host, bridge)
+        present = gateways_on(host, found)
+        for gateway in gateways:
+            if found and gateway not in present and add_address(host, found.index, gateway, dad=False):
+                set_mac(host, found.index, found.mac)
+
+
+def drop_old_gateways(
+    host: Netlink, network: str, bridge: str, kept: Sequence[str], leased: Callable[[], Sequence[str]]
+) -> bool:
     """Take the gateways of earlier subnets from the bridge, each when no address of its subnet is leased any more.
 
-    `kept`: the gateways of today (CIDR). `leased`: the addresses in use, asked only if there is an old gateway.
+    `kept`: the gateways of today (CIDR). `leased`: the addresses in use, asked only if there is an old gateway. Whether
+    one went. A bridge with pods of another network is left alone: whose its gateways are can not be told.
     """
     found = find_link(host, bridge)
-    if found is None or not kept:
-        return
-    old = [one.cidr for one in list_addresses(host, found.index) if one.is_global and one.cidr not in kept]
-    if not old:
-        return
+    old = [gateway for gateway in gateways_on(host, found) if gateway not in kept]
+    if not old or any(port.alias and not is_of_network(port.alias, network) for port in list_ports(host, found.index)):
+        return False
     from netaddr.ip import IPAddress, IPNetwork
 
     used = [IPAddress(address) for address in leased()]
-    for gateway in old:
-        if not any(address in IPNetwork(gateway) for address in used):
-            delete_address(host, found.index, gateway)
+    unused = [gateway for gateway in old if not any(address in IPNetwork(gateway) for address in used)]
+    for gateway in unused:
+        delete_address(host, found.index, gateway)
+    return bool(unused)
+
+
+def gateways_on(host: Netlink, bridge: Link | None) -> list[str]:
+    """Those of the bridge's addresses (CIDR) that are the first of their subnet; others somebody else has put there."""
+    if bridge is None:
+        return []
+    from netaddr.ip import IPNetwork
+
+    found = [one.cidr for one in list_addresses(host, bridge.index) if one.is_global]
+    return [cidr for cidr in found if IPNetwork(cidr).ip == IPNetwork(cidr).first + 1]
 
 
 def addresses_behind(host: Netlink, bridge: str) -> Sequence[str]:
@@ -115,8 +143,30 @@ def addresses_behind(host: Netlink, bridge: str) -> Sequence[str]:
     return [one.cidr.partition("/")[0] for one in list_addresses(host, found.index)]
 
 
+def ensure_ways(host: Netlink, wanted: Sequence[Way], *, device: int, within: Sequence[str]) -> None:
+    """Make the ways to the peers equal to `wanted`; see `overlay.sync`. Raises CNIError, 7 for peers at odds."""
+    from linux import overlay
+
+    try:
+        with step("set the ways to the other nodes"):
+            overlay.sync(host, wanted, device=device, within=within)
+    except ValueError as error:
+        raise CNIError(Code.INVALID_NETWORK_CONFIG, f'"peers": {error}') from error
+
+
 def ways_missing(host: Netlink, ways: Sequence[Way], device: int) -> list[str]:
     """What of the ways to the peers is not there, a sentence each."""
     from linux import overlay
 
     return overlay.missing(host, ways, device=device)
+
+
+def _all_gateways(host: Netlink, bridge: Link | None, node: NodeConf) -> list[str]:
+    """Those of today, and those of earlier subnets that still have pods."""
+    return sorted({*node.gateways, *gateways_on(host, bridge)})
+
+
+def _subnets_of(gateways: Sequence[str]) -> list[str]:
+    from netaddr.ip import IPNetwork
+
+    return [str(IPNetwork(gateway).cidr) for gateway in gateways]

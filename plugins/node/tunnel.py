@@ -17,6 +17,7 @@ from spec.request import Request
 
 _DEFAULT_VNI, _DEFAULT_PORT = 1, 4789  # RFC 7348, section 8
 _MAX_VNI = (1 << 24) - 1
+_TABLE_MAIN = 254
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,8 @@ def _way_out(host: Netlink, conf: TunnelConf) -> tuple[Link, str]:
 
 def _default_link(host: Netlink) -> Link:
     for family in (2, 10):
-        ways = [route for route in list_routes(host, family) if route.dst.endswith("/0") and route.link and route.via]
+        found = [route for route in list_routes(host, family) if route.table == _TABLE_MAIN]
+        ways = [route for route in found if route.dst.endswith("/0") and route.link]
         if ways:
             return _indexed(host, min(ways, key=lambda route: route.priority).link)
     raise _no_way("parent", "this node has no default route")

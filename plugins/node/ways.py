@@ -27,12 +27,17 @@ class Links:
         from netaddr.ip import IPNetwork
 
         self._networks = []
+        self._own = {address.cidr.partition("/")[0] for address in addresses if address.is_global}
         for address in addresses:
             network = IPNetwork(address.cidr)
             if address.is_global and address.link != apart_from and network.size > 1:
                 self._networks.append((network.version, network.first, network.last, address.link))
         # The narrowest network decides, as it does in the kernel.
         self._networks.sort(key=lambda entry: entry[2] - entry[1])
+
+    def others(self, peers: Sequence[Node]) -> list[Node]:
+        """Without this node itself, which may still be listed with an earlier subnet of its own."""
+        return [peer for peer in peers if self._own.isdisjoint(peer.addresses)]
 
     def of(self, address: str) -> int:
         """The index of the link on which a host with that address is, 0 if it is on none."""
@@ -49,7 +54,7 @@ class Links:
 def direct_ways(peers: Sequence[Node], links: Links) -> list[Way]:
     """A route for each subnet of each peer. Raises CNIError 7 for a peer that is on no link of this node."""
     ways = []
-    for peer in peers:
+    for peer in links.others(peers):
         for subnet in peer.subnets:
             via = address_of(peer, over_ipv6=is_ipv6(subnet), why=f"the way to {subnet}")
             link = links.of(via)
@@ -66,7 +71,7 @@ def tunnel_ways(peers: Sequence[Node], links: Links, tunnel: Tunnel, *, direct: 
     from linux.vxlan import vtep_mac
 
     ways = []
-    for peer in peers:
+    for peer in links.others(peers):
         mac = peer.vtep_mac or vtep_mac(peer.subnets)
         underlay = address_of(peer, over_ipv6=tunnel.over_ipv6, why="the tunnel")
         for subnet in peer.subnets:
@@ -77,6 +82,14 @@ def tunnel_ways(peers: Sequence[Node], links: Links, tunnel: Tunnel, *, direct: 
             else:
                 ways.append(Way(subnet=subnet, via=via, link=link))
     return ways
+
+
+def vteps(peers: Sequence[Node], *, over_ipv6: bool) -> list[str]:
+    """The addresses from which frames of the tunnel may come: also those of peers that are reached directly.
+
+    Which way a peer sends is for the peer to say, and any of its addresses may be the one of its VTEP.
+    """
+    return sorted({address for peer in peers for address in peer.addresses if is_ipv6(address) == over_ipv6})
 
 
 def address_of(peer: Node, *, over_ipv6: bool, why: str) -> str:
