@@ -1,7 +1,7 @@
-"""Run on a node by test_bridge_undo: one ADD for each request it makes of the kernel, that request refused.
+"""Run on a node by tests of undo: one ADD for each request it makes of the kernel, that request refused.
 
 argv: folder of the suite's executables, path of a netns, "fresh" (the bridge is removed before each ADD) or "used".
-stdin: the configuration. stdout: a JSON list, an entry an ADD: what was refused, how the ADD ended, what it left behind.
+stdin: the configuration. stdout: a JSON list, an entry an ADD: what was refused, how the ADD ended, what it left.
 """
 
 import errno

@@ -2,79 +2,20 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
-from tests.netns.cni import CNI, PATH, CNIFailure, with_prev
+from tests.netns.cni import CNI, PATH, CNIFailure
 from tests.netns.node import Node, Pod
-
-FOLDER = "/run/cni/tuning"
-MTU6 = "/proc/sys/net/ipv6/conf/eth0/mtu"
-MAC = "02:00:5e:10:00:01"
-EVERYTHING = {
-    "mac": MAC,
-    "mtu": 1400,
-    "promisc": True,
-    "allmulti": True,
-    "txQLen": 17,
-    "sysctl": {
-        "net.ipv4.conf.IFNAME.arp_filter": "1",
-        "net.ipv6.conf.IFNAME.hop_limit": "33",
-        "net.core.somaxconn": "77",
-        "net.ipv4.ip_local_reserved_ports": "8080,9000-9010",
-        "net.ipv4.tcp_rmem": "4096 80000 6000000",
-    },
-}
+from tests.netns.tuned_pod import EVERYTHING, FOLDER, backups, before, changed, conf, pod_with_link, state
 
 
 @pytest.fixture
-def pod(node: Node) -> Iterator[Pod]:
+def pod(node: Node) -> Pod:
     """A pod with a link eth0."""
-    made = node.pod("pod")
-    made.run(["ip", "link", "add", "eth0", "type", "veth", "peer", "name", "far"])
-    made.run(["ip", "link", "set", "eth0", "up"])
-    return made
-
-
-def conf(**keys: object) -> dict:
-    """A configuration with these keys, and the result of the plugin before."""
-    return with_prev({"cniVersion": "1.1.0", "name": "net", "type": "tuning", **keys}, before())
-
-
-def before() -> dict:
-    """The result of the plugin before."""
-    return {
-        "cniVersion": "1.1.0",
-        "interfaces": [{"name": "eth0", "mac": "02:00:00:00:00:07", "sandbox": "/run/netns/pod"}],
-    }
-
-
-def state(pod: Pod) -> dict:
-    """Everything under /proc/sys/net that can be read, and what can be tuned of the link."""
-    link = pod.ip("link", "show", "eth0")[0]
-    kept = {key: link[key] for key in ("address", "mtu", "txqlen", "flags")}
-    # What the kernel counts or draws anew, not settings.
-    settings = pod.run(["sh", "-c", "grep -rs '' /proc/sys/net | grep -v -e nf_conntrack_count -e /neigh/.*_ms"]).stdout
-    return kept | dict(line.partition(":")[::2] for line in settings.splitlines())
-
-
-def changed(pod: Pod, was: dict) -> dict:
-    """What is not as it was; the MTU of IPv6 goes with that of the link."""
-    now = state(pod)
-    assert int(now.get(MTU6, now["mtu"])) == now["mtu"]
-    return {
-        key: (was.get(key), now.get(key))
-        for key in was.keys() | now.keys()
-        if was.get(key) != now.get(key) and key != MTU6
-    }
-
-
-def backups(node: Node) -> list[str]:
-    """The files that wait for a DEL."""
-    return sorted(file.name for file in node.path(FOLDER).glob("*"))
+    return pod_with_link(node)
 
 
 def test_everything_is_set_and_put_back(cni: CNI, node: Node, pod: Pod) -> None:
@@ -316,138 +257,3 @@ def test_gc_forgets_the_pods_that_are_gone(cni: CNI, node: Node, pod: Pod) -> No
     cni.gc(conf(), ("valid", "eth0"))
     assert backups(node) == ["elsewhere_eth0.json", "go_eth0.json", "valid_eth0.json"]
     cni.gc(conf(dataDir="/run/nosuch"))
-
-
-@pytest.fixture
-def allowlist(node: Node) -> Iterator[object]:
-    """Write the allowlist of the node: an /etc of its own."""
-    node.run(["sh", "-c", "mount -t tmpfs etc /etc && mkdir -p /etc/cni/tuning"])
-    return node.path("/etc/cni/tuning/allowlist.conf")
-
-
-def test_allowlist(cni: CNI, node: Node, pod: Pod, allowlist) -> None:
-    """Only what a line matches, as the configuration writes it, may be set; STATUS says so before."""
-    allowlist.write_text("^net\\.ipv4\\.conf\\.IFNAME\\.[a-z_]*$\n")
-    allowed = conf(sysctl={"net.ipv4.conf.IFNAME.arp_filter": "1"})
-    cni.status(allowed)
-    cni.add(allowed, pod)
-    forbidden = conf(sysctl={"net.ipv4.conf.eth0.arp_filter": "1"}, mtu=1300)
-    for refused in (lambda: cni.add(forbidden, pod), lambda: cni.status(forbidden)):
-        with pytest.raises(CNIFailure, match="Sysctl net.ipv4.conf.eth0.arp_filter is not allowed"):
-            refused()
-    assert pod.links()["eth0"]["mtu"] == 1500
-    cni.add(conf(mtu=1300), pod)
-
-
-def test_status_is_50_where_an_add_would_fail(cni: CNI, node: Node, allowlist) -> None:
-    """An allowlist with a bad pattern, or one that can not be read, or originals that can not be saved: error 50."""
-    cni.status(conf())
-    allowlist.write_text("(")
-    with pytest.raises(CNIFailure, match="line 1: not a regular expression") as caught:
-        cni.status(conf())
-    assert caught.value.code == 50
-    allowlist.unlink()
-    allowlist.mkdir()
-    with pytest.raises(CNIFailure, match="failed to read the allowlist of sysctls") as caught:
-        cni.status(conf())
-    assert caught.value.code == 50
-    allowlist.rmdir()
-    node.path("/run/cni").write_text("no folder")
-    with pytest.raises(CNIFailure, match="the originals can not be saved") as caught:
-        cni.status(conf())
-    assert caught.value.code == 50
-
-
-def test_del_of_what_the_reference_tuned(cni: CNI, reference: CNI, node: Node, pod: Pod) -> None:
-    """The node came to us: our DEL puts back what the reference's ADD saved."""
-    keys = {key: value for key, value in EVERYTHING.items() if key != "sysctl"}
-    was = state(pod)
-    reference.add(conf(**keys), pod)
-    assert changed(pod, was).keys() == {"address", "mtu", "txqlen", "flags"}
-    cni.delete(conf(**keys), pod)
-    assert (changed(pod, was), backups(node)) == ({}, [])
-
-
-def test_add_upon_what_the_reference_tuned(cni: CNI, reference: CNI, node: Node, pod: Pod) -> None:
-    """An ADD of ours over one of the reference's keeps the originals of that."""
-    was = state(pod)
-    reference.add(conf(mtu=1400, mac=MAC), pod)
-    cni.add(conf(**EVERYTHING), pod)
-    cni.delete(conf(**EVERYTHING), pod)
-    assert changed(pod, was) == {}
-
-
-def test_the_reference_puts_back_what_we_tuned(cni: CNI, reference: CNI, node: Node, pod: Pod) -> None:
-    """The node goes back: the reference's DEL restores the link from our file, and removes it."""
-    keys = {key: value for key, value in EVERYTHING.items() if key != "sysctl"}
-    was = state(pod)
-    cni.add(conf(**keys), pod)
-    reference.delete(conf(**keys), pod)
-    assert (changed(pod, was), backups(node)) == ({}, [])
-
-
-def test_the_reference_understands_our_file_with_sysctls_in_it(cni: CNI, reference: CNI, node: Node, pod: Pod) -> None:
-    """What only we save does not keep it from restoring the rest; CHECK of either passes after the ADD of ours."""
-    keys = EVERYTHING | {"sysctl": {"net.core.somaxconn": "77"}}
-    was = state(pod)
-    cni.add(conf(**keys), pod)
-    reference.check(conf(**keys), pod, before())
-    reference.delete(conf(**keys), pod)
-    assert (changed(pod, was).keys(), backups(node)) == ({"/proc/sys/net/core/somaxconn"}, [])
-
-
-def test_allowlist_is_read_as_the_reference_reads_it(cni: CNI, reference: CNI, node: Node, pod: Pod, allowlist) -> None:
-    """For one pattern after the other, both allow and refuse the same."""
-    patterns = [
-        r"net\.core",
-        "^net.core.som",
-        "somaxconn$",
-        r"^[[:alpha:].]+$",
-        r"\Anet\.core\.\w{9}\z",
-        "(?i)SOMAX",
-        "(a|core)+?",
-        "^core",
-        "net.core$",
-        r"^net\x2ecore",
-        "net.{2,3}e",
-        "(?P<x>core)",
-        r"\bcore\b",
-        r"\Bore",
-        "x|y|",
-        "[^a-z]{2}",
-        "(",
-        "a**",
-        "(?=net)",
-        r"\Z",
-        "[z-a]",
-        "net.core.somaxconn\\",
-        "(?:",
-        "x{1001}",
-        "{1}",
-        "a{,2}|q",
-    ]
-    keys = conf(sysctl={"net.core.somaxconn": "77"})
-    verdicts = []
-    for pattern in patterns:
-        allowlist.write_text(pattern + "\n")
-        verdicts.append([pattern, *(succeeds(plugin, keys, pod) for plugin in (cni, reference))])
-    assert [verdict for verdict in verdicts if verdict[1] != verdict[2]] == []
-    assert {verdict[1] for verdict in verdicts} == {True, False}
-
-
-def succeeds(plugin: CNI, keys: dict, pod: Pod) -> bool:
-    """Whether an ADD succeeds."""
-    try:
-        plugin.add(keys, pod)
-    except CNIFailure:
-        return False
-    return True
-
-
-def test_our_file_is_one_json_object(cni: CNI, node: Node, pod: Pod) -> None:
-    """Indented by one blank as the reference's, readable for its owner alone."""
-    cni.add(conf(**EVERYTHING), pod)
-    file = node.path(f"{FOLDER}/pod_eth0.json")
-    assert file.read_text().startswith('{\n "mac": "')
-    assert json.loads(file.read_text())["attachment"] == {"network": "net", "containerID": "pod", "ifname": "eth0"}
-    assert file.stat().st_mode & 0o777 == 0o600
