@@ -1,7 +1,13 @@
 # shellcheck shell=bash
 # What the scripts share: how they speak, and how they bring what the machine lacks. To be sourced.
 
-say() { printf '\033[1m%s\033[0m\n' "$(basename "$0"): $*" >&2; }
+say() {
+    local bold="" off=""
+    if [ -t 2 ] && [ -z "${NO_COLOR:-}" ]; then
+        bold=$'\e[1m' off=$'\e[0m'
+    fi
+    printf "%s%s%s\n" "$bold" "$(basename "$0"): $*" "$off" >&2
+}
 
 # Install Debian packages; says which before it does, and does nothing when there are none.
 install_packages() { # PACKAGE...
