@@ -98,6 +98,7 @@ def _ensure_node(host: Netlink, pod: Request, node: NodeConf, conf: TunnelConf, 
         wanted = _ways(host, node, peers, vtep, device.index, direct=conf.direct_routing)
         with step("filter frames of unknown VTEPs"):
             vtep_filter.ensure(network, vtep.vni, vtep.port, ways.vteps(peers, over_ipv6=is_ipv6(vtep.local)))
+        pods.settle_gateways(host, pod, node, result)
         state.ensure_ways(host, wanted, device=device.index, within=node.cluster)
         state.ensure_rules(host, network, node, peers)
 

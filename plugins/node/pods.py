@@ -75,7 +75,8 @@ def settle_gateways(host: Netlink, pod: Request, node: NodeConf, result: Result)
     mine = [f"{ip.gateway}/{ip.address.partition('/')[2]}" for ip in result.ips if ip.gateway]
     state.ensure_gateways(host, node.bridge, mine)
     with suppress(OSError, CNIError):
-        state.drop_old_gateways(host, pod.conf.name, node.bridge, node.gateways, partial(_in_use, host, pod, node.bridge))
+        in_use = partial(_in_use, host, pod, node.bridge)
+        state.drop_old_gateways(host, pod.conf.name, node.bridge, node.gateways, in_use)
 
 
 def _drop_if_known(request: Request, pod: Request) -> None:

@@ -3,9 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from linux.overlay import Way
-
 from linux.addresses import Address
+from linux.overlay import Way
 from plugins.node.records import Node
 from spec.addresses import is_ipv6
 from spec.errors import CNIError, Code
