@@ -1,0 +1,75 @@
+"""Three kubenet nodes on one link: pods talk by routes, and nothing is tunnelled."""
+
+import pytest
+
+from tests.netns.cni import CNIFailure
+from tests.netns.node import ask
+from tests.system.underlay import OUTSIDE, Member, Underlay, assert_all_talk, capture, goes_through
+
+
+@pytest.fixture
+def cluster(underlay: Underlay) -> list[Member]:
+    """Three nodes on the left link; each has all three records, as an agent would write them."""
+    members = [underlay.join("left") for _ in range(3)]
+    for member in members:
+        member.configure("kubenet", members)
+    return members
+
+
+def test_every_pod_reaches_every_pod(underlay: Underlay, cluster: list[Member]) -> None:
+    """By TCP, UDP and ICMP, IPv4 and IPv6, with its own address; on the wire are plain packets of the pods."""
+    pods = [(member, member.add(f"pod{member.number}")) for member in cluster]
+    pods.append((cluster[0], cluster[0].add("second")))
+    with capture(underlay.fabric, "n1") as seen:
+        assert_all_talk(pods)
+    assert any(" 10.244.1.2.8000: Flags" in packet for packet in seen)
+    assert any(" fd00:244:0:1::2.8000: Flags" in packet for packet in seen)
+    assert [packet for packet in seen if "VXLAN" in packet] == []
+
+
+def test_outside_is_reached_with_the_address_of_the_node(underlay: Underlay, cluster: list[Member]) -> None:
+    """What leaves the cluster is masqueraded; what goes to another node is not."""
+    one, two, _ = cluster
+    pod = one.add("pod1")
+    for place, own in enumerate(one.addresses):
+        for kind in ("tcp", "udp"):
+            assert ask(pod, underlay.outside, OUTSIDE[place], 8000, kind) == own
+        two.add(f"other{place}")  # the way back to the pod exists once the other node has been set up
+        assert ask(pod, two.node, two.addresses[place], 8000, "tcp") == one.address(pod, 6 if place else 4)
+
+
+def test_the_mtu_is_that_of_the_link(cluster: list[Member]) -> None:
+    """The largest packet of the underlay reaches a pod of another node."""
+    one, two, _ = cluster
+    source, target = one.add("pod1"), two.add("pod2")
+    assert source.links()["eth0"]["mtu"] == 1500
+    for family in (4, 6):
+        assert goes_through(source, two.address(target, family), 1500)
+
+
+def test_a_peer_behind_a_router_is_refused(underlay: Underlay, cluster: list[Member]) -> None:
+    """The ADD says that `vxlan` can reach it, and leaves nothing; without that peer it succeeds."""
+    far = underlay.join("right")
+    one = cluster[0]
+    one.configure("kubenet", [*cluster, far])
+    links, rules, pod = set(one.node.links()), one.node.ruleset(), one.node.pod("pod")
+    with pytest.raises(CNIFailure) as caught:
+        one.cni.add(one.conf, pod)
+    assert caught.value.code == 7
+    assert 'peer "n4" (198.51.100.4) is on no link of this node' in caught.value.msg
+    assert "vxlan" in caught.value.text
+    assert set(one.node.links()) == links
+    assert set(pod.links()) == {"lo"}
+    assert one.node.ruleset() == rules
+    assert "10.244.4.0/24" not in one.node.routes()
+    one.configure("kubenet", cluster)
+    one.cni.add(one.conf, pod)
+
+
+def test_nodes_do_not_share_leases(cluster: list[Member]) -> None:
+    """A pod deleted on one node is nothing to the others."""
+    pods = [(member, member.add("pod")) for member in cluster]
+    cluster[1].delete(pods[1][1])
+    assert pods[0][1].reaches(cluster[2].address(pods[2][1], 4))
+    for member, pod in (pods[0], pods[2]):
+        member.check(pod)
