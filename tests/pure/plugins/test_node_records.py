@@ -19,7 +19,7 @@ FLANNEL_IPMASQ=true
 
 
 def test_flannels_subnet_env(tmp_path: Path) -> None:
-    """FLANNEL_SUBNET is the first address of the subnet; what is read is the subnet, the cluster's network and the MTU."""
+    """FLANNEL_SUBNET is the first address of the subnet; what is read is subnet, cluster network and MTU."""
     path = tmp_path / "subnet.env"
     path.write_text(FLANNEL)
     found = read_subnet_file(str(path))
