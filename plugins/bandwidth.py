@@ -4,8 +4,7 @@ The configuration is that of the reference plugin; `docs/bandwidth.md` has every
 nothing that talks to the kernel is imported until there is one.
 """
 
-from dataclasses import dataclass
-
+from plugins.shape.limits import Limit, Limits
 from spec.config import NetConf, Section
 from spec.errors import CNIError
 from spec.plugin import Plugin
@@ -17,31 +16,6 @@ _KEYS = ("ingressRate", "ingressBurst", "egressRate", "egressBurst")
 _RATE_HIGHEST = (1 << 64) - 1  # bits/s: what the reference reads
 _BURST_HIGHEST = ((1 << 32) - 1) * 8 - 1  # bits: the kernel counts bytes of a bucket in 32 bits
 _UNCHAINED = "must be called as chained plugin"
-
-
-@dataclass(frozen=True)
-class Limit:
-    """How fast one direction may be: `rate` in bits a second, `burst` in bits, both more than 0."""
-
-    rate: int
-    burst: int
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What the pod may receive (`ingress`) and send (`egress`); None: as fast as it can.
-
-    `section` is where the keys stand, for messages.
-    """
-
-    ingress: Limit | None
-    egress: Limit | None
-    section: Section
-
-    @property
-    def none(self) -> bool:
-        """Whether there is nothing to limit."""
-        return self.ingress is None and self.egress is None
 
 
 def add(request: Request) -> Result:

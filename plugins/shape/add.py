@@ -10,9 +10,9 @@ from linux.links import Link, delete_link, find_link
 from linux.netlink import Netlink, NetlinkError
 from linux.nft_owner import owner_tag
 from linux.tc import Bucket
-from plugins.bandwidth import Limit, Limits
 from plugins.pod.undo import Undo
 from plugins.shape.ends import find_host_end
+from plugins.shape.limits import Limit, Limits
 from plugins.shape.names import ifb_name, reference_ifb_name
 from spec.request import Request
 from spec.result import Interface, Result

@@ -7,9 +7,9 @@ from linux.errors import step
 from linux.links import Link, find_link
 from linux.netlink import Netlink
 from linux.tc import Bucket
-from plugins.bandwidth import Limits
 from plugins.shape.add import buckets
 from plugins.shape.ends import find_host_end
+from plugins.shape.limits import Limits
 from plugins.shape.names import ifb_name, reference_ifb_name
 from spec.errors import CNIError, Code
 from spec.request import Request
