@@ -106,11 +106,12 @@ def ipam_of(section: Section, subnets: tuple[str, ...]) -> Mapping[str, object]:
 
 def _subnets(section: Section) -> Subnets:
     """Of the configuration, else of the file."""
-    inline = parse_networks(section, "podCIDRs") or parse_networks(section, "podCIDR")
-    key = "podCIDRs" if section.has("podCIDRs") else "podCIDR"
-    found = Subnets(inline) if inline else read_subnet_file(section.string("subnetFile") or NODE_FILE)
-    try:
-        by_family(found.subnets)
-    except ValueError as error:
-        raise section.error(key, "one subnet a family") from error
-    return found
+    for key in ("podCIDRs", "podCIDR"):
+        inline = parse_networks(section, key)
+        if inline:
+            try:
+                by_family(inline)
+            except ValueError as error:
+                raise section.error(key, str(error)) from error
+            return Subnets(inline)
+    return read_subnet_file(section.string("subnetFile") or NODE_FILE)

@@ -87,6 +87,7 @@ def read_subnet_file(path: str) -> Subnets:
             found = _parse_environment(text.decode())
         if not found.subnets:
             raise ValueError("it names no subnet")
+        by_family(found.subnets)
     return found
 
 

@@ -16,6 +16,7 @@ from linux.nft_owner import is_of_network
 from linux.overlay import Way
 from plugins.node.conf import PROMISCUOUS_BRIDGE, NodeConf
 from plugins.node.records import Node
+from spec.addresses import is_ipv6
 from spec.errors import CNIError, Code
 
 FOLDER = "/run/slash24"
@@ -47,12 +48,12 @@ def ensure_rules(host: Netlink, network: str, node: NodeConf, peers: Sequence[No
             egress.ensure(network, _subnets_of(gateways), inside_of(node, peers), nodes_of(peers))
         else:
             egress.delete(network)
-    # As kubenet did, so that a service whose pod is on this very bridge sees the answers: only with br_netfilter loaded.
+    # As kubenet did, so that a service whose pod is on this very bridge sees the answers (br_netfilter has these).
     for key in ("bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"):
         sysctls.try_write(key, "1")
     with step("set the filter of duplicate frames"):
         if node.hairpin_mode == PROMISCUOUS_BRIDGE and bridge:
-            dedup.ensure(network, bridge.mac, gateways)
+            dedup.ensure(network, bridge.mac, _filtered(gateways))
         else:
             dedup.delete(network)
 
@@ -67,7 +68,7 @@ def missing_rules(host: Netlink, network: str, node: NodeConf, peers: Sequence[N
     if node.ip_masq:
         problems += egress.missing(network, _subnets_of(gateways), inside_of(node, peers), nodes_of(peers))
     if node.hairpin_mode == PROMISCUOUS_BRIDGE and bridge:
-        problems += dedup.missing(network, bridge.mac, gateways)
+        problems += dedup.missing(network, bridge.mac, _filtered(gateways))
     return problems
 
 
@@ -136,7 +137,7 @@ def gateways_on(host: Netlink, bridge: Link | None) -> list[str]:
     from netaddr.ip import IPNetwork
 
     found = [one.cidr for one in list_addresses(host, bridge.index) if one.is_global]
-    return [cidr for cidr in found if IPNetwork(cidr).ip == IPNetwork(cidr).first + 1]
+    return [cidr for cidr in found if IPNetwork(cidr).value == IPNetwork(cidr).first + 1]
 
 
 def addresses_behind(host: Netlink, bridge: str) -> Sequence[str]:
@@ -168,6 +169,14 @@ def ways_missing(host: Netlink, ways: Sequence[Way], device: int) -> list[str]:
 def _all_gateways(host: Netlink, bridge: Link | None, node: NodeConf) -> list[str]:
     """Those of today, and those of earlier subnets that still have pods."""
     return sorted({*node.gateways, *gateways_on(host, bridge)})
+
+
+def _filtered(gateways: Sequence[str]) -> list[str]:
+    """The gateways of those families that have one subnet on the bridge.
+
+    Between two, the bridge routes: with its own MAC and a pod's address, as the duplicates have them.
+    """
+    return [one for one in gateways if sum(is_ipv6(one) == is_ipv6(other) for other in gateways) == 1]
 
 
 def _subnets_of(gateways: Sequence[str]) -> list[str]:
