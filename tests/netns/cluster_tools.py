@@ -1,0 +1,60 @@
+"""What the tests of `kubenet` and `vxlan` on one node share: configurations, files of an agent, a look at the node."""
+
+import json
+from collections.abc import Mapping
+
+from tests.netns.cni import CNI, CNIFailure
+from tests.netns.node import Node, Pod
+
+OWN = ("10.244.1.0/24", "fd00:244:0:1::/64")
+CLUSTER = ("10.244.0.0/16", "fd00:244::/48")
+NODE_FILE, PEERS_FILE = "/run/slash24/node.json", "/run/slash24/peers.json"
+LEASES = "/var/lib/cni/networks/net"
+
+
+def network(kind: str, **keys: object) -> dict:
+    """A dual-stack node's configuration; further keys as given, those of None left out."""
+    conf = {"cniVersion": "1.1.0", "name": "net", "type": kind, "podCIDRs": list(OWN), "clusterCIDRs": list(CLUSTER)}
+    return {key: value for key, value in {**conf, **keys}.items() if value is not None}
+
+
+def record(number: int, *, link: str = "192.0.2", **keys: object) -> dict:
+    """Node N of the cluster, on the link of the test's node unless another is named."""
+    addresses = [f"{link}.{number}"] + ([f"2001:db8:1::{number}"] if link == "192.0.2" else [])
+    node = {"name": f"n{number}", "addresses": addresses}
+    return {**node, "podCIDRs": [f"10.244.{number}.0/24", f"fd00:244:0:{number}::/64"], **keys}
+
+
+def write(node: Node, path: str, content: object) -> str:
+    """Put a file on the node, text as it is and anything else as JSON, exchanged in one step; the path."""
+    file = node.path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_name(file.name + ".new")
+    new.write_text(content if isinstance(content, str) else json.dumps(content))
+    new.rename(file)
+    return path
+
+
+def refused(cni: CNI, verb: str, conf: Mapping, pod: Pod | None = None) -> CNIFailure:
+    """The error that a call answers."""
+    try:
+        cni.call(verb, conf, pod)
+    except CNIFailure as failure:
+        return failure
+    raise AssertionError(f"{verb} succeeded")
+
+
+def own_routes(node: Node) -> dict[str, tuple[str, str]]:
+    """The routes of our protocol: destination -> next hop and link."""
+    routes = [*node.ip("-4", "route"), *node.ip("-6", "route")]
+    return {r["dst"]: (r["gateway"], r["dev"]) for r in routes if str(r.get("protocol")) == "24"}
+
+
+def pods_left(node: Node, *pods: Pod) -> dict[str, object]:
+    """All that belongs to pods: links on the node and in them, leases."""
+    leases = [f.name for f in node.path(LEASES).glob("*") if f.name[0].isdigit() or ":" in f.name]
+    links = [name for name in node.links() if name.startswith("veth")]
+    return {"leases": leases, "veths": links, "inside": [name for pod in pods for name in pod.links() if name != "lo"]}
+
+
+NO_PODS = {"leases": [], "veths": [], "inside": []}
