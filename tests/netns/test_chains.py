@@ -112,7 +112,7 @@ def test_firewall(chain: Chain, node: Node) -> None:
 
 
 def test_firewall_isolates_networks(chain: Chain, node: Node) -> None:
-    """ingressPolicy same-bridge reads our result's first interface as the bridge, as the reference's own result has it."""
+    """ingressPolicy same-bridge finds the bridge where the reference has it: first of the interfaces in the result."""
     tool = chain({"type": "firewall", "ingressPolicy": "same-bridge"})
     outside, pod, other = node.outside(), node.pod("first"), node.pod("second")
     add(tool, pod)
@@ -123,7 +123,7 @@ def test_firewall_isolates_networks(chain: Chain, node: Node) -> None:
 
 
 def test_everything_at_once(chain: Chain, node: Node) -> None:
-    """The whole chain as a distribution ships it: added, checked, in effect, deleted, twice over, and nothing is left."""
+    """The whole chain as distributions ship it: added, checked, in effect, deleted, twice over, and nothing is left."""
     tool = chain(
         {"type": "portmap", "capabilities": {"portMappings": True}},
         {"type": "bandwidth", "capabilities": {"bandwidth": True}},

@@ -33,9 +33,9 @@ TINY = {
     "cniVersion": "1.1.0",
     "name": "tiny",
     "plugins": [
-        {"type": "bridge", "bridge": "cni1", "ipam": {"type": "host-local", "subnet": "10.33.0.0/30", "gateway": "10.33.0.1"}}
+        {"type": "bridge", "bridge": "cni1", "ipam": {"type": "host-local", "subnet": "10.33.0.0/30"}},
     ],
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def in_version(conflist: dict, version: str) -> dict:
 
 @pytest.mark.parametrize("version", ["0.3.1", "0.4.0", "1.0.0", "1.1.0"])
 def test_add_check_del(tool: Cnitool, node: Node, version: str) -> None:
-    """Two pods get addresses and talk; CHECK is silent; after DEL nothing of them is left: no link, lease, rule, cache."""
+    """Two pods get addresses and talk, CHECK is silent, DEL leaves nothing of them: no link, lease, rule or cache."""
     tool.write(in_version(PODS, version))
     outside = node.outside()
     first, second = node.pod("first"), node.pod("second")
@@ -161,7 +161,7 @@ def test_attachment_of_before_an_upgrade_of_the_list(tool: Cnitool, node: Node) 
 
 
 def test_pod_of_before_a_reboot(tool: Cnitool, node: Node) -> None:
-    """Namespace, link and rules went with the reboot, a plain file lies where the namespace was: DEL frees the leases."""
+    """A reboot took namespace, link and rules, and left a plain file at the namespace's path: DEL frees the leases."""
     tool.write(PODS)
     pod = node.pod("first")
     tool.ok("add", "pods", pod)
