@@ -85,7 +85,7 @@ def _addresses_and_routes(pod: Netlink, link: Link, result: Result) -> Iterator[
         for wanted in result.routes:
             gateway = wanted.gw or first_gateway(result, family)
             if family_of(wanted.dst) == family and not _installed(wanted, routes, gateway):
-                yield f"Expected Route {wanted.dst} via {gateway or 'the link'} not found"
+                yield f"Expected Route {wanted.dst} via {gateway or 'the link'}{_attributes(wanted)} not found"
 
 
 def _installed(wanted: Route, routes: list[KernelRoute], gateway: str) -> bool:
@@ -98,6 +98,12 @@ def _installed(wanted: Route, routes: list[KernelRoute], gateway: str) -> bool:
         and route.advmss == wanted.advmss
         for route in routes
     )
+
+
+def _attributes(route: Route) -> str:
+    """What is asked of a route beyond its gateway, as `ip route` would print it."""
+    asked = {"metric": route.priority, "table": route.table, "mtu": route.mtu, "advmss": route.advmss}
+    return "".join(f" {name} {value}" for name, value in asked.items() if value)
 
 
 def _bridge(bridge: Link | None, conf: PodConf, result: Result) -> Iterator[str]:
