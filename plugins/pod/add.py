@@ -81,11 +81,17 @@ def _create_veth(host: Netlink, netns: int, request: Request, conf: PodConf, mac
 
 
 def _found(host: Netlink, name: str, undo: Undo) -> Link:
+    undo.push(lambda: _delete_by_name(host, name))  # before the look, which may fail too
     link = find_link(host, name)
     if link is None:
         raise NetlinkError(ENODEV, "it is gone again")
-    undo.push(lambda: delete_link(host, link.index))
     return link
+
+
+def _delete_by_name(host: Netlink, name: str) -> None:
+    link = find_link(host, name)
+    if link:
+        delete_link(host, link.index)
 
 
 def _taken(netns: int, ifname: str) -> bool:
