@@ -1,0 +1,56 @@
+"""Run on a node by test_kubenet_undo: one ADD for each request it makes of the kernel, to read or to write, refused.
+
+argv: folder of the suite's executables, path of a netns, "fresh" (the node's state is removed before each ADD) or
+"used". stdin: the configuration. stdout: a JSON list, an entry an ADD: what was refused, how it ended, what it left.
+"""
+
+import json
+import os
+import sys
+
+from linux import sysctls
+from linux.netlink import Netlink
+from tests.netns.fail_every_step import Refusal, call, run, state
+
+
+def forget_node(conf: dict) -> None:
+    """Remove what belongs to the node and not to a pod."""
+    for words in (["link", "del", conf["bridge"]], ["link", "del", "slash24.1"]):
+        run(["ip", *words])
+    for version in ("-4", "-6"):
+        run(["ip", version, "route", "flush", "proto", "24"])
+    run(["nft", "flush", "ruleset"])
+
+
+def main() -> None:
+    """Refuse request 1, 2, 3, ... until an ADD makes fewer than that."""
+    home, netns, how = sys.argv[1:]
+    conf = sys.stdin.read()
+    refusal = Refusal()
+    for name in ("send", "get", "dump_raw", "transact"):
+        setattr(Netlink, name, refusal.guard(getattr(Netlink, name), lambda _, name=name: name))
+    sysctls.write = refusal.guard(sysctls.write, lambda args: f"sysctl {args[0]}")
+    os.replace = refusal.guard(os.replace, lambda args: f"replace {args[1]}")
+    os.link = refusal.guard(os.link, lambda args: f"link {args[1]}")
+    story, turn = [], 0
+    if how == "used":
+        assert call("ADD", conf, home, netns) == 0
+        assert call("DEL", conf, home, netns) == 0
+    while turn == 0 or refusal.refused:
+        turn += 1
+        if how == "fresh":
+            forget_node(json.loads(conf))
+        before = state(netns)
+        refusal.start(turn)
+        status = call("ADD", conf, home, netns)
+        refused = refusal.refused
+        refusal.turn = 0
+        after = state(netns)
+        left = {name: [before[name], after[name]] for name in before if before[name] != after[name]} if status else {}
+        story.append({"refused": refused, "status": status, "left": left})
+        assert call("DEL", conf, home, netns) == 0
+        refusal.refused = refused
+    json.dump(story, sys.stdout)
+
+
+main()

@@ -1,0 +1,188 @@
+"""What `kubenet` makes of the keys that concern pods: MTU, hairpins, masquerade, another IPAM."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.netns.cluster_tools import NO_PODS, network, pods_left, record, refused
+from tests.netns.cni import CNI
+from tests.netns.node import NODE_V4, NODE_V6, OUTSIDE_V4, OUTSIDE_V6, Node, ask
+
+
+def add_link(node: Node, name: str, mtu: int, *, kind: str = "veth", up: bool = True) -> None:
+    """A link on the node that counts, or not, for the MTU of pods."""
+    words = ["type", "veth", "peer", "name", f"{name}x"] if kind == "veth" else ["type", kind]
+    node.run(["ip", "link", "add", name, "mtu", str(mtu), *words])
+    for link in (name, f"{name}x")[: (2 if kind == "veth" else 1) if up else 0]:
+        node.run(["ip", "link", "set", link, "mtu", str(mtu), "up"])
+
+
+def test_the_mtu_is_the_smallest_of_the_nodes_links(cni: CNI, node: Node) -> None:
+    """Of those that are up, neither loopback nor point-to-point, and not the pods' own; below 576 it is 1460."""
+    pod = node.pod("pod")
+
+    def mtu_with(**keys: object) -> int:
+        conf = network("kubenet", **keys)
+        result = cni.add(conf, pod)
+        cni.check(conf, pod, result)
+        (port,) = [one["name"] for one in result["interfaces"] if one["name"].startswith("veth")]
+        found = {pod.links()["eth0"]["mtu"], node.links()[port]["mtu"]}
+        cni.delete(conf, pod, result)
+        assert len(found) == 1
+        return found.pop()
+
+    assert mtu_with() == 1460  # nothing is up beside the loopback
+    assert mtu_with() == 1460  # nor beside the bridge, now that there is one
+    add_link(node, "big", 9000)
+    assert mtu_with() == 9000
+    add_link(node, "eth", 1500)
+    assert mtu_with() == 1500
+    add_link(node, "down", 1300, up=False)
+    node.run(["ip", "tuntap", "add", "ptp", "mode", "tun"])  # point-to-point, as tunnels are
+    node.run(["ip", "link", "set", "ptp", "mtu", "1200", "up"])
+    assert mtu_with() == 1500
+    assert mtu_with(mtu=1400) == 1400
+    assert mtu_with(mtu=9000) == 9000
+    add_link(node, "tiny", 500)
+    assert mtu_with() == 1460
+
+
+def test_running_pods_keep_their_mtu(cni: CNI, node: Node) -> None:
+    """A link that comes later makes the next pod's MTU smaller, and CHECK of the earlier one does not mind."""
+    add_link(node, "eth", 1500)
+    conf, pods = network("kubenet"), [node.pod("one"), node.pod("two")]
+    result = cni.add(conf, pods[0])
+    add_link(node, "vpn", 1420)
+    second = cni.add(conf, pods[1])
+    assert [pod.links()["eth0"]["mtu"] for pod in pods] == [1500, 1420]
+    for pod, answer in zip(pods, (result, second), strict=True):
+        cni.check(conf, pod, answer)
+    assert pods[0].reaches("10.244.1.3")
+
+
+@pytest.mark.parametrize(
+    ("mode", "hairpin", "promiscuous"),
+    [
+        (None, True, False),
+        ("hairpin-veth", True, False),
+        ("promiscuous-bridge", False, True),
+        ("none", False, False),
+    ],
+)
+def test_hairpin_modes(cni: CNI, node: Node, mode: str | None, hairpin: bool, promiscuous: bool) -> None:
+    """One mode's settings and no other's; the filter of duplicates with the promiscuous bridge only."""
+    pod, conf = node.pod("pod"), network("kubenet", hairpinMode=mode)
+    result = cni.add(conf, pod)
+    (port,) = [one["name"] for one in result["interfaces"] if one["name"].startswith("veth")]
+    assert node.links()[port]["linkinfo"]["info_slave_data"]["hairpin"] is hairpin
+    assert ("PROMISC" in node.links()["cbr0"]["flags"]) is promiscuous
+    assert ("table bridge slash24_dedup_net" in node.ruleset()) is promiscuous
+    cni.check(conf, pod, result)
+    cni.delete(conf, pod, result)
+    assert pods_left(node, pod) == NO_PODS
+
+
+def test_a_promiscuous_bridge_filters_its_duplicates(cni: CNI, node: Node) -> None:
+    """Both versions' frames from the bridge's MAC with a pod's address, not those from the gateway; pods still talk."""
+    one, two = node.pod("one"), node.pod("two")
+    conf = network("kubenet", hairpinMode="promiscuous-bridge")
+    cni.add(conf, one)
+    cni.add(conf, two)
+    if node.run(["cat", "/proc/sys/net/bridge/bridge-nf-call-iptables"], check=False).stdout.strip() == "1":
+        mac = node.links()["cbr0"]["address"]
+        rules = node.run(["nft", "list", "table", "bridge", "slash24_dedup_net"]).stdout
+        for version, subnet in (("ip", "10.244.1.0/24"), ("ip6", "fd00:244:0:1::/64")):
+            assert f"ether saddr {mac}" in rules
+            assert f"{version} saddr {subnet} drop" in rules
+    for address in ("10.244.1.1", "10.244.1.3", "fd00:244:0:1::1", "fd00:244:0:1::3"):
+        assert one.reaches(address)
+    cni.add(network("kubenet", hairpinMode="none"), node.pod("three"))
+    assert "slash24_dedup" not in node.ruleset()
+
+
+@pytest.mark.parametrize(
+    ("keys", "masqueraded"),
+    [
+        ({}, True),
+        ({"clusterCIDRs": None}, True),
+        ({"ipMasq": False}, False),
+        ({"nonMasqueradeCIDRs": ["192.0.2.0/24", "2001:db8:1::/64"]}, False),
+        ({"nonMasqueradeCIDRs": ["10.0.0.0/8", "192.0.0.0/16", "192.0.2.2/32", "2001:db8::/32"]}, False),
+        ({"nonMasqueradeCIDRs": ["172.16.0.0/12"]}, True),
+        ({"clusterCIDRs": ["10.244.0.0/16", "192.0.2.0/24", "2001:db8::/32", "fd00:244::/48"]}, False),
+        ({"peers": [record(2)]}, False),  # the world outside is another node then
+    ],
+    ids=json.dumps,
+)
+def test_masquerade(cni: CNI, node: Node, keys: dict, masqueraded: bool) -> None:
+    """What leaves the cluster has the node's address, all else its own."""
+    outside, pod = node.outside(), node.pod("pod")
+    cni.add(network("kubenet", **keys), pod)
+    seen = {(v, kind): ask(pod, outside, v, 80, kind) for v in (OUTSIDE_V4, OUTSIDE_V6) for kind in ("tcp", "udp")}
+    own = {OUTSIDE_V4: "10.244.1.2", OUTSIDE_V6: "fd00:244:0:1::2"}
+    wanted = {OUTSIDE_V4: NODE_V4, OUTSIDE_V6: NODE_V6} if masqueraded else own
+    assert seen == {(v, kind): wanted[v] for v, kind in seen}
+
+
+def test_nothing_is_masqueraded_between_pods_or_to_the_node(cni: CNI, node: Node) -> None:
+    """Pods of one node, of one subnet, and the node itself under any of its addresses."""
+    node.outside()
+    one, two = node.pod("one"), node.pod("two")
+    conf = network("kubenet", clusterCIDRs=None)
+    cni.add(conf, one)
+    cni.add(conf, two)
+    for address, host in (("10.244.1.3", two), ("10.244.1.1", node), (NODE_V4, node)):
+        assert ask(one, host, address, 80, "tcp") == "10.244.1.2"
+    for address, host in (("fd00:244:0:1::3", two), ("fd00:244:0:1::1", node), (NODE_V6, node)):
+        assert one.reaches(address)
+        assert ask(one, host, address, 80, "udp") == "fd00:244:0:1::2"
+
+
+@pytest.mark.parametrize("whose", ["ours", "the reference's"])
+def test_another_ipam(cni: CNI, node: Node, bin_dir: Path, reference_bin: Path, tmp_path: Path, whose: str) -> None:
+    """`static`, of either suite: its addresses, its default routes; gateways are filled in; all of it goes again."""
+    folder = bin_dir
+    if whose != "ours":
+        folder = tmp_path
+        (folder / "static").symlink_to(reference_bin / "static")
+    called = CNI(node, bin_dir, more=(folder,))
+    ipam = {"type": "static", "addresses": [{"address": "10.244.1.77/24"}, {"address": "fd00:244:0:1::77/64"}]}
+    conf, pod = network("kubenet", ipam=ipam), node.pod("pod")
+    called.status(conf)
+    result = called.add(conf, pod)
+    assert pod.addresses("eth0") == {"10.244.1.77/24", "fd00:244:0:1::77/64"}
+    assert {"default", "default6"} <= set(pod.routes())
+    assert node.addresses("cbr0") == {"10.244.1.1/24", "fd00:244:0:1::1/64"}
+    assert pod.reaches("10.244.1.1")
+    called.check(conf, pod, result)
+    called.delete(conf, pod, result)
+    assert pods_left(node, pod) == NO_PODS
+
+
+def test_what_ipam_is_given_is_kept(cni: CNI, node: Node) -> None:
+    """Type, ranges and routes are filled in; what stands there already stays, in whatever case it is written."""
+    pod = node.pod("pod")
+    own = [[{"subnet": "10.244.1.0/24", "rangeStart": "10.244.1.100"}]]
+    for ipam, address, routes in (
+        ({"dataDir": "/run/leases"}, "10.244.1.2/24", {"0.0.0.0/0", "::/0"}),
+        ({"type": "host-local", "ranges": own}, "10.244.1.100/24", {"0.0.0.0/0", "::/0"}),
+        ({"Ranges": own, "routes": [{"dst": "10.0.0.0/8"}]}, "10.244.1.101/24", {"10.0.0.0/8", "0.0.0.0/0"}),
+        ({"subnet": "10.244.1.0/25", "rangeEnd": "10.244.1.2"}, "10.244.1.2/25", {"0.0.0.0/0", "::/0"}),
+    ):
+        conf = network("kubenet", ipam=ipam, podCIDRs=["10.244.1.0/24"] if "dataDir" not in ipam else None)
+        if "dataDir" in ipam:
+            conf["podCIDRs"] = ["10.244.1.0/24", "fd00:244:0:1::/64"]
+        result = cni.add(conf, pod)
+        assert result["ips"][0]["address"] == address
+        assert {route["dst"] for route in result["routes"]} <= routes
+        assert ("/run/leases" in ipam.values()) == node.path("/run/leases/net/10.244.1.2").exists()
+        cni.check(conf, pod, result)
+        cni.delete(conf, pod, result)
+    assert not node.path("/run/leases/net/10.244.1.2").exists()
+
+
+def test_status_of_an_ipam_that_is_not_there(cni: CNI, node: Node) -> None:
+    """50, with its name."""
+    error = refused(cni, "STATUS", network("kubenet", ipam={"type": "nobody"}))
+    assert (error.code, "nobody" in error.text) == (50, True)
