@@ -15,6 +15,9 @@ OURS = ROOT / "dist" / "bin"
 REFERENCE = ROOT / "build" / "reference" / "bin"
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
+# After a DEL the kernel takes the links apart for a while, under a lock that the next call would have to wait for.
+SETTLE_SECONDS = 0.05
+
 _CLONE_NEWNS, _CLONE_NEWNET = 0x00020000, 0x40000000
 
 
@@ -53,6 +56,7 @@ def call(folder: Path, verb: str, conf: Mapping[str, object], pod: str, *, under
     env |= {"CNI_PATH": str(folder), "PATH": PATH}
     stdin, stdout = (os.memfd_create(name) for name in ("stdin", "stdout"))
     os.pwrite(stdin, json.dumps(conf).encode(), 0)
+    time.sleep(SETTLE_SECONDS)
     started = time.perf_counter()
     child = os.posix_spawnp(
         argv[0], argv, env, file_actions=[(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1)]
