@@ -16,7 +16,7 @@ from spec.links import link_name
 from spec.request import Request
 
 _DEFAULT_VNI, _DEFAULT_PORT = 1, 4789  # RFC 7348, section 8
-_MAX_VNI = (1 << 24) - 1
+_MAX_VNI, _LONGEST_NAMED = (1 << 24) - 1, 9_999_999
 _TABLE_MAIN = 254
 
 
@@ -40,7 +40,8 @@ def parse(request: Request) -> TunnelConf:
     vni = section.integer("vni", _DEFAULT_VNI, low=0, high=_MAX_VNI)
     section.boolean("removeDevice")
     return TunnelConf(
-        device=link_name(section, "device", f"slash24.{vni}"),
+        # The largest VNIs would make a name longer than the 15 bytes of a link's.
+        device=link_name(section, "device", f"slash24.{vni}" if vni <= _LONGEST_NAMED else f"sl24.{vni}"),
         vni=vni,
         port=section.integer("port", _DEFAULT_PORT, low=1, high=65535),
         parent=link_name(section, "parent", "") if section.string("parent") else "",
