@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.netns.cni import CNI, PATH, CNIFailure, Cnitool
-from tests.netns.node import Node, Pod, ask
+from tests.netns.node import Node, Pod, ask, wait_until
 
 EXAMPLES = ROOT / "docs" / "conflists"
 BRIDGE = {"cniVersion": "1.1.0", "name": "net", "type": "bridge", "bridge": "cni0"}
@@ -150,6 +150,153 @@ def test_local(cnitool: Cnitool) -> None:
     assert pod.reaches("127.0.0.1")
     removed(cnitool, "local", pod)
     assert "UP" not in pod.links()["lo"]["flags"]
+
+
+NODE_FILE = {"podCIDRs": ["10.30.1.0/24", "fd00:30:0:1::/64"], "clusterCIDRs": ["10.30.0.0/16", "fd00:30::/48"]}
+PEERS_FILE = {"peers": [{"name": "b", "addresses": ["192.0.2.2", "2001:db8:1::2"], "podCIDRs": ["10.30.2.0/24"]}]}
+
+
+def provision(node: Node, name: str, content: object) -> None:
+    """Write a file of /run/slash24 as whoever provisions the node would."""
+    folder = node.path("/run/slash24")
+    folder.mkdir(exist_ok=True)
+    (folder / name).write_text(json.dumps(content))
+
+
+def published(cnitool: Cnitool, outside: Pod, network: str, **limits: int) -> None:
+    """A pod of the network with a port of the node, and limits: both work, and go with it."""
+    mappings = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
+    capabilities = {"portMappings": mappings, "bandwidth": limits}
+    pod, result = added(cnitool, network, "published", **capabilities)
+    assert ask(outside, pod, ips(result)[0], 80, "tcp", to=("192.0.2.1", 8080)) == "192.0.2.2"
+    removed_from_node(cnitool, network, pod, **capabilities)
+
+
+def removed_from_node(cnitool: Cnitool, network: str, *pods: Pod, **capabilities: object) -> None:
+    """As `removed`; the node's own state stays."""
+    removed(cnitool, network, *pods, **capabilities)
+    assert f"slash24_egress_{network}" in cnitool.node.ruleset()
+
+
+LIMITS = {"ingressRate": 80_000_000, "ingressBurst": 8_000_000, "egressRate": 80_000_000, "egressBurst": 8_000_000}
+
+
+def test_kubenet(cnitool: Cnitool) -> None:
+    """kubenet.conflist: subnet and peers from the files; a peer sees the pod's address, the world the node's; ports."""
+    node, outside = cnitool.node, cnitool.node.outside()
+    failed = cnitool.run("status", "kubenet", node.pod("none"))
+    assert failed.returncode != 0
+    assert "/run/slash24/node.json" in failed.stdout + failed.stderr
+    provision(node, "node.json", NODE_FILE)
+    provision(node, "peers.json", PEERS_FILE)
+    cnitool.ok("status", "kubenet", node.pod("any"))
+    blue, result = added(cnitool, "kubenet", "blue")
+    red, other = added(cnitool, "kubenet", "red")
+    assert ips(result) == ["10.30.1.2", "fd00:30:0:1::2"]
+    assert all(blue.reaches(address) for address in (*ips(other), "10.30.1.1", "fd00:30:0:1::1"))
+    route = node.routes()["10.30.2.0/24"]
+    assert (route["gateway"], route["dev"], route["protocol"]) == ("192.0.2.2", "wan0", "24")
+    assert ask(blue, outside, "192.0.2.2", 7, "tcp") == "10.30.1.2"
+    outside.run(["ip", "addr", "add", "198.51.100.9/32", "dev", "eth0"])
+    node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
+    assert ask(blue, outside, "198.51.100.9", 7, "tcp") == "192.0.2.1"
+    removed_from_node(cnitool, "kubenet", blue, red)
+    published(cnitool, outside, "kubenet", **LIMITS)
+
+
+def test_vxlan(cnitool: Cnitool) -> None:
+    """vxlan.conflist: a host set up with `ip` and `bridge` by docs/vxlan.md reaches the pod, and the pod it; ports."""
+    node, outside = cnitool.node, cnitool.node.outside()
+    node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
+    pod, result = added(cnitool, "vxlan", "pod")
+    assert pod.links()["eth0"]["mtu"] == 1450
+    by_hand = """
+        ip link add vx type vxlan id 1 dstport 4789 local 192.0.2.2 dev eth0 nolearning
+        ip link set vx address 02:24:0a:1f:02:00 mtu 1450 up
+        ip addr add 10.31.2.0/32 dev vx
+        ip addr add fd00:31:0:2::/128 dev vx nodad
+        for via in 10.31.1.0 fd00:31:0:1::; do
+            ip neigh add $via lladdr 02:24:0a:1f:01:00 dev vx nud permanent
+        done
+        bridge fdb add 02:24:0a:1f:01:00 dev vx self permanent dst 192.0.2.1
+        ip route add 10.31.1.0/24 via 10.31.1.0 dev vx onlink
+        ip -6 route add fd00:31:0:1::/64 via fd00:31:0:1:: dev vx onlink
+    """
+    outside.run(["sh", "-ec", by_hand])
+    for own, address in zip(ips(result), ("10.31.2.0", "fd00:31:0:2::"), strict=True):
+        assert ask(pod, outside, address, 7, "tcp") == own
+        assert ask(outside, pod, own, 7, "udp") == address
+    removed_from_node(cnitool, "vxlan", pod)
+    published(cnitool, outside, "vxlan", **LIMITS)
+
+
+def test_what_docs_vxlan_shows(cnitool: Cnitool) -> None:
+    """The commands of docs/vxlan.md that show entries show those of the page; those for MACs print the page's."""
+    cnitool.node.outside()
+    cnitool.node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
+    conflist = json.loads((EXAMPLES / "vxlan.conflist").read_text())
+    plugin = conflist["plugins"][0] | {"podCIDRs": ["10.244.1.0/24"]}
+    plugin["peers"] = [{"name": "b", "addresses": ["192.0.2.2"], "podCIDRs": ["10.244.2.0/24"]}]
+    cnitool.write({**conflist, "plugins": [plugin]})
+    added(cnitool, "vxlan", "pod")
+    page = (ROOT / "docs" / "vxlan.md").read_text()
+    shown = {
+        "`10.244.2.0 lladdr 02:24:0a:f4:02:00 PERMANENT`": "ip neigh show dev slash24.1",
+        "`02:24:0a:f4:02:00 dst 192.0.2.2 self permanent`": "bridge fdb show dev slash24.1",
+        "`10.244.2.0/24 via 10.244.2.0 dev slash24.1 proto 24 onlink`": "ip route show proto 24",
+        "`10.244.1.0/32`": "ip address show slash24.1",
+        "alias `slash24 vtep`": "ip -d link show slash24.1",
+        "sets `peers4`": "nft list table inet slash24_vtep_vxlan",
+    }
+    for entry, command in shown.items():
+        assert entry in page
+        assert f"`{command}`" in page
+        printed = cnitool.node.run(command.split()).stdout
+        words = entry.partition("`")[2].rstrip("`").replace(" proto 24", "")
+        assert words in " ".join(printed.split()), command
+    (block,) = re.findall(r"^```sh\n(printf.*?)^```", page, re.MULTILINE | re.DOTALL)
+    for mac in cnitool.node.run(["bash", "-ec", block]).stdout.split():
+        assert f"has `{mac}`" in page
+
+
+def test_flannel(cnitool: Cnitool) -> None:
+    """flannel.conflist is no use as it is, and says so; filled in, it is run by tests/system/test_moving.py."""
+    for name in ("subnet.env", "peers.json"):
+        assert name in (ROOT / "docs" / "moving-from-flannel.md").read_text()
+    failed = cnitool.run("add", "cbr0", cnitool.node.pod("pod"))
+    assert failed.returncode != 0
+    assert "/etc/slash24/subnet.env" in failed.stdout + failed.stderr
+
+
+@pytest.mark.parametrize("subnets", [["10.32.1.0/24"], ["10.32.1.0/24", "fd00:32:0:1::/64"]], ids=["IPv4", "dual"])
+def test_the_template_for_containerd(cnitool: Cnitool, subnets: list[str]) -> None:
+    """docs/containerd/kubenet.template, filled in as Go's text/template does, is a configuration that works."""
+    template = (ROOT / "docs" / "containerd" / "kubenet.template").read_text()
+    loop = '{{range $i, $cidr := .PodCIDRRanges}}{{if $i}}, {{end}}"{{$cidr}}"{{end}}'
+    assert template.count("{{") == loop.count("{{")
+    conflist = json.loads(template.replace(loop, ", ".join(f'"{subnet}"' for subnet in subnets)))
+    cnitool.write(conflist)
+    outside = cnitool.node.outside()
+    pod, result = added(cnitool, "kubenet", "pod")
+    assert ips(result) == [subnet.replace(".0/24", ".2").replace("::/64", "::2") for subnet in subnets]
+    assert ask(pod, outside, "192.0.2.2", 7, "tcp") == "192.0.2.1"
+    removed_from_node(cnitool, "kubenet", pod)
+
+
+def test_removing_a_nodes_state_as_explained(cnitool: Cnitool) -> None:
+    """The commands of docs/kubenet.md remove all that is left when no pod lives."""
+    node = cnitool.node
+    node.outside()
+    provision(node, "node.json", NODE_FILE)
+    provision(node, "peers.json", PEERS_FILE)
+    pod, _ = added(cnitool, "kubenet", "pod")
+    pod.vanish()
+    text = (ROOT / "docs" / "kubenet.md").read_text()
+    (block,) = re.findall(r"^```sh\n(ip route flush.*?)^```", text, re.MULTILINE | re.DOTALL)
+    node.run(["sh", "-ec", block], env={"PATH": os.environ["PATH"]})
+    assert wait_until(lambda: set(node.links()) == {"lo", "wan0"})  # the kernel takes its time over a namespace
+    assert "slash24" not in node.ruleset()
+    assert "10.30.2.0/24" not in node.routes()
 
 
 def test_every_example_is_tested() -> None:

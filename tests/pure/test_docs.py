@@ -4,14 +4,16 @@ import ast
 import io
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from ipam import host_local
+from linux import vxlan
 from plugins import bridge
 from plugins.__main__ import TYPES
+from plugins.node import conf, pods, records, tunnel
 from spec.config import Section
 from spec.plugin import Plugin, serve
 from spec.request import Request
@@ -19,9 +21,12 @@ from spec.result import IPConfig, Result
 from spec.verbs import VERBS
 from tests.conftest import ROOT
 
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 PLUGINS = [kind for kind in TYPES if ROOT / "docs" / f"{kind}.md" in PAGES]
 CONFLISTS = sorted((ROOT / "docs" / "conflists").glob("*.conflist"))
+SHARED = {"vxlan": ("kubenet.md",)}
+"""Pages that have keys of a plugin beside its own page and docs/protocol.md."""
+
 LEGACY_RANGE = ("subnet", "rangeStart", "rangeEnd", "gateway")
 GETTERS = {
     "boolean": "boolean",
@@ -132,21 +137,92 @@ def test_every_key_of_host_local_is_documented_and_every_documented_one_read(
     compare(found, documented("host-local.md") | documented("protocol.md"))
 
 
+def reading_node(request: Request) -> None:
+    """Read what `kubenet` reads of a configuration, and do nothing."""
+    node = conf.parse(request)
+    conf.read_peers(request, node)
+    pods.with_ipam(request, node.subnets)
+    assert request.conf.prev_result == Result()
+    assert request.valid_attachments
+
+
+def reading_tunnel(request: Request) -> None:
+    """Read what `vxlan` reads, and do nothing."""
+    reading_node(request)
+    tunnel.parse(request)
+
+
+@pytest.mark.parametrize(
+    ("kind", "reading", "pages"),
+    [("kubenet", reading_node, ["kubenet.md"]), ("vxlan", reading_tunnel, ["kubenet.md", "vxlan.md"])],
+)
+def test_every_key_of_a_node_is_documented_and_every_documented_one_read(
+    kind: str, reading: Callable[[Request], None], pages: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The pages of `kubenet` and `vxlan`, and the common keys, are the keys that they read."""
+    peer = {"name": "b", "addresses": ["192.0.2.2"], "podCIDRs": ["10.244.2.0/24"], "vtepMAC": "02:24:0a:f4:02:00"}
+    (tmp_path / "node.json").write_text('{"podCIDRs": ["10.244.1.0/24"]}')
+    more = {"type": kind, "peers": [peer], "ipam": {}, "subnetFile": str(tmp_path / "node.json")}
+    plugin = Plugin(kind, check=reading, gc=lambda _request: None)
+    found = asked(plugin, EVERYTHING | more, monkeypatch, "CHECK")
+    stdin = {key: value for key, value in (EVERYTHING | more).items() if key != "cni.dev/valid-attachments"}
+    found |= asked(plugin, stdin, monkeypatch, "GC")
+    expected = documented("protocol.md")
+    for page in pages:
+        expected |= documented(page)
+    for key in ("runtimeConfig", "args", "args.cni"):
+        del expected[key]  # What they have is for the IPAM plugin, and on its page.
+    compare(found, expected)
+
+
+def test_default_files_are_those_of_the_page() -> None:
+    """docs/kubenet.md has the paths of the two files, and their entries are read as it says."""
+    page = documented_defaults("kubenet.md")
+    assert page["subnetFile"] == f'`"{records.NODE_FILE}"`'
+    assert page["peersFile"] == f'`"{records.PEERS_FILE}"`'
+    text = (ROOT / "docs" / "kubenet.md").read_text()
+    subnet, peers = (json.loads(block) for block in re.findall(r"^```json\n(.*?)^```", text, re.MULTILINE | re.DOTALL))
+    assert set(subnet) == {cell.strip("`") for cell in cells("kubenet.md", "entry")}
+    assert [peer.name for peer in records.parse_peers(Section(peers))] == ["b", "c"]
+
+
+def documented_defaults(page: str) -> dict[str, str]:
+    """The defaults that a page has of its keys."""
+    return {key.strip("`"): default for key, default in zip(cells(page, "key"), cells(page, "default"), strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("mtu", "row"), [(1500, "on a link of 1500"), (1460, "of 1460"), (9001, "of 9001"), (0, "**together**")]
+)
+def test_the_arithmetic_of_mtus(mtu: int, row: str) -> None:
+    """The table of docs/vxlan.md is what the code takes off, and its parts add up."""
+    text = (ROOT / "docs" / "vxlan.md").read_text()
+    rows = [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    numbers = {cells[0]: [int(cell) for cell in cells[1:]] for cells in rows if "".join(cells[1:]).isdigit()}
+    taken = [vxlan.overhead(local) for local in ("192.0.2.1", "2001:db8::1")]
+    assert numbers[row.strip("*")] == ([mtu - one for one in taken] if mtu else taken)
+    parts = [numbers[name] for name in numbers if "header" in name]
+    assert [sum(column) for column in zip(*parts, strict=True)] == taken
+
+
 @pytest.mark.parametrize("kind", PLUGINS)
 def test_every_key_that_stands_in_the_code_is_documented(kind: str) -> None:
     """No getter in the modules of a plugin is given a key that neither its page nor docs/protocol.md has."""
-    names = {key.rpartition(".")[2] for page in (f"{kind}.md", "protocol.md") for key in documented(page)}
+    pages = (f"{kind}.md", "protocol.md", *SHARED.get(kind, ()))
+    names = {key.rpartition(".")[2] for page in pages for key in documented(page)}
     read = {key for module in modules_of(TYPES[kind]) for key in keys_in(ast.parse(module.read_text()))}
     assert read <= names
 
 
 def modules_of(name: str) -> set[Path]:
-    """The files in plugins/ and ipam/ that a module consists of: it, and all that it imports anywhere."""
+    """The files in plugins/ and ipam/ that a module consists of: it, and all that it imports but other plugins."""
     found: set[Path] = set()
     waiting = [name]
     while waiting:
-        path = ROOT / (waiting.pop().replace(".", "/") + ".py")
-        if path in found or path.parts[len(ROOT.parts)] not in ("plugins", "ipam") or not path.exists():
+        module = waiting.pop()
+        path = ROOT / (module.replace(".", "/") + ".py")
+        is_another = module != name and module in TYPES.values()
+        if is_another or path in found or module.partition(".")[0] not in ("plugins", "ipam") or not path.exists():
             continue
         found.add(path)
         for node in ast.walk(ast.parse(path.read_text())):
