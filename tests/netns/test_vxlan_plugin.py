@@ -27,12 +27,7 @@ def vtep(node: Node, name: str = "slash24.1") -> dict:
 def entries(node: Node, device: str = "slash24.1") -> dict[str, set]:
     """Neighbours, forwarding entries and routes of the device."""
     neighbours = [one for v in ("-4", "-6") for one in node.ip(v, "neigh", "show", "dev", device, "nud", "permanent")]
-    told = node.run(["bridge", "-j", "fdb", "show", "dev", device]).stdout
-    fdb = {
-        (e["mac"], e["dst"])
-        for e in json.loads(told)
-        if "dst" in e and "self" in e["flags"] and e["state"] == "permanent"
-    }
+    told = json.loads(node.run(["bridge", "-j", "fdb", "show", "dev", device]).stdout)
     routes = [one for v in ("-4", "-6") for one in node.ip(v, "route", "show", "dev", device, "proto", "24")]
     return {
         "neighbours": {(one["dst"], one["lladdr"]) for one in neighbours},

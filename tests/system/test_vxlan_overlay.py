@@ -1,0 +1,133 @@
+"""The overlay under the eyes of running pods: strangers, a device made anew, drift that is repaired."""
+
+import pytest
+
+from tests.netns.node import Host, Node, ask
+from tests.system.underlay import Member, Underlay, assert_talk, capture, subnets, vtep_mac
+
+
+@pytest.fixture
+def members(underlay: Underlay) -> list[Member]:
+    """Two nodes, on different links."""
+    members = [underlay.join("left"), underlay.join("right")]
+    for member in members:
+        member.configure("vxlan", members)
+    return members
+
+
+@pytest.fixture
+def bystander(underlay: Underlay) -> Node:
+    """A host on the left link that is no node of the cluster."""
+    return underlay.join("left").node
+
+
+def tunnel_to(node: Node, number: int, far: str, *, name: str = "vx", vni: int = 1, port: int = 4789) -> None:
+    """What `ip` makes on a node to send frames to node N of the cluster, by itself: 192.0.2.3 is its own address."""
+    tunnel = f"type vxlan id {vni} local 192.0.2.3 dstport {port} nolearning dev eth0"
+    v4, v6 = f"10.244.{number}.0", f"fd00:244:0:{number}::"
+    mac = vtep_mac(number)
+    for line in (
+        f"ip link add {name} address {vtep_mac(3)} mtu 1450 {tunnel}",
+        f"ip link set {name} up",
+        f"ip addr add 10.244.3.0/32 dev {name}",
+        f"ip addr add fd00:244:0:3::/128 dev {name} nodad",
+        f"ip neigh replace {v4} lladdr {mac} dev {name} nud permanent",
+        f"ip neigh replace {v6} lladdr {mac} dev {name} nud permanent",
+        f"bridge fdb replace {mac} dev {name} self permanent dst {far}",
+        f"ip route replace {v4}/24 via {v4} dev {name} onlink",
+        f"ip -6 route replace {v6}/64 via {v6} dev {name} onlink",
+    ):
+        node.run(line.split())
+
+
+def arrives(source: Host, pod: Host, address: str) -> bool:
+    """Whether a datagram from `source` gets to the pod, whose answer may get lost; it is sent six times."""
+    with pod.socket(address, "udp") as listener, source.socket(address, "udp") as caller:
+        listener.bind((address, 5000))
+        listener.settimeout(0.25)
+        for _ in range(6):
+            caller.sendto(b"word", (address, 5000))
+            try:
+                return listener.recv(16) == b"word"
+            except TimeoutError:
+                continue
+    return False
+
+
+def test_frames_of_strangers_reach_no_pod(members: list[Member], bystander: Node) -> None:
+    """Who is no node gets nothing in, whatever it knows; when it becomes one it does, and no longer when it leaves."""
+    one = members[0]
+    pod = one.add("pod")
+    tunnel_to(bystander, 1, one.addresses[0])
+    addresses = [one.address(pod, 4), one.address(pod, 6)]
+    with capture(one.node, "slash24.1") as seen:
+        assert [arrives(bystander, pod, address) for address in addresses] == [False, False]
+    assert [packet for packet in seen if ".5000: " in packet] == [], "it got as far as the device"
+    stranger = {"name": "n3", "addresses": ["192.0.2.3", "2001:db8:1::3"], "podCIDRs": subnets(3)}
+    one.conf["peers"] = [*one.conf["peers"], stranger]
+    one.add("second")
+    assert [arrives(bystander, pod, address) for address in addresses] == [True, True]
+    assert ask(bystander, pod, addresses[0], 80, "tcp") == "10.244.3.0"
+    del one.conf["peers"][-1]
+    one.add("third")
+    assert [arrives(bystander, pod, address) for address in addresses] == [False, False]
+
+
+def test_another_vni_on_the_port_is_left_alone(members: list[Member], bystander: Node) -> None:
+    """Somebody's own tunnel between a bystander and the node, VNI 77 on the same port, works on."""
+    one = members[0]
+    one.add("pod")
+    for node, own, far, address in (
+        (one.node, "192.0.2.1", "192.0.2.3", "172.31.0.1/24"),
+        (bystander, "192.0.2.3", "192.0.2.1", "172.31.0.3/24"),
+    ):
+        tunnel = f"type vxlan id 77 local {own} remote {far} dstport 4789 dev eth0"
+        node.run(f"ip link add vx77 {tunnel}".split())
+        node.run(["ip", "addr", "add", address, "dev", "vx77"])
+        node.run(["ip", "link", "set", "vx77", "up"])
+    assert one.node.reaches("172.31.0.3")
+
+
+@pytest.mark.parametrize("keys", [{"port": 8472}, {"vni": 7, "device": "slash24.1"}, {"localAddress": 6}], ids=str)
+def test_a_device_is_replaced_under_running_pods(members: list[Member], keys: dict) -> None:
+    """Other parameters take a new device of that name: pods keep their links, and talk as soon as both nodes agree."""
+    pods = [(member, member.add("pod")) for member in members]
+    assert_talk(*pods)
+    links = [pod.links()["eth0"]["ifindex"] for _, pod in pods]
+    before = [member.node.links()["slash24.1"]["ifindex"] for member in members]
+    for member in members:
+        given = {key: member.addresses[1] if key == "localAddress" else value for key, value in keys.items()}
+        member.conf.update(given)
+        member.add("next")
+    assert_talk(*pods)
+    assert [member.node.links()["slash24.1"]["ifindex"] for member in members] != before
+    assert [pod.links()["eth0"]["ifindex"] for _, pod in pods] == links
+    for member, pod in pods:
+        member.check(pod)
+
+
+@pytest.mark.parametrize("what", ["route", "neighbour", "forwarding entry", "device"])
+def test_drift_is_repaired_under_running_pods(members: list[Member], what: str) -> None:
+    """What was deleted by hand cuts the pods off; the next ADD joins them again."""
+    damage = {
+        "route": ["sh", "-c", "ip route del 10.244.2.0/24; ip -6 route del fd00:244:0:2::/64"],
+        "neighbour": ["ip", "neigh", "flush", "dev", "slash24.1", "nud", "permanent"],
+        "forwarding entry": ["bridge", "fdb", "del", vtep_mac(2), "dev", "slash24.1", "dst", "198.51.100.2"],
+        "device": ["ip", "link", "del", "slash24.1"],
+    }
+    pods = [(member, member.add("pod")) for member in members]
+    assert_talk(*pods)
+    members[0].node.run(damage[what])
+    assert not pods[0][1].reaches(members[1].address(pods[1][1], 4), timeout=0.5)
+    members[0].add("second")
+    assert_talk(*pods)
+
+
+def test_the_overlay_outlives_the_last_pod(members: list[Member]) -> None:
+    """It stays up, so that a pod of the other node reaches this node's end of it, and the next pod finds it."""
+    one, two = members
+    pod, other = one.add("pod"), two.add("pod")
+    one.delete(pod)
+    assert other.reaches("10.244.1.0")
+    assert other.reaches("10.244.1.1")
+    assert_talk((one, one.add("next")), (two, other))
