@@ -92,7 +92,8 @@ class Hook:
 class Set:
     """A set, or a map to verdicts: `key_type` as nft numbers types, `key_bytes` with each part padded to 4.
 
-    `intervals`: its elements are the first key of each interval and the first behind it.
+    `intervals`: its elements are the first key of each interval and the first behind it. `data_type` and `data_bytes`:
+    it is a map to values of that type.
     """
 
     name: str
@@ -101,16 +102,19 @@ class Set:
     byte_order: int
     verdicts: bool = False
     intervals: bool = False
+    data_type: int = 0
+    data_bytes: int = 0
 
 
 @dataclass(frozen=True)
 class Element:
-    """An element of a set: its key, the comment that names its owner, and in a map the chain it goes to."""
+    """An element of a set: its key, the comment that names its owner, and in a map the chain it goes to or a value."""
 
     set: str
     key: bytes
     owner: str
     chain: str = ""
+    value: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -129,15 +133,24 @@ def commit(netlink: Netlink, steps: Sequence[Step], *, generation: int | None = 
     With `generation`, the transaction is refused (ERESTART) if any ruleset change was committed since `generation()`
     answered that number: what was decided on the rules as they were then is done to the rules as they were then.
     """
-    what: dict[int, str] = {}
     attributes = [] if generation is None else [("NFNL_BATCH_GENID", generation)]
+    _transact(netlink, steps, attributes, end=[(_batch([]), _BATCH_END)])
+
+
+def rehearse(netlink: Netlink, steps: Sequence[Step]) -> None:
+    """Have the kernel try all steps and take them back; raises NetlinkError that names the first step refused."""
+    _transact(netlink, steps, [], end=[])  # a transaction whose end never comes is abandoned
+
+
+def _transact(netlink: Netlink, steps: Sequence[Step], attributes: list, *, end: Sequence[tuple[nlmsg, int]]) -> None:
+    what: dict[int, str] = {}
     requests = [netlink.encode(_batch(attributes), _BATCH_BEGIN, NLM_F_REQUEST)]
     for number, step in enumerate(steps, 1):
         # Errors are always told; success only for the last step, which proves that the kernel took the transaction in.
         flags = NLM_F_REQUEST | step.flags | (NLM_F_ACK if number == len(steps) else 0)
         requests.append(netlink.encode(step.message, kind(step.kind), flags))
         what[step.message["header"]["sequence_number"]] = step.what
-    requests.append(netlink.encode(_batch([]), _BATCH_END, NLM_F_REQUEST))
+    requests += [netlink.encode(message, number, NLM_F_REQUEST) for message, number in end]
     answers = netlink.transact(requests)
     for sequence, error in answers:
         if error:
@@ -171,7 +184,7 @@ def message(cls: type[nlmsg], family: int, **attributes: object) -> nlmsg:
     return made
 
 
-def add_table(table: TableName, comment: str) -> Step:
+def add_table(table: TableName, comment: str | None) -> Step:
     """Add a table; nothing if it is there (its comment is not changed then)."""
     request = message(nft_table_msg, table.family, name=table.name, userdata=comment)
     return Step(f"add table {table}", NFT_MSG_NEWTABLE, NLM_F_CREATE, request)
@@ -204,12 +217,15 @@ def flush_chain(table: TableName, chain: str) -> Step:
     return Step(f"flush chain {chain} of table {table}", NFT_MSG_DELRULE, 0, request)
 
 
-def add_rule(table: TableName, chain: str, expressions: Iterable[dict], comment: str) -> Step:
-    """Append a rule to a chain; adding twice makes two."""
+def add_rule(
+    table: TableName, chain: str, expressions: Iterable[dict], comment: str | None, *, first: bool = False
+) -> Step:
+    """Append a rule to a chain, or put it `first`; adding twice makes two."""
     request = message(
         nft_rule_msg, table.family, table=table.name, chain=chain, expressions=list(expressions), userdata=comment
     )
-    return Step(f"add a rule to chain {chain} of table {table}", NFT_MSG_NEWRULE, NLM_F_CREATE | NLM_F_APPEND, request)
+    flags = NLM_F_CREATE if first else NLM_F_CREATE | NLM_F_APPEND
+    return Step(f"add a rule to chain {chain} of table {table}", NFT_MSG_NEWRULE, flags, request)
 
 
 def delete_rule(table: TableName, chain: str, handle: int) -> Step:
@@ -223,13 +239,14 @@ def add_set(table: TableName, new: Set) -> Step:
     # The byte order is not the kernel's business: nft reads it there to print the keys of a set it did not make itself.
     byte_order = struct.pack("=I", new.byte_order)
     map_of_verdicts = {"flags": ("NFT_SET_MAP",), "data_type": _VERDICT_TYPE, "data_len": 0}
+    map_of_values = {"flags": ("NFT_SET_MAP",), "data_type": new.data_type, "data_len": new.data_bytes}
     plain = {"flags": ("NFT_SET_INTERVAL",) if new.intervals else ()}
     request = message(
         nft_set_msg,
         table.family,
         table=table.name,
         name=new.name,
-        **(map_of_verdicts if new.verdicts else plain),
+        **(map_of_verdicts if new.verdicts else map_of_values if new.data_bytes else plain),
         key_type=new.key_type,
         key_len=new.key_bytes,
         id=1,  # demanded, though rules find their sets by name
@@ -256,7 +273,8 @@ def add_encoded_elements(table: TableName, set_name: str, elements: Sequence[byt
 def add_element(table: TableName, element: Element) -> Step:
     """Add an element; EEXIST if its key is there (no owner loses one unnoticed), ENOENT if its chain is not."""
     verdict = {"attrs": [("NFTA_VERDICT_CODE", GOTO), ("NFTA_VERDICT_CHAIN", element.chain)]}
-    data = [("NFTA_SET_ELEM_DATA", {"attrs": [("NFTA_DATA_VERDICT", verdict)]})] if element.chain else []
+    content = ("NFTA_DATA_VERDICT", verdict) if element.chain else ("NFTA_DATA_VALUE", element.value)
+    data = [("NFTA_SET_ELEM_DATA", {"attrs": [content]})] if element.chain or element.value else []
     comment = ("NFTA_SET_ELEM_USERDATA", [("NFTNL_UDATA_SET_ELEM_COMMENT", element.owner)])
     request = _elements(table, element.set, [_key(element), *data, comment])
     what = f"add an element to set {element.set} of table {table}"

@@ -20,7 +20,7 @@ from pyroute2.netlink.nfnetlink.nftsocket import (
 from linux.netlink import Netlink, NetlinkError
 from linux.nft import Element, TableName, kind, message
 from linux.nft_elements import split
-from linux.nft_expressions import NETWORK_HEADER, SOURCE_AT
+from linux.nft_expressions import ACCEPT, DESTINATION_AT, NETWORK_HEADER, SOURCE_AT
 
 _BODY = 20  # bytes of the netlink and nfnetlink headers before the attributes
 _ATTRIBUTE = struct.Struct("=HH")
@@ -100,19 +100,42 @@ def target_chain(rule: FoundRule) -> str:
     return ""
 
 
+def accepts(rule: FoundRule) -> bool:
+    """Whether what fits the rule is accepted."""
+    for name, body in _expressions(rule):
+        if name == "immediate":
+            code = attributes_of(attributes_of(body.get(2, b"")).get(2, b"")).get(1, b"")
+            return code == ACCEPT.to_bytes(4, "big")
+    return False
+
+
+def uses(rule: FoundRule, expression: str, match: str = "") -> bool:
+    """Whether the rule has such an expression ("ct"), of a match of iptables the named one."""
+    return any(name == expression and _text(body.get(1)) == match for name, body in _expressions(rule))
+
+
 def source_network(rule: FoundRule, version: int) -> tuple[bytes, bytes] | None:
     """The (address, mask) with which a rule compares the source address of an IP packet; None if it does not.
 
     The address may be cut short behind a prefix of whole bytes, as nft and iptables write it; the mask is as long.
     """
-    source, mask = False, b""
+    return _network_at(rule, SOURCE_AT[version])
+
+
+def destination_network(rule: FoundRule, version: int) -> tuple[bytes, bytes] | None:
+    """The same of the destination address."""
+    return _network_at(rule, DESTINATION_AT[version])
+
+
+def _network_at(rule: FoundRule, at: int) -> tuple[bytes, bytes] | None:
+    looked_at, mask = False, b""
     for name, body in _expressions(rule):
         if name == "payload":
             base, offset = (int.from_bytes(body.get(kind, b""), "big") for kind in (2, 3))
-            source, mask = (base, offset) == (NETWORK_HEADER, SOURCE_AT[version]), b""
-        elif name == "bitwise" and source:
+            looked_at, mask = (base, offset) == (NETWORK_HEADER, at), b""
+        elif name == "bitwise" and looked_at:
             mask = attributes_of(body.get(4, b"")).get(1, b"")
-        elif name == "cmp" and source:
+        elif name == "cmp" and looked_at:
             address = attributes_of(body.get(3, b"")).get(1, b"")
             return address, mask or b"\xff" * len(address)
     return None
@@ -158,7 +181,8 @@ def _verdict_chain(data: bytes) -> str:
 def _element(set_name: str, data: bytes) -> Element:
     found = attributes_of(data)
     key = attributes_of(found[1]).get(1, b"")
-    return Element(set_name, key, _comment(found.get(6)), _verdict_chain(found.get(2, b"")))
+    content = found.get(2, b"")
+    return Element(set_name, key, _comment(found.get(6)), _verdict_chain(content), attributes_of(content).get(1, b""))
 
 
 def _comment(annotations: bytes | None) -> str:

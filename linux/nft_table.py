@@ -77,11 +77,11 @@ def put(
     every = (*table.chains, *chains)
 
     def attempt(netlink: Netlink, generation: int) -> None:
-        state = _read(netlink, table, every, needles)
+        state = read(netlink, table, every, needles)
         gone = [element for element in state.elements if element not in wanted and is_stale(element)]
         new = [element for element in wanted if element not in state.elements]
         steps = [
-            *_repair(table, state.drifted),
+            *repair(table, state.drifted),
             *(nft.delete_element(table.name, element) for element in gone),
             *(nft.add_element(table.name, element) for element in new),
             *_drop_chains(netlink, table, gone, kept={chain.name for chain in every}),
@@ -118,12 +118,29 @@ def inspect(table: Table, chains: Sequence[Chain], needles: Sequence[bytes]) -> 
     """One moment's view of the table's rules, of `chains`, and of the elements that contain any of `needles`."""
 
     def attempt(netlink: Netlink, generation: int) -> State:
-        state = _read(netlink, table, (*table.chains, *chains), needles)
+        state = read(netlink, table, (*table.chains, *chains), needles)
         if nft.generation(netlink) != generation:
             raise NetlinkError(_ERESTART, "nftables: the rules changed while they were read")
         return state
 
     return until_settled(attempt)
+
+
+def delete_unused(table: Table) -> None:
+    """Delete the table if there is no element in it. Raises NetlinkError."""
+
+    def attempt(netlink: Netlink, generation: int) -> None:
+        held = nft_found.list_rules(netlink, table.name)
+        if held and not _elements(netlink, table, [b""]):
+            nft.commit(netlink, [nft.delete_table(table.name)], generation=generation)
+
+    until_settled(attempt)
+
+
+def rehearse(table: Table) -> None:
+    """Have the kernel try to make the table, and take it back; raises NetlinkError if it can not."""
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        nft.rehearse(netlink, repair(table, table.chains))
 
 
 def until_settled(attempt: Callable[[Netlink, int], object]) -> object:
@@ -154,7 +171,8 @@ def _close_later(netlink: Netlink) -> None:
     netlink.close()
 
 
-def _read(netlink: Netlink, table: Table, chains: Sequence[Chain], needles: Sequence[bytes]) -> State:
+def read(netlink: Netlink, table: Table, chains: Sequence[Chain], needles: Sequence[bytes]) -> State:
+    """What the table holds of `chains`, and its elements that contain any of `needles`; for `until_settled`."""
     held: dict[str, list[str]] = {}
     for rule in nft_found.list_rules(netlink, table.name):
         held.setdefault(rule.chain, []).append(rule.comment)
@@ -166,7 +184,7 @@ def _elements(netlink: Netlink, table: Table, needles: Sequence[bytes]) -> list[
     return [found for each in table.sets for found in nft_found.list_elements(netlink, table.name, each.name, needles)]
 
 
-def _repair(table: Table, drifted: Sequence[Chain]) -> list[Step]:
+def repair(table: Table, drifted: Sequence[Chain]) -> list[Step]:
     """Steps that give chains their rules, and make whatever those need; none if no chain has drifted."""
     if not drifted:
         return []
