@@ -1,0 +1,213 @@
+"""Host ports: what reaches a port of the node is sent on to a port of a pod.
+
+Maps lead from (address,) protocol and port to the pod's address and port, so a packet costs a few look-ups however many
+ports there are, and a port that comes or goes is an element, no rule. Conditions of an attachment stand in a chain that
+a map of verdicts leads to; attachments with the same conditions share it.
+
+The answer to what was sent on must come back this way, so who would be answered directly gets the node's address: the
+pod's own subnet, and the node's 127.0.0.0/8. Only the first packet of a connection sees any of this.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from socket import AF_INET, AF_INET6, inet_ntop
+
+from netaddr.ip import IPNetwork
+
+from linux import nft_table
+from linux.hostport_table import (
+    FROM_ANYWHERE,
+    MASQUERADES,
+    TABLE,
+    TARGETS,
+    TRANSPORTS,
+    conditional_chain,
+    conditional_map,
+    masquerading_chain,
+)
+from linux.nft import Element
+from linux.nft_owner import forfeited, owner_tag
+from linux.nft_table import Chain
+from linux.packet_conditions import Condition
+from spec.attachment import Attachment
+
+_NAMES = {number: name for name, number in TRANSPORTS.items()}
+_EEXIST = 17
+_ADDRESS_BYTES = {4: 4, 6: 16}
+
+
+class PortTaken(OSError):
+    """A host port belongs to another attachment; the text says to which."""
+
+
+@dataclass(frozen=True)
+class Forward:
+    """A port of the node and where it leads: `host` is a packed address, b"" for any of the node's.
+
+    `version` is 4 or 6, `protocol` 6, 17 or 132, `pod` the packed address of the pod.
+    """
+
+    version: int
+    host: bytes
+    protocol: int
+    host_port: int
+    pod: bytes
+    pod_port: int
+
+    def __str__(self) -> str:
+        return f"{_shown(self.host, self.version)}:{self.host_port}/{_NAMES.get(self.protocol, self.protocol)}"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The forwards of an attachment, when they apply, and who gets the node's address.
+
+    `conditions` by IP version, () for always. `subnets`: the pod's, by IP version; None masquerades nobody.
+    `everybody`: whoever comes is masqueraded.
+    """
+
+    forwards: tuple[Forward, ...]
+    conditions: dict[int, tuple[Condition, ...]]
+    subnets: dict[int, IPNetwork] | None
+    everybody: bool = False
+
+
+def ensure(owner: Attachment, wish: Wish) -> bool:
+    """Forward as wished, and nothing else, for `owner`; returns whether there was no table for that before.
+
+    Raises PortTaken, or NetlinkError; then nothing has changed.
+
+    Who has ports that lead to an address of this very pod loses all ports: IPAM gave the address to `owner`, so
+    whoever had it is a leftover.
+    """
+    tag = owner_tag(owner)
+    wanted, chains = _elements(tag, wish)
+    pods = {forward.pod for forward in wish.forwards}
+    before = nft_table.inspect(TABLE, (), list(pods))
+    stale = {tag, *(found.owner for found in before.elements if found.owner and _leads_to(found) in pods)}
+    try:
+        nft_table.put(
+            TABLE,
+            chains,
+            wanted,
+            is_stale=lambda found: found.owner in stale,
+            needles=[other.encode() for other in stale],
+        )
+    except OSError as error:
+        if error.errno == _EEXIST:
+            _raise_taken(wanted, tag, error)
+        raise
+    return len(before.drifted) == len(TABLE.chains)
+
+
+def undo(owner: Attachment, *, made: bool) -> None:
+    """Take back what `ensure` did for an owner of whom there was nothing; `made` is what it returned."""
+    delete(owner)
+    if made:
+        nft_table.delete_unused(TABLE)
+
+
+def delete(owner: Attachment) -> list[Forward]:
+    """Forward nothing for `owner` any more; what was forwarded. Nothing to do is success. Raises NetlinkError."""
+    tag = owner_tag(owner)
+    return _forwards(nft_table.remove(TABLE, lambda found: found.owner == tag, needle=tag.encode()))
+
+
+def missing(owner: Attachment, wish: Wish) -> list[str]:
+    """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises NetlinkError."""
+    tag = owner_tag(owner)
+    wanted, chains = _elements(tag, wish)
+    state = nft_table.inspect(TABLE, chains, [tag.encode(), *(element.key for element in wanted)])
+    problems = [f"chain {chain.name} of table {TABLE.name} does not hold its rules" for chain in state.drifted]
+    present = {(found.set, found.key): found for found in state.elements}
+    for element in wanted:
+        found = present.get((element.set, element.key))
+        what = _described(element)
+        if not found:
+            problems.append(f"{what}: it is not in map {element.set} of {TABLE.name}")
+        elif found.owner != tag:
+            problems.append(f"{what} for {found.owner or 'nobody'}, not for {tag}")
+        elif found != element:
+            problems.append(f"{what} as it should: map {element.set} of {TABLE.name} leads elsewhere")
+    return problems
+
+
+def sweep(network: str, valid: Collection[Attachment]) -> list[Forward]:
+    """Forward nothing for attachments to `network` that are not `valid`; what was forwarded. Raises NetlinkError."""
+    is_forfeit = forfeited(network, valid)
+    return _forwards(nft_table.remove(TABLE, lambda found: is_forfeit(found.owner)))
+
+
+def _elements(tag: str, wish: Wish) -> tuple[list[Element], list[Chain]]:
+    """What the maps should hold for an attachment, and the chains to which its elements lead."""
+    elements: dict[tuple[str, bytes], Element] = {}
+    chains: dict[str, Chain] = {}
+
+    def lead(map_name: str, key: bytes, chain: Chain) -> None:
+        elements[map_name, key] = Element(map_name, key, tag, chain=chain.name)
+        chains.setdefault(chain.name, chain)
+
+    for forward in wish.forwards:
+        exact, version = bool(forward.host), forward.version
+        key = forward.host + _number(forward.protocol) + _number(forward.host_port, 2)
+        target = TARGETS[version, exact].name
+        elements[target, key] = Element(target, key, tag, value=forward.pod + _number(forward.pod_port, 2))
+        conditions = wish.conditions.get(version, ())
+        if conditions:
+            lead(conditional_map(version, exact=exact).name, key, conditional_chain(version, conditions, exact=exact))
+        if wish.subnets is not None:
+            answer = forward.pod + _number(forward.protocol) + _number(forward.pod_port, 2)
+            back = FROM_ANYWHERE if wish.everybody else masquerading_chain(wish.subnets[version])
+            lead(MASQUERADES[version].name, answer + _number(forward.host_port, 2), back)
+    return list(elements.values()), list(chains.values())
+
+
+def _number(value: int, length: int = 1) -> bytes:
+    """A number in network order, padded to the 4 bytes that a part of a key has."""
+    return value.to_bytes(length, "big").ljust(4, b"\0")
+
+
+def _leads_to(found: Element) -> bytes:
+    """The packed address of the pod that an element is about."""
+    for version, masquerades in MASQUERADES.items():
+        if found.set == masquerades.name:
+            return found.key[: _ADDRESS_BYTES[version]]
+    return found.value[:-4]
+
+
+def _forwards(elements: Iterable[Element]) -> list[Forward]:
+    """The forwards that elements stood for."""
+    found = []
+    for (version, _), target in TARGETS.items():
+        for element in elements:
+            if element.set == target.name:
+                host, protocol, port = element.key[:-8], element.key[-8], int.from_bytes(element.key[-4:-2], "big")
+                pod_port = int.from_bytes(element.value[-4:-2], "big")
+                found.append(Forward(version, host, protocol, port, element.value[:-4], pod_port))
+    return found
+
+
+def _raise_taken(wanted: Sequence[Element], tag: str, error: OSError) -> None:
+    """Raise PortTaken if one of the elements is somebody else's."""
+    state = nft_table.inspect(TABLE, (), [element.key for element in wanted])
+    keys = {(element.set, element.key) for element in wanted}
+    others = [found for found in state.elements if (found.set, found.key) in keys and found.owner != tag]
+    for forward in _forwards(others):
+        (other,) = {found.owner for found in others if _forwards([found]) == [forward]}
+        pod = f"{_shown(forward.pod, forward.version)}:{forward.pod_port}"
+        message = f"host port {forward} is taken by {other or 'somebody unknown'}, and leads to {pod}"
+        raise PortTaken(_EEXIST, message) from error
+
+
+def _described(element: Element) -> str:
+    for (version, exact), target in TARGETS.items():
+        if element.set in (target.name, conditional_map(version, exact=exact).name):
+            host, protocol, port = element.key[:-8], element.key[-8], int.from_bytes(element.key[-4:-2], "big")
+            return f"host port {Forward(version, host, protocol, port, b'', 0)} is not forwarded"
+    return "what comes from beside the pod is not masqueraded"
+
+
+def _shown(address: bytes, version: int) -> str:
+    if not address:
+        return "*"
+    return inet_ntop(AF_INET, address) if version == 4 else f"[{inet_ntop(AF_INET6, address)}]"

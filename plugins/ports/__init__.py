@@ -1,0 +1,1 @@
+"""What `portmap` does, a verb a module."""

@@ -1,0 +1,42 @@
+"""ADD: the ports forwarded, or everything as it was."""
+
+from linux import hostports, localnet
+from linux.errors import step
+from linux.hostports import PortTaken, Wish
+from linux.netlink import Netlink
+from plugins.pod.undo import Undo
+from plugins.ports.conf import PortmapConf
+from plugins.ports.flows import forget_flows_elsewhere
+from plugins.ports.wish import pod_addresses, wish_of
+from spec.errors import CNIError, Code
+from spec.request import Request
+from spec.result import Result
+
+
+def add_ports(request: Request, conf: PortmapConf, result: Result) -> None:
+    """Forward the ports of the configuration to the pod; raises CNIError, and then none."""
+    pod = pod_addresses(request, result)
+    wish = wish_of(conf, pod)
+    with Undo() as undo:
+        _forward(request, wish, undo)
+        if conf.snat and any(forward.version == 4 for forward in wish.forwards):
+            _route_localnet(str(pod[4].ip))
+        undo.keep()
+    forget_flows_elsewhere(request, wish.forwards)
+
+
+def _forward(request: Request, wish: Wish, undo: Undo) -> None:
+    with step("forward the ports"):
+        try:
+            made = hostports.ensure(request.attachment, wish)
+        except PortTaken as error:
+            raise CNIError(Code.INTERNAL, error.strerror) from error
+    undo.push(lambda: hostports.undo(request.attachment, made=made))
+
+
+def _route_localnet(address: str) -> None:
+    """Let the node's 127.0.0.1 reach the pod: by the link that leads to it; no link, no way."""
+    with step("route from 127.0.0.1 to the pod"), Netlink() as host:
+        link = localnet.link_towards(host, address)
+        if link:
+            localnet.ensure_routed(link.name)

@@ -1,0 +1,44 @@
+"""CHECK and STATUS."""
+
+from linux import hostports, localnet, nft_table, reference_ports
+from linux.errors import reason, step
+from linux.hostport_table import TABLE
+from linux.netlink import Netlink
+from plugins.ports.conf import PortmapConf
+from plugins.ports.wish import pod_addresses, wish_of
+from spec.errors import CNIError, Code
+from spec.request import Request
+from spec.result import Result
+
+
+def check_ports(request: Request, conf: PortmapConf, result: Result) -> None:
+    """Raises CNIError 999 with everything that is not as configured; what the reference made is as good."""
+    pod = pod_addresses(request, result)
+    wish = wish_of(conf, pod)
+    versions = {forward.version for forward in wish.forwards}
+    if not versions:
+        return
+    with step("look at the forwarded ports"):
+        problems = hostports.missing(request.attachment, wish)
+        if problems and reference_ports.serves(request.attachment, versions):
+            problems = []
+        if conf.snat and 4 in versions:
+            problems += _localnet_problems(str(pod[4].ip))
+    if problems:
+        raise CNIError(Code.INTERNAL, problems[0], "; ".join(problems[1:]))
+
+
+def check_kernel() -> None:
+    """Raises CNIError 50 if the kernel would not take the rules."""
+    try:
+        nft_table.rehearse(TABLE)
+    except OSError as error:
+        raise CNIError(Code.PLUGIN_NOT_AVAILABLE, f"the kernel can not forward ports: {reason(error)}") from error
+
+
+def _localnet_problems(address: str) -> list[str]:
+    with Netlink() as host:
+        link = localnet.link_towards(host, address)
+    if link and not localnet.is_routed(link.name):
+        return [f"127.0.0.1 is not routed over {link.name}: route_localnet is 0"]
+    return []

@@ -1,0 +1,28 @@
+"""DEL and GC: forward nothing any more, whoever's ADD it was."""
+
+from linux import hostports, reference_ports
+from linux.errors import step
+from plugins.ports.conf import mappings_if_readable
+from plugins.ports.flows import forget_flows_to
+from plugins.ports.wish import forwards, pod_addresses
+from spec.request import Request
+
+
+def delete_ports(request: Request) -> None:
+    """Forward nothing to the pod, by owner: no address and no port need be known. Raises CNIError."""
+    with step("delete the forwarded ports"):
+        gone = hostports.delete(request.attachment)
+    with step("delete another implementation's forwarded ports"):
+        reference_ports.delete(request.attachment)
+    result = request.conf.prev_result
+    if result:
+        mappings = mappings_if_readable(request.conf.section)
+        gone = [*gone, *forwards(mappings, pod_addresses(request, result))]
+    forget_flows_to(request, gone)
+
+
+def sweep_ports(request: Request) -> None:
+    """Forward nothing to attachments of this network that are not valid. Raises CNIError."""
+    with step("delete the forwarded ports of pods that are gone"):
+        gone = hostports.sweep(request.conf.name, request.valid_attachments)
+    forget_flows_to(request, gone)

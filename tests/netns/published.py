@@ -1,0 +1,55 @@
+"""What the tests of `portmap` share: pods on a bridge, and their ports."""
+
+from collections.abc import Mapping
+
+from tests.netns.cni import CNI, with_prev
+from tests.netns.node import Host
+
+TABLE = "inet slash24_portmap"
+RANGES = [[{"subnet": "10.1.2.0/24"}], [{"subnet": "fd00:1::/64"}]]
+BRIDGE = {"cniVersion": "1.1.0", "name": "net", "type": "bridge", "bridge": "br0", "isDefaultGateway": True}
+BRIDGE |= {"hairpinMode": True, "ipam": {"type": "host-local", "ranges": RANGES}}
+POD_V4, POD_V6, OTHER_V4, OTHER_V6 = "10.1.2.2", "fd00:1::2", "10.1.2.3", "fd00:1::3"
+GATEWAY_V4 = "10.1.2.1"
+
+
+def port(host_port: int, container_port: int, protocol: str = "tcp", host_ip: str | None = None) -> dict:
+    """A port mapping as a runtime gives it."""
+    mapping = {"hostPort": host_port, "containerPort": container_port, "protocol": protocol}
+    return mapping if host_ip is None else {**mapping, "hostIP": host_ip}
+
+
+HTTP = port(8080, 80)
+
+
+def portmap(*ports: Mapping, **keys: object) -> dict:
+    """A configuration of the plugin with these ports from the runtime."""
+    conf = {"cniVersion": "1.1.0", "name": "net", "type": "portmap", "capabilities": {"portMappings": True}}
+    return {**conf, **keys, "runtimeConfig": {"portMappings": list(ports)}}
+
+
+class Member:
+    """A pod on the bridge, and what the bridge plugin answered."""
+
+    def __init__(self, cni: CNI, name: str, **bridge: object) -> None:
+        self.cni, self.node, self.pod = cni, cni.node, cni.node.pod(name)
+        self.result = cni.add({**BRIDGE, **bridge}, self.pod)
+
+    def add(self, *ports: Mapping, cni: CNI | None = None, **keys: object) -> dict:
+        """ADD of portmap."""
+        return (cni or self.cni).add(with_prev(portmap(*ports, **keys), self.result), self.pod)
+
+    def check(self, *ports: Mapping, cni: CNI | None = None, **keys: object) -> None:
+        """CHECK of portmap."""
+        (cni or self.cni).check(portmap(*ports, **keys), self.pod, self.result)
+
+    def delete(self, *ports: Mapping, cni: CNI | None = None, prev: bool = True, **keys: object) -> None:
+        """DEL of portmap."""
+        (cni or self.cni).delete(portmap(*ports, **keys), self.pod, self.result if prev else None)
+
+
+def refused(client: Host, address: str, number: int) -> bool:
+    """Whether nobody answers TCP there."""
+    with client.socket(address, "tcp") as caller:
+        caller.settimeout(0.5)
+        return caller.connect_ex((address, number)) != 0

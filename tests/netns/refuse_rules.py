@@ -1,0 +1,67 @@
+"""Run on a node by tests of chained plugins: one ADD for each change it asks of the kernel, that change refused.
+
+argv: the plugin's type, the container id. stdin: the configuration. stdout: a JSON list, an entry an ADD: how it
+ended, what it left if it failed. A change is a transaction of nftables, a request of rtnetlink or a sysctl.
+"""
+
+import errno
+import io
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+from linux import sysctls
+from linux.netlink import Netlink, NetlinkError
+from plugins.__main__ import load
+from spec.plugin import serve
+
+
+class Turn:
+    """Counts changes of an ADD, and refuses one of them once."""
+
+    def __init__(self) -> None:
+        self.left = 0
+
+    def guard(self, original: Callable) -> Callable:
+        """The same function, but for the refused call."""
+
+        def guarded(*args: object, **kwargs: object) -> object:
+            self.left -= 1
+            if self.left == 0:
+                raise NetlinkError(errno.EIO, "refused by the test")
+            return original(*args, **kwargs)
+
+        return guarded
+
+
+def state() -> list[str]:
+    """Everything that such an ADD can change."""
+    lines = ["nft -s list ruleset", "grep -rs . /proc/sys/net/ipv4/conf --include route_localnet"]
+    return [subprocess.run(line.split(), capture_output=True, text=True).stdout for line in lines]
+
+
+def main() -> None:
+    """Refuse change 1, 2, 3, ... until an ADD makes fewer than that."""
+    kind, container_id = sys.argv[1:]
+    conf = sys.stdin.read()
+    environ = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": container_id, "CNI_NETNS": f"/run/netns/{container_id}"}
+    environ |= {"CNI_IFNAME": "eth0", "CNI_PATH": "/nowhere"}
+    turn = Turn()
+    Netlink.send = turn.guard(Netlink.send)
+    Netlink.transact = turn.guard(Netlink.transact)
+    sysctls.write = turn.guard(sysctls.write)
+    story, number = [], 0
+    while not story or story[-1]["status"]:
+        number += 1
+        before, turn.left = state(), number
+        out, err = io.BytesIO(), io.StringIO()
+        status = serve(load(kind), environ=environ, stdin=io.BytesIO(conf.encode()), stdout=out, stderr=err)
+        turn.left = 0
+        after = state()
+        left = [list(pair) for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
+        story.append({"status": status, "left": left if status else [], "said": out.getvalue().decode()})
+    json.dump(story, sys.stdout)
+
+
+main()

@@ -1,0 +1,297 @@
+"""`portmap` on real nodes: what the rules say, whose they are, and that nothing stays behind."""
+
+import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.netns.cni import CNI, CNIFailure, with_prev
+from tests.netns.nft_tools import chain, nft, table
+from tests.netns.node import NODE_V4, NODE_V6, OUTSIDE_V4, Node, Pod, ask
+from tests.netns.published import HTTP, POD_V4, POD_V6, TABLE, Member, port, portmap
+
+
+@pytest.fixture
+def outside(node: Node) -> Pod:
+    """The world; made first, so that the node has its addresses."""
+    return node.outside()
+
+
+@pytest.fixture
+def pod(cni: CNI, outside: Pod) -> Member:
+    """A pod with 10.1.2.2 and fd00:1::2, whose gateway answers."""
+    made = Member(cni, "poda")
+    assert made.pod.reaches("fd00:1::1")
+    return made
+
+
+@pytest.fixture
+def other(cni: CNI, pod: Member) -> Member:
+    """A second pod, 10.1.2.3 and fd00:1::3."""
+    made = Member(cni, "podb")
+    assert made.pod.reaches("fd00:1::1")
+    return made
+
+
+# -- rules ----------------------------------------------------------------------------------------------------------
+
+OWNER = 'comment "v1:net:poda:eth0"'
+
+
+def test_golden(pod: Member) -> None:
+    """What `nft list table` prints after an ADD, in full, and `nft -f` takes back to the letter."""
+    pod.add(HTTP, port(8053, 53, "udp", NODE_V4), port(8132, 132, "SCTP", "::"))
+    text = table(pod.node, TABLE)
+    for line in (
+        f"tcp . 8080 {OWNER} : {POD_V4} . 80",
+        f"{NODE_V4} . udp . 8053 {OWNER} : {POD_V4} . 53",
+        f"tcp . 8080 {OWNER} : {POD_V6} . 80",
+        f"sctp . 8132 {OWNER} : {POD_V6} . 132",
+        f"{POD_V4} . tcp . 80 . 8080 {OWNER} : goto from-10.1.2.0/24",
+        f"{POD_V6} . tcp . 80 . 8080 {OWNER} : goto from-fd00_1__/64",
+    ):
+        assert text.count(line) == 1, f"{line} not in\n{text}"
+    assert text.count(OWNER) == 8
+    assert {name: chain(text, name) for name in GOLDEN_CHAINS} == GOLDEN_CHAINS
+    hooks = [line.strip() for line in text.splitlines() if "hook" in line]
+    assert hooks == [
+        "type filter hook prerouting priority raw; policy accept;",
+        "type nat hook prerouting priority dstnat; policy accept;",
+        "type nat hook output priority -100; policy accept;",
+        "type nat hook postrouting priority srcnat; policy accept;",
+    ]
+    saved = pod.node.ruleset()
+    nft(pod.node, "-f", "-", stdin=f"flush ruleset\n{saved}")
+    assert pod.node.ruleset() == saved
+    pod.check(HTTP, port(8053, 53, "udp", NODE_V4), port(8132, 132, "sctp", "::"))
+
+
+GOLDEN_CHAINS = {
+    "prerouting": ['fib daddr type local goto hostports comment "to the node"'],
+    "output": ['fib daddr type local goto hostports comment "to the node"'],
+    "hostports": [
+        'ip daddr . meta l4proto . th dport vmap @conditional_hosts4 comment "conditions v4"',
+        'ip6 daddr . meta l4proto . th dport vmap @conditional_hosts6 comment "conditions v6"',
+        'goto exact comment "without conditions"',
+    ],
+    "exact": [
+        'dnat ip to ip daddr . meta l4proto . th dport map @hosts4 comment "forward v4"',
+        'dnat ip6 to ip6 daddr . meta l4proto . th dport map @hosts6 comment "forward v6"',
+        'goto wildcard comment "any address"',
+    ],
+    "wildcard": [
+        'meta nfproto ipv4 meta l4proto . th dport vmap @conditional_ports4 comment "conditions v4"',
+        'meta nfproto ipv6 meta l4proto . th dport vmap @conditional_ports6 comment "conditions v6"',
+        'goto any comment "without conditions"',
+    ],
+    "any": [
+        'dnat ip to meta l4proto . th dport map @ports4 comment "forward v4"',
+        'dnat ip6 to meta l4proto . th dport map @ports6 comment "forward v6"',
+    ],
+    "postrouting": ['ct status dnat goto answers comment "sent on"'],
+    "answers": [
+        f'{ip} daddr . meta l4proto . {name} dport . ct original proto-dst vmap @answers{v} comment "{name} v{v}"'
+        for name in ("tcp", "udp", "sctp")
+        for ip, v in (("ip", 4), ("ip6", 6))
+    ],
+    "from-10.1.2.0/24": [
+        'ip saddr 10.1.2.0/24 masquerade comment "own subnet"',
+        'ip saddr 127.0.0.0/8 masquerade comment "the node itself"',
+    ],
+    "from-fd00_1__/64": ['ip6 saddr fd00:1::/64 masquerade comment "own subnet"'],
+    "loopback": [
+        'iifname != "lo" ip saddr 127.0.0.0/8 drop comment "from loopback"',
+        'iifname != "lo" ip daddr 127.0.0.0/8 drop comment "to loopback"',
+    ],
+}
+
+
+def test_no_ports_no_rules(pod: Member) -> None:
+    """Without ports the result is passed on and the kernel is left alone."""
+    before = pod.node.ruleset()
+    assert pod.add() == pod.result
+    assert pod.node.ruleset() == before
+
+
+def test_repeated_add_replaces(pod: Member) -> None:
+    """The ports of the second ADD are all there is; the same once more changes nothing at all."""
+    pod.add(HTTP, port(8081, 81), conditionsV4=["-s", "10.0.0.0/8"])
+    pod.add(port(8080, 8000), port(8082, 82))
+    text = table(pod.node, TABLE)
+    assert "8081" not in text
+    assert "-if-" not in text
+    assert f"tcp . 8080 {OWNER} : {POD_V4} . 8000" in text
+    generation = nft(pod.node, "--debug=netlink", "list", "table", *TABLE.split())
+    pod.add(port(8080, 8000), port(8082, 82))
+    assert nft(pod.node, "--debug=netlink", "list", "table", *TABLE.split()) == generation
+
+
+# -- who has a port -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host_ip", ["", NODE_V4, NODE_V6])
+def test_a_taken_port_is_refused(pod: Member, other: Member, host_ip: str) -> None:
+    """Of two pods the second gets an error that names the first, and nothing of it stays; the first is untouched."""
+    wanted = port(8080, 80, host_ip=host_ip)
+    pod.add(wanted)
+    before = pod.node.ruleset()
+    with pytest.raises(CNIFailure, match="v1:net:poda:eth0") as caught:
+        other.add(port(8081, 80), wanted)
+    assert "8080/tcp is taken by" in caught.value.msg
+    assert pod.node.ruleset() == before
+    pod.delete()
+    other.add(port(8081, 80), wanted)
+
+
+def test_a_leftover_gives_way(pod: Member, outside: Pod, node: Node) -> None:
+    """Ports that lead to the address which IPAM gave to this pod belong to a pod that is gone: all of them go."""
+    pod.add(HTTP, port(8081, 81), conditionsV4=["-s", "203.0.113.0/24"])
+    pod.cni.add(with_prev(portmap(HTTP), pod.result), pod.pod, containerid="heir")
+    assert "poda" not in table(node, TABLE)
+    assert "8081" not in table(node, TABLE)
+    assert ask(outside, pod.pod, POD_V4, 80, "tcp", to=(NODE_V4, 8080)) == OUTSIDE_V4
+
+
+def test_gc_and_late_del(pod: Member, other: Member) -> None:
+    """GC takes the ports of who is not valid; DEL takes its own, whatever the configuration says by then."""
+    pod.add(HTTP)
+    other.add(port(8081, 81))
+    pod.cni.gc(portmap(), other.pod)
+    assert "poda" not in table(pod.node, TABLE)
+    other.check(port(8081, 81))
+    pod.delete(prev=False)
+    broken = portmap({"hostPort": "x"}, conditionsV4=7, markMasqBit=99, backend="zz")
+    for _ in range(2):
+        pod.cni.delete(broken, other.pod, None, netns=None)
+    assert "v1:" not in table(pod.node, TABLE)
+
+
+# -- CHECK and STATUS -----------------------------------------------------------------------------------------------
+
+DAMAGES = {
+    "element deleted": f"nft delete element {TABLE} ports4 {{ tcp . 8080 }}",
+    "element elsewhere": f"nft delete element {TABLE} ports4 {{ tcp . 8080 }}; "
+    f"nft add element {TABLE} ports4 {{ tcp . 8080 : 10.9.9.9 . 80 }}",
+    "masquerade deleted": f"nft delete element {TABLE} answers6 {{ fd00:1::2 . tcp . 80 . 8080 }}",
+    "conditions deleted": f"nft flush map {TABLE} conditional_ports4",
+    "conditions flushed": f"nft flush chain {TABLE} $(nft list table {TABLE} | grep -o 'port-if-[0-9a-f]*' | head -1)",
+    "entry flushed": f"nft flush chain {TABLE} output",
+    "table deleted": f"nft delete table {TABLE}",
+    "route_localnet": "echo 0 >/proc/sys/net/ipv4/conf/br0/route_localnet",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_check_tells_damage_and_add_repairs_it(pod: Member, node: Node, damage: str) -> None:
+    """CHECK fails for whatever is missing; the next ADD makes it as it was."""
+    keys = {"conditionsV4": ["!", "-s", "203.0.113.0/24"]}
+    pod.add(HTTP, **keys)
+    whole = table(node, TABLE)
+    pod.check(HTTP, **keys)
+    node.run(["sh", "-ec", DAMAGES[damage]])
+    with pytest.raises(CNIFailure):
+        pod.check(HTTP, **keys)
+    if damage == "element elsewhere":
+        nft(node, "delete", "element", *TABLE.split(), "ports4", "{ tcp . 8080 }")
+    pod.add(HTTP, **keys)
+    pod.check(HTTP, **keys)
+    assert sorted(table(node, TABLE).splitlines()) == sorted(whole.splitlines())
+
+
+def test_status(cni: CNI, node: Node) -> None:
+    """STATUS leaves nothing behind, and fails where the rules can not be made."""
+    before = node.ruleset()
+    cni.status(portmap())
+    assert node.ruleset() == before
+    nft(node, f"add table {TABLE}; add chain {TABLE} output {{ type filter hook input priority 0; }}")
+    with pytest.raises(CNIFailure) as caught:
+        cni.status(portmap())
+    assert caught.value.code == 50
+
+
+# -- the reference --------------------------------------------------------------------------------------------------
+
+BACKENDS = pytest.mark.parametrize("backend", ["iptables", "nftables"])
+
+
+@BACKENDS
+@pytest.mark.parametrize("told", ["everything", "nothing"])
+def test_reference_add_our_del(pod: Member, other: Member, reference: CNI, backend: str, told: str) -> None:
+    """Our DEL removes what the reference's ADD made, told neither ports nor result; its other pod keeps its ports."""
+    ports = (HTTP, port(8053, 53, "udp"))
+    pod.add(*ports, cni=reference, backend=backend)
+    other.add(port(8081, 81), cni=reference, backend=backend)
+    pod.check(*ports, backend=backend)
+    pod.delete(*(ports if told == "everything" else ()), prev=told == "everything")
+    rules = pod.node.ruleset()
+    assert "10.1.2.2:" not in rules
+    assert "[fd00:1::2]:" not in rules
+    assert "poda" not in rules
+    other.check(port(8081, 81), cni=reference, backend=backend)
+    with pytest.raises(CNIFailure):
+        pod.check(*ports, backend=backend)
+
+
+@BACKENDS
+def test_our_add_reference_del(pod: Member, reference: CNI, backend: str) -> None:
+    """The reference's DEL of a pod that we added succeeds; what it does not know, our GC finds."""
+    pod.add(HTTP)
+    pod.delete(HTTP, cni=reference, backend=backend)
+    pod.cni.gc(portmap())
+    assert "v1:" not in table(pod.node, TABLE)
+
+
+# -- failure and crowd ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("before", ["fresh", "others"])
+def test_add_undoes_itself_whichever_request_is_refused(pod: Member, other: Member, node: Node, before: str) -> None:
+    """For each change that an ADD asks of the kernel: refused, the ADD fails and everything is as before."""
+    if before == "others":
+        other.add(port(8081, 81))
+        node.run(["sh", "-c", "echo 0 >/proc/sys/net/ipv4/conf/br0/route_localnet"])
+    conf = with_prev(portmap(HTTP, port(8053, 53, "udp"), conditionsV4=["-s", "10.0.0.0/8"]), pod.result)
+    script = ROOT / "tests" / "netns" / "refuse_rules.py"
+    env = {"PYTHONPATH": str(ROOT), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
+    done = node.run([sys.executable, script, "portmap", "poda"], stdin=json.dumps(conf), env=env)
+    story = json.loads(done.stdout)
+    assert story[-1]["status"] == 0
+    assert [entry["status"] for entry in story[:2]] == [1, 1], "the rules and the setting"
+    assert [entry for entry in story if entry["left"]] == []
+
+
+def test_sixteen_at_once(cni: CNI, outside: Pod, node: Node) -> None:
+    """Sixteen ADDs at once on a node without any rules, then DELs and ADDs mixed: all succeed, all is in place."""
+    members = [Member(cni, f"pod{number}") for number in range(16)]
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda numbered: numbered[1].add(port(9000 + numbered[0], 80, "udp")), enumerate(members)))
+        for number, member in enumerate(members):
+            member.check(port(9000 + number, 80, "udp"))
+        jobs = [pool.submit(member.delete) for member in members[:8]]
+        jobs += [pool.submit(member.add, port(9100 + number, 80)) for number, member in enumerate(members[8:])]
+        for job in jobs:
+            job.result()
+    for number, member in enumerate(members[8:]):
+        member.check(port(9100 + number, 80))
+    assert chain(table(node, TABLE), "prerouting") == GOLDEN_CHAINS["prerouting"]
+    assert table(node, TABLE).count("v1:net:") == 4 * 8
+
+
+def test_one_port_for_sixteen(cni: CNI, outside: Pod, node: Node) -> None:
+    """Of sixteen that want one port at once, one gets it."""
+    members = [Member(cni, f"pod{number}") for number in range(16)]
+
+    def attempt(member: Member) -> str:
+        try:
+            member.add(HTTP)
+        except CNIFailure as failure:
+            return failure.msg
+        return ""
+
+    with ThreadPoolExecutor(16) as pool:
+        said = sorted(pool.map(attempt, members))
+    assert said[0] == ""
+    assert all("is taken by v1:net:pod" in message for message in said[1:])
+    assert table(node, TABLE).count("v1:net:") == 4

@@ -1,0 +1,256 @@
+"""`portmap` on real nodes: where packets go."""
+
+import socket
+import struct
+from contextlib import ExitStack
+
+import pytest
+
+from tests.netns.cni import CNI
+from tests.netns.nft_tools import nft, table
+from tests.netns.node import NODE_V4, NODE_V6, OUTSIDE_V4, OUTSIDE_V6, Node, Pod, ask
+from tests.netns.published import GATEWAY_V4, HTTP, OTHER_V4, POD_V4, POD_V6, TABLE, Member, port, refused
+
+
+@pytest.fixture
+def outside(node: Node) -> Pod:
+    """The world; made first, so that the node has its addresses."""
+    return node.outside()
+
+
+@pytest.fixture
+def pod(cni: CNI, outside: Pod) -> Member:
+    """A pod with 10.1.2.2 and fd00:1::2, whose gateway answers."""
+    made = Member(cni, "poda")
+    assert made.pod.reaches("fd00:1::1")
+    return made
+
+
+@pytest.fixture
+def other(cni: CNI, pod: Member) -> Member:
+    """A second pod, 10.1.2.3 and fd00:1::3."""
+    made = Member(cni, "podb")
+    assert made.pod.reaches("fd00:1::1")
+    return made
+
+
+# -- packets --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
+def test_from_outside(pod: Member, outside: Pod, kind: str) -> None:
+    """From outside a port of the node leads into the pod, in both families, and the pod sees who asks."""
+    pod.add(port(8080, 80, kind))
+    assert ask(outside, pod.pod, POD_V4, 80, kind, to=(NODE_V4, 8080)) == OUTSIDE_V4
+    assert ask(outside, pod.pod, POD_V6, 80, kind, to=(NODE_V6, 8080)) == OUTSIDE_V6
+
+
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
+def test_from_beside(pod: Member, other: Member, kind: str) -> None:
+    """A neighbour on the bridge, and the pod itself, get there through the node; the pod sees the gateway."""
+    pod.add(port(8080, 80, kind))
+    for client in (other.pod, pod.pod):
+        assert ask(client, pod.pod, POD_V4, 80, kind, to=(NODE_V4, 8080)) == GATEWAY_V4
+        assert ask(client, pod.pod, POD_V6, 80, kind, to=(NODE_V6, 8080)) == "fd00:1::1"
+
+
+def test_direct_traffic_keeps_its_source(pod: Member, other: Member) -> None:
+    """Who asks the pod itself, and not the port of the node, is not masqueraded."""
+    pod.add(HTTP)
+    assert ask(other.pod, pod.pod, POD_V4, 80, "tcp") == OTHER_V4
+
+
+def test_another_translation_to_the_same_port_keeps_its_source(pod: Member, other: Member) -> None:
+    """A service's address that somebody else translates to the pod's port is not masqueraded by us."""
+    pod.add(HTTP)
+    rule = f"ip daddr 10.96.0.1 tcp dport 443 dnat to {POD_V4}:80"
+    nft(pod.node, "add table ip svc; add chain ip svc pre { type nat hook prerouting priority -90; }")
+    nft(pod.node, f"add rule ip svc pre {rule}")
+    # The neighbour's answer would not come back over the bridge, so it is asked by one that is routed.
+    assert ask(pod.node, pod.pod, POD_V4, 80, "tcp", to=(POD_V4, 80)) == GATEWAY_V4
+    with pod.pod.socket(POD_V4, "udp") as listener, other.pod.socket(POD_V4, "udp") as caller:
+        nft(pod.node, f"add rule ip svc pre ip daddr 10.96.0.1 udp dport 443 dnat to {POD_V4}:80")
+        listener.bind((POD_V4, 80))
+        caller.sendto(b"word", ("10.96.0.1", 443))
+        assert listener.recvfrom(16)[1][0] == OTHER_V4
+
+
+@pytest.mark.parametrize("kind", ["tcp", "udp"])
+def test_from_the_node(pod: Member, node: Node, kind: str) -> None:
+    """The node reaches the port by its own addresses and by 127.0.0.1."""
+    pod.add(port(8080, 80, kind))
+    assert ask(node, pod.pod, POD_V4, 80, kind, to=("127.0.0.1", 8080)) == GATEWAY_V4
+    assert ask(node, pod.pod, POD_V4, 80, kind, to=(NODE_V4, 8080)) == NODE_V4
+    assert ask(node, pod.pod, POD_V6, 80, kind, to=(NODE_V6, 8080)) == NODE_V6
+    assert node.sysctl("ipv4/conf/br0/route_localnet") == "1"
+
+
+def test_loopback_stays_the_nodes(pod: Member, node: Node) -> None:
+    """Routing 127.0.0.0/8 for the port's sake lets no pod reach what the node has there."""
+    pod.add(HTTP)
+    pod.pod.run(["ip", "route", "add", "127.0.0.0/8", "via", GATEWAY_V4, "table", "77"])
+    pod.pod.run(["ip", "rule", "add", "pref", "0", "to", "127.0.0.9", "lookup", "77"])
+    pod.pod.run(["sh", "-c", "echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet"])
+    with node.socket("127.0.0.9", "udp") as listener, pod.pod.socket(POD_V4, "udp") as caller:
+        listener.bind(("127.0.0.9", 99))
+        listener.settimeout(0.5)
+        caller.sendto(b"word", ("127.0.0.9", 99))
+        with pytest.raises(TimeoutError):
+            listener.recvfrom(16)
+        nft(node, "flush", "chain", *TABLE.split(), "loopback")
+        caller.sendto(b"word", ("127.0.0.9", 99))
+        assert listener.recvfrom(16)[0] == b"word"  # it is that rule which kept it out
+
+
+def test_without_snat(pod: Member, other: Member, node: Node) -> None:
+    """`snat: false`: the port works from outside, nobody is masqueraded, and 127.0.0.0/8 is not routed."""
+    pod.add(HTTP, snat=False)
+    assert ask(node, pod.pod, POD_V4, 80, "tcp", to=(NODE_V4, 8080)) == NODE_V4
+    assert node.sysctl("ipv4/conf/br0/route_localnet") == "0"
+    assert refused(other.pod, NODE_V4, 8080)
+    pod.check(HTTP, snat=False)
+
+
+def test_masquerade_all(pod: Member, outside: Pod) -> None:
+    """`masqAll`: the pod sees the gateway, whoever asks."""
+    pod.add(HTTP, masqAll=True)
+    assert ask(outside, pod.pod, POD_V4, 80, "tcp", to=(NODE_V4, 8080)) == GATEWAY_V4
+    assert ask(outside, pod.pod, POD_V6, 80, "tcp", to=(NODE_V6, 8080)) == "fd00:1::1"
+
+
+def test_host_ip(pod: Member, other: Member, outside: Pod, node: Node) -> None:
+    """A port of one address of the node leads elsewhere than that port of all others."""
+    node.run(["ip", "addr", "add", "192.0.2.9/24", "dev", "wan0"])
+    pod.add(port(8080, 80, host_ip="192.0.2.9"))
+    assert refused(outside, NODE_V4, 8080)
+    other.add(port(8080, 80, host_ip="0.0.0.0"))
+    assert ask(outside, pod.pod, POD_V4, 80, "tcp", to=("192.0.2.9", 8080)) == OUTSIDE_V4
+    assert ask(outside, other.pod, OTHER_V4, 80, "tcp", to=(NODE_V4, 8080)) == OUTSIDE_V4
+    assert refused(outside, NODE_V6, 8080)
+    pod.delete()
+    assert ask(outside, other.pod, OTHER_V4, 80, "tcp", to=("192.0.2.9", 8080)) == OUTSIDE_V4
+
+
+def test_only_the_nodes_own_addresses(pod: Member, outside: Pod, node: Node) -> None:
+    """What is routed through the node to others is not taken for its own, though a hostIP says so."""
+    pod.add(HTTP, port(8081, 80, host_ip="198.51.100.7"))
+    outside.run(["ip", "addr", "add", "198.51.100.7/32", "dev", "lo"])
+    outside.run(["ip", "link", "set", "lo", "up"])
+    node.run(["ip", "route", "add", "198.51.100.7", "via", OUTSIDE_V4])
+    for number in (8080, 8081):
+        assert ask(pod.pod, outside, "198.51.100.7", number, "tcp") == POD_V4
+
+
+def sctp_init(source: str, target: str, number: int) -> bytes:
+    """An SCTP INIT chunk (RFC 9260), its CRC32c left to be wrong: conntrack is told not to mind."""
+    chunk = struct.pack(">BBHIIHHI", 1, 0, 20, 1, 65535, 1, 1, 1)
+    packet = struct.pack(">HHII", 4000, number, 0, 0) + chunk
+    return packet[:8] + struct.pack("<I", crc32c(packet)) + packet[12:]
+
+
+def crc32c(data: bytes) -> int:
+    """CRC-32C, bit by bit."""
+    value = 0xFFFFFFFF
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+    return value ^ 0xFFFFFFFF
+
+
+def test_sctp(pod: Member, outside: Pod) -> None:
+    """An SCTP association's first packet arrives at the pod, its port changed, with a good checksum."""
+    pod.add(port(8132, 132, "sctp"))
+    with ExitStack() as stack:
+        sockets = []
+        for host in (pod.pod, outside):
+            with host._inside():
+                sockets.append(stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_SCTP)))
+        listener, caller = sockets
+        listener.settimeout(2)
+        caller.sendto(sctp_init(OUTSIDE_V4, NODE_V4, 8132), (NODE_V4, 0))
+        packet = listener.recv(200)[20:]
+    assert struct.unpack_from(">HH", packet) == (4000, 132)
+    assert struct.unpack_from("<I", packet, 8)[0] == crc32c(packet[:8] + bytes(4) + packet[12:])
+
+
+CONDITIONS = {
+    "iptables": {"conditionsV4": ["!", "-s", "192.0.2.0/24"], "conditionsV6": ["!", "-s", "2001:db8:1::/64"]},
+    "nft": {"conditionsV4": ["ip", "saddr", "!=", "192.0.2.0/24"], "conditionsV6": ["ip6 saddr != 2001:db8:1::/64"]},
+    "link": {"conditionsV4": ["!", "-i", "wan0"], "conditionsV6": ['iifname != "wan*"']},
+}
+
+
+@pytest.mark.parametrize("conditions", CONDITIONS)
+@pytest.mark.parametrize("host_ip", ["", NODE_V4])
+def test_conditions_are_an_attachments_own(
+    pod: Member, other: Member, outside: Pod, conditions: str, host_ip: str
+) -> None:
+    """Conditions hold for the ports of the attachment that has them, and for no other's."""
+    pod.add(port(8080, 80, host_ip=host_ip), **CONDITIONS[conditions])
+    other.add(port(8081, 80))
+    assert ask(outside, other.pod, OTHER_V4, 80, "tcp", to=(NODE_V4, 8081)) == OUTSIDE_V4
+    assert refused(outside, NODE_V4, 8080)
+    assert refused(outside, NODE_V6, 8080)
+    assert ask(other.pod, pod.pod, POD_V4, 80, "tcp", to=(NODE_V4, 8080)) == GATEWAY_V4
+    pod.check(port(8080, 80, host_ip=host_ip), **CONDITIONS[conditions])
+    pod.delete()
+    assert "-if-" not in table(pod.node, TABLE)
+
+
+def test_conditions_that_do_not_hold_leave_the_wildcard(pod: Member, other: Member, outside: Pod) -> None:
+    """Where the conditions of an exact address fail, the port of any address applies."""
+    pod.add(port(8080, 80, host_ip=NODE_V4), conditionsV4=["-s", "203.0.113.0/24"])
+    other.add(HTTP)
+    assert ask(outside, other.pod, OTHER_V4, 80, "tcp", to=(NODE_V4, 8080)) == OUTSIDE_V4
+
+
+# -- UDP flows ------------------------------------------------------------------------------------------------------
+
+
+def exchange(caller: socket.socket, listener: socket.socket) -> bool:
+    """Whether a datagram of a connected socket arrives and is answered."""
+    caller.send(b"word")
+    try:
+        _, sender = listener.recvfrom(16)
+        listener.sendto(b"WORD", sender)
+        return caller.recv(16) == b"WORD"
+    except TimeoutError:
+        return False
+
+
+def test_a_lasting_udp_flow_follows_the_port(pod: Member, other: Member, outside: Pod) -> None:
+    """A client that never pauses and never changes its port gets from nobody to one pod, and from there to the next."""
+    dns = port(8053, 53, "udp")
+    with ExitStack() as stack:
+        caller = stack.enter_context(outside.socket(NODE_V4, "udp"))
+        first, second = (stack.enter_context(one.pod.socket(POD_V4, "udp")) for one in (pod, other))
+        first.bind((POD_V4, 53))
+        second.bind((OTHER_V4, 53))
+        for one in (first, second, caller):
+            one.settimeout(1)
+        caller.bind(("", 5555))
+        other.add(HTTP)  # nothing is tracked before there is a translation
+        caller.sendto(b"word", (NODE_V4, 8053))  # nobody there: the flow is tracked untranslated
+        assert "dport=8053" in pod.node.run(["conntrack", "-L", "-p", "udp"]).stdout
+        pod.node.run(["nft", "add table ip hush; add chain ip hush o { type filter hook output priority 0; }"])
+        pod.node.run(["nft", "add rule ip hush o icmp type destination-unreachable drop"])
+        caller.connect((NODE_V4, 8053))
+        pod.add(dns)
+        assert exchange(caller, first)
+        pod.add(dns)
+        assert "10.1.2.2" in pod.node.run(["conntrack", "-L", "-p", "udp"]).stdout, "a good flow was cut off"
+        pod.delete()
+        assert "dport=8053" not in pod.node.run(["conntrack", "-L", "-p", "udp"]).stdout
+        other.add(dns)
+        assert exchange(caller, second)
+
+
+def test_other_udp_flows_are_left_alone(pod: Member, node: Node, outside: Pod) -> None:
+    """A flow to that port of somebody else's address is none of the node's ports."""
+    pod.add(HTTP)  # nothing is tracked before there is a translation
+    with pod.pod.socket(POD_V4, "udp") as caller:
+        caller.sendto(b"word", (OUTSIDE_V4, 8053))
+        assert f"dst={OUTSIDE_V4}" in node.run(["conntrack", "-L", "-p", "udp"]).stdout
+        pod.add(port(8053, 53, "udp"), port(8054, 53, "udp", NODE_V4))
+        assert f"dst={OUTSIDE_V4}" in node.run(["conntrack", "-L", "-p", "udp"]).stdout
