@@ -12,9 +12,11 @@ VERSION = "0.1.0"
 TYPES = {
     "bandwidth": "plugins.bandwidth",
     "bridge": "plugins.bridge",
+    "firewall": "plugins.firewall",
     "host-local": "ipam.host_local",
     "kubenet": "plugins.kubenet",
     "loopback": "plugins.loopback",
+    "portmap": "plugins.portmap",
     "static": "ipam.static",
     "tuning": "plugins.tuning",
     "vxlan": "plugins.vxlan",

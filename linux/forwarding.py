@@ -1,0 +1,303 @@
+"""Forwarding to and from pods: let through where iptables drops what nobody accepts, and cut off from other bridges.
+
+A verdict of ours can not let pass what the chain FORWARD of iptables drops (Docker sets its policy so): of all chains
+at a hook, each must accept. So what accepts stands there, in rules that iptables shows as its own, the same ones as
+the reference suite's: two a pod and address. Whose address it is stands in our table, together with the policies.
+
+All of a change, in all tables, is one transaction.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from pyroute2.netlink.nfnetlink.nftsocket import NFT_MSG_GETTABLE, nft_table_msg
+
+from linux import iptables, nft, nft_found, nft_table
+from linux.forwarding_table import (
+    POLICED,
+    SHARED,
+    TABLE,
+    address_of,
+    bridge_elements,
+    bridge_of,
+    is_policed,
+    link_key,
+    pod_elements,
+)
+from linux.netlink import NETLINK_NETFILTER, Netlink, NetlinkError
+from linux.nft import Element, Hook, Step, TableName
+from linux.nft_found import FoundRule
+from linux.nft_owner import forfeited, owner_tag
+from linux.nft_table import until_settled
+from spec.attachment import Attachment
+
+_FORWARD, _OURS = "FORWARD", "CNI-FORWARD"
+_TO_OURS, _TO_ADMIN = "CNI firewall plugin rules", "CNI firewall plugin admin overrides"
+_FIREWALLD = TableName(nft.INET, "firewalld")
+_ENOENT = 2
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is wanted for a pod: `addresses` packed; `policy` "open", "same-bridge" or "isolated", behind `bridge`.
+
+    `admin_chain`: the chain of iptables that comes first. `make_chain`: make FORWARD where there is none.
+    """
+
+    addresses: tuple[bytes, ...]
+    policy: str
+    bridge: str
+    admin_chain: str
+    make_chain: bool
+
+
+def ensure(owner: Attachment, wish: Wish) -> None:
+    """Let through what comes from these addresses and answers to it, and apply the policy, for `owner`, and no more.
+
+    An address that somebody else has is taken over: IPAM gave it to `owner`, so the other is a leftover. Raises
+    NetlinkError; then nothing has changed.
+    """
+    tag = owner_tag(owner)
+    wanted = pod_elements(tag, wish.addresses, wish.policy, wish.bridge)
+
+    def attempt(netlink: Netlink, generation: int) -> None:
+        state = nft_table.read(netlink, TABLE, TABLE.chains, [tag.encode(), *wish.addresses])
+        held = [one for one in state.elements if one.owner == tag or address_of(one) in wish.addresses]
+        gone = [one for one in held if one not in wanted]
+        new = [one for one in wanted if one not in held]
+        lost = {address_of(one) for one in gone} - set(wish.addresses)
+        steps = [
+            *([nft.add_table(TABLE.name, TABLE.comment), nft.add_chain(TABLE.name, "admin")] if state.drifted else []),
+            *nft_table.repair(TABLE, state.drifted),
+            *(nft.delete_element(TABLE.name, one) for one in gone),
+            *(nft.add_element(TABLE.name, one) for one in new),
+            *_shared(netlink, gone, wanted),
+        ]
+        certain = not steps or not (gone or state.drifted or wish.policy != "open")
+        for version in (4, 6):
+            added, plain = _let_through(netlink, version, wish)
+            steps += [*added, *_no_longer_through(netlink, version, lost)]
+            certain = certain and plain
+        if steps:
+            nft.commit(netlink, steps, generation=None if certain else generation)
+
+    until_settled(attempt)
+
+
+def delete(owner: Attachment, addresses: Collection[bytes] = ()) -> None:
+    """Let nothing through for `owner` any more, and apply no policy; nothing to do is success. Raises NetlinkError.
+
+    `addresses`: those that the pod had as far as the caller knows, for what others than `ensure` let through; an
+    address that belongs to somebody else by now is left alone.
+    """
+    tag = owner_tag(owner)
+    _remove(lambda one: one.owner == tag, addresses)
+
+
+def sweep(network: str, valid: Collection[Attachment]) -> None:
+    """The same for all attachments to `network` that are not `valid`. Raises NetlinkError."""
+    is_forfeit = forfeited(network, valid)
+    _remove(lambda one: is_forfeit(one.owner), ())
+
+
+def missing(owner: Attachment, wish: Wish) -> list[str]:
+    """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises NetlinkError.
+
+    A pod of which our table knows nothing but that is let through is one that the reference has added: that is well.
+    """
+    tag = owner_tag(owner)
+    wanted = pod_elements(tag, wish.addresses, wish.policy, wish.bridge)
+    if wish.policy != "open":
+        wanted += bridge_elements(link_key(wish.bridge))
+
+    def attempt(netlink: Netlink, _: int) -> list[str]:
+        problems = [sentence for version in (4, 6) for sentence in _not_through(netlink, version, wish)]
+        needles = [tag.encode(), *wish.addresses, link_key(wish.bridge)]
+        state = nft_table.read(netlink, TABLE, TABLE.chains, needles)
+        ours = any(address_of(one) in wish.addresses for one in state.elements)
+        if not ours and not problems and _forwards(netlink, wish):
+            return []
+        problems += [f"chain {chain.name} of table {TABLE.name} does not hold its rules" for chain in state.drifted]
+        present = {(one.set, one.key): one for one in state.elements}
+        for element in wanted:
+            found = present.get((element.set, element.key))
+            if not found:
+                problems.append(f"set {element.set} of {TABLE.name} lacks an element of {tag}")
+            elif found != element:
+                problems.append(f"set {element.set} of {TABLE.name} has an element of {tag} for {found.owner}")
+        return problems
+
+    return until_settled(attempt)
+
+
+def is_firewalld_at_work() -> bool:
+    """Whether firewalld filters here, with nftables: then what it does not accept is rejected, whatever we accept."""
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        return _exists(netlink, _FIREWALLD)
+
+
+def rehearse() -> None:
+    """Have the kernel try to make the table, and take it back; raises NetlinkError if it can not."""
+    with Netlink(NETLINK_NETFILTER) as netlink:
+        made = [nft.add_table(TABLE.name, TABLE.comment), nft.add_chain(TABLE.name, "admin")]
+        nft.rehearse(netlink, [*made, *nft_table.repair(TABLE, TABLE.chains)])
+
+
+def _remove(doomed: Callable[[Element], bool], addresses: Collection[bytes]) -> None:
+    def attempt(netlink: Netlink, generation: int) -> None:
+        everything = nft_table.read(netlink, TABLE, (), [b""]).elements
+        gone = [one for one in everything if doomed(one)]
+        foreign = {address_of(one) for one in everything if not doomed(one)}
+        lost = ({address_of(one) for one in gone} | set(addresses)) - foreign
+        steps = [*(nft.delete_element(TABLE.name, one) for one in gone), *_shared(netlink, gone, ())]
+        for version in (4, 6):
+            steps += _no_longer_through(netlink, version, lost)
+        if steps:
+            nft.commit(netlink, steps, generation=generation)
+
+    until_settled(attempt)
+
+
+def _shared(netlink: Netlink, gone: Sequence[Element], wanted: Sequence[Element]) -> list[Step]:
+    """Steps that make the elements of bridges fit to the pods that there are when `gone` are gone, `wanted` there."""
+    if not any(map(is_policed, (*gone, *wanted))):
+        return []
+    pods = [
+        one for policed in POLICED.values() for one in nft_found.list_elements(netlink, TABLE.name, policed.name, [b""])
+    ]
+    bridges = {bridge_of(one) for one in (*pods, *filter(is_policed, wanted)) if one not in gone}
+    due = [one for name in sorted(bridges) for one in bridge_elements(name)]
+    held = [
+        one
+        for each in TABLE.sets
+        for one in nft_found.list_elements(netlink, TABLE.name, each.name, [SHARED.encode()])
+        if one.owner == SHARED
+    ]
+    return [
+        *(nft.delete_element(TABLE.name, one) for one in held if one not in due),
+        *(nft.add_element(TABLE.name, one) for one in due if one not in held),
+    ]
+
+
+def _let_through(netlink: Netlink, version: int, wish: Wish) -> tuple[list[Step], bool]:
+    """Steps that let the addresses of an IP version through, and whether they add only what nobody else adds."""
+    table = iptables.FILTER[version]
+    addresses = _of(version, wish.addresses)
+    if not addresses or not (wish.make_chain or _has_chain(netlink, table, _FORWARD)):
+        return [], True
+    frame = _frame(netlink, version, wish.admin_chain)
+    rules = nft_found.list_rules(netlink, table, _OURS)
+    steps = list(frame)
+    for address in addresses:
+        answers, source = _found(rules, version, address)
+        if not answers:
+            steps.append(nft.add_rule(table, _OURS, iptables.accept_answers_to(address), None))
+        if not source:
+            steps.append(nft.add_rule(table, _OURS, iptables.accept_from(address), None))
+    return steps, not frame
+
+
+def _frame(netlink: Netlink, version: int, admin: str) -> list[Step]:
+    """Steps that make what pods share: the chains, and the ways into them. Nothing that is there is touched."""
+    table = iptables.FILTER[version]
+    steps: list[Step] = []
+    if not _has_chain(netlink, table, _FORWARD):
+        steps += [nft.add_table(table, None), nft.add_chain(table, _FORWARD, Hook("filter", 2, 0))]
+    steps += [nft.add_chain(table, chain) for chain in (_OURS, admin) if not _has_chain(netlink, table, chain)]
+    for chain, target, comment in ((_FORWARD, _OURS, _TO_OURS), (_OURS, admin, _TO_ADMIN)):
+        if not _leads(netlink, table, chain, target):
+            steps.append(nft.add_rule(table, chain, iptables.jump(target, comment), None, first=True))
+    return steps
+
+
+def _no_longer_through(netlink: Netlink, version: int, addresses: Collection[bytes]) -> list[Step]:
+    """Steps that delete the rules of these addresses, whoever made them."""
+    table = iptables.FILTER[version]
+    doomed = _of(version, addresses)
+    if not doomed:
+        return []
+    return [
+        nft.delete_rule(table, rule.chain, rule.handle)
+        for rule in nft_found.list_rules(netlink, table, _OURS)
+        if any(rule in _rules_of([rule], version, address) for address in doomed)
+    ]
+
+
+def _not_through(netlink: Netlink, version: int, wish: Wish) -> Iterable[str]:
+    """Sentences on what is not let through, where there is a chain that may drop it."""
+    table = iptables.FILTER[version]
+    addresses = _of(version, wish.addresses)
+    if not addresses or not (wish.make_chain or _has_chain(netlink, table, _FORWARD)):
+        return
+    for chain, target in ((_FORWARD, _OURS), (_OURS, wish.admin_chain)):
+        if not _leads(netlink, table, chain, target):
+            yield f"expected rule not found: chain {chain} of table {table} does not lead to {target}"
+    rules = nft_found.list_rules(netlink, table, _OURS)
+    for address in addresses:
+        for found, what in zip(_found(rules, version, address), ("answers to", "what comes from"), strict=True):
+            if not found:
+                place = f"chain {_OURS} of table {table}"
+                yield f"expected rule not found: {place} does not accept {what} {_shown(address)}"
+
+
+def _forwards(netlink: Netlink, wish: Wish) -> bool:
+    """Whether there are rules that let the pod through (not: whether it is let through for want of any chain)."""
+    return any(
+        _rules_of(nft_found.list_rules(netlink, iptables.FILTER[version], _OURS), version, address)
+        for version in (4, 6)
+        for address in _of(version, wish.addresses)
+    )
+
+
+def _found(rules: Sequence[FoundRule], version: int, address: bytes) -> tuple[bool, bool]:
+    """Whether there are the rule for answers to an address, and that for what comes from it."""
+    whole = (address, b"\xff" * len(address))
+    accepting = [rule for rule in rules if address in rule.expressions and nft_found.accepts(rule)]
+    return (
+        any(
+            nft_found.destination_network(rule, version) == whole and nft_found.uses(rule, "match", "conntrack")
+            for rule in accepting
+        ),
+        any(nft_found.source_network(rule, version) == whole for rule in accepting),
+    )
+
+
+def _rules_of(rules: Sequence[FoundRule], version: int, address: bytes) -> list[FoundRule]:
+    """The rules about just this address."""
+    whole = (address, b"\xff" * len(address))
+    return [
+        rule
+        for rule in rules
+        if address in rule.expressions
+        and whole in (nft_found.source_network(rule, version), nft_found.destination_network(rule, version))
+    ]
+
+
+def _of(version: int, addresses: Iterable[bytes]) -> list[bytes]:
+    """Those of an IP version."""
+    return [address for address in addresses if len(address) == {4: 4, 6: 16}[version]]
+
+
+def _leads(netlink: Netlink, table: TableName, chain: str, target: str) -> bool:
+    return any(nft_found.target_chain(rule) == target for rule in nft_found.list_rules(netlink, table, chain))
+
+
+def _has_chain(netlink: Netlink, table: TableName, chain: str) -> bool:
+    return nft_found.chain_uses(netlink, table, chain) is not None
+
+
+def _exists(netlink: Netlink, table: TableName) -> bool:
+    request = nft.message(nft_table_msg, table.family, name=table.name)
+    try:
+        netlink.get(request, nft.kind(NFT_MSG_GETTABLE), nft_table_msg)
+    except NetlinkError as error:
+        if error.errno != _ENOENT:
+            raise
+        return False
+    return True
+
+
+def _shown(address: bytes) -> str:
+    from socket import AF_INET, AF_INET6, inet_ntop
+
+    return inet_ntop(AF_INET if len(address) == 4 else AF_INET6, address)

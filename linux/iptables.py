@@ -1,0 +1,57 @@
+"""Rules in the tables of iptables (its nf_tables variant) that iptables itself shows, compares and deletes as its own.
+
+They consist of what iptables would make of the same options, down to the order: matches that nftables has no native
+expression for are those of the kernel's x_tables, with their structures (<linux/netfilter/xt_conntrack.h>,
+<linux/netfilter/xt_comment.h>).
+"""
+
+import struct
+
+from linux import nft
+from linux.nft import TableName
+from linux.nft_expressions import (
+    ACCEPT,
+    DESTINATION_AT,
+    JUMP,
+    NETWORK_HEADER,
+    SOURCE_AT,
+    equals,
+    expression,
+    verdict,
+)
+
+FILTER = {4: TableName(nft.IP, "filter"), 6: TableName(nft.IP6, "filter")}
+LONGEST_CHAIN = 28
+"""Characters of a chain's name that iptables takes."""
+
+_COMMENT_BYTES = 256
+_CONNTRACK_BYTES, _FLAGS_AT = 168, 146  # sizeof(struct xt_conntrack_mtinfo3), aligned; offset of match_flags
+_STATE, _RELATED_ESTABLISHED = 1, 0b110
+
+
+def jump(chain: str, comment: str) -> list[dict]:
+    """-m comment --comment COMMENT -j CHAIN"""
+    match = expression("match", name="comment", rev=0, info=comment.encode().ljust(_COMMENT_BYTES, b"\0"))
+    return [match, _counter(), verdict(JUMP, chain)]
+
+
+def accept_from(address: bytes) -> list[dict]:
+    """-s ADDRESS -j ACCEPT"""
+    return [*_compare(address, SOURCE_AT), _counter(), verdict(ACCEPT)]
+
+
+def accept_answers_to(address: bytes) -> list[dict]:
+    """-d ADDRESS -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"""
+    info = bytearray(_CONNTRACK_BYTES)
+    struct.pack_into("=HHH", info, _FLAGS_AT, _STATE, 0, _RELATED_ESTABLISHED)
+    match = expression("match", name="conntrack", rev=3, info=bytes(info))
+    return [*_compare(address, DESTINATION_AT), match, _counter(), verdict(ACCEPT)]
+
+
+def _compare(address: bytes, offsets: dict[int, int]) -> list[dict]:
+    offset = offsets[4 if len(address) == 4 else 6]
+    return [expression("payload", dreg=1, base=NETWORK_HEADER, offset=offset, len=len(address)), equals(address)]
+
+
+def _counter() -> dict:
+    return expression("counter", bytes=0, packets=0)
