@@ -35,6 +35,12 @@ _FORWARD, _OURS = "FORWARD", "CNI-FORWARD"
 _TO_OURS, _TO_ADMIN = "CNI firewall plugin rules", "CNI firewall plugin admin overrides"
 _FIREWALLD = TableName(nft.INET, "firewalld")
 _ENOENT = 2
+# What is accepted of an address: in words, which of a packet's addresses it is and the states asked for, the rule.
+_RULES = (
+    ("answers to", ("destination", iptables.RELATED_ESTABLISHED), iptables.accept_answers_to),
+    ("what is translated to", ("destination", iptables.DNAT), iptables.accept_translated_to),
+    ("what comes from", ("source", 0), iptables.accept_from),
+)
 
 
 @dataclass(frozen=True)
@@ -111,10 +117,10 @@ def missing(owner: Attachment, wish: Wish) -> list[str]:
         wanted += bridge_elements(link_key(wish.bridge))
 
     def attempt(netlink: Netlink, _: int) -> list[str]:
-        problems = [sentence for version in (4, 6) for sentence in _not_through(netlink, version, wish)]
         needles = [tag.encode(), *wish.addresses, link_key(wish.bridge)]
         state = nft_table.read(netlink, TABLE, TABLE.chains, needles)
         ours = any(address_of(one) in wish.addresses for one in state.elements)
+        problems = [s for version in (4, 6) for s in _not_through(netlink, version, wish, ours=ours)]
         if not ours and not problems and _forwards(netlink, wish):
             return []
         problems += [f"chain {chain.name} of table {TABLE.name} does not hold its rules" for chain in state.drifted]
@@ -189,11 +195,8 @@ def _let_through(netlink: Netlink, version: int, wish: Wish) -> tuple[list[Step]
     rules = nft_found.list_rules(netlink, table, _OURS)
     steps = list(frame)
     for address in addresses:
-        answers, source = _found(rules, version, address)
-        if not answers:
-            steps.append(nft.add_rule(table, _OURS, iptables.accept_answers_to(address), None))
-        if not source:
-            steps.append(nft.add_rule(table, _OURS, iptables.accept_from(address), None))
+        held = _held(rules, version, address)
+        steps += [nft.add_rule(table, _OURS, make(address), None) for _, key, make in _RULES if key not in held]
     return steps, not frame
 
 
@@ -223,8 +226,8 @@ def _no_longer_through(netlink: Netlink, version: int, addresses: Collection[byt
     ]
 
 
-def _not_through(netlink: Netlink, version: int, wish: Wish) -> Iterable[str]:
-    """Sentences on what is not let through, where there is a chain that may drop it."""
+def _not_through(netlink: Netlink, version: int, wish: Wish, *, ours: bool) -> Iterable[str]:
+    """Sentences on what is not let through, where a chain may drop it; the reference lets less through."""
     table = iptables.FILTER[version]
     addresses = _of(version, wish.addresses)
     if not addresses or not (wish.make_chain or _has_chain(netlink, table, _FORWARD)):
@@ -234,8 +237,9 @@ def _not_through(netlink: Netlink, version: int, wish: Wish) -> Iterable[str]:
             yield f"expected rule not found: chain {chain} of table {table} does not lead to {target}"
     rules = nft_found.list_rules(netlink, table, _OURS)
     for address in addresses:
-        for found, what in zip(_found(rules, version, address), ("answers to", "what comes from"), strict=True):
-            if not found:
+        held = _held(rules, version, address)
+        for what, key, make in _RULES:
+            if key not in held and (ours or make is not iptables.accept_translated_to):
                 place = f"chain {_OURS} of table {table}"
                 yield f"expected rule not found: {place} does not accept {what} {_shown(address)}"
 
@@ -249,17 +253,18 @@ def _forwards(netlink: Netlink, wish: Wish) -> bool:
     )
 
 
-def _found(rules: Sequence[FoundRule], version: int, address: bytes) -> tuple[bool, bool]:
-    """Whether there are the rule for answers to an address, and that for what comes from it."""
+def _held(rules: Sequence[FoundRule], version: int, address: bytes) -> set[tuple[str, int]]:
+    """What of the rules that accept something of just this address: which address they look at, and which states."""
     whole = (address, b"\xff" * len(address))
-    accepting = [rule for rule in rules if address in rule.expressions and nft_found.accepts(rule)]
-    return (
-        any(
-            nft_found.destination_network(rule, version) == whole and nft_found.uses(rule, "match", "conntrack")
-            for rule in accepting
-        ),
-        any(nft_found.source_network(rule, version) == whole for rule in accepting),
-    )
+    held = set()
+    for rule in rules:
+        if address in rule.expressions and nft_found.accepts(rule):
+            states = iptables.states_of(rule)
+            if nft_found.destination_network(rule, version) == whole:
+                held.add(("destination", states))
+            if nft_found.source_network(rule, version) == whole:
+                held.add(("source", states))
+    return held
 
 
 def _rules_of(rules: Sequence[FoundRule], version: int, address: bytes) -> list[FoundRule]:

@@ -7,7 +7,7 @@ expression for are those of the kernel's x_tables, with their structures (<linux
 
 import struct
 
-from linux import nft
+from linux import nft, nft_found
 from linux.nft import TableName
 from linux.nft_expressions import (
     ACCEPT,
@@ -19,6 +19,7 @@ from linux.nft_expressions import (
     expression,
     verdict,
 )
+from linux.nft_found import FoundRule
 
 FILTER = {4: TableName(nft.IP, "filter"), 6: TableName(nft.IP6, "filter")}
 LONGEST_CHAIN = 28
@@ -26,7 +27,9 @@ LONGEST_CHAIN = 28
 
 _COMMENT_BYTES = 256
 _CONNTRACK_BYTES, _FLAGS_AT = 168, 146  # sizeof(struct xt_conntrack_mtinfo3), aligned; offset of match_flags
-_STATE, _RELATED_ESTABLISHED = 1, 0b110
+_STATE = 1
+RELATED_ESTABLISHED, DNAT = 0b110, 1 << 7
+"""States of a connection, as bits: --ctstate."""
 
 
 def jump(chain: str, comment: str) -> list[dict]:
@@ -42,10 +45,24 @@ def accept_from(address: bytes) -> list[dict]:
 
 def accept_answers_to(address: bytes) -> list[dict]:
     """-d ADDRESS -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"""
+    return [*_compare(address, DESTINATION_AT), _in_state(RELATED_ESTABLISHED), _counter(), verdict(ACCEPT)]
+
+
+def accept_translated_to(address: bytes) -> list[dict]:
+    """-d ADDRESS -m conntrack --ctstate DNAT -j ACCEPT"""
+    return [*_compare(address, DESTINATION_AT), _in_state(DNAT), _counter(), verdict(ACCEPT)]
+
+
+def states_of(rule: FoundRule) -> int:
+    """The states that a rule asks for, 0 if it does not."""
+    info = nft_found.match_info(rule, "conntrack")
+    return struct.unpack_from("=H", info, _FLAGS_AT + 4)[0] if len(info) == _CONNTRACK_BYTES else 0
+
+
+def _in_state(states: int) -> dict:
     info = bytearray(_CONNTRACK_BYTES)
-    struct.pack_into("=HHH", info, _FLAGS_AT, _STATE, 0, _RELATED_ESTABLISHED)
-    match = expression("match", name="conntrack", rev=3, info=bytes(info))
-    return [*_compare(address, DESTINATION_AT), match, _counter(), verdict(ACCEPT)]
+    struct.pack_into("=HHH", info, _FLAGS_AT, _STATE, 0, states)
+    return expression("match", name="conntrack", rev=3, info=bytes(info))
 
 
 def _compare(address: bytes, offsets: dict[int, int]) -> list[dict]:

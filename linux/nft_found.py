@@ -109,9 +109,10 @@ def accepts(rule: FoundRule) -> bool:
     return False
 
 
-def uses(rule: FoundRule, expression: str, match: str = "") -> bool:
-    """Whether the rule has such an expression ("ct"), of a match of iptables the named one."""
-    return any(name == expression and _text(body.get(1)) == match for name, body in _expressions(rule))
+def match_info(rule: FoundRule, match: str) -> bytes:
+    """The structure of a match of iptables in a rule, b"" if it has no such match."""
+    infos = (body.get(3, b"") for name, body in _expressions(rule) if name == "match" and _text(body.get(1)) == match)
+    return next(infos, b"")
 
 
 def source_network(rule: FoundRule, version: int) -> tuple[bytes, bytes] | None:

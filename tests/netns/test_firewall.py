@@ -10,7 +10,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.netns.cni import CNI, CNIFailure, with_prev
 from tests.netns.nft_tools import chain, nft, table
-from tests.netns.node import OUTSIDE_V4, OUTSIDE_V6, Host, Node, Pod, ask
+from tests.netns.node import NODE_V4, OUTSIDE_V4, OUTSIDE_V6, Host, Node, Pod, ask
 
 TABLE = "inet slash24_firewall"
 POD_V4, POD_V6 = "10.1.2.2", "fd00:1::2"
@@ -96,7 +96,7 @@ def shown(node: Node, program: str = "iptables") -> list[str]:
 
 
 def test_iptables_shows_the_references_rules(pod: Member, dropping: Node, reference: CNI) -> None:
-    """What iptables shows after our ADD is what it shows after the reference's, line for line, in both families."""
+    """What iptables shows after our ADD is what it shows after the reference's, line for line, but for one rule."""
     ours = {}
     for cni in (pod.cni, reference):
         pod.add(cni)
@@ -106,7 +106,10 @@ def test_iptables_shows_the_references_rules(pod: Member, dropping: Node, refere
         pod.delete(cni)
         dropping.run(["sh", "-c", "for i in iptables ip6tables; do $i -D FORWARD 1; $i -F CNI-FORWARD; done"])
         dropping.run(["sh", "-c", "for i in iptables ip6tables; do $i -X CNI-FORWARD; $i -X CNI-ADMIN; done"])
-    assert ours[pod.cni] == ours[reference]
+    more = [f"-A CNI-FORWARD -d {a} -m conntrack --ctstate DNAT -j ACCEPT" for a in (f"{POD_V4}/32", f"{POD_V6}/128")]
+    assert all(line in text for line, text in zip(more, ours[pod.cni], strict=True))
+    without = [text.replace(f"{line}\n", "") for line, text in zip(more, ours[pod.cni], strict=True)]
+    assert without == ours[reference]
     assert ours[reference][0].splitlines()[-6:] == [
         '-A FORWARD -m comment --comment "CNI firewall plugin rules" -j CNI-FORWARD',
         "-A FORWARD -j DOCKER-USER",
@@ -196,6 +199,25 @@ def test_a_dropping_node_lets_pods_through(pod: Member, dropping: Node, outside:
     assert not talks(pod.pod, outside, OUTSIDE_V4, kind)
     assert POD_V4 not in dropping.ruleset()
     assert POD_V6 not in dropping.ruleset()
+
+
+@pytest.mark.parametrize("program", ["iptables", "nft"])
+def test_a_published_port_works_on_a_dropping_node(
+    pod: Member, other: Member, dropping: Node, outside: Pod, program: str
+) -> None:
+    """What somebody translates to a pod's address is let through to it, as only that pod's; by portmap, or by hand."""
+    pod.add()
+    if program == "nft":
+        ports = {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}
+        conf = {"cniVersion": "1.1.0", "name": "net1", "type": "portmap", "runtimeConfig": ports}
+        pod.cni.add(with_prev(conf, pod.result), pod.pod)
+    else:
+        for number, target in ((8080, POD_V4), (8081, other.v4)):
+            words = f"-t nat -A PREROUTING -p tcp --dport {number} -j DNAT --to {target}:80"
+            dropping.run(["iptables", *words.split()])
+        with pytest.raises(TimeoutError):
+            ask(outside, other.pod, other.v4, 80, "tcp", to=(NODE_V4, 8081))
+    assert ask(outside, pod.pod, POD_V4, 80, "tcp", to=(NODE_V4, 8080)) == OUTSIDE_V4
 
 
 @pytest.mark.parametrize("place", ["iptables", "nftables", "named"])
@@ -293,6 +315,7 @@ def test_an_address_that_changed_hands(pod: Member, other: Member, dropping: Nod
 
 DAMAGES = {
     "answers": f"iptables -D CNI-FORWARD -d {POD_V4} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
+    "translated": f"iptables -D CNI-FORWARD -d {POD_V4} -m conntrack --ctstate DNAT -j ACCEPT",
     "source": f"ip6tables -D CNI-FORWARD -s {POD_V6} -j ACCEPT",
     "way in": "iptables -D FORWARD 1",
     "way to the administrator": "iptables -D CNI-FORWARD 1",
@@ -358,6 +381,8 @@ def test_either_adds_and_the_other_checks_and_deletes(
     pod.add()
     pod.check(reference)
     pod.delete(reference)
+    assert [rule for rule in shown(dropping) if f"{POD_V4}/32" in rule and "--ctstate DNAT" not in rule] == []
+    pod.cni.gc(pod.conf())
     assert f"{POD_V4}/32" not in "\n".join(shown(dropping))
     other.add(reference)
     other.check()
@@ -381,19 +406,19 @@ def test_add_undoes_itself_whichever_request_is_refused(pod: Member, dropping: N
 
 
 def test_sixteen_at_once(cni: CNI, outside: Pod, dropping: Node) -> None:
-    """Sixteen first ADDs at once make the ways in once, and two rules an address; DELs and ADDs mix."""
+    """Sixteen first ADDs at once make the ways in once, and three rules an address; DELs and ADDs mix."""
     members = [Member(cni, f"pod{number}") for number in range(16)]
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda member: member.add(ingressPolicy="same-bridge"), members))
         rules = shown(dropping)
         assert sum("-j CNI-FORWARD" in rule for rule in rules) == 1
         assert sum("-j CNI-ADMIN" in rule for rule in rules) == 1
-        assert sum(rule.startswith("-A CNI-FORWARD") for rule in rules) == 1 + 2 * 16
+        assert sum(rule.startswith("-A CNI-FORWARD") for rule in rules) == 1 + 3 * 16
         jobs = [pool.submit(member.delete) for member in members[:8]]
         jobs += [pool.submit(member.add, ingressPolicy="isolated") for member in members[8:]]
         for job in jobs:
             job.result()
     for member in members[8:]:
         member.check(ingressPolicy="isolated")
-    assert sum(rule.startswith("-A CNI-FORWARD") for rule in shown(dropping)) == 1 + 2 * 8
+    assert sum(rule.startswith("-A CNI-FORWARD") for rule in shown(dropping)) == 1 + 3 * 8
     assert all(talks(member.pod, outside, OUTSIDE_V4) for member in members[8:10])
