@@ -74,12 +74,31 @@ def test_dual_stack(cnitool: Cnitool) -> None:
 
 
 def test_published_ports(cnitool: Cnitool) -> None:
-    """published-ports.conflist: a port of the node leads to the pod, by the reference suite's portmap."""
+    """published-ports.conflist: a port of the node leads to the pod."""
     outside = cnitool.node.outside()
     mappings = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
     pod, result = added(cnitool, "published-ports", "pod", portMappings=mappings)
     assert ask(outside, pod, ips(result)[0], 80, "tcp", to=("192.0.2.1", 8080)) == "192.0.2.2"
     removed(cnitool, "published-ports", pod, portMappings=mappings)
+
+
+def test_firewalled(cnitool: Cnitool) -> None:
+    """firewalled.conflist: on a node like Docker's, ports lead to the pod and it reaches the world."""
+    node, outside = cnitool.node, cnitool.node.outside()
+    for program in ("iptables", "ip6tables"):
+        node.run([program, "-P", "FORWARD", "DROP"])
+    mappings = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
+    pod, result = added(cnitool, "firewalled", "pod", portMappings=mappings)
+    beside, _ = added(cnitool, "firewalled", "beside")
+    assert pod.reaches("fd00:33::1")
+    assert ask(pod, outside, "192.0.2.2", 7, "tcp") == "192.0.2.1"
+    assert ask(pod, outside, "2001:db8:1::2", 7, "udp") == "2001:db8:1::1"
+    v4, v6 = ips(result)
+    for client, address, to in ((beside, v4, "192.0.2.1"), (pod, v4, "192.0.2.1"), (node, v4, "127.0.0.1")):
+        assert ask(client, pod, address, 80, "tcp", to=(to, 8080)) == "10.33.0.1"
+    assert ask(outside, pod, v4, 80, "tcp", to=("192.0.2.1", 8080)) == "192.0.2.2"
+    assert ask(outside, pod, v6, 80, "tcp", to=("2001:db8:1::1", 8080)) == "2001:db8:1::2"
+    removed(cnitool, "firewalled", pod, beside, portMappings=mappings)
 
 
 def test_layer2(cnitool: Cnitool) -> None:
@@ -295,7 +314,7 @@ def test_removing_a_nodes_state_as_explained(cnitool: Cnitool) -> None:
     (block,) = re.findall(r"^```sh\n(ip route flush.*?)^```", text, re.MULTILINE | re.DOTALL)
     node.run(["sh", "-ec", block], env={"PATH": os.environ["PATH"]})
     assert wait_until(lambda: set(node.links()) == {"lo", "wan0"})  # the kernel takes its time over a namespace
-    assert "slash24" not in node.ruleset()
+    assert "slash24_egress" not in node.ruleset()
     assert "10.30.2.0/24" not in node.routes()
 
 
