@@ -318,6 +318,38 @@ def test_removing_a_nodes_state_as_explained(cnitool: Cnitool) -> None:
     assert "10.30.2.0/24" not in node.routes()
 
 
+PEER = {"name": "b", "addresses": ["192.0.2.2"], "podCIDRs": ["10.30.2.0/24"]}
+
+
+@pytest.mark.parametrize("kind", ["kubenet", "vxlan"])
+def test_errors_of_nodes_are_as_explained(kind: str, cni: CNI, node: Node) -> None:
+    """docs/kubenet.md and docs/vxlan.md have the errors that nodes and peers lead to, with these codes."""
+    node.outside()
+    node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
+    node.run(["ip", "route", "add", "10.30.3.0/24", "via", "192.0.2.3"])
+    conf = {"cniVersion": "1.1.0", "name": "net", "type": kind, "podCIDRs": ["10.30.1.0/24"]}
+    no_subnet = {**conf, "podCIDRs": []}
+    far = {**PEER, "addresses": ["198.51.100.2"]}
+    cases = [
+        (no_subnet, 11, 'the subnet file "/run/slash24/node.json" can not be used: '),
+        ({**conf, "peersFile": "/run/nosuch"}, 11, 'the peers file "/run/nosuch" can not be used: '),
+        ({**conf, "peers": [PEER, {**PEER, "name": "c", "vtepMAC": "02:00:5e:10:00:01"}]}, 7, "two VTEP MACs"),
+        ({**conf, "peers": [PEER, {**PEER, "name": "c", "addresses": ["192.0.2.3"]}]}, 7, '"peers": two '),
+        ({**conf, "peers": [{**PEER, "podCIDRs": ["10.30.3.0/24"]}]}, 999, "in the way: 10.30.3.0/24 via 192.0.2.3"),
+        ({**conf, "peers": [far]}, 7, 'peer "b" (198.51.100.2) is on no link of this node'),
+    ]
+    pod, others = node.pod("pod"), {"kubenet": ("two VTEP MACs",), "vxlan": ("is on no link",)}[kind]
+    for wrong, code, text in cases:
+        if not any(other in text for other in others):
+            with pytest.raises(CNIFailure) as caught:
+                cni.add(wrong, pod)
+            assert (caught.value.code, text in caught.value.msg) == (code, True), caught.value.raw
+    with pytest.raises(CNIFailure, match="node.json") as caught:
+        cni.status(no_subnet)
+    assert caught.value.code == 50
+    cni.add({**conf, "peers": [PEER]}, pod)
+
+
 def test_every_example_is_tested() -> None:
     """No conflist is without a test: one that has its name here, or another that names it."""
     here = {name.removeprefix("test_").replace("_", "-") for name in globals() if name.startswith("test_")}

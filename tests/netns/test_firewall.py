@@ -30,7 +30,7 @@ class Member:
         self.cni, self.node, self.pod, self.network = cni, cni.node, cni.node.pod(name), f"net{number}"
         self.result = cni.add(bridge(number), self.pod)
         self.v4, self.v6 = (ip["address"].partition("/")[0] for ip in self.result["ips"])
-        assert self.pod.reaches(f"fd00:{number}::1")
+        assert self.pod.reaches(f"fd00:{number}::1", timeout=15)
 
     def conf(self, **keys: object) -> dict:
         """The plugin's configuration."""

@@ -23,7 +23,7 @@ def outside(node: Node) -> Pod:
 def pod(cni: CNI, outside: Pod) -> Member:
     """A pod with 10.1.2.2 and fd00:1::2, whose gateway answers."""
     made = Member(cni, "poda")
-    assert made.pod.reaches("fd00:1::1")
+    assert made.pod.reaches("fd00:1::1", timeout=15)
     return made
 
 
@@ -31,7 +31,7 @@ def pod(cni: CNI, outside: Pod) -> Member:
 def other(cni: CNI, pod: Member) -> Member:
     """A second pod, 10.1.2.3 and fd00:1::3."""
     made = Member(cni, "podb")
-    assert made.pod.reaches("fd00:1::1")
+    assert made.pod.reaches("fd00:1::1", timeout=15)
     return made
 
 
