@@ -80,8 +80,7 @@ def _ensure_node(host: Netlink, pod: Request, node: NodeConf, result: Result) ->
         peers = read_peers(pod, node)
         wanted = _ways(host, node, peers)
         pods.settle_gateways(host, pod, node, result)
-        with step("set the routes to the other nodes"):
-            overlay.sync(host, wanted, within=node.cluster)
+        state.ensure_ways(host, wanted, device=0, within=node.cluster)
         state.ensure_rules(host, pod.conf.name, node, peers)
 
 
