@@ -1,10 +1,10 @@
 """The container's end: sysctls, addresses, routes, inside its namespace."""
 
-from errno import ENODEV
+from errno import EHOSTUNREACH, ENODEV
 from socket import AF_INET6
 
 from linux import sysctls
-from linux.addresses import add_address, family_of, list_addresses
+from linux.addresses import add_address, delete_address, family_of, list_addresses
 from linux.errors import step
 from linux.links import Link, find_link, set_up
 from linux.netlink import Netlink, NetlinkError
@@ -37,7 +37,28 @@ def configure(netns: int, request: Request, conf: PodConf, result: Result) -> No
         if conf.detect_duplicates:
             _await_addresses(pod, link)
         for route in result.routes:
-            add_route(pod, link.index, route, route.gw or first_gateway(result, family_of(route.dst)))
+            _add_route(pod, link, conf, result, route)
+
+
+def _add_route(pod: Netlink, link: Link, conf: PodConf, result: Result, route: Route) -> None:
+    """Install a route of the result; once more with renewed addresses if an IPv6 gateway is not on the link.
+
+    When a link comes up, the kernel makes the routes to its IPv6 subnets of what memory there is at once, and goes on
+    without them if there is none. It has to wait for memory, and tell, when an address is added to a link that is up.
+    """
+    gateway = route.gw or first_gateway(result, family_of(route.dst))
+    try:
+        add_route(pod, link.index, route, gateway)
+    except NetlinkError as error:
+        if error.errno != EHOSTUNREACH:
+            raise
+        for ip in result.ips:
+            if family_of(ip.address) == AF_INET6:
+                delete_address(pod, link.index, ip.address)
+                add_address(pod, link.index, ip.address)
+        if conf.detect_duplicates:
+            _await_addresses(pod, link)
+        add_route(pod, link.index, route, gateway)
 
 
 def first_gateway(result: Result, family: int) -> str:

@@ -1,10 +1,12 @@
 """What `kubenet` makes of the keys that concern pods: MTU, hairpins, masquerade, another IPAM."""
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.netns.cluster_tools import NO_PODS, network, pods_left, record, refused
 from tests.netns.cni import CNI
 from tests.netns.node import NODE_V4, NODE_V6, OUTSIDE_V4, OUTSIDE_V6, Node, ask
@@ -180,6 +182,29 @@ def test_what_ipam_is_given_is_kept(cni: CNI, node: Node) -> None:
         cni.check(conf, pod, result)
         cni.delete(conf, pod, result)
     assert not node.path("/run/leases/net/10.244.1.2").exists()
+
+
+_WITHOUT_SUBNET_ROUTE = """
+import subprocess
+from plugins.pod import container
+from tests.netns import fail_every_step
+set_up = container.set_up
+def without_subnet_route(pod, index):
+    set_up(pod, index)
+    subprocess.run(["ip", "-6", "route", "del", "fd00:244:0:1::/64", "dev", "eth0"], check=True)
+container.set_up = without_subnet_route
+raise SystemExit(fail_every_step.call("ADD", __import__("sys").stdin.read(), "{home}", "/run/netns/pod"))
+"""
+
+
+def test_the_route_to_the_ipv6_subnet_may_be_missing(cni: CNI, node: Node) -> None:
+    """The kernel brings a link up without it when it is short of memory: the pod gets it, and its default route."""
+    pod, conf = node.pod("pod"), network("kubenet")
+    env = {"PYTHONPATH": str(ROOT), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
+    script = _WITHOUT_SUBNET_ROUTE.replace("{home}", str(cni.folder))
+    node.run([sys.executable, "-c", script], stdin=json.dumps(conf), env=env)
+    assert {"fd00:244:0:1::/64", "default6"} <= set(pod.routes())
+    assert pod.reaches("fd00:244:0:1::1")
 
 
 def test_status_of_an_ipam_that_is_not_there(cni: CNI, node: Node) -> None:
