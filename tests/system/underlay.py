@@ -45,10 +45,10 @@ class Member:
         """What the others are told of it."""
         return {"name": f"n{self.number}", "addresses": list(self.addresses), "podCIDRs": subnets(self.number)}
 
-    def configure(self, kind: str, peers: Sequence["Member"], **keys: object) -> None:
+    def configure(self, kind: str, others: Sequence["Member"], **keys: object) -> None:
         """Make the configuration that of plugin `kind`, with these peers and further keys; None leaves a key out."""
         conf = {"cniVersion": "1.1.0", "name": "cluster", "type": kind, "podCIDRs": subnets(self.number)}
-        conf |= {"clusterCIDRs": list(CLUSTER), "peers": [peer.record for peer in peers], **keys}
+        conf |= {"clusterCIDRs": list(CLUSTER), "peers": [peer.record for peer in others], **keys}
         self.conf.clear()
         self.conf.update({key: value for key, value in conf.items() if value is not None})
 
