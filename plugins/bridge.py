@@ -3,7 +3,7 @@
 The configuration is that of the reference plugin; `docs/bridge.md` has every key.
 """
 
-from plugins.mac import EXPECTED, normal_mac
+from plugins.mac import requested_mac
 from plugins.pod.conf import PodConf
 from spec.config import NetConf, Section
 from spec.delegate import delegate
@@ -74,7 +74,7 @@ def parse(request: Request) -> PodConf:
         detect_duplicates=section.boolean("enabledad"),
         container_up=not section.boolean("disableContainerInterface"),
         isolated=section.boolean("portIsolation"),
-        mac=_mac(request),
+        mac=requested_mac(request),
         dns=request.conf.dns,
     )
     if conf.hairpin and conf.promiscuous:
@@ -95,22 +95,6 @@ def _traces(conf: NetConf) -> dict[str, object]:
         return conf.section.raw(key) not in (None, False)
 
     return {"ipam_type": conf.ipam_type, "ip_masq": flag("ipMasq"), "check_mac": flag("macspoofchk")}
-
-
-def _mac(request: Request) -> str:
-    """The container's MAC: of runtimeConfig, else of args.cni, else of CNI_ARGS; normalised; "" if none is given."""
-    section = request.conf.section
-    for place in (section.section("runtimeConfig"), section.section("args").section("cni")):
-        given = place.string("mac", "")
-        if given:
-            mac = normal_mac(given)
-            if not mac:
-                raise place.error("mac", EXPECTED)
-            return mac
-    given = request.args.get("MAC", "")
-    if given and not normal_mac(given):
-        raise CNIError(Code.INVALID_ENVIRONMENT, f'CNI_ARGS: "MAC": expected {EXPECTED}, got "{given}"')
-    return normal_mac(given)
 
 
 def _trunk(section: Section) -> tuple[int, ...] | None:

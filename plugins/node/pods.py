@@ -9,6 +9,7 @@ from functools import partial
 from linux.errors import step
 from linux.links import find_link
 from linux.netlink import Netlink
+from plugins.mac import requested_mac
 from plugins.node.conf import HAIRPIN_VETH, PROMISCUOUS_BRIDGE, NodeConf, ipam_of, parse, read_peers
 from plugins.pod.conf import PodConf
 from plugins.pod.undo import Undo
@@ -29,6 +30,7 @@ def pod_conf(request: Request, node: NodeConf, mtu: int) -> PodConf:
         mtu=mtu,
         hairpin=node.hairpin_mode == HAIRPIN_VETH,
         promiscuous=node.hairpin_mode == PROMISCUOUS_BRIDGE,
+        mac=requested_mac(request),
         dns=request.conf.dns,
     )
 

@@ -152,9 +152,15 @@ def ensure_ways(host: Netlink, wanted: Sequence[Way], *, device: int, within: Se
     """Make the ways to the peers equal to `wanted`; see `overlay.sync`. Raises CNIError, 7 for peers at odds."""
     from linux import overlay
 
+    with step("set the ways to the other nodes"), _at_odds():
+        overlay.sync(host, wanted, device=device, within=within)
+
+
+@contextmanager
+def _at_odds() -> Iterator[None]:
+    """Peers that contradict each other are an error of the configuration."""
     try:
-        with step("set the ways to the other nodes"):
-            overlay.sync(host, wanted, device=device, within=within)
+        yield
     except ValueError as error:
         raise CNIError(Code.INVALID_NETWORK_CONFIG, f'"peers": {error}') from error
 
@@ -163,7 +169,8 @@ def ways_missing(host: Netlink, ways: Sequence[Way], device: int) -> list[str]:
     """What of the ways to the peers is not there, a sentence each."""
     from linux import overlay
 
-    return overlay.missing(host, ways, device=device)
+    with _at_odds():
+        return overlay.missing(host, ways, device=device)
 
 
 def _all_gateways(host: Netlink, bridge: Link | None, node: NodeConf) -> list[str]:

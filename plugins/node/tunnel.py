@@ -9,8 +9,9 @@ from linux.netlink import Netlink
 from linux.routes import list_routes
 from linux.vxlan import Vtep, overhead, vtep_mac
 from plugins.node.conf import NodeConf
-from plugins.node.records import parse_each, parse_mac
+from plugins.node.records import parse_mac
 from spec.addresses import canonical_ip, is_ipv6
+from spec.config import Section
 from spec.errors import CNIError, Code
 from spec.links import link_name
 from spec.request import Request
@@ -45,11 +46,19 @@ def parse(request: Request) -> TunnelConf:
         vni=vni,
         port=section.integer("port", _DEFAULT_PORT, low=1, high=65535),
         parent=link_name(section, "parent", "") if section.string("parent") else "",
-        local=next(iter(parse_each(section, "localAddress", canonical_ip, "an address of this node")), ""),
+        local=_address(section, "localAddress"),
         mac=parse_mac(section, "vtepMAC"),
         direct_routing=section.boolean("directRouting"),
         tx_checksum=section.boolean("txChecksum", default=True),
     )
+
+
+def _address(section: Section, key: str) -> str:
+    text = section.string(key)
+    try:
+        return canonical_ip(text) if text else ""
+    except ValueError as error:
+        raise section.error(key, "an address of this node") from error
 
 
 def plan(host: Netlink, node: NodeConf, conf: TunnelConf) -> Vtep:

@@ -141,7 +141,7 @@ def reading_node(request: Request) -> None:
     """Read what `kubenet` reads of a configuration, and do nothing."""
     node = conf.parse(request)
     conf.read_peers(request, node)
-    pods.with_ipam(request, node.subnets)
+    pods.pod_conf(pods.with_ipam(request, node.subnets), node, 1500)
     assert request.conf.prev_result == Result()
     assert request.valid_attachments
 
