@@ -1,0 +1,222 @@
+"""Throughput between pods of two nodes: `kubenet` and `vxlan` against the same topology made by hand with `ip`.
+
+    build/venv/bin/python -m bench.throughput [--rounds N] [--seconds S] [--json FILE]
+
+Two nodes on one link, namespaces joined by a veth pair, a pod on each; iperf3 (TCP, one stream) from pod to pod. By
+hand there is a bridge, a veth pair, routes and, for vxlan, a device with its entries, and nothing else: what the kernel
+can do, without a rule of nftables or connection tracking. Each contestant has two nodes to itself; they take turns, and
+take turns in going first. Ratios are ours to the kernel's own: 1 is as fast.
+"""
+
+import argparse
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from tabulate import tabulate
+
+from bench import lab
+from tests.netns.cni import CNI
+from tests.netns.node import Node, Pod
+
+WARM_UP = 1
+KINDS = ("kubenet", "vxlan")
+VERSIONS = {"IPv4": 4, "IPv6": 6}
+OVERHEAD = 50  # of a tunnel over IPv4
+
+
+@dataclass(frozen=True)
+class Side:
+    """A pod and its addresses by IP version."""
+
+    pod: Pod
+    addresses: dict[int, str]
+
+
+def join(nodes: Sequence[Node]) -> None:
+    """One link between two nodes, called eth0 on both."""
+    one, two = nodes
+    one.run(["ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth0", "netns", str(two.pid)])
+    for number, node in enumerate(nodes, 1):
+        shell(
+            node,
+            f"""
+            ip link set eth0 up
+            ip addr add 192.0.2.{number}/24 dev eth0
+            ip addr add 2001:db8:1::{number}/64 dev eth0 nodad
+            ip route add default via 192.0.2.254
+        """,
+        )
+
+
+def ours(node: Node, number: int, kind: str, folder: Path) -> Side:
+    """A pod by the plugin: subnets 10.244.N.0/24 and fd00:244:0:N::/64."""
+    records = [
+        {
+            "name": f"n{n}",
+            "addresses": [f"192.0.2.{n}", f"2001:db8:1::{n}"],
+            "podCIDRs": [f"10.244.{n}.0/24", f"fd00:244:0:{n}::/64"],
+        }
+        for n in (1, 2)
+    ]
+    conf = {"cniVersion": "1.1.0", "name": "bench", "type": kind, "bridge": "cbr0", "peers": records}
+    conf |= {"podCIDRs": records[number - 1]["podCIDRs"], "clusterCIDRs": ["10.244.0.0/16", "fd00:244::/48"]}
+    pod = node.pod("ours")
+    result = CNI(node, folder).add(conf, pod)
+    addresses = [ip["address"].partition("/")[0] for ip in result["ips"]]
+    return Side(pod, {6 if ":" in address else 4: address for address in addresses})
+
+
+def by_hand(node: Node, number: int, kind: str) -> Side:
+    """A pod by hand: subnets 10.245.N.0/24 and fd00:245:0:N::/64."""
+    pod, other = node.pod("byhand"), 3 - number
+    mtu = 1500 - (OVERHEAD if kind == "vxlan" else 0)
+    shell(
+        node,
+        f"""
+        echo 1 >/proc/sys/net/ipv4/ip_forward
+        echo 1 >/proc/sys/net/ipv6/conf/all/forwarding
+        ip link add hand0 mtu {mtu} type bridge
+        ip link set hand0 up
+        ip addr add 10.245.{number}.1/24 dev hand0
+        ip addr add fd00:245:0:{number}::1/64 dev hand0 nodad
+        ip link add handpod mtu {mtu} type veth peer name eth0 mtu {mtu} netns byhand
+        ip link set handpod master hand0 up
+    """,
+    )
+    shell(
+        pod,
+        f"""
+        ip link set lo up
+        ip link set eth0 up
+        ip addr add 10.245.{number}.2/24 dev eth0
+        ip addr add fd00:245:0:{number}::2/64 dev eth0 nodad
+        ip route add default via 10.245.{number}.1
+        ip -6 route add default via fd00:245:0:{number}::1
+    """,
+    )
+    if kind == "vxlan":
+        tunnel_by_hand(node, number, other)
+    else:
+        shell(
+            node,
+            f"""
+            ip route add 10.245.{other}.0/24 via 192.0.2.{other}
+            ip -6 route add fd00:245:0:{other}::/64 via 2001:db8:1::{other}
+        """,
+        )
+    return Side(pod, {4: f"10.245.{number}.2", 6: f"fd00:245:0:{number}::2"})
+
+
+def tunnel_by_hand(node: Node, number: int, other: int) -> None:
+    """A vxlan device and the entries of the one peer."""
+    mac, theirs = (f"02:24:0a:f5:0{n}:00" for n in (number, other))
+    v4, v6 = f"10.245.{other}.0", f"fd00:245:0:{other}::"
+    tunnel = f"type vxlan id 1 dev eth0 local 192.0.2.{number} dstport 4789 nolearning"
+    shell(
+        node,
+        f"""
+        ip link add hand.vx address {mac} mtu {1500 - OVERHEAD} {tunnel}
+        ip link set hand.vx up
+        ip addr add 10.245.{number}.0/32 dev hand.vx
+        ip addr add fd00:245:0:{number}::/128 dev hand.vx nodad
+        ip neigh add {v4} lladdr {theirs} dev hand.vx nud permanent
+        ip neigh add {v6} lladdr {theirs} dev hand.vx nud permanent
+        bridge fdb add {theirs} dev hand.vx self permanent dst 192.0.2.{other}
+        ip route add {v4}/24 via {v4} dev hand.vx onlink
+        ip -6 route add {v6}/64 via {v6} dev hand.vx onlink
+    """,
+    )
+
+
+def shell(node: Node | Pod, lines: str) -> None:
+    """Run each line, stopping at the first that fails."""
+    node.run(["sh", "-ec", lines])
+
+
+def gigabits(client: Side, server: Side, version: int, seconds: float) -> float:
+    """What one iperf3 run delivers, in Gbit/s, as the server counts it."""
+    address = server.addresses[version]
+    assert client.pod.reaches(address, timeout=5), f"{address} is not reached"
+    with server.pod.start(["iperf3", "--server", "--one-off", "--forceflush"], stdout=subprocess.PIPE) as serving:
+        while b"Server listening" not in serving.stdout.readline():
+            pass
+        argv = ["iperf3", "--client", address, "--time", str(seconds), "--omit", "0.5", "--json"]
+        report = json.loads(client.pod.run(argv).stdout)
+        serving.stdout.read()
+    return report["end"]["sum_received"]["bits_per_second"] / 1e9
+
+
+@contextmanager
+def cluster() -> Iterator[list[Node]]:
+    """Two nodes on one link."""
+    nodes = [Node(), Node()]
+    try:
+        join(nodes)
+        yield nodes
+    finally:
+        for node in nodes:
+            node.close()
+
+
+def measure(kind: str, folder: Path, rounds: int, seconds: float) -> dict[str, dict[str, list[float]]]:
+    """Gbit/s of each run: IP version -> contestant -> list."""
+    found = {version: {"slash24": [], "by hand": []} for version in VERSIONS}
+    with cluster() as nodes, cluster() as plain:
+        pairs = {
+            "slash24": [ours(node, number, kind, folder) for number, node in enumerate(nodes, 1)],
+            "by hand": [by_hand(node, number, kind) for number, node in enumerate(plain, 1)],
+        }
+        for turn in range(WARM_UP + rounds):
+            for version, number in VERSIONS.items():
+                for name in sorted(pairs, reverse=bool(turn % 2)):
+                    got = gigabits(*pairs[name], number, seconds)
+                    if turn >= WARM_UP:
+                        found[version][name].append(got)
+    return found
+
+
+def summary(kind: str, found: dict[str, dict[str, list[float]]]) -> list[dict[str, object]]:
+    """A row an IP version: medians in Gbit/s, and ours to the one by hand; also the ratio of the best runs."""
+    rows = []
+    for version, runs in found.items():
+        mine, limit = median(runs["slash24"]), median(runs["by hand"])
+        best = max(runs["slash24"]) / max(runs["by hand"])
+        # Neighbours in time share the machine's moods: the median of their ratios is steadier than that of medians.
+        paired = median(a / b for a, b in zip(runs["slash24"], runs["by hand"], strict=True))
+        row = {"plugin": kind, "IP": version, "slash24": mine, "by hand": limit, "ratio": paired}
+        rows.append(row | {"ratio of medians": mine / limit, "ratio of best": best})
+    return rows
+
+
+def main() -> None:
+    """Measure both plugins and report."""
+    parser = argparse.ArgumentParser(description="Throughput between pods of two nodes, in Gbit/s, against ip by hand.")
+    parser.add_argument("--rounds", type=int, default=9, help="timed runs of each kind (default: 9)")
+    parser.add_argument("--seconds", type=float, default=2, help="of each run (default: 2)")
+    parser.add_argument("--json", metavar="FILE", help="write every single run there")
+    parser.add_argument("--bin", type=Path, default=lab.OURS, help="the folder of our plugins (default: dist/bin)")
+    options = parser.parse_args()
+    if not shutil.which("iperf3"):
+        sys.exit("bench: needs iperf3 (Debian package iperf3)")
+    folder = options.bin.resolve()
+    measured = {kind: measure(kind, folder, options.rounds, options.seconds) for kind in KINDS}
+    rows = [row for kind, found in measured.items() for row in summary(kind, found)]
+    print(tabulate(rows, headers="keys", floatfmt=".3f"))
+    machine = f"Linux {platform.release()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
+    print(f"\n{options.rounds} runs of {options.seconds:g} s each, Gbit/s; {machine}")
+    if options.json:
+        report = {"machine": machine, "rounds": options.rounds, "seconds": options.seconds}
+        Path(options.json).write_text(json.dumps(report | {"medians": rows, "gigabits": measured}, indent=2))
+
+
+if __name__ == "__main__":
+    main()
