@@ -1,0 +1,126 @@
+"""The keys that `kubenet` and `vxlan` share, and what IPAM is told of them."""
+
+import io
+import json
+
+import pytest
+
+from plugins.node import tunnel
+from plugins.node.conf import NodeConf, ipam_of, parse, read_peers
+from spec.config import NetConf, Section
+from spec.errors import CNIError
+from spec.plugin import NO_SUITE
+from spec.request import Request
+
+
+def request(**keys: object) -> Request:
+    """An ADD of `kubenet` with these keys."""
+    raw = {"cniVersion": "1.1.0", "name": "net", "type": "kubenet", "podCIDRs": ["10.244.1.0/24"], **keys}
+    raw = {key: value for key, value in raw.items() if value is not None}
+    return Request(
+        verb="ADD",
+        container_id="pod",
+        netns="/run/netns/pod",
+        ifname="eth0",
+        args={},
+        path=(),
+        conf=NetConf.parse(Section(raw)),
+        stdin=json.dumps(raw).encode(),
+        environ={},
+        suite=NO_SUITE,
+        stderr=io.StringIO(),
+    )
+
+
+def test_defaults() -> None:
+    """cbr0, hairpin by veth, masquerade, MTU to be derived, nothing inside."""
+    assert parse(request()) == NodeConf(
+        bridge="cbr0",
+        subnets=("10.244.1.0/24",),
+        mtu=0,
+        hairpin_mode="hairpin-veth",
+        ip_masq=True,
+        cluster=(),
+        inside=(),
+    )
+
+
+def test_all_keys() -> None:
+    """Each where it belongs, networks canonical; what is not to be masqueraded is beside the cluster."""
+    node = parse(
+        request(
+            bridge="br1",
+            podCIDRs=["FD00:244:0:1::/64", "10.244.1.0/24"],
+            mtu=1400,
+            hairpinMode="promiscuous-bridge",
+            ipMasq=False,
+            clusterCIDRs=["10.244.0.0/16"],
+            nonMasqueradeCIDRs=["10.0.0.0/8", "172.16.0.0/12"],
+        )
+    )
+    assert (node.bridge, node.mtu, node.hairpin_mode, node.ip_masq) == ("br1", 1400, "promiscuous-bridge", False)
+    assert node.subnets == ("fd00:244:0:1::/64", "10.244.1.0/24")
+    assert node.gateways == ("fd00:244:0:1::1/64", "10.244.1.1/24")
+    assert node.cluster == ("10.244.0.0/16",)
+    assert node.inside == ("10.244.0.0/16", "10.0.0.0/8", "172.16.0.0/12")
+
+
+@pytest.mark.parametrize("content", [{"mtu": 1430}, {"mtu": 1430, "clusterCIDRs": ["10.244.0.0/16"]}])
+def test_what_the_file_says_counts_where_the_configuration_is_silent(tmp_path, content: dict) -> None:
+    """The MTU and the cluster's networks; a key of the configuration goes before."""
+    path = tmp_path / "node.json"
+    path.write_text(json.dumps({"podCIDRs": ["10.244.7.0/24"], **content}))
+    node = parse(request(podCIDRs=None, subnetFile=str(path)))
+    assert (node.subnets, node.mtu) == (("10.244.7.0/24",), 1430)
+    assert node.cluster == tuple(content.get("clusterCIDRs", ()))
+    given = parse(request(podCIDRs=None, subnetFile=str(path), mtu=1300, clusterCIDRs=["10.0.0.0/8"]))
+    assert (given.mtu, given.cluster) == (1300, ("10.0.0.0/8",))
+
+
+def test_the_own_record_is_no_peer(tmp_path) -> None:
+    """Told by its subnet, among the peers of the configuration and of the file."""
+    own = {"name": "a", "addresses": ["192.0.2.1"], "podCIDRs": ["10.244.1.0/24"]}
+    other = {"name": "b", "addresses": ["192.0.2.2"], "podCIDRs": ["10.244.2.0/24"]}
+    path = tmp_path / "peers.json"
+    path.write_text(json.dumps({"peers": [own, {**other, "name": "c", "podCIDRs": ["10.244.3.0/24"]}]}))
+    asked = request(peers=[own, other], peersFile=str(path))
+    assert [peer.name for peer in read_peers(asked, parse(asked))] == ["b", "c"]
+
+
+def test_ipam_is_filled_in() -> None:
+    """Type, a range set and a default route a subnet; what is given goes before, in whatever case."""
+    subnets = ("10.244.1.0/24", "fd00::/64")
+    assert ipam_of(Section({}), subnets) == {
+        "type": "host-local",
+        "ranges": [[{"subnet": "10.244.1.0/24"}], [{"subnet": "fd00::/64"}]],
+        "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
+    }
+    given = {"Type": "static", "ROUTES": [], "dataDir": "/x", "addresses": []}
+    assert ipam_of(Section({"ipam": given}), subnets) == {"ranges": [[{"subnet": s}] for s in subnets], **given}
+    assert "ranges" not in ipam_of(Section({"ipam": {"subnet": "10.244.1.0/25"}}), subnets)
+
+
+@pytest.mark.parametrize(
+    ("vni", "device"), [(1, "slash24.1"), (9_999_999, "slash24.9999999"), (2**24 - 1, "sl24.16777215")]
+)
+def test_every_vni_has_a_device_name_that_fits(vni: int, device: str) -> None:
+    """15 bytes are what a link's name has."""
+    assert tunnel.parse(request(vni=vni)).device == device
+
+
+def test_the_tunnels_defaults() -> None:
+    """VNI 1, IANA's port, all else to be found out; checksums left to the device."""
+    conf = tunnel.parse(request())
+    assert (conf.vni, conf.port, conf.parent, conf.local, conf.mac) == (1, 4789, "", "", "")
+    assert (conf.direct_routing, conf.tx_checksum) == (False, True)
+
+
+@pytest.mark.parametrize(
+    "keys", [{"podCIDRs": ["10.1.0.0/24", "10.2.0.0/24"]}, {"podCIDRs": None, "podCIDR": ["::/64", "1::/64"]}]
+)
+def test_two_subnets_of_one_family_are_refused(keys: dict) -> None:
+    """The key is named."""
+    with pytest.raises(CNIError) as caught:
+        parse(request(**keys))
+    assert caught.value.code == 7
+    assert next(key for key, value in keys.items() if value) in caught.value.msg

@@ -1,0 +1,131 @@
+"""Which way the subnets of peers are reached: by the link that both share, or through the tunnel."""
+
+import ipaddress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from linux.addresses import Address
+from linux.overlay import Way
+from linux.vxlan import vtep_mac
+from plugins.node.records import Node
+from plugins.node.ways import Links, Tunnel, direct_ways, tunnel_ways, vteps
+from spec.errors import CNIError
+
+ETH, LAN, BRIDGE, VTEP = 2, 3, 4, 9
+LINKLOCAL_SCOPE = 253
+
+
+def on(link: int, cidr: str, scope: int = 0) -> Address:
+    """An address of the node."""
+    return Address(link=link, cidr=cidr, scope=scope, tentative=False, failed=False)
+
+
+ADDRESSES = [
+    on(ETH, "192.0.2.1/24"),
+    on(ETH, "2001:db8:1::1/64"),
+    on(ETH, "fe80::1/64", LINKLOCAL_SCOPE),
+    on(LAN, "10.0.0.1/8"),
+    on(BRIDGE, "10.244.1.1/24"),
+    on(VTEP, "10.244.1.0/32"),
+]
+LINKS = Links(ADDRESSES, apart_from=BRIDGE)
+NEAR = Node("near", ("192.0.2.2", "2001:db8:1::2"), ("10.244.2.0/24", "fd00:244:0:2::/64"))
+FAR = Node("far", ("198.51.100.3", "2001:db8:2::3"), ("10.244.3.0/24", "fd00:244:0:3::/64"), "02:00:00:00:00:33")
+
+
+@pytest.mark.parametrize(
+    ("address", "link"),
+    [
+        ("192.0.2.2", ETH),
+        ("192.0.3.2", 0),
+        ("2001:db8:1::2", ETH),
+        ("2001:db8:2::2", 0),
+        ("fe80::2", 0),
+        ("10.9.9.9", LAN),
+        ("10.244.1.9", LAN),  # the pods' bridge does not count
+        ("10.244.1.0", LAN),  # nor does an address alone
+    ],
+)
+def test_the_link_on_which_a_host_is(address: str, link: int) -> None:
+    """By the networks of the node's own addresses, the pods' bridge left out."""
+    assert LINKS.of(address) == link
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2**32 - 1), st.integers(1, 31)), min_size=1, max_size=8),
+    st.integers(0, 2**32 - 1),
+)
+def test_the_narrowest_network_decides(networks: list[tuple[int, int]], host: int) -> None:
+    """As it does in the kernel: the longest prefix that holds the address."""
+    mine = [ipaddress.ip_interface((number, length)) for number, length in networks]
+    links = Links([on(index, str(interface)) for index, interface in enumerate(mine, 1)])
+    address = ipaddress.ip_address(host)
+    lengths = [interface.network.prefixlen for interface in mine if address in interface.network]
+    found = links.of(str(address))
+    assert (mine[found - 1].network.prefixlen if found else None) == max(lengths, default=None)
+
+
+def test_direct_routes() -> None:
+    """Each subnet by the peer's address of the same version."""
+    assert direct_ways([NEAR], LINKS) == [
+        Way("10.244.2.0/24", "192.0.2.2", ETH),
+        Way("fd00:244:0:2::/64", "2001:db8:1::2", ETH),
+    ]
+
+
+def test_a_peer_on_no_link_is_refused() -> None:
+    """With what could reach it."""
+    with pytest.raises(CNIError) as caught:
+        direct_ways([NEAR, FAR], LINKS)
+    assert caught.value.code == 7
+    assert 'peer "far" (198.51.100.3) is on no link of this node' in caught.value.msg
+    assert '"vxlan"' in caught.value.details
+
+
+def test_the_node_itself_is_no_peer() -> None:
+    """Whatever subnet its record names: it is told by any of its addresses."""
+    former = Node("self", ("203.0.113.9", "2001:db8:1::1"), ("10.244.77.0/24",))
+    assert direct_ways([former], LINKS) == []
+    assert tunnel_ways([former], LINKS, Tunnel(VTEP, over_ipv6=False), direct=True) == []
+
+
+@pytest.mark.parametrize("over_ipv6", [False, True])
+def test_ways_through_the_tunnel(over_ipv6: bool) -> None:
+    """Next hop is the subnet's network address, the MAC is told or computed, the underlay's version the tunnel's."""
+    tunnel = Tunnel(VTEP, over_ipv6=over_ipv6)
+    near, far = (peer.addresses[over_ipv6] for peer in (NEAR, FAR))
+    assert tunnel_ways([NEAR, FAR], LINKS, tunnel, direct=False) == [
+        Way("10.244.2.0/24", "10.244.2.0", VTEP, "02:24:0a:f4:02:00", near),
+        Way("fd00:244:0:2::/64", "fd00:244:0:2::", VTEP, "02:24:0a:f4:02:00", near),
+        Way("10.244.3.0/24", "10.244.3.0", VTEP, "02:00:00:00:00:33", far),
+        Way("fd00:244:0:3::/64", "fd00:244:0:3::", VTEP, "02:00:00:00:00:33", far),
+    ]
+    mixed = tunnel_ways([NEAR, FAR], LINKS, tunnel, direct=True)
+    assert mixed[:2] == direct_ways([NEAR], LINKS)
+    assert [way.link for way in mixed[2:]] == [VTEP, VTEP]
+
+
+def test_a_tunnel_takes_an_address_of_its_version() -> None:
+    """Else the peer is named."""
+    with pytest.raises(CNIError) as caught:
+        tunnel_ways([Node("v4", ("192.0.2.2",), ("10.244.2.0/24",))], LINKS, Tunnel(VTEP, over_ipv6=True), direct=True)
+    assert '"v4"' in caught.value.msg
+    assert "IPv6" in caught.value.msg
+
+
+def test_all_peers_may_answer_through_the_tunnel() -> None:
+    """Which way a peer sends is its own matter."""
+    assert vteps([FAR, NEAR], over_ipv6=False) == ["192.0.2.2", "198.51.100.3"]
+    assert vteps([FAR, NEAR], over_ipv6=True) == ["2001:db8:1::2", "2001:db8:2::3"]
+
+
+@given(st.integers(0, 2**24 - 1), st.integers(0, 2**24 - 1))
+def test_the_mac_of_a_vtep_tells_its_subnet(one: int, two: int) -> None:
+    """02:24 and the bytes of the IPv4 network: locally administered, unicast, and no two nodes share one."""
+    subnets = [str(ipaddress.ip_network((number << 8, 24))) for number in (one, two)]
+    macs = [vtep_mac([subnet, "fd00::/64"]) for subnet in subnets]
+    assert [mac.startswith("02:24:") and len(mac) == 17 for mac in macs] == [True, True]
+    assert (macs[0] == macs[1]) == (one == two)
+    assert vtep_mac(["fd00::/64", subnets[0]]) == macs[0]
