@@ -9,16 +9,17 @@ from spec.request import Request
 
 
 def delete_ports(request: Request) -> None:
-    """Forward nothing to the pod, by owner: no address and no port need be known. Raises CNIError."""
-    with step("delete the forwarded ports"):
-        gone = hostports.delete(request.attachment)
-    with step("delete another implementation's forwarded ports"):
-        reference_ports.delete(request.attachment)
+    """Forward nothing to the pod, by owner: no address and no port need be known. Raises CNIError, all being tried."""
     result = request.conf.prev_result
-    if result:
-        mappings = mappings_if_readable(request.conf.section)
-        gone = [*gone, *forwards(mappings, pod_addresses(request, result))]
-    forget_flows_to(request, gone)
+    mappings = mappings_if_readable(request.conf.section)
+    gone = [*forwards(mappings, pod_addresses(request, result))] if result else []
+    try:
+        with step("delete the forwarded ports"):
+            gone += hostports.delete(request.attachment)
+    finally:
+        with step("delete another implementation's forwarded ports"):
+            reference_ports.delete(request.attachment)
+        forget_flows_to(request, gone)
 
 
 def sweep_ports(request: Request) -> None:

@@ -243,7 +243,7 @@ def test_our_add_reference_del(pod: Member, reference: CNI, backend: str) -> Non
     assert "v1:" not in table(pod.node, TABLE)
 
 
-# -- failure and crowd ----------------------------------------------------------------------------------------------
+# -- failure, crowd and cost ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("before", ["fresh", "others"])
@@ -260,6 +260,20 @@ def test_add_undoes_itself_whichever_request_is_refused(pod: Member, other: Memb
     assert story[-1]["status"] == 0
     assert [entry["status"] for entry in story[:2]] == [1, 1], "the rules and the setting"
     assert [entry for entry in story if entry["left"]] == []
+
+
+def test_no_verb_runs_a_program(pod: Member, node: Node) -> None:
+    """With ports, conditions, UDP flows and rules of both suites to look at, nothing is executed but the plugin."""
+    conf = with_prev(portmap(HTTP, port(8053, 53, "udp"), conditionsV4=["-s", "10.0.0.0/8"]), pod.result)
+    for verb in ("ADD", "CHECK", "DEL", "GC", "STATUS"):
+        asked = {**conf, "cni.dev/valid-attachments": []}
+        for kind in ("portmap", "firewall"):
+            trace = ["strace", "-f", "-qq", "-e", "trace=execve", "-o", "/run/trace", pod.cni.folder / kind]
+            done = node.run(trace, env=pod.cni.environ(verb, pod.pod), stdin=json.dumps(asked), check=False)
+            assert done.returncode == 0, done.stdout
+            runs = [line for line in node.path("/run/trace").read_text().splitlines() if "= 0" in line]
+            runs = [line for line in runs if f'/{kind}"' not in line]
+            assert runs == [], f"{kind} {verb}"
 
 
 def test_sixteen_at_once(cni: CNI, outside: Pod, node: Node) -> None:
