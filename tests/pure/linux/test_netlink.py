@@ -21,11 +21,12 @@ class Wire(Netlink):
         assert acks == len(requests)
 
 
-# What `bridge vlan add dev PORT vid 5 pvid untagged master` of iproute2 sends for the port with index 4, after the header.
+# What `bridge vlan add dev PORT vid 5 pvid untagged master` of iproute2 sends, after the header; PORT has index 4.
 NATIVE_VLAN = "07000000040000000000000000000000" + "14001a00" + "0600000001000000" + "0800020006000500"
 TAGGED_VLAN = "07000000040000000000000000000000" + "14001a00" + "0600000001000000" + "0800020000000500"
 # And `ip link set BRIDGE type bridge vlan_filtering 1`, for index 4; the kind with its NUL.
-FILTERING = "00000000040000000000000000000000" + "1c001200" + "0b00010062726964676500" + "00" + "0c000200" + "0500070001000000"
+KIND, ON = "0b0001006272696467650000", "0c0002000500070001000000"
+FILTERING = "00000000040000000000000000000000" + "1c001200" + KIND + ON
 
 
 @pytest.mark.parametrize(

@@ -37,9 +37,11 @@ def test_an_empty_file_allows_nothing_and_none_everything(tmp_path: Path) -> Non
         require_allowed(["net.x"], allowlist(tmp_path, "\n \n"))
 
 
-@pytest.mark.parametrize(
-    "line", ["(net", "a**", "[z-a]", "x\\", "[[:alpha:]]", "[:alpha:]", r"\p{L}", r"\Qnet\E", r"a\Z", "a{,2}", "(?U)a", "a(?i)b"]
-)
+BAD = ["(net", "a**", "[z-a]", "x\\", "(?U)a", "a(?i)b"]
+GOS = ["[[:alpha:]]", "[:alpha:]", r"\p{L}", r"\Qnet\E", r"a\Z", "a{,2}"]
+
+
+@pytest.mark.parametrize("line", BAD + GOS)
 def test_a_line_that_is_no_pattern_or_one_of_go_alone_is_named(tmp_path: Path, line: str) -> None:
     """What can not be read, or would be read as something else than Go reads it, is an error with file and line."""
     with pytest.raises(CNIError) as caught:
