@@ -28,7 +28,7 @@ def refuse_each(node: Node, bin_dir: Path, conf: dict, bridge: str) -> list[dict
 @pytest.mark.parametrize("bridge", ["fresh", "used"])
 @pytest.mark.parametrize("case", CASES)
 def test_add_undoes_itself_whichever_request_is_refused(node: Node, bin_dir: Path, case: str, bridge: str) -> None:
-    """For each request to the kernel or the store that an ADD makes: if it is refused and the ADD fails, all is as before.
+    """For each request to kernel or store that an ADD makes: if it is refused and the ADD fails, all is as before.
 
     On a node whose bridge is there already, and on one that has none.
     """
