@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from errno import EEXIST, ENODEV
 from socket import AF_BRIDGE
+from struct import Struct
 
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
@@ -15,6 +16,7 @@ IFF_UP, IFF_PROMISC, IFF_ALLMULTI = 0x1, 0x100, 0x200
 OPERSTATE_UP = "UP"
 _NLA_F_NESTED = 0x8000  # without it the kernel takes IFLA_PROTINFO for the old form, one byte
 _RTEXT_FILTER_BRVLAN = 2
+_IFLA_GROUP, _GROUP_ATTRIBUTE = 27, Struct("=HHI")
 _VLAN_MASTER, _VLAN_PVID, _VLAN_UNTAGGED, _VLAN_RANGE_BEGIN, _VLAN_RANGE_END = 0x1, 0x2, 0x4, 0x8, 0x10
 
 
@@ -73,6 +75,11 @@ def list_links(netlink: Netlink, *, containing: bytes = b"") -> list[Link]:
     return [_link(found) for found in netlink.dump(_message(), RTM_GETLINK, ifinfmsg, containing=containing)]
 
 
+def list_group(netlink: Netlink, group: int) -> list[Link]:
+    """The links of a link group."""
+    return list_links(netlink, containing=_GROUP_ATTRIBUTE.pack(8, _IFLA_GROUP, group))
+
+
 def list_ports(netlink: Netlink, bridge: int) -> list[Link]:
     """The ports of the bridge with that index."""
     return [_link(found) for found in netlink.dump(_message(attrs=[("IFLA_MASTER", bridge)]), RTM_GETLINK, ifinfmsg)]
@@ -97,16 +104,16 @@ def create_bridge(netlink: Netlink, name: str, *, mtu: int) -> bool:
     return True
 
 
-def create_veth(
-    netlink: Netlink, host_name: str, peer_name: str, *, peer_netns: int | None, peer_mac: str, mtu: int
+def create_veth(  # noqa: PLR0913  (each end has its part)
+    netlink: Netlink, name: str, peer_name: str, *, peer_netns: int | None, peer_mac: str, mtu: int, group: int = 0
 ) -> None:
-    """Make a veth pair: `host_name` here, `peer_name` in the namespace of the descriptor `peer_netns` (None: here too).
+    """Make a veth pair: `name` here, in that link group; `peer_name` in the namespace `peer_netns` (None: here too).
 
     Both ends get MACs of their own, so that udev's MACAddressPolicy leaves them alone. Raises NetlinkError (EEXIST if
     either name is taken).
     """
     peer = [("IFLA_IFNAME", peer_name), ("IFLA_ADDRESS", peer_mac)]
-    here = [("IFLA_IFNAME", host_name), ("IFLA_ADDRESS", random_mac())]
+    here = [("IFLA_IFNAME", name), ("IFLA_ADDRESS", random_mac()), ("IFLA_GROUP", group)]
     if peer_netns is not None:
         peer.append(("IFLA_NET_NS_FD", peer_netns))
     if mtu:

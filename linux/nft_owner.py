@@ -33,6 +33,17 @@ def forfeited(network: str, valid: Iterable[Attachment]) -> Callable[[str], bool
     return lambda tag: is_of_network(tag, network) and tag not in kept
 
 
+def group_of(network: str) -> int:
+    """The link group of a network's links: 0x24 and 24 bits of FNV-1a of the name.
+
+    A link can be made in a group, but not with an alias: between the two it is the group that tells whose it is.
+    """
+    digest = 0x811C9DC5
+    for byte in network.encode("utf-8", "surrogateescape"):
+        digest = (digest ^ byte) * 0x01000193 & 0xFFFFFFFF
+    return 0x24000000 | digest >> 8
+
+
 def _hashed_network(network: str) -> str:
     return f"v1#{_hex(network)[:16]}:"
 

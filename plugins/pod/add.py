@@ -11,7 +11,7 @@ from linux.errors import step
 from linux.links import Link, attach_port, create_veth, delete_link, find_link, find_link_by_index, random_mac
 from linux.netlink import Netlink, NetlinkError
 from linux.netns import entered, open_netns
-from linux.nft_owner import owner_tag
+from linux.nft_owner import group_of, owner_tag
 from linux.waiting import wait_until
 from plugins.pod import container, network, vlans
 from plugins.pod.conf import PodConf
@@ -69,7 +69,8 @@ def _create_veth(host: Netlink, netns: int, request: Request, conf: PodConf, mac
         for _ in range(_NAME_TRIES):
             name = "veth" + os.urandom(4).hex()
             try:
-                create_veth(host, name, request.ifname, peer_netns=netns, peer_mac=mac, mtu=conf.mtu)
+                group = group_of(request.conf.name)
+                create_veth(host, name, request.ifname, peer_netns=netns, peer_mac=mac, mtu=conf.mtu, group=group)
             except NetlinkError as error:
                 if error.errno != EEXIST:
                     raise

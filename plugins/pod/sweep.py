@@ -3,13 +3,16 @@
 from collections.abc import Callable
 
 from linux.errors import step
-from linux.links import delete_link, list_links
+from linux.links import Link, delete_link, list_group, list_links
 from linux.netlink import Netlink
-from linux.nft_owner import forfeited
+from linux.nft_owner import forfeited, group_of
+from linux.waiting import wait_until
 from spec.attachment import Attachment
 from spec.delegate import delegate
 from spec.errors import CNIError
 from spec.request import Request
+
+_NAMING_SECONDS = 2
 
 
 def sweep_pods(request: Request, *, ipam_type: str, ip_masq: bool, check_mac: bool) -> None:
@@ -46,3 +49,11 @@ def _sweep_links(network: str, valid: frozenset[Attachment]) -> None:
         for link in list_links(host, containing=b"v1"):
             if is_stale(link.alias):
                 delete_link(host, link.index)
+        # An ADD that was killed before it could name the owner. One that lives does so in a moment.
+        wait_until(lambda: not _nameless(host, network), seconds=_NAMING_SECONDS)
+        for link in _nameless(host, network):
+            delete_link(host, link.index)
+
+
+def _nameless(host: Netlink, network: str) -> list[Link]:
+    return [link for link in list_group(host, group_of(network)) if not link.alias]

@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import pytest
 
+from linux.nft_owner import group_of
 from tests.netns.cni import CNI, CNIFailure
 from tests.netns.node import Node, wait_until
 
@@ -112,6 +113,19 @@ def test_adds_that_fail_never_take_the_bridge_from_adds_that_do_not(node: Node, 
                 assert pod.reaches("10.7.0.1")
                 cni.delete(ROUTED, pod, result)
         node.run(["ip", "link", "del", "b0"])
+
+
+def test_gc_takes_a_link_that_an_add_could_not_name_any_more(node: Node, cni: CNI) -> None:
+    """The ADD was killed between making the pair and naming its owner: the group of the link tells the network.
+
+    Links of other networks, and those of nobody, stay.
+    """
+    for name, network in (("vethours", "net"), ("vethother", "other")):
+        node.run(["ip", "link", "add", name, "group", str(group_of(network)), "type", "veth"])
+    node.run(["ip", "link", "add", "vethnobody", "type", "veth"])
+    cni.gc(ROUTED)
+    assert "vethours" not in node.links()
+    assert {"vethother", "vethnobody"} <= set(node.links())
 
 
 def test_gc_takes_a_pods_link_by_its_owner(node: Node, cni: CNI) -> None:
