@@ -11,9 +11,8 @@ from socket import AF_INET, AF_INET6, inet_pton
 
 from pyroute2.netlink import nlmsg
 
+from linux.attributes import RTNL_BODY, attributes_of
 from linux.netlink import NLM_F_REQUEST, Netlink, NetlinkError
-
-BODY = 28  # where the attributes of a route or neighbour message begin: both have 12 bytes after the 16 of the header
 
 # Values that stand for what is filled in; no index of a link and no length looks like them.
 SLOT_MAC = "f1:f3:f5:f7:f9:fb"
@@ -49,23 +48,10 @@ def packed(address: str) -> bytes:
     return inet_pton(AF_INET6 if ":" in address else AF_INET, address)
 
 
-def attributes(message: bytes) -> dict[int, bytes]:
-    """The attributes of a route or neighbour message: number to content."""
-    found = {}
-    at, end, unpack = BODY, len(message) - 3, _ATTRIBUTE.unpack_from
-    while at < end:
-        length, kind = unpack(message, at)
-        if length < 4:
-            break
-        found[kind] = message[at + 4 : at + length]
-        at += (length + 3) & ~3
-    return found
-
-
 def echo(message: bytes, kind: int, keep: Sequence[int]) -> bytes:
     """A request of that kind about the very object that a message of a dump shows, by its attributes in `keep`."""
-    shown = attributes(message)
-    body = bytearray(message[16:BODY])
+    shown = attributes_of(message, RTNL_BODY)
+    body = bytearray(message[16:RTNL_BODY])
     for number in keep:
         if number in shown:
             content = shown[number]

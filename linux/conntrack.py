@@ -11,8 +11,8 @@ from socket import AF_INET, AF_INET6, IPPROTO_UDP
 
 from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_CTNETLINK, nfgen_msg
 
+from linux.attributes import attributes_of
 from linux.netlink import NETLINK_NETFILTER, Netlink, NetlinkError
-from linux.nft_found import attributes_of
 
 _GET, _DELETE = NFNL_SUBSYS_CTNETLINK << 8 | 1, NFNL_SUBSYS_CTNETLINK << 8 | 2
 _BODY = 20  # bytes of the netlink and nfnetlink headers before the attributes

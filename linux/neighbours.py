@@ -11,7 +11,8 @@ from socket import AF_BRIDGE, AF_INET, AF_INET6
 
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 
-from linux.bulk import SLOT_DST, SLOT_MAC, Write, attributes, change_all, echo, packed, template
+from linux.attributes import RTNL_BODY, attributes_of
+from linux.bulk import SLOT_DST, SLOT_MAC, Write, change_all, echo, packed, template
 from linux.netlink import NLM_F_CREATE, NLM_F_REPLACE, Netlink
 
 RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
@@ -63,7 +64,7 @@ def list_neighbours(netlink: Netlink, device: int) -> Table:
     for message in netlink.dump_raw(request, RTM_GETNEIGH):
         index, state, _, _ = _NDMSG.unpack_from(message, 20)
         if index == device and state & _NUD_PERMANENT:
-            shown = attributes(message)
+            shown = attributes_of(message, RTNL_BODY)
             table.add(shown[_NDA_DST], shown.get(_NDA_LLADDR), message)
     return table
 
@@ -77,7 +78,7 @@ def list_forwarding(netlink: Netlink, device: int) -> Table:
         index, state, flags, _ = _NDMSG.unpack_from(message, 20)
         if index != device or not flags & _NTF_SELF:
             continue
-        shown = attributes(message)
+        shown = attributes_of(message, RTNL_BODY)
         ours = state & _NUD_PERMANENT and _SENT_ELSEWHERE.isdisjoint(shown)
         table.add(shown.get(_NDA_LLADDR, b""), shown.get(_NDA_DST) if ours else None, message)
     return table

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from pyroute2.netlink import nlmsg
 
+from linux.attributes import attributes_of
+
 NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12
 
@@ -209,11 +211,4 @@ def _extended_text(body: bytes) -> str:
     if not flags & _NLM_F_CAPPED:
         (request_bytes,) = struct.unpack_from("=I", body, _HEADER.size + 4)
         at += request_bytes - _HEADER.size
-    while at + 4 <= len(body):
-        length, kind = struct.unpack_from("=HH", body, at)
-        if length < 4:
-            break
-        if kind == _NLMSGERR_ATTR_MSG:
-            return body[at + 4 : at + length].rstrip(b"\0").decode("utf-8", "replace")
-        at += (length + 3) & ~3
-    return ""
+    return attributes_of(body, at).get(_NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode("utf-8", "replace")

@@ -4,7 +4,6 @@ Answers are walked as bytes, because they may hold expressions and annotations o
 decode, and thousands of elements of which one is wanted. Numbers are those of <linux/netfilter/nf_tables.h>.
 """
 
-import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,14 +16,13 @@ from pyroute2.netlink.nfnetlink.nftsocket import (
     nft_set_elem_list_msg,
 )
 
+from linux.attributes import attributes_of, payloads_of
 from linux.netlink import Netlink, NetlinkError
 from linux.nft import Element, TableName, kind, message
 from linux.nft_elements import split
 from linux.nft_expressions import ACCEPT, DESTINATION_AT, NETWORK_HEADER, SOURCE_AT
 
 _BODY = 20  # bytes of the netlink and nfnetlink headers before the attributes
-_ATTRIBUTE = struct.Struct("=HH")
-_NLA_TYPE_MASK = 0x3FFF
 _ENOENT = 2
 
 
@@ -64,7 +62,7 @@ def list_elements(netlink: Netlink, table: TableName, set_name: str, needles: Se
         _element(set_name, data)
         for body in bodies
         if any(needle in body for needle in needles)
-        for data in walk(attributes_of(body[_BODY:]).get(3, b""))
+        for data in payloads_of(attributes_of(body[_BODY:]).get(3, b""))
         if any(needle in data for needle in needles)
     ]
 
@@ -147,29 +145,9 @@ def is_in(address: bytes, network: tuple[bytes, bytes]) -> bool:
     return all(given & mask == wanted for given, wanted, mask in zip(address, *network, strict=False))
 
 
-def walk(data: bytes) -> Iterator[bytes]:
-    """The payloads of a run of netlink attributes."""
-    return (payload for _, payload in _pairs(data))
-
-
-def attributes_of(data: bytes) -> dict[int, bytes]:
-    """A run of netlink attributes by type, flags of the type left out."""
-    return dict(_pairs(data))
-
-
-def _pairs(data: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 0
-    while at + 4 <= len(data):
-        length, kind = _ATTRIBUTE.unpack_from(data, at)
-        if length < 4:
-            return
-        yield kind & _NLA_TYPE_MASK, data[at + 4 : at + length]
-        at += (length + 3) & ~3
-
-
 def _expressions(rule: FoundRule) -> Iterator[tuple[str, dict[int, bytes]]]:
     """The expressions of a rule: name, attributes."""
-    for data in walk(rule.expressions):
+    for data in payloads_of(rule.expressions):
         found = attributes_of(data)
         yield _text(found.get(1)), attributes_of(found.get(2, b""))
 

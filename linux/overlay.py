@@ -10,7 +10,6 @@ from errno import EEXIST
 
 from linux.netlink import Netlink, NetlinkError
 
-ROUTE_PROTOCOL = 24
 _TRIES = 4
 _TOLD = 20  # sentences of `missing`: five thousand more would help nobody
 
@@ -43,7 +42,7 @@ class ForeignRoute(OSError):
 
 
 def sync(netlink: Netlink, ways: Sequence[Way], *, device: int = 0, within: Sequence[str] = ()) -> Changes:
-    """Make the routes of ROUTE_PROTOCOL, and the entries of the VTEP with index `device` (0: none), equal to `ways`.
+    """Make the routes of protocol 24, and the entries of the VTEP with index `device` (0: none), equal to `ways`.
 
     `within`: CIDRs; if any are given, routes beyond them are left alone, but for those of the device. In order: new
     neighbours, forwarding entries, changed neighbours, routes; then what is not wanted goes, routes first. So there is

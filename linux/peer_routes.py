@@ -7,10 +7,13 @@ from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from linux.bulk import SLOT_DST, SLOT_VIA, Write, attributes, change_all, echo, named, template
+from linux.attributes import RTNL_BODY, attributes_of
+from linux.bulk import SLOT_DST, SLOT_VIA, Write, change_all, echo, named, template
 from linux.neighbours import Table
 from linux.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, Netlink, NetlinkError
-from linux.overlay import ROUTE_PROTOCOL
+
+PROTOCOL = 24
+"""By which routes are ours: nobody else has registered it (/etc/iproute2/rt_protos)."""
 
 _RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
 _TABLE_MAIN, _TYPE_UNICAST, _ONLINK = 254, 1, 4
@@ -28,7 +31,7 @@ Hop = tuple[bytes, int]  # gateway and index of the link
 
 
 class Routes:
-    """What is to be done to the routes of ROUTE_PROTOCOL in the main table; nothing is until asked.
+    """What is to be done to the routes of PROTOCOL in the main table; nothing is until asked.
 
     `wanted`: destination to next hop. `onlink`: the index of the link whose gateways need not be on any of its networks
     (0: none). `within`: networks (packed, with lengths) beyond which a route is left alone, but for those of `onlink`;
@@ -80,7 +83,7 @@ class Routes:
     def _is_in_bounds(self, message: bytes) -> bool:
         if self._within is None:
             return True
-        shown = attributes(message)
+        shown = attributes_of(message, RTNL_BODY)
         if self._onlink and shown.get(_RTA_OIF) == _INDEX.pack(self._onlink):
             return True
         dst, length = _key(message, shown)
@@ -94,7 +97,7 @@ class Routes:
             family=family,
             dst_len=length,
             table=_TABLE_MAIN,
-            proto=ROUTE_PROTOCOL,
+            proto=PROTOCOL,
             scope=0,
             type=_TYPE_UNICAST,
             flags=_ONLINK if link == self._onlink else 0,
@@ -133,13 +136,13 @@ def _write_over_stone(netlink: Netlink, request: bytes) -> NetlinkError | None:
     be replaced, or a foreign one to the whole cluster. The default route does not count, nor do later ones. So for the
     moment of the writing the gateway gets a route of its own over the right link.
     """
-    shown = attributes(request)
+    shown = attributes_of(request, RTNL_BODY)
     message = rtmsg()
     message.update(
         family=AF_INET6,
         dst_len=128,
         table=_TABLE_MAIN,
-        proto=ROUTE_PROTOCOL,
+        proto=PROTOCOL,
         scope=0,
         type=_TYPE_UNICAST,
         flags=0,
@@ -159,8 +162,8 @@ def key_of(cidr: str) -> Key:
 def _list_own(netlink: Netlink) -> Table:
     """Our routes of both families: destination to next hop; None for one that is not like those we make."""
     table = Table()
-    for message in _dump(netlink, ROUTE_PROTOCOL):
-        shown = attributes(message)
+    for message in _dump(netlink, PROTOCOL):
+        shown = attributes_of(message, RTNL_BODY)
         _, _, sources, tos, _, _, _, kind = message[16:24]
         usual = shown.get(_RTA_PRIORITY, _NO_PRIORITY) == _PRIORITY[message[16]]
         if not usual or sources or tos:
@@ -175,8 +178,8 @@ def _find_foreign(netlink: Netlink, keys: set[Key]) -> dict[Key, tuple[Hop, byte
     """For each of these destinations that has any, the foreign route of least metric: its next hop, and its message."""
     found: dict[Key, tuple[Hop, bytes]] = {}
     for message in _dump(netlink, 0):
-        if message[21] != ROUTE_PROTOCOL:
-            shown = attributes(message)
+        if message[21] != PROTOCOL:
+            shown = attributes_of(message, RTNL_BODY)
             key = _key(message, shown)
             if key in keys and key not in found:
                 found[key] = (_hop(shown), message)
@@ -204,7 +207,8 @@ def _hop(shown: Mapping[int, bytes]) -> Hop:
 
 def _deletion(message: bytes) -> bytes:
     """The request that deletes exactly the route shown: not what somebody has put in its place since."""
-    keep = (*_NAMES_IT, _RTA_NH_ID) if _RTA_NH_ID in attributes(message) else (*_NAMES_IT, *_NAMES_ITS_HOPS)
+    by_id = _RTA_NH_ID in attributes_of(message, RTNL_BODY)
+    keep = (*_NAMES_IT, _RTA_NH_ID) if by_id else (*_NAMES_IT, *_NAMES_ITS_HOPS)
     request = bytearray(echo(message, _RTM_DELROUTE, keep))
     request[24:28] = bytes(4)  # flags such as "dead" are the kernel's to say
     return bytes(request)

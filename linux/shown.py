@@ -3,7 +3,7 @@
 import struct
 from socket import AF_BRIDGE, AF_INET, AF_INET6, inet_ntop
 
-from linux.bulk import attributes
+from linux.attributes import RTNL_BODY, attributes_of
 from linux.links import find_link_by_index
 from linux.netlink import Netlink
 
@@ -19,7 +19,7 @@ def describe(netlink: Netlink, message: bytes) -> str:
     (kind,) = struct.unpack_from("=H", message, 4)
     if kind in _RTM_ROUTES:
         return f"route {describe_route(netlink, message)}"
-    shown, family = attributes(message), message[16]
+    shown, family = attributes_of(message, RTNL_BODY), message[16]
     (index,) = struct.unpack_from("=i", message, 20)
     device, mac = _name(netlink, index), shown.get(_NDA_LLADDR, b"").hex(":")
     if family == AF_BRIDGE:
@@ -29,7 +29,7 @@ def describe(netlink: Netlink, message: bytes) -> str:
 
 def describe_route(netlink: Netlink, message: bytes) -> str:
     """A route, such as "10.244.2.0/24 via 192.0.2.9 dev eth0 proto 4"."""
-    shown = attributes(message)
+    shown = attributes_of(message, RTNL_BODY)
     family, length, protocol, kind = message[16], message[17], message[21], message[23]
     dst = shown.get(_RTA_DST) or bytes(16 if family == AF_INET6 else 4)
     words = [f"{_TYPES.get(kind, '')}{_address(dst)}/{length}"]

@@ -6,7 +6,8 @@ import pytest
 from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from linux.bulk import SLOT_DST, SLOT_MAC, attributes, echo, packed, template
+from linux.attributes import RTNL_BODY, attributes_of
+from linux.bulk import SLOT_DST, SLOT_MAC, echo, packed, template
 from linux.neighbours import unique
 from linux.netlink import Netlink, NetlinkError, decode
 from linux.peer_routes import key_of
@@ -104,14 +105,14 @@ def route(**fields: object) -> bytes:
 def test_attributes_are_those_that_pyroute2_reads() -> None:
     """Number to content, padding left out."""
     attrs = [("RTA_DST", "fd00::"), ("RTA_PRIORITY", 1024), ("RTA_PREF", 0), ("RTA_OIF", 7)]
-    found = attributes(route(attrs=attrs))
+    found = attributes_of(route(attrs=attrs), RTNL_BODY)
     assert found == {1: packed("fd00::"), 6: struct.pack("=I", 1024), 20: b"\0", 4: struct.pack("=I", 7)}
 
 
 @pytest.mark.parametrize("tail", [b"\0\0\0\0", b"\3\0\1\0", b"\1\0"])
 def test_garbage_after_the_attributes_is_survived(tail: bytes) -> None:
     """A length that can not be ends the reading; so does an end in the middle of a header."""
-    assert 1 in attributes(route(attrs=[("RTA_DST", "fd00::")]) + tail)
+    assert 1 in attributes_of(route(attrs=[("RTA_DST", "fd00::")]) + tail, RTNL_BODY)
 
 
 def test_an_echo_names_the_object_and_nothing_else() -> None:
@@ -129,7 +130,7 @@ def test_many_changes_go_in_few_datagrams_and_refusals_are_told_by_place() -> No
     refused = wire.change_many([route(attrs=[("RTA_OIF", index)]) for index in range(300)])
     assert [(place, error.errno) for place, error in refused] == [(5, BUSY), (299, NO_SUCH_DEVICE)]
     assert [len(datagram) for datagram in wire.datagrams] == [128, 128, 44]
-    assert attributes(wire.datagrams[2][43])[4] == struct.pack("=I", 299)
+    assert attributes_of(wire.datagrams[2][43], RTNL_BODY)[4] == struct.pack("=I", 299)
 
 
 def test_a_key_has_one_value() -> None:

@@ -1,0 +1,34 @@
+"""Netlink attributes as bytes: read, not decoded (length, type, payload; include/uapi/linux/netlink.h)."""
+
+from collections.abc import Iterator
+from struct import Struct
+
+RTNL_BODY = 28
+"""Where the attributes of a route or neighbour message begin: both have 12 bytes after the 16 of the header."""
+
+_HEADER = Struct("=HH")
+_TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
+
+
+def attributes_of(data: bytes, at: int = 0) -> dict[int, bytes]:
+    """The run of attributes that begins at `at`, by type; of several of one type the last."""
+    found = {}
+    unpack, end = _HEADER.unpack_from, len(data) - 3
+    while at < end:
+        length, kind = unpack(data, at)
+        if length < 4:
+            break
+        found[kind & _TYPE_MASK] = data[at + 4 : at + length]
+        at += (length + 3) & ~3
+    return found
+
+
+def payloads_of(data: bytes) -> Iterator[bytes]:
+    """The payloads of a run of attributes, whatever their types."""
+    at = 0
+    while at + 4 <= len(data):
+        length, _ = _HEADER.unpack_from(data, at)
+        if length < 4:
+            return
+        yield data[at + 4 : at + length]
+        at += (length + 3) & ~3
