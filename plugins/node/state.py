@@ -7,10 +7,9 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from linux import sysctls
 from linux.addresses import Address, add_address, delete_address, list_addresses
 from linux.errors import step
-from linux.links import Link, find_link, list_ports, set_mac
+from linux.links import Link, find_link, list_ports, set_mac, set_promiscuous
 from linux.netlink import Netlink
 from linux.nft_owner import is_of_network
 from linux.overlay import Way
@@ -48,14 +47,13 @@ def ensure_rules(host: Netlink, network: str, node: NodeConf, peers: Sequence[No
             egress.ensure(network, _subnets_of(gateways), inside_of(node, peers), nodes_of(peers))
         else:
             egress.delete(network)
-    # As kubenet did, so that a service whose pod is on this very bridge sees the answers (br_netfilter has these).
-    for key in ("bridge/bridge-nf-call-iptables", "bridge/bridge-nf-call-ip6tables"):
-        sysctls.try_write(key, "1")
     with step("set the filter of duplicate frames"):
         if node.hairpin_mode == PROMISCUOUS_BRIDGE and bridge:
             dedup.ensure(network, bridge.mac, _filtered(gateways))
         else:
             dedup.delete(network)
+            if bridge and bridge.promiscuous:
+                set_promiscuous(host, bridge.index, on=False)
 
 
 def missing_rules(host: Netlink, network: str, node: NodeConf, peers: Sequence[Node]) -> list[str]:

@@ -86,7 +86,10 @@ def test_hairpin_modes(cni: CNI, node: Node, mode: str | None, hairpin: bool, pr
 
 
 def test_a_promiscuous_bridge_filters_its_duplicates(cni: CNI, node: Node) -> None:
-    """Both versions' frames from the bridge's MAC with a pod's address, not those from the gateway; pods still talk."""
+    """Both versions' frames from the bridge's MAC with a pod's address, not those from the gateway; pods still talk.
+
+    With another mode, bridge and rules are as if there had never been this one.
+    """
     one, two = node.pod("one"), node.pod("two")
     conf = network("kubenet", hairpinMode="promiscuous-bridge")
     cni.add(conf, one)
@@ -101,6 +104,7 @@ def test_a_promiscuous_bridge_filters_its_duplicates(cni: CNI, node: Node) -> No
         assert one.reaches(address)
     cni.add(network("kubenet", hairpinMode="none"), node.pod("three"))
     assert "slash24_dedup" not in node.ruleset()
+    assert "PROMISC" not in node.links()["cbr0"]["flags"]
 
 
 @pytest.mark.parametrize(
