@@ -9,8 +9,8 @@ from collections.abc import Collection
 from linux import nft, nft_table
 from linux.nft import Element, Hook, Set, TableName
 from linux.nft_expressions import DROP, in_set, incoming_link, source_mac, verdict
-from linux.nft_owner import forfeited, owner_tag
 from linux.nft_table import Chain, Rule, Table
+from linux.ownership import forfeited, owner_tag
 from spec.attachment import Attachment
 
 _NAME_BYTES = 16  # IFNAMSIZ

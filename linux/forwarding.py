@@ -27,8 +27,8 @@ from linux.forwarding_table import (
 from linux.netlink import NETLINK_NETFILTER, Netlink, NetlinkError
 from linux.nft import Element, Hook, Step, TableName
 from linux.nft_found import FoundRule
-from linux.nft_owner import forfeited, owner_tag
 from linux.nft_table import until_settled
+from linux.ownership import forfeited, owner_tag
 from spec.attachment import Attachment
 
 _FORWARD, _OURS = "FORWARD", "CNI-FORWARD"

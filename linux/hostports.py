@@ -26,8 +26,8 @@ from linux.hostport_table import (
     masquerading_chain,
 )
 from linux.nft import Element
-from linux.nft_owner import forfeited, owner_tag
 from linux.nft_table import Chain
+from linux.ownership import forfeited, owner_tag
 from linux.packet_conditions import Condition
 from spec.attachment import Attachment
 

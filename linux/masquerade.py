@@ -11,8 +11,8 @@ from netaddr.ip import IPNetwork
 from linux import nft, nft_table
 from linux.nft import Element, Hook, Set, TableName
 from linux.nft_expressions import RETURN, destination_in, masquerade, source_address, verdict, verdict_of
-from linux.nft_owner import forfeited, owner_tag
 from linux.nft_table import Chain, Rule, Table
+from linux.ownership import forfeited, owner_tag
 from spec.attachment import Attachment
 
 _MAPS = {

@@ -13,7 +13,7 @@ from plugins.node import pods, state, ways
 from plugins.node.conf import NodeConf, parse, read_peers, telling_status
 from plugins.node.mtu import smallest_mtu
 from plugins.node.records import Node
-from plugins.pod.undo import Undo
+from plugins.undo import Undo
 from spec.delegate import delegate
 from spec.errors import CNIError, Code
 from spec.plugin import Plugin

@@ -21,7 +21,7 @@ def add(request: Request) -> Result:
     """Bring `lo` up, unless ADD fails. The result is that of the plugin before, else `lo` and its addresses."""
     from linux.links import set_down, set_up
     from linux.netlink import Netlink
-    from plugins.pod.undo import Undo
+    from plugins.undo import Undo
 
     previous = request.conf.prev_result
     with _inside(request, "set up"), Netlink() as pod, Undo() as undo:

@@ -14,7 +14,7 @@ from plugins.node import pods, state, tunnel, ways
 from plugins.node.conf import NodeConf, parse, read_peers, telling_status
 from plugins.node.records import Node
 from plugins.node.tunnel import TunnelConf
-from plugins.pod.undo import Undo
+from plugins.undo import Undo
 from spec.addresses import is_ipv6
 from spec.delegate import delegate
 from spec.errors import CNIError, Code

@@ -12,7 +12,7 @@ from linux.netlink import Netlink
 from plugins.mac import requested_mac
 from plugins.node.conf import HAIRPIN_VETH, PROMISCUOUS_BRIDGE, NodeConf, ipam_of, parse, read_peers
 from plugins.pod.conf import PodConf
-from plugins.pod.undo import Undo
+from plugins.undo import Undo
 from spec.config import NetConf, Section, decode
 from spec.errors import CNIError
 from spec.request import Request

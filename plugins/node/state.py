@@ -11,8 +11,8 @@ from linux.addresses import Address, add_address, delete_address, list_addresses
 from linux.errors import step
 from linux.links import Link, find_link, list_ports, set_mac, set_promiscuous
 from linux.netlink import Netlink
-from linux.nft_owner import is_of_network
 from linux.overlay import Way
+from linux.ownership import is_of_network
 from plugins.node.conf import PROMISCUOUS_BRIDGE, NodeConf
 from plugins.node.records import Node
 from spec.addresses import is_ipv6

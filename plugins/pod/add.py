@@ -11,11 +11,11 @@ from linux.errors import step
 from linux.links import Link, attach_port, create_veth, delete_link, find_link, find_link_by_index, random_mac
 from linux.netlink import Netlink, NetlinkError
 from linux.netns import entered, open_netns
-from linux.nft_owner import group_of, owner_tag
+from linux.ownership import group_of, owner_tag
 from linux.waiting import wait_until
 from plugins.pod import container, network, vlans
 from plugins.pod.conf import PodConf
-from plugins.pod.undo import Undo
+from plugins.undo import Undo
 from spec.delegate import delegate
 from spec.errors import CNIError, Code
 from spec.request import Request

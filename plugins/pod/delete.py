@@ -8,7 +8,7 @@ from linux.errors import reason
 from linux.links import Link, delete_link, find_link, find_link_by_index, list_links
 from linux.netlink import Netlink
 from linux.netns import entered, open_netns
-from linux.nft_owner import owner_tag
+from linux.ownership import owner_tag
 from spec.delegate import delegate
 from spec.errors import CNIError, Code
 from spec.request import Request

@@ -25,7 +25,7 @@ from linux.links import (
 from linux.netlink import Netlink, NetlinkError
 from plugins.pod import vlans
 from plugins.pod.conf import PodConf
-from plugins.pod.undo import Undo
+from plugins.undo import Undo
 from spec.errors import CNIError, Code
 
 FORWARDING = {AF_INET: "ipv4/ip_forward", AF_INET6: "ipv6/conf/all/forwarding"}

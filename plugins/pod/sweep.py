@@ -5,7 +5,7 @@ from collections.abc import Callable
 from linux.errors import step
 from linux.links import Link, delete_link, list_group, list_links
 from linux.netlink import Netlink
-from linux.nft_owner import forfeited, group_of
+from linux.ownership import forfeited, group_of
 from linux.waiting import wait_until
 from spec.attachment import Attachment
 from spec.delegate import delegate

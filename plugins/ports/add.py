@@ -4,10 +4,10 @@ from linux import hostports, localnet
 from linux.errors import step
 from linux.hostports import PortTaken, Wish
 from linux.netlink import Netlink
-from plugins.pod.undo import Undo
 from plugins.ports.conf import PortmapConf
 from plugins.ports.flows import forget_flows_elsewhere
 from plugins.ports.wish import pod_addresses, wish_of
+from plugins.undo import Undo
 from spec.errors import CNIError, Code
 from spec.request import Request
 from spec.result import Result

@@ -8,12 +8,12 @@ from linux import shaping, tc
 from linux.errors import step
 from linux.links import Link, delete_link, find_link
 from linux.netlink import Netlink, NetlinkError
-from linux.nft_owner import owner_tag
+from linux.ownership import owner_tag
 from linux.tc import Bucket
-from plugins.pod.undo import Undo
 from plugins.shape.ends import find_host_end
 from plugins.shape.limits import Limit, Limits
 from plugins.shape.names import ifb_name, reference_ifb_name
+from plugins.undo import Undo
 from spec.request import Request
 from spec.result import Interface, Result
 

@@ -6,7 +6,7 @@ from linux import shaping, tc
 from linux.errors import reason, step
 from linux.links import Link, delete_link, find_link, list_links
 from linux.netlink import Netlink
-from linux.nft_owner import forfeited
+from linux.ownership import forfeited
 from plugins.shape.ends import find_left_ends
 from plugins.shape.names import ifb_name, reference_ifb_name
 from spec.errors import CNIError, Code

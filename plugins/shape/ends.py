@@ -7,7 +7,7 @@ from linux.errors import step
 from linux.links import Link, find_link, find_link_by_index, list_links
 from linux.netlink import Netlink
 from linux.netns import entered, open_netns
-from linux.nft_owner import owner_tag
+from linux.ownership import owner_tag
 from spec.errors import CNIError, Code
 from spec.request import Request
 from spec.result import Result

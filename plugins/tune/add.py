@@ -9,11 +9,11 @@ from linux.errors import reason, step
 from linux.links import Link, find_link
 from linux.netlink import Netlink, NetlinkError
 from linux.netns import entered, open_netns, own_cookie
-from plugins.pod.undo import Undo
 from plugins.tune import backup
 from plugins.tune.backup import Backup
 from plugins.tune.conf import TuningConf
 from plugins.tune.originals import Originals, change, look, put_back
+from plugins.undo import Undo
 from spec.errors import CNIError, Code
 from spec.request import Request
 from spec.result import Interface, Result

@@ -6,7 +6,7 @@ from contextlib import suppress
 
 import pytest
 
-from linux.nft_owner import group_of
+from linux.ownership import group_of
 from tests.netns.cni import CNI, CNIFailure
 from tests.netns.node import Node, wait_until
 

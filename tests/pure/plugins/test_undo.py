@@ -2,7 +2,7 @@
 
 import pytest
 
-from plugins.pod.undo import Undo
+from plugins.undo import Undo
 from spec.errors import CNIError
 
 

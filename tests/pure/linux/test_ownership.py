@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linux.nft_owner import forfeited, is_of_network, owner_tag
+from linux.ownership import forfeited, is_of_network, owner_tag
 from spec.attachment import Attachment
 
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=90)

@@ -1,4 +1,4 @@
-"""The mark by which a kernel object tells whose it is: an attachment as a comment of nft."""
+"""The mark by which a kernel object tells whose it is: of an element the comment, of a link the alias or the group."""
 
 import re
 from collections.abc import Callable, Iterable
