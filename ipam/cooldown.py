@@ -11,6 +11,7 @@ from ipam.boot import Boot
 from ipam.files import make_folders, replace_file
 
 _NAME = "released"
+_ROUNDED = 0.001  # seconds: moments are written in thousandths
 
 
 def read_cooling(hidden: str, boot: Boot, seconds: int) -> dict[str, float]:
@@ -45,7 +46,7 @@ def _read(hidden: str, boot: Boot, seconds: int) -> dict[str, tuple[float, str]]
             age = boot.uptime - (float(moment) if boot_id == boot.id else 0)
         except ValueError:
             continue
-        # Below zero it is the moment of some other clock, and says nothing.
-        if 0 <= age < seconds:
-            found[address] = (age, line)
+        # Well below zero it is the moment of some other clock, and says nothing; just below, it was rounded up.
+        if -_ROUNDED <= age < seconds:
+            found[address] = (max(age, 0.0), line)
     return found

@@ -437,6 +437,6 @@ def test_starting_over_as_explained(cni: CNI, node: Node) -> None:
     text = (ROOT / "docs" / "troubleshooting.md").read_text().partition("## Starting over")[2]
     commands = re.search(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[1]
     node.run(["sh", "-ec", commands.replace("NETWORK", "net")], env={"PATH": os.environ["PATH"]})
-    assert not [name for name in node.links() if name.startswith(("veth", "cni"))]
+    assert wait_until(lambda: not [name for name in node.links() if name.startswith(("veth", "cni"))])
     assert node.ruleset() == ""
     assert ips(cni.add(conf, node.pod("next"))) == ["10.1.2.2"]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ipam.boot import Boot
+from ipam.cooldown import note_released, read_cooling
 from ipam.leases import State
 from tests.pure.ipam.support import BOOT, NEXT_BOOT, at, owner, reference_add, release, state, take
 
@@ -145,3 +146,10 @@ def test_the_time_is_read_under_the_lock(store):
         now[0] = replace(BOOT, uptime=BOOT.uptime + 6)
     waiter.join()
     assert seen == [State.COOLING]
+
+
+def test_cooldown_begins_at_once(tmp_path):
+    """An address released a moment ago is cooling, though the moment was rounded up when it was written down."""
+    boot = Boot("node", "boot", 8148.5006)
+    note_released(str(tmp_path), boot, 30, ["10.0.0.2"])
+    assert read_cooling(str(tmp_path), boot, 30) == {"10.0.0.2": 0.0}
