@@ -10,7 +10,7 @@ import sys
 
 from linux import sysctls
 from linux.netlink import Netlink
-from tests.netns.fail_every_step import Refusal, call, run, state
+from tests.netns.fail_every_step import Refusal, call, refuse_each, run
 
 
 def forget_node(conf: dict) -> None:
@@ -32,25 +32,11 @@ def main() -> None:
     sysctls.write = refusal.guard(sysctls.write, lambda args: f"sysctl {args[0]}")
     os.replace = refusal.guard(os.replace, lambda args: f"replace {args[1]}")
     os.link = refusal.guard(os.link, lambda args: f"link {args[1]}")
-    story, turn = [], 0
     if how == "used":
         assert call("ADD", conf, home, netns) == 0
         assert call("DEL", conf, home, netns) == 0
-    while turn == 0 or refusal.refused:
-        turn += 1
-        if how == "fresh":
-            forget_node(json.loads(conf))
-        before = state(netns)
-        refusal.start(turn)
-        status = call("ADD", conf, home, netns)
-        refused = refusal.refused
-        refusal.turn = 0
-        after = state(netns)
-        left = {name: [before[name], after[name]] for name in before if before[name] != after[name]} if status else {}
-        story.append({"refused": refused, "status": status, "left": left})
-        assert call("DEL", conf, home, netns) == 0
-        refusal.refused = refused
-    json.dump(story, sys.stdout)
+    forget = (lambda: forget_node(json.loads(conf))) if how == "fresh" else (lambda: None)
+    json.dump(refuse_each(refusal, forget, conf, home, netns), sys.stdout)
 
 
 main()

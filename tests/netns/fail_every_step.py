@@ -88,21 +88,12 @@ def call(verb: str, conf: str, home: str, netns: str) -> int:
     return serve(plugin, environ=environ, stdin=io.BytesIO(conf.encode()), stdout=out, stderr=err, suite=suite)
 
 
-def main() -> None:
-    """Refuse request 1, 2, 3, ... until an ADD makes fewer than that."""
-    home, netns, bridge = sys.argv[1:]
-    conf = sys.stdin.read()
-    refusal = Refusal()
-    Netlink.send = refusal.guard(Netlink.send, lambda _: "a request of rtnetlink")
-    Netlink.transact = refusal.guard(Netlink.transact, lambda _: "a transaction of nftables")
-    sysctls.write = refusal.guard(sysctls.write, lambda args: f"sysctl {args[0]}")
-    os.replace = refusal.guard(os.replace, lambda args: f"replace {args[1]}")
-    os.link = refusal.guard(os.link, lambda args: f"link {args[1]}")
+def refuse_each(refusal: Refusal, forget: Callable[[], object], conf: str, home: str, netns: str) -> list[dict]:
+    """ADDs of which request 1, 2, 3, ... is refused, until one makes fewer than that; `forget` comes before each."""
     story, turn = [], 0
     while turn == 0 or refusal.refused:
         turn += 1
-        if bridge == "fresh":
-            run(["ip", "link", "del", json.loads(conf)["bridge"]])
+        forget()
         before = state(netns)
         refusal.start(turn)
         status = call("ADD", conf, home, netns)
@@ -113,7 +104,21 @@ def main() -> None:
         story.append({"refused": refused, "status": status, "left": left})
         assert call("DEL", conf, home, netns) == 0
         refusal.refused = refused
-    json.dump(story, sys.stdout)
+    return story
+
+
+def main() -> None:
+    """Refuse request 1, 2, 3, ... until an ADD makes fewer than that."""
+    home, netns, bridge = sys.argv[1:]
+    conf = sys.stdin.read()
+    refusal = Refusal()
+    Netlink.send = refusal.guard(Netlink.send, lambda _: "a request of rtnetlink")
+    Netlink.transact = refusal.guard(Netlink.transact, lambda _: "a transaction of nftables")
+    sysctls.write = refusal.guard(sysctls.write, lambda args: f"sysctl {args[0]}")
+    os.replace = refusal.guard(os.replace, lambda args: f"replace {args[1]}")
+    os.link = refusal.guard(os.link, lambda args: f"link {args[1]}")
+    forget = (lambda: run(["ip", "link", "del", json.loads(conf)["bridge"]])) if bridge == "fresh" else (lambda: None)
+    json.dump(refuse_each(refusal, forget, conf, home, netns), sys.stdout)
 
 
 if __name__ == "__main__":
