@@ -1,4 +1,7 @@
-"""Netlink attributes as bytes: read, not decoded (length, type, payload; include/uapi/linux/netlink.h)."""
+"""Netlink attributes as bytes: read and written, not decoded (length, type, payload; include/uapi/linux/netlink.h).
+
+For what every call sends and reads; what is sent once, or has many forms, is encoded by pyroute2.
+"""
 
 from collections.abc import Iterator
 from struct import Struct
@@ -7,6 +10,7 @@ RTNL_BODY = 28
 """Where the attributes of a route or neighbour message begin: both have 12 bytes after the 16 of the header."""
 
 _HEADER = Struct("=HH")
+_NUMBER = Struct("=I")
 _TYPE_MASK = 0x3FFF  # without NLA_F_NESTED and NLA_F_NET_BYTEORDER
 
 
@@ -32,3 +36,23 @@ def payloads_of(data: bytes) -> Iterator[bytes]:
             return
         yield data[at + 4 : at + length]
         at += (length + 3) & ~3
+
+
+def attribute(kind: int, payload: bytes) -> bytes:
+    """One attribute, padded as the next one wants it."""
+    return _HEADER.pack(4 + len(payload), kind) + payload + bytes(-len(payload) & 3)
+
+
+def text(kind: int, value: str) -> bytes:
+    """An attribute that is a text, with its NUL."""
+    return attribute(kind, value.encode() + b"\0")
+
+
+def number(kind: int, value: int) -> bytes:
+    """An attribute that is a number of 32 bits in the machine's order."""
+    return attribute(kind, _NUMBER.pack(value))
+
+
+def nested(kind: int, *attributes: bytes) -> bytes:
+    """An attribute that is a run of attributes."""
+    return attribute(kind, b"".join(attributes))

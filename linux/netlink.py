@@ -1,7 +1,8 @@
 """The wire: one netlink socket, requests out, acknowledgements and dumps in.
 
-pyroute2 gives the messages (encoding and decoding); the socket is ours, because pyroute2's own is built on asyncio,
-whose import alone costs a third of a cold ADD. A socket belongs to the network namespace in which it was opened.
+Messages are pyroute2's (encoded and decoded by it), or bytes where every call has them (linux/attributes.py). The
+socket is ours, because pyroute2's own is built on asyncio, whose import alone costs a third of a cold ADD. A socket
+belongs to the network namespace in which it was opened.
 """
 
 import os
@@ -9,9 +10,11 @@ import socket
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 
-from pyroute2.netlink import nlmsg
-
 from linux.attributes import attributes_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from pyroute2.netlink import nlmsg
 
 NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12
@@ -66,32 +69,38 @@ class Netlink:
         """Close the socket."""
         self._socket.close()
 
-    def encode(self, message: nlmsg, kind: int, flags: int) -> bytes:
-        """The bytes of one request, numbered with the next sequence number."""
+    def encode(self, message: "nlmsg | bytes", kind: int, flags: int) -> bytes:
+        """The bytes of one request, numbered with the next sequence number; `message` as bytes is without header."""
         self._sequence += 1
+        if isinstance(message, bytes):
+            return _HEADER.pack(_HEADER.size + len(message), kind, flags, self._sequence, 0) + message
         message["header"] = {"type": kind, "flags": flags, "sequence_number": self._sequence, "pid": 0}
         message.encode()
         return bytes(message.data)
 
-    def change(self, message: nlmsg, kind: int, flags: int = 0) -> None:
+    def change(self, message: "nlmsg | bytes", kind: int, flags: int = 0) -> None:
         """Send one change and wait until the kernel has acknowledged it; raises NetlinkError."""
         self.send([self.encode(message, kind, NLM_F_REQUEST | NLM_F_ACK | flags)], acks=1)
 
-    def get(self, message: nlmsg, kind: int, answer: type[nlmsg]) -> nlmsg:
+    def get(self, message: "nlmsg", kind: int, answer: "type[nlmsg]") -> "nlmsg":
         """Ask for one object, decoded as `answer`; raises NetlinkError (ENOENT or ENODEV: there is none)."""
+        return decode(answer, self.get_raw(message, kind))
+
+    def get_raw(self, message: "nlmsg | bytes", kind: int) -> bytes:
+        """The same undecoded: a whole netlink message."""
         self._socket.send(self.encode(message, kind, NLM_F_REQUEST))
         for _, body in self._replies():
-            return decode(answer, body)
+            return body
         raise NetlinkError(71, "the kernel did not answer")
 
-    def dump(self, message: nlmsg, kind: int, answer: type[nlmsg], *, containing: bytes = b"") -> list[nlmsg]:
+    def dump(self, message: "nlmsg", kind: int, answer: "type[nlmsg]", *, containing: bytes = b"") -> "list[nlmsg]":
         """All objects of a kind, decoded as `answer`; with `containing`, only those whose bytes hold that text.
 
         A dump that the kernel says was disturbed is taken again, up to five times; then what was read is used.
         """
         return [decode(answer, body) for body in self.dump_raw(message, kind) if containing in body]
 
-    def dump_raw(self, message: nlmsg, kind: int) -> list[bytes]:
+    def dump_raw(self, message: "nlmsg | bytes", kind: int) -> list[bytes]:
         """The same undecoded: a list of whole netlink messages."""
         found: list[bytes] = []
         for _ in range(_DUMP_TRIES):
@@ -185,7 +194,7 @@ class Netlink:
         return messages
 
 
-def decode(answer: type[nlmsg], body: bytes) -> nlmsg:
+def decode(answer: "type[nlmsg]", body: bytes) -> "nlmsg":
     """One whole netlink message as an object of pyroute2's class `answer`."""
     message = answer(body)
     message.decode()

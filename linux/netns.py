@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ctypes import CDLL, get_errno
+from errno import ENOENT
 from fcntl import ioctl
 from sys import byteorder
 
@@ -23,12 +24,13 @@ class NoNetns(OSError):
     """The path leads to no network namespace: nothing is there, or something else is."""
 
 
-def open_netns(path: str) -> int:
-    """A file descriptor (close it) of the network namespace at `path`; raises NoNetns or another OSError."""
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError, ProcessLookupError) as error:
-        raise NoNetns(error.errno, "no such network namespace", path) from error
+def open_netns(path: str, given: int | None = None) -> int:
+    """A file descriptor (close it) of the network namespace at `path`; raises NoNetns or another OSError.
+
+    `given`: a descriptor that was opened at `path` by somebody who may see other files there (it stays open), or -1 if
+    there was nothing to open.
+    """
+    fd = _open(path) if given is None else _copy(given, path)
     try:
         kind = ioctl(fd, _NS_GET_NSTYPE)
     except OSError as error:
@@ -38,6 +40,19 @@ def open_netns(path: str) -> int:
         os.close(fd)
         raise NoNetns(22, "a namespace, but not a network namespace", path)
     return fd
+
+
+def _open(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError, ProcessLookupError) as error:
+        raise NoNetns(error.errno, "no such network namespace", path) from error
+
+
+def _copy(given: int, path: str) -> int:
+    if given < 0:
+        raise NoNetns(ENOENT, "no such network namespace", path)
+    return os.dup(given)
 
 
 @contextmanager

@@ -83,7 +83,7 @@ def _inside(request: Request, what: str) -> Iterator[None]:
     from linux.netns import entered, open_netns
 
     with step(f'open network namespace "{request.netns}"'):
-        netns = open_netns(request.netns)
+        netns = open_netns(request.netns, request.netns_fd)
     try:
         with step(f'{what} "{NAME}"'), entered(netns):
             yield

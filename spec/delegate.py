@@ -1,7 +1,7 @@
 """Delegation (spec section 4): another plugin does a part of the work, in-process if it is ours, executed if not."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from spec import jsontext
 from spec.config import Section, shown
@@ -9,6 +9,7 @@ from spec.errors import CNIError, Code
 from spec.plugin import Plugin, call, check_version
 from spec.request import Request
 from spec.result import Result
+from spec.suite import Children
 from spec.verbs import VERBS
 
 _BUSY_TRIES = 5
@@ -16,10 +17,14 @@ _BUSY_PAUSE_SECONDS = 1
 _ETXTBSY = 26
 
 
-def find(kind: str, path: Sequence[str]) -> str:
+def _resolve(path: str) -> str | None:
+    return os.path.realpath(path) if os.path.isfile(path) else None
+
+
+def find(kind: str, path: Sequence[str], resolve: Callable[[str], str | None] = _resolve) -> str:
     """The executable of that type: the first regular file of that name in the folders of `path`.
 
-    Raises CNIError 7 for a type that can not be a file's name, 999 where no folder has it.
+    `resolve`: as in `Children`. Raises CNIError 7 for a type that can not be a file's name, 999 where no folder has it.
     """
     if not kind:
         raise CNIError(Code.INVALID_NETWORK_CONFIG, "no plugin name provided")
@@ -27,7 +32,7 @@ def find(kind: str, path: Sequence[str]) -> str:
         raise CNIError(Code.INVALID_NETWORK_CONFIG, f"invalid plugin name: {kind}")
     for folder in path:
         candidate = os.path.join(folder, kind)
-        if os.path.isfile(candidate):
+        if resolve(candidate) is not None:
             return candidate
     raise CNIError(Code.INTERNAL, f'failed to find plugin "{kind}" in path [{" ".join(path)}]')
 
@@ -41,7 +46,7 @@ def delegate(request: Request, verb: str, kind: str) -> Result | None:
     check_version(VERBS[verb], request.conf.cni_version)
     if kind and kind == request.conf.type:
         raise CNIError(Code.INVALID_NETWORK_CONFIG, f"plugin {kind} is configured to delegate to itself")
-    executable = _find_for(verb, kind, request.path)
+    executable = _find_for(request, verb, kind)
     inherited = request.with_verb(verb)
     plugin = _own_plugin(inherited, executable)
     if plugin is not None:
@@ -49,9 +54,9 @@ def delegate(request: Request, verb: str, kind: str) -> Result | None:
     return _delegate_to_child(inherited, executable, kind)
 
 
-def _find_for(verb: str, kind: str, path: Sequence[str]) -> str:
+def _find_for(request: Request, verb: str, kind: str) -> str:
     try:
-        return find(kind, path)
+        return find(kind, request.path, _children(request).resolve)
     except CNIError as error:
         if verb == "STATUS":
             # The one question to which "it is not installed" is an answer the specification has a code for.
@@ -62,8 +67,8 @@ def _find_for(verb: str, kind: str, path: Sequence[str]) -> str:
 def _own_plugin(request: Request, executable: str) -> Plugin | None:
     """The suite's own plugin if that is what the executable is, behind whatever symbolic links."""
     home = request.suite.home
-    real = os.path.realpath(executable)
-    if home is None or os.path.dirname(real) != os.path.realpath(home):
+    real = _children(request).resolve(executable)
+    if home is None or real is None or os.path.dirname(real) != os.path.realpath(home):
         return None
     return request.suite.load(os.path.basename(real))
 
@@ -84,7 +89,7 @@ def _delegate_to_child(request: Request, executable: str, kind: str) -> Result |
 
 
 def _execute(request: Request, executable: str, kind: str) -> bytes:
-    """Run it to its end (bounded by nothing: that is the runtime's to decide); its stdout. Raises CNIError."""
+    """Run it to its end; its stdout. Raises CNIError."""
     status, output, said = _run(request, executable, kind)
     if status != 0 and not output.strip():
         raise _mute_error(status, said)
@@ -97,22 +102,34 @@ def _execute(request: Request, executable: str, kind: str) -> bytes:
 
 def _run(request: Request, executable: str, kind: str) -> tuple[int, bytes, str]:
     # Imported here: the suite's own plugins never get to this line.
-    import subprocess
     import time
 
     for attempt in range(_BUSY_TRIES):
         try:
-            done = subprocess.run(
-                [executable], input=request.stdin, env=dict(request.environ), capture_output=True, check=False
-            )
+            status, output, said = _children(request).run(executable, request.stdin, request.environ)
         except OSError as error:
             # Somebody is just installing it.
             if error.errno == _ETXTBSY and attempt + 1 < _BUSY_TRIES:
                 time.sleep(_BUSY_PAUSE_SECONDS)
                 continue
             raise CNIError(Code.INTERNAL, f'failed to run plugin "{kind}": {error.strerror}', executable) from error
-        return done.returncode, done.stdout, done.stderr.decode(errors="replace")
+        return status, output, said.decode(errors="replace")
     raise AssertionError("unreachable")
+
+
+def _children(request: Request) -> Children:
+    return request.suite.children or _HERE
+
+
+def _run_here(executable: str, stdin: bytes, environ: Mapping[str, str]) -> tuple[int, bytes, bytes]:
+    """Bounded by nothing: how long a call may last is the runtime's to decide."""
+    import subprocess
+
+    done = subprocess.run([executable], input=stdin, env=dict(environ), capture_output=True, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+_HERE = Children(_resolve, _run_here)
 
 
 def _mute_error(status: int, said: str) -> CNIError:

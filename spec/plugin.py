@@ -142,7 +142,7 @@ class _Call:
         given = {name: environ.get(name, "") for name in (*verb.required, *verb.optional)}
         args = parse_args(given.get(verbs.ARGS, ""), strict=verb.strict)
         netns = given.get(verbs.NETNS, "")
-        if _guards_own_netns(environ) and is_own_netns(netns):
+        if _guards_own_netns(environ) and is_own_netns(netns, self._suite.netns):
             if verb.strict:
                 message = "plugin's netns and netns from CNI_NETNS should not be the same"
                 raise CNIError(Code.INVALID_NETNS, message)

@@ -50,6 +50,11 @@ class Request:
         return Attachment(self.conf.name, self.container_id, self.ifname)
 
     @property
+    def netns_fd(self) -> int | None:
+        """The caller's descriptor of `netns`, as linux.netns.open_netns takes it."""
+        return self.suite.netns
+
+    @property
     def valid_attachments(self) -> frozenset[Attachment]:
         """What a GC must leave alone. Raises CNIError 7 where the runtime did not say."""
         pairs = self.conf.valid_attachments
@@ -120,15 +125,16 @@ def parse_args(text: str, *, strict: bool) -> dict[str, str]:
     return args
 
 
-def is_own_netns(netns: str) -> bool:
+def is_own_netns(netns: str, fd: int | None = None) -> bool:
     """Whether the path leads to the network namespace of the calling thread; one that can not be opened does not.
 
-    Raises CNIError 8 where the thread's own can not be read.
+    `fd`: a descriptor that was opened there, if somebody else opened it. Raises CNIError 8 where the thread's own can
+    not be read.
     """
     if not netns:
         return False
     try:
-        theirs = os.stat(netns)
+        theirs = os.stat(netns if fd is None else fd)
     except (OSError, ValueError):
         return False
     for path in _OWN_NETNS:

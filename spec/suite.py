@@ -1,6 +1,6 @@
 """What a plugin is, and the family it ships with."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from spec.versions import SUPPORTED
@@ -25,13 +25,30 @@ class Plugin:
 
 
 @dataclass(frozen=True)
+class Children:
+    """How executables of others are found and run, where that is not simply done by this process.
+
+    `resolve`: path -> the real path of the regular file that is there, or None. `run`: (executable, stdin, environment)
+    -> (exit status, or minus the signal that ended it; stdout; stderr); raises OSError if it can not be run, CNIError
+    if it was stopped.
+    """
+
+    resolve: Callable[[str], str | None]
+    run: Callable[[str, bytes, Mapping[str, str]], tuple[int, bytes, bytes]]
+
+
+@dataclass(frozen=True)
 class Suite:
-    """The plugins that can be called in-process instead of executed.
+    """The plugins that can be called in-process instead of executed, and how a call reaches what is not in-process.
 
     `home`: the folder of this suite's executables (None: there is none, everything is executed). `load`: type ->
-    Plugin, or None where the suite has no such type. `version`: what the about text says.
+    Plugin, or None where the suite has no such type. `version`: what the about text says. `netns`: a descriptor that
+    the caller opened at CNI_NETNS, -1 if the caller could not, None: the path is opened here. `children`: None: they
+    are run here, as long as they like.
     """
 
     home: str | None
     load: Callable[[str], Plugin | None]
     version: str = "unknown"
+    netns: int | None = None
+    children: Children | None = None

@@ -30,7 +30,7 @@ _CONTAINER = 2  # the index of the container's interface in the result: after th
 def add_pod(request: Request, conf: PodConf) -> Result:
     """Wire the container to the bridge; raises CNIError, and then nothing is left of what was made."""
     with step(f'open network namespace "{request.netns}"'):
-        netns = open_netns(request.netns)
+        netns = open_netns(request.netns, request.netns_fd)
     try:
         for _ in range(_TRIES - 1):
             with suppress(network.BridgeGone):

@@ -26,7 +26,7 @@ def check_pod(request: Request, conf: PodConf) -> None:
     if conf.ipam_type:
         delegate(request, "CHECK", conf.ipam_type)
     with step(f'open network namespace "{request.netns}"'):
-        netns = open_netns(request.netns)
+        netns = open_netns(request.netns, request.netns_fd)
     try:
         with step("look at the network"), Netlink() as host:
             wrong = list(_differences(host, netns, request, conf, result))

@@ -75,7 +75,7 @@ def _delete_links(request: Request) -> list[str]:
 
 def _delete_from_container(host: Netlink, request: Request) -> list[str]:
     try:
-        netns = open_netns(request.netns) if request.netns else None
+        netns = open_netns(request.netns, request.netns_fd) if request.netns else None
     except OSError:
         return []
     if netns is None:

@@ -66,7 +66,7 @@ def _end_without_a_result(host: Netlink, request: Request) -> Iterator[Link]:
 
 
 def _container_link(request: Request) -> Link | None:
-    netns = open_netns(request.netns)
+    netns = open_netns(request.netns, request.netns_fd)
     try:
         with entered(netns), Netlink() as pod:
             return find_link(pod, request.ifname)

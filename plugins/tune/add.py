@@ -27,7 +27,7 @@ def tune(request: Request, conf: TuningConf, result: Result) -> Result:
     if not (conf.sysctls or conf.tunes_link):
         return result
     with step(f'open network namespace "{request.netns}"'):
-        netns = open_netns(request.netns)
+        netns = open_netns(request.netns, request.netns_fd)
     try:
         with entered(netns), Netlink() as pod, Undo() as undo:
             link = _link(pod, request, conf)

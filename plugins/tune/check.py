@@ -25,7 +25,7 @@ _WORDS = {
 def check_tuned(request: Request, conf: TuningConf) -> None:
     """Raises CNIError 999 with everything that is not as configured; what is not configured may be as it likes."""
     with step(f'open network namespace "{request.netns}"'):
-        netns = open_netns(request.netns)
+        netns = open_netns(request.netns, request.netns_fd)
     try:
         with step("look at the container"), entered(netns), Netlink() as pod:
             wrong = [*_link_differences(pod, request.ifname, conf), *_sysctl_differences(conf.sysctls)]

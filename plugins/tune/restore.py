@@ -47,7 +47,7 @@ def forget(request: Request, folder: str) -> None:
 
 def _put_back(request: Request, found: Backup) -> list[str]:
     try:
-        netns = open_netns(request.netns)
+        netns = open_netns(request.netns, request.netns_fd)
     except OSError:
         return []  # the pod is gone, and everything that was changed with it
     try:

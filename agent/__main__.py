@@ -1,0 +1,114 @@
+"""`python -m agent`, frozen `slash24-agent`: put together from its parts, and run."""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from functools import partial
+
+from agent import hostroot, memory, options, systemd
+from agent.dispatcher import Dispatcher
+from agent.endpoint import Endpoint, bind
+from agent.options import Options
+from agent.record import NOTICE, Outcome, logger
+from agent.results import Results
+from agent.server import Server
+from agent.work import Worker
+from plugins.__main__ import VERSION, load
+from spec.suite import Suite
+
+
+def main() -> int:
+    """Serve until SIGTERM, or until another agent takes over; the exit status is 0, 1 if it can not listen."""
+    chosen = options.parse(sys.argv[1:], os.environ)
+    memory.prepare()
+    log = logger(2, os.environ)
+    results = Results()
+    listeners: list[Callable[[Outcome], None]] = [results.note]
+    suite = Suite(home=_home(chosen), load=load, version=VERSION)
+    worker = Worker(suite, chosen.host_root, log, partial(_tell, listeners))
+    dispatcher = Dispatcher(worker.perform, workers=chosen.workers)
+    try:
+        endpoint = _endpoint(chosen)
+        server = Server(endpoint, suite, dispatcher, log, seconds=chosen.deadline)
+        close_pages = _open_pages(chosen.listen, server, dispatcher, results, listeners) if chosen.listen else None
+    except (OSError, ValueError) as error:
+        sys.stderr.write(f"slash24-agent: {error}\n")
+        return 1
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: server.stop())
+    log(NOTICE, {"event": "ready", "version": VERSION, "socket": endpoint.path, "pid": os.getpid()})
+    systemd.notify(os.environ, "READY=1")
+    server.run(partial(_end, close_pages))
+    log(NOTICE, {"event": "ended", "pid": os.getpid()})
+    return 0
+
+
+def _home(chosen: Options) -> str | None:
+    if chosen.home is None or not chosen.host_root:
+        return chosen.home
+    return hostroot.resolve_folder(chosen.host_root, chosen.home)
+
+
+def _endpoint(chosen: Options) -> Endpoint:
+    given = systemd.given_listener(os.environ)
+    if given is None:
+        return bind(chosen.socket)
+    return Endpoint(given, os.fsdecode(given.getsockname()), is_lent=True)
+
+
+def _tell(listeners: list[Callable[[Outcome], None]], outcome: Outcome) -> None:
+    for listener in listeners:
+        listener(outcome)
+
+
+def _end(close_pages: Callable[[], None] | None) -> None:
+    systemd.notify(os.environ, "STOPPING=1")
+    if close_pages:
+        close_pages()
+
+
+def _open_pages(
+    where: str,
+    server: Server,
+    dispatcher: Dispatcher,
+    results: Results,
+    listeners: list[Callable[[Outcome], None]],
+) -> Callable[[], None]:
+    # Only imported where somebody wants to see them: they take 5 MB.
+    from agent.leases import Networks
+    from agent.metrics import CONTENT_TYPE, Metrics
+    from agent.pages import Pages, answer_json, greets
+
+    networks = Networks()
+    metrics = Metrics(networks)
+    metrics.look_up("slash24_workers_busy", "Threads that are doing a call", lambda: dispatcher.pool.busy)
+    metrics.look_up("slash24_workers_limit", "Threads there may be", lambda: dispatcher.pool.limit)
+    metrics.look_up("slash24_calls_under_way", "Calls not yet answered", lambda: dispatcher.under_way)
+    metrics.look_up("slash24_requests_declined", "Requests that launchers had to do otherwise", lambda: server.declined)
+    metrics.look_up("slash24_requests_malformed", "Requests that no launcher sends", lambda: server.refused)
+    listeners += [networks.note, metrics.note]
+
+    def healthz() -> tuple[int, str, bytes]:
+        problem = greets(server.path)
+        return answer_json(503 if problem else 200, {"problem": problem} if problem else {"ok": True})
+
+    def readyz() -> tuple[int, str, bytes]:
+        problems = [problem for problem in (greets(server.path),) if problem]
+        problems += [f"the last {verb} failed" for verb in results.failing()]
+        problems += [] if server.is_listening else ["ending"]
+        document = {"ready": not problems, "problems": problems, "last": results.describe()}
+        return answer_json(503 if problems else 200, document)
+
+    pages = {"/healthz": healthz, "/readyz": readyz, "/metrics": lambda: (200, CONTENT_TYPE, metrics.text())}
+    return Pages(where, pages).close
+
+
+def _run() -> None:
+    status = main()
+    sys.stderr.flush()
+    os._exit(status)  # at once: a thread that hangs in a call that was answered long ago keeps nobody
+
+
+if __name__ == "__main__":
+    _run()

@@ -1,0 +1,119 @@
+"""A call on its way: who asked what, until when, and that it is answered exactly once."""
+
+import json
+import os
+import select
+import socket
+import time
+from contextlib import suppress
+from threading import Lock
+
+from agent import wire
+from spec import jsontext, verbs
+from spec.errors import Code
+from spec.versions import LATEST, SUPPORTED
+
+_SEND_SECONDS = 10
+_NAMING_LIMIT = 1 << 20
+
+
+class Call:
+    """A request whose connection waits for the reply. Its methods may be called from any thread.
+
+    `deadline`: when whatever is executed for it is ended; `last`: when it is answered in any case. Both are of
+    time.monotonic().
+    """
+
+    def __init__(self, connection: socket.socket, request: wire.Request, netns: int | None, seconds: float) -> None:
+        """`netns`: the descriptor that came along; the call closes it. `seconds`: how long it may last."""
+        self.request = request
+        self.netns = netns
+        self.arrived = time.monotonic()
+        self.deadline = self.arrived + seconds
+        self.last = self.deadline + min(seconds, 10)
+        self.begun = False
+        self.in_order = False  # whether others for the same attachment wait for its end
+        self._connection = connection
+        self._answered = False
+        self._lock = Lock()
+
+    @property
+    def verb(self) -> str:
+        """What CNI_COMMAND says."""
+        return self.request.environ.get(verbs.COMMAND, "")
+
+    @property
+    def attachment(self) -> tuple[str, str] | None:
+        """Container id and interface: calls for the same are done one after another. None: there is no such order."""
+        pair = (self.request.environ.get(verbs.CONTAINERID, ""), self.request.environ.get(verbs.IFNAME, ""))
+        return pair if all(pair) else None
+
+    @property
+    def netns_given(self) -> int | None:
+        """What spec.suite.Suite takes as `netns`."""
+        if self.netns is None and self.request.environ.get(verbs.NETNS):
+            return -1
+        return self.netns
+
+    @property
+    def answered(self) -> bool:
+        """Whether there is nobody to answer to any more."""
+        return self._answered
+
+    def begin(self) -> bool:
+        """Whether to do it: not if it was answered meanwhile, or if the caller is gone."""
+        with self._lock:
+            if self._answered or self._is_abandoned():
+                return False
+            self.begun = True
+            return True
+
+    def decline(self) -> None:
+        """Have the launcher do it otherwise; only before it has begun."""
+        self.answer(wire.DECLINED)
+
+    def fail(self, message: str) -> None:
+        """Answer with error 11, "try again later"."""
+        version = self.describe()[1]
+        document = {"cniVersion": version, "code": int(Code.TRY_AGAIN_LATER), "msg": message}
+        self.answer(1, jsontext.dumps(document).encode())
+
+    def answer(self, status: int, stdout: bytes = b"", stderr: bytes = b"") -> bool:
+        """Send the reply and hang up; whether it could be sent, and was the first."""
+        with self._lock:
+            if self._answered:
+                return False
+            self._answered = True
+            try:
+                self._connection.settimeout(_SEND_SECONDS)
+                self._connection.sendall(wire.reply(status, stdout, stderr))
+            except OSError:
+                return False
+            finally:
+                self._connection.close()
+            return True
+
+    def dispose(self) -> None:
+        """Close all that is still open; when nobody works for the call any more."""
+        with self._lock:
+            self._answered = True
+            self._connection.close()
+            if self.netns is not None:
+                os.close(self.netns)
+                self.netns = None
+
+    def describe(self) -> tuple[str, str, dict]:
+        """(network, version for answers, configuration) as far as they can be read."""
+        config = {}
+        if len(self.request.stdin) <= _NAMING_LIMIT:
+            with suppress(ValueError, RecursionError):
+                config = json.loads(self.request.stdin)
+        config = config if isinstance(config, dict) else {}
+        name, version = config.get("name"), config.get("cniVersion")
+        return name if isinstance(name, str) else "", version if version in SUPPORTED else LATEST, config
+
+    def _is_abandoned(self) -> bool:
+        """Whether the launcher has closed its end, and not just for writing."""
+        poll = select.poll()
+        poll.register(self._connection, 0)
+        return bool(poll.poll(0))

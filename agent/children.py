@@ -1,0 +1,109 @@
+"""Executing plugins of others: no longer than the call may last, with no more output than can be an answer."""
+
+import os
+import selectors
+import subprocess
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from functools import partial
+from signal import SIGKILL
+
+from agent import hostroot
+from agent.call import Call
+from spec.errors import CNIError, Code
+from spec.suite import Children
+
+_OUTPUT_LIMIT = 16 << 20  # bytes, of stdout and stderr each
+_CHUNK = 1 << 16
+_LONGEST_WAIT = 5.0
+
+
+def children_of(call: Call, root: str) -> Children:
+    """How `call` executes plugins; `root`: the folder that is the host's root, "" if ours is."""
+    resolve = partial(hostroot.resolve, root) if root else _resolve
+    return Children(resolve, partial(_run, call, root))
+
+
+def _resolve(path: str) -> str | None:
+    return os.path.realpath(path) if os.path.isfile(path) else None
+
+
+def _run(call: Call, root: str, executable: str, stdin: bytes, environ: Mapping[str, str]) -> tuple[int, bytes, bytes]:
+    """As spec.suite.Children has it; what runs when time is over is killed, with all that it started.
+
+    After the deadline, what undoes the call's work has until the call's very end.
+    """
+    end = call.deadline if time.monotonic() < call.deadline else call.last
+    run = partial(_run_until, end, executable, stdin, dict(environ))
+    return hostroot.call_in(root, run) if root else run()
+
+
+def _run_until(end: float, executable: str, stdin: bytes, environ: dict[str, str]) -> tuple[int, bytes, bytes]:
+    pipe = subprocess.PIPE
+    # A session of its own, so that there is a group to be killed.
+    child = subprocess.Popen([executable], stdin=pipe, stdout=pipe, stderr=pipe, env=environ, start_new_session=True)
+    try:
+        stdout, stderr = _converse(child, stdin, end, executable)
+        child.wait(max(0.1, end - time.monotonic()))
+    except subprocess.TimeoutExpired as error:
+        raise _late(executable) from error
+    finally:
+        if child.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, SIGKILL)
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(_LONGEST_WAIT)  # one that hangs in the kernel is waited for when another is started
+        for stream in (child.stdin, child.stdout, child.stderr):
+            with suppress(OSError):
+                stream.close()
+    return child.returncode, stdout, stderr
+
+
+def _converse(child: subprocess.Popen, stdin: bytes, end: float, executable: str) -> tuple[bytes, bytes]:
+    """Give it its stdin and take all its output. Raises CNIError 11 when time is over, 999 for too much."""
+    outputs = {child.stdout: bytearray(), child.stderr: bytearray()}
+    rest = memoryview(stdin)
+    with selectors.DefaultSelector() as selector:
+        for stream in outputs:
+            selector.register(stream, selectors.EVENT_READ)
+        os.set_blocking(child.stdin.fileno(), False)
+        selector.register(child.stdin, selectors.EVENT_WRITE)
+        while selector.get_map():
+            ready = selector.select(max(0.0, end - time.monotonic()))
+            if not ready and time.monotonic() >= end:
+                raise _late(executable)
+            for key, _ in ready:
+                if key.fileobj is child.stdin:
+                    rest = _feed(child.stdin, rest)
+                    is_over = not rest
+                else:
+                    is_over = not _read(key.fileobj, outputs[key.fileobj], executable)
+                if is_over:
+                    selector.unregister(key.fileobj)
+                    with suppress(OSError):
+                        key.fileobj.close()
+    return bytes(outputs[child.stdout]), bytes(outputs[child.stderr])
+
+
+def _feed(stream: object, rest: memoryview) -> memoryview:
+    """Write what the pipe takes; the rest, nothing if nobody reads it."""
+    try:
+        return rest[os.write(stream.fileno(), rest[:_CHUNK]) :]
+    except BlockingIOError:
+        return rest
+    except BrokenPipeError:
+        return rest[:0]
+
+
+def _read(stream: object, output: bytearray, executable: str) -> bool:
+    """Take in what is there; False at the end."""
+    data = os.read(stream.fileno(), _CHUNK)
+    output += data
+    if len(output) > _OUTPUT_LIMIT:
+        raise CNIError(Code.INTERNAL, f"{executable} printed more than {_OUTPUT_LIMIT} bytes")
+    return bool(data)
+
+
+def _late(executable: str) -> CNIError:
+    return CNIError(Code.TRY_AGAIN_LATER, "the call ran out of time", f"{executable} was still running, and was killed")

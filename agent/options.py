@@ -1,0 +1,120 @@
+"""What the agent is told on its command line."""
+
+import argparse
+import os
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from plugins.__main__ import VERSION
+
+SOCKET = "/run/slash24/cni.sock"
+
+
+@dataclass(frozen=True)
+class Options:
+    """See `--help`. `host_root` is "" for none, `listen` is "" (nowhere), a path, or HOST:PORT."""
+
+    socket: str
+    home: str | None
+    host_root: str
+    listen: str
+    workers: int
+    deadline: float
+
+
+def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
+    """Raises SystemExit, with a message on stderr, for what makes no sense."""
+    frozen = getattr(sys, "frozen", False)
+    parser = argparse.ArgumentParser(
+        prog="slash24-agent",
+        description="Serves CNI calls on a unix socket: the plugins of slash24, already started.",
+    )
+    parser.add_argument("--version", action="version", version=VERSION)
+    parser.add_argument(
+        "--socket",
+        metavar="PATH",
+        default=environ.get("SLASH24_SOCKET") or SOCKET,
+        help=f"where launchers connect (default: $SLASH24_SOCKET, else {SOCKET}); a socket from systemd goes first",
+    )
+    parser.add_argument(
+        "--home",
+        metavar="DIR",
+        type=_absolute,
+        default=os.path.dirname(os.path.realpath(sys.executable)) if frozen else None,
+        help="the folder of slash24's own executables as runtimes name it (default: this one's)",
+    )
+    parser.add_argument(
+        "--host-root",
+        metavar="DIR",
+        type=_folder,
+        default="",
+        help="in a container: where the host's root is; plugins of others are found and run there",
+    )
+    parser.add_argument(
+        "--listen",
+        metavar="WHERE",
+        type=_place,
+        default="",
+        help="serve /healthz, /readyz and /metrics on a unix socket (a path) or a loopback address (127.0.0.1:9324)",
+    )
+    parser.add_argument("--workers", metavar="N", type=_count, default=128, help="calls at once (default: 128)")
+    parser.add_argument(
+        "--deadline", metavar="SECONDS", type=_seconds, default=240.0, help="longest duration of a call (default: 240)"
+    )
+    return Options(**vars(parser.parse_args(argv)))
+
+
+def _absolute(text: str) -> str:
+    if not text.startswith("/"):
+        raise argparse.ArgumentTypeError(f"expected an absolute path, got {text!r}")
+    return text
+
+
+def _folder(text: str) -> str:
+    if text and not os.path.isdir(_absolute(text)):
+        raise argparse.ArgumentTypeError(f"no such folder: {text!r}")
+    return text.rstrip("/")
+
+
+def _place(text: str) -> str:
+    if not text or text.startswith("/"):
+        return text
+    try:
+        split_address(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected a path, 127.0.0.1:PORT or [::1]:PORT, got {text!r}") from error
+    return text
+
+
+def split_address(text: str) -> tuple[int, str, int]:
+    """(address family, address, port) of HOST:PORT. Raises ValueError unless it is a loopback address."""
+    host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not (port.isascii() and port.isdigit() and int(port) < 1 << 16):
+        raise ValueError("no port")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        packed = socket.inet_pton(family, host)
+    except OSError as error:
+        raise ValueError("no address") from error
+    if packed[0] != 127 if family == socket.AF_INET else packed != bytes(15) + b"\1":
+        raise ValueError("no loopback address")
+    return family, host, int(port)
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 1000:
+        raise argparse.ArgumentTypeError(f"expected a number of 1 to 1000, got {text!r}")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0.1 <= value <= 86400:
+        raise argparse.ArgumentTypeError(f"expected seconds, 0.1 to 86400, got {text!r}")
+    return value

@@ -1,0 +1,225 @@
+"""The loop that listens: greets, takes requests in, hands calls on, watches the time, and knows when to end."""
+
+import errno
+import os
+import select
+import socket
+import time
+from collections.abc import Callable
+from contextlib import suppress
+
+from agent import wire
+from agent.call import Call
+from agent.dispatcher import Dispatcher
+from agent.endpoint import Endpoint, bind
+from agent.incoming import Incoming, peer
+from agent.record import NOTICE, WARNING, Log
+from agent.wire import Malformed
+from spec.suite import Suite
+
+_ARRIVAL_SECONDS = 30.0
+_ARRIVING_LIMIT = 64 << 20
+"""Bytes of requests that are coming in at the same time; more are declined."""
+
+_CALLS_LIMIT = 1024
+_PAUSE_SECONDS, _DRAINING_PAUSE_SECONDS = 0.5, 0.02
+_ACCEPTS_AT_ONCE = 64
+
+
+class Server:
+    """One agent's listening. `run` returns when it was told to stop, or superseded, and every call is answered."""
+
+    def __init__(self, endpoint: Endpoint, suite: Suite, dispatcher: Dispatcher, log: Log, *, seconds: float) -> None:
+        """`seconds`: how long a call may last."""
+        self.refused = self.declined = 0
+        self._endpoint: Endpoint | None = endpoint
+        self._path = endpoint.path
+        self._suite, self._dispatcher, self._log, self._seconds = suite, dispatcher, log, seconds
+        self._incoming: dict[int, Incoming] = {}
+        self._poll = select.epoll()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self._stopping = False
+        self._poll.register(self._wake, select.EPOLLIN)
+        self._poll.register(endpoint.listener, select.EPOLLIN)
+
+    @property
+    def path(self) -> str:
+        """Where launchers connect."""
+        return self._path
+
+    @property
+    def is_listening(self) -> bool:
+        """Whether calls are still taken."""
+        return self._endpoint is not None
+
+    def stop(self) -> None:
+        """Take no more calls, finish those under way. From a signal handler or any thread."""
+        self._stopping = True
+        with suppress(OSError):  # BlockingIOError: it was told before; EBADF: it has ended
+            os.eventfd_write(self._wake, 1)
+
+    def run(self, on_drain: Callable[[], None]) -> None:
+        """Serve until the end, once; `on_drain` is called when it begins to come."""
+        try:
+            self._run(on_drain)
+        finally:
+            self._poll.close()
+            for descriptor in (self._wake, self._spare):
+                os.close(descriptor)
+
+    def _run(self, on_drain: Callable[[], None]) -> None:
+        while True:
+            if self._endpoint and self._should_end():
+                self._drain()
+                on_drain()
+            if not self._endpoint and not self._incoming and not self._dispatcher.is_awaited(time.monotonic()):
+                return
+            pause = _PAUSE_SECONDS if self._endpoint else _DRAINING_PAUSE_SECONDS
+            for descriptor, _ in self._poll.poll(pause):
+                self._attend(descriptor)
+            self._look_after()
+
+    def _attend(self, descriptor: int) -> None:
+        if descriptor == self._wake:
+            with suppress(BlockingIOError):
+                os.eventfd_read(self._wake)
+        elif descriptor in self._incoming:
+            self._receive(self._incoming[descriptor])
+        else:
+            self._accept()
+
+    def _should_end(self) -> bool:
+        if self._stopping:
+            self._log(NOTICE, {"event": "stopping"})
+            return True
+        if self._endpoint.is_superseded():
+            self._accept_all()
+            self._log(NOTICE, {"event": "superseded by another agent"})
+            return True
+        if self._endpoint.is_lost() and not self._endpoint.is_lent:
+            self._bind_again()
+        return False
+
+    def _bind_again(self) -> None:
+        try:
+            endpoint = bind(self._endpoint.path)
+        except OSError as error:
+            self._log(WARNING, {"event": "the socket is gone, and can not be made again", "error": error})
+            return
+        self._accept_all()
+        self._close_endpoint()
+        self._endpoint = endpoint
+        self._poll.register(endpoint.listener, select.EPOLLIN)
+        self._log(WARNING, {"event": "the socket was gone, and was made again"})
+
+    def _drain(self) -> None:
+        self._close_endpoint()
+        for incoming in list(self._incoming.values()):
+            incoming.refuse("the agent is ending")
+
+    def _close_endpoint(self) -> None:
+        self._poll.unregister(self._endpoint.listener)
+        self._endpoint.close()
+        self._endpoint = None
+
+    def _accept_all(self) -> None:
+        """Take who connected before the path led elsewhere."""
+        while self._accept():
+            pass
+
+    def _accept(self) -> bool:
+        """Take some of those who wait; whether there may be more."""
+        for _ in range(_ACCEPTS_AT_ONCE):
+            try:
+                connection, _ = self._endpoint.listener.accept()
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    self._turn_away()
+                return False
+            self._greet(connection)
+        return True
+
+    def _turn_away(self) -> None:
+        """No descriptor is left: with the spare one, hang up on who waits, so that the launcher does without us."""
+        self._log(WARNING, {"event": "out of file descriptors"})
+        os.close(self._spare)
+        with suppress(OSError):
+            self._endpoint.listener.accept()[0].close()
+        self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+
+    def _greet(self, connection: socket.socket) -> None:
+        # Who hears no greeting does without the agent.
+        _, uid = peer(connection)
+        too_many = len(self._incoming) + self._dispatcher.under_way >= _CALLS_LIMIT
+        if uid != 0 or too_many:
+            self._log(WARNING, {"event": "turned away", "reason": "too many calls" if uid == 0 else f"user {uid}"})
+            connection.close()
+            return
+        try:
+            incoming = Incoming(connection)
+        except OSError:
+            connection.close()
+            return
+        self._incoming[connection.fileno()] = incoming
+        self._poll.register(connection, select.EPOLLIN)
+        self._receive(incoming)  # most have sent all by now
+
+    def _receive(self, incoming: Incoming) -> None:
+        try:
+            if not incoming.receive():
+                self._bound(incoming)
+                return
+            request = incoming.request()
+            if not incoming.refused and self._suite.load(request.kind) is None:
+                incoming.refused = f"no plugin {request.kind}"
+        except (BlockingIOError, InterruptedError):
+            return
+        except (OSError, Malformed) as error:
+            self._refuse(incoming, str(error))
+            return
+        except MemoryError:
+            self._refuse(incoming, "out of memory")
+            return
+        self._forget(incoming)
+        if not incoming.refused:
+            pid, _ = peer(incoming.connection)
+            call = Call(incoming.connection, request, incoming.netns, self._seconds)
+            self._dispatcher.take(call, pid)
+            return
+        self._decline(incoming)
+
+    def _bound(self, incoming: Incoming) -> None:
+        """See that requests under way are not more than there is memory for."""
+        if sum(each.announced for each in self._incoming.values() if not each.refused) > _ARRIVING_LIMIT:
+            incoming.refuse("too much is coming in")
+
+    def _refuse(self, incoming: Incoming, reason: str) -> None:
+        self._forget(incoming)
+        incoming.refused = reason
+        if incoming.is_silent:
+            incoming.close()
+            return
+        self.refused += 1
+        self._decline(incoming)
+
+    def _decline(self, incoming: Incoming) -> None:
+        """Nothing was begun: the launcher can do it otherwise."""
+        self.declined += 1
+        self._log(WARNING, {"event": "request declined", "reason": incoming.refused})
+        with suppress(OSError):
+            incoming.connection.sendall(wire.reply(wire.DECLINED))
+        incoming.close()
+
+    def _forget(self, incoming: Incoming) -> None:
+        del self._incoming[incoming.connection.fileno()]
+        self._poll.unregister(incoming.connection)
+
+    def _look_after(self) -> None:
+        now = time.monotonic()
+        for call in self._dispatcher.look_after(now):
+            self.declined += not call.begun
+            event = "answered out of time" if call.begun else "declined or out of time before it began"
+            self._log(WARNING, {"event": event, "verb": call.verb, "plugin": call.request.kind})
+        for incoming in [each for each in self._incoming.values() if now - each.since > _ARRIVAL_SECONDS]:
+            self._refuse(incoming, "not whole in time")

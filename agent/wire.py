@@ -1,0 +1,98 @@
+"""What launcher and agent say to each other, version 1: bytes to values and back. Pure.
+
+One connection is one call. The agent greets at once (HELLO); a launcher that sees no such greeting runs the executable
+plugin itself, which is safe because nothing was begun. The launcher sends its request, the agent its reply.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from struct import Struct
+
+from spec.request import STDIN_LIMIT
+
+VERSION = 1
+HELLO = Struct("<4sI").pack(b"S24A", VERSION)
+DECLINED = 0xFFFFFFFF
+"""The status of a call that was not begun, and that the launcher is to do otherwise."""
+
+TYPE_LIMIT, ENVIRON_LIMIT = 64, 64 << 10  # bytes
+HEADER = Struct("<4s4I")
+_REQUEST, _REPLY = b"S24Q", b"S24R"
+_SAID_LIMIT = 1 << 20
+
+
+class Malformed(Exception):
+    """Not what a launcher of this version sends."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """A call as a launcher carries it: the plugin's type, its environment, all of its stdin."""
+
+    kind: str
+    environ: Mapping[str, str]
+    stdin: bytes
+
+
+def announced(data: bytes | bytearray) -> int:
+    """The length in bytes of the whole request that begins with these (a header at least). Raises Malformed."""
+    magic, version, kind, environ, stdin = HEADER.unpack_from(data)
+    if magic != _REQUEST:
+        raise Malformed(f"begins with {bytes(magic)!r}")
+    if version != VERSION:
+        raise Malformed(f"version {version}")
+    for name, length, limit in (
+        ("type", kind, TYPE_LIMIT),
+        ("environment", environ, ENVIRON_LIMIT),
+        ("stdin", stdin, STDIN_LIMIT),
+    ):
+        if length > limit:
+            raise Malformed(f"{name} of {length} bytes, {limit} are allowed")
+    return HEADER.size + kind + environ + stdin
+
+
+def parse(data: bytes | bytearray) -> Request:
+    """A whole request. Raises Malformed."""
+    if len(data) < HEADER.size or len(data) != announced(data):
+        raise Malformed(f"{len(data)} bytes, which are not what its header announces")
+    _, _, kind_length, environ_length, _ = HEADER.unpack_from(data)
+    environ_at = HEADER.size + kind_length
+    stdin_at = environ_at + environ_length
+    with memoryview(data) as view:
+        kind = bytes(view[HEADER.size : environ_at])
+        environ = bytes(view[environ_at:stdin_at])
+        stdin = bytes(view[stdin_at:])
+    return Request(_parse_kind(kind), _parse_environ(environ), stdin)
+
+
+def request(asked: Request) -> bytes:
+    """The bytes of a request, as a launcher sends them."""
+    kind = asked.kind.encode()
+    environ = b"".join(os.fsencode(f"{name}={value}") + b"\0" for name, value in asked.environ.items())
+    lengths = (len(kind), len(environ), len(asked.stdin))
+    return HEADER.pack(_REQUEST, VERSION, *lengths) + kind + environ + asked.stdin
+
+
+def reply(status: int, stdout: bytes = b"", stderr: bytes = b"") -> bytes:
+    """The bytes of a reply; of very much on stderr, the end."""
+    stderr = stderr[-_SAID_LIMIT:]
+    return HEADER.pack(_REPLY, VERSION, status, len(stdout), len(stderr)) + stdout + stderr
+
+
+def _parse_kind(text: bytes) -> str:
+    if not text or not text.isascii() or not text.replace(b"-", b"").isalnum():
+        raise Malformed(f"type {text!r}")
+    return text.decode()
+
+
+def _parse_environ(data: bytes) -> dict[str, str]:
+    if data and not data.endswith(b"\0"):
+        raise Malformed("environment without its end")
+    environ = {}
+    for entry in data[:-1].split(b"\0") if data else ():
+        name, equals, value = entry.partition(b"=")
+        if not equals or (name != b"PATH" and not name.startswith(b"CNI_")) or not name.isascii():
+            raise Malformed(f"environment variable {entry[:80]!r}")
+        environ[name.decode()] = os.fsdecode(value)
+    return environ

@@ -1,0 +1,132 @@
+/* What goes to stdout. */
+
+#include "launcher.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <unistd.h>
+
+#define UNSTATED "0.1.0" /* what a configuration without cniVersion speaks */
+#define LATEST "1.1.0"
+
+enum { SHOWN = 1024 }; /* bytes of a text that an error repeats */
+
+static const char *const supported[] = {"0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"};
+
+bool write_all(int fd, const unsigned char *bytes, size_t length)
+{
+    while (length > 0) {
+        ssize_t written = write(fd, bytes, length);
+        if (written >= 0) {
+            bytes += written;
+            length -= (size_t)written;
+        } else if (errno == EAGAIN) {
+            struct pollfd ready = {.fd = fd, .events = POLLOUT};
+            poll(&ready, 1, -1);
+        } else if (errno != EINTR) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool is_text(const unsigned char *bytes, size_t length, const char *text)
+{
+    return length == strlen(text) && strncasecmp((const char *)bytes, text, length) == 0;
+}
+
+static const char *known_version(const unsigned char *bytes, size_t length)
+{
+    if (length == 0) {
+        return UNSTATED;
+    }
+    for (size_t i = 0; i < sizeof supported / sizeof *supported; i++) {
+        if (is_text(bytes, length, supported[i])) {
+            return supported[i];
+        }
+    }
+    return LATEST;
+}
+
+/* The index of the quote that ends the string whose first character is at `from`; `length` if there is none. */
+static size_t string_end(const unsigned char *text, size_t length, size_t from)
+{
+    while (from < length && text[from] != '"') {
+        from += text[from] == '\\' ? 2 : 1;
+    }
+    return from < length ? from : length;
+}
+
+/* Whether the next character that is no white space is a colon. */
+static bool colon_follows(const unsigned char *text, size_t length, size_t from)
+{
+    while (from < length && memchr(" \t\r\n", text[from], 4) != NULL) {
+        from++;
+    }
+    return from < length && text[from] == ':';
+}
+
+/*
+ * The version in which to tell an error: what the configuration states, if it is one that we speak, else the newest.
+ * No JSON parser: follows strings and brackets, enough to find a key of the outermost object in any that is valid.
+ */
+const char *version_of(const unsigned char *config, size_t length)
+{
+    const char *version = NULL;
+    size_t depth = 0, objects = 0;
+    bool stating = false;
+    for (size_t at = 0; at < length; at++) {
+        if (config[at] == '"') {
+            const unsigned char *string = config + at + 1;
+            size_t end = string_end(config, length, at + 1), size = end - at - 1;
+            if (depth == 1 && colon_follows(config, length, end + 1)) {
+                stating = is_text(string, size, "cniVersion");
+                version = stating ? LATEST : version; /* unless a text follows */
+            } else if (depth == 1 && stating) {
+                version = known_version(string, size);
+            }
+            at = end;
+        } else if (config[at] == '{' || config[at] == '[') {
+            objects += depth++ == 0 && config[at] == '{';
+        } else if ((config[at] == '}' || config[at] == ']') && depth > 0) {
+            depth--;
+        }
+    }
+    if (version != NULL) {
+        return version;
+    }
+    return depth == 0 && objects == 1 ? UNSTATED : LATEST;
+}
+
+/* `text` as the inside of a JSON string; what is not plain ASCII becomes a question mark. */
+static const char *escaped(const char *text, char room[2 * SHOWN + 1])
+{
+    char *to = room;
+    for (size_t i = 0; text[i] != '\0' && i < SHOWN; i++) {
+        if (text[i] == '"' || text[i] == '\\') {
+            *to++ = '\\';
+        }
+        *to++ = text[i] >= ' ' && text[i] <= '~' ? text[i] : '?';
+    }
+    *to = '\0';
+    return room;
+}
+
+/* Prints an error document; the exit status to end with. The form is that of spec/jsontext.py. */
+int fail(const struct request *request, enum code code, const char *message, const char *details)
+{
+    char rooms[2][2 * SHOWN + 1], document[sizeof rooms + 256];
+    int length = snprintf(document, sizeof document,
+                          "{\n    \"cniVersion\": \"%s\",\n    \"code\": %d,\n    \"msg\": \"%s\"%s%s%s\n}",
+                          version_of(request->config, request->config_length), (int)code, escaped(message, rooms[0]),
+                          *details == '\0' ? "" : ",\n    \"details\": \"", escaped(details, rooms[1]),
+                          *details == '\0' ? "" : "\"");
+    signal(SIGPIPE, SIG_IGN); /* a caller that has gone away is told nothing, and the exit status stays */
+    write_all(STDOUT_FILENO, (const unsigned char *)document, (size_t)length);
+    return EXIT_FAILURE;
+}

@@ -1,0 +1,78 @@
+/*
+ * The launcher: what stands as a plugin's executable and carries the call to the agent.
+ *
+ * main.c     the course of a call
+ * request.c  what the runtime gave: name of the plugin, variables, configuration, network namespace
+ * wire.c     the conversation with the agent
+ * frozen.c   the fallback: the plugin frozen from Python, executed in our place
+ * answer.c   what goes to stdout
+ */
+
+#ifndef LAUNCHER_H
+#define LAUNCHER_H
+
+#include <limits.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum {
+    TYPE_LIMIT = 64,
+    ENVIRONMENT_LIMIT = 64 << 10,
+    CONFIG_LIMIT = 16 << 20, /* as spec/request.py has it */
+    REPLY_LIMIT = 64 << 20,  /* stdout and stderr of a reply together */
+};
+
+/* Error codes of the CNI specification 1.1.0, section 5, "Error". */
+enum code {
+    INVALID_ENVIRONMENT = 4,
+    IO_FAILURE = 5,
+    DECODING_FAILURE = 6,
+    TRY_AGAIN_LATER = 11,
+    INTERNAL = 999,
+};
+
+struct request {
+    char executable[PATH_MAX]; /* our own, links resolved */
+    const char *type;          /* its last part */
+    unsigned char environment[ENVIRONMENT_LIMIT];
+    size_t environment_length;
+    unsigned char *config; /* NULL: stdin has not been touched */
+    size_t config_length;
+    int netns; /* -1: none */
+};
+
+struct reply {
+    int status;
+    unsigned char *stdout_bytes;
+    size_t stdout_length;
+    unsigned char *stderr_bytes; /* in the same allocation */
+    size_t stderr_length;
+};
+
+enum outcome {
+    ANSWERED,
+    NOT_BEGUN, /* and never will be: whoever asks may do it in another way */
+    LOST,      /* nobody knows how much of it was done */
+};
+
+/* request.c: each returns whether it could; what went wrong is in errno. */
+bool find_executable(struct request *request);
+bool gather_environment(struct request *request); /* false: more than ENVIRONMENT_LIMIT */
+bool read_config(struct request *request);        /* up to one byte more than CONFIG_LIMIT */
+void open_netns(struct request *request);
+
+/* wire.c: `reason` is set where the outcome is LOST, `reply` where it is ANSWERED (free its stdout_bytes). */
+enum outcome carry(const struct request *request, struct reply *reply, const char **reason);
+enum outcome converse(int agent, const struct request *request, struct reply *reply, const char **reason);
+
+/* frozen.c: both return only where they fail. */
+int run_frozen(const struct request *request, int argc, char **argv);
+void run_again(const struct request *request, int argc, char **argv);
+
+/* answer.c */
+bool write_all(int fd, const unsigned char *bytes, size_t length);
+const char *version_of(const unsigned char *config, size_t length);
+int fail(const struct request *request, enum code code, const char *message, const char *details);
+
+#endif

@@ -1,0 +1,233 @@
+/*
+ * The conversation with the agent, version 1: one connection a call, integers of 32 bits, little-endian.
+ *
+ *   agent     "S24A", version
+ *   launcher  "S24Q", version, lengths of: plugin's name, environment, configuration; these three.
+ *             With the first byte rides the descriptor of the pod's network namespace, if there is one.
+ *   agent     "S24R", version, exit status, lengths of: stdout, stderr; these two
+ *
+ * The agent greets before it reads, and we send only after the greeting: until the last byte of the request is
+ * sent, the call can not have begun, and the frozen plugin may do it. From then on it can not.
+ */
+
+#include "launcher.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+#include <sys/uio.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#define DEFAULT_SOCKET "/run/slash24/cni.sock"
+
+enum {
+    PROTOCOL = 1,
+    HELLO = 8,
+    HEADER = 20,
+    PARTS = 4,
+    PATIENCE = 5, /* seconds for the agent to accept, to greet, and to go on reading; systemd may just start it */
+};
+
+static const uint32_t DECLINED = UINT32_MAX;
+
+static uint32_t get(const unsigned char *from)
+{
+    return (uint32_t)from[0] | (uint32_t)from[1] << 8 | (uint32_t)from[2] << 16 | (uint32_t)from[3] << 24;
+}
+
+static void put(unsigned char *to, size_t value)
+{
+    for (int byte = 0; byte < 4; byte++) {
+        to[byte] = (unsigned char)(value >> 8 * byte);
+    }
+}
+
+static bool starts(const unsigned char *message, const char *magic)
+{
+    return memcmp(message, magic, 4) == 0 && get(message + 4) == PROTOCOL;
+}
+
+static bool receive(int agent, unsigned char *to, size_t length)
+{
+    while (length > 0) {
+        ssize_t got = recv(agent, to, length, 0);
+        if (got < 0 && errno == EINTR) {
+            continue;
+        }
+        if (got <= 0) {
+            return false;
+        }
+        to += got;
+        length -= (size_t)got;
+    }
+    return true;
+}
+
+static void skip(struct msghdr *message, size_t sent)
+{
+    while (sent > 0) {
+        size_t step = sent < message->msg_iov->iov_len ? sent : message->msg_iov->iov_len;
+        message->msg_iov->iov_base = (unsigned char *)message->msg_iov->iov_base + step;
+        message->msg_iov->iov_len -= step;
+        sent -= step;
+        if (message->msg_iov->iov_len == 0) {
+            message->msg_iov++;
+            message->msg_iovlen--;
+        }
+    }
+}
+
+static bool send_all(int agent, struct msghdr *message, size_t length)
+{
+    while (length > 0) {
+        ssize_t sent = sendmsg(agent, message, MSG_NOSIGNAL);
+        if (sent < 0 && errno == EINTR) {
+            continue;
+        }
+        if (sent <= 0) {
+            return false;
+        }
+        message->msg_control = NULL;
+        message->msg_controllen = 0;
+        skip(message, (size_t)sent);
+        length -= (size_t)sent;
+    }
+    return true;
+}
+
+/* Whether all of the request was sent. */
+static bool send_request(int agent, const struct request *request)
+{
+    unsigned char header[HEADER] = "S24Q";
+    size_t type_length = strlen(request->type);
+    put(header + 4, PROTOCOL);
+    put(header + 8, type_length);
+    put(header + 12, request->environment_length);
+    put(header + 16, request->config_length);
+    struct iovec parts[PARTS] = {
+        {header, HEADER},
+        {(void *)(uintptr_t)request->type, type_length},
+        {(void *)(uintptr_t)request->environment, request->environment_length},
+        {request->config, request->config_length},
+    };
+    union {
+        struct cmsghdr header;
+        unsigned char space[CMSG_SPACE(sizeof(int))];
+    } control = {.space = {0}};
+    struct msghdr message = {.msg_iov = parts, .msg_iovlen = PARTS};
+    if (request->netns >= 0) {
+        control.header.cmsg_level = SOL_SOCKET;
+        control.header.cmsg_type = SCM_RIGHTS;
+        control.header.cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(&control.header), &request->netns, sizeof(int));
+        message.msg_control = control.space;
+        message.msg_controllen = sizeof control.space;
+    }
+    return send_all(agent, &message, HEADER + type_length + request->environment_length + request->config_length);
+}
+
+static enum outcome lost(const char **reason, const char *why)
+{
+    *reason = why;
+    return LOST;
+}
+
+static enum outcome receive_reply(int agent, struct reply *reply, const char **reason)
+{
+    unsigned char header[HEADER];
+    if (!receive(agent, header, HEADER)) {
+        return lost(reason, "it hung up without an answer");
+    }
+    uint32_t status = get(header + 8);
+    if (!starts(header, "S24R") || (status > UINT8_MAX && status != DECLINED)) {
+        return lost(reason, "what it answered is no answer");
+    }
+    if (status == DECLINED) {
+        return NOT_BEGUN;
+    }
+    reply->status = (int)status;
+    reply->stdout_length = get(header + 12);
+    reply->stderr_length = get(header + 16);
+    if (reply->stdout_length > REPLY_LIMIT || reply->stderr_length > REPLY_LIMIT - reply->stdout_length) {
+        return lost(reason, "its answer is of more than 67108864 bytes");
+    }
+    /* Whole before any of it is printed: half a document on stdout could not be taken back. */
+    size_t length = reply->stdout_length + reply->stderr_length;
+    reply->stdout_bytes = malloc(length + 1);
+    if (reply->stdout_bytes == NULL) {
+        return lost(reason, "there is no memory for its answer");
+    }
+    reply->stderr_bytes = reply->stdout_bytes + reply->stdout_length;
+    if (!receive(agent, reply->stdout_bytes, length)) {
+        free(reply->stdout_bytes);
+        return lost(reason, "it hung up in the middle of its answer");
+    }
+    return ANSWERED;
+}
+
+/* Sets how long to wait for the agent to do one step, 0: for ever. */
+static bool set_patience(int agent, int option, time_t seconds)
+{
+    struct timeval limit = {.tv_sec = seconds};
+    return setsockopt(agent, SOL_SOCKET, option, &limit, sizeof limit) == 0;
+}
+
+/* One call over a connected socket. */
+enum outcome converse(int agent, const struct request *request, struct reply *reply, const char **reason)
+{
+    unsigned char hello[HELLO];
+    if (!receive(agent, hello, HELLO) || !starts(hello, "S24A")) {
+        return NOT_BEGUN;
+    }
+    if (!send_request(agent, request)) {
+        /* One that refuses a request need not read all of it; one that merely stopped reading is not waited for. */
+        bool refused = errno != EAGAIN && receive_reply(agent, reply, reason) == ANSWERED;
+        return refused ? ANSWERED : NOT_BEGUN;
+    }
+    /* The agent has a deadline for every call, and so has the runtime. */
+    set_patience(agent, SO_RCVTIMEO, 0);
+    return receive_reply(agent, reply, reason);
+}
+
+/* A socket connected to the agent, or -1. Where its queue is full, connect(2) waits as long as SO_SNDTIMEO says. */
+static int reach(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    const char *path = getenv("SLASH24_SOCKET");
+    if (path == NULL || *path == '\0') {
+        path = DEFAULT_SOCKET;
+    }
+    size_t length = strlen(path);
+    if (length >= sizeof address.sun_path) {
+        return -1;
+    }
+    memcpy(address.sun_path, path, length);
+    int agent = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (agent < 0) {
+        return -1;
+    }
+    bool connected = set_patience(agent, SO_SNDTIMEO, PATIENCE) && set_patience(agent, SO_RCVTIMEO, PATIENCE);
+    while (connected && connect(agent, (const struct sockaddr *)&address, sizeof address) != 0) {
+        connected = errno == EINTR;
+    }
+    if (!connected) {
+        close(agent);
+        return -1;
+    }
+    return agent;
+}
+
+/* One call, from connecting to hanging up. */
+enum outcome carry(const struct request *request, struct reply *reply, const char **reason)
+{
+    int agent = reach();
+    if (agent < 0) {
+        return NOT_BEGUN;
+    }
+    enum outcome outcome = converse(agent, request, reply, reason);
+    close(agent);
+    return outcome;
+}

@@ -1,0 +1,152 @@
+"""An agent for tests of the launcher: speaks the protocol as each test wants it, and remembers what it was asked."""
+
+import array
+import os
+import shutil
+import socket
+import struct
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+PROTOCOL = 1
+HELLO = b"S24A" + struct.pack("<I", PROTOCOL)
+DECLINED = 0xFFFFFFFF
+RESULT = b'{"cniVersion": "1.1.0", "dns": {}}'
+
+
+def reply(status: int = 0, stdout: bytes = b"", stderr: bytes = b"", *, version: int = PROTOCOL) -> bytes:
+    """A whole reply as it is on the wire."""
+    return b"S24R" + struct.pack("<4I", version, status, len(stdout), len(stderr)) + stdout + stderr
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One request as the agent got it; `netns` are (device, inode) of each descriptor that came with its first byte."""
+
+    kind: str
+    variables: tuple[str, ...]
+    stdin: bytes
+    netns: tuple[tuple[int, int], ...]
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """The variables as a mapping."""
+        return dict(variable.split("=", 1) for variable in self.variables)
+
+
+def read_exactly(connection: socket.socket, length: int) -> bytes:
+    """So many bytes; EOFError where the launcher hangs up before."""
+    data = bytearray()
+    while len(data) < length:
+        part, ancillary, _, _ = connection.recvmsg(min(length - len(data), 1 << 20), 64)
+        assert not ancillary, "a descriptor where none belongs"
+        if not part:
+            raise EOFError(f"{len(data)} bytes instead of {length}")
+        data += part
+    return bytes(data)
+
+
+def read_request(connection: socket.socket) -> Asked:
+    """The launcher's request, held to the protocol."""
+    first, ancillary, flags, _ = connection.recvmsg(1, socket.CMSG_LEN(16))
+    if not first:
+        raise EOFError("no request")
+    fds = array.array("i")
+    for level, kind, data in ancillary:
+        assert (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS)
+        fds.frombytes(data)
+    assert not flags & socket.MSG_CTRUNC
+    found = tuple((os.fstat(fd).st_dev, os.fstat(fd).st_ino) for fd in fds)
+    for fd in fds:
+        os.close(fd)
+    header = first + read_exactly(connection, 19)
+    magic, version, *lengths = struct.unpack("<4s4I", header)
+    assert (magic, version) == (b"S24Q", PROTOCOL)
+    kind, variables, stdin = (read_exactly(connection, length) for length in lengths)
+    assert not variables or variables.endswith(b"\0")
+    assert b"\0" not in kind
+    names = tuple(variable.decode(errors="surrogateescape") for variable in variables.split(b"\0")[:-1])
+    return Asked(kind.decode(), names, stdin, found)
+
+
+class Agent:
+    """Listens until closed; `behave` holds each conversation, in a thread of its own, and the socket is closed after.
+
+    `asked` are the requests that were read, `troubles` what a conversation raised: a launcher that broke the protocol.
+    """
+
+    def __init__(self, behave: "Callable[[Agent, socket.socket], None]", *, backlog: int = 256) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="agent-"))  # pytest's own are too long for a socket's address
+        self.path = self.folder / "cni.sock"
+        self.asked: list[Asked] = []
+        self.troubles: list[BaseException] = []
+        self.connections = 0
+        self._behave = behave
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.bind(str(self.path))
+        self._socket.listen(backlog)
+
+    def start(self) -> "Agent":
+        """Begin to accept; without, launchers queue."""
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def read(self, connection: socket.socket) -> Asked:
+        """Read the request and remember it."""
+        asked = read_request(connection)
+        self.asked.append(asked)
+        return asked
+
+    def close(self) -> None:
+        """Stop listening; what a conversation raised is raised here."""
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        shutil.rmtree(self.folder)
+        for trouble in self.troubles:
+            raise trouble
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._socket.accept()
+            except OSError:
+                return
+            self.connections += 1
+            threading.Thread(target=self._converse, args=(connection,), daemon=True).start()
+
+    def _converse(self, connection: socket.socket) -> None:
+        with connection:
+            try:
+                self._behave(self, connection)
+            except (BrokenPipeError, ConnectionResetError):
+                pass  # the launcher hung up: what it then does is the test's to judge
+            except BaseException as trouble:  # noqa: BLE001  (a thread has nobody to raise to)
+                self.troubles.append(trouble)
+
+
+def answering(data: bytes) -> Callable[[Agent, socket.socket], None]:
+    """The course of a good call: greet, read, answer `data`."""
+
+    def behave(agent: Agent, connection: socket.socket) -> None:
+        connection.sendall(HELLO)
+        agent.read(connection)
+        connection.sendall(data)
+
+    return behave
+
+
+def saying(data: bytes) -> Callable[[Agent, socket.socket], None]:
+    """Say `data`, whatever the launcher says, and hang up."""
+
+    def behave(_agent: Agent, connection: socket.socket) -> None:
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(1 << 16):
+            pass
+
+    return behave

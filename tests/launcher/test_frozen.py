@@ -1,0 +1,199 @@
+"""A call that the agent does not do: the frozen plugin is executed, as if there were no launcher."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.launcher.agent import DECLINED, HELLO, Agent, answering, reply, saying
+from tests.launcher.launched import CALL, CONF, Folder
+
+GREETINGS = {
+    "nothing": b"",
+    "half a greeting": HELLO[:5],
+    "another magic": b"S24R" + HELLO[4:],
+    "a newer version": b"S24A\x02\0\0\0",
+    "no version": b"S24A\0\0\0\0",
+    "the version in the wrong order": b"S24A\0\0\0\x01",
+    "another protocol": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+}
+
+
+def test_no_socket(home: Folder, tmp_path: Path) -> None:
+    """A node without an agent."""
+    assert home.run(tmp_path / "nothing").was_frozen()
+
+
+def test_a_socket_that_nobody_listens_on(home: Folder, agent: Agent) -> None:
+    """An agent that was killed leaves one."""
+    dead = agent.folder / "dead"
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(dead))
+    assert home.run(dead).was_frozen()
+
+
+@pytest.mark.parametrize("kind", ["a file", "a folder", "too long a path", "a datagram socket"])
+def test_something_else_than_a_socket(home: Folder, agent: Agent, kind: str) -> None:
+    """Whatever SLASH24_SOCKET names."""
+    path = agent.folder / "x"
+    if kind == "a file":
+        path.write_text("")
+    elif kind == "a folder":
+        path.mkdir()
+    elif kind == "too long a path":
+        path = agent.folder / ("x" * 200)
+    else:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as bound:
+            bound.bind(str(path))
+            assert home.run(path).was_frozen()
+        return
+    assert home.run(path).was_frozen()
+
+
+@pytest.mark.parametrize("what", GREETINGS)
+def test_a_greeting_that_is_none(home: Folder, listen: Callable[..., Agent], what: str) -> None:
+    """Who does not greet has begun nothing."""
+    assert home.run(listen(saying(GREETINGS[what])).path).was_frozen()
+
+
+def test_no_request_is_sent_before_the_greeting(home: Folder, listen: Callable[..., Agent]) -> None:
+    """So an agent that greets too late finds nothing to do."""
+    early: list[bytes] = []
+
+    def wait(_agent: Agent, connection: socket.socket) -> None:
+        connection.settimeout(0.5)
+        try:
+            early.append(connection.recv(1))
+        except TimeoutError:
+            return
+
+    assert home.run(listen(wait).path).was_frozen()
+    assert early == []
+
+
+def test_an_agent_that_declines(home: Folder, listen: Callable[..., Agent]) -> None:
+    """It says that nothing was begun."""
+    agent = listen(answering(reply(DECLINED)))
+    assert home.run(agent.path).was_frozen()
+    assert len(agent.asked) == 1
+
+
+def test_an_agent_that_declines_with_many_words(home: Folder, listen: Callable[..., Agent]) -> None:
+    """They are nobody's answer."""
+    assert home.run(listen(answering(reply(DECLINED, b"out", b"err"))).path).was_frozen()
+
+
+def test_an_agent_that_hangs_up_before_it_has_the_request(home: Folder, listen: Callable[..., Agent]) -> None:
+    """It can not have begun what it does not know."""
+
+    def leave(_agent: Agent, connection: socket.socket) -> None:
+        connection.sendall(HELLO)
+        connection.recv(100)
+
+    stdin = b"x" * (16 << 20)  # more than the socket holds
+    assert home.run(listen(leave).path, stdin=stdin).was_frozen(stdin=stdin)
+
+
+def test_an_agent_that_hangs_is_not_waited_for_long(home: Folder, listen: Callable[..., Agent]) -> None:
+    """Not accepting, its queue full; accepting, not greeting; greeting, not reading: for seconds."""
+
+    def mute(_agent: Agent, _connection: socket.socket) -> None:
+        time.sleep(20)
+
+    def deaf(_agent: Agent, connection: socket.socket) -> None:
+        connection.sendall(HELLO)
+        time.sleep(20)
+
+    full = Agent(mute, backlog=0)
+    queue = [socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) for _ in range(8)]
+    refused = [waiting.connect_ex(str(full.path)) for waiting in queue]
+    assert any(refused), "the queue is not full"
+    paths = [full.path, listen(mute).path, listen(deaf).path]
+    stdin = b"x" * (8 << 20)
+    begun = time.monotonic()
+    with ThreadPoolExecutor() as pool:
+        answers = list(pool.map(lambda path: home.run(path, stdin=stdin), paths))
+    assert [answer.was_frozen(stdin=stdin) for answer in answers] == [True] * 3
+    assert 4.5 < time.monotonic() - begun < 15
+    for waiting in queue:
+        waiting.close()
+    full.close()
+
+
+@pytest.mark.parametrize("env", [{}, {"CNI_COMMAND": ""}, {"CNI_ARGS": "x"}])
+def test_without_a_command_stdin_is_left_alone(home: Folder, agent: Agent, env: dict[str, str]) -> None:
+    """What a person sees who runs it on a terminal is the frozen plugin's to say, and no call."""
+    with home.start(agent.path, env={**env, "PATH": CALL["PATH"]}) as process:
+        assert process.stdout.readline() == b"frozen  \n"  # while stdin is open
+    assert agent.connections == 0
+
+
+def test_version_is_answered_without_an_agent_and_without_stdin(home: Folder, tmp_path: Path) -> None:
+    """The frozen plugin gets the very stdin, not a copy."""
+    with home.start(tmp_path / "nothing", env={**CALL, "CNI_COMMAND": "VERSION"}) as process:
+        assert process.stdout.readline() == b"frozen VERSION \n"
+        assert process.communicate(b"later")[0] == b"later"
+
+
+@pytest.mark.parametrize("size", [0, 1, 1 << 16, 16 << 20])
+def test_stdin_is_replayed_to_the_byte(home: Folder, tmp_path: Path, size: int) -> None:
+    """Whatever is on it."""
+    stdin = os.urandom(size)
+    assert home.run(tmp_path / "nothing", stdin=stdin).was_frozen(stdin=stdin)
+
+
+def test_arguments_environment_and_signals_are_the_callers(home: Folder, tmp_path: Path) -> None:
+    """argv[0] is the frozen plugin's own path; nothing of ours stays open, and stdin can be sought."""
+    (home.frozen / "bridge").unlink()
+    (home.frozen / "bridge").symlink_to(Path(sys.executable).resolve())
+    script = """if 1:
+        import os, signal, sys
+        print(sys.orig_argv)
+        print(sorted(open("/proc/self/environ", "rb").read().split(b"\\0")))
+        print(sorted(os.listdir("/proc/self/fd")))
+        print(open("/proc/self/status").read().partition("SigIgn:")[2].split()[0])
+        print(os.lseek(0, 0, os.SEEK_CUR), os.lseek(0, 0, os.SEEK_END))
+    """
+    env = {**CALL, "HOME": "/x", "CNI_ARGS": "", "EMPTY": ""}
+    arguments = ["-I", "-S", "-c", script, "last"]
+    direct = [str(home.frozen / "bridge"), *arguments]
+    environ = {**env, "SLASH24_SOCKET": str(tmp_path / "nothing")}
+    # From a file, because of a pipe's end there is no seeking; the restored signals are those of any child.
+    (tmp_path / "stdin").write_bytes(CONF)
+    with open(tmp_path / "stdin", "rb") as stdin:
+        expected = subprocess.run(direct, stdin=stdin, env=environ, capture_output=True)
+    done = home.run(tmp_path / "nothing", env=env, arguments=arguments)
+    assert done.status == 0, done.stderr
+    assert done.stdout.decode() == expected.stdout.decode()
+    assert str([str(home.frozen / "bridge"), *arguments]) in done.stdout.decode()
+
+
+def test_no_frozen_plugin_either_is_an_error(home: Folder, tmp_path: Path) -> None:
+    """Code 5, with the path that was tried and why it failed."""
+    (home.frozen / "bridge").unlink()
+    details = f"No such file or directory: {home.frozen}/bridge"
+    message = "no agent serves this call, and the plugin can not be executed"
+    assert home.run(tmp_path / "nothing").error == (5, message, details, "1.0.0")
+
+
+def test_a_frozen_plugin_that_can_not_be_executed_is_an_error(home: Folder, tmp_path: Path) -> None:
+    """The same for any reason."""
+    (home.frozen / "bridge").write_text("no executable")
+    (home.frozen / "bridge").chmod(0o644)
+    assert home.run(tmp_path / "nothing").error[2].startswith("Permission denied: ")
+
+
+def test_a_name_too_long_for_any_plugin_is_not_sent(home: Folder, agent: Agent) -> None:
+    """64 bytes are the most that the protocol has for it."""
+    for length, asked in ((64, 1), (65, 0)):
+        executable = home.path / ("x" * length)
+        executable.hardlink_to(home.bridge)
+        agent.asked.clear()
+        home.run(agent.path, executable=executable)
+        assert len(agent.asked) == asked

@@ -1,0 +1,107 @@
+"""An agent's loop in the test's own process, with plugins that the test makes up."""
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from agent.dispatcher import Dispatcher
+from agent.endpoint import bind
+from agent.record import Outcome
+from agent.server import Server
+from agent.work import Worker
+from spec.plugin import Plugin, Suite
+from spec.request import Request
+from tests.netns import launcher
+
+ENVIRON = {"PATH": "/bin", "CNI_PATH": "/nowhere", "CNI_IFNAME": "eth0", "CNI_NETNS": "/run/netns/none"}
+
+
+class Agent:
+    """The loop in a thread; what it logged, and how calls ended."""
+
+    def __init__(self, path: Path, plugin: Plugin, *, workers: int = 8, seconds: float = 60.0) -> None:
+        self.path, self.log, self.outcomes = str(path), [], []
+        suite = Suite(home=None, load=lambda kind: plugin if kind == plugin.type else None)
+        worker = Worker(suite, "", self._hear, self.outcomes.append)
+        self.dispatcher = Dispatcher(worker.perform, workers=workers)
+        self.server = Server(bind(self.path), suite, self.dispatcher, self._hear, seconds=seconds)
+        self.drained = threading.Event()
+        self.thread = threading.Thread(target=self.server.run, args=(self.drained.set,), daemon=True)
+        self.thread.start()
+
+    def _hear(self, _priority: int, fields: dict) -> None:
+        self.log.append(fields)
+
+    @property
+    def events(self) -> list[object]:
+        """What was logged beside calls."""
+        return [fields.get("reason") or fields["event"] for fields in self.log if "event" in fields]
+
+    def ask(self, verb: str, container: str = "pod", kind: str = "plain", **variables: str) -> launcher.Answer:
+        """One call, to the end."""
+        return finish(self.begin(verb, container, kind, **variables))
+
+    def begin(self, verb: str, container: str = "pod", kind: str = "plain", **variables: str):
+        """The connection of a call that was sent."""
+        connection = launcher.connect(self.path)
+        assert connection is not None, "no greeting"
+        environ = {**ENVIRON, "CNI_COMMAND": verb, "CNI_CONTAINERID": container, **variables}
+        config = {"cniVersion": "1.1.0", "name": "net", "type": kind}
+        launcher.send(connection, launcher.request(kind, environ, json.dumps(config).encode()))
+        return connection
+
+    def close(self) -> None:
+        """Stop, and see that it ends."""
+        self.server.stop()
+        self.thread.join(10)
+        assert not self.thread.is_alive(), "the loop did not end"
+
+
+def finish(connection) -> tuple[int, str] | None:
+    """Status and stdout of a call's reply."""
+    with connection:
+        reply = launcher.receive(connection)
+    return reply and (reply[0], reply[1].decode())
+
+
+@contextmanager
+def running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: Callable[[Request], object], **options: object
+) -> Iterator[Agent]:
+    """An agent whose plugin "plain" does `work` for DEL and CHECK, and an ADD by nobody."""
+    monkeypatch.setattr("agent.server.peer", lambda _connection: (0, 0))  # these tests need no root
+    agent = Agent(tmp_path / "cni.sock", Plugin("plain", delete=work, check=work), **options)
+    try:
+        yield agent
+    finally:
+        agent.close()
+
+
+def wait_until(predicate: Callable[[], object], seconds: float = 5.0) -> bool:
+    """Whether it became true in time."""
+    end = time.monotonic() + seconds
+    while not predicate():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def descriptors() -> int:
+    """How many this process has open."""
+    return len(os.listdir("/proc/self/fd"))
+
+
+def outcome(**fields: object) -> Outcome:
+    """How a call of no interest ended, but for these fields."""
+    plain = {"verb": "ADD", "plugin": "bridge", "network": "net", "container": "pod", "ifname": "eth0"}
+    plain |= {"seconds": 0.004, "code": 0, "message": "", "config": {}}
+    return Outcome(**{**plain, **fields})
+
+

@@ -1,0 +1,264 @@
+"""Calls in the agent: which waits for which, how long, and what the caller is told."""
+
+import json
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from spec.errors import CNIError
+from spec.request import Request
+from tests.netns import launcher
+from tests.pure.agent.support import descriptors, finish, running, wait_until
+
+DECLINED = launcher.DECLINED
+
+
+class Gate:
+    """Work that waits until it is let through, and remembers the order."""
+
+    def __init__(self) -> None:
+        self.began, self.ended = [], []
+        self.open = threading.Event()
+
+    def __call__(self, request: Request) -> None:
+        self.began.append((request.container_id, request.verb))
+        if request.container_id.startswith("slow"):
+            self.open.wait(20)
+        self.ended.append((request.container_id, request.verb))
+
+
+def test_a_call_gets_the_plugin_s_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Status, stdout and stderr, as from the executable."""
+
+    def work(request: Request) -> None:
+        request.say("a remark")
+        if request.container_id == "bad":
+            raise CNIError(42, "no", "never")
+
+    with running(tmp_path, monkeypatch, work) as agent:
+        assert agent.ask("DEL") == (0, "")
+        status, text = agent.ask("DEL", "bad")
+        assert (status, json.loads(text)) == (1, {"cniVersion": "1.1.0", "code": 42, "msg": "no", "details": "never"})
+        with agent.begin("DEL") as connection:
+            assert launcher.receive(connection) == (0, b"", b"a remark\n")
+        assert json.loads(agent.ask("VERSION")[1])["supportedVersions"][-1] == "1.1.0"
+        assert wait_until(lambda: len(agent.outcomes) == 4)
+    assert [(o.verb, o.plugin, o.container, o.ifname, o.code) for o in agent.outcomes[:2]] == [
+        ("DEL", "plain", "pod", "eth0", 0),
+        ("DEL", "plain", "bad", "eth0", 42),
+    ]
+    assert agent.outcomes[0].network == "net"
+
+
+def test_one_attachment_s_calls_go_in_order_and_others_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What comes for an attachment that is being worked for waits, without keeping a worker from others."""
+    gate = Gate()
+    with running(tmp_path, monkeypatch, gate, workers=2) as agent:
+        waiting = [agent.begin("CHECK", "slow")]
+        assert wait_until(lambda: gate.began)
+        for _ in range(6):
+            waiting += [agent.begin("DEL", "slow"), agent.begin("CHECK", "slow")]
+        for index in range(10):
+            assert agent.ask("DEL", f"other{index}") == (0, "")
+        assert gate.began[0] == ("slow", "CHECK")
+        assert ("slow", "DEL") not in gate.began
+        gate.open.set()
+        assert [finish(each)[0] for each in waiting] == [0] * 13
+    assert [verb for name, verb in gate.ended if name == "slow"] == ["CHECK", *["DEL", "CHECK"] * 6]
+
+
+def test_interfaces_of_one_container_do_not_wait_for_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An attachment is a container and an interface."""
+    gate = Gate()
+    with running(tmp_path, monkeypatch, gate) as agent:
+        first = agent.begin("DEL", "slow")
+        second = agent.begin("DEL", "slow", CNI_IFNAME="eth1")
+        assert wait_until(lambda: len(gate.began) == 2)
+        gate.open.set()
+        assert finish(first) == finish(second) == (0, "")
+
+
+def test_when_no_worker_gets_free_a_call_is_declined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a while, and not begun: the launcher does it otherwise. Those that have workers get their answers."""
+    gate = Gate()
+    with running(tmp_path, monkeypatch, gate, workers=2) as agent:
+        taken = [agent.begin("DEL", f"slow{index}") for index in range(2)]
+        assert wait_until(lambda: len(gate.began) == 2)
+        began = time.monotonic()
+        assert agent.ask("DEL", "late") == (DECLINED, "")
+        assert 1.5 < time.monotonic() - began < 4
+        gate.open.set()
+        assert [finish(each) for each in taken] == [(0, "")] * 2
+        assert agent.ask("DEL", "late") == (0, "")
+    assert ("late", "DEL") in gate.began
+    assert len(gate.began) == 3
+
+
+def test_a_call_that_hangs_is_answered_when_its_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Error 11, also for what waits behind it; then its worker is as free as it was."""
+    gate = Gate()
+    with running(tmp_path, monkeypatch, gate, seconds=0.4) as agent:
+        hung, behind = agent.begin("DEL", "slow"), agent.begin("DEL", "slow")
+        for connection in (hung, behind):
+            status, text = finish(connection)
+            assert (status, json.loads(text)["code"]) == (1, 11)
+            assert "0.4 s" in json.loads(text)["msg"]
+        gate.open.set()
+        assert wait_until(lambda: agent.dispatcher.under_way == 0)
+        assert agent.ask("DEL", "slow") == (0, "")
+    assert gate.began == [("slow", "DEL")] * 2, "the call that waited must not be done after its answer"
+
+
+def test_an_add_that_nobody_waits_for_is_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The launcher is gone when the ADD has succeeded: what it made is taken back."""
+    from spec.plugin import Plugin
+    from spec.result import Result
+    from tests.pure.agent.support import Agent
+
+    monkeypatch.setattr("agent.server.peer", lambda _connection: (0, 0))
+    done, begun, gone = [], threading.Event(), threading.Event()
+
+    def add(request: Request) -> Result:
+        begun.set()
+        gone.wait(5)
+        done.append("ADD")
+        return Result()
+
+    agent = Agent(tmp_path / "cni.sock", Plugin("plain", add=add, delete=lambda _request: done.append("DEL")))
+    connection = agent.begin("ADD")
+    assert begun.wait(5)
+    connection.close()
+    gone.set()
+    assert wait_until(lambda: agent.outcomes)
+    agent.close()
+    assert done == ["ADD", "DEL"]
+    assert agent.outcomes[0].code == 11
+
+
+def test_a_call_whose_caller_left_before_it_began_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runtime that has killed its launcher expects nothing to happen later."""
+    gate = Gate()
+    with running(tmp_path, monkeypatch, gate) as agent:
+        first, second = agent.begin("DEL", "slow"), agent.begin("CHECK", "slow")
+        assert wait_until(lambda: agent.dispatcher.under_way == 2)
+        second.close()
+        gate.open.set()
+        assert finish(first) == (0, "")
+        assert wait_until(lambda: agent.dispatcher.under_way == 0)
+    assert gate.began == [("slow", "DEL")]
+
+
+def test_a_plugin_it_does_not_serve_is_declined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A launcher of a newer suite then executes its own."""
+    with running(tmp_path, monkeypatch, lambda _request: None) as agent:
+        assert agent.ask("DEL", kind="unheard-of") == (DECLINED, "")
+        assert "no plugin unheard-of" in agent.events
+
+
+def test_who_is_not_root_gets_no_greeting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And so runs without the agent, where the kernel says what it may do."""
+    with running(tmp_path, monkeypatch, lambda _request: None) as agent:
+        monkeypatch.setattr("agent.server.peer", lambda _connection: (0, 1000))
+        assert launcher.connect(agent.path) is None
+        assert wait_until(lambda: "user 1000" in agent.events)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(garbage=st.one_of(st.binary(min_size=1, max_size=300), st.binary(max_size=200).map(b"S24Q\1\0\0\0".__add__)))
+def test_garbage_harms_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, garbage: bytes) -> None:
+    """Whatever comes is declined or ends; the next call is answered, and no descriptor is left."""
+    with running(tmp_path, monkeypatch, lambda _request: None) as agent:
+        connection = launcher.connect(agent.path)
+        with connection:
+            connection.sendall(garbage)
+            connection.shutdown(socket.SHUT_WR)
+            assert launcher.receive(connection) in (None, (DECLINED, b"", b""))
+        assert agent.ask("DEL") == (0, "")
+
+
+def test_a_slow_sender_costs_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a request takes no worker."""
+    with running(tmp_path, monkeypatch, lambda _request: None, workers=1) as agent:
+        half = [launcher.connect(agent.path) for _ in range(20)]
+        for connection in half:
+            connection.sendall(b"S24Q\1\0\0\0\5")
+        assert agent.ask("DEL") == (0, "")
+        for connection in half:
+            connection.close()
+
+
+def test_the_end_declines_what_has_not_begun_and_finishes_what_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody is left without an answer."""
+    gate = Gate()
+    with running(tmp_path, monkeypatch, gate) as agent:
+        under_way, half = agent.begin("DEL", "slow"), launcher.connect(agent.path)
+        whole = launcher.request("plain", {"CNI_COMMAND": "DEL"}, b"{}")
+        half.sendall(whole[:25])
+        assert wait_until(lambda: gate.began)
+        agent.server.stop()
+        assert agent.drained.wait(5)
+        assert launcher.connect(agent.path) is None
+        half.sendall(whole[25:])
+        assert finish(half) == (DECLINED, "")
+        gate.open.set()
+        assert finish(under_way) == (0, "")
+
+
+def test_what_was_taken_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Descriptors that came along, connections, threads: as many as before, however calls end."""
+    with running(tmp_path, monkeypatch, lambda _request: None) as agent:
+        agent.ask("DEL")
+        before, threads = descriptors(), threading.active_count()
+        for index in range(200):
+            connection = launcher.connect(agent.path)
+            data = launcher.request("plain" if index % 3 else "other", {"CNI_COMMAND": "VERSION"}, b"{}")
+            launcher.send(connection, data if index % 5 else data[:-1], 0)
+            finish(connection) if index % 5 else connection.close()
+        assert wait_until(lambda: descriptors() <= before), (descriptors(), before)
+        assert threading.active_count() <= threads + agent.dispatcher.pool.limit
+
+
+def test_two_descriptors_are_malformed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And both are closed."""
+    with running(tmp_path, monkeypatch, lambda _request: None) as agent:
+        before = descriptors()
+        with launcher.connect(agent.path) as connection:
+            data = launcher.request("plain", {"CNI_COMMAND": "VERSION"}, b"{}")
+            socket.send_fds(connection, [data], [0, 1])
+            assert launcher.receive(connection)[0] == DECLINED
+        assert wait_until(lambda: descriptors() <= before)
+
+
+def test_a_new_agent_takes_the_socket_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old one notices and ends when its calls are done; every call in between is answered by one of them."""
+    gate = Gate()
+    with running(tmp_path, monkeypatch, gate) as old:
+        slow = old.begin("DEL", "slow")
+        assert wait_until(lambda: gate.began)
+        with running(tmp_path, monkeypatch, lambda _request: None) as new:
+            assert [new.ask("DEL", f"pod{index}") for index in range(50)] == [(0, "")] * 50
+            assert old.drained.wait(5)
+            assert old.thread.is_alive()
+            gate.open.set()
+            assert finish(slow) == (0, "")
+            old.thread.join(5)
+            assert not old.thread.is_alive()
+            assert new.ask("DEL") == (0, "")
+
+
+def test_a_socket_that_somebody_removed_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the node would be slow until somebody wonders why."""
+    with running(tmp_path, monkeypatch, lambda _request: None) as agent:
+        (tmp_path / "cni.sock").unlink()
+        assert wait_until((tmp_path / "cni.sock").exists)
+        assert agent.ask("DEL") == (0, "")
+        assert (tmp_path / "cni.sock").stat().st_mode & 0o777 == 0o600

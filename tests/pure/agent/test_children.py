@@ -1,0 +1,89 @@
+"""Plugins of others: run to their end, and no longer than the call may last."""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from agent import wire
+from agent.call import Call
+from agent.children import children_of
+from spec.errors import CNIError
+from spec.suite import Children
+
+
+def program(folder: Path, text: str) -> str:
+    """An executable shell script."""
+    path = folder / "foreign"
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
+
+
+@pytest.fixture
+def children() -> Iterator[Callable[..., Children]]:
+    """How the call executes others that may last so many seconds."""
+    ours, theirs = socket.socketpair()
+
+    def of_call(seconds: float = 5.0) -> Children:
+        return children_of(Call(ours, wire.Request("bridge", {}, b""), None, seconds), "")
+
+    with ours, theirs:
+        yield of_call
+
+
+def test_stdin_variables_and_outputs(tmp_path: Path, children: Callable[..., Children]) -> None:
+    """All of a long stdin, both outputs whole, the exit status; and not the agent's own environment."""
+    path = program(tmp_path, "cat; env >&2; exit 3")
+    stdin = os.urandom(1 << 20)
+    assert children().run(path, stdin, {"CNI_COMMAND": "ADD", "PATH": os.environ["PATH"]})[:2] == (3, stdin)
+    assert b"HOME" not in children().run(path, b"", {"PATH": os.environ["PATH"]})[2]
+
+
+def test_one_that_reads_nothing_and_one_that_dies(tmp_path: Path, children: Callable[..., Children]) -> None:
+    """A closed pipe is not the agent's failure; a signal is minus its number."""
+    assert children().run(program(tmp_path, "echo yes"), bytes(1 << 20), {}) == (0, b"yes\n", b"")
+    assert children().run(program(tmp_path, "kill -9 $$"), b"", {})[0] == -9
+
+
+def test_what_hangs_is_killed_with_all_it_started(tmp_path: Path, children: Callable[..., Children]) -> None:
+    """Error 11 at the deadline, and no process remains."""
+    note = tmp_path / "pid"
+    path = program(tmp_path, f"sleep 60 & echo $! >{note}; sleep 60")
+    began = time.monotonic()
+    with pytest.raises(CNIError) as raised:
+        children(0.5).run(path, b"", {"PATH": os.environ["PATH"]})
+    assert raised.value.code == 11
+    assert 0.4 < time.monotonic() - began < 3
+    pid = note.read_text().strip()
+    time.sleep(0.1)
+    assert not Path(f"/proc/{pid}").exists() or " Z " in Path(f"/proc/{pid}/stat").read_text()
+
+
+def test_what_undoes_has_until_the_very_end(tmp_path: Path, children: Callable[..., Children]) -> None:
+    """A DEL after an ADD that ran out of time is still run, for a while."""
+    path = program(tmp_path, "sleep 0.3; echo done")
+    ours = children(0.5)
+    with pytest.raises(CNIError):
+        ours.run(program(tmp_path, "sleep 9"), b"", {"PATH": os.environ["PATH"]})
+    program(tmp_path, "sleep 0.2; echo done")
+    assert ours.run(path, b"", {"PATH": os.environ["PATH"]})[1] == b"done\n"
+    with pytest.raises(CNIError):
+        ours.run(program(tmp_path, "sleep 9"), b"", {"PATH": os.environ["PATH"]})
+
+
+def test_a_flood_of_output_ends(tmp_path: Path, children: Callable[..., Children]) -> None:
+    """Before it fills the agent's memory."""
+    with pytest.raises(CNIError, match="printed more than"):
+        children(20).run(program(tmp_path, "yes 0123456789012345678901234567890123456789"), b"", os.environ)
+
+
+def test_what_can_not_be_run_is_an_oserror(tmp_path: Path, children: Callable[..., Children]) -> None:
+    """As spec.delegate expects it."""
+    (tmp_path / "text").write_text("no program")
+    with pytest.raises(OSError, match="Permission denied"):
+        children().run(str(tmp_path / "text"), b"", {})
+    assert children().resolve(str(tmp_path / "none")) is None

@@ -1,0 +1,178 @@
+"""The agent's smaller parts: options, log lines, systemd's words, results, leases, the host's root."""
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from agent import hostroot, leases, memory, options, pool, record, systemd
+from agent.results import Results
+from tests.conftest import ROOT
+from tests.pure.agent.support import outcome, wait_until
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--listen", "0.0.0.0:80"],
+        ["--listen", "10.0.0.1:80"],
+        ["--listen", "127.0.0.1"],
+        ["--listen", "127.0.0.1:99999"],
+        ["--listen", "[::2]:80"],
+        ["--deadline", "0"],
+        ["--deadline", "nan"],
+        ["--workers", "0"],
+        ["--workers", "many"],
+        ["--host-root", "/no/such/folder"],
+        ["--home", "bin"],
+        ["more"],
+    ],
+)
+def test_options_that_make_no_sense_are_refused(argv: list[str]) -> None:
+    """With status 2, before anything is done."""
+    with pytest.raises(SystemExit) as raised:
+        options.parse(argv, {})
+    assert raised.value.code == 2
+
+
+def test_options_and_their_defaults() -> None:
+    """The environment names the socket, the command line has the last word."""
+    assert options.parse([], {}) == options.Options("/run/slash24/cni.sock", None, "", "", 128, 240.0)
+    assert options.parse([], {"SLASH24_SOCKET": "/a"}).socket == "/a"
+    assert options.parse(["--socket", "/b", "--listen", "[::1]:0"], {"SLASH24_SOCKET": "/a"}).socket == "/b"
+    assert options.split_address("[::1]:80") == (socket.AF_INET6, "::1", 80)
+
+
+@pytest.mark.parametrize(("environ", "prefix"), [({}, b""), ({"JOURNAL_STREAM": "8:1"}, b"<6>")])
+def test_a_call_is_one_line(environ: dict, prefix: bytes) -> None:
+    """What could be mistaken for another field, or another line, is quoted; the journal gets its priority."""
+    reader, writer = os.pipe()
+    fields = outcome(container='a b="c"\nd', network="", code=7, message="über").fields()
+    record.logger(writer, environ)(record.INFO, fields)
+    line = os.read(reader, 4096)
+    assert line == (
+        prefix
+        + b'verb=ADD plugin=bridge network="" container="a b=\\"c\\"\\nd" ifname=eth0 duration_ms=4.0 outcome=7 '
+        + b'msg="\\u00fcber"\n'
+    )
+    os.close(reader)
+    os.close(writer)
+
+
+@pytest.mark.parametrize("kind", ["path", "abstract"])
+def test_systemd_is_told(tmp_path: Path, kind: str) -> None:
+    """On a socket file and on one without a file; nobody listening is no failure."""
+    name = str(tmp_path / "notify") if kind == "path" else f"\0slash24-{os.getpid()}"
+    environ = {"NOTIFY_SOCKET": name.replace("\0", "@")}
+    systemd.notify({}, "READY=1")
+    systemd.notify(environ, "READY=1")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(name)
+        listener.settimeout(2)
+        systemd.notify(environ, "READY=1")
+        assert listener.recv(100) == b"READY=1"
+
+
+def test_only_the_socket_meant_for_this_process_is_taken() -> None:
+    """LISTEN_PID of another process: the variables were inherited."""
+    assert systemd.given_listener({}) is None
+    assert systemd.given_listener({"LISTEN_PID": "1", "LISTEN_FDS": "1"}) is None
+    with pytest.raises(ValueError, match="2 sockets"):
+        systemd.given_listener({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2"})
+
+
+def test_readiness_is_the_last_real_result_s() -> None:
+    """A failure of the node counts until that verb succeeds; a mistake of the caller says nothing about the node."""
+    results = Results()
+    assert results.failing() == []
+    results.note(outcome(code=999, message="no bridge"))
+    results.note(outcome(verb="DEL"))
+    assert results.failing() == ["ADD"]
+    assert results.describe()["ADD"]["msg"] == "no bridge"
+    results.note(outcome(code=7))
+    assert results.failing() == ["ADD"]
+    results.note(outcome())
+    assert results.failing() == []
+    for code in (4, 6, 7, 8):
+        results.note(outcome(code=code))
+    assert results.failing() == []
+
+
+def test_leases_used_and_free(tmp_path: Path) -> None:
+    """As many as there are files of addresses; the gateway's address is neither used nor free."""
+    networks = leases.Networks()
+    ipam = {"type": "host-local", "dataDir": str(tmp_path), "ranges": [[{"subnet": "10.1.2.0/24"}]]}
+    networks.note(outcome(config={"ipam": ipam}, verb="DEL"))
+    networks.note(outcome(config={"ipam": {"type": "static"}}, network="static"))
+    networks.note(outcome(config={"ipam": ipam}, code=11))
+    networks.note(outcome(config={"ipam": "host-local"}))
+    assert list(networks.count()) == []
+    networks.note(outcome(config={"ipam": ipam}))
+    assert list(networks.count()) == []  # its folder can not be read
+    (tmp_path / "net").mkdir()
+    for name in ("10.1.2.2", "10.1.2.3", "lock", "last_reserved_ip.0"):
+        (tmp_path / "net" / name).touch()
+    assert list(networks.count()) == [("net", 2, 251)]
+    for index in range(300):
+        networks.note(outcome(config={"ipam": ipam}, network=f"net{index}"))
+    assert len(networks._configs) == 256
+
+
+def test_paths_below_another_root(tmp_path: Path) -> None:
+    """Links lead where they lead on the host, whatever is at that path here."""
+    root = str(tmp_path)
+    for folder in ("opt", "var/opt/cni/bin", "usr/lib/cni"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "var/opt/cni/bin/bridge").touch()
+    (tmp_path / "opt/cni").symlink_to("/var/opt/cni")
+    (tmp_path / "usr/lib/cni/up").symlink_to("../../../../../../var/opt/cni/bin/bridge")
+    (tmp_path / "usr/lib/cni/shell").symlink_to("/bin/sh")
+    (tmp_path / "usr/lib/cni/loop").symlink_to("loop")
+    assert hostroot.resolve(root, "/opt/cni/bin/bridge") == "/var/opt/cni/bin/bridge"
+    assert hostroot.resolve(root, "/usr/lib/cni/up") == "/var/opt/cni/bin/bridge"
+    assert hostroot.resolve(root, "/opt//cni/./bin/../bin/bridge") == "/var/opt/cni/bin/bridge"
+    for nothing in ("/usr/lib/cni/shell", "/usr/lib/cni/loop", "/opt/cni/bin", "/opt/cni/bin/none", "/a\0b"):
+        assert hostroot.resolve(root, nothing) is None
+    assert hostroot.resolve_folder(root, "/opt/cni/bin/") == "/var/opt/cni/bin"
+    assert hostroot.resolve_folder(root, "/not/there/") == "/not/there"
+
+
+def test_threads_come_when_needed_and_go() -> None:
+    """No more than the limit, all of them again after a pause, and none for ever."""
+    import threading
+
+    let_go = threading.Event()
+    seen = []
+
+    def work(job: int) -> bool:
+        seen.append(job)
+        let_go.wait(5)
+        return job != 13
+
+    workers = pool.Pool(3, work, idle=0.2)
+    for job in range(5):
+        workers.submit(job)
+    assert wait_until(lambda: len(seen) == 3)
+    assert workers.busy == 3
+    time_to_wait = 0.0
+    assert sorted(workers.take_back(time_to_wait)) == [3, 4]
+    let_go.set()
+    assert wait_until(lambda: workers.busy == 0)
+    for job in (13, 14, 15):
+        workers.submit(job)
+    assert wait_until(lambda: len(seen) == 6)
+    assert wait_until(lambda: workers._threads == 0)
+
+
+def test_every_module_is_loaded_at_the_start() -> None:
+    """No call imports anything of ours."""
+    program = "import sys; from agent import memory; memory.prepare(); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    rooms = ("spec", "ipam", "linux", "plugins")
+    files = [path.relative_to(ROOT) for room in rooms for path in (ROOT / room).rglob("*.py")]
+    names = {".".join(path.with_suffix("").parts).removesuffix(".__init__") for path in files}
+    assert {name for name in names if not name.endswith(".__main__")} <= set(done.stdout.split())
+    assert memory.resident() > 1 << 20

@@ -1,0 +1,92 @@
+"""How a plugin reaches the pod's namespace and others' executables when the agent serves the call."""
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from linux.netns import OWN, NoNetns, open_netns
+from spec.delegate import delegate
+from spec.plugin import Plugin, Suite, serve
+from spec.request import Request, is_own_netns
+from spec.result import Result
+from spec.suite import Children
+
+ENVIRON = {"CNI_CONTAINERID": "pod", "CNI_NETNS": "/run/netns/elsewhere", "CNI_IFNAME": "eth0", "CNI_PATH": "/host/bin"}
+
+
+def answer(plugin: Plugin, suite: Suite, verb: str = "ADD", **variables: str) -> tuple[int, dict]:
+    """Status and document of a call."""
+    stdout = io.BytesIO()
+    stdin = io.BytesIO(json.dumps({"cniVersion": "1.1.0", "name": "net", "type": plugin.type}).encode())
+    environ = {**ENVIRON, "CNI_COMMAND": verb, **variables}
+    status = serve(plugin, environ=environ, stdin=stdin, stdout=stdout, stderr=io.StringIO(), suite=suite)
+    return status, json.loads(stdout.getvalue() or "{}")
+
+
+def test_a_descriptor_stands_for_the_path() -> None:
+    """It is copied, so that it serves the next as well; what it leads to is checked as what a path leads to is."""
+    with open(OWN) as own:
+        for _ in range(2):
+            fd = open_netns("/no/such/path", own.fileno())
+            assert os.path.sameopenfile(fd, own.fileno())
+            os.close(fd)
+    with open("/dev/null") as other, pytest.raises(NoNetns, match="not a network namespace"):
+        open_netns(OWN, other.fileno())
+
+
+def test_what_the_caller_could_not_open_is_not_opened_here() -> None:
+    """The same path may lead to something else in the agent's container."""
+    with pytest.raises(NoNetns, match="no such network namespace"):
+        open_netns(OWN, -1)
+    assert is_own_netns(OWN)
+    assert not is_own_netns(OWN, -1)
+    with open(OWN) as own:
+        assert is_own_netns("/no/such/path", own.fileno())
+
+
+def test_its_own_namespace_is_known_by_the_descriptor() -> None:
+    """Whatever the path is called."""
+    plugin = Plugin("upper", add=lambda _request: Result())
+    with open(OWN) as own:
+        status, document = answer(plugin, Suite(None, lambda _kind: None, netns=own.fileno()))
+        assert (status, document["code"]) == (1, 8)
+    assert answer(plugin, Suite(None, lambda _kind: None, netns=-1))[0] == 0
+
+
+def test_others_are_found_and_run_as_the_suite_says(tmp_path: Path) -> None:
+    """A path that is not there for this process; with stdin and all variables, the verb replaced."""
+    runs = []
+
+    def run(executable: str, stdin: bytes, environ: Mapping[str, str]) -> tuple[int, bytes, bytes]:
+        runs.append((executable, json.loads(stdin)["name"], environ["CNI_COMMAND"], environ["CNI_NETNS"]))
+        return 0, b'{"cniVersion": "1.1.0", "ips": [{"address": "10.1.2.3/24"}]}', b"a remark"
+
+    def add(request: Request) -> Result:
+        return delegate(request, "ADD", "foreign")
+
+    children = Children(lambda path: "/real/foreign" if path == "/host/bin/foreign" else None, run)
+    suite = Suite(str(tmp_path), {"foreign": Plugin("foreign")}.get, children=children)
+    status, document = answer(Plugin("upper", add=add), suite)
+    assert (status, document["ips"]) == (0, [{"address": "10.1.2.3/24"}])
+    assert runs == [("/host/bin/foreign", "net", "ADD", "/run/netns/elsewhere")]
+    status, document = answer(Plugin("upper", add=add), suite, CNI_PATH="/bin")
+    assert (status, document["code"]) == (1, 999)
+
+
+def test_ours_is_known_by_where_it_really_is() -> None:
+    """The link in CNI_PATH leads to the suite's folder on the host: it is called, not run."""
+    called = []
+
+    def run(*_: object) -> tuple[int, bytes, bytes]:
+        raise AssertionError("executed")
+
+    own = Plugin("own", delete=called.append)
+    children = Children(lambda path: "/real/own" if path == "/host/bin/own" else None, run)
+    suite = Suite("/real", {"own": own}.get, children=children)
+    upper = Plugin("upper", delete=lambda request: delegate(request, "DEL", "own"))
+    assert answer(upper, suite, "DEL")[0] == 0
+    assert len(called) == 1
