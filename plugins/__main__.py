@@ -1,4 +1,4 @@
-"""The entry of every frozen executable: which plugin it is, its name tells."""
+"""The entry of every frozen plugin: which one it is, its name tells."""
 
 import io
 import os
@@ -37,7 +37,9 @@ def main() -> int:
     if plugin is None:
         sys.stderr.write(f"{kind}: no plugin of slash24 has this name; there are: {', '.join(TYPES)}\n")
         return 1
-    suite = Suite(home=os.path.dirname(executable) if frozen else None, load=load, version=VERSION)
+    # The frozen plugins are in a private folder; a runtime knows the folder around it (launcher/frozen.c).
+    home = os.path.dirname(os.path.dirname(executable)) if frozen else None
+    suite = Suite(home=home, load=load, version=VERSION)
     # A stream that the caller has closed is None: nothing can be read there, and what is written is lost.
     stdin, stdout = (stream.buffer if stream else io.BytesIO() for stream in (sys.stdin, sys.stdout))
     stderr = sys.stderr or io.StringIO()

@@ -67,7 +67,7 @@ class Folder:
     @property
     def frozen(self) -> Path:
         """Where the frozen plugins are."""
-        return self.path / "slash24.d" / "bin"
+        return self.path / "slash24.d"
 
     def install(self, launcher: Path) -> "Folder":
         """Put the launcher there, and a stand-in for the frozen plugin."""

@@ -20,9 +20,10 @@ MAY_IMPORT = {
     "ipam": {"spec", "netaddr"},
     "linux": {"spec", "pyroute2", "netaddr"},
     "plugins": {"spec", "ipam", "linux", "netaddr"},
+    "agent": {"spec", "ipam", "linux", "plugins", "prometheus_client"},
 }
 FUNCTION_LINES, MODULE_LINES = 50, 450
-SHELL = ("build.sh", "test.sh", "tests/tools.sh", ".ci/run", "freeze/shell.sh", "demo.sh")
+SHELL = ("build.sh", "test.sh", "tests/tools.sh", ".ci/run", "freeze/shell.sh", "demo.sh", "launcher/build.sh")
 # Imports that cost a cold call too much where it begins; inside the function that needs one, they are welcome.
 SLOW = {"argparse", "asyncio", "hashlib", "ipaddress", "logging", "pathlib", "random", "subprocess", "tempfile"}
 SLOW |= {"inspect", "typing"}
@@ -127,8 +128,8 @@ def test_third_parties_are_imported_by_sub_module() -> None:
 
 
 def test_nothing_slow_is_imported_at_the_start() -> None:
-    """Modules that cost milliseconds are imported by the function that needs them."""
-    found = [(path, name, line) for path in ROOMS for name, line in at_import(parse(path))]
+    """Modules that cost milliseconds are imported by the function that needs them; the agent is started once."""
+    found = [(path, name, line) for path in ROOMS if path.parts[0] != "agent" for name, line in at_import(parse(path))]
     assert not [f"{path}:{line}: {name}" for path, name, line in found if name.partition(".")[0] in SLOW]
 
 
