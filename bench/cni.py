@@ -1,4 +1,4 @@
-"""ADD and DEL of the frozen plugins against the Go reference's, taking turns in one run.
+"""ADD and DEL of the frozen plugins, without an agent, against the Go reference's, taking turns in one run.
 
     build/venv/bin/python -m bench.cni [--rounds N] [--json FILE]
 
@@ -8,8 +8,9 @@ timed from the start of the executable to its end, as a runtime waits for it. Ra
 
 import argparse
 import json
-import os
-import platform
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
@@ -18,6 +19,7 @@ from tabulate import tabulate
 from bench import lab
 
 WARM_UP = 2
+VERBS = {"ADD": "add", "DEL": "delete"}
 
 RANGES_V4 = [{"subnet": "10.24.0.0/16"}]
 RANGES_V6 = [{"subnet": "fd00:24::/64"}]
@@ -48,35 +50,52 @@ def configuration(case: str, suite: str) -> dict:
     return conf
 
 
-def measure(case: str, suites: dict[str, Path], rounds: int) -> dict[str, dict[str, list[lab.Call]]]:
-    """The calls of each suite by verb; the suites take turns, and take turns in going first."""
-    calls = {suite: {"ADD": [], "DEL": []} for suite in suites}
-    for turn in range(WARM_UP + rounds):
-        for suite in sorted(suites, reverse=bool(turn % 2)):
-            for verb in ("ADD", "DEL"):
-                called = lab.call(suites[suite], verb, configuration(case, suite), "pod")
-                if turn >= WARM_UP:
-                    calls[suite][verb].append(called)
-    return calls
+@dataclass(frozen=True)
+class Turn:
+    """A pod's coming and going: the two calls, and all the CPU time it cost, an agent's too, in milliseconds."""
+
+    add: lab.Call
+    delete: lab.Call
+    cpu: float
 
 
-def summary(case: str, calls: dict[str, dict[str, list[lab.Call]]]) -> list[dict[str, object]]:
+def measure(case: str, suites: Mapping[str, lab.Suite], rounds: int) -> dict[str, list[Turn]]:
+    """The turns of each suite; the suites take turns, and take turns in going first."""
+    turns = {suite: [] for suite in suites}
+    for number in range(WARM_UP + rounds):
+        for suite in sorted(suites, reverse=bool(number % 2)):
+            turn = take_turn(suites[suite], configuration(case, suite))
+            if number >= WARM_UP:
+                turns[suite].append(turn)
+    return turns
+
+
+def take_turn(suite: lab.Suite, conf: dict) -> Turn:
+    """ADD and DEL for the pod."""
+    before = suite.agent_cpu()
+    add, delete = (lab.call(suite, verb, conf, "pod") for verb in ("ADD", "DEL"))
+    time.sleep(lab.SETTLE_SECONDS)  # an agent may finish what it has answered already
+    return Turn(add, delete, add.cpu + delete.cpu + suite.agent_cpu() - before)
+
+
+def summary(case: str, turns: Mapping[str, list[Turn]]) -> list[dict[str, object]]:
     """One row a verb: medians in milliseconds, and ours to the reference's."""
     rows = []
-    for verb in ("ADD", "DEL"):
-        ours, theirs = (median(call.ms for call in calls[suite][verb]) for suite in ("slash24", "reference"))
-        cpu, their_cpu = (median(call.cpu for call in calls[suite][verb]) for suite in ("slash24", "reference"))
-        fastest = min(call.ms for call in calls["slash24"][verb])
+    for verb, name in VERBS.items():
+        calls = {suite: [getattr(turn, name) for turn in turns[suite]] for suite in turns}
+        ours, theirs = (median(call.ms for call in calls[suite]) for suite in ("slash24", "reference"))
+        cpu, their_cpu = (median(call.cpu for call in calls[suite]) for suite in ("slash24", "reference"))
+        fastest = min(call.ms for call in calls["slash24"])
         row = {"case": case, "verb": verb, "slash24": ours, "reference": theirs, "ratio": ours / theirs}
         rows.append(row | {"fastest": fastest, "cpu": cpu, "their cpu": their_cpu})
     return rows
 
 
-def times(measured: dict[str, dict[str, dict[str, list[lab.Call]]]]) -> dict:
-    """Every single time in milliseconds: case -> suite -> verb -> list."""
+def times(turns: Mapping[str, list[Turn]]) -> dict[str, dict[str, list[float]]]:
+    """Every single time in milliseconds: suite -> verb -> list."""
     return {
-        case: {suite: {verb: [call.ms for call in calls[verb]] for verb in calls} for suite, calls in suites.items()}
-        for case, suites in measured.items()
+        suite: {verb: [getattr(turn, name).ms for turn in taken] for verb, name in VERBS.items()}
+        for suite, taken in turns.items()
     }
 
 
@@ -87,18 +106,18 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE", help="write every single time there")
     parser.add_argument("--bin", type=Path, default=lab.OURS, help="the folder of our plugins (default: dist/bin)")
     options = parser.parse_args()
-    suites = {"slash24": options.bin.resolve(), "reference": lab.REFERENCE}
+    suites = {"slash24": lab.Suite(options.bin.resolve()), "reference": lab.Suite(lab.REFERENCE)}
     out = open(options.json, "w") if options.json else None  # noqa: SIM115  (before the file system changes under us)
     lab.enter()
     lab.run("ip", "netns", "add", "pod")
     measured = {case: measure(case, suites, options.rounds) for case in CASES}
-    rows = [row for case, calls in measured.items() for row in summary(case, calls)]
+    rows = [row for case, turns in measured.items() for row in summary(case, turns)]
     print(tabulate(rows, headers="keys", floatfmt=".1f"))
-    machine = f"Linux {platform.release()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
-    print(f"\nmedians of {options.rounds}, ms; {machine}")
+    print(f"\nmedians of {options.rounds}, ms; {lab.machine()}")
     if out:
         with out:
-            report = {"machine": machine, "rounds": options.rounds, "medians": rows, "milliseconds": times(measured)}
+            report = {"machine": lab.machine(), "rounds": options.rounds, "medians": rows}
+            report["milliseconds"] = {case: times(turns) for case, turns in measured.items()}
             json.dump(report, out, indent=2)
 
 

@@ -9,6 +9,7 @@ slower. The second is its imports, by who is imported, as told by an interpreter
 import argparse
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections import defaultdict
@@ -20,6 +21,7 @@ from tabulate import tabulate
 
 from bench import lab
 from bench.cni import configuration
+from plugins.__main__ import TYPES
 
 CASE = "IPv4, gateway"
 PROFILED = lab.ROOT / "build" / "profile" / "bin"
@@ -27,6 +29,7 @@ GROUPS = dict.fromkeys(("spec", "ipam", "linux", "plugins"), "slash24") | {"neta
 
 # What begins with the first system call that matches (searched from the previous one on), and is called so.
 COURSE = (
+    (r"execve\(", "launcher: look for an agent, start the frozen plugin"),
     (r"ld\.so\.cache", "bootloader: set LD_LIBRARY_PATH, start over"),
     (r"libpython[^\"]*\", ", "load libpython"),
     (r"base_library\.zip\", ", "interpreter, PyInstaller's importer, all early imports"),
@@ -39,11 +42,13 @@ COURSE = (
 def freeze_profiled() -> Path:
     """Freeze the plugins with an interpreter that tells of its imports on stderr; returns their folder."""
     argv = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--log-level", "ERROR"]
-    argv += ["--distpath", PROFILED.parent, "--workpath", lab.ROOT / "build" / "profile-work", "freeze/slash24.spec"]
+    argv += ["--distpath", PROFILED, "--workpath", lab.ROOT / "build" / "profile-work", "freeze/slash24.spec"]
     env = os.environ | {"FREEZE_OPTIONS": "X importtime", "PYTHONHASHSEED": "1"}
     done = subprocess.run(argv, cwd=lab.ROOT, env=env, capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"bench: freezing failed: {done.stderr}")
+    for kind in TYPES:
+        shutil.copy(lab.OURS / kind, PROFILED)
     return PROFILED
 
 
@@ -66,7 +71,7 @@ def traced_add(conf: dict) -> str:
     """The system calls of one ADD that matter here, with their times."""
     trace = Path("/run/trace")
     strace = ("strace", "-f", "--seccomp-bpf", "-ttt", "-o", str(trace), "-e", "trace=execve,openat,exit_group")
-    lab.call(lab.OURS, "ADD", conf, "pod", under=strace)
+    lab.call(lab.Suite(lab.OURS), "ADD", conf, "pod", under=strace)
     return trace.read_text()
 
 
@@ -76,7 +81,7 @@ def imports_of_add(folder: Path, conf: dict) -> dict[str, int]:
         saved = os.dup(2)
         os.dup2(stderr.fileno(), 2)
         try:
-            lab.call(folder, "ADD", conf, "pod")
+            lab.call(lab.Suite(folder), "ADD", conf, "pod")
         finally:
             os.dup2(saved, 2)
             os.close(saved)
@@ -104,12 +109,12 @@ def main() -> None:
     conf = configuration(CASE, "slash24")
     plain, courses, imports = [], [], []
     for turn in range(rounds + 1):  # the first warms up
-        add = lab.call(lab.OURS, "ADD", conf, "pod").ms
-        lab.call(lab.OURS, "DEL", conf, "pod")
+        add = lab.call(lab.Suite(lab.OURS), "ADD", conf, "pod").ms
+        lab.call(lab.Suite(lab.OURS), "DEL", conf, "pod")
         trace = course(traced_add(conf))
-        lab.call(lab.OURS, "DEL", conf, "pod")
+        lab.call(lab.Suite(lab.OURS), "DEL", conf, "pod")
         told = imports_of_add(profiled, conf)
-        lab.call(lab.OURS, "DEL", conf, "pod")
+        lab.call(lab.Suite(lab.OURS), "DEL", conf, "pod")
         if turn:
             plain.append(add)
             courses.append(trace)

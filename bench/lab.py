@@ -3,11 +3,13 @@
 import ctypes
 import json
 import os
+import platform
+import resource
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +39,35 @@ def run(*words: str) -> None:
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
 
 
+def add_netns(names: Sequence[str]) -> None:
+    """Make named network namespaces, all by one process."""
+    batch = Path("/run/netns.batch")
+    batch.write_text("".join(f"netns add {name}\n" for name in names))
+    run("ip", "-batch", str(batch))
+
+
+def machine() -> str:
+    """What was measured on, in a few words."""
+    return f"Linux {platform.release()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Plugins to be measured: the executables of `folder`, called with `environ` besides what a runtime sets.
+
+    `agent_cpu` tells the milliseconds of CPU time so far of a process that works for them.
+    """
+
+    folder: Path
+    environ: Mapping[str, str] = field(default_factory=dict)
+    agent_cpu: Callable[[], float] = float
+
+    def environment(self, verb: str, pod: str) -> dict[str, str]:
+        """What a runtime sets for a call for eth0 of the named netns."""
+        env = {"CNI_COMMAND": verb, "CNI_CONTAINERID": pod, "CNI_NETNS": f"/run/netns/{pod}", "CNI_IFNAME": "eth0"}
+        return env | {"CNI_PATH": str(self.folder), "PATH": PATH} | self.environ
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of a plugin: `ms` from start to end, `cpu` ms of work on a processor, and what it printed."""
@@ -46,16 +77,19 @@ class Call:
     output: str
 
 
-def call(folder: Path, verb: str, conf: Mapping[str, object], pod: str, *, under: tuple[str, ...] = ()) -> Call:
+def call(suite: Suite, verb: str, conf: Mapping[str, object], pod: str, *, under: tuple[str, ...] = ()) -> Call:
     """Call the plugin `conf` names, as a runtime does, for eth0 of the named netns; exits if the plugin fails.
 
     `under`: a command to run the plugin under, such as strace.
     """
-    argv = [*under, str(folder / str(conf["type"]))]
-    env = {"CNI_COMMAND": verb, "CNI_CONTAINERID": pod, "CNI_NETNS": f"/run/netns/{pod}", "CNI_IFNAME": "eth0"}
-    env |= {"CNI_PATH": str(folder), "PATH": PATH}
+    argv = [*under, str(suite.folder / str(conf["type"]))]
+    return timed(argv, suite.environment(verb, pod), json.dumps(conf).encode())
+
+
+def timed(argv: Sequence[str], env: Mapping[str, str], given: bytes = b"") -> Call:
+    """Run a program on the given stdin, when the kernel is at rest; exits if it fails."""
     stdin, stdout = (os.memfd_create(name) for name in ("stdin", "stdout"))
-    os.pwrite(stdin, json.dumps(conf).encode(), 0)
+    os.pwrite(stdin, given, 0)
     time.sleep(SETTLE_SECONDS)
     started = time.perf_counter()
     child = os.posix_spawnp(
@@ -67,5 +101,10 @@ def call(folder: Path, verb: str, conf: Mapping[str, object], pod: str, *, under
     os.close(stdin)
     os.close(stdout)
     if status:
-        sys.exit(f"bench: {verb} by {argv[-1]} failed: {output}")
-    return Call(ms=ms, cpu=(usage.ru_utime + usage.ru_stime) * 1000, output=output)
+        sys.exit(f"bench: {' '.join(argv)} ({env.get('CNI_COMMAND', '')}) failed: {output}")
+    return Call(ms=ms, cpu=cpu_of(usage), output=output)
+
+
+def cpu_of(usage: resource.struct_rusage) -> float:
+    """Milliseconds of CPU time of a process that has ended, and of those that it waited for."""
+    return (usage.ru_utime + usage.ru_stime) * 1000

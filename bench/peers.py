@@ -11,8 +11,6 @@ going first, each on a device made anew. Ratios are ours to theirs.
 import argparse
 import gc
 import json
-import os
-import platform
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -131,11 +129,10 @@ def main() -> None:
         measured = {count: measure(netlink, count, options.rounds) for count in PEERS}
     rows = [row for count, found in measured.items() for row in summary(count, found)]
     print(tabulate(rows, headers="keys", floatfmt=".2f"))
-    machine = f"Linux {platform.release()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
-    print(f"\nmedians of {options.rounds}, ms; {machine}")
+    print(f"\nmedians of {options.rounds}, ms; {lab.machine()}")
     if out:
         with out:
-            report = {"machine": machine, "rounds": options.rounds, "medians": rows, "milliseconds": measured}
+            report = {"machine": lab.machine(), "rounds": options.rounds, "medians": rows, "milliseconds": measured}
             json.dump(report, out, indent=2)
 
 

@@ -10,8 +10,6 @@ take turns in going first. Ratios are ours to the kernel's own: 1 is as fast.
 
 import argparse
 import json
-import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -211,10 +209,9 @@ def main() -> None:
     measured = {kind: measure(kind, folder, options.rounds, options.seconds) for kind in KINDS}
     rows = [row for kind, found in measured.items() for row in summary(kind, found)]
     print(tabulate(rows, headers="keys", floatfmt=".3f"))
-    machine = f"Linux {platform.release()}, {os.cpu_count()} CPUs, Python {platform.python_version()}"
-    print(f"\n{options.rounds} runs of {options.seconds:g} s each, Gbit/s; {machine}")
+    print(f"\n{options.rounds} runs of {options.seconds:g} s each, Gbit/s; {lab.machine()}")
     if options.json:
-        report = {"machine": machine, "rounds": options.rounds, "seconds": options.seconds}
+        report = {"machine": lab.machine(), "rounds": options.rounds, "seconds": options.seconds}
         Path(options.json).write_text(json.dumps(report | {"medians": rows, "gigabits": measured}, indent=2))
 
 
