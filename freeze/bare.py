@@ -1,8 +1,8 @@
 """Third-party packages without their `__init__`, which imports the whole library whatever sub-module is wanted.
 
 `import pyroute2` costs 100 ms and more, `import netaddr` 35, `import prometheus_client` brings OpenSSL; the sub-modules
-that we import cost a few. So the executables bundle these packages with an empty `__init__`; that is all that is changed, and only what is then imported is
-bundled at all.
+that we import cost a few. So the executables bundle these packages with an empty `__init__`; that is all that is
+changed, and only what is then imported is bundled at all.
 """
 
 import os

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 from bench import coldstart
+from freeze.bare import PACKAGES
 from plugins.__main__ import TYPES
 from tests.conftest import ROOT
 from tests.netns.cni import CNI
 from tests.netns.node import Node
 
-PRIVATE = "slash24.d"
+PRIVATE, AGENT = "slash24.d", "slash24-agent"
 IPAM = {"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "fd00:9::/64"}]]}
 CONF = {"cniVersion": "1.1.0", "name": "net", "type": "bridge", "bridge": "b0", "isDefaultGateway": True, "ipam": IPAM}
 FULL = CONF | {"ipMasq": True, "macspoofchk": True, "mtu": 1400}
@@ -81,7 +82,7 @@ def test_runs_from_anywhere(node: Node, bin_dir: Path, place: Callable) -> None:
 def bare_host(node: Node, bin_dir: Path) -> str:
     """A read-only root with the C library, the plugins and what a call has to write to; the pod is /run/pod."""
     private = bin_dir / PRIVATE
-    listing = node.run(["ldd", bin_dir / "bridge", *private.rglob("*.so*")]).stdout
+    listing = node.run(["ldd", private / "bridge", *private.rglob("*.so*")]).stdout
     libraries = set(re.findall(r"(/\S*/(?:ld-linux|lib(?:c|m|dl|rt|util|pthread))[-.]\S+) \(0x", listing))
     mounts = {str(bin_dir): "/opt/cni/bin"} | {path: path for path in ("/proc", "/sys", "/var/lib/cni")}
     folders = {f"/run/host{path}" for path in ("/run", *mounts.values(), *(str(Path(lib).parent) for lib in libraries))}
@@ -111,14 +112,14 @@ def test_runs_on_a_read_only_host_with_nothing_but_the_c_library(node: Node, bin
 
 
 def test_an_add_with_host_local_is_one_process(node: Node, bin_dir: Path) -> None:
-    """Nothing is forked, and the only program executed is the plugin itself (its bootloader starts it over once)."""
+    """Nothing is forked: without an agent the launcher becomes the frozen plugin, which starts itself over once."""
     argv = [*STRACE, "-e", "trace=execve,execveat,clone,clone3,fork,vfork", bin_dir / "bridge"]
     for verb in ("ADD", "DEL"):
         node.run(argv, env=environ(node, verb, bin_dir), stdin=json.dumps(FULL))
         trace = node.path("/run/trace").read_text().splitlines()
         calls = [line.split(maxsplit=1)[1] for line in trace if "CLONE_THREAD" not in line]
-        assert [call for call in calls if not call.startswith(f'execve("{bin_dir}/bridge", ')] == []
-        assert len(calls) == 2
+        executed = [re.match(r'execve\("([^"]*)", ', call)[1] for call in calls]
+        assert executed == [f"{bin_dir}/bridge", *2 * [f"{bin_dir}/{PRIVATE}/bridge"]]
 
 
 def test_a_call_writes_only_leases_and_sysctls(node: Node, bin_dir: Path) -> None:
@@ -173,21 +174,39 @@ def test_text_is_utf8_whatever_the_locale(cni: CNI, locale: dict[str, str]) -> N
 def test_an_executable_of_another_name_says_what_it_is_not(node: Node, bin_dir: Path) -> None:
     """The name tells which plugin an executable is; a copy under any other name is none."""
     copied(node, bin_dir)
-    node.run(["mv", "/run/elsewhere/bridge", "/run/elsewhere/bride"])
+    for folder in ("/run/elsewhere", f"/run/elsewhere/{PRIVATE}"):
+        node.run(["mv", f"{folder}/bridge", f"{folder}/bride"])
     done = node.run(["/run/elsewhere/bride"], env=environ(node, "VERSION", "/run/elsewhere"), check=False)
     assert done.returncode == 1
     assert "bride" in done.stdout + done.stderr
     assert "host-local" in done.stdout + done.stderr
 
 
-def test_the_executables_are_one_file(bin_dir: Path) -> None:
-    """A plugin more costs a name, not another copy of everything."""
-    assert len({(bin_dir / kind).stat().st_ino for kind in TYPES}) == 1
+def test_a_launcher_without_its_frozen_plugin_says_where_it_looked(node: Node, bin_dir: Path) -> None:
+    """Copied alone, an executable answers with an error that names the path it missed."""
+    node.run(["cp", bin_dir / "bridge", "/run/bridge"])
+    done = node.run(["/run/bridge"], env=environ(node, "VERSION", "/run"), check=False)
+    assert done.returncode == 1
+    assert f"/run/{PRIVATE}/bridge" in json.loads(done.stdout)["details"]
 
 
-def test_dist_has_an_executable_for_every_plugin_of_the_table_and_one_folder(bin_dir: Path) -> None:
+@pytest.mark.parametrize("folder", [".", PRIVATE])
+def test_the_executables_are_one_file(bin_dir: Path, folder: str) -> None:
+    """A plugin more costs a name, not another copy of everything: neither of the launcher nor of what is frozen."""
+    assert len({(bin_dir / folder / kind).stat().st_ino for kind in TYPES}) == 1
+
+
+def test_dist_has_an_executable_for_every_plugin_of_the_table_the_agent_and_one_folder(bin_dir: Path) -> None:
     """Adding a line to the table of plugins/__main__.py adds the executable."""
-    assert {path.name for path in bin_dir.iterdir()} == {*TYPES, PRIVATE}
+    assert {path.name for path in bin_dir.iterdir()} == {*TYPES, AGENT, PRIVATE}
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_launcher_is_compiled_for_every_machine(machine: str) -> None:
+    """A static executable of that machine (its number in the ELF header)."""
+    header = (ROOT / "dist" / "launcher" / machine / "launcher").read_bytes()[:20]
+    assert header[:4] == b"\x7fELF"
+    assert int.from_bytes(header[18:20], "little") == {"x86_64": 62, "aarch64": 183}[machine]
 
 
 def test_the_tarball_holds_what_dist_holds() -> None:
@@ -210,7 +229,7 @@ def test_the_licences_of_all_that_is_bundled_are_told(bin_dir: Path) -> None:
     libraries = {path.name for path in (bin_dir / PRIVATE).glob("lib*") if not path.name.startswith("libpython")}
     assert libraries
     assert [name for name in libraries if name not in text] == []
-    for terms in ("Apache License", "Python Software Foundation", "pyroute2", "netaddr", "Bootloader Exception"):
+    for terms in ("Apache License", "Python Software Foundation", "Bootloader Exception", *PACKAGES):
         assert terms.lower() in text.lower()
 
 

@@ -26,9 +26,8 @@ def launcher(shipped: tuple[Path, tuple[str, ...]]) -> Path:  # noqa: F811
 @pytest.fixture
 def launched(node: Node, launcher: Path, bin_dir: Path, tmp_path: Path) -> CNI:
     """An installation on the node: launchers by the plugins' names, and the frozen plugins where they look for them."""
-    private = bin_dir / "slash24.d" / "bin"
-    (tmp_path / "slash24.d").mkdir()
-    (tmp_path / "slash24.d" / "bin").symlink_to(private if private.is_dir() else bin_dir)
+    private = bin_dir / "slash24.d"
+    (tmp_path / "slash24.d").symlink_to(private if private.is_dir() else bin_dir)
     for kind in ("bridge", "host-local"):
         shutil.copy(launcher, tmp_path / kind)
     return CNI(node, tmp_path)
