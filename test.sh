@@ -1,11 +1,15 @@
 #!/usr/bin/env bash
 # Sets everything up on Debian 12 and runs the tests; needs root, git and Python 3.11.
 #
-#   ./test.sh                  all tiers
+#   ./test.sh                  all tiers; those that call plugins twice: without an agent, and by way of one
 #   ./test.sh pure             without root, namespaces or a build: seconds
 #   ./test.sh netns            the frozen plugins in namespaces of their own; nothing remains on the machine
 #   ./test.sh conformance      what the specification demands, of our plugins and of the reference's
 #   ./test.sh system           several nodes on one underlay
+#   ./test.sh launcher         the launcher, as it ships and under sanitizers; its fuzzer
+#   ./test.sh chaos            everything that can go wrong on a node, for a minute (--seconds 1800: half an hour)
+#   ./test.sh warm             netns, conformance and system by way of an agent
+#   ./test.sh mixed            ... every other call: ways change in the middle of a pod's life
 #   ./test.sh TIER ARGUMENTS   ... with further arguments for pytest, such as -k NAME
 
 set -euo pipefail
@@ -16,17 +20,20 @@ cd "$(dirname "$0")"
 missing_packages() {
     local pair
     for pair in ip:iproute2 nft:nftables iptables:iptables ping:iputils-ping conntrack:conntrack tcpdump:tcpdump \
-        strace:strace nsenter:util-linux sysctl:procps; do
+        strace:strace nsenter:util-linux sysctl:procps gcc:gcc; do
         command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
     done
+    [ -e /usr/include/stdio.h ] || echo libc6-dev
 }
 
 tier=${1:-all}
 shift || true
+calling=(tests/netns tests/conformance tests/system)
 case $tier in
     all) tests=(tests) ;;
-    pure | netns | conformance | system) tests=("tests/$tier") ;;
-    *) say "no such tier: $tier (pure, netns, conformance, system, all)"; exit 2 ;;
+    pure | netns | conformance | system | launcher | chaos) tests=("tests/$tier") ;;
+    warm | mixed) tests=("${calling[@]}" --way "$tier") ;;
+    *) say "no such tier: $tier (pure, netns, conformance, system, launcher, chaos, warm, mixed, all)"; exit 2 ;;
 esac
 
 PATH=$PATH:/usr/sbin:/sbin
@@ -38,5 +45,12 @@ else
     install_packages "${packages[@]}"
     ./build.sh
     tests/tools.sh
+fi
+if [ "$tier" = all ]; then
+    # Both to their ends, whatever the first finds.
+    status=0
+    build/venv/bin/python -m pytest "${tests[@]}" "$@" || status=$?
+    build/venv/bin/python -m pytest "${calling[@]}" --way warm "$@" || status=$?
+    exit "$status"
 fi
 exec build/venv/bin/python -m pytest "${tests[@]}" "$@"
