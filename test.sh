@@ -20,7 +20,7 @@ cd "$(dirname "$0")"
 missing_packages() {
     local pair
     for pair in ip:iproute2 nft:nftables iptables:iptables ping:iputils-ping conntrack:conntrack tcpdump:tcpdump \
-        strace:strace nsenter:util-linux sysctl:procps gcc:gcc; do
+        strace:strace nsenter:util-linux sysctl:procps gcc:gcc systemd-analyze:systemd; do
         command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
     done
     [ -e /usr/include/stdio.h ] || echo libc6-dev
