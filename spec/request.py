@@ -52,7 +52,8 @@ class Request:
     @property
     def netns_fd(self) -> int | None:
         """The caller's descriptor of `netns`, as linux.netns.open_netns takes it."""
-        return self.suite.netns
+        # A DEL that was given the node's own namespace goes on without one, and without this way into it.
+        return self.suite.netns if self.netns else None
 
     @property
     def valid_attachments(self) -> frozenset[Attachment]:
