@@ -5,20 +5,44 @@ from pathlib import Path
 
 import pytest
 
+from tests.netns import way
+
 ROOT = Path(__file__).resolve().parent.parent
 _EXCUSE = "kernel lacks"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--cni-bin DIR`: the folder of plugins to test, instead of the frozen ones of this checkout."""
+    """`--cni-bin DIR`: the folder of plugins to test; `--way WAY`: how their calls go on nodes of tests."""
     parser.addoption("--cni-bin", metavar="DIR", default=None, help="folder of CNI plugins to test (default: dist/bin)")
+    parser.addoption("--way", choices=way.WAYS, default="cold", help="with an agent, without (default), or in turns")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tell the nodes of all tests how calls go."""
+    config.addinivalue_line("markers", "cold(reason): runs without our agent on its nodes, whatever --way says")
+    way.CHOSEN.choose(config.getoption("--way"), _chosen_bin(config))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say what is tested."""
+    command = "" if way.CHOSEN.way == "cold" else f" ({' '.join(way.agent_command(way.CHOSEN.home))})"
+    return f"plugins: {way.CHOSEN.home}, way: {way.CHOSEN.way}{command}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tell the nodes whether an agent has a part in this test."""
+    way.CHOSEN.is_marked_cold = item.get_closest_marker("cold") is not None
+
+
+def _chosen_bin(config: pytest.Config) -> Path:
+    return Path(config.getoption("--cni-bin") or os.environ.get("SLASH24_BIN") or ROOT / "dist" / "bin")
 
 
 @pytest.fixture(scope="session")
 def bin_dir(pytestconfig: pytest.Config) -> Path:
     """The folder of the plugins under test: `--cni-bin`, else $SLASH24_BIN, else the frozen ones in dist/bin."""
-    chosen = pytestconfig.getoption("--cni-bin") or os.environ.get("SLASH24_BIN") or ROOT / "dist" / "bin"
-    return _folder(Path(chosen), made_by="./build.sh")
+    return _folder(_chosen_bin(pytestconfig), made_by="./build.sh")
 
 
 @pytest.fixture(scope="session")

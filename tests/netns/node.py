@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from tests.netns.way import Calls
+
 CLONE_NEWNET = 0x40000000
 
 # What a plugin writes outside its network namespace (leases, caches, names of namespaces, locks) lands in these two
@@ -135,6 +137,17 @@ class Node(Host):
         self.pid = self._holder.pid
         assert self._holder.stdout.readline() == "ready\n", "no node: is this root, with mount and network namespaces?"
         super().__init__(self.pid, f"/proc/{self.pid}/ns/net")
+        self._calls = Calls(super().start)
+
+    def start(self, argv: Sequence[str | Path], **options: object) -> subprocess.Popen:
+        """As of any host; calls of our plugins go the way that `--way` says."""
+        return super().start(argv, **{**options, "env": self._calls.environ(argv, options.get("env"), ends=False)})
+
+    def run(
+        self, argv: Sequence[str | Path], *, stdin: str = "", env: Mapping[str, str] | None = None, check: bool = True
+    ) -> subprocess.CompletedProcess:
+        """As of any host; calls of our plugins go the way that `--way` says."""
+        return super().run(argv, stdin=stdin, env=self._calls.environ(argv, env, ends=True), check=check)
 
     def path(self, absolute: str) -> Path:
         """A file of the node, as seen from the test."""
@@ -164,10 +177,13 @@ class Node(Host):
         return self.run(["nft", "list", "ruleset"]).stdout
 
     def close(self) -> None:
-        """End the holder: the namespaces, and all in them, go with it."""
-        self._holder.stdin.close()
-        self._holder.wait(timeout=10)
-        self._holder.stdout.close()
+        """End the holder: the namespaces, and all in them, go with it. AssertionError if the agent here did wrong."""
+        try:
+            self._calls.close()
+        finally:
+            self._holder.stdin.close()
+            self._holder.wait(timeout=10)
+            self._holder.stdout.close()
 
 
 def ask(client: Host, server: Host, address: str, port: int, kind: str, *, to: tuple[str, int] | None = None) -> str:

@@ -1,0 +1,193 @@
+"""The two ways of a call, by an agent or without: which of them the calls of our plugins on a test's nodes go.
+
+`--way cold` (the default): no node has an agent. `--way warm`: the first call of our plugins starts one on its node, and
+all go by it. `--way mixed`: the calls for a container go by it and without it in turns. A test that is marked `cold` is
+about something that an agent takes no part in, or brings agents of its own: its nodes get none, whatever the option says.
+"""
+
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+WAYS = ("cold", "warm", "mixed")
+_NOWHERE = "/nonexistent"
+_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
+_ROOT = Path(__file__).resolve().parent.parent.parent
+_READY_SECONDS, _END_SECONDS = 60, 20
+
+# The agent ends with the stdin of this, so that it can not survive a test run that was killed.
+_HELD = '"$@" & agent=$!; cat >/dev/null; kill $agent; wait $agent'
+
+
+class Chosen:
+    """The option, and the folder of the plugins under test.
+
+    One for the whole run, changed by tests/conftest.py alone: nodes are made in too many places for it to be handed on.
+    """
+
+    way = "cold"
+    home: Path | None = None
+    is_marked_cold = False
+
+    def choose(self, way: str, home: Path) -> None:
+        """Take the option; plugins without a launcher (the reference's) know one way only."""
+        self.home = home.resolve()
+        self.way = way if (home / "slash24.d").is_dir() else "cold"
+
+    @property
+    def now(self) -> str:
+        """The way of the test that is running."""
+        return "cold" if self.is_marked_cold else self.way
+
+
+CHOSEN = Chosen()
+
+
+def agent_command(home: Path) -> list[str]:
+    """How an agent is started: the executable that ships, else from the source."""
+    frozen = home / "slash24-agent"
+    return [str(frozen)] if frozen.exists() else [sys.executable, "-m", "agent", "--home", str(home)]
+
+
+def agent_environment(home: Path) -> dict[str, str]:
+    """What it needs in its environment for that."""
+    return {"PATH": _PATH} if (home / "slash24-agent").exists() else {"PATH": _PATH, "PYTHONPATH": str(_ROOT)}
+
+
+class Calls:
+    """How the calls on one node go, and the agent there, if any."""
+
+    def __init__(self, start: Callable[..., subprocess.Popen]) -> None:
+        """`start`: starts a program on the node; argv and options as for subprocess.Popen."""
+        self._start = start
+        self._agent: Agent | None = None
+        self._lock = threading.Lock()
+        self._turns: dict[str, int] = {}
+        self._expected = 0
+
+    def environ(self, argv: Sequence[str | Path], env: Mapping[str, str] | None, *, ends: bool) -> dict[str, str] | None:
+        """The environment for a program, so that what it calls of our plugins goes the right way.
+
+        `ends`: it is waited for, so that a call which it is can be expected in the agent's log.
+        """
+        way, home = CHOSEN.now, CHOSEN.home
+        if home is None or (way == "cold" and not self._agent) or not _calls_ours(argv, env or os.environ, home):
+            return env
+        with self._lock:
+            if way == "cold" or (way == "mixed" and self._is_cold_turn(argv, env or {})):
+                return {**(os.environ if env is None else env), "SLASH24_SOCKET": _NOWHERE}
+            self._agent = self._agent or Agent(self._start, home)
+            self._expected += ends and _is_call(argv, env or {}, home)
+        return env
+
+    def close(self) -> None:
+        """End the agent. AssertionError if it did not do what it was asked, or not as it should."""
+        if self._agent:
+            self._agent.stop()
+            assert self._agent.served >= self._expected, f"{self._expected} calls, by the agent:\n{self._agent.log}"
+            self._agent = None
+
+    def _is_cold_turn(self, argv: Sequence[str | Path], env: Mapping[str, str]) -> bool:
+        """Every other call for a container, beginning with the first for every other container."""
+        whose = env.get("CNI_CONTAINERID") or str(argv[-1])
+        turn = self._turns.get(whose, len(self._turns))
+        self._turns[whose] = turn + 1
+        return turn % 2 == 0
+
+
+class Agent:
+    """An agent on a node, listening at the usual place when this is made."""
+
+    def __init__(self, start: Callable[..., subprocess.Popen], home: Path) -> None:
+        # Not on the node: tests look at what is there, and fill its disk.
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115 (stop() closes it)
+        self._said = ""
+        argv = ["sh", "-c", _HELD, "sh", *agent_command(home)]
+        pipe, null = subprocess.PIPE, subprocess.DEVNULL
+        self._process = start(argv, env=agent_environment(home), stdin=pipe, stdout=null, stderr=self._output)
+        end = time.monotonic() + _READY_SECONDS
+        while "event=ready" not in self.log:
+            assert self._process.poll() is None, self.log
+            assert time.monotonic() < end, f"the agent does not get ready: {self.log}"
+            time.sleep(0.005)
+        self.pid = int(re.search(r"event=ready .*pid=(\d+)", self.log)[1])
+
+    @property
+    def log(self) -> str:
+        """What it has said."""
+        if not self._output.closed:
+            output = self._output.fileno()
+            self._said = os.pread(output, os.fstat(output).st_size, 0).decode()
+        return self._said
+
+    @property
+    def served(self) -> int:
+        """How many calls it has told of."""
+        return len(re.findall("^verb=", self.log, re.MULTILINE))
+
+    def stop(self) -> None:
+        """Have it end, as by SIGTERM. AssertionError if it holds a pod's namespace, or has failed in any way."""
+        held = _wait_for_none(lambda: namespaces_held(self.pid))
+        self._process.stdin.close()
+        try:
+            status = self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            os.kill(self.pid, 9)
+            raise
+        finally:
+            self._said = self.log
+            self._output.close()
+        assert status == 0, f"the agent exited with {status}:\n{self.log}"
+        assert "Traceback" not in self.log, self.log
+        assert "call failed in the agent" not in self.log, self.log
+        assert not held, f"the agent holds {held}:\n{self.log}"
+
+
+def _calls_ours(argv: Sequence[str | Path], env: Mapping[str, str], home: Path) -> bool:
+    """Whether that program is one of our plugins, or looks for plugins where ours are."""
+    folders = [*env.get("CNI_PATH", "").split(":"), env.get("SLASH24_BIN", "")] if env is not os.environ else []
+    return Path(argv[0]).parent == home or any(_leads_to(folder, home) for folder in folders if folder)
+
+
+def _leads_to(folder: str, home: Path) -> bool:
+    with suppress(OSError, ValueError):
+        if os.path.samefile(folder, home):
+            return True
+        with os.scandir(folder) as entries:
+            return any(entry.is_symlink() and home in Path(entry.path).resolve().parents for entry in entries)
+    return False
+
+
+def _is_call(argv: Sequence[str | Path], env: Mapping[str, str], home: Path) -> bool:
+    """Whether that is one call of a plugin."""
+    return Path(argv[0]).parent == home and bool(env.get("CNI_COMMAND"))
+
+
+def namespaces_held(pid: int) -> list[str]:
+    """What the process has open of other network namespaces than its own: themselves, and sockets in them."""
+    found = set()
+    with suppress(OSError):
+        for descriptor in os.listdir(f"/proc/{pid}/fd"):
+            with suppress(OSError):
+                found.add(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
+        own = {os.readlink(f"/proc/{pid}/ns/net")}
+        for protocol in ("netlink", "unix", "packet", "raw", "udp"):
+            for line in Path(f"/proc/{pid}/net/{protocol}").read_text().splitlines():
+                own |= {f"socket:[{word}]" for word in line.split()}
+        return sorted(link for link in found - own if link.startswith(("net:[", "socket:[", "/run/netns/")))
+    return []
+
+
+def _wait_for_none(look: Callable[[], list[str]], seconds: float = 5.0) -> list[str]:
+    """What `look` finds, as soon as that is nothing, or after so many seconds."""
+    end = time.monotonic() + seconds
+    while (found := look()) and time.monotonic() < end:
+        time.sleep(0.02)
+    return found
