@@ -1,8 +1,11 @@
 """The two ways of a call, by an agent or without: which of them the calls of our plugins on a test's nodes go.
 
-`--way cold` (the default): no node has an agent. `--way warm`: the first call of our plugins starts one on its node, and
-all go by it. `--way mixed`: the calls for a container go by it and without it in turns. A test that is marked `cold` is
-about something that an agent takes no part in, or brings agents of its own: its nodes get none, whatever the option says.
+* `--way cold` (the default): no node has an agent.
+* `--way warm`: the first call of our plugins starts one on its node, and all go by it.
+* `--way mixed`: the calls for a container go by it and without it in turns.
+
+A test that is marked `cold` is about something that an agent has no part in, or brings agents of its own: its nodes get
+none, whatever the option says.
 """
 
 import os
@@ -72,7 +75,9 @@ class Calls:
         self._turns: dict[str, int] = {}
         self._expected = 0
 
-    def environ(self, argv: Sequence[str | Path], env: Mapping[str, str] | None, *, ends: bool) -> dict[str, str] | None:
+    def environ(
+        self, argv: Sequence[str | Path], env: Mapping[str, str] | None, *, ends: bool
+    ) -> dict[str, str] | None:
         """The environment for a program, so that what it calls of our plugins goes the right way.
 
         `ends`: it is waited for, so that a call which it is can be expected in the agent's log.
