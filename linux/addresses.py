@@ -3,12 +3,16 @@
 from dataclasses import dataclass
 from errno import EADDRNOTAVAIL, EEXIST, ENODEV
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+from struct import Struct
+from sys import byteorder
 
-from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
-
-from linux.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, NetlinkError
+from linux.attributes import attribute, attributes_of, number
+from linux.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, Netlink, NetlinkError
 
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
+_BODY = Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index of the link
+_ATTRIBUTES = 24  # where they begin in a whole message: after its header and the body
+_ADDRESS, _LOCAL, _BROADCAST, _FLAGS = 1, 2, 4, 8
 _NODAD, _DADFAILED, _TENTATIVE = 0x02, 0x08, 0x40
 _SCOPE_UNIVERSE, _SCOPE_SITE = 0, 200
 
@@ -36,10 +40,8 @@ def family_of(address: str) -> int:
 
 def list_addresses(netlink: Netlink, index: int = 0, family: int = 0) -> list[Address]:
     """The addresses of the link with that index, or (0) of all; of one family, or (0) of both."""
-    request = ifaddrmsg()
-    request.update(family=family, index=index)
-    found = netlink.dump(request, RTM_GETADDR, ifaddrmsg)
-    return [_address(one) for one in found if index in (0, one["index"])]
+    found = netlink.dump_raw(_BODY.pack(family, 0, 0, 0, index), RTM_GETADDR)
+    return [address for address in map(_address, found) if index in (0, address.link)]
 
 
 def add_address(netlink: Netlink, index: int, cidr: str, *, dad: bool = True) -> bool:
@@ -48,12 +50,18 @@ def add_address(netlink: Netlink, index: int, cidr: str, *, dad: bool = True) ->
     `dad` False: an IPv6 address is usable at once, without duplicate address detection (RFC 4862, 5.4).
     """
     try:
-        netlink.change(_message(index, cidr, dad=dad), RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL)
+        netlink.send([address_request(netlink, index, cidr, dad=dad)], acks=1)
     except NetlinkError as error:
         if error.errno != EEXIST:
             raise
         return False
     return True
+
+
+def address_request(netlink: Netlink, index: int, cidr: str, *, dad: bool = True) -> bytes:
+    """What `add_address` sends, to be sent with other requests; refused with EEXIST if the link has it already."""
+    flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
+    return netlink.encode(_message(index, cidr, dad=dad), RTM_NEWADDR, flags)
 
 
 def delete_address(netlink: Netlink, index: int, cidr: str) -> bool:
@@ -67,28 +75,29 @@ def delete_address(netlink: Netlink, index: int, cidr: str) -> bool:
     return True
 
 
-def _message(index: int, cidr: str, *, dad: bool) -> ifaddrmsg:
+def _message(index: int, cidr: str, *, dad: bool) -> bytes:
     address, _, length = cidr.partition("/")
     family, prefix = family_of(address), int(length)
-    attrs = [("IFA_LOCAL", address), ("IFA_ADDRESS", address)]
+    packed = inet_pton(family, address)
+    message = _BODY.pack(family, prefix, 0, _SCOPE_UNIVERSE, index) + attribute(_LOCAL, packed)
+    message += attribute(_ADDRESS, packed)
     if family == AF_INET and prefix < 31:
-        host_bits = (1 << (32 - prefix)) - 1
-        broadcast = int.from_bytes(inet_pton(AF_INET, address), "big") | host_bits
-        attrs.append(("IFA_BROADCAST", inet_ntop(AF_INET, broadcast.to_bytes(4, "big"))))
+        broadcast = int.from_bytes(packed, "big") | (1 << (32 - prefix)) - 1
+        message += attribute(_BROADCAST, broadcast.to_bytes(4, "big"))
     if family == AF_INET6 and not dad:
-        attrs.append(("IFA_FLAGS", _NODAD))
-    message = ifaddrmsg()
-    message.update(family=family, prefixlen=prefix, scope=_SCOPE_UNIVERSE, index=index, attrs=attrs)
+        message += number(_FLAGS, _NODAD)
     return message
 
 
-def _address(found: ifaddrmsg) -> Address:
-    address = found.get_attr("IFA_LOCAL") or found.get_attr("IFA_ADDRESS")
-    flags = found.get_attr("IFA_FLAGS") or found["flags"]
+def _address(message: bytes) -> Address:
+    family, prefix, flags, scope, link = _BODY.unpack_from(message, 16)
+    shown = attributes_of(message, _ATTRIBUTES)
+    if _FLAGS in shown:
+        flags = int.from_bytes(shown[_FLAGS], byteorder)
     return Address(
-        link=found["index"],
-        cidr=f"{address}/{found['prefixlen']}",
-        scope=found["scope"],
+        link=link,
+        cidr=f"{inet_ntop(family, shown.get(_LOCAL) or shown[_ADDRESS])}/{prefix}",
+        scope=scope,
         tentative=bool(flags & _TENTATIVE),
         failed=bool(flags & _DADFAILED),
     )

@@ -27,15 +27,20 @@ def attributes_of(data: bytes, at: int = 0) -> dict[int, bytes]:
     return found
 
 
-def payloads_of(data: bytes) -> Iterator[bytes]:
-    """The payloads of a run of attributes, whatever their types."""
+def runs_of(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """(type, payload) of each of a run of attributes, of which several may be of one type."""
     at = 0
     while at + 4 <= len(data):
-        length, _ = _HEADER.unpack_from(data, at)
+        length, kind = _HEADER.unpack_from(data, at)
         if length < 4:
             return
-        yield data[at + 4 : at + length]
+        yield kind & _TYPE_MASK, data[at + 4 : at + length]
         at += (length + 3) & ~3
+
+
+def payloads_of(data: bytes) -> Iterator[bytes]:
+    """The payloads of a run of attributes, whatever their types."""
+    return (payload for _, payload in runs_of(data))
 
 
 def attribute(kind: int, payload: bytes) -> bytes:

@@ -1,23 +1,39 @@
-"""Links by rtnetlink: bridges, veth pairs, bridge ports and their VLANs."""
+"""Links by rtnetlink: bridges, veth pairs, bridge ports and their VLANs.
+
+Every call sends and reads these messages, so they are bytes, made and taken apart here. Numbers are those of
+<linux/rtnetlink.h>, <linux/if_link.h>, <linux/if_bridge.h>, <linux/veth.h> and <linux/ip.h>.
+"""
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass
 from errno import EEXIST, ENODEV
-from socket import AF_BRIDGE
+from socket import AF_BRIDGE, AF_INET
 from struct import Struct
 
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-
-from linux.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, Netlink, NetlinkError
+from linux.attributes import attribute, attributes_of, nested, number, runs_of, text
+from linux.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REQUEST, Netlink, NetlinkError
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
 IFF_UP, IFF_PROMISC, IFF_ALLMULTI = 0x1, 0x100, 0x200
 OPERSTATE_UP = "UP"
+_OPERSTATES = ("UNKNOWN", "NOTPRESENT", "DOWN", "LOWERLAYERDOWN", "TESTING", "DORMANT", OPERSTATE_UP)  # RFC 2863
+
+_BODY = Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, which of them to change
+_ATTRIBUTES = 32  # where they begin in a whole message: after its header and the body
+_ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _PROTINFO, _TXQLEN, _OPERSTATE = 1, 3, 4, 5, 10, 12, 13, 16
+_LINKINFO, _IFALIAS, _AF_SPEC, _GROUP, _NET_NS_FD, _EXT_MASK, _LINK_NETNSID = 18, 20, 26, 27, 28, 29, 37
+_INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
+_BR_VLAN_FILTERING, _BRPORT_MODE, _BRPORT_ISOLATED = 7, 4, 33
+_VETH_PEER = 1
+_INET_CONF, _ARP_NOTIFY = 1, 22
+_BRIDGE_VLAN_FLAGS, _BRIDGE_VLAN_INFO = 0, 2
+_VLAN_MASTER, _VLAN_PVID, _VLAN_UNTAGGED = 0x1, 0x2, 0x4
 _NLA_F_NESTED = 0x8000  # without it the kernel takes IFLA_PROTINFO for the old form, one byte
-_RTEXT_FILTER_BRVLAN = 2
-_IFLA_GROUP, _GROUP_ATTRIBUTE = 27, Struct("=HHI")
-_VLAN_MASTER, _VLAN_PVID, _VLAN_UNTAGGED, _VLAN_RANGE_BEGIN, _VLAN_RANGE_END = 0x1, 0x2, 0x4, 0x8, 0x10
+_RTEXT_FILTER_BRVLAN, _RTEXT_FILTER_SKIP_STATS = 2, 8
+
+_SHORT, _PAIR, _NUMBER, _INDEX = Struct("=H"), Struct("=HH"), Struct("=I"), Struct("=i")
+_NO_STATISTICS = number(_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
+_NOTHING: dict[int, bytes] = {}
 
 
 @dataclass(frozen=True)
@@ -25,7 +41,8 @@ class Link:
     """A link as the kernel shows it.
 
     `peer`: for a veth, the index of its other end, which lives in another namespace if `peer_is_elsewhere`.
-    `master`: the index of the bridge it is a port of, or 0. `operstate`: "UP", "DOWN", "LOWERLAYERDOWN", ...
+    `master`: the index of the bridge it is a port of, or 0. `group`: its link group, 0 for most.
+    `operstate`: "UP", "DOWN", "LOWERLAYERDOWN", ...
     """
 
     index: int
@@ -39,6 +56,7 @@ class Link:
     master: int
     peer: int
     peer_is_elsewhere: bool
+    group: int
     vlan_filtering: bool
     hairpin: bool
     isolated: bool
@@ -62,27 +80,28 @@ class Link:
 
 def find_link(netlink: Netlink, name: str) -> Link | None:
     """The link of that name, or None."""
-    return _find(netlink, _message(attrs=[("IFLA_IFNAME", name)])) if len(name.encode()) < 16 else None
+    return _find(netlink, 0, text(_IFNAME, name)) if len(name.encode()) < 16 else None
 
 
 def find_link_by_index(netlink: Netlink, index: int) -> Link | None:
     """The link of that index, or None."""
-    return _find(netlink, _message(index=index))
+    return _find(netlink, index, b"")
 
 
 def list_links(netlink: Netlink, *, containing: bytes = b"") -> list[Link]:
     """All links; with `containing`, only those in whose message these bytes stand (an alias, say), which is quicker."""
-    return [_link(found) for found in netlink.dump(_message(), RTM_GETLINK, ifinfmsg, containing=containing)]
+    return [_link(found) for found in netlink.dump_raw(_body() + _NO_STATISTICS, RTM_GETLINK) if containing in found]
 
 
 def list_group(netlink: Netlink, group: int) -> list[Link]:
     """The links of a link group."""
-    return list_links(netlink, containing=_GROUP_ATTRIBUTE.pack(8, _IFLA_GROUP, group))
+    return list_links(netlink, containing=number(_GROUP, group))
 
 
 def list_ports(netlink: Netlink, bridge: int) -> list[Link]:
     """The ports of the bridge with that index."""
-    return [_link(found) for found in netlink.dump(_message(attrs=[("IFLA_MASTER", bridge)]), RTM_GETLINK, ifinfmsg)]
+    message = _body() + number(_MASTER, bridge) + _NO_STATISTICS
+    return [_link(found) for found in netlink.dump_raw(message, RTM_GETLINK)]
 
 
 def create_bridge(netlink: Netlink, name: str, *, mtu: int) -> bool:
@@ -91,12 +110,9 @@ def create_bridge(netlink: Netlink, name: str, *, mtu: int) -> bool:
     A bridge that is given a MAC keeps it; one that is not takes the lowest of its ports', which changes as pods come
     and go. `mtu` 0 leaves it to the kernel.
     """
-    info = {"attrs": [("IFLA_INFO_KIND", "bridge")]}
-    attrs = [("IFLA_IFNAME", name), ("IFLA_ADDRESS", random_mac()), ("IFLA_LINKINFO", info)]
-    if mtu:
-        attrs.append(("IFLA_MTU", mtu))
+    message = _body() + text(_IFNAME, name) + _mac(random_mac()) + _info("bridge") + _mtu_if(mtu)
     try:
-        netlink.change(_message(attrs=attrs), RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL)
+        netlink.change(message, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL)
     except NetlinkError as error:
         if error.errno != EEXIST:
             raise
@@ -105,29 +121,35 @@ def create_bridge(netlink: Netlink, name: str, *, mtu: int) -> bool:
 
 
 def create_veth(  # noqa: PLR0913  (each end has its part)
-    netlink: Netlink, name: str, peer_name: str, *, peer_netns: int | None, peer_mac: str, mtu: int, group: int = 0
-) -> None:
+    netlink: Netlink,
+    name: str,
+    peer_name: str,
+    *,
+    peer_netns: int | None,
+    peer_mac: str,
+    mtu: int,
+    group: int = 0,
+) -> Link | None:
     """Make a veth pair: `name` here, in that link group; `peer_name` in the namespace `peer_netns` (None: here too).
 
-    Both ends get MACs of their own, so that udev's MACAddressPolicy leaves them alone. Raises NetlinkError (EEXIST if
-    either name is taken).
+    Both ends get MACs of their own, so that udev's MACAddressPolicy leaves them alone. Returns the end that is here,
+    None if it is gone again. Raises NetlinkError (EEXIST if either name is taken).
     """
-    peer = [("IFLA_IFNAME", peer_name), ("IFLA_ADDRESS", peer_mac)]
-    here = [("IFLA_IFNAME", name), ("IFLA_ADDRESS", random_mac()), ("IFLA_GROUP", group)]
+    peer = _body() + text(_IFNAME, peer_name) + _mac(peer_mac) + _mtu_if(mtu)
     if peer_netns is not None:
-        peer.append(("IFLA_NET_NS_FD", peer_netns))
-    if mtu:
-        peer.append(("IFLA_MTU", mtu))
-        here.append(("IFLA_MTU", mtu))
-    info = [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", {"attrs": peer})]})]
-    message = _message(attrs=[*here, ("IFLA_LINKINFO", {"attrs": info})])
-    netlink.change(message, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL)
+        peer += number(_NET_NS_FD, peer_netns)
+    here = text(_IFNAME, name) + _mac(random_mac()) + number(_GROUP, group) + _mtu_if(mtu)
+    message = _body() + here + _info("veth", nested(_INFO_DATA, attribute(_VETH_PEER, peer)))
+    flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_ECHO | NLM_F_CREATE | NLM_F_EXCL
+    shown = netlink.send([netlink.encode(message, RTM_NEWLINK, flags)], acks=1)
+    # A kernel before 6.2 does not show what it made.
+    return _link(shown[0]) if shown else find_link(netlink, name)
 
 
 def delete_link(netlink: Netlink, index: int) -> bool:
     """Delete a link; False if it was gone."""
     try:
-        netlink.change(_message(index=index), RTM_DELLINK)
+        netlink.change(_body(index=index), RTM_DELLINK)
     except NetlinkError as error:
         if error.errno != ENODEV:
             raise
@@ -137,64 +159,77 @@ def delete_link(netlink: Netlink, index: int) -> bool:
 
 def set_up(netlink: Netlink, index: int) -> None:
     """Bring a link up."""
-    netlink.change(_message(index=index, flags=IFF_UP, change=IFF_UP), RTM_SETLINK)
+    netlink.change(_body(index=index, flags=IFF_UP, change=IFF_UP), RTM_SETLINK)
 
 
 def set_down(netlink: Netlink, index: int) -> None:
     """Take a link down."""
-    netlink.change(_message(index=index, change=IFF_UP), RTM_SETLINK)
+    netlink.change(_body(index=index, change=IFF_UP), RTM_SETLINK)
 
 
 def set_promiscuous(netlink: Netlink, index: int, *, on: bool) -> None:
     """Switch promiscuous mode (IFF_PROMISC)."""
-    netlink.change(_message(index=index, flags=IFF_PROMISC if on else 0, change=IFF_PROMISC), RTM_SETLINK)
+    netlink.change(_body(index=index, flags=IFF_PROMISC if on else 0, change=IFF_PROMISC), RTM_SETLINK)
 
 
 def set_all_multicast(netlink: Netlink, index: int, *, on: bool) -> None:
     """Switch the reception of all multicast (IFF_ALLMULTI)."""
-    netlink.change(_message(index=index, flags=IFF_ALLMULTI if on else 0, change=IFF_ALLMULTI), RTM_SETLINK)
+    netlink.change(_body(index=index, flags=IFF_ALLMULTI if on else 0, change=IFF_ALLMULTI), RTM_SETLINK)
 
 
 def set_mtu(netlink: Netlink, index: int, mtu: int) -> None:
     """Set the MTU of a link, in bytes."""
-    netlink.change(_message(index=index, attrs=[("IFLA_MTU", mtu)]), RTM_SETLINK)
+    netlink.change(_body(index=index) + number(_MTU, mtu), RTM_SETLINK)
 
 
 def set_queue_length(netlink: Netlink, index: int, packets: int) -> None:
     """Set the length of a link's transmit queue, in packets."""
-    netlink.change(_message(index=index, attrs=[("IFLA_TXQLEN", packets)]), RTM_SETLINK)
+    netlink.change(_body(index=index) + number(_TXQLEN, packets), RTM_SETLINK)
 
 
 def set_mac(netlink: Netlink, index: int, mac: str) -> None:
     """Give a link a MAC; a bridge that is given its own keeps it from then on."""
-    netlink.change(_message(index=index, attrs=[("IFLA_ADDRESS", mac)]), RTM_SETLINK)
+    netlink.change(_body(index=index) + _mac(mac), RTM_SETLINK)
 
 
 def set_vlan_filtering(netlink: Netlink, bridge: int, *, on: bool) -> None:
     """Switch VLAN filtering of a bridge; raises NetlinkError (EOPNOTSUPP: a kernel without it)."""
-    data = {"attrs": [("IFLA_BR_VLAN_FILTERING", int(on))]}
-    info = {"attrs": [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", data)]}
-    netlink.change(_message(index=bridge, attrs=[("IFLA_LINKINFO", info)]), RTM_NEWLINK)
+    data = nested(_INFO_DATA, _switch(_BR_VLAN_FILTERING, on=on))
+    netlink.change(_body(index=bridge) + _info("bridge", data), RTM_NEWLINK)
 
 
 def attach_port(netlink: Netlink, index: int, bridge: int, *, alias: str, hairpin: bool, isolated: bool) -> None:
-    """Make a link a port of a bridge, name its owner in its alias and bring it up, in one exchange with the kernel."""
-    join = _message(index=index, attrs=[("IFLA_MASTER", bridge), ("IFLA_IFALIAS", alias)])
-    settings = {"attrs": [("IFLA_BRPORT_MODE", int(hairpin)), ("IFLA_BRPORT_ISOLATED", int(isolated))]}
-    port = _message(family=AF_BRIDGE, index=index, attrs=[("IFLA_PROTINFO", settings, _NLA_F_NESTED)])
-    up = _message(index=index, flags=IFF_UP, change=IFF_UP)
-    flags = NLM_F_REQUEST | NLM_F_ACK
-    netlink.send([netlink.encode(message, RTM_SETLINK, flags) for message in (join, port, up)], acks=3)
+    """Make a link a port of a bridge, name its owner in its alias and bring it up, in one exchange with the kernel.
+
+    A port that is neither hairpin nor isolated is left as a new port is.
+    """
+    messages = [_body(index=index) + number(_MASTER, bridge) + text(_IFALIAS, alias)]
+    if hairpin or isolated:
+        settings = _switch(_BRPORT_MODE, on=hairpin) + _switch(_BRPORT_ISOLATED, on=isolated)
+        messages.append(_body(family=AF_BRIDGE, index=index) + nested(_PROTINFO | _NLA_F_NESTED, settings))
+    messages.append(_body(index=index, flags=IFF_UP, change=IFF_UP))
+    netlink.send([_set(netlink, message) for message in messages], acks=len(messages))
+
+
+def up_request(netlink: Netlink, index: int) -> bytes:
+    """What `set_up` sends, to be sent with other requests."""
+    return _set(netlink, _body(index=index, flags=IFF_UP, change=IFF_UP))
+
+
+def announce_request(netlink: Netlink, index: int) -> bytes:
+    """To be sent with others: have a link announce its IPv4 addresses when it comes up (the sysctl arp_notify)."""
+    conf = nested(AF_INET, nested(_INET_CONF, number(_ARP_NOTIFY, 1)))
+    return _set(netlink, _body(index=index) + nested(_AF_SPEC, conf))
 
 
 def list_vlans(netlink: Netlink) -> dict[int, dict[int, int]]:
     """For each bridge port by index: its VLANs, id to flags (BRIDGE_VLAN_INFO_*)."""
-    request = _message(family=AF_BRIDGE, attrs=[("IFLA_EXT_MASK", _RTEXT_FILTER_BRVLAN)])
+    request = _body(family=AF_BRIDGE) + number(_EXT_MASK, _RTEXT_FILTER_BRVLAN)
     ports: dict[int, dict[int, int]] = {}
-    for found in netlink.dump(request, RTM_GETLINK, ifinfmsg):
-        spec = found.get_attr("IFLA_AF_SPEC")
-        entries = spec.get_attrs("IFLA_BRIDGE_VLAN_INFO") if spec else []
-        ports[found["index"]] = {entry["vid"]: entry["flags"] for entry in entries}
+    for found in netlink.dump_raw(request, RTM_GETLINK):
+        entries = runs_of(attributes_of(found, _ATTRIBUTES).get(_AF_SPEC, b""))
+        vlans = [_PAIR.unpack(entry) for kind, entry in entries if kind == _BRIDGE_VLAN_INFO]
+        ports[_BODY.unpack_from(found, 16)[2]] = {vlan: flags for flags, vlan in vlans}
     return ports
 
 
@@ -216,45 +251,79 @@ def random_mac() -> str:
 
 
 def _change_vlan(netlink: Netlink, port: int, vlan: int, kind: int, flags: int) -> None:
-    entry = ("IFLA_BRIDGE_VLAN_INFO", {"flags": flags, "vid": vlan})
-    spec = {"attrs": [("IFLA_BRIDGE_VLAN_FLAGS", _VLAN_MASTER), entry]}
-    netlink.change(_message(family=AF_BRIDGE, index=port, attrs=[("IFLA_AF_SPEC", spec)]), kind)
+    on_port = attribute(_BRIDGE_VLAN_FLAGS, _SHORT.pack(_VLAN_MASTER))
+    entry = attribute(_BRIDGE_VLAN_INFO, _PAIR.pack(flags, vlan))
+    netlink.change(_body(family=AF_BRIDGE, index=port) + nested(_AF_SPEC, on_port, entry), kind)
 
 
-def _message(*, family: int = 0, index: int = 0, flags: int = 0, change: int = 0, attrs: Iterable = ()) -> ifinfmsg:
-    message = ifinfmsg()
-    message.update(family=family, index=index, flags=flags, change=change, attrs=list(attrs))
-    return message
+def _body(*, family: int = 0, index: int = 0, flags: int = 0, change: int = 0) -> bytes:
+    return _BODY.pack(family, 0, index, flags, change)
 
 
-def _find(netlink: Netlink, request: ifinfmsg) -> Link | None:
+def _set(netlink: Netlink, message: bytes) -> bytes:
+    return netlink.encode(message, RTM_SETLINK, NLM_F_REQUEST | NLM_F_ACK)
+
+
+def _info(kind: str, data: bytes = b"") -> bytes:
+    return nested(_LINKINFO, text(_INFO_KIND, kind), data)
+
+
+def _mac(mac: str) -> bytes:
+    return attribute(_ADDRESS, bytes.fromhex(mac.replace(":", "")))
+
+
+def _mtu_if(mtu: int) -> bytes:
+    return number(_MTU, mtu) if mtu else b""
+
+
+def _switch(kind: int, *, on: bool) -> bytes:
+    return attribute(kind, b"\1" if on else b"\0")
+
+
+def _find(netlink: Netlink, index: int, name: bytes) -> Link | None:
     try:
-        return _link(netlink.get(request, RTM_GETLINK, ifinfmsg))
+        return _link(netlink.get_raw(_body(index=index) + name + _NO_STATISTICS, RTM_GETLINK))
     except NetlinkError as error:
         if error.errno != ENODEV:
             raise
         return None
 
 
-def _link(found: ifinfmsg) -> Link:
-    info = found.get_attr("IFLA_LINKINFO")
-    data = info and info.get_attr("IFLA_INFO_DATA")
-    port = info.get_attr("IFLA_INFO_SLAVE_DATA") if info and info.get_attr("IFLA_INFO_SLAVE_KIND") == "bridge" else None
-    kind = (info and info.get_attr("IFLA_INFO_KIND")) or ""
+def _link(message: bytes) -> Link:
+    """What a whole RTM_NEWLINK message shows."""
+    _, _, index, flags, _ = _BODY.unpack_from(message, 16)
+    shown = attributes_of(message, _ATTRIBUTES)
+    info = attributes_of(shown[_LINKINFO]) if _LINKINFO in shown else _NOTHING
+    kind = _text(info.get(_INFO_KIND))
+    port = attributes_of(info[_INFO_SLAVE_DATA]) if _text(info.get(_INFO_SLAVE_KIND)) == "bridge" else _NOTHING
+    operstate = shown.get(_OPERSTATE, b"\0")[0]
     return Link(
-        index=found["index"],
-        name=found.get_attr("IFLA_IFNAME"),
+        index=index,
+        name=_text(shown.get(_IFNAME)),
         kind=kind,
-        mac=found.get_attr("IFLA_ADDRESS") or "",
-        mtu=found.get_attr("IFLA_MTU") or 0,
-        flags=found["flags"],
-        operstate=found.get_attr("IFLA_OPERSTATE") or "",
-        alias=found.get_attr("IFLA_IFALIAS") or "",
-        master=found.get_attr("IFLA_MASTER") or 0,
-        peer=found.get_attr("IFLA_LINK") or 0,
-        peer_is_elsewhere=found.get_attr("IFLA_LINK_NETNSID") is not None,
-        vlan_filtering=kind == "bridge" and bool(data and data.get_attr("IFLA_BR_VLAN_FILTERING")),
-        hairpin=bool(port and port.get_attr("IFLA_BRPORT_MODE")),
-        isolated=bool(port and port.get_attr("IFLA_BRPORT_ISOLATED")),
-        queue_length=found.get_attr("IFLA_TXQLEN") or 0,
+        mac=shown.get(_ADDRESS, b"").hex(":"),
+        mtu=_number(shown.get(_MTU)),
+        flags=flags,
+        operstate=_OPERSTATES[operstate] if operstate < len(_OPERSTATES) else "",
+        alias=_text(shown.get(_IFALIAS)),
+        master=_number(shown.get(_MASTER)),
+        peer=_number(shown.get(_LINK)),
+        peer_is_elsewhere=_LINK_NETNSID in shown,
+        group=_number(shown.get(_GROUP)),
+        vlan_filtering=kind == "bridge" and _is_on(attributes_of(info.get(_INFO_DATA, b"")), _BR_VLAN_FILTERING),
+        hairpin=_is_on(port, _BRPORT_MODE),
+        isolated=_is_on(port, _BRPORT_ISOLATED),
+        queue_length=_number(shown.get(_TXQLEN)),
     )
+
+
+def _text(payload: bytes | None) -> str:
+    return payload.rstrip(b"\0").decode("utf-8", "surrogateescape") if payload else ""
+
+
+def _number(payload: bytes | None) -> int:
+    return _NUMBER.unpack(payload)[0] if payload else 0
+
+
+def _is_on(shown: dict[int, bytes], kind: int) -> bool:
+    return shown.get(kind, b"\0") != b"\0"

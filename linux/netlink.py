@@ -8,7 +8,8 @@ belongs to the network namespace in which it was opened.
 import os
 import socket
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+import sys
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from linux.attributes import attributes_of
 
@@ -21,6 +22,7 @@ NETLINK_NETFILTER = 12
 
 NLM_F_REQUEST = 0x1
 NLM_F_ACK = 0x4
+NLM_F_ECHO = 0x8
 NLM_F_DUMP_INTR = 0x10
 NLM_F_EXCL = 0x200
 NLM_F_DUMP = 0x300
@@ -33,16 +35,23 @@ _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 270,
 _NLM_F_CAPPED, _NLM_F_ACK_TLVS = 0x100, 0x200
 _NLMSGERR_ATTR_MSG = 1
 _HEADER = struct.Struct("=IHHII")
-_RECEIVE_BYTES = 1 << 18
+_RECEIVE_BYTES = 1 << 16  # no single object is larger; and what is larger costs more to set aside than to receive
+_RECEIVE_DUMP_BYTES = 1 << 18
 _SEND_BYTES = 1 << 16
 _SO_SNDBUFFORCE = 32
+_SO_NETNS_COOKIE = 71  # socket(7), since Linux 5.14
 _BATCH = 128  # so many answers fit into the socket's buffer, should all be refused
 _DUMP_TRIES = 5
 _TIMEOUT_SECONDS = 30
 
 
 class NetlinkError(OSError):
-    """The kernel refused a request: `errno`, and in `strerror` the kernel's own words where it gave any."""
+    """The kernel refused a request: `errno`, and in `strerror` the kernel's own words where it gave any.
+
+    `place`: which of several requests sent together it was, from 0.
+    """
+
+    place = 0
 
 
 class Netlink:
@@ -68,6 +77,21 @@ class Netlink:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+    @property
+    def namespace(self) -> int:
+        """A number of the socket's network namespace that no other has had since boot; 0 if the kernel has none.
+
+        Unlike the inode number, which the kernel gives to the next namespace once this one is gone.
+        """
+        try:
+            return int.from_bytes(self._socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
+        except OSError:
+            return 0
+
+    def fileno(self) -> int:
+        """The socket's descriptor, to wait for what it receives."""
+        return self._socket.fileno()
 
     def encode(self, message: "nlmsg | bytes", kind: int, flags: int) -> bytes:
         """The bytes of one request, numbered with the next sequence number; `message` as bytes is without header."""
@@ -114,21 +138,29 @@ class Netlink:
                 break
         return found
 
-    def send(self, requests: Iterable[bytes], *, acks: int) -> None:
-        """Send encoded requests in one datagram and take in `acks` acknowledgements; raises the first NetlinkError.
+    def send(self, requests: Iterable[bytes], *, acks: int, tolerated: Collection[int] = ()) -> list[bytes]:
+        """Send encoded requests in one datagram and take in `acks` acknowledgements, one for each request, in order.
 
-        All acknowledgements are read before the error is raised, so that the socket stays usable.
+        Returns the objects that the kernel showed beside them (NLM_F_ECHO), whole messages. Raises the first
+        NetlinkError that is not of the errnos `tolerated`, when all acknowledgements are read: the socket stays usable,
+        and what came after the refused request was tried.
         """
         self._socket.send(b"".join(requests))
         failure: NetlinkError | None = None
-        while acks > 0:
+        shown, answered = [], 0
+        while answered < acks:
             for kind, _, body in self._receive():
                 if kind != NLMSG_ERROR:
+                    shown.append(body)
                     continue
-                acks -= 1
-                failure = failure or error_of(body)
+                error = error_of(body)
+                if error and not failure and error.errno not in tolerated:
+                    failure = error
+                    failure.place = answered
+                answered += 1
         if failure:
             raise failure
+        return shown
 
     def transact(self, requests: Iterable[bytes]) -> list[tuple[int, NetlinkError | None]]:
         """Send encoded requests in one datagram which the kernel answers while it takes it in, as nfnetlink does.
@@ -169,8 +201,9 @@ class Netlink:
 
     def _replies(self, *, until_done: bool = False) -> Iterator[tuple[int, bytes]]:
         """(flags, message) of each answer to the last request; raises the NetlinkError the kernel sent instead."""
+        size = _RECEIVE_DUMP_BYTES if until_done else _RECEIVE_BYTES
         while True:
-            for kind, flags, body in self._receive():
+            for kind, flags, body in self._receive(size):
                 if kind in (NLMSG_ERROR, NLMSG_DONE):
                     failure = error_of(body)
                     if failure:
@@ -180,9 +213,9 @@ class Netlink:
             if not until_done:
                 return
 
-    def _receive(self) -> list[tuple[int, int, bytes]]:
+    def _receive(self, size: int = _RECEIVE_BYTES) -> list[tuple[int, int, bytes]]:
         """(type, flags, whole message) of each message in the next datagram."""
-        data = self._socket.recv(_RECEIVE_BYTES)
+        data = self._socket.recv(size)
         messages, at = [], 0
         while at + _HEADER.size <= len(data):
             length, kind, flags, _, _ = _HEADER.unpack_from(data, at)

@@ -2,15 +2,20 @@
 
 from dataclasses import dataclass
 from errno import EEXIST
-from socket import AF_INET, AF_INET6
-
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+from struct import Struct
+from sys import byteorder
 
 from linux.addresses import family_of
-from linux.netlink import NLM_F_CREATE, Netlink, NetlinkError
+from linux.attributes import RTNL_BODY, attribute, attributes_of, nested, number
+from linux.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, Netlink, NetlinkError
 from spec.result import Route
 
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
+_BODY = Struct("=BBBBBBBBI")  # struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
+_HOP = Struct("=HBBi")  # struct rtnexthop: length, flags, hops, index of the link
+_DST, _OIF, _GATEWAY, _PRIORITY, _METRICS, _MULTIPATH, _TABLE = 1, 4, 5, 6, 8, 9, 15
+_MTU, _ADVMSS = 2, 8
 _TABLE_COMPAT, _TABLE_MAIN = 252, 254  # rtm_table is one byte; a larger number stands in RTA_TABLE alone
 _PROTOCOL_BOOT, _TYPE_UNICAST = 3, 1
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
@@ -34,61 +39,81 @@ def add_route(netlink: Netlink, index: int, route: Route, gateway: str) -> None:
 
     A route to the same destination through another gateway stands before (IPv4) or beside (IPv6) the ones there are.
     """
-    dst, _, length = route.dst.partition("/")
-    family = family_of(dst)
-    on_link = family == AF_INET and not gateway
-    table = _TABLE_MAIN if route.table is None else route.table
-    attrs = [("RTA_OIF", index), ("RTA_TABLE", table)]
-    if int(length):
-        attrs.append(("RTA_DST", dst))
-    if gateway:
-        attrs.append(("RTA_GATEWAY", gateway))
-    if route.priority:
-        attrs.append(("RTA_PRIORITY", route.priority))
-    metrics = [(name, value) for name, value in (("RTAX_MTU", route.mtu), ("RTAX_ADVMSS", route.advmss)) if value]
-    if metrics:
-        attrs.append(("RTA_METRICS", {"attrs": metrics}))
-    message = rtmsg()
-    message.update(
-        family=family,
-        dst_len=int(length),
-        table=table if table < 256 else _TABLE_COMPAT,
-        proto=_PROTOCOL_BOOT,
-        scope=(_SCOPE_LINK if on_link else _SCOPE_UNIVERSE) if route.scope is None else route.scope,
-        type=_TYPE_UNICAST,
-        attrs=attrs,
-    )
     try:
-        netlink.change(message, RTM_NEWROUTE, NLM_F_CREATE)
+        netlink.send([route_request(netlink, index, route, gateway)], acks=1)
     except NetlinkError as error:
         if error.errno != EEXIST:
             raise
 
 
+def route_request(netlink: Netlink, index: int, route: Route, gateway: str) -> bytes:
+    """What `add_route` sends, to be sent with other requests; refused with EEXIST if there is that route already."""
+    dst, _, length = route.dst.partition("/")
+    family = family_of(dst)
+    on_link = family == AF_INET and not gateway
+    table = _TABLE_MAIN if route.table is None else route.table
+    scope = (_SCOPE_LINK if on_link else _SCOPE_UNIVERSE) if route.scope is None else route.scope
+    in_body = table if table < 256 else _TABLE_COMPAT
+    message = _BODY.pack(family, int(length), 0, 0, in_body, _PROTOCOL_BOOT, scope, _TYPE_UNICAST, 0)
+    message += number(_OIF, index) + number(_TABLE, table)
+    if int(length):
+        message += attribute(_DST, inet_pton(family, dst))
+    if gateway:
+        message += attribute(_GATEWAY, inet_pton(family_of(gateway), gateway))
+    if route.priority:
+        message += number(_PRIORITY, route.priority)
+    metrics = [number(kind, value) for kind, value in ((_MTU, route.mtu), (_ADVMSS, route.advmss)) if value]
+    if metrics:
+        message += nested(_METRICS, *metrics)
+    return netlink.encode(message, RTM_NEWROUTE, NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE)
+
+
 def list_routes(netlink: Netlink, family: int) -> list[KernelRoute]:
     """All unicast routes of a family, those of several next hops once for each."""
-    request = rtmsg()
-    request.update(family=family, attrs=[])
+    request = _BODY.pack(family, 0, 0, 0, 0, 0, 0, 0, 0)
     routes = []
-    for found in netlink.dump(request, RTM_GETROUTE, rtmsg):
-        if found["type"] == _TYPE_UNICAST:
-            routes += _kernel_routes(found, "::" if family == AF_INET6 else "0.0.0.0")
+    for found in netlink.dump_raw(request, RTM_GETROUTE):
+        routes += _kernel_routes(found)
     return routes
 
 
-def _kernel_routes(found: rtmsg, unspecified: str) -> list[KernelRoute]:
-    metrics = found.get_attr("RTA_METRICS")
-    hops = found.get_attr("RTA_MULTIPATH") or ()
-    ways = [(hop.get_attr("RTA_GATEWAY") or "", hop["oif"]) for hop in hops]
+def _kernel_routes(message: bytes) -> list[KernelRoute]:
+    family, length, _, _, table, _, _, kind, _ = _BODY.unpack_from(message, 16)
+    if kind != _TYPE_UNICAST:
+        return []
+    shown = attributes_of(message, RTNL_BODY)
+    metrics = attributes_of(shown.get(_METRICS, b""))
+    dst = shown.get(_DST) or bytes(16 if family == AF_INET6 else 4)
     return [
         KernelRoute(
-            dst=f"{found.get_attr('RTA_DST') or unspecified}/{found['dst_len']}",
+            dst=f"{inet_ntop(family, dst)}/{length}",
             via=via,
             link=link,
-            priority=found.get_attr("RTA_PRIORITY") or 0,
-            table=found.get_attr("RTA_TABLE") or found["table"],
-            mtu=(metrics and metrics.get_attr("RTAX_MTU")) or 0,
-            advmss=(metrics and metrics.get_attr("RTAX_ADVMSS")) or 0,
+            priority=_number(shown, _PRIORITY),
+            table=_number(shown, _TABLE) or table,
+            mtu=_number(metrics, _MTU),
+            advmss=_number(metrics, _ADVMSS),
         )
-        for via, link in ways or [(found.get_attr("RTA_GATEWAY") or "", found.get_attr("RTA_OIF") or 0)]
+        for via, link in _hops(shown) or [(_via(shown), _number(shown, _OIF))]
     ]
+
+
+def _hops(shown: dict[int, bytes]) -> list[tuple[str, int]]:
+    """The gateway ("": on the link) and the link of each of several next hops."""
+    data, at, hops = shown.get(_MULTIPATH, b""), 0, []
+    while at + _HOP.size <= len(data):
+        length, _, _, link = _HOP.unpack_from(data, at)
+        if length < _HOP.size:
+            break
+        hops.append((_via(attributes_of(data[at : at + length], _HOP.size)), link))
+        at += (length + 3) & ~3
+    return hops
+
+
+def _via(shown: dict[int, bytes]) -> str:
+    gateway = shown.get(_GATEWAY, b"")
+    return inet_ntop(AF_INET6 if len(gateway) == 16 else AF_INET, gateway) if gateway else ""
+
+
+def _number(shown: dict[int, bytes], kind: int) -> int:
+    return int.from_bytes(shown.get(kind, b""), byteorder)
