@@ -9,8 +9,9 @@ timed from the start of the executable to its end, as a runtime waits for it. Ra
 import argparse
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -60,11 +61,16 @@ class Turn:
 
 
 def measure(case: str, suites: Mapping[str, lab.Suite], rounds: int) -> dict[str, list[Turn]]:
-    """The turns of each suite; the suites take turns, and take turns in going first."""
-    turns = {suite: [] for suite in suites}
+    """The turns of each suite in a case."""
+    return alternate({suite: partial(take_turn, suites[suite], configuration(case, suite)) for suite in suites}, rounds)
+
+
+def alternate(takers: Mapping[str, Callable[[], Turn]], rounds: int) -> dict[str, list[Turn]]:
+    """The turns of each suite; they take them by turns, and take turns in going first."""
+    turns = {suite: [] for suite in takers}
     for number in range(WARM_UP + rounds):
-        for suite in sorted(suites, reverse=bool(number % 2)):
-            turn = take_turn(suites[suite], configuration(case, suite))
+        for suite in sorted(takers, reverse=bool(number % 2)):
+            turn = takers[suite]()
             if number >= WARM_UP:
                 turns[suite].append(turn)
     return turns
@@ -72,9 +78,14 @@ def measure(case: str, suites: Mapping[str, lab.Suite], rounds: int) -> dict[str
 
 def take_turn(suite: lab.Suite, conf: dict) -> Turn:
     """ADD and DEL for the pod."""
+    return turn_of(suite, lambda verb: lab.call(suite, verb, conf, "pod"))
+
+
+def turn_of(suite: lab.Suite, call: Callable[[str], lab.Call]) -> Turn:
+    """ADD and DEL as `call` makes them, and what the suite's agent does for them."""
     before = suite.agent_cpu()
-    add, delete = (lab.call(suite, verb, conf, "pod") for verb in ("ADD", "DEL"))
-    time.sleep(lab.SETTLE_SECONDS)  # an agent may finish what it has answered already
+    add, delete = (call(verb) for verb in VERBS)
+    time.sleep(lab.SETTLE_SECONDS)  # an agent may still be busy with what it has answered
     return Turn(add, delete, add.cpu + delete.cpu + suite.agent_cpu() - before)
 
 

@@ -24,7 +24,7 @@ class Agent:
     pid: int
 
     def cpu(self) -> float:
-        """Milliseconds of CPU time of all its threads so far, exact to the nanosecond (as of clock_getcpuclockid(3))."""
+        """Milliseconds of CPU time of all its threads so far, to the nanosecond (clock_getcpuclockid(3))."""
         return time.clock_gettime((~self.pid << 3) | _CPUCLOCK_SCHED) * 1000
 
     def resident(self) -> float:

@@ -1,0 +1,74 @@
+"""Many pods at once: calls started as fast as one process can start them, and the time until the last has ended.
+
+Starting costs both suites the same, and is told: it is what as many processes take that do nothing.
+"""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bench import lab
+
+PODS = 100
+SETTLE_SECONDS = 0.5  # in which the kernel takes a hundred links apart
+WARM_UP = 1
+
+_OUTPUT = "/run/burst.out"
+
+
+def together(suite: lab.Suite, verb: str, conf: Mapping[str, object], pods: Sequence[str], *, settle: float) -> float:
+    """Milliseconds from the first start to the last end of a call for each of the pods; exits if one fails.
+
+    `settle`: seconds to wait before, for the kernel to finish what came before.
+    """
+    stdin = Path("/run/burst.json")
+    stdin.write_text(json.dumps(conf))
+    executable = str(suite.folder / str(conf["type"]))
+    environments = [suite.environment(verb, pod) for pod in pods]
+    time.sleep(settle)
+    return start_all(executable, environments, str(stdin))
+
+
+def start_all(executable: str, environments: Sequence[Mapping[str, str]], stdin: str = "/dev/null") -> float:
+    """The same for any program, once for each environment."""
+    # A description of its own for each: they would share the place where to read on.
+    files = [(os.POSIX_SPAWN_OPEN, 0, stdin, os.O_RDONLY, 0)]
+    files += [(os.POSIX_SPAWN_OPEN, 1, _OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)]
+    Path(_OUTPUT).write_bytes(b"")
+    started = time.perf_counter()
+    children = [os.posix_spawn(executable, [executable], env, file_actions=files) for env in environments]
+    statuses = [os.waitpid(child, 0)[1] for child in children]
+    ms = (time.perf_counter() - started) * 1000
+    if failed := sum(map(bool, statuses)):
+        sys.exit(f"bench: {failed} of {len(statuses)} calls failed: {Path(_OUTPUT).read_text()[-2000:]}")
+    return ms
+
+
+def names(prefix: str, count: int) -> list[str]:
+    """What so many pods are called."""
+    return [f"{prefix}{number}" for number in range(count)]
+
+
+def measure(conf_of: Mapping[str, dict], suites: Mapping[str, lab.Suite], rounds: int) -> dict[str, dict[str, list]]:
+    """Milliseconds for PODS pods: suite -> verb -> list; the suites take turns, and take turns in going first.
+
+    `conf_of`: the network configuration by suite.
+    """
+    pods = names("burst", PODS)
+    lab.add_netns(pods)
+    took = {suite: {"ADD": [], "DEL": []} for suite in suites}
+    for number in range(WARM_UP + rounds):
+        for suite in sorted(suites, reverse=bool(number % 2)):
+            for verb in ("ADD", "DEL"):
+                ms = together(suites[suite], verb, conf_of[suite], pods, settle=SETTLE_SECONDS)
+                if number >= WARM_UP:
+                    took[suite][verb].append(ms)
+    return took
+
+
+def starting(idle: Path, rounds: int) -> list[float]:
+    """Milliseconds for starting PODS processes, and waiting for them, of a program that does nothing."""
+    return [start_all(str(idle), [{}] * PODS) for _ in range(WARM_UP + rounds)][WARM_UP:]

@@ -1,0 +1,53 @@
+"""What a pod costs on a node that has many already: each suite's own pods, made by itself, masqueraded."""
+
+from collections.abc import Mapping
+from functools import partial
+from statistics import median
+
+from bench import burst, cni, lab
+
+SIZES = (10, 250, 1000)
+CASES = {"gateway": {"ipMasq": False}, "ipMasq": {"ipMasq": True}}
+CASE = "IPv4, gateway, masquerade"
+
+_AT_ONCE = 25  # few enough for iptables, of which one at a time may work
+
+
+def measure(suites: Mapping[str, lab.Suite], rounds: int) -> dict[int, dict[str, dict[str, list[cni.Turn]]]]:
+    """The turns of one more pod: pods on the node -> case -> suite -> list."""
+    measured, there = {}, 0
+    for size in SIZES:
+        for suite in suites:
+            fill(suite, suites[suite], there, size)
+        there = size
+        measured[size] = {case: one_more(case, suites, rounds) for case in CASES}
+    return measured
+
+
+def fill(name: str, suite: lab.Suite, there: int, size: int) -> None:
+    """Make pods until a suite has `size`; it has `there`."""
+    pods = burst.names(f"{name}-", size)[there:]
+    lab.add_netns(pods)
+    for at in range(0, len(pods), _AT_ONCE):
+        burst.together(suite, "ADD", cni.configuration(CASE, name), pods[at : at + _AT_ONCE], settle=0)
+
+
+def one_more(case: str, suites: Mapping[str, lab.Suite], rounds: int) -> dict[str, list[cni.Turn]]:
+    """The turns of each suite in its network of many pods."""
+    takers = {
+        name: partial(cni.take_turn, suite, cni.configuration(CASE, name) | CASES[case])
+        for name, suite in suites.items()
+    }
+    return cni.alternate(takers, rounds)
+
+
+def summary(measured: Mapping[int, dict[str, dict[str, list[cni.Turn]]]]) -> list[dict[str, object]]:
+    """A row a case and verb: medians in milliseconds by suite and number of pods, and the growth from first to last."""
+    rows = []
+    for case in CASES:
+        for verb, name in cni.VERBS.items():
+            for suite in ("slash24", "reference"):
+                ms = {size: median(getattr(turn, name).ms for turn in measured[size][case][suite]) for size in SIZES}
+                row = {"case": case, "verb": verb, "suite": suite} | {str(size): ms[size] for size in SIZES}
+                rows.append(row | {"growth": ms[SIZES[-1]] / ms[SIZES[0]]})
+    return rows

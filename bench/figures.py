@@ -1,0 +1,40 @@
+"""What a run of bench.warm finds out, as values."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from bench import lab
+
+
+@dataclass(frozen=True)
+class Row:
+    """A case: every value of ours and of the reference's, and the ratio that is wanted, if any is."""
+
+    what: str
+    unit: str
+    ours: Sequence[float]
+    reference: Sequence[float]
+    goal: float | None
+
+    @property
+    def ratio(self) -> float:
+        """Of the medians, ours to the reference's."""
+        return median(self.ours) / median(self.reference)
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a run of bench.warm has found out.
+
+    `growth`: rows as bench.crowd tells them; `floors`: the C program's runs by case and verb; `starting`: milliseconds
+    for starting as many processes as there are pods at once; `resident`: the agent's memory in MB.
+    """
+
+    machine: str
+    rounds: int
+    rows: Sequence[Row]
+    growth: Sequence[Mapping[str, object]]
+    floors: Mapping[str, Mapping[str, Sequence[lab.Call]]]
+    starting: Sequence[float]
+    resident: float

@@ -1,0 +1,289 @@
+/* The floor: what a pod's interface costs if a program does nothing but ask the kernel for it.
+ *
+ *   floor                                                    does nothing
+ *   floor add  NETNS BRIDGE VETH ADDRESS PREFIX GATEWAY [nft]
+ *   floor del  NETNS BRIDGE VETH ADDRESS PREFIX GATEWAY [nft]   answers when the link is announced gone
+ *   floor wait NETNS BRIDGE VETH ADDRESS PREFIX GATEWAY [nft]   answers when the kernel is done with it
+ *
+ * The operations are those of the plugin bridge with a gateway, in its order; `nft` adds the element of its masquerade.
+ * There is no configuration to read, no lease, nobody to answer to, and nothing is undone if it fails.
+ */
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/netfilter.h>
+#include <linux/netfilter/nf_tables.h>
+#include <linux/netfilter/nfnetlink.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <linux/veth.h>
+#include <net/if.h>
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define BUFFER 16384
+
+static char message[1024], reply[BUFFER];
+
+static void die(const char *what)
+{
+    fprintf(stderr, "floor: %s: %s\n", what, strerror(errno));
+    exit(EXIT_FAILURE);
+}
+
+static int netlink_socket(int protocol, unsigned groups)
+{
+    struct sockaddr_nl local = {.nl_family = AF_NETLINK, .nl_groups = groups};
+    int sock = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, protocol);
+    if (sock < 0 || bind(sock, (struct sockaddr *)&local, sizeof local) < 0) {
+        die("netlink");
+    }
+    return sock;
+}
+
+/* The message that is being written ends here. */
+static struct nlmsghdr *header;
+
+static void *append(const void *data, size_t length)
+{
+    char *at = (char *)header + NLMSG_ALIGN(header->nlmsg_len);
+    if (data != NULL) {
+        memcpy(at, data, length);
+    }
+    header->nlmsg_len = NLMSG_ALIGN(header->nlmsg_len) + (unsigned)length;
+    return at;
+}
+
+/* Begins a message, behind another one if `header` is left standing. */
+static void begin(int type, int flags, const void *body, size_t length)
+{
+    header = header ? (struct nlmsghdr *)((char *)header + NLMSG_ALIGN(header->nlmsg_len)) : (struct nlmsghdr *)message;
+    memset(header, 0, 256);
+    header->nlmsg_len = NLMSG_HDRLEN;
+    header->nlmsg_type = (unsigned short)type;
+    header->nlmsg_flags = (unsigned short)(NLM_F_REQUEST | flags);
+    append(body, length);
+}
+
+static struct nlattr *attribute(int type, const void *data, size_t length)
+{
+    struct nlattr head = {.nla_len = (unsigned short)(NLA_HDRLEN + length), .nla_type = (unsigned short)type};
+    struct nlattr *at = append(&head, sizeof head);
+    append(data, length);
+    return at;
+}
+
+static void text(int type, const char *value)
+{
+    attribute(type, value, strlen(value) + 1);
+}
+
+static void number(int type, int value)
+{
+    attribute(type, &value, sizeof value);
+}
+
+/* Closes a nest that `attribute` has opened. */
+static void close_nest(struct nlattr *nest)
+{
+    nest->nla_len = (unsigned short)((char *)header + NLMSG_ALIGN(header->nlmsg_len) - (char *)nest);
+}
+
+/* Sends what was written, and takes in one answer, which has to be no error. */
+static struct nlmsghdr *ask(int sock, const char *what)
+{
+    size_t length = (size_t)((char *)header + NLMSG_ALIGN(header->nlmsg_len) - message);
+    header = NULL;
+    if (send(sock, message, length, 0) < 0 || recv(sock, reply, sizeof reply, 0) < (ssize_t)NLMSG_HDRLEN) {
+        die(what);
+    }
+    struct nlmsghdr *answer = (struct nlmsghdr *)reply;
+    if (answer->nlmsg_type == NLMSG_ERROR && ((struct nlmsgerr *)NLMSG_DATA(answer))->error != 0) {
+        errno = -((struct nlmsgerr *)NLMSG_DATA(answer))->error;
+        die(what);
+    }
+    return answer;
+}
+
+static int find_link(int sock, const char *name)
+{
+    struct ifinfomsg link = {0};
+    begin(RTM_GETLINK, 0, &link, sizeof link);
+    text(IFLA_IFNAME, name);
+    return ((struct ifinfomsg *)NLMSG_DATA(ask(sock, name)))->ifi_index;
+}
+
+static void add_veth(int sock, const char *name, int netns)
+{
+    struct ifinfomsg link = {0};
+    begin(RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &link, sizeof link);
+    text(IFLA_IFNAME, name);
+    struct nlattr *info = attribute(IFLA_LINKINFO, NULL, 0);
+    text(IFLA_INFO_KIND, "veth");
+    struct nlattr *data = attribute(IFLA_INFO_DATA, NULL, 0);
+    struct nlattr *peer = attribute(VETH_INFO_PEER, NULL, 0);
+    append(&link, sizeof link);
+    text(IFLA_IFNAME, "eth0");
+    number(IFLA_NET_NS_FD, netns);
+    close_nest(peer);
+    close_nest(data);
+    close_nest(info);
+    ask(sock, "veth");
+}
+
+static void set_link(int sock, int index, int master)
+{
+    struct ifinfomsg link = {.ifi_index = index, .ifi_flags = IFF_UP, .ifi_change = IFF_UP};
+    begin(RTM_NEWLINK, NLM_F_ACK, &link, sizeof link);
+    if (master) {
+        number(IFLA_MASTER, master);
+        text(IFLA_IFALIAS, "v1:floor pod eth0");
+    }
+    ask(sock, "up");
+}
+
+static void add_address(int sock, int index, const char *address, int prefix)
+{
+    struct ifaddrmsg body = {.ifa_family = AF_INET, .ifa_prefixlen = (unsigned char)prefix, .ifa_index = (unsigned)index};
+    struct in_addr packed;
+    inet_pton(AF_INET, address, &packed);
+    begin(RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &body, sizeof body);
+    attribute(IFA_LOCAL, &packed, sizeof packed);
+    attribute(IFA_ADDRESS, &packed, sizeof packed);
+    ask(sock, "address");
+}
+
+static void add_route(int sock, int index, const char *gateway)
+{
+    struct rtmsg body = {.rtm_family = AF_INET, .rtm_table = RT_TABLE_MAIN, .rtm_protocol = RTPROT_BOOT};
+    struct in_addr packed;
+    body.rtm_type = RTN_UNICAST;
+    inet_pton(AF_INET, gateway, &packed);
+    begin(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE, &body, sizeof body);
+    number(RTA_OIF, index);
+    attribute(RTA_GATEWAY, &packed, sizeof packed);
+    ask(sock, "route");
+}
+
+static void set_sysctl(const char *path, const char *value)
+{
+    int file = open(path, O_WRONLY | O_CLOEXEC);
+    if (file < 0 || write(file, value, strlen(value)) < 0) {
+        die(path);
+    }
+    close(file);
+}
+
+/* One transaction: the element of a set, added or deleted; set and table are made beforehand. */
+static void change_element(int type, int flags, const char *address)
+{
+    struct nfgenmsg batch = {.res_id = htons(NFNL_SUBSYS_NFTABLES)}, body = {.nfgen_family = NFPROTO_INET};
+    struct in_addr packed;
+    int sock = netlink_socket(NETLINK_NETFILTER, 0);
+    inet_pton(AF_INET, address, &packed);
+    begin(NFNL_MSG_BATCH_BEGIN, 0, &batch, sizeof batch);
+    begin(NFNL_SUBSYS_NFTABLES << 8 | type, NLM_F_ACK | flags, &body, sizeof body);
+    text(NFTA_SET_ELEM_LIST_TABLE, "floor");
+    text(NFTA_SET_ELEM_LIST_SET, "pods");
+    struct nlattr *list = attribute(NFTA_SET_ELEM_LIST_ELEMENTS | NLA_F_NESTED, NULL, 0);
+    struct nlattr *element = attribute(NFTA_LIST_ELEM | NLA_F_NESTED, NULL, 0);
+    struct nlattr *key = attribute(NFTA_SET_ELEM_KEY | NLA_F_NESTED, NULL, 0);
+    attribute(NFTA_DATA_VALUE, &packed, sizeof packed);
+    close_nest(key);
+    close_nest(element);
+    close_nest(list);
+    begin(NFNL_MSG_BATCH_END, 0, &batch, sizeof batch);
+    ask(sock, "element");
+}
+
+static void add(int netns, char **words)
+{
+    int host = netlink_socket(NETLINK_ROUTE, 0);
+    int bridge = find_link(host, words[0]);
+    add_veth(host, words[1], netns);
+    int index = find_link(host, words[1]);
+    set_link(host, index, bridge);
+    int own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+    if (setns(netns, CLONE_NEWNET) < 0) {
+        die("setns");
+    }
+    int pod = netlink_socket(NETLINK_ROUTE, 0), eth0 = find_link(pod, "eth0");
+    set_sysctl("/proc/sys/net/ipv4/conf/eth0/arp_notify", "1");
+    set_sysctl("/proc/sys/net/ipv6/conf/eth0/ndisc_notify", "1");
+    set_sysctl("/proc/sys/net/ipv6/conf/eth0/accept_dad", "0");
+    add_address(pod, eth0, words[2], atoi(words[3]));
+    set_link(pod, eth0, 0);
+    add_route(pod, eth0, words[4]);
+    if (setns(own, CLONE_NEWNET) < 0) {
+        die("setns");
+    }
+    find_link(host, words[1]);
+    if (words[5]) {
+        change_element(NFT_MSG_NEWSETELEM, NLM_F_CREATE, words[2]);
+    }
+}
+
+static void delete_link(int sock, int index)
+{
+    struct ifinfomsg link = {.ifi_index = index};
+    begin(RTM_DELLINK, NLM_F_ACK, &link, sizeof link);
+    ask(sock, "delete");
+}
+
+/* Reads what the kernel announces until it is that a link is gone. */
+static void await_announced(int sock, int index)
+{
+    ssize_t length;
+    while ((length = recv(sock, reply, sizeof reply, 0)) > 0) {
+        for (struct nlmsghdr *at = (struct nlmsghdr *)reply; NLMSG_OK(at, length); at = NLMSG_NEXT(at, length)) {
+            struct ifinfomsg *link = NLMSG_DATA(at);
+            /* A bridge tells of a port that leaves in the same words. */
+            if (at->nlmsg_type == RTM_DELLINK && link->ifi_index == index && link->ifi_family == AF_UNSPEC) {
+                return;
+            }
+        }
+    }
+    die("announcement");
+}
+
+static void delete(char **words, int is_patient)
+{
+    int host = netlink_socket(NETLINK_ROUTE, 0);
+    int index = find_link(host, words[1]);
+    if (words[5]) {
+        change_element(NFT_MSG_DELSETELEM, 0, words[2]);
+    }
+    if (is_patient) {
+        delete_link(host, index);
+        return;
+    }
+    int announced = netlink_socket(NETLINK_ROUTE, RTMGRP_LINK);
+    if (fork() == 0) {
+        delete_link(host, index);
+        _exit(EXIT_SUCCESS);
+    }
+    await_announced(announced, index);
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2) {
+        return EXIT_SUCCESS;
+    }
+    int netns = argc < 8 ? -1 : open(argv[2], O_RDONLY | O_CLOEXEC);
+    if (netns < 0) {
+        die("netns");
+    }
+    if (strcmp(argv[1], "add") == 0) {
+        add(netns, argv + 3);
+    } else {
+        delete(argv + 3, strcmp(argv[1], "wait") == 0);
+    }
+    return EXIT_SUCCESS;
+}

@@ -1,0 +1,49 @@
+"""The floor: the kernel's part of a pod's coming and going, asked for by a C program that does nothing else."""
+
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from bench import lab
+
+PROGRAM = lab.ROOT / "build" / "bench" / "floor"
+SOURCE = lab.ROOT / "bench" / "floor.c"
+WARM_UP = 2
+CASES = {"gateway": (), "ipMasq": ("nft",)}
+VERBS = {"add": "ADD", "del": "DEL", "wait": "DEL, to the kernel's end"}
+
+_BRIDGE, _GATEWAY = "floor0", "10.25.0.1"
+_LINK = ("/run/netns/pod", _BRIDGE, "floorpod", "10.25.0.2", "16", _GATEWAY)
+
+
+def build() -> Path:
+    """Compile the program with what there is: the machine's compiler, or that of the launcher."""
+    zig = [sys.executable, "-m", "ziglang", "cc", "-target", f"{platform.machine()}-linux-musl"]
+    compiler = ["gcc"] if shutil.which("gcc") else zig
+    PROGRAM.parent.mkdir(parents=True, exist_ok=True)
+    options = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror", "-static"]
+    subprocess.run([*compiler, *options, "-o", str(PROGRAM), str(SOURCE)], check=True)
+    return PROGRAM
+
+
+def prepare() -> None:
+    """What is there before the first pod: the bridge with its gateway, and the set that knows pods."""
+    lab.run("ip", "link", "add", _BRIDGE, "type", "bridge")
+    lab.run("ip", "addr", "add", f"{_GATEWAY}/16", "dev", _BRIDGE)
+    lab.run("ip", "link", "set", _BRIDGE, "up")
+    lab.run("nft", "add table inet floor; add set inet floor pods { type ipv4_addr; }")
+
+
+def measure(rounds: int) -> dict[str, dict[str, list[lab.Call]]]:
+    """The runs by case and verb; every second link is waited for to the end."""
+    prepare()
+    calls = {case: {verb: [] for verb in VERBS.values()} for case in CASES}
+    for number in range(2 * (WARM_UP + rounds)):
+        for case, more in CASES.items():
+            for word in ("add", "wait" if number % 2 else "del"):
+                called = lab.timed([str(PROGRAM), word, *_LINK, *more], {})
+                if number >= 2 * WARM_UP:
+                    calls[case][VERBS[word]].append(called)
+    return calls

@@ -1,0 +1,125 @@
+"""What was measured as tables, as JSON, and as a picture."""
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+from tabulate import tabulate
+
+from bench import picture
+from bench.figures import Report
+
+PAGE = "performance.md"
+BEGIN, END = "<!-- figures: written by bench.warm -->", "<!-- end of figures -->"
+GROWTH = "Calls for one more pod, by the number of pods of the suite on the node, in milliseconds:"
+FLOOR = "The kernel's part of it, asked for by a C program that does nothing else:"
+
+_HEADERS = ("case", "slash24, ms", "reference, ms", "ratio", "goal", "")
+
+
+def cells(report: Report) -> list[tuple[str, ...]]:
+    """The rows as text: what, ours, the reference's, ratio, goal, and whether it is reached."""
+    return [
+        (
+            row.what,
+            f"{median(row.ours):.1f}",
+            f"{median(row.reference):.1f}",
+            f"{row.ratio:.3f}" if row.ratio < 0.1 else f"{row.ratio:.2f}",
+            f"{row.goal:.2f}" if row.goal else "",
+            "" if row.goal is None else "reached" if row.ratio <= row.goal else "missed",
+        )
+        for row in report.rows
+    ]
+
+
+def floor_cells(report: Report) -> list[tuple[str, ...]]:
+    """The C program's medians, with ours beside them where there is the same."""
+    ours = {row.what: median(row.ours) for row in report.rows}
+    found = []
+    for case, verbs in report.floors.items():
+        for verb, calls in verbs.items():
+            same = ours.get(f"{verb}, bridge, {case}")
+            ms, cpu = median(call.ms for call in calls), median(call.cpu for call in calls)
+            found.append((f"{verb}, {case}", f"{ms:.1f}", f"{cpu:.1f}", f"{same:.1f}" if same else ""))
+    return found
+
+
+def growth_cells(report: Report) -> list[tuple[str, ...]]:
+    """The medians by number of pods."""
+    return [
+        tuple(f"{value:.2f}" if name == "growth" else _text(value) for name, value in row.items())
+        for row in report.growth
+    ]
+
+
+def _text(value: object) -> str:
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def tables(report: Report, style: str) -> list[str]:
+    """The three tables, in a style of tabulate."""
+    growth = list(report.growth[0])
+    sizes = [f"{name} pods" if name.isdigit() else name for name in growth]
+    floors = ("operation", "C program, ms", "CPU, ms", "slash24, ms")
+    options = {"tablefmt": style, "disable_numparse": True}
+    return [
+        tabulate(cells(report), _HEADERS, colalign=("left", *["right"] * 4, "left"), **options),
+        tabulate(growth_cells(report), sizes, colalign=("left",) * 3 + ("right",) * (len(sizes) - 3), **options),
+        tabulate(floor_cells(report), floors, colalign=("left", *["right"] * 3), **options),
+    ]
+
+
+def notes(report: Report) -> str:
+    """What the tables are to be read with."""
+    return (
+        f"Medians of {report.rounds} (a third of it for many pods); {report.machine}. Starting 100 processes that do"
+        f" nothing takes {median(report.starting):.0f} ms. The agent has {report.resident:.0f} MB after all calls but"
+        " those of the crowd."
+    )
+
+
+def text(report: Report) -> str:
+    """For a terminal."""
+    return "\n\n".join([*tables(report, "simple"), notes(report)])
+
+
+def publish(report: Report, folder: Path) -> None:
+    """Put the figures into performance.md, between its marks, and beside it as performance.json and performance.svg."""
+    figures, growth, floors = tables(report, "github")
+    parts = (BEGIN, figures, notes(report), GROWTH, growth, FLOOR, floors, END)
+    before, after = around(folder)
+    (folder / PAGE).write_text(before + "\n\n".join(parts) + after)
+    (folder / "performance.json").write_text(as_json(report))
+    (folder / "performance.svg").write_text(picture.draw(report.rows))
+
+
+def around(folder: Path) -> tuple[str, str]:
+    """What stands before and behind the figures; exits if there is no place for them."""
+    before, begin, rest = (folder / PAGE).read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        sys.exit(f"bench: {folder / PAGE} has no place for figures")
+    return before, after
+
+
+def as_json(report: Report) -> str:
+    """Every single value, and the medians."""
+    rows = [
+        {"case": row.what, "unit": row.unit, "ratio": row.ratio, "goal": row.goal}
+        | {"medians": {"slash24": median(row.ours), "reference": median(row.reference)}}
+        | {"slash24": _rounded(row.ours), "reference": _rounded(row.reference)}
+        for row in report.rows
+    ]
+    floors = {
+        case: {verb: [_rounded((call.ms, call.cpu)) for call in calls] for verb, calls in verbs.items()}
+        for case, verbs in report.floors.items()
+    }
+    document = {"machine": report.machine, "rounds": report.rounds, "rows": rows, "growth": list(report.growth)}
+    document |= {"floor (ms, CPU ms)": floors, "starting": _rounded(report.starting), "resident MB": report.resident}
+    return json.dumps(document, indent=1) + "\n"
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [round(value, 3) for value in values]

@@ -1,0 +1,122 @@
+"""Calls served by an agent against the Go reference's plugins, taking turns in one run.
+
+    build/venv/bin/python -m bench.warm [--rounds N] [--publish DIR] [--bin DIR] [--agent COMMAND]
+
+A call is timed from the start of the executable to its end, as a runtime waits for it. The CPU time of a pod is that of
+both its calls, and of what the agent did for them. Ratios are ours to the reference's. `--publish docs` puts what was
+found into docs/performance.md, performance.json and performance.svg.
+"""
+
+import argparse
+import shlex
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bench import burst, chain, cni, crowd, floor, lab, report, served
+from bench.figures import Report, Row
+
+CASES = {"gateway": "IPv4, gateway", "ipMasq": "IPv4, gateway, masquerade"}
+COLD, NO_SOCKET = "cold", "/run/nobody.sock"
+GOALS = {"gateway": {"ADD": 0.40, "DEL": 0.25, "CPU": 0.40}, "ipMasq": {"ADD": 0.15, "DEL": 0.05, "CPU": 0.15}}
+CHAIN_GOALS = {"ADD": 0.35, "DEL": 0.20}
+BURST_GOALS = {"ADD": 0.40, "DEL": 0.30}
+
+Suites = Mapping[str, lab.Suite]
+
+
+def single(suites: Suites, agent: served.Agent, rounds: int) -> dict[str, list[Row]]:
+    """One pod at a time: rows of "calls", of "CPU" time, and of "cold" calls, for which no agent is asked."""
+    suites = {**suites, COLD: replace(suites["slash24"], environ={"SLASH24_SOCKET": NO_SOCKET}, agent_cpu=float)}
+    rows = {"calls": [], "CPU": [], "cold": []}
+    for name, case in CASES.items():
+        turns = cni.measure(case, suites, rounds)
+        for verb, goal in GOALS[name].items():
+            values = {suite: of_verb(turns[suite], verb) for suite in turns}
+            ours, theirs, cold = (values[suite] for suite in ("slash24", "reference", COLD))
+            if verb == "CPU":
+                rows["CPU"].append(Row(f"CPU time of a pod, {name}", "ms", ours, theirs, goal))
+                continue
+            rows["calls"].append(Row(f"{verb}, bridge, {name}", "ms", ours, theirs, goal))
+            rows["cold"].append(Row(f"{verb} without an agent, {name}", "ms", cold, theirs, None))
+        agent.must_have_served(cni.configuration(case, "slash24")["name"], 2 * (cni.WARM_UP + rounds))
+        agent.must_have_served(cni.configuration(case, COLD)["name"], 0)
+    return rows
+
+
+def of_verb(turns: Sequence[cni.Turn], verb: str) -> list[float]:
+    """The milliseconds of each turn that a call took, or its CPU time."""
+    return [turn.cpu if verb == "CPU" else getattr(turn, cni.VERBS[verb]).ms for turn in turns]
+
+
+def chained(suites: Suites, agent: served.Agent, rounds: int) -> list[Row]:
+    """A list by cnitool."""
+    turns = chain.measure(suites, rounds)
+    agent.must_have_served(chain.network("slash24"), 2 * len(chain.PLUGINS) * (cni.WARM_UP + rounds))
+    what = "cnitool, bridge + portmap (2 ports) + bandwidth"
+    return [
+        Row(f"{verb}, {what}", "ms", of_verb(turns["slash24"], verb), of_verb(turns["reference"], verb), goal)
+        for verb, goal in CHAIN_GOALS.items()
+    ]
+
+
+def at_once(suites: Suites, agent: served.Agent, rounds: int) -> list[Row]:
+    """Many pods at the same time."""
+    configurations = {
+        suite: cni.configuration(CASES["gateway"], suite) | {"name": f"{suite}-burst"} for suite in suites
+    }
+    took = burst.measure(configurations, suites, rounds)
+    agent.must_have_served("slash24-burst", 2 * burst.PODS * (burst.WARM_UP + rounds))
+    return [
+        Row(f"{burst.PODS} pods at once, all {verb}s", "ms", took["slash24"][verb], took["reference"][verb], goal)
+        for verb, goal in BURST_GOALS.items()
+    ]
+
+
+def measure(suites: Suites, agent: served.Agent, rounds: int) -> Report:
+    """Everything, the node with many pods last."""
+    few = max(3, rounds // 3)
+    alone = single(suites, agent, rounds)
+    rows = [
+        *alone["calls"],
+        *chained(suites, agent, 2 * few),
+        *at_once(suites, agent, few),
+        *alone["CPU"],
+        *alone["cold"],
+    ]
+    starting = burst.starting(floor.PROGRAM, few)
+    floors = floor.measure(rounds)
+    resident = agent.resident()
+    growth = crowd.summary(crowd.measure(suites, few))
+    return Report(lab.machine(), rounds, rows, growth, floors, starting, resident)
+
+
+def main() -> None:
+    """Measure, print, and publish if asked to."""
+    parser = argparse.ArgumentParser(description="Times calls that an agent serves against the Go reference plugins.")
+    parser.add_argument("--rounds", type=int, default=30, help="timed calls of each kind (default: 30)")
+    parser.add_argument("--publish", metavar="DIR", type=Path, help="put the figures into performance.* there")
+    parser.add_argument("--bin", type=Path, default=lab.OURS, help="the folder of our plugins (default: dist/bin)")
+    parser.add_argument("--agent", metavar="COMMAND", help="how to start the agent (default: slash24-agent of --bin)")
+    options = parser.parse_args()
+    folder = options.bin.resolve()
+    command = shlex.split(options.agent) if options.agent else [str(folder / "slash24-agent")]
+    publish = options.publish.resolve() if options.publish else None
+    if publish:
+        report.around(publish)
+    started = time.monotonic()
+    floor.build()
+    lab.enter()
+    lab.add_netns(["pod"])
+    with served.agent(command) as agent:
+        suites = {"slash24": lab.Suite(folder, agent_cpu=agent.cpu), "reference": lab.Suite(lab.REFERENCE)}
+        measured = measure(suites, agent, options.rounds)
+    print(report.text(measured))
+    print(f"\ntaken in {time.monotonic() - started:.0f} s")
+    if publish:
+        report.publish(measured, publish)
+
+
+if __name__ == "__main__":
+    main()
