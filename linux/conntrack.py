@@ -9,12 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, IPPROTO_UDP
 
-from pyroute2.netlink.nfnetlink import NFNL_SUBSYS_CTNETLINK, nfgen_msg
-
-from linux.attributes import attributes_of
+from linux.attributes import attribute, attributes_of, nested
 from linux.netlink import NETLINK_NETFILTER, Netlink, NetlinkError
 
-_GET, _DELETE = NFNL_SUBSYS_CTNETLINK << 8 | 1, NFNL_SUBSYS_CTNETLINK << 8 | 2
+_SUBSYSTEM = 1  # NFNL_SUBSYS_CTNETLINK
+_GET, _DELETE = _SUBSYSTEM << 8 | 1, _SUBSYSTEM << 8 | 2
 _BODY = 20  # bytes of the netlink and nfnetlink headers before the attributes
 _TUPLE_ORIG, _TUPLE_REPLY, _ID, _ZONE, _FILTER = 1, 2, 12, 18, 25
 _TUPLE_IP, _TUPLE_PROTO, _PROTO_NUMBER, _PROTO_PORT_FROM, _PROTO_PORT_TO = 1, 2, 1, 2, 3
@@ -23,18 +22,6 @@ _NESTED = 0x8000
 _FAMILY = {4: AF_INET, 6: AF_INET6}
 _FROM, _TO = {4: 1, 6: 3}, {4: 2, 6: 4}  # CTA_IP_V4_SRC and so on
 _ENOENT = 2
-
-
-_NAMES = {_TUPLE_ORIG: "CTA_TUPLE_ORIG", _ID: "CTA_ID", _ZONE: "CTA_ZONE", _FILTER: "CTA_FILTER"}
-
-
-class _Request(nfgen_msg):
-    """A message about connections, its attributes as bytes: what is found is sent back as it came."""
-
-    nla_map = tuple(
-        (number | (_NESTED if number in (_TUPLE_ORIG, _FILTER) else 0), name, "cdata")
-        for number, name in _NAMES.items()
-    )
 
 
 @dataclass(frozen=True)
@@ -63,19 +50,20 @@ def forget_udp(version: int, port: int, doomed: Callable[[Flow], bool]) -> int:
     return forgotten
 
 
-def _wanted(version: int, port: int) -> nfgen_msg:
+def _wanted(version: int, port: int) -> bytes:
     """A dump of the flows to that port; a kernel before 5.8 has no filter, and lists every flow of the family."""
-    proto = _attribute(_PROTO_NUMBER, bytes([IPPROTO_UDP])) + _attribute(_PROTO_PORT_TO, port.to_bytes(2, "big"))
-    flags = struct.pack("=I", _FILTER_PROTO_NUMBER | _FILTER_PORT_TO)
-    content = {_TUPLE_ORIG: _attribute(_TUPLE_PROTO | _NESTED, proto), _FILTER: _attribute(_FILTER_ORIGINAL, flags)}
-    return _message(version, content)
+    number = attribute(_PROTO_NUMBER, bytes([IPPROTO_UDP]))
+    proto = nested(_TUPLE_PROTO | _NESTED, number, attribute(_PROTO_PORT_TO, port.to_bytes(2, "big")))
+    flags = attribute(_FILTER_ORIGINAL, struct.pack("=I", _FILTER_PROTO_NUMBER | _FILTER_PORT_TO))
+    return _head(version) + nested(_TUPLE_ORIG | _NESTED, proto) + nested(_FILTER | _NESTED, flags)
 
 
 def _forget(netlink: Netlink, version: int, found: dict[int, bytes]) -> bool:
     """Delete one flow, by its identity too: another may have the same addresses by now."""
-    content = {number: found[number] for number in (_TUPLE_ORIG, _ID, _ZONE) if number in found}
+    kinds = {_TUPLE_ORIG: _TUPLE_ORIG | _NESTED, _ID: _ID, _ZONE: _ZONE}
+    sent_back = [attribute(kind, found[number]) for number, kind in kinds.items() if number in found]
     try:
-        netlink.change(_message(version, content), _DELETE)
+        netlink.change(_head(version) + b"".join(sent_back), _DELETE)
     except NetlinkError as error:
         if error.errno != _ENOENT:
             raise
@@ -83,15 +71,9 @@ def _forget(netlink: Netlink, version: int, found: dict[int, bytes]) -> bool:
     return True
 
 
-def _message(version: int, content: dict[int, bytes]) -> nfgen_msg:
-    request = _Request()
-    request["nfgen_family"] = _FAMILY[version]
-    request["attrs"] = [(_NAMES[number], data) for number, data in content.items()]
-    return request
-
-
-def _attribute(kind: int, data: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(data), kind) + data + bytes(-len(data) % 4)
+def _head(version: int) -> bytes:
+    """struct nfgenmsg"""
+    return bytes([_FAMILY[version], 0, 0, 0])
 
 
 def _flow(version: int, found: dict[int, bytes]) -> Flow | None:

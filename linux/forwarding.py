@@ -10,8 +10,6 @@ All of a change, in all tables, is one transaction.
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from pyroute2.netlink.nfnetlink.nftsocket import NFT_MSG_GETTABLE, nft_table_msg
-
 from linux import iptables, nft, nft_found, nft_table
 from linux.forwarding_table import (
     POLICED,
@@ -24,7 +22,7 @@ from linux.forwarding_table import (
     link_key,
     pod_elements,
 )
-from linux.netlink import NETLINK_NETFILTER, Netlink, NetlinkError
+from linux.netlink import NETLINK_NETFILTER, Netlink
 from linux.nft import Element, Hook, Step, TableName
 from linux.nft_found import FoundRule
 from linux.nft_table import until_settled
@@ -34,7 +32,6 @@ from spec.attachment import Attachment
 _FORWARD, _OURS = "FORWARD", "CNI-FORWARD"
 _TO_OURS, _TO_ADMIN = "CNI firewall plugin rules", "CNI firewall plugin admin overrides"
 _FIREWALLD = TableName(nft.INET, "firewalld")
-_ENOENT = 2
 # What is accepted of an address: in words, which of a packet's addresses it is and the states asked for, the rule.
 _RULES = (
     ("answers to", ("destination", iptables.RELATED_ESTABLISHED), iptables.accept_answers_to),
@@ -139,7 +136,7 @@ def missing(owner: Attachment, wish: Wish) -> list[str]:
 def is_firewalld_at_work() -> bool:
     """Whether firewalld filters here, with nftables: then what it does not accept is rejected, whatever we accept."""
     with Netlink(NETLINK_NETFILTER) as netlink:
-        return _exists(netlink, _FIREWALLD)
+        return nft_found.table_flags(netlink, _FIREWALLD) is not None
 
 
 def rehearse() -> None:
@@ -289,17 +286,6 @@ def _leads(netlink: Netlink, table: TableName, chain: str, target: str) -> bool:
 
 def _has_chain(netlink: Netlink, table: TableName, chain: str) -> bool:
     return nft_found.chain_uses(netlink, table, chain) is not None
-
-
-def _exists(netlink: Netlink, table: TableName) -> bool:
-    request = nft.message(nft_table_msg, table.family, name=table.name)
-    try:
-        netlink.get(request, nft.kind(NFT_MSG_GETTABLE), nft_table_msg)
-    except NetlinkError as error:
-        if error.errno != _ENOENT:
-            raise
-        return False
-    return True
 
 
 def _shown(address: bytes) -> str:

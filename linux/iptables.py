@@ -8,6 +8,7 @@ expression for are those of the kernel's x_tables, with their structures (<linux
 import struct
 
 from linux import nft, nft_found
+from linux.attributes import attribute, text
 from linux.nft import TableName
 from linux.nft_expressions import (
     ACCEPT,
@@ -15,8 +16,10 @@ from linux.nft_expressions import (
     JUMP,
     NETWORK_HEADER,
     SOURCE_AT,
+    big_endian,
     equals,
     expression,
+    load,
     verdict,
 )
 from linux.nft_found import FoundRule
@@ -32,23 +35,22 @@ RELATED_ESTABLISHED, DNAT = 0b110, 1 << 7
 """States of a connection, as bits: --ctstate."""
 
 
-def jump(chain: str, comment: str) -> list[dict]:
+def jump(chain: str, comment: str) -> list[bytes]:
     """-m comment --comment COMMENT -j CHAIN"""
-    match = expression("match", name="comment", rev=0, info=comment.encode().ljust(_COMMENT_BYTES, b"\0"))
-    return [match, _counter(), verdict(JUMP, chain)]
+    return [_match("comment", 0, comment.encode().ljust(_COMMENT_BYTES, b"\0")), _counter(), verdict(JUMP, chain)]
 
 
-def accept_from(address: bytes) -> list[dict]:
+def accept_from(address: bytes) -> list[bytes]:
     """-s ADDRESS -j ACCEPT"""
     return [*_compare(address, SOURCE_AT), _counter(), verdict(ACCEPT)]
 
 
-def accept_answers_to(address: bytes) -> list[dict]:
+def accept_answers_to(address: bytes) -> list[bytes]:
     """-d ADDRESS -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"""
     return [*_compare(address, DESTINATION_AT), _in_state(RELATED_ESTABLISHED), _counter(), verdict(ACCEPT)]
 
 
-def accept_translated_to(address: bytes) -> list[dict]:
+def accept_translated_to(address: bytes) -> list[bytes]:
     """-d ADDRESS -m conntrack --ctstate DNAT -j ACCEPT"""
     return [*_compare(address, DESTINATION_AT), _in_state(DNAT), _counter(), verdict(ACCEPT)]
 
@@ -59,16 +61,20 @@ def states_of(rule: FoundRule) -> int:
     return struct.unpack_from("=H", info, _FLAGS_AT + 4)[0] if len(info) == _CONNTRACK_BYTES else 0
 
 
-def _in_state(states: int) -> dict:
+def _in_state(states: int) -> bytes:
     info = bytearray(_CONNTRACK_BYTES)
     struct.pack_into("=HHH", info, _FLAGS_AT, _STATE, 0, states)
-    return expression("match", name="conntrack", rev=3, info=bytes(info))
+    return _match("conntrack", 3, bytes(info))
 
 
-def _compare(address: bytes, offsets: dict[int, int]) -> list[dict]:
+def _compare(address: bytes, offsets: dict[int, int]) -> list[bytes]:
     offset = offsets[4 if len(address) == 4 else 6]
-    return [expression("payload", dreg=1, base=NETWORK_HEADER, offset=offset, len=len(address)), equals(address)]
+    return [load(NETWORK_HEADER, offset, len(address)), equals(address)]
 
 
-def _counter() -> dict:
-    return expression("counter", bytes=0, packets=0)
+def _counter() -> bytes:
+    return expression("counter", attribute(1, bytes(8)), attribute(2, bytes(8)))
+
+
+def _match(name: str, revision: int, info: bytes) -> bytes:
+    return expression("match", text(1, name), big_endian(2, revision), attribute(3, info))

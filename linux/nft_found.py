@@ -1,28 +1,31 @@
 """nftables as found: rules, elements and chains that the kernel lists.
 
-Answers are walked as bytes, because they may hold expressions and annotations of other programs which pyroute2 can not
-decode, and thousands of elements of which one is wanted. Numbers are those of <linux/netfilter/nf_tables.h>.
+Answers are walked as bytes: they may hold expressions and annotations of other programs, and thousands of elements of
+which one is wanted. Numbers are those of <linux/netfilter/nf_tables.h>.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-
-from pyroute2.netlink.nfnetlink.nftsocket import (
-    NFT_MSG_GETCHAIN,
-    NFT_MSG_GETRULE,
-    NFT_MSG_GETSETELEM,
-    nft_chain_msg,
-    nft_rule_msg,
-    nft_set_elem_list_msg,
-)
 
 from linux.attributes import attributes_of, payloads_of
 from linux.netlink import Netlink, NetlinkError
-from linux.nft import Element, TableName, kind, message
+from linux.nft import (
+    BODY,
+    GETCHAIN,
+    GETRULE,
+    GETSETELEM,
+    GETTABLE,
+    Element,
+    Hook,
+    TableName,
+    kind,
+    of,
+    of_chain,
+    of_element,
+)
 from linux.nft_elements import split
 from linux.nft_expressions import ACCEPT, DESTINATION_AT, NETWORK_HEADER, SOURCE_AT
 
-_BODY = 20  # bytes of the netlink and nfnetlink headers before the attributes
 _ENOENT = 2
 
 
@@ -38,10 +41,10 @@ class FoundRule:
 
 def list_rules(netlink: Netlink, table: TableName, chain: str | None = None) -> list[FoundRule]:
     """The rules of a table, or of one chain, in order; none if there is no such table or chain."""
-    request = message(nft_rule_msg, table.family, table=table.name, chain=chain)
+    request = of(table) if chain is None else of(table, chain)
     rules = []
-    for body in netlink.dump_raw(request, kind(NFT_MSG_GETRULE)):
-        found = attributes_of(body[_BODY:])
+    for body in netlink.dump_raw(request, kind(GETRULE)):
+        found = attributes_of(body, BODY)
         # Old kernels do not know the filter and list everything.
         if _text(found.get(1)) == table.name and chain in (None, _text(found.get(2))):
             handle = int.from_bytes(found[3], "big")
@@ -49,45 +52,79 @@ def list_rules(netlink: Netlink, table: TableName, chain: str | None = None) -> 
     return rules
 
 
-def list_elements(netlink: Netlink, table: TableName, set_name: str, needles: Sequence[bytes]) -> list[Element]:
-    """The elements of a set whose bytes contain any of `needles`; none if there is no such set."""
-    request = message(nft_set_elem_list_msg, table.family, table=table.name, set=set_name)
+def dump_elements(netlink: Netlink, table: TableName, set_name: str) -> list[bytes] | None:
+    """All elements of a set, in a few runs of bytes; None if there is no such set."""
     try:
-        bodies = netlink.dump_raw(request, kind(NFT_MSG_GETSETELEM))
+        bodies = netlink.dump_raw(of(table, set_name), kind(GETSETELEM))
     except NetlinkError as error:
         if error.errno != _ENOENT:
             raise
-        return []
+        return None
+    return [attributes_of(body, BODY).get(3, b"") for body in bodies]
+
+
+def list_elements(netlink: Netlink, table: TableName, set_name: str, needles: Sequence[bytes]) -> list[Element]:
+    """The elements of a set whose bytes contain any of `needles`; none if there is no such set."""
+    return matching(set_name, dump_elements(netlink, table, set_name) or (), needles)
+
+
+def matching(set_name: str, runs: Iterable[bytes], needles: Sequence[bytes]) -> list[Element]:
+    """The elements in runs of them whose bytes contain any of `needles`."""
     return [
-        _element(set_name, data)
-        for body in bodies
-        if any(needle in body for needle in needles)
-        for data in payloads_of(attributes_of(body[_BODY:]).get(3, b""))
+        element_of(set_name, data)
+        for run in runs
+        if any(needle in run for needle in needles)
+        for data in payloads_of(run)
         if any(needle in data for needle in needles)
     ]
 
 
 def list_encoded_elements(netlink: Netlink, table: TableName, set_name: str) -> list[bytes] | None:
     """All elements of a set as linux/nft_elements.py writes them; None if there is no such set."""
-    request = message(nft_set_elem_list_msg, table.family, table=table.name, set=set_name)
-    try:
-        bodies = netlink.dump_raw(request, kind(NFT_MSG_GETSETELEM))
-    except NetlinkError as error:
-        if error.errno != _ENOENT:
-            raise
-        return None
-    return [one for body in bodies for one in split(attributes_of(body[_BODY:]).get(3, b""))]
+    runs = dump_elements(netlink, table, set_name)
+    return None if runs is None else [one for run in runs for one in split(run)]
+
+
+def find_element(netlink: Netlink, table: TableName, set_name: str, key: bytes) -> Element | None:
+    """The element of a set with this key; None if there is none."""
+    found = _get(netlink, of_element(table, set_name, key), GETSETELEM)
+    return next((element_of(set_name, data) for data in payloads_of(found.get(3, b""))), None) if found else None
+
+
+def table_flags(netlink: Netlink, table: TableName) -> int | None:
+    """The flags of a table (1: dormant); None if there is none."""
+    found = _get(netlink, of(table), GETTABLE)
+    return None if found is None else _number(found.get(2))
 
 
 def chain_uses(netlink: Netlink, table: TableName, chain: str) -> int | None:
     """How many rules are in a chain or lead to it, plus elements that lead to it; None if there is no such chain."""
-    request = message(nft_chain_msg, table.family, table=table.name, name=chain)
+    found = _get(netlink, of_chain(table, chain), GETCHAIN)
+    return None if found is None else _number(found.get(6))
+
+
+def find_hook(netlink: Netlink, table: TableName, chain: str) -> tuple[Hook, int] | None:
+    """Where packets enter a base chain, and what becomes of those that no rule decides on; None if there is none."""
+    found = _get(netlink, of_chain(table, chain), GETCHAIN)
+    place = attributes_of(found.get(4, b"")) if found else {}
+    if not found or not place:
+        return None
+    priority = int.from_bytes(place.get(2, b""), "big", signed=True)
+    return Hook(_text(found.get(7)), _number(place.get(1)), priority), _number(found.get(5))
+
+
+def _get(netlink: Netlink, request: bytes, message_type: int) -> dict[int, bytes] | None:
+    """The attributes of one object, None if there is none."""
     try:
-        return netlink.get(request, kind(NFT_MSG_GETCHAIN), nft_chain_msg).get_attr("NFTA_CHAIN_USE")
+        return attributes_of(netlink.get_raw(request, kind(message_type)), BODY)
     except NetlinkError as error:
         if error.errno != _ENOENT:
             raise
         return None
+
+
+def _number(data: bytes | None) -> int:
+    return int.from_bytes(data or b"", "big")
 
 
 def target_chain(rule: FoundRule) -> str:
@@ -157,7 +194,8 @@ def _verdict_chain(data: bytes) -> str:
     return _text(attributes_of(attributes_of(data).get(2, b"")).get(2))
 
 
-def _element(set_name: str, data: bytes) -> Element:
+def element_of(set_name: str, data: bytes) -> Element:
+    """The element of a set in what a list of them has of it."""
     found = attributes_of(data)
     key = attributes_of(found[1]).get(1, b"")
     content = found.get(2, b"")

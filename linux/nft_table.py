@@ -32,7 +32,7 @@ class Rule:
     """What a rule does, and the comment by which it is known."""
 
     comment: str
-    expressions: tuple[dict, ...]
+    expressions: tuple[bytes, ...]
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from pyroute2.netlink.nfnetlink.nftsocket import NFT_MSG_GETCHAIN, NFT_MSG_GETTABLE, nft_chain_msg, nft_table_msg
-
 from linux import nft, nft_elements, nft_found
 from linux.netlink import Netlink, NetlinkError
-from linux.nft import Hook, Set, Step, TableName
+from linux.nft import Set, Step, TableName
 from linux.nft_expressions import ACCEPT
 from linux.nft_table import Chain, until_settled
 
-_ENOENT = 2
 _LONGEST_PLAIN = 128  # of 255 that the kernel has for the name of a table
 _LONGEST_SHOWN = 48  # in a comment, of which nft takes 127
 _NAMED_AT_MOST = 3
@@ -82,7 +79,7 @@ def ensure(table: Whole) -> None:
     def attempt(netlink: Netlink, _: int) -> None:
         if not any(_problems(netlink, table)):
             return
-        if not _table_flags(netlink, table.name):
+        if not nft_found.table_flags(netlink, table.name):
             # Refused if something of the same name is of another make (a chain at another hook), or somebody's rule
             # looks into our set.
             with suppress(NetlinkError):
@@ -97,7 +94,7 @@ def delete(name: TableName) -> None:
     """Delete a table; nothing is written if there is none. Raises NetlinkError."""
 
     def attempt(netlink: Netlink, _: int) -> None:
-        if _table_flags(netlink, name) is not None:
+        if nft_found.table_flags(netlink, name) is not None:
             nft.commit(netlink, [nft.delete_table(name)])
 
     until_settled(attempt)
@@ -132,7 +129,7 @@ def _content(table: Whole) -> Iterator[Step]:
 
 def _problems(netlink: Netlink, table: Whole) -> Iterator[str]:
     """A sentence for each difference, the cheapest to find first."""
-    flags = _table_flags(netlink, table.name)
+    flags = nft_found.table_flags(netlink, table.name)
     if flags is None:
         yield f"there is no table {table.name}"
         return
@@ -142,7 +139,8 @@ def _problems(netlink: Netlink, table: Whole) -> Iterator[str]:
     for rule in nft_found.list_rules(netlink, table.name):
         held.setdefault(rule.chain, []).append(rule.comment)
     for chain in table.chains:
-        if not _is_hooked(netlink, table.name, chain):
+        # At its hook it sees the packets it should, and lets pass what its rules do not drop.
+        if nft_found.find_hook(netlink, table.name, chain.name) != (chain.hook, ACCEPT):
             yield f"chain {chain.name} of table {table.name} is not at its hook"
         elif held.get(chain.name, []) != [rule.comment for rule in chain.rules]:
             yield f"chain {chain.name} of table {table.name} does not hold its rules"
@@ -169,29 +167,3 @@ def _some(version: int, spans: Sequence[nft_elements.Span]) -> str:
     named = ", ".join(nft_elements.text_of(version, span) for span in spans[:_NAMED_AT_MOST])
     more = len(spans) - _NAMED_AT_MOST
     return f"{named} and {more} more" if more > 0 else named
-
-
-def _table_flags(netlink: Netlink, name: TableName) -> int | None:
-    """The flags of a table (1: dormant), None if there is none."""
-    found = _get(netlink, nft_table_msg, NFT_MSG_GETTABLE, name.family, name=name.name)
-    return None if found is None else found.get_attr("NFTA_TABLE_FLAGS") or 0
-
-
-def _is_hooked(netlink: Netlink, table: TableName, wanted: Chain) -> bool:
-    """Whether a chain is there and sees the packets it should, and lets pass what its rules do not drop."""
-    found = _get(netlink, nft_chain_msg, NFT_MSG_GETCHAIN, table.family, table=table.name, name=wanted.name)
-    place = found and found.get_attr("NFTA_CHAIN_HOOK")
-    if not place:
-        return False
-    hook = Hook(found.get_attr("NFTA_CHAIN_TYPE"), *(place.get_attr(f"NFTA_HOOK_{a}") for a in ("HOOKNUM", "PRIORITY")))
-    return hook == wanted.hook and found.get_attr("NFTA_CHAIN_POLICY") == ACCEPT
-
-
-def _get(netlink: Netlink, cls: type, message_type: int, family: int, **attributes: str) -> object:
-    """One object decoded, None if there is none."""
-    try:
-        return netlink.get(nft.message(cls, family, **attributes), nft.kind(message_type), cls)
-    except NetlinkError as error:
-        if error.errno != _ENOENT:
-            raise
-        return None

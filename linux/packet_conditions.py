@@ -47,7 +47,7 @@ class Condition:
         """The condition as nft would write it, but for the family."""
         return f"{self.field} {'!= ' if self.negated else ''}{self.value}"
 
-    def expressions(self, version: int) -> list[dict]:
+    def expressions(self, version: int) -> list[bytes]:
         """Packets of this IP version, which must be known, for which it holds."""
         compare = differs if self.negated else equals
         if self.field == "iifname":
