@@ -1,15 +1,13 @@
-"""Addresses as text and as numbers.
-
-Reading is netaddr's; it is imported when the first text is read, so that a DEL does without.
-"""
+"""Addresses as text and as numbers, on the C library's own reading and printing."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import repeat
-from socket import AF_INET, AF_INET6, inet_ntop
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from struct import Struct
 
 _BITS = {4: 32, 6: 128}
+_FAMILIES = {4: AF_INET, 6: AF_INET6}
 
 
 @dataclass(frozen=True)
@@ -30,13 +28,12 @@ class Address:
     @classmethod
     def parse_as_written(cls, text: str) -> "Address":
         """Read an address, and let ::ffff:10.0.0.1 be IPv6. Raises ValueError."""
-        from netaddr.ip import AddrFormatError, IPAddress
-
+        version = 6 if ":" in text else 4
         try:
-            address = IPAddress(text)
-        except (AddrFormatError, ValueError) as error:
+            packed = inet_pton(_FAMILIES[version], text)
+        except (OSError, ValueError) as error:
             raise ValueError(f"invalid IP address: {text}") from error
-        return cls(address.version, int(address))
+        return cls(version, int.from_bytes(packed, "big"))
 
     def __str__(self) -> str:
         return text_of(self.version, self.number)

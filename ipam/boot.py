@@ -4,6 +4,8 @@ import os
 import time
 from dataclasses import dataclass
 
+from ipam.files import read_start
+
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -22,8 +24,7 @@ class Boot:
     def read(cls) -> "Boot":
         """The boot that is running."""
         try:
-            with open(BOOT_ID, encoding="ascii") as file:
-                boot_id = file.read().strip()
+            boot_id = read_start(BOOT_ID, 64).decode("ascii", "replace").strip()
         except OSError:
             boot_id = ""
         return cls(os.uname().nodename, boot_id, time.clock_gettime(time.CLOCK_BOOTTIME))

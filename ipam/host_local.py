@@ -6,6 +6,7 @@ What a DEL does not need is imported where it is used, netaddr before all.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 
 from ipam.store import DiskStore
@@ -142,8 +143,9 @@ def _data_dir(ipam: Section) -> str:
 def _store_to_clean(request: Request) -> DiskStore:
     """The store that the configuration means; what it says wrongly never keeps a lease from being released."""
     values: dict[str, object] = {}
+    section = request.conf.section
     try:
-        ipam = request.conf.section.section("ipam")
+        ipam = section.section("ipam")
     except CNIError:
         ipam = Section({})
     for key, read in (("dataDir", lambda _: _data_dir(ipam)), ("cooldown", partial(ipam.integer, low=0))):
@@ -151,7 +153,14 @@ def _store_to_clean(request: Request) -> DiskStore:
             values[key] = read(key)
         except CNIError as error:
             request.say(f"host-local: {error}")
-    return _store(request, Section(values))
+    return replace(_store(request, Section(values)), likely=_addresses(section.raw("prevResult")))
+
+
+def _addresses(result: object) -> tuple[str, ...]:
+    """The addresses in a result of the newer formats; whatever is wrong with it, there are none."""
+    ips = result.get("ips") if isinstance(result, dict) else None
+    texts = [ip.get("address") for ip in ips if isinstance(ip, dict)] if isinstance(ips, list) else ()
+    return tuple(text.partition("/")[0] for text in texts if isinstance(text, str))
 
 
 def _require_writable(folder: str) -> None:

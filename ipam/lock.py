@@ -1,12 +1,28 @@
-"""The lock on a folder of leases: flock on its file `lock`, as the reference plugin takes it."""
+"""The lock on a folder of leases: flock on its file `lock`, as the reference plugin takes it.
+
+flock can only be asked for again and again. Threads of one process (the agent has many) therefore take turns by a lock
+of their own before they ask: who is next need not find out.
+"""
 
 import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fcntl import LOCK_EX, LOCK_NB, flock
+from threading import Lock
+from weakref import WeakValueDictionary
 
 from spec.errors import CNIError, Code
+
+_turns: "WeakValueDictionary[str, _Turn]" = WeakValueDictionary()  # of the folders that are in use right now
+_turns_lock = Lock()
+
+
+class _Turn:
+    """Whose turn it is among the threads of this process."""
+
+    def __init__(self) -> None:
+        self.lock = Lock()
 
 
 @contextmanager
@@ -16,6 +32,11 @@ def locked(path: str, patience: float) -> Iterator[None]:
     Raises CNIError 11 then, OSError if the file can not be opened.
     """
     deadline = time.monotonic() + patience
+    with _turn(path, patience):
+        yield from _hold(path, deadline, patience)
+
+
+def _hold(path: str, deadline: float, patience: float) -> Iterator[None]:
     while True:
         descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o750)
         try:
@@ -36,8 +57,7 @@ def _wait_for(descriptor: int, path: str, deadline: float, patience: float) -> N
             return flock(descriptor, LOCK_EX | LOCK_NB)
         except BlockingIOError as error:
             if time.monotonic() >= deadline:
-                text = f"the leases are locked by another process: waited {patience:g} s"
-                raise CNIError(Code.TRY_AGAIN_LATER, text, path) from error
+                raise _late("another process", path, patience) from error
         time.sleep(pause)
         pause = min(2 * pause, 0.02)
 
@@ -47,3 +67,19 @@ def _is_at(descriptor: int, path: str) -> bool:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
         return False
+
+
+@contextmanager
+def _turn(path: str, patience: float) -> Iterator[None]:
+    with _turns_lock:
+        turn = _turns.setdefault(path, _Turn())
+    if not turn.lock.acquire(timeout=patience):
+        raise _late("other calls", path, patience)
+    try:
+        yield
+    finally:
+        turn.lock.release()
+
+
+def _late(holder: str, path: str, patience: float) -> CNIError:
+    return CNIError(Code.TRY_AGAIN_LATER, f"the leases are locked by {holder}: waited {patience:g} s", path)

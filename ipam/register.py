@@ -20,7 +20,10 @@ that machines share: another machine's boot says nothing about its leases.
 """
 
 import os
+from collections import Counter
 from collections.abc import Callable, Collection
+from contextlib import suppress
+from functools import cached_property
 
 from ipam.boot import Boot
 from ipam.files import delete_file, make_folders, write_file
@@ -35,23 +38,33 @@ def owner_key(owner: bytes) -> str:
 
 
 class Register:
-    """The register at `path`, read as it is when the object is made. To be used under the lock of the leases."""
+    """The register at `path`, read when it is first asked. To be used under the lock of the leases."""
 
     def __init__(self, path: str, boot: Boot) -> None:
         self.path = path
         self._boot = boot
-        # By the boots' labels: inode -> name of the entry. Plain dicts of numbers and text cost the least with many.
-        self._entries: dict[str, dict[int, str]] = {}
         try:
-            labels = [entry.name for entry in os.scandir(path) if entry.is_dir(follow_symlinks=False)]
+            with os.scandir(path) as entries:
+                self._labels = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
         except FileNotFoundError:
-            return
-        for label in labels:
-            with os.scandir(os.path.join(path, label)) as entries:
-                self._entries[label] = {entry.inode(): entry.name for entry in entries}
+            self._labels = []
+
+    @cached_property
+    def _entries(self) -> dict[str, dict[int, str]]:
+        """By the boots' labels: inode -> name of the entry. Plain dicts of numbers and text cost least with many."""
+        found = {}
+        for label in self._labels:
+            with os.scandir(os.path.join(self.path, label)) as entries:
+                found[label] = {entry.inode(): entry.name for entry in entries}
+        return found
 
     def __contains__(self, inode: int) -> bool:
         return self._find(inode) is not None
+
+    @property
+    def has_others(self) -> bool:
+        """Whether there are folders of other boots."""
+        return any(label != self._boot.label for label in self._labels)
 
     def key_of(self, inode: int) -> str:
         """`owner_key` of the owner of a registered lease."""
@@ -66,6 +79,33 @@ class Register:
     def is_tidy(self, leases: int) -> bool:
         """Whether there are entries for that many leases only, and every boot's folder has some."""
         return len(self.inodes()) == leases and all(self._entries.values())
+
+    def is_numbered(self) -> bool:
+        """Whether every owner's entries are numbered 0, 1, ..., so that `find` finds them all."""
+        for entries in self._entries.values():
+            parts = [name.rpartition(":") for name in entries.values()]
+            counts = Counter(key for key, _, _ in parts)
+            if any(not number.isdigit() or int(number) >= counts[key] for key, _, number in parts):
+                return False
+        return True
+
+    def find(self, owner: bytes) -> list[tuple[str, os.stat_result]] | None:
+        """(path, status) of each entry of the owner, by looking for it alone; None for one too long for a name.
+
+        To be relied on where the entries are numbered.
+        """
+        key = owner_key(owner)
+        if len(os.fsencode(key)) >= _LONGEST:
+            return None
+        found = []
+        for label in self._labels:
+            number = 0
+            with suppress(FileNotFoundError):
+                while True:
+                    path = f"{self.path}/{label}/{key}:{number}"
+                    found.append((path, os.lstat(path)))
+                    number += 1
+        return found
 
     def inodes_of(self, container_id: bytes) -> set[int]:
         """The registered leases of a container, and perhaps of others that share the beginning of a very long id."""
@@ -89,13 +129,7 @@ class Register:
 
         Raises OSError, leaving nothing.
         """
-        path = self._unused(owner, lambda path: os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)))
-        try:
-            write_file(path, owner, os.O_TRUNC)
-        except OSError:
-            delete_file(path)
-            raise
-        return path
+        return self._unused(owner, lambda path: _write_whole(path, owner))
 
     def adopt(self, lease: str, inode: int, owner: bytes) -> None:
         """Register a lease that somebody else wrote, as seen in this boot. Raises OSError."""
@@ -135,3 +169,13 @@ class Register:
                 return path
             else:
                 return path
+
+
+def _write_whole(path: str, content: bytes) -> None:
+    try:
+        write_file(path, content, os.O_EXCL)
+    except FileExistsError:
+        raise
+    except OSError:
+        delete_file(path)
+        raise

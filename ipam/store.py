@@ -9,24 +9,33 @@ A lease appears complete or not at all (`link()` of a finished file, which fails
 One without a readable owner is therefore what a crash or a full disk left of the reference's: it creates first and
 writes then, but under the lock, and whoever looks here holds that. Nothing is synced: leases need not outlive a power
 loss, as no pod does.
+
+Who leases or releases touches the files that it is about, and no others: what a call costs does not grow with the
+number of leases. The folders are read whole where that does not do: after anybody else was there (see `mark`), where
+many addresses in a row are taken, and by who asks about all leases.
 """
 
 import os
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import filterfalse
 
 from ipam.boot import Boot
-from ipam.files import delete_file, make_folders, replace_file
+from ipam.files import delete_file, make_folders, read_start, replace_file, rewrite_file
 from ipam.leases import State
+from ipam.listing import Listing, is_address, read_owner
 from ipam.lock import locked
+from ipam.mark import is_marked, mark, unmark
 from ipam.register import Register, owner_key
+from ipam.remembered import recall, remember
 from spec.attachment import Attachment
 
 HIDDEN = ".slash24"
 _LAST_RESERVED = "last_reserved_ip."
-_LONGEST_OWNER = 4096
+_TRIES = 32
+"""Addresses to look at one by one, before it costs less to read the folder."""
 
 
 @dataclass(frozen=True)
@@ -34,12 +43,14 @@ class DiskStore:
     """The leases of one network in `folder`. `cooldown` and `patience` (how long to wait for the lock) are seconds.
 
     `read_boot` tells boot and time; it is asked when the lock is had, so that time never goes back between two holders.
+    `likely`: addresses that the owner who releases may have, which saves looking for them.
     """
 
     folder: str
     read_boot: Callable[[], Boot] = Boot.read
     cooldown: int = 0
     patience: float = 60.0
+    likely: tuple[str, ...] = ()
 
     def exists(self) -> bool:
         """Whether the folder is there: before the first ADD there are no leases."""
@@ -60,71 +71,92 @@ class DiskStore:
             if writable:
                 leases.tidy()
             yield leases
+            if writable:
+                leases.settle()
 
 
 class DiskLeases:
-    """`leases.Leases` on disk; reads the folders once, when it is made."""
+    """`leases.Leases` on disk."""
 
     def __init__(self, store: DiskStore) -> None:
         self._folder = store.folder
         self._hidden = os.path.join(store.folder, HIDDEN)
         self._boot = store.read_boot()
         self._cooldown = store.cooldown
+        self._likely = store.likely
         self._register = Register(self._hidden, self._boot)
-        with os.scandir(self._folder) as entries:
-            self._inodes = {entry.name: entry.inode() for entry in entries}
-        known = self._register.inodes()
-        names = [name for name, inode in self._inodes.items() if inode not in known]
-        self._tidy = self._register.is_tidy(len(self._inodes) - len(names))
-        owners = {name: self._read_unregistered(name) for name in names if is_address(name)}
-        self._unregistered = {name: owner for name, owner in owners.items() if owner is not None}
+        self._is_settled = is_marked(self._folder)
+        self._is_read = False
         self._cooling: Collection[str] = ()
         if self._cooldown:
             from ipam.cooldown import read_cooling
 
             self._cooling = read_cooling(self._hidden, self._boot, self._cooldown)
-        self._over = self._register.inodes_over()
+
+    @cached_property
+    def _all(self) -> Listing:
+        """All leases, read when they are first asked for."""
+        self._is_read = True
+        return Listing(self._folder, self._register)
 
     def tidy(self) -> None:
         """Register what others wrote, and sweep what a crash left.
 
         Nothing depends on it: what fails, the next call does.
         """
-        with suppress(OSError):
-            if not self._tidy:
-                self._register.sweep(self._inodes.values())
-        for name, owner in list(self._unregistered.items()):
-            with suppress(OSError):
+        if self._is_settled:
+            return
+        found, failed = self._all, False
+        try:
+            if not found.is_tidy:
+                self._register.sweep(found.inodes.values())
+        except OSError:
+            failed = True
+        for name, owner in list(found.unregistered.items()):
+            try:
                 if owner:
-                    self._register.adopt(self._path(name), self._inodes[name], owner)
-                    del self._unregistered[name]
+                    self._register.adopt(self._path(name), found.inodes[name], owner)
+                    del found.unregistered[name]
+            except OSError:
+                failed = True
+        self._is_settled = not failed and not found.unregistered and self._register.is_numbered()
+
+    def settle(self) -> None:
+        """Mark the folder as one that the next call need not read, if it is."""
+        with suppress(OSError):
+            if self._is_settled and not is_marked(self._folder):
+                mark(self._folder)
 
     def state(self, address: str) -> str:
         """One of `State`."""
-        inode = self._inodes.get(address)
-        if inode is None:
+        exists = address in self._all.inodes if self._must_read else self._exists(address)
+        if not exists:
             return State.COOLING if address in self._cooling else State.FREE
-        reclaimable = inode in self._over or self._unregistered.get(address) == b""
-        return State.RECLAIMABLE if reclaimable else State.TAKEN
+        return State.RECLAIMABLE if self._all.is_reclaimable(address) else State.TAKEN
 
     def free(self, addresses: Iterable[str]) -> Iterator[str]:
         """Those of the addresses that are FREE, in their order; asks as few as are taken from the iterator."""
-        free = filterfalse(self._inodes.__contains__, addresses)
-        return filterfalse(self._cooling.__contains__, free) if self._cooling else free
+        rest = filterfalse(self._cooling.__contains__, addresses) if self._cooling else iter(addresses)
+        if not self._must_read:
+            for _, address in zip(range(_TRIES), rest, strict=False):
+                if not self._exists(address):
+                    yield address
+        yield from filterfalse(self._all.inodes.__contains__, rest)
 
     def held_by(self, owner: Attachment) -> tuple[str, ...]:
         """The addresses leased to the owner in this boot, also those noted under the bare container id."""
-        return tuple(name for name, _ in self._owned(owner) if self._inodes[name] not in self._over)
+        if not self._must_read and all(self._register.find(text) == [] for text in _texts(owner)):
+            return ()
+        return tuple(name for name, _ in self._owned(owner) if self._all.inodes[name] not in self._all.over)
 
     def taken(self) -> tuple[str, ...]:
         """All addresses that are leased, whoever has them."""
-        return tuple(name for name in self._inodes if is_address(name) and self.state(name) == State.TAKEN)
+        return tuple(name for name in self._all.inodes if is_address(name) and not self._all.is_reclaimable(name))
 
     def last_reserved(self, range_set: int) -> str:
         """What stands in the file for the address that the range set handed out last; "" if there is none."""
         try:
-            with open(self._path(f"{_LAST_RESERVED}{range_set}"), encoding="ascii", errors="replace") as file:
-                return file.read(64).strip()
+            return read_start(self._path(f"{_LAST_RESERVED}{range_set}"), 64).decode("ascii", "replace").strip()
         except OSError:
             return ""
 
@@ -134,6 +166,7 @@ class DiskLeases:
         Only who ignores the lock can have put it there. Raises OSError, having given back what it took.
         """
         text = _texts(owner)[0]
+        unmark(self._folder)
         with ExitStack() as undo:
             for _, name in addresses:
                 if not self._evict(name):
@@ -148,6 +181,7 @@ class DiskLeases:
             for range_set, name in addresses:
                 self._move_pointer(range_set, name)
             undo.pop_all()
+        remember(self._key(owner), tuple(name for _, name in addresses))
         return True
 
     def release(self, owner: Attachment) -> tuple[str, ...]:
@@ -155,8 +189,11 @@ class DiskLeases:
 
         Raises OSError after having done all that can be done.
         """
-        owned = self._owned(owner)
         full = _texts(owner)[0]
+        found = self._found(full, {*recall(self._key(owner)), *self._likely})
+        if found:
+            return self._give_back(found)
+        owned = self._owned(owner)
         names = [name for name, text in owned if text == full] or [name for name, _ in owned]
         self._remove(names)
         return tuple(names)
@@ -168,9 +205,9 @@ class DiskLeases:
         """
         keys = {owner_key(text) for attachment in valid for text in _texts(attachment)}
         stale = []
-        for name, inode in self._inodes.items():
-            if name in self._unregistered:
-                key = owner_key(self._unregistered[name])
+        for name, inode in self._all.inodes.items():
+            if name in self._all.unregistered:
+                key = owner_key(self._all.unregistered[name])
             elif inode in self._register:
                 key = self._register.key_of(inode)
             else:
@@ -180,43 +217,57 @@ class DiskLeases:
         self._remove(stale)
         return tuple(stale)
 
+    @property
+    def _must_read(self) -> bool:
+        """Whether only the reading of all leases can tell, or there is one anyway."""
+        return self._is_read or not self._is_settled
+
+    def _found(self, owner: bytes, likely: Iterable[str]) -> list[tuple[str, str]]:
+        """(address, entry) of all that the owner has, if it is at the likely addresses; empty where that is unsure."""
+        if self._must_read or self._cooldown or not likely:
+            return []
+        at = {}
+        for name in filter(is_address, likely):
+            with suppress(FileNotFoundError):
+                at[os.lstat(self._path(name)).st_ino] = name
+        found = [(at.get(status.st_ino, ""), entry) for entry, status in self._register.find(owner) or ()]
+        return found if all(name and read_owner(self._path(name)) == owner for name, _ in found) else []
+
+    def _give_back(self, found: list[tuple[str, str]]) -> tuple[str, ...]:
+        failure = None
+        for name, entry in found:
+            try:
+                delete_file(self._path(name))
+                self._drop(lambda: delete_file(entry))  # noqa: B023  (called at once)
+            except OSError as error:
+                failure = error
+        if failure:
+            raise failure
+        return tuple(name for name, _ in found)
+
     def _owned(self, owner: Attachment) -> list[tuple[str, bytes]]:
         """What is leased to the owner or to its bare container id: addresses, and the text of the lease."""
         texts = _texts(owner)
+        found = self._all
         inodes = self._register.inodes_of(texts[1])
-        names = [name for name, inode in self._inodes.items() if inode in inodes] if inodes else []
+        names = [name for name, inode in found.inodes.items() if inode in inodes] if inodes else []
         # The register has shortened names, and a lease may be rewritten by hand: the file itself has the last word.
-        owned = [(name, text) for name in names if (text := self._read(name)) in texts]
-        return owned + [(name, text) for name, text in self._unregistered.items() if text in texts]
-
-    def _read_unregistered(self, name: str) -> bytes | None:
-        """The owner of a file that anybody may have put there; None if it can not be read, or is no file."""
-        try:
-            return self._read(name)
-        except OSError:
-            return None
-
-    def _read(self, name: str) -> bytes:
-        """The owner as the file has it; b"" if that can not be one. Raises OSError."""
-        # Non-blocking, as a pipe of that name would wait for a writer.
-        descriptor = os.open(self._path(name), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            text = os.read(descriptor, _LONGEST_OWNER + 1).strip()
-        finally:
-            os.close(descriptor)
-        # Zeros are what a power loss leaves of a file, more than a page was never an owner.
-        return b"" if b"\0" in text or len(text) > _LONGEST_OWNER else text
+        owned = [(name, text) for name in names if (text := read_owner(self._path(name))) in texts]
+        return owned + [(name, text) for name, text in found.unregistered.items() if text in texts]
 
     def _evict(self, name: str) -> bool:
         """Remove what can be reclaimed at that address, if anything is there; whether it is free now.
 
         Raises OSError.
         """
-        if name not in self._inodes:
+        if not self._must_read and not self._exists(name):
+            return True
+        found = self._all
+        if name not in found.inodes:
             return True
         # Reclaiming is the one thing that must never be wrong: numbers were listed, now the files are compared.
-        inode = self._inodes[name]
-        if self.state(name) != State.RECLAIMABLE:
+        inode = found.inodes[name]
+        if not found.is_reclaimable(name):
             return False
         if inode in self._register and not os.path.samefile(self._path(name), self._register.path_of(inode)):
             return False
@@ -225,7 +276,8 @@ class DiskLeases:
 
     def _lose(self, name: str) -> bool:
         """Remember that somebody else has the address."""
-        self._inodes[name] = -1
+        self._is_settled = False
+        self._all.inodes[name] = -1
         return False
 
     def _remove(self, names: Iterable[str]) -> None:
@@ -242,13 +294,20 @@ class DiskLeases:
     def _forget(self, name: str) -> None:
         # The lease first: an entry without a lease is swept, but a lease without an entry would count as seen in this
         # boot.
-        inode = self._inodes[name]
+        inode = self._all.inodes[name]
         delete_file(self._path(name))
-        del self._inodes[name]
-        self._unregistered.pop(name, None)
+        del self._all.inodes[name]
+        self._all.unregistered.pop(name, None)
         if inode in self._register:
-            with suppress(OSError):
-                self._register.remove(inode)
+            self._drop(lambda: self._register.remove(inode))
+
+    def _drop(self, remove: Callable[[], None]) -> None:
+        """Remove an entry; the next call sweeps what can not be removed, and the folders of boots that are over."""
+        try:
+            remove()
+            self._is_settled = self._is_settled and not self._register.has_others
+        except OSError:
+            self._is_settled = False
 
     def _start_cooldown(self, names: Iterable[str]) -> None:
         # Not for leases that can be reclaimed: those are out of use since the boot, or were never in use.
@@ -262,24 +321,17 @@ class DiskLeases:
 
     def _move_pointer(self, range_set: int, name: str) -> None:
         pointer = self._path(f"{_LAST_RESERVED}{range_set}")
-        replace_file(pointer, os.path.join(self._hidden, "pointer.new"), name.encode())
+        if not rewrite_file(pointer, name.encode()):
+            replace_file(pointer, os.path.join(self._hidden, "pointer.new"), name.encode())
+
+    def _exists(self, name: str) -> bool:
+        return os.path.lexists(self._path(name))
+
+    def _key(self, owner: Attachment) -> tuple[str, ...]:
+        return (self._folder, owner.container_id, owner.ifname)
 
     def _path(self, name: str) -> str:
-        return os.path.join(self._folder, name)
-
-
-def is_address(name: str) -> bool:
-    """Whether a file name is that of a lease."""
-    if name.strip("0123456789abcdefABCDEF.:"):
-        return False
-    # Imported here: where all leases are registered, no name needs to be looked at that closely.
-    from socket import AF_INET, AF_INET6, inet_pton
-
-    try:
-        inet_pton(AF_INET6 if ":" in name else AF_INET, name)
-    except (OSError, ValueError):
-        return False
-    return True
+        return f"{self._folder}/{name}"
 
 
 def _texts(owner: Attachment) -> tuple[bytes, bytes]:

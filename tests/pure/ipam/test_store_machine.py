@@ -142,26 +142,26 @@ class Books(RuleBasedStateMachine):
     def crash_in_add(self, holder: Attachment, step: int) -> None:
         if not self.can_add(holder):
             return
-        before = leases_in(self.folder)
+        before = files_in(self.folder)
         killed_at(step, lambda: self.do_add(holder))
         self.reconcile(before, may_come=holder)
 
     @rule(holder=owners, step=steps)
     def crash_in_delete(self, holder: Attachment, step: int) -> None:
-        before = leases_in(self.folder)
+        before = files_in(self.folder)
         killed_at(step, lambda: self.do_delete(holder))
-        self.reconcile(before, may_go={each for each, text in before.items() if text == text_of(holder)})
+        self.reconcile(before, may_go={each for each, (text, *_) in before.items() if text == text_of(holder)})
 
     @rule(valid=st.frozensets(owners), step=steps)
     def crash_in_collection(self, valid: frozenset[Attachment], step: int) -> None:
-        before = leases_in(self.folder)
+        before = files_in(self.folder)
         killed_at(step, lambda: self.do_collect(valid))
         keep = {text_of(each) for each in valid}
-        self.reconcile(before, may_go={each for each, text in before.items() if text not in keep})
+        self.reconcile(before, may_go={each for each, (text, *_) in before.items() if text not in keep})
 
     @rule(holder=owners, step=st.integers(2, 20))
     def full_disk(self, holder: Attachment, step: int) -> None:
-        before = leases_in(self.folder)
+        before = files_in(self.folder)
         real = {name: getattr(os, name) for name in ("open", "write", "link", "replace", "mkdir")}
         failing_at(setattr, step)
         try:
@@ -170,7 +170,7 @@ class Books(RuleBasedStateMachine):
             for name, function in real.items():
                 setattr(os, name, function)
             # What could be reclaimed may be gone, if the failure came after that; what we took is not there.
-            came = {each for each, text in leases_in(self.folder).items() if before.get(each) != text}
+            came = {each for each, file in files_in(self.folder).items() if before.get(each) != file}
             assert came == set()
         finally:
             for name, function in real.items():
@@ -185,13 +185,13 @@ class Books(RuleBasedStateMachine):
 
     def reconcile(self, before: dict, *, may_go: set[str] = frozenset(), may_come: Attachment | None = None) -> None:
         """Make the books agree with the folder after an unknown outcome, having checked that it is a possible one."""
-        after = leases_in(self.folder)
+        after = files_in(self.folder)
         gone = {each for each in before if each not in after}
-        came = {each for each, text in after.items() if before.get(each) != text}
+        came = {each for each, file in after.items() if before.get(each) != file}
         assert gone & {*self.live} <= may_go
         if may_come is None:
             assert came == set()
-        assert all(after[each] == text_of(may_come) for each in came)
+        assert all(after[each][0] == text_of(may_come) for each in came)
         assert came & {*self.live} == set()
         self.forget(gone | came)
         for address in came:
@@ -219,6 +219,15 @@ class Books(RuleBasedStateMachine):
         old = {each for each in self.dead if self.seen.get(each, self.boots) < self.boots}
         assert {states[each] for each in old} <= {State.RECLAIMABLE}
         assert all(states[each] != State.TAKEN for each in POOL - {*self.live} - {*self.dead})
+
+
+def files_in(folder: Path) -> dict[str, tuple[bytes, int, int]]:
+    """What each lease's file contains, and which file it is: an owner may take over what was its own once."""
+    found = {}
+    for name, text in leases_in(folder).items():
+        status = (folder / name).stat()
+        found[name] = text, status.st_ino, status.st_mtime_ns
+    return found
 
 
 Books.TestCase.settings = settings(
