@@ -15,6 +15,7 @@ _ATTRIBUTES = 24  # where they begin in a whole message: after its header and th
 _ADDRESS, _LOCAL, _BROADCAST, _FLAGS = 1, 2, 4, 8
 _NODAD, _DADFAILED, _TENTATIVE = 0x02, 0x08, 0x40
 _SCOPE_UNIVERSE, _SCOPE_SITE = 0, 200
+_BITS = {AF_INET: 32, AF_INET6: 128}
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,20 @@ class Address:
 def family_of(address: str) -> int:
     """AF_INET or AF_INET6 of an address in text, with or without a prefix length."""
     return AF_INET6 if ":" in address else AF_INET
+
+
+def first_host(cidr: str) -> str:
+    """The address after that of the subnet itself: "10.1.2.1" of "10.1.2.77/24"."""
+    family, number_of, host_bits = _parsed(cidr)
+    first = ((number_of >> host_bits << host_bits) + 1) % (1 << _BITS[family])
+    return inet_ntop(family, first.to_bytes(_BITS[family] // 8, "big"))
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether the subnets of two CIDRs have addresses in common."""
+    (family, number_of, bits), (other_family, other_number, other_bits) = _parsed(one), _parsed(other)
+    host_bits = max(bits, other_bits)
+    return family == other_family and number_of >> host_bits == other_number >> host_bits
 
 
 def list_addresses(netlink: Netlink, index: int = 0, family: int = 0) -> list[Address]:
@@ -73,6 +88,13 @@ def delete_address(netlink: Netlink, index: int, cidr: str) -> bool:
             raise
         return False
     return True
+
+
+def _parsed(cidr: str) -> tuple[int, int, int]:
+    """Family, the address as a number, and how many of its bits are the host's."""
+    address, _, length = cidr.partition("/")
+    family = family_of(address)
+    return family, int.from_bytes(inet_pton(family, address), "big"), _BITS[family] - int(length)
 
 
 def _message(index: int, cidr: str, *, dad: bool) -> bytes:

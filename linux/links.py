@@ -132,8 +132,8 @@ def create_veth(  # noqa: PLR0913  (each end has its part)
 ) -> Link | None:
     """Make a veth pair: `name` here, in that link group; `peer_name` in the namespace `peer_netns` (None: here too).
 
-    Both ends get MACs of their own, so that udev's MACAddressPolicy leaves them alone. Returns the end that is here,
-    None if it is gone again. Raises NetlinkError (EEXIST if either name is taken).
+    Both ends get MACs of their own, so that udev's MACAddressPolicy leaves them alone. Returns the end that is here, or
+    None: a kernel before 6.2 does not show what it made. Raises NetlinkError (EEXIST if either name is taken).
     """
     peer = _body() + text(_IFNAME, peer_name) + _mac(peer_mac) + _mtu_if(mtu)
     if peer_netns is not None:
@@ -142,8 +142,7 @@ def create_veth(  # noqa: PLR0913  (each end has its part)
     message = _body() + here + _info("veth", nested(_INFO_DATA, attribute(_VETH_PEER, peer)))
     flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_ECHO | NLM_F_CREATE | NLM_F_EXCL
     shown = netlink.send([netlink.encode(message, RTM_NEWLINK, flags)], acks=1)
-    # A kernel before 6.2 does not show what it made.
-    return _link(shown[0]) if shown else find_link(netlink, name)
+    return _link(shown[0]) if shown else None
 
 
 def delete_link(netlink: Netlink, index: int) -> bool:
@@ -209,6 +208,11 @@ def attach_port(netlink: Netlink, index: int, bridge: int, *, alias: str, hairpi
         messages.append(_body(family=AF_BRIDGE, index=index) + nested(_PROTINFO | _NLA_F_NESTED, settings))
     messages.append(_body(index=index, flags=IFF_UP, change=IFF_UP))
     netlink.send([_set(netlink, message) for message in messages], acks=len(messages))
+
+
+def group_request(index: int, group: int) -> bytes:
+    """The body of a request about a link and a group: to move the one to the other, or with index 0 about the group."""
+    return _body(index=index) + number(_GROUP, group)
 
 
 def up_request(netlink: Netlink, index: int) -> bytes:

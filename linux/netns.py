@@ -10,12 +10,10 @@ from contextlib import contextmanager
 from ctypes import CDLL, get_errno
 from errno import ENOENT
 from fcntl import ioctl
-from sys import byteorder
 
 CLONE_NEWNET = 0x40000000
 _NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
 OWN = "/proc/thread-self/ns/net"
-_SO_NETNS_COOKIE = 71  # socket(7), since Linux 5.14
 
 _libc = CDLL(None, use_errno=True)
 
@@ -70,17 +68,11 @@ def entered(fd: int) -> Iterator[None]:
 
 
 def own_cookie() -> int:
-    """A number of the calling thread's network namespace that no other has had since boot; 0 if the kernel has none.
+    """A number of the calling thread's network namespace that no other has had since boot; 0 if the kernel has none."""
+    from linux.netlink import Netlink
 
-    Unlike the inode number, which the kernel gives to the next namespace once this one is gone.
-    """
-    from socket import AF_UNIX, SOCK_DGRAM, SOL_SOCKET, socket
-
-    with socket(AF_UNIX, SOCK_DGRAM) as any_socket:
-        try:
-            return int.from_bytes(any_socket.getsockopt(SOL_SOCKET, _SO_NETNS_COOKIE, 8), byteorder)
-        except OSError:
-            return 0
+    with Netlink() as any_socket:
+        return any_socket.namespace
 
 
 def _setns(fd: int) -> None:

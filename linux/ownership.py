@@ -38,10 +38,24 @@ def group_of(network: str) -> int:
 
     A link can be made in a group, but not with an alias: between the two it is the group that tells whose it is.
     """
-    digest = 0x811C9DC5
-    for byte in network.encode("utf-8", "surrogateescape"):
-        digest = (digest ^ byte) * 0x01000193 & 0xFFFFFFFF
-    return 0x24000000 | digest >> 8
+    return 0x24000000 | _fnv(network, 0x811C9DC5, 0x01000193, 0xFFFFFFFF) >> 8
+
+
+def host_end_name(attachment: Attachment) -> str:
+    """The name of the host's end of an attachment's veth: by it alone the link is found, however many there are.
+
+    "veth" and 11 hex of 64 bits of FNV-1a. Where somebody else has that name, the link has another: its alias decides.
+    """
+    text = "/".join((attachment.network, attachment.container_id, attachment.ifname))
+    digest = _fnv(text, 0xCBF29CE484222325, 0x100000001B3, 0xFFFFFFFFFFFFFFFF)
+    return f"veth{(digest >> 44) ^ (digest & 0xFFFFFFFFFFF):011x}"
+
+
+def _fnv(text: str, digest: int, prime: int, mask: int) -> int:
+    """FNV-1a; it needs no module, the import of which would cost more than all it does here."""
+    for byte in text.encode("utf-8", "surrogateescape"):
+        digest = (digest ^ byte) * prime & mask
+    return digest
 
 
 def _hashed_network(network: str) -> str:

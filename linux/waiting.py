@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 0.05  # seconds
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.0002, 0.05  # seconds
 
 
 def wait_until(done: Callable[[], bool], *, seconds: float) -> bool:

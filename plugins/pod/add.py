@@ -5,13 +5,13 @@ from contextlib import suppress
 from dataclasses import replace
 from errno import EEXIST, ENODEV
 
-from netaddr.ip import IPNetwork
-
+from linux.addresses import first_host
 from linux.errors import step
-from linux.links import Link, attach_port, create_veth, delete_link, find_link, find_link_by_index, random_mac
+from linux.links import Link, attach_port, create_veth, find_link, find_link_by_index, random_mac
 from linux.netlink import Netlink, NetlinkError
 from linux.netns import entered, open_netns
-from linux.ownership import group_of, owner_tag
+from linux.ownership import group_of, host_end_name, owner_tag
+from linux.reaping import delete_links
 from linux.waiting import wait_until
 from plugins.pod import container, network, vlans
 from plugins.pod.conf import PodConf
@@ -50,7 +50,7 @@ def _try_to_add(netns: int, request: Request, conf: PodConf) -> Result:
             _check_mac(request, port, mac, undo)
         leases = _lease(request, conf, undo) if conf.ipam_type else Result()
         if conf.container_up:
-            container.configure(netns, request, conf, leases)
+            container.configure(netns, port.peer, request, conf, leases)
         gateway_links = _gateways(host, conf, bridge, leases, undo) if conf.is_gateway and leases.ips else []
         if conf.ip_masq and leases.ips:
             _masquerade(request, leases, undo)
@@ -64,24 +64,33 @@ def _try_to_add(netns: int, request: Request, conf: PodConf) -> Result:
 
 
 def _create_veth(host: Netlink, netns: int, request: Request, conf: PodConf, mac: str, undo: Undo) -> Link:
-    """The pair, its far end in the container under its name; the host's end gets a random name nobody has."""
+    """The pair, its far end in the container under its name; the host's end has the name by which a DEL looks for it.
+
+    If somebody else has that, it gets a random one that nobody has.
+    """
+    name, group = host_end_name(request.attachment), group_of(request.conf.name)
     with step(f'create "{request.ifname}" in the container'):
         for _ in range(_NAME_TRIES):
-            name = "veth" + os.urandom(4).hex()
             try:
-                group = group_of(request.conf.name)
-                create_veth(host, name, request.ifname, peer_netns=netns, peer_mac=mac, mtu=conf.mtu, group=group)
+                link = create_veth(
+                    host, name, request.ifname, peer_netns=netns, peer_mac=mac, mtu=conf.mtu, group=group
+                )
             except NetlinkError as error:
                 if error.errno != EEXIST:
                     raise
                 if _taken(netns, request.ifname):
                     raise NetlinkError(EEXIST, "the container has an interface of that name already") from error
+                name = "veth" + os.urandom(4).hex()
                 continue
-            return _found(host, name, undo)
+            if link is None:
+                return _found(host, name, undo)
+            undo.push(lambda link=link: delete_links(host, [link]))
+            return link
         raise NetlinkError(EEXIST, f"no free name for the host's end in {_NAME_TRIES} tries")
 
 
 def _found(host: Netlink, name: str, undo: Undo) -> Link:
+    """The link just made, where the kernel did not show it."""
     undo.push(lambda: _delete_by_name(host, name))  # before the look, which may fail too
     link = find_link(host, name)
     if link is None:
@@ -92,7 +101,7 @@ def _found(host: Netlink, name: str, undo: Undo) -> Link:
 def _delete_by_name(host: Netlink, name: str) -> None:
     link = find_link(host, name)
     if link:
-        delete_link(host, link.index)
+        delete_links(host, [link])
 
 
 def _taken(netns: int, ifname: str) -> bool:
@@ -115,7 +124,7 @@ def _join(host: Netlink, port: Link, bridge: Link, request: Request, conf: PodCo
 
 def _gateways(host: Netlink, conf: PodConf, bridge: Link, leases: Result, undo: Undo) -> list[Link]:
     """Put the gateways of the pod's addresses on the node; the link that was made for them, if any."""
-    addresses = [f"{ip.gateway}/{IPNetwork(ip.address).prefixlen}" for ip in leases.ips if ip.gateway]
+    addresses = [f"{ip.gateway}/{ip.address.partition('/')[2]}" for ip in leases.ips if ip.gateway]
     link = network.ensure_gateway_link(host, conf, bridge, undo)
     network.ensure_gateways(host, conf, link, bridge, addresses, undo)
     return [link] if conf.vlan else []
@@ -136,7 +145,7 @@ def _lease(request: Request, conf: PodConf, undo: Undo) -> Result:
 
 def _gateway(ip: IPConfig, conf: PodConf) -> str:
     """The first address of the subnet, if there is to be a gateway."""
-    return str(IPNetwork(ip.address).cidr[1]) if conf.is_gateway else ""
+    return first_host(ip.address) if conf.is_gateway else ""
 
 
 def _masquerade(request: Request, leases: Result, undo: Undo) -> None:

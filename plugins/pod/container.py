@@ -1,15 +1,15 @@
 """The container's end: sysctls, addresses, routes, inside its namespace."""
 
-from errno import EHOSTUNREACH, ENODEV
-from socket import AF_INET6
+from errno import EEXIST, EHOSTUNREACH
+from socket import AF_INET, AF_INET6
 
 from linux import sysctls
-from linux.addresses import add_address, delete_address, family_of, list_addresses
+from linux.addresses import add_address, address_request, delete_address, family_of, list_addresses
 from linux.errors import step
-from linux.links import Link, find_link, set_up
+from linux.links import announce_request, find_link_by_index, up_request
 from linux.netlink import Netlink, NetlinkError
 from linux.netns import entered
-from linux.routes import add_route
+from linux.routes import add_route, route_request
 from linux.waiting import wait_until
 from plugins.pod.conf import PodConf
 from spec.errors import CNIError, Code
@@ -19,46 +19,52 @@ from spec.result import Result, Route
 _DAD_SECONDS = 5
 
 
-def configure(netns: int, request: Request, conf: PodConf, result: Result) -> None:
+def configure(netns: int, index: int, request: Request, conf: PodConf, result: Result) -> None:
     """Bring the container's link up with the addresses and routes of `result`; raises CNIError.
 
-    `netns`: a descriptor. Without addresses (L2) the link is brought up and nothing else.
+    `netns`: a descriptor; `index`: the link's there. Without addresses (L2) it is brought up and nothing else.
     """
     name = request.ifname
-    with entered(netns), Netlink() as pod, step(f'configure "{name}" in the container'):
-        link = find_link(pod, name)
-        if link is None:
-            raise NetlinkError(ENODEV, f'"{name}" is gone')
+    with step(f'configure "{name}" in the container'), entered(netns), Netlink() as pod:
         if result.ips:
             _prepare(name, conf, has_ipv6=any(family_of(ip.address) == AF_INET6 for ip in result.ips))
-        for ip in result.ips:
-            add_address(pod, link.index, ip.address)
-        set_up(pod, link.index)
+        requests = []
+        if any(family_of(ip.address) == AF_INET for ip in result.ips):
+            requests.append(announce_request(pod, index))
+        requests += [address_request(pod, index, ip.address) for ip in result.ips]
+        requests.append(up_request(pod, index))
         if conf.detect_duplicates:
-            _await_addresses(pod, link)
-        for route in result.routes:
-            _add_route(pod, link, conf, result, route)
+            pod.send(requests, acks=len(requests), tolerated=(EEXIST,))
+            _await_addresses(pod, name, index)
+            requests = []
+        before = len(requests)
+        requests += [route_request(pod, index, route, _gateway(result, route)) for route in result.routes]
+        try:
+            pod.send(requests, acks=len(requests), tolerated=(EEXIST,))
+        except NetlinkError as error:
+            if error.errno != EHOSTUNREACH or error.place < before:
+                raise
+            _renew_addresses(pod, index, result)
+            if conf.detect_duplicates:
+                _await_addresses(pod, name, index)
+            for route in result.routes:
+                add_route(pod, index, route, _gateway(result, route))
 
 
-def _add_route(pod: Netlink, link: Link, conf: PodConf, result: Result, route: Route) -> None:
-    """Install a route of the result; once more with renewed addresses if an IPv6 gateway is not on the link.
+def _renew_addresses(pod: Netlink, index: int, result: Result) -> None:
+    """Where an IPv6 gateway of a route is not on the link: take the addresses from it, and give them again.
 
     When a link comes up, the kernel makes the routes to its IPv6 subnets of what memory there is at once, and goes on
     without them if there is none. It has to wait for memory, and tell, when an address is added to a link that is up.
     """
-    gateway = route.gw or first_gateway(result, family_of(route.dst))
-    try:
-        add_route(pod, link.index, route, gateway)
-    except NetlinkError as error:
-        if error.errno != EHOSTUNREACH:
-            raise
-        for ip in result.ips:
-            if family_of(ip.address) == AF_INET6:
-                delete_address(pod, link.index, ip.address)
-                add_address(pod, link.index, ip.address)
-        if conf.detect_duplicates:
-            _await_addresses(pod, link)
-        add_route(pod, link.index, route, gateway)
+    for ip in result.ips:
+        if family_of(ip.address) == AF_INET6:
+            delete_address(pod, index, ip.address)
+            add_address(pod, index, ip.address)
+
+
+def _gateway(result: Result, route: Route) -> str:
+    return route.gw or first_gateway(result, family_of(route.dst))
 
 
 def first_gateway(result: Result, family: int) -> str:
@@ -80,9 +86,9 @@ def default_routes(result: Result) -> list[Route]:
 def _prepare(name: str, conf: PodConf, *, has_ipv6: bool) -> None:
     """The sysctls of the link before it comes up: who announces what, and whether duplicates are looked for.
 
-    arp_notify and ndisc_notify tell the neighbours, who may remember the address with the MAC of an earlier pod.
+    ndisc_notify, and for IPv4 arp_notify, tell the neighbours, who may remember the address with the MAC of an earlier
+    pod.
     """
-    sysctls.try_write(f"ipv4/conf/{name}/arp_notify", "1")
     sysctls.try_write(f"ipv6/conf/{name}/ndisc_notify", "1")
     if conf.detect_duplicates:
         sysctls.try_write(f"ipv6/conf/{name}/enhanced_dad", "1")
@@ -93,19 +99,17 @@ def _prepare(name: str, conf: PodConf, *, has_ipv6: bool) -> None:
         sysctls.write(f"ipv6/conf/{name}/keep_addr_on_down", "1")
 
 
-def _await_addresses(pod: Netlink, link: Link) -> None:
+def _await_addresses(pod: Netlink, name: str, index: int) -> None:
     """Wait until no IPv6 address is tentative (RFC 4862, 5.4); raises CNIError for a duplicate, or if time runs out."""
 
     def settled() -> bool:
-        addresses = list_addresses(pod, link.index, AF_INET6)
+        addresses = list_addresses(pod, index, AF_INET6)
         for address in addresses:
             if address.failed:
-                raise CNIError(Code.INTERNAL, f'"{link.name}": another host on the link has address {address.cidr}')
+                raise CNIError(Code.INTERNAL, f'"{name}": another host on the link has address {address.cidr}')
         return not any(address.tentative for address in addresses)
 
     if not wait_until(settled, seconds=_DAD_SECONDS):
-        now = find_link(pod, link.name)
+        now = find_link_by_index(pod, index)
         if now and now.operstate == "UP":
-            raise CNIError(
-                Code.TRY_AGAIN_LATER, f'"{link.name}" still has tentative addresses after {_DAD_SECONDS} seconds'
-            )
+            raise CNIError(Code.TRY_AGAIN_LATER, f'"{name}" still has tentative addresses after {_DAD_SECONDS} seconds')

@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 from linux.addresses import list_addresses
 from linux.errors import reason
-from linux.links import Link, delete_link, find_link, find_link_by_index, list_links
+from linux.links import Link, find_link, find_link_by_index, list_links
 from linux.netlink import Netlink
 from linux.netns import entered, open_netns
-from linux.ownership import owner_tag
+from linux.ownership import group_of, host_end_name, owner_tag
+from linux.reaping import delete_links
 from spec.delegate import delegate
 from spec.errors import CNIError, Code
 from spec.request import Request
@@ -61,39 +62,64 @@ def _attempt(what: str, action: Callable[[], object], failures: list[CNIError]) 
 def _delete_links(request: Request) -> list[str]:
     """Delete the pod's pair from whichever end can be reached; the addresses that the container's end had.
 
-    From the container by name; and by the owner in the alias of the host's end, should the namespace's path be lost
-    while a process still lives in it.
+    From the container by name. And by the name that the host's end has, should the namespace's path be lost while a
+    process still lives in it; its alias says whether it is the pod's.
     """
+    tag = owner_tag(request.attachment)
     with Netlink() as host:
-        addresses = _delete_from_container(host, request)
-        tag = owner_tag(request.attachment)
-        for link in list_links(host, containing=tag.encode()):
-            if link.alias == tag:
-                delete_link(host, link.index)
+        end, addresses = _end_of_container(host, request, tag)
+        ends = [end] if end else []
+        name = host_end_name(request.attachment)
+        if end is None or end.name != name:
+            named = find_link(host, name)
+            if named and _is_ours(named, request, tag):
+                ends.append(named)
+        delete_links(host, ends or _ends_of_other_names(host, request, tag))
     return addresses
 
 
-def _delete_from_container(host: Netlink, request: Request) -> list[str]:
+def _end_of_container(host: Netlink, request: Request, tag: str) -> tuple[Link | None, list[str]]:
+    """By way of the container: the host's end, if its alias is `tag`; and the addresses that the container's end had.
+
+    A pair of which the host's end names nobody, or is not on this host, is deleted here.
+    """
     try:
         netns = open_netns(request.netns, request.netns_fd) if request.netns else None
     except OSError:
-        return []
+        return None, []
     if netns is None:
-        return []
+        return None, []
     try:
         with entered(netns), Netlink() as pod:
             link = find_link(pod, request.ifname)
-            if link is None or link.kind != "veth" or _belongs_to_another(host, link, request):
-                return []
+            if link is None or link.kind != "veth":
+                return None, []
+            end = find_link_by_index(host, link.peer) if link.peer_is_elsewhere else None
+            if end and end.alias.startswith("v1") and end.alias != tag:
+                # Another attachment's: an ADD that failed because the name was taken is followed by a DEL, which must
+                # not take the interface of the one that has it.
+                return None, []
             addresses = [address.cidr for address in list_addresses(pod, link.index) if address.is_global]
-            delete_link(pod, link.index)
-            return addresses
+            if end and end.alias == tag and end.peer == link.index:
+                return end, addresses
+            delete_links(pod, [link])
+            return None, addresses
     finally:
         os.close(netns)
 
 
-def _belongs_to_another(host: Netlink, link: Link, request: Request) -> bool:
-    """Whether the other end names another attachment as its owner: an ADD that failed because the name was taken is
-    followed by a DEL, which must not take the interface of the one that has it."""
-    peer = find_link_by_index(host, link.peer) if link.peer_is_elsewhere else None
-    return peer is not None and peer.alias.startswith("v1") and peer.alias != owner_tag(request.attachment)
+def _is_ours(link: Link, request: Request, tag: str) -> bool:
+    """Whether the link of that name is; one without alias is that of an ADD that was killed before it could give it."""
+    is_unnamed = not link.alias and link.group == group_of(request.conf.name)
+    return link.kind == "veth" and (link.alias == tag or is_unnamed)
+
+
+def _ends_of_other_names(host: Netlink, request: Request, tag: str) -> list[Link]:
+    """Host's ends with a random name: where somebody else had the other, or an earlier release made them.
+
+    The result of the ADD tells their names; without one, all links are looked through.
+    """
+    result = request.conf.prev_result
+    names = [interface.name for interface in result.interfaces if not interface.sandbox] if result else []
+    found = [find_link(host, name) for name in names] if names else list_links(host, containing=tag.encode())
+    return [link for link in found if link and link.alias == tag]

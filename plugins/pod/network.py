@@ -3,10 +3,8 @@
 from errno import EEXIST, ENODEV
 from socket import AF_INET, AF_INET6
 
-from netaddr.ip import IPNetwork
-
 from linux import sysctls
-from linux.addresses import add_address, delete_address, family_of, list_addresses
+from linux.addresses import add_address, delete_address, family_of, list_addresses, overlap
 from linux.errors import step
 from linux.links import (
     Link,
@@ -42,10 +40,7 @@ class BridgeGone(CNIError):
 def ensure_bridge(host: Netlink, conf: PodConf, undo: Undo) -> Link:
     """The bridge, made if need be, up and set as `conf` says; raises CNIError."""
     with step(f'create bridge "{conf.bridge}"'):
-        if create_bridge(host, conf.bridge, mtu=conf.mtu):
-            undo.push(lambda: delete_unused_bridge(host, conf.bridge))
-            sysctls.try_write(f"ipv6/conf/{conf.bridge}/accept_ra", "0")
-        bridge = find_link(host, conf.bridge)
+        bridge = find_link(host, conf.bridge) or _new_bridge(host, conf, undo)
         if bridge is None:
             raise BridgeGone(conf.bridge)
         if bridge.kind != "bridge":
@@ -58,6 +53,13 @@ def ensure_bridge(host: Netlink, conf: PodConf, undo: Undo) -> Link:
                 raise BridgeGone(conf.bridge) from error
             raise
     return bridge
+
+
+def _new_bridge(host: Netlink, conf: PodConf, undo: Undo) -> Link | None:
+    if create_bridge(host, conf.bridge, mtu=conf.mtu):
+        undo.push(lambda: delete_unused_bridge(host, conf.bridge))
+        sysctls.try_write(f"ipv6/conf/{conf.bridge}/accept_ra", "0")
+    return find_link(host, conf.bridge)
 
 
 def _set_bridge(host: Netlink, bridge: Link, conf: PodConf, undo: Undo) -> None:
@@ -136,8 +138,7 @@ def _conflict(other: str, wanted: str) -> bool:
         return False
     if family_of(wanted) == AF_INET:
         return True
-    one, two = IPNetwork(other), IPNetwork(wanted)
-    return one in two or two in one
+    return overlap(other, wanted)
 
 
 def _delete_unused_address(host: Netlink, link: Link, bridge: Link, gateway: str) -> None:

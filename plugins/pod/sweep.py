@@ -3,9 +3,10 @@
 from collections.abc import Callable
 
 from linux.errors import step
-from linux.links import Link, delete_link, list_group, list_links
+from linux.links import Link, list_group, list_links
 from linux.netlink import Netlink
 from linux.ownership import forfeited, group_of
+from linux.reaping import delete_links
 from linux.waiting import wait_until
 from spec.attachment import Attachment
 from spec.delegate import delegate
@@ -46,13 +47,10 @@ def sweep_pods(request: Request, *, ipam_type: str, ip_masq: bool, check_mac: bo
 def _sweep_links(network: str, valid: frozenset[Attachment]) -> None:
     is_stale = forfeited(network, valid)
     with Netlink() as host:
-        for link in list_links(host, containing=b"v1"):
-            if is_stale(link.alias):
-                delete_link(host, link.index)
+        delete_links(host, [link for link in list_links(host, containing=b"v1") if is_stale(link.alias)])
         # An ADD that was killed before it could name the owner. One that lives does so in a moment.
         wait_until(lambda: not _nameless(host, network), seconds=_NAMING_SECONDS)
-        for link in _nameless(host, network):
-            delete_link(host, link.index)
+        delete_links(host, _nameless(host, network))
 
 
 def _nameless(host: Netlink, network: str) -> list[Link]:

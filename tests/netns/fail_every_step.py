@@ -113,6 +113,8 @@ def main() -> None:
     conf = sys.stdin.read()
     refusal = Refusal()
     Netlink.send = refusal.guard(Netlink.send, lambda _: "a request of rtnetlink")
+    Netlink.get_raw = refusal.guard(Netlink.get_raw, lambda _: "a look at one object")
+    Netlink.dump_raw = refusal.guard(Netlink.dump_raw, lambda _: "a look at many objects")
     Netlink.transact = refusal.guard(Netlink.transact, lambda _: "a transaction of nftables")
     sysctls.write = refusal.guard(sysctls.write, lambda args: f"sysctl {args[0]}")
     os.replace = refusal.guard(os.replace, lambda args: f"replace {args[1]}")
