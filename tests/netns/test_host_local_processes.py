@@ -180,7 +180,7 @@ def test_killed_at_random_moments(ours: Runtime, folder: Path) -> None:
     for number in range(60):
         ours.add(SMALL, "dying") if number % 2 else ours.delete(SMALL, "dying")
         process = ours.start("DEL" if number % 2 else "ADD", SMALL, "dying")
-        time.sleep(random.uniform(0, usual))
+        time.sleep(random.uniform(0, usual) * random.random())
         process.kill()
         process.communicate()
         killed += process.returncode < 0
@@ -228,11 +228,11 @@ def tiny(node: Node) -> Iterator[Path]:
     node.run(["umount", "-l", DATA_DIR])
 
 
-@pytest.mark.parametrize("spare", range(3))
+@pytest.mark.parametrize("spare", range(2))
 def test_a_full_disk(ours: Runtime, folder: Path, tiny: Path, node: Node, spare: int) -> None:
     """On a full disk an ADD says so and leaves nothing half-written; DEL works; with space, all is as before."""
     ours.add(LARGE, "before")
-    # Room for no lease, for one, for both but no pointer: the disk becomes full at another step each time.
+    # Room for no lease, for one: the disk becomes full at another step each time. (Pointers need none.)
     node.run(["dd", "if=/dev/zero", f"of={DATA_DIR}/spare", "bs=4096", f"count={spare}"])
     node.run(["dd", "if=/dev/zero", f"of={DATA_DIR}/filler", "bs=4096"], check=False)
     (tiny / "spare").unlink()
