@@ -10,18 +10,24 @@ from agent import hostroot, memory, options, systemd
 from agent.dispatcher import Dispatcher
 from agent.endpoint import Endpoint, bind
 from agent.options import Options
+from agent.pool import Pool
 from agent.record import NOTICE, Outcome, logger
 from agent.results import Results
 from agent.server import Server
 from agent.work import Worker
+from linux import reaping
 from plugins.__main__ import VERSION, load
 from spec.suite import Suite
+
+_REAPERS = 16
+"""Threads in which links are deleted: each waits some 20 ms for the kernel, for all that were deleted together."""
 
 
 def main() -> int:
     """Serve until SIGTERM, or until another agent takes over; the exit status is 0, 1 if it can not listen."""
     chosen = options.parse(sys.argv[1:], os.environ)
     memory.prepare()
+    reaping.start(Pool(_REAPERS, _do).submit)
     log = logger(2, os.environ)
     results = Results()
     listeners: list[Callable[[Outcome], None]] = [results.note]
@@ -42,6 +48,11 @@ def main() -> int:
     server.run(partial(_end, close_pages))
     log(NOTICE, {"event": "ended", "pid": os.getpid()})
     return 0
+
+
+def _do(job: Callable[[], None]) -> bool:
+    job()
+    return True
 
 
 def _home(chosen: Options) -> str | None:

@@ -9,7 +9,7 @@ from linux.errors import step
 from linux.links import announce_request, find_link_by_index, up_request
 from linux.netlink import Netlink, NetlinkError
 from linux.netns import entered
-from linux.routes import add_route, route_request
+from linux.routes import route_request
 from linux.waiting import wait_until
 from plugins.pod.conf import PodConf
 from spec.errors import CNIError, Code
@@ -26,29 +26,39 @@ def configure(netns: int, index: int, request: Request, conf: PodConf, result: R
     """
     name = request.ifname
     with step(f'configure "{name}" in the container'), entered(netns), Netlink() as pod:
-        if result.ips:
-            _prepare(name, conf, has_ipv6=any(family_of(ip.address) == AF_INET6 for ip in result.ips))
-        requests = []
-        if any(family_of(ip.address) == AF_INET for ip in result.ips):
-            requests.append(announce_request(pod, index))
+        families = {family_of(ip.address) for ip in result.ips}
+        if AF_INET6 in families:
+            _prepare(name, conf)
+        requests = [announce_request(pod, index)] if AF_INET in families else []
         requests += [address_request(pod, index, ip.address) for ip in result.ips]
         requests.append(up_request(pod, index))
         if conf.detect_duplicates:
             pod.send(requests, acks=len(requests), tolerated=(EEXIST,))
             _await_addresses(pod, name, index)
             requests = []
-        before = len(requests)
-        requests += [route_request(pod, index, route, _gateway(result, route)) for route in result.routes]
         try:
-            pod.send(requests, acks=len(requests), tolerated=(EEXIST,))
+            _send_with_routes(pod, index, requests, result)
         except NetlinkError as error:
-            if error.errno != EHOSTUNREACH or error.place < before:
+            if error.errno != EHOSTUNREACH:
                 raise
             _renew_addresses(pod, index, result)
             if conf.detect_duplicates:
                 _await_addresses(pod, name, index)
-            for route in result.routes:
-                add_route(pod, index, route, _gateway(result, route))
+            _send_with_routes(pod, index, [], result)
+
+
+def _send_with_routes(pod: Netlink, index: int, requests: list[bytes], result: Result) -> None:
+    """Send requests, and with them those for the routes of the result. Raises NetlinkError."""
+    routes = [route_request(pod, index, route, _gateway(result, route)) for route in result.routes]
+    if not requests and not routes:
+        return
+    try:
+        pod.send(requests + routes, acks=len(requests) + len(routes), tolerated=(EEXIST,))
+    except NetlinkError as error:
+        if error.place < len(requests):
+            raise
+        route = result.routes[error.place - len(requests)]
+        raise NetlinkError(error.errno, f"route to {route.dst}: {error.strerror}") from error
 
 
 def _renew_addresses(pod: Netlink, index: int, result: Result) -> None:
@@ -83,20 +93,18 @@ def default_routes(result: Result) -> list[Route]:
     ]
 
 
-def _prepare(name: str, conf: PodConf, *, has_ipv6: bool) -> None:
-    """The sysctls of the link before it comes up: who announces what, and whether duplicates are looked for.
+def _prepare(name: str, conf: PodConf) -> None:
+    """The IPv6 sysctls of the link before it comes up: whether duplicates are looked for, and who is told.
 
-    ndisc_notify, and for IPv4 arp_notify, tell the neighbours, who may remember the address with the MAC of an earlier
-    pod.
+    ndisc_notify tells the neighbours, who may remember the address with the MAC of an earlier pod; for IPv4 arp_notify.
     """
     sysctls.try_write(f"ipv6/conf/{name}/ndisc_notify", "1")
     if conf.detect_duplicates:
         sysctls.try_write(f"ipv6/conf/{name}/enhanced_dad", "1")
     sysctls.try_write(f"ipv6/conf/{name}/accept_dad", "1" if conf.detect_duplicates else "0")
-    if has_ipv6:
-        for link in ("lo", name):
-            sysctls.ensure(f"ipv6/conf/{link}/disable_ipv6", "0")
-        sysctls.write(f"ipv6/conf/{name}/keep_addr_on_down", "1")
+    for link in ("lo", name):
+        sysctls.ensure(f"ipv6/conf/{link}/disable_ipv6", "0")
+    sysctls.write(f"ipv6/conf/{name}/keep_addr_on_down", "1")
 
 
 def _await_addresses(pod: Netlink, name: str, index: int) -> None:
