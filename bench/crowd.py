@@ -1,14 +1,20 @@
-"""What a pod costs on a node that has many already: each suite's own pods, made by itself, masqueraded."""
+"""What a pod costs on a node that has many already: each suite's own pods, made by itself, masqueraded.
 
-from collections.abc import Mapping
+Beside them the floor (bench/floor.py), on a bridge with as many pods: what the kernel alone takes grows too.
+"""
+
+import time
+from collections.abc import Callable, Mapping
 from functools import partial
 from statistics import median
 
-from bench import burst, cni, lab
+from bench import burst, cni, floor, lab
 
 SIZES = (10, 250, 1000)
 CASES = {"gateway": {"ipMasq": False}, "ipMasq": {"ipMasq": True}}
 CASE = "IPv4, gateway, masquerade"
+QUIET_SECONDS = 5  # until new pods have told their neighbours of themselves
+FLOOR = "C program"
 
 _AT_ONCE = 25  # few enough for iptables, of which one at a time may work
 
@@ -20,6 +26,7 @@ def measure(suites: Mapping[str, lab.Suite], rounds: int) -> dict[int, dict[str,
         for suite in suites:
             fill(suite, suites[suite], there, size)
         there = size
+        time.sleep(QUIET_SECONDS)
         measured[size] = {case: one_more(case, suites, rounds) for case in CASES}
     return measured
 
@@ -28,17 +35,22 @@ def fill(name: str, suite: lab.Suite, there: int, size: int) -> None:
     """Make pods until a suite has `size`; it has `there`."""
     pods = burst.names(f"{name}-", size)[there:]
     lab.add_netns(pods)
+    lab.silence(pods)
     for at in range(0, len(pods), _AT_ONCE):
         burst.together(suite, "ADD", cni.configuration(CASE, name), pods[at : at + _AT_ONCE], settle=0)
 
 
 def one_more(case: str, suites: Mapping[str, lab.Suite], rounds: int) -> dict[str, list[cni.Turn]]:
     """The turns of each suite in its network of many pods."""
-    takers = {
-        name: partial(cni.take_turn, suite, cni.configuration(CASE, name) | CASES[case])
-        for name, suite in suites.items()
-    }
+    confs = {name: cni.configuration(CASE, name) | CASES[case] for name in suites}
+    takers = {name: partial(cni.take_turn, suite, confs[name]) for name, suite in suites.items()}
+    bridge = confs["slash24"]["bridge"]
+    takers[FLOOR] = partial(cni.turn_of, lab.Suite(floor.PROGRAM), _floor(bridge, *floor.CASES[case]))
     return cni.alternate(takers, rounds)
+
+
+def _floor(bridge: str, *more: str) -> Callable[[str], lab.Call]:
+    return lambda verb: lab.timed([*floor.words(verb.lower(), bridge), *more], {})
 
 
 def summary(measured: Mapping[int, dict[str, dict[str, list[cni.Turn]]]]) -> list[dict[str, object]]:
@@ -46,7 +58,7 @@ def summary(measured: Mapping[int, dict[str, dict[str, list[cni.Turn]]]]) -> lis
     rows = []
     for case in CASES:
         for verb, name in cni.VERBS.items():
-            for suite in ("slash24", "reference"):
+            for suite in ("slash24", "reference", FLOOR):
                 ms = {size: median(getattr(turn, name).ms for turn in measured[size][case][suite]) for size in SIZES}
                 row = {"case": case, "verb": verb, "suite": suite} | {str(size): ms[size] for size in SIZES}
                 rows.append(row | {"growth": ms[SIZES[-1]] / ms[SIZES[0]]})

@@ -15,7 +15,6 @@ CASES = {"gateway": (), "ipMasq": ("nft",)}
 VERBS = {"add": "ADD", "del": "DEL", "wait": "DEL, to the kernel's end"}
 
 _BRIDGE, _GATEWAY = "floor0", "10.25.0.1"
-_LINK = ("/run/netns/pod", _BRIDGE, "floorpod", "10.25.0.2", "16", _GATEWAY)
 
 
 def build() -> Path:
@@ -36,14 +35,18 @@ def prepare() -> None:
     lab.run("nft", "add table inet floor; add set inet floor pods { type ipv4_addr; }")
 
 
+def words(verb: str, bridge: str = _BRIDGE) -> list[str]:
+    """The command that makes or deletes the pod's interface; `verb`: one of VERBS."""
+    return [str(PROGRAM), verb, "/run/netns/pod", bridge, "floorpod", "10.25.0.2", "16", _GATEWAY]
+
+
 def measure(rounds: int) -> dict[str, dict[str, list[lab.Call]]]:
     """The runs by case and verb; every second link is waited for to the end."""
-    prepare()
     calls = {case: {verb: [] for verb in VERBS.values()} for case in CASES}
     for number in range(2 * (WARM_UP + rounds)):
         for case, more in CASES.items():
             for word in ("add", "wait" if number % 2 else "del"):
-                called = lab.timed([str(PROGRAM), word, *_LINK, *more], {})
+                called = lab.timed([*words(word), *more], {})
                 if number >= 2 * WARM_UP:
                     calls[case][VERBS[word]].append(called)
     return calls

@@ -86,6 +86,7 @@ def measure(suites: Suites, agent: served.Agent, rounds: int) -> Report:
         *alone["cold"],
     ]
     starting = burst.starting(floor.PROGRAM, few)
+    floor.prepare()
     floors = floor.measure(rounds)
     resident = agent.resident()
     growth = crowd.summary(crowd.measure(suites, few))
