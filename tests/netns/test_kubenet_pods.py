@@ -192,11 +192,13 @@ _WITHOUT_SUBNET_ROUTE = """
 import subprocess
 from plugins.pod import container
 from tests.netns import fail_every_step
-set_up = container.set_up
-def without_subnet_route(pod, index):
-    set_up(pod, index)
-    subprocess.run(["ip", "-6", "route", "del", "fd00:244:0:1::/64", "dev", "eth0"], check=True)
-container.set_up = without_subnet_route
+send = container._send_with_routes
+def without_subnet_route(pod, index, requests, result):
+    if requests:
+        pod.send(requests, acks=len(requests))
+        subprocess.run(["ip", "-6", "route", "del", "fd00:244:0:1::/64", "dev", "eth0"], check=True)
+    send(pod, index, [], result)
+container._send_with_routes = without_subnet_route
 raise SystemExit(fail_every_step.call("ADD", __import__("sys").stdin.read(), "{home}", "/run/netns/pod"))
 """
 

@@ -1,11 +1,16 @@
 """The bytes that go to the kernel and come from it, where this machine's kernel can not show that they are right."""
 
 import struct
+from collections.abc import Callable, Sequence
 
 import pytest
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from linux import links
+from linux import addresses, links, routes
 from linux.netlink import Netlink, NetlinkError, error_of
+from spec.result import Route
 
 
 class Wire(Netlink):
@@ -15,10 +20,11 @@ class Wire(Netlink):
         self.sent: list[bytes] = []
         self._sequence = 0
 
-    def send(self, requests: list[bytes], *, acks: int) -> None:
+    def send(self, requests: list[bytes], *, acks: int, tolerated: Sequence[int] = ()) -> list[bytes]:
         """Keep the requests."""
         self.sent += requests
         assert acks == len(requests)
+        return []
 
 
 # What `bridge vlan add dev PORT vid 5 pvid untagged master` of iproute2 sends, after the header; PORT has index 4.
@@ -54,6 +60,170 @@ def test_vlan_filtering_request_says_what_iproute2_says() -> None:
     (sent,) = wire.sent
     assert struct.unpack_from("=H", sent, 4) == (links.RTM_NEWLINK,)
     assert sent[16:].hex() == FILTERING
+
+
+UP, MAC, PEER_MAC = 1, "02:00:00:00:00:01", "02:00:00:00:00:02"
+_PEER = {"attrs": [("IFLA_IFNAME", "eth0"), ("IFLA_ADDRESS", PEER_MAC), ("IFLA_MTU", 1400), ("IFLA_NET_NS_FD", 7)]}
+_VETH = {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", _PEER)]})]}
+_PORT = {"attrs": [("IFLA_BRPORT_MODE", 1), ("IFLA_BRPORT_ISOLATED", 0)]}
+_METRICS = {"attrs": [("RTAX_MTU", 1300), ("RTAX_ADVMSS", 1200)]}
+# What we send, and the objects that pyroute2 should make the same bytes of: class, fields, attributes.
+SENT = {
+    "create a bridge": (
+        lambda wire: links.create_bridge(wire, "b0", mtu=1400),
+        [(ifinfmsg, {}, [("IFLA_IFNAME", "b0"), ("IFLA_ADDRESS", MAC),
+                         ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", "bridge")]}), ("IFLA_MTU", 1400)])],
+    ),
+    "create a pair": (
+        lambda wire: links.create_veth(wire, "v0", "eth0", peer_netns=7, peer_mac=PEER_MAC, mtu=1400, group=9),
+        [(ifinfmsg, {}, [("IFLA_IFNAME", "v0"), ("IFLA_ADDRESS", MAC), ("IFLA_GROUP", 9), ("IFLA_MTU", 1400),
+                         ("IFLA_LINKINFO", _VETH)])],
+    ),
+    "attach a port": (
+        lambda wire: links.attach_port(wire, 4, 2, alias="v1:a", hairpin=False, isolated=False),
+        [(ifinfmsg, {"index": 4}, [("IFLA_MASTER", 2), ("IFLA_IFALIAS", "v1:a")]),
+         (ifinfmsg, {"index": 4, "flags": UP, "change": UP}, [])],
+    ),
+    "attach a hairpin port": (
+        lambda wire: links.attach_port(wire, 4, 2, alias="v1:a", hairpin=True, isolated=False),
+        [(ifinfmsg, {"index": 4}, [("IFLA_MASTER", 2), ("IFLA_IFALIAS", "v1:a")]),
+         (ifinfmsg, {"index": 4, "family": 7}, [("IFLA_PROTINFO", _PORT, 0x8000)]),
+         (ifinfmsg, {"index": 4, "flags": UP, "change": UP}, [])],
+    ),
+    "set a MAC": (
+        lambda wire: links.set_mac(wire, 4, MAC), [(ifinfmsg, {"index": 4}, [("IFLA_ADDRESS", MAC)])],
+    ),
+    "delete a link": (lambda wire: links.delete_link(wire, 4), [(ifinfmsg, {"index": 4}, [])]),
+    "add an IPv4 address": (
+        lambda wire: addresses.add_address(wire, 4, "10.1.2.3/20"),
+        [(ifaddrmsg, {"family": 2, "prefixlen": 20, "index": 4},
+          [("IFA_LOCAL", "10.1.2.3"), ("IFA_ADDRESS", "10.1.2.3"), ("IFA_BROADCAST", "10.1.15.255")])],
+    ),
+    "add an IPv6 address": (
+        lambda wire: addresses.add_address(wire, 4, "fd00::3/64", dad=False),
+        [(ifaddrmsg, {"family": 10, "prefixlen": 64, "index": 4},
+          [("IFA_LOCAL", "fd00::3"), ("IFA_ADDRESS", "fd00::3"), ("IFA_FLAGS", 2)])],
+    ),
+    "add a default route": (
+        lambda wire: routes.add_route(wire, 4, Route(dst="0.0.0.0/0"), "10.1.2.1"),
+        [(rtmsg, {"family": 2, "dst_len": 0, "table": 254, "proto": 3, "scope": 0, "type": 1},
+          [("RTA_OIF", 4), ("RTA_TABLE", 254), ("RTA_GATEWAY", "10.1.2.1")])],
+    ),
+    "add a route with everything": (
+        lambda wire: routes.add_route(
+            wire, 4, Route(dst="fd01::/48", mtu=1300, advmss=1200, priority=5, table=1000), "fd00::1"
+        ),
+        [(rtmsg, {"family": 10, "dst_len": 48, "table": 252, "proto": 3, "scope": 0, "type": 1},
+          [("RTA_OIF", 4), ("RTA_TABLE", 1000), ("RTA_DST", "fd01::"), ("RTA_GATEWAY", "fd00::1"),
+           ("RTA_PRIORITY", 5), ("RTA_METRICS", _METRICS)])],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", SENT)
+def test_requests_are_those_that_pyroute2_makes(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes that we put together for every call are what pyroute2, which knows all of rtnetlink, would send."""
+    monkeypatch.setattr(links, "random_mac", lambda: MAC)
+    send, objects = SENT[what]
+    wire = Wire()
+    send(wire)
+    assert [one[16:].hex() for one in wire.sent] == [_encoded(*wanted).hex() for wanted in objects]
+
+
+def _encoded(kind: Callable, fields: dict, attrs: list) -> bytes:
+    message = kind()
+    message.update({"family": 0, **fields}, attrs=attrs)
+    message.encode()
+    return bytes(message.data)[16:]
+
+
+def _shown(**fields: object) -> bytes:
+    attrs = fields.pop("attrs")
+    return bytes(16) + _encoded(ifinfmsg, fields, attrs)
+
+
+def test_a_link_is_read_as_pyroute2_writes_it() -> None:
+    """All that a Link has, of a port of a bridge."""
+    slave = {"attrs": [("IFLA_BRPORT_MODE", 1), ("IFLA_BRPORT_ISOLATED", 1)]}
+    info = [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", slave)]
+    attrs = [("IFLA_IFNAME", "v0"), ("IFLA_ADDRESS", MAC), ("IFLA_MTU", 1400), ("IFLA_OPERSTATE", "UP")]
+    attrs += [("IFLA_IFALIAS", "v1:a:b:c"), ("IFLA_MASTER", 2), ("IFLA_LINK", 5), ("IFLA_LINK_NETNSID", 0)]
+    attrs += [("IFLA_GROUP", 9), ("IFLA_TXQLEN", 1000), ("IFLA_LINKINFO", {"attrs": info})]
+    link = links._link(_shown(index=4, flags=0x1103, attrs=attrs))
+    assert link == links.Link(
+        index=4, name="v0", kind="veth", mac=MAC, mtu=1400, flags=0x1103, operstate="UP", alias="v1:a:b:c", master=2,
+        peer=5, peer_is_elsewhere=True, group=9, vlan_filtering=False, hairpin=True, isolated=True, queue_length=1000,
+    )  # fmt: skip
+    assert link.up
+    assert link.promiscuous
+
+
+def test_a_link_that_says_nothing_is_read_too() -> None:
+    """What an attribute does not tell is empty, 0 or off; a text that is no UTF-8 is no hindrance."""
+    link = links._link(_shown(index=1, attrs=[]) + bytes.fromhex("0600140066ff0000"))
+    assert (link.name, link.kind, link.mac, link.master, link.operstate) == ("", "", "", 0, "UNKNOWN")
+    assert link.alias == "f\udcff"
+
+
+def test_vlan_filtering_of_a_bridge_is_read() -> None:
+    """IFLA_BR_VLAN_FILTERING counts for a link of kind bridge."""
+    data = {"attrs": [("IFLA_BR_VLAN_FILTERING", 1)]}
+    info = {"attrs": [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", data)]}
+    assert links._link(_shown(index=1, attrs=[("IFLA_LINKINFO", info)])).vlan_filtering
+
+
+class Kernel(Netlink):
+    """A socket on the other end of which there are just these datagrams."""
+
+    def __init__(self, *datagrams: bytes) -> None:
+        self._socket, self._datagrams = self, list(datagrams)
+
+    def send(self, data: bytes) -> None:
+        """The socket's."""
+
+    def recv(self, _: int) -> bytes:
+        """The socket's."""
+        return self._datagrams.pop(0)
+
+
+def test_the_first_refusal_that_matters_is_told_with_its_place() -> None:
+    """Of requests sent together; what the kernel shows meanwhile is not taken for an answer."""
+    shown = struct.pack("=IHHII", 16, 16, 0, 1, 0)
+    ok, exists = _refusal(0, flags=0x100), _refusal(17, flags=0x100)
+    kernel = Kernel(ok, exists, shown, _refusal(113, flags=0x100), _refusal(22, flags=0x100))
+    with pytest.raises(NetlinkError) as caught:
+        Netlink.send(kernel, [], acks=4, tolerated=(17,))
+    assert (caught.value.errno, caught.value.place) == (113, 2)
+    assert Netlink.send(Kernel(shown, exists), [], acks=1, tolerated=(17,)) == [shown]
+
+
+@pytest.mark.parametrize(
+    ("cidr", "first"),
+    [
+        ("10.1.2.77/24", "10.1.2.1"),
+        ("10.1.2.77/32", "10.1.2.78"),
+        ("255.255.255.255/32", "0.0.0.0"),
+        ("10.1.2.77/0", "0.0.0.1"),
+        ("fd00:1::77/64", "fd00:1::1"),
+    ],
+)
+def test_first_host(cidr: str, first: str) -> None:
+    """The gateway is the address after the subnet's own."""
+    assert addresses.first_host(cidr) == first
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "do"),
+    [
+        ("10.1.2.1/24", "10.1.0.1/16", True),
+        ("10.1.2.1/24", "10.1.3.1/24", False),
+        ("fd00::1/64", "fd00::2/128", True),
+        ("0.0.0.0/0", "::/0", False),
+    ],
+)
+def test_overlap(one: str, other: str, *, do: bool) -> None:
+    """Subnets have addresses in common if the larger holds the smaller."""
+    assert addresses.overlap(one, other) is addresses.overlap(other, one) is do
 
 
 def _refusal(errno: int, *, flags: int, attributes: bytes = b"") -> bytes:

@@ -1,0 +1,204 @@
+"""Links are deleted together and answered for early, and nothing that was promised of a deletion is lost by it."""
+
+import errno
+import os
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from linux import links, reaper, reaping
+from linux.links import Link, find_link, list_links
+from linux.netlink import Netlink, NetlinkError
+from linux.reaper import Reaper
+from tests.netns.node import Node
+from tests.netns.overlay_tools import inside
+
+GRACE_SECONDS = 0.2
+
+
+@pytest.fixture
+def netlink(node: Node) -> Iterator[Netlink]:
+    """A socket on the node, where the test's thread is too."""
+    with inside(node) as found:
+        yield found
+
+
+@pytest.fixture
+def threads() -> Iterator[ThreadPoolExecutor]:
+    """Other threads for deletions."""
+    with ThreadPoolExecutor(8) as pool:
+        yield pool
+
+
+def pair(node: Node, netlink: Netlink, name: str, alias: str = "v1:net:pod:eth0") -> Link:
+    """A veth pair on the node, NAME and NAMEp."""
+    node.run(["ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}p"])
+    if alias:
+        node.run(["ip", "link", "set", name, "alias", alias])
+    return find_link(netlink, name)
+
+
+def veths(netlink: Netlink) -> set[str]:
+    """The names of what is left."""
+    return {link.name for link in list_links(netlink) if link.kind == "veth"}
+
+
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of links in each operation from now on."""
+    sizes, delete_now = [], reaping.delete_now
+
+    def counting(netlink: Netlink, some: list[Link]) -> dict[int, OSError]:
+        sizes.append(len(some))
+        return delete_now(netlink, some)
+
+    monkeypatch.setattr(reaper, "delete_now", counting)
+    return sizes
+
+
+@pytest.mark.parametrize("number", [1, 2, 70])
+def test_a_process_that_does_one_call_deletes_links_itself(node: Node, netlink: Netlink, number: int) -> None:
+    """All that are given go, whether or not one is gone already; what is not given stays, peers of it too."""
+    pair(node, netlink, "other")
+    given = [pair(node, netlink, f"v{place}") for place in range(number)]
+    node.run(["ip", "link", "del", "v0"])
+    reaping.delete_links(netlink, given)
+    reaping.delete_links(netlink, given)
+    assert veths(netlink) == {"other", "otherp"}
+
+
+def test_links_go_as_one_group(node: Node, netlink: Netlink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several links cost one operation; the group is nobody else's, and not the one that all links are in."""
+    groups, body = [], links.group_request
+    monkeypatch.setattr(reaping, "group_request", lambda index, group: groups.append(group) or body(index, group))
+    monkeypatch.setattr(reaping, "delete_link", lambda *_: pytest.fail("one by one"))
+    reaping.delete_links(netlink, [pair(node, netlink, f"v{place}") for place in range(5)])
+    assert veths(netlink) == set()
+    assert len(set(groups)) == 1
+    assert groups[0] >> 24 == 0x25
+
+
+def test_a_link_without_alias_keeps_its_group(node: Node, netlink: Netlink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its group is all that tells whose it is, should the process be killed in between."""
+    moved, body = [], links.group_request
+    monkeypatch.setattr(reaping, "group_request", lambda index, group: moved.append(index) or body(index, group))
+    nameless, *named = [pair(node, netlink, f"v{place}", "v1:a:b:c" if place else "") for place in range(3)]
+    reaping.delete_links(netlink, [nameless, *named])
+    assert veths(netlink) == set()
+    assert nameless.index not in moved
+
+
+def test_it_answers_when_the_links_are_gone(node: Node, netlink: Netlink, threads: ThreadPoolExecutor) -> None:
+    """Names and indexes are free on return, though the kernel still keeps the thread that asked it."""
+    under_way = []
+    warm = Reaper(lambda job: under_way.append(threads.submit(job)))
+    early = 0
+    for _ in range(10):
+        assert warm.delete(netlink, [pair(node, netlink, "v0")]) == {}
+        early += not under_way[-1].done()
+        assert veths(netlink) == set()
+        links.create_veth(netlink, "v0", "v0p", peer_netns=None, peer_mac=links.random_mac(), mtu=0)
+        assert warm.delete(netlink, [find_link(netlink, "v0")]) == {}
+    assert early > 5
+
+
+def test_what_many_ask_for_at_once_is_deleted_together(
+    node: Node, netlink: Netlink, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each gets its answer, in fewer operations than there are links; another's link stays."""
+    pair(node, netlink, "other")
+    given = [pair(node, netlink, f"v{place}") for place in range(32)]
+    sizes = counted(monkeypatch)
+    warm = Reaper(threads.submit)
+
+    def delete(link: Link) -> tuple[dict, Link | None]:
+        with inside(node) as mine:
+            return warm.delete(mine, [link]), find_link(mine, link.name)
+
+    with ThreadPoolExecutor(32) as callers:
+        assert list(callers.map(delete, given)) == [({}, None)] * 32
+    assert sum(sizes) == 32
+    assert len(sizes) < 32
+    assert veths(netlink) == {"other", "otherp"}
+
+
+def test_links_that_are_gone_already_are_no_error(node: Node, netlink: Netlink, threads: ThreadPoolExecutor) -> None:
+    """Alone and among others; nobody waits for an announcement that will not come."""
+    gone = [pair(node, netlink, f"v{place}") for place in range(3)]
+    left = pair(node, netlink, "v3")
+    reaping.delete_links(netlink, gone)
+    warm = Reaper(threads.submit)
+    assert warm.delete(netlink, gone[:1]) == {}
+    assert warm.delete(netlink, [*gone, left]) == {}
+    assert veths(netlink) == set()
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_refusal_reaches_who_asked(
+    node: Node, netlink: Netlink, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """The kernel's own error, for each link that stays."""
+    given = [pair(node, netlink, f"v{place}") for place in range(number)]
+    change = Netlink.change
+
+    def refusing(self: Netlink, message: bytes, kind: int, flags: int = 0) -> None:
+        if kind == links.RTM_DELLINK:
+            raise NetlinkError(errno.EPERM, "refused by the test")
+        change(self, message, kind, flags)
+
+    monkeypatch.setattr(Netlink, "change", refusing)
+    monkeypatch.setattr(reaping, "_reaper", Reaper(threads.submit))
+    with pytest.raises(NetlinkError) as caught:
+        reaping.delete_links(netlink, given)
+    assert caught.value.errno == errno.EPERM
+    assert len(veths(netlink)) == 2 * number
+
+
+def test_a_lost_announcement_costs_time_and_no_more(
+    node: Node, netlink: Netlink, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ENOBUFS: what the kernel could not tell, the end of the deletion does."""
+
+    def overrun(_: object) -> Iterator[int]:
+        raise OSError(errno.ENOBUFS, "No buffer space available")
+
+    monkeypatch.setattr(reaper._Announcements, "indexes", overrun)
+    ended = []
+    warm = Reaper(lambda job: threads.submit(lambda: (job(), ended.append(time.monotonic()))))
+    assert warm.delete(netlink, [pair(node, netlink, f"v{place}") for place in range(4)]) == {}
+    assert veths(netlink) == set()
+
+
+def _never(_: Callable) -> None:
+    """A pool that has no thread, and gets none."""
+
+
+def test_without_another_thread_the_caller_does_it(node: Node, netlink: Netlink) -> None:
+    """No more threads, or no more descriptors, to be had: the links go all the same."""
+    assert Reaper(_never).delete(netlink, [pair(node, netlink, "v0")]) == {}
+    assert veths(netlink) == set()
+
+
+def test_without_descriptors_the_caller_does_it(node: Node, netlink: Netlink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same where nothing can be opened to listen by."""
+
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    given = [pair(node, netlink, "v0"), pair(node, netlink, "v1")]
+    monkeypatch.setattr(os, "eventfd", refuse)
+    assert Reaper(_never).delete(netlink, given) == {}
+    assert veths(netlink) == set()
+
+
+def test_descriptors_and_threads_return(node: Node, netlink: Netlink, threads: ThreadPoolExecutor) -> None:
+    """After many deletions nothing is open that was not before."""
+    warm = Reaper(threads.submit)
+    warm.delete(netlink, [pair(node, netlink, "first")])
+    time.sleep(GRACE_SECONDS)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        warm.delete(netlink, [pair(node, netlink, "v0")])
+    time.sleep(GRACE_SECONDS)
+    assert len(os.listdir("/proc/self/fd")) == before
