@@ -5,6 +5,7 @@ import os
 import select
 import socket
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from threading import Lock
 
@@ -33,6 +34,7 @@ class Call:
         self.last = self.deadline + min(seconds, 10)
         self.begun = False
         self.in_order = False  # whether others for the same attachment wait for its end
+        self._config: Mapping[str, object] | None = None
         self._connection = connection
         self._answered = False
         self._lock = Lock()
@@ -102,15 +104,23 @@ class Call:
                 os.close(self.netns)
                 self.netns = None
 
-    def describe(self) -> tuple[str, str, dict]:
+    def hear(self, config: Mapping[str, object]) -> None:
+        """Take the configuration from who has decoded it anyway."""
+        self._config = config
+
+    def describe(self) -> tuple[str, str, Mapping[str, object]]:
         """(network, version for answers, configuration) as far as they can be read."""
-        config = {}
-        if len(self.request.stdin) <= _NAMING_LIMIT:
-            with suppress(ValueError, RecursionError):
-                config = json.loads(self.request.stdin)
-        config = config if isinstance(config, dict) else {}
+        config = self._config
+        if config is None:
+            config = self._read() if len(self.request.stdin) <= _NAMING_LIMIT else {}
         name, version = config.get("name"), config.get("cniVersion")
         return name if isinstance(name, str) else "", version if version in SUPPORTED else LATEST, config
+
+    def _read(self) -> Mapping[str, object]:
+        with suppress(ValueError, RecursionError):
+            config = json.loads(self.request.stdin)
+            return config if isinstance(config, dict) else {}
+        return {}
 
     def _is_abandoned(self) -> bool:
         """Whether the launcher has closed its end, and not just for writing."""

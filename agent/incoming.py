@@ -9,7 +9,8 @@ from struct import Struct
 from agent import wire
 from agent.wire import Malformed
 
-_CHUNK = 1 << 18
+_CHUNK, _LARGE_CHUNK = 1 << 14, 1 << 18
+"""Bytes to make room for: nearly every request is smaller than the first."""
 _DESCRIPTOR = Struct("i")
 _CREDENTIALS = Struct("3i")
 
@@ -17,9 +18,9 @@ _CREDENTIALS = Struct("3i")
 class Incoming:
     """An accepted connection, greeted. `netns`: the descriptor that came with the request, or None."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        """Sends the greeting; raises OSError if nobody is there any more."""
-        self.connection = connection
+    def __init__(self, connection: socket.socket, pid: int) -> None:
+        """Sends the greeting to process `pid`; raises OSError if nobody is there any more."""
+        self.connection, self.pid = connection, pid
         self.since = time.monotonic()
         self.announced = 0
         self.netns: int | None = None
@@ -43,7 +44,7 @@ class Incoming:
         """Take in what is there; whether the request is whole. Raises Malformed, OSError."""
         # Room for one descriptor exactly: of more, the kernel closes the others and says so.
         data, ancillary, flags, _ = self.connection.recvmsg(
-            _CHUNK, socket.CMSG_LEN(_DESCRIPTOR.size), socket.MSG_CMSG_CLOEXEC
+            _LARGE_CHUNK if self._received else _CHUNK, socket.CMSG_LEN(_DESCRIPTOR.size), socket.MSG_CMSG_CLOEXEC
         )
         self._received += len(data)
         self._keep_descriptor(ancillary)

@@ -44,7 +44,7 @@ def answer_json(status: int, document: dict) -> tuple[int, str, bytes]:
 
 
 def greets(path: str) -> str:
-    """"" if an agent greets whoever connects to the socket at `path`, else what is wrong."""
+    """ "" if an agent greets whoever connects to the socket at `path`, else what is wrong."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
         caller.settimeout(_SECONDS)
         try:

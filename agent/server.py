@@ -23,7 +23,6 @@ _ARRIVING_LIMIT = 64 << 20
 
 _CALLS_LIMIT = 1024
 _PAUSE_SECONDS, _DRAINING_PAUSE_SECONDS = 0.5, 0.02
-_ACCEPTS_AT_ONCE = 64
 
 
 class Server:
@@ -69,16 +68,20 @@ class Server:
                 os.close(descriptor)
 
     def _run(self, on_drain: Callable[[], None]) -> None:
+        due = 0.0
         while True:
-            if self._endpoint and self._should_end():
-                self._drain()
-                on_drain()
-            if not self._endpoint and not self._incoming and not self._dispatcher.is_awaited(time.monotonic()):
-                return
             pause = _PAUSE_SECONDS if self._endpoint else _DRAINING_PAUSE_SECONDS
+            now = time.monotonic()
+            if now >= due or self._stopping:
+                due = now + pause
+                if self._endpoint and self._should_end():
+                    self._drain()
+                    on_drain()
+                if not self._endpoint and not self._incoming and not self._dispatcher.is_awaited(now):
+                    return
+                self._look_after(now)
             for descriptor, _ in self._poll.poll(pause):
                 self._attend(descriptor)
-            self._look_after()
 
     def _attend(self, descriptor: int) -> None:
         if descriptor == self._wake:
@@ -87,7 +90,7 @@ class Server:
         elif descriptor in self._incoming:
             self._receive(self._incoming[descriptor])
         else:
-            self._accept()
+            self._accept()  # one: who else waits, the next look at the descriptors tells
 
     def _should_end(self) -> bool:
         if self._stopping:
@@ -129,15 +132,14 @@ class Server:
             pass
 
     def _accept(self) -> bool:
-        """Take some of those who wait; whether there may be more."""
-        for _ in range(_ACCEPTS_AT_ONCE):
-            try:
-                connection, _ = self._endpoint.listener.accept()
-            except OSError as error:
-                if error.errno in (errno.EMFILE, errno.ENFILE):
-                    self._turn_away()
-                return False
-            self._greet(connection)
+        """Take one of those who wait; whether there may be more."""
+        try:
+            connection, _ = self._endpoint.listener.accept()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                self._turn_away()
+            return False
+        self._greet(connection)
         return True
 
     def _turn_away(self) -> None:
@@ -150,20 +152,19 @@ class Server:
 
     def _greet(self, connection: socket.socket) -> None:
         # Who hears no greeting does without the agent.
-        _, uid = peer(connection)
+        pid, uid = peer(connection)
         too_many = len(self._incoming) + self._dispatcher.under_way >= _CALLS_LIMIT
         if uid != 0 or too_many:
             self._log(WARNING, {"event": "turned away", "reason": "too many calls" if uid == 0 else f"user {uid}"})
             connection.close()
             return
         try:
-            incoming = Incoming(connection)
+            incoming = Incoming(connection, pid)
         except OSError:
             connection.close()
             return
         self._incoming[connection.fileno()] = incoming
         self._poll.register(connection, select.EPOLLIN)
-        self._receive(incoming)  # most have sent all by now
 
     def _receive(self, incoming: Incoming) -> None:
         try:
@@ -183,9 +184,8 @@ class Server:
             return
         self._forget(incoming)
         if not incoming.refused:
-            pid, _ = peer(incoming.connection)
             call = Call(incoming.connection, request, incoming.netns, self._seconds)
-            self._dispatcher.take(call, pid)
+            self._dispatcher.take(call, incoming.pid)
             return
         self._decline(incoming)
 
@@ -215,8 +215,7 @@ class Server:
         del self._incoming[incoming.connection.fileno()]
         self._poll.unregister(incoming.connection)
 
-    def _look_after(self) -> None:
-        now = time.monotonic()
+    def _look_after(self, now: float) -> None:
         for call in self._dispatcher.look_after(now):
             self.declined += not call.begun
             event = "answered out of time" if call.begun else "declined or out of time before it began"

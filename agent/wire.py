@@ -87,12 +87,14 @@ def _parse_kind(text: bytes) -> str:
 
 
 def _parse_environ(data: bytes) -> dict[str, str]:
-    if data and not data.endswith(b"\0"):
+    if not data:
+        return {}
+    if data[-1:] != b"\0":
         raise Malformed("environment without its end")
     environ = {}
-    for entry in data[:-1].split(b"\0") if data else ():
-        name, equals, value = entry.partition(b"=")
-        if not equals or (name != b"PATH" and not name.startswith(b"CNI_")) or not name.isascii():
+    for entry in os.fsdecode(data[:-1]).split("\0"):
+        name, equals, value = entry.partition("=")
+        if not equals or (name != "PATH" and not name.startswith("CNI_")) or not name.isascii():
             raise Malformed(f"environment variable {entry[:80]!r}")
-        environ[name.decode()] = os.fsdecode(value)
+        environ[name] = value
     return environ

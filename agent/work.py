@@ -46,7 +46,8 @@ class Worker:
 
     def _serve(self, call: Call, verb: str) -> tuple[int, bytes, bytes]:
         plugin = self._suite.load(call.request.kind)
-        suite = replace(self._suite, netns=call.netns_given, children=children_of(call, self._host_root))
+        children = children_of(call, self._host_root)
+        suite = replace(self._suite, netns=call.netns_given, children=children, hear=call.hear)
         stdout, stderr = io.BytesIO(), io.StringIO()
         status = serve(
             plugin,
@@ -65,9 +66,7 @@ class Worker:
             code, message = code or int(Code.TRY_AGAIN_LATER), message or "the caller did not wait for the answer"
         environ = call.request.environ
         container, ifname = environ.get(verbs.CONTAINERID, ""), environ.get(verbs.IFNAME, "")
-        outcome = Outcome(
-            call.verb, call.request.kind, network, container, ifname, seconds, code, message, config
-        )
+        outcome = Outcome(call.verb, call.request.kind, network, container, ifname, seconds, code, message, config)
         self._log(WARNING if code else INFO, outcome.fields())
         self._tell(outcome)
 

@@ -95,7 +95,10 @@ class _Call:
         if verb is not None:
             check_variables(self._environ, verb)
         data = read_stdin(stdin)
-        section = Section(decode(data))
+        document = decode(data)
+        if self._suite.hear:
+            self._suite.hear(document)
+        section = Section(document)
         self._remember_version(section)
         read_name(section)
         if verb is None:

@@ -44,7 +44,7 @@ class Suite:
     `home`: the folder of this suite's executables (None: there is none, everything is executed). `load`: type ->
     Plugin, or None where the suite has no such type. `version`: what the about text says. `netns`: a descriptor that
     the caller opened at CNI_NETNS, -1 if the caller could not, None: the path is opened here. `children`: None: they
-    are run here, as long as they like.
+    are run here, as long as they like. `hear`: is told the configuration of the call once that is decoded.
     """
 
     home: str | None
@@ -52,3 +52,4 @@ class Suite:
     version: str = "unknown"
     netns: int | None = None
     children: Children | None = None
+    hear: Callable[[Mapping[str, object]], None] | None = None

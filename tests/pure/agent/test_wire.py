@@ -104,7 +104,7 @@ def test_however_it_is_cut_in_pieces_it_is_whole_at_its_end(stdin: bytes, cuts: 
     data = io.BytesIO(wire.request(request))
     ours, theirs = socket.socketpair()
     with theirs:
-        incoming = Incoming(ours)
+        incoming = Incoming(ours, 0)
         assert theirs.recv(8) == wire.HELLO
         for piece in [*map(data.read, cuts), data.read()]:
             whole = False
