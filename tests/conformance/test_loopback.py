@@ -134,6 +134,7 @@ def test_unknown_arguments(cni: CNI, pod: Pod) -> None:
     cni.delete(with_prev(network(), None), pod, args="MAC=02:00:5e:10:00:01")
 
 
+@pytest.mark.cold(reason="watches what the plugin's own process does")
 def test_it_runs_nothing(cni: CNI, node: Node, pod: Pod) -> None:
     """No other program is executed: the host may have none."""
     strace = ["strace", "-f", "-qq", "-e", "trace=execve", "-o", "/run/trace", cni.folder / "loopback"]

@@ -19,6 +19,8 @@ from tests.netns.agent_tools import SOCKET, Agent, ViaAgent, command, environmen
 from tests.netns.cni import CNI, CNIFailure
 from tests.netns.node import Node, Pod, wait_until
 
+pytestmark = pytest.mark.cold(reason="brings agents of its own")
+
 CONF = network(DUAL, ipMasq=True, macspoofchk=True)
 Start = Callable[..., Agent]
 

@@ -358,6 +358,7 @@ def test_every_example_is_tested() -> None:
     assert untested == []
 
 
+@pytest.mark.cold(reason="the demonstration has a /run of its own")
 def test_the_demonstration_works(node: Node, bin_dir: Path, reference_bin: Path) -> None:
     """demo.sh runs to its end, in plain text when not on a terminal, and leaves the node as it was."""
     before = (node.links().keys(), node.ruleset(), sorted(node.path("/var/lib").rglob("*")))
@@ -370,6 +371,7 @@ def test_the_demonstration_works(node: Node, bin_dir: Path, reference_bin: Path)
     assert (node.links().keys(), node.ruleset(), sorted(node.path("/var/lib").rglob("*"))) == before
 
 
+@pytest.mark.cold(reason="the demonstration has a /run of its own")
 @pytest.mark.parametrize("variables", [{}, {"NO_COLOR": "1"}], ids=["colour", "NO_COLOR"])
 def test_the_demonstration_is_coloured_on_a_terminal(
     node: Node, bin_dir: Path, reference_bin: Path, variables: Mapping[str, str]

@@ -111,6 +111,7 @@ def test_runs_on_a_read_only_host_with_nothing_but_the_c_library(node: Node, bin
     assert not (leases / "10.9.0.2").exists()
 
 
+@pytest.mark.cold(reason="watches what the plugin's own process does")
 def test_an_add_with_host_local_is_one_process(node: Node, bin_dir: Path) -> None:
     """Nothing is forked: without an agent the launcher becomes the frozen plugin, which starts itself over once."""
     argv = [*STRACE, "-e", "trace=execve,execveat,clone,clone3,fork,vfork", bin_dir / "bridge"]
@@ -122,6 +123,7 @@ def test_an_add_with_host_local_is_one_process(node: Node, bin_dir: Path) -> Non
         assert executed == [f"{bin_dir}/bridge", *2 * [f"{bin_dir}/{PRIVATE}/bridge"]]
 
 
+@pytest.mark.cold(reason="watches what the plugin's own process does")
 def test_a_call_writes_only_leases_and_sysctls(node: Node, bin_dir: Path) -> None:
     """Of all files, a call changes only those of its leases, and settings below /proc/sys/net."""
     changing = "open,creat,mkdir,rename,renameat2,link,symlink,unlink,truncate,chmod,chown,mknod,utimensat,"
@@ -140,6 +142,7 @@ def _may_change(path: str) -> bool:
     return path.startswith(("/var/lib/cni/networks", "/proc/sys/net/")) or path == "/var/lib/cni"
 
 
+@pytest.mark.cold(reason="an agent hands on PATH and the variables of CNI only, as docs/agent.md says")
 @pytest.mark.parametrize("theirs", [{}, {"LD_LIBRARY_PATH": "/theirs", "HOME": "/root"}])
 def test_a_foreign_plugin_gets_the_environment_as_the_runtime_made_it(
     node: Node, bin_dir: Path, theirs: dict[str, str]
@@ -155,6 +158,7 @@ def test_a_foreign_plugin_gets_the_environment_as_the_runtime_made_it(
     assert {name: value for name, value in seen.items() if name not in {"PWD", "_", "SHLVL", "OLDPWD"}} == env
 
 
+@pytest.mark.cold(reason="about the interpreter that a call starts")
 @pytest.mark.parametrize("variable", ["PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONOPTIMIZE", "PYTHONINSPECT"])
 def test_python_variables_of_the_caller_do_nothing(node: Node, bin_dir: Path, variable: str) -> None:
     """The interpreter inside is nobody else's business."""
@@ -239,6 +243,7 @@ def profiled() -> Path:
     return coldstart.freeze_profiled()
 
 
+@pytest.mark.cold(reason="watches what the plugin's own process does")
 def test_an_add_imports_nothing_that_it_does_not_need(node: Node, bin_dir: Path, profiled: Path) -> None:
     """With everything on, a frozen ADD loads none of the modules that make a start slow."""
     done = node.run([profiled / "bridge"], env=environ(node, "ADD", profiled), stdin=json.dumps(FULL))

@@ -48,7 +48,7 @@ def test_no_pod_is_left_whichever_request_is_refused(ready: Node, bin_dir: Path,
     conf = network(kind, ipam={"dataDir": "/run/leases"}, **KEYS)
     story = refuse_each(ready, bin_dir, conf, state)
     failed = [entry for entry in story if entry["status"]]
-    assert len(failed) >= 40, f"too few requests were refused to prove anything: {len(failed)} of {story}"
+    assert len(failed) >= 30, f"too few requests were refused to prove anything: {len(failed)} of {story}"
     assert story[-1] == {"refused": "", "status": 0, "left": {}}, "the ADD that is not disturbed succeeds"
     if state == "used":
         assert [entry for entry in failed if entry["left"]] == []

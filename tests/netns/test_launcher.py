@@ -14,6 +14,8 @@ from tests.launcher.launched import identity
 from tests.netns.cni import CNI
 from tests.netns.node import Node
 
+pytestmark = pytest.mark.cold(reason="brings agents of its own")
+
 CONF = network(host_local())
 
 

@@ -262,6 +262,7 @@ def test_add_undoes_itself_whichever_request_is_refused(pod: Member, other: Memb
     assert [entry for entry in story if entry["left"]] == []
 
 
+@pytest.mark.cold(reason="watches what the plugin's own process does")
 def test_no_verb_runs_a_program(pod: Member, node: Node) -> None:
     """With ports, conditions, UDP flows and rules of both suites to look at, nothing is executed but the plugin."""
     conf = with_prev(portmap(HTTP, port(8053, 53, "udp"), conditionsV4=["-s", "10.0.0.0/8"]), pod.result)

@@ -47,6 +47,7 @@ def test_check_notices_a_result_that_differs(cni: CNI, node: Node) -> None:
         cni.check(more, pod, result)
 
 
+@pytest.mark.cold(reason="watches what the plugin's own process does")
 def test_one_process_does_it(node: Node, bin_dir: Path) -> None:
     """An ADD and a DEL of the bridge execute nothing: static is called where the bridge runs."""
     pod, conf = node.pod("pod"), json.dumps(CONF)
@@ -54,7 +55,7 @@ def test_one_process_does_it(node: Node, bin_dir: Path) -> None:
         strace = ["strace", "-f", "-qq", "-e", "trace=execve", "-o", "/run/trace", bin_dir / "bridge"]
         node.run(strace, env=CNI(node, bin_dir).environ(verb, pod), stdin=conf)
         executed = re.findall(r'execve\("([^"]*)".* = 0', node.path("/run/trace").read_text())
-        assert set(executed) == {str(bin_dir / "bridge")}  # a frozen executable starts itself a second time
+        assert {Path(path).name for path in executed} == {"bridge"}  # the launcher, and what is frozen behind it
 
 
 def test_a_capability_replaces_the_configuration(cni: CNI, node: Node) -> None:

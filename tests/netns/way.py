@@ -110,19 +110,21 @@ class Calls:
 class Agent:
     """An agent on a node, listening at the usual place when this is made."""
 
-    def __init__(self, start: Callable[..., subprocess.Popen], home: Path) -> None:
+    def __init__(self, start: Callable[..., subprocess.Popen], home: Path, *options: str) -> None:
         # Not on the node: tests look at what is there, and fill its disk.
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 (stop() closes it)
-        self._said = ""
-        argv = ["sh", "-c", _HELD, "sh", *agent_command(home)]
+        self._said, self.pid = "", 0
+        argv = ["sh", "-c", _HELD, "sh", *agent_command(home), *options]
         pipe, null = subprocess.PIPE, subprocess.DEVNULL
         self._process = start(argv, env=agent_environment(home), stdin=pipe, stdout=null, stderr=self._output)
         end = time.monotonic() + _READY_SECONDS
-        while "event=ready" not in self.log:
-            assert self._process.poll() is None, self.log
-            assert time.monotonic() < end, f"the agent does not get ready: {self.log}"
+        while "event=ready" not in self.log and self._process.poll() is None and time.monotonic() < end:
             time.sleep(0.005)
-        self.pid = int(re.search(r"event=ready .*pid=(\d+)", self.log)[1])
+        ready = re.search(r"event=ready .*pid=(\d+)", self.log)
+        if ready is None:
+            self.end()
+            raise AssertionError(f"the agent does not get ready: {self.log}")
+        self.pid = int(ready[1])
 
     @property
     def log(self) -> str:
@@ -138,21 +140,34 @@ class Agent:
         return len(re.findall("^verb=", self.log, re.MULTILINE))
 
     def stop(self) -> None:
-        """Have it end, as by SIGTERM. AssertionError if it holds a pod's namespace, or has failed in any way."""
-        held = _wait_for_none(lambda: namespaces_held(self.pid))
-        self._process.stdin.close()
-        try:
-            status = self._process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            os.kill(self.pid, 9)
-            raise
-        finally:
-            self._said = self.log
-            self._output.close()
+        """Have it end. AssertionError if it holds a pod's namespace, or has failed in any way."""
+        held = wait_for_none(lambda: namespaces_held(self.pid))
+        status = self.end()
         assert status == 0, f"the agent exited with {status}:\n{self.log}"
         assert "Traceback" not in self.log, self.log
         assert "call failed in the agent" not in self.log, self.log
         assert not held, f"the agent holds {held}:\n{self.log}"
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        with suppress(OSError):
+            return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return False
+
+    def end(self) -> int:
+        """SIGTERM, if it is still running; the exit status, 128 and the number if a signal has ended it."""
+        self._process.stdin.close()
+        try:
+            return self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            os.kill(self.pid, 9)
+            self._process.wait(_END_SECONDS)
+            raise
+        finally:
+            self._said = self.log
+            self._output.close()
 
 
 def _calls_ours(argv: Sequence[str | Path], env: Mapping[str, str], home: Path) -> bool:
@@ -190,7 +205,7 @@ def namespaces_held(pid: int) -> list[str]:
     return []
 
 
-def _wait_for_none(look: Callable[[], list[str]], seconds: float = 5.0) -> list[str]:
+def wait_for_none(look: Callable[[], list[str]], seconds: float = 5.0) -> list[str]:
     """What `look` finds, as soon as that is nothing, or after so many seconds."""
     end = time.monotonic() + seconds
     while (found := look()) and time.monotonic() < end:
