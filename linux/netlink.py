@@ -35,8 +35,7 @@ _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 270,
 _NLM_F_CAPPED, _NLM_F_ACK_TLVS = 0x100, 0x200
 _NLMSGERR_ATTR_MSG = 1
 _HEADER = struct.Struct("=IHHII")
-_RECEIVE_BYTES = 1 << 16  # no single object is larger; and what is larger costs more to set aside than to receive
-_RECEIVE_DUMP_BYTES = 1 << 18
+_RECEIVE_BYTES = 1 << 16  # twice what the kernel puts into one datagram; to set aside more costs more than to receive
 _SEND_BYTES = 1 << 16
 _SO_SNDBUFFORCE = 32
 _SO_NETNS_COOKIE = 71  # socket(7), since Linux 5.14
@@ -201,9 +200,8 @@ class Netlink:
 
     def _replies(self, *, until_done: bool = False) -> Iterator[tuple[int, bytes]]:
         """(flags, message) of each answer to the last request; raises the NetlinkError the kernel sent instead."""
-        size = _RECEIVE_DUMP_BYTES if until_done else _RECEIVE_BYTES
         while True:
-            for kind, flags, body in self._receive(size):
+            for kind, flags, body in self._receive():
                 if kind in (NLMSG_ERROR, NLMSG_DONE):
                     failure = error_of(body)
                     if failure:
@@ -213,9 +211,9 @@ class Netlink:
             if not until_done:
                 return
 
-    def _receive(self, size: int = _RECEIVE_BYTES) -> list[tuple[int, int, bytes]]:
+    def _receive(self) -> list[tuple[int, int, bytes]]:
         """(type, flags, whole message) of each message in the next datagram."""
-        data = self._socket.recv(size)
+        data = self._socket.recv(_RECEIVE_BYTES)
         messages, at = [], 0
         while at + _HEADER.size <= len(data):
             length, kind, flags, _, _ = _HEADER.unpack_from(data, at)

@@ -3,12 +3,16 @@
 import os
 
 _ROOT = "/proc/sys/net/"
+_LONGEST = 1 << 16  # bytes of a value; the kernel gives it whole, or not at all
 
 
 def read(key: str) -> str:
     """The value of `key` (slash form, below net/: "ipv4/ip_forward"), stripped; raises OSError."""
-    with open(_ROOT + key, encoding="ascii") as file:
-        return file.read().strip()
+    file = os.open(_ROOT + key, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return os.read(file, _LONGEST).decode("ascii").strip()
+    finally:
+        os.close(file)
 
 
 def exists(key: str) -> bool:
@@ -18,8 +22,11 @@ def exists(key: str) -> bool:
 
 def write(key: str, value: str) -> None:
     """Set `key`; raises OSError."""
-    with open(_ROOT + key, "w", encoding="ascii") as file:
-        file.write(value)
+    file = os.open(_ROOT + key, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+    try:
+        os.write(file, value.encode("ascii"))
+    finally:
+        os.close(file)
 
 
 def ensure(key: str, value: str) -> bool:

@@ -23,7 +23,9 @@ def delete_pod(request: Request, *, ipam_type: str, ip_masq: bool, check_mac: bo
     owner = request.attachment
     addresses: list[str] = [ip.address for ip in request.conf.prev_result.ips] if request.conf.prev_result else []
     failures: list[CNIError] = []
-    _attempt(f'delete link "{request.ifname}"', lambda: addresses.extend(_delete_links(request)), failures)
+    _attempt(
+        f'delete link "{request.ifname}"', lambda: addresses.extend(_delete_links(request, tell=ip_masq)), failures
+    )
     if ipam_type:
         _attempt("release the addresses", lambda: delegate(request, "DEL", ipam_type), failures)
     if ip_masq:
@@ -59,15 +61,15 @@ def _attempt(what: str, action: Callable[[], object], failures: list[CNIError]) 
         failures.append(CNIError(Code.INTERNAL, f"failed to {what}: {reason(error)}"))
 
 
-def _delete_links(request: Request) -> list[str]:
-    """Delete the pod's pair from whichever end can be reached; the addresses that the container's end had.
+def _delete_links(request: Request, *, tell: bool) -> list[str]:
+    """Delete the pod's pair from whichever end can be reached; if `tell`, the addresses that the container's end had.
 
     From the container by name. And by the name that the host's end has, should the namespace's path be lost while a
     process still lives in it; its alias says whether it is the pod's.
     """
     tag = owner_tag(request.attachment)
     with Netlink() as host:
-        end, addresses = _end_of_container(host, request, tag)
+        end, addresses = _end_of_container(host, request, tag, tell=tell)
         ends = [end] if end else []
         name = host_end_name(request.attachment)
         if end is None or end.name != name:
@@ -78,8 +80,8 @@ def _delete_links(request: Request) -> list[str]:
     return addresses
 
 
-def _end_of_container(host: Netlink, request: Request, tag: str) -> tuple[Link | None, list[str]]:
-    """By way of the container: the host's end, if its alias is `tag`; and the addresses that the container's end had.
+def _end_of_container(host: Netlink, request: Request, tag: str, *, tell: bool) -> tuple[Link | None, list[str]]:
+    """By way of the container: the host's end, if its alias is `tag`; if `tell`, also the container's end's addresses.
 
     A pair of which the host's end names nobody, or is not on this host, is deleted here.
     """
@@ -99,7 +101,8 @@ def _end_of_container(host: Netlink, request: Request, tag: str) -> tuple[Link |
                 # Another attachment's: an ADD that failed because the name was taken is followed by a DEL, which must
                 # not take the interface of the one that has it.
                 return None, []
-            addresses = [address.cidr for address in list_addresses(pod, link.index) if address.is_global]
+            found = list_addresses(pod, link.index) if tell else ()
+            addresses = [address.cidr for address in found if address.is_global]
             if end and end.alias == tag and end.peer == link.index:
                 return end, addresses
             delete_links(pod, [link])
