@@ -15,7 +15,7 @@ from agent.record import NOTICE, Outcome, logger
 from agent.results import Results
 from agent.server import Server
 from agent.work import Worker
-from linux import reaping
+from linux import batches, reaping
 from plugins.__main__ import VERSION, load
 from spec.suite import Suite
 
@@ -99,6 +99,7 @@ def _open_pages(
     metrics.look_up("slash24_requests_declined", "Requests that launchers had to do otherwise", lambda: server.declined)
     metrics.look_up("slash24_requests_malformed", "Requests that no launcher sends", lambda: server.refused)
     listeners += [networks.note, metrics.note]
+    batches.listen(metrics.note_batch)
 
     def healthz() -> tuple[int, str, bytes]:
         problem = greets(server.path)

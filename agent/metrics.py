@@ -14,6 +14,7 @@ from spec.verbs import VERBS
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
@@ -34,6 +35,13 @@ class Metrics:
             buckets=_BUCKETS,
             registry=self._registry,
         )
+        self._batches = Histogram(
+            "slash24_batch_size",
+            "How much goes to the kernel in one operation: links deleted together, steps of an nftables transaction",
+            ("kind",),
+            buckets=_SIZES,
+            registry=self._registry,
+        )
         self._registry.register(_Leases(networks))
         self.look_up("slash24_resident_bytes", "Memory of the agent", memory.resident)
 
@@ -46,6 +54,10 @@ class Metrics:
         verb = outcome.verb if outcome.verb in VERBS or outcome.verb == "VERSION" else "other"
         self._calls.labels(verb, outcome.plugin, str(outcome.code)).inc()
         self._seconds.labels(verb, outcome.plugin).observe(outcome.seconds)
+
+    def note_batch(self, kind: str, size: int) -> None:
+        """Count an operation, as linux.batches tells it."""
+        self._batches.labels(kind).observe(size)
 
     def text(self) -> bytes:
         """The exposition, of CONTENT_TYPE."""

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from linux.attributes import attribute, attributes_of, nested, text
+from linux.batches import tell
 from linux.netlink import (
     NLM_F_ACK,
     NLM_F_APPEND,
@@ -109,6 +110,7 @@ def commit(netlink: Netlink, steps: Sequence[Step], *, generation: int | None = 
     """
     condition = b"" if generation is None else big_endian(_BATCH_GENERATION, generation)
     _transact(netlink, steps, condition, end=[(_MARKER, _BATCH_END)])
+    tell("nft", len(steps))
 
 
 def rehearse(netlink: Netlink, steps: Sequence[Step]) -> None:

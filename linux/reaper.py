@@ -14,6 +14,7 @@ from errno import ETIMEDOUT
 from struct import Struct, pack
 from threading import Lock
 
+from linux.batches import tell
 from linux.links import RTM_DELLINK, Link
 from linux.netlink import Netlink
 from linux.reaping import delete_now
@@ -129,6 +130,7 @@ class _Deletion:
         try:
             with self._netlink:
                 self.failures = delete_now(self._netlink, self.links)
+            tell("links", len(self.links))
         except OSError as error:
             self.failures = {link.index: error for link in self.links}
         finally:

@@ -1,41 +1,37 @@
-"""An agent on a test's node, and calls that go by way of it."""
+"""An agent on a test's node, and calls that go by way of it: the real launchers', where the plugins under test have
+any, else those of `launcher.py`.
+"""
 
 import http.client
 import os
+import shutil
 import signal
 import socket
-import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from subprocess import CompletedProcess
+from threading import Lock
 
-from tests.conftest import ROOT
+from plugins.__main__ import TYPES
 from tests.netns import launcher
 from tests.netns.cni import CNI
 from tests.netns.node import Node, wait_until
+from tests.netns.way import agent_command, agent_environment
 
 SOCKET, PAGES = "/run/slash24/cni.sock", "/run/slash24/http.sock"
 
 
-def command(home: Path) -> list[str]:
-    """How the agent is started from the source."""
-    return [sys.executable, "-m", "agent", "--home", str(home)]
-
-
-def environment() -> dict[str, str]:
-    """The variables that it needs for that."""
-    search = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-    return {**os.environ, "PYTHONPATH": search}
-
-
 class Agent:
-    """An agent process on the node, started from the source, listening when this is made."""
+    """An agent process on the node, listening when this is made."""
 
     def __init__(self, node: Node, home: Path, *options: str, prefix: Sequence[str] = ()) -> None:
         self.node, self.path = node, str(node.path(SOCKET))
         self._log = node.path(f"/run/agent-{len(list(node.path('/run').glob('agent-*')))}.log")
         with self._log.open("w") as log:
-            self.process = node.start([*prefix, *command(home), *options], env=environment(), stderr=log)
+            argv = [*prefix, *agent_command(home), *options]
+            self.process = node.start(argv, env=agent_environment(home), stderr=log)
         assert wait_until(self._is_ready, timeout=20), self.log
 
     def _is_ready(self) -> bool:
@@ -81,18 +77,47 @@ class Agent:
 
 @dataclass(frozen=True)
 class ViaAgent(CNI):
-    """Calls as a launcher makes them; `ways` counts how they went."""
+    """Calls as a launcher makes them; `ways` counts how they went.
 
-    ways: dict[str, int] = field(default_factory=dict)
+    "agent", "alone" (the plugin was executed), or "lost" (the agent, in the middle of the call).
+    """
 
-    def raw(self, plugin: str, env: Mapping[str, str], stdin: str) -> launcher.Answer:
+    ways: Counter = field(default_factory=Counter)
+
+    def raw(self, plugin: str, env: Mapping[str, str], stdin: str) -> CompletedProcess | launcher.Answer:
         """By way of the agent if it is there, else by executing the plugin."""
+        if (self.folder / "slash24.d").is_dir():
+            return self._launch(plugin, env, stdin)
         path, root = self.node.path(SOCKET), str(self.node.path(""))
         answer = launcher.launch(
             str(path), plugin, env, stdin, lambda: super(ViaAgent, self).raw(plugin, env, stdin), root=root
         )
-        self.ways[answer.way] = self.ways.get(answer.way, 0) + 1
+        self.ways[answer.way] += 1
         return answer
+
+    def _launch(self, plugin: str, env: Mapping[str, str], stdin: str) -> CompletedProcess:
+        """With the real launcher, behind which the frozen plugin tells that it is executed."""
+        done = self.node.run([installed(self.node, self.folder) / plugin], env=env, stdin=stdin, check=False)
+        said = done.stderr.removeprefix(ALONE)
+        way = "lost" if "the agent was lost" in done.stdout else "agent" if said == done.stderr else "alone"
+        self.ways[way] += 1
+        return CompletedProcess(done.args, done.returncode, done.stdout, said)
+
+
+ALONE = "(alone)\n"
+_lock = Lock()
+
+
+def installed(node: Node, folder: Path) -> Path:
+    """A folder with the launchers of `folder`; the plugins behind them say ALONE on stderr, then go on as usual."""
+    made, private = node.path("/run/launchers"), folder / "slash24.d"
+    with _lock:
+        if not made.is_dir():
+            (made / "slash24.d").mkdir(parents=True)
+            for name in TYPES:
+                shutil.copy(folder / name, made)
+                foreign(made / "slash24.d", name, f"echo '{ALONE.strip()}' >&2; exec {private / name}")
+    return Path("/run/launchers")
 
 
 def foreign(folder: Path, name: str, text: str) -> Path:
@@ -101,4 +126,3 @@ def foreign(folder: Path, name: str, text: str) -> Path:
     (folder / name).write_text(f"#!/bin/sh\n{text}\n")
     (folder / name).chmod(0o755)
     return folder
-
