@@ -4,31 +4,37 @@ Beside them the floor (bench/floor.py), on a bridge with as many pods: what the 
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from statistics import median
 
 from bench import burst, cni, floor, lab
 
-SIZES = (10, 250, 1000)
 CASES = {"gateway": {"ipMasq": False}, "ipMasq": {"ipMasq": True}}
 CASE = "IPv4, gateway, masquerade"
-QUIET_SECONDS = 5  # until new pods have told their neighbours of themselves
+QUIET_SECONDS = 8  # until new pods have told all others of themselves
 FLOOR = "C program"
 
 _AT_ONCE = 25  # few enough for iptables, of which one at a time may work
 
 
-def measure(suites: Mapping[str, lab.Suite], rounds: int) -> dict[int, dict[str, dict[str, list[cni.Turn]]]]:
-    """The turns of one more pod: pods on the node -> case -> suite -> list."""
+def measure(
+    suites: Mapping[str, lab.Suite], sizes: Sequence[int], rounds: int
+) -> dict[int, dict[str, dict[str, list[cni.Turn]]]]:
+    """The turns of one more pod: pods on the node -> case -> suite -> list; `sizes` ascend."""
     measured, there = {}, 0
-    for size in SIZES:
+    for size in sizes:
         for suite in suites:
             fill(suite, suites[suite], there, size)
         there = size
         time.sleep(QUIET_SECONDS)
         measured[size] = {case: one_more(case, suites, rounds) for case in CASES}
     return measured
+
+
+def calls(sizes: Sequence[int], rounds: int) -> int:
+    """How many calls of each suite `measure` makes."""
+    return max(sizes) + len(sizes) * len(CASES) * len(cni.VERBS) * (cni.WARM_UP + rounds)
 
 
 def fill(name: str, suite: lab.Suite, there: int, size: int) -> None:
@@ -56,10 +62,11 @@ def _floor(bridge: str, *more: str) -> Callable[[str], lab.Call]:
 def summary(measured: Mapping[int, dict[str, dict[str, list[cni.Turn]]]]) -> list[dict[str, object]]:
     """A row a case and verb: medians in milliseconds by suite and number of pods, and the growth from first to last."""
     rows = []
+    first, last = min(measured), max(measured)
     for case in CASES:
         for verb, name in cni.VERBS.items():
             for suite in ("slash24", "reference", FLOOR):
-                ms = {size: median(getattr(turn, name).ms for turn in measured[size][case][suite]) for size in SIZES}
-                row = {"case": case, "verb": verb, "suite": suite} | {str(size): ms[size] for size in SIZES}
-                rows.append(row | {"growth": ms[SIZES[-1]] / ms[SIZES[0]]})
+                ms = {size: median(getattr(turn, name).ms for turn in measured[size][case][suite]) for size in measured}
+                row = {"case": case, "verb": verb, "suite": suite} | {str(size): ms[size] for size in measured}
+                rows.append(row | {"growth": ms[last] / ms[first]})
     return rows

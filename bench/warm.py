@@ -1,6 +1,6 @@
 """Calls served by an agent against the Go reference's plugins, taking turns in one run.
 
-    build/venv/bin/python -m bench.warm [--rounds N] [--publish DIR] [--bin DIR] [--agent COMMAND]
+    build/venv/bin/python -m bench.warm [--rounds N] [--pods N ...] [--publish DIR] [--bin DIR] [--agent COMMAND]
 
 A call is timed from the start of the executable to its end, as a runtime waits for it. The CPU time of a pod is that of
 both its calls, and of what the agent did for them. Ratios are ours to the reference's. `--publish docs` puts what was
@@ -18,6 +18,7 @@ from bench import burst, chain, cni, crowd, floor, lab, report, served
 from bench.figures import Report, Row
 
 CASES = {"gateway": "IPv4, gateway", "ipMasq": "IPv4, gateway, masquerade"}
+SIZES = (10, 250, 1000)
 COLD, NO_SOCKET = "cold", "/run/nobody.sock"
 GOALS = {"gateway": {"ADD": 0.40, "DEL": 0.25, "CPU": 0.40}, "ipMasq": {"ADD": 0.15, "DEL": 0.05, "CPU": 0.15}}
 CHAIN_GOALS = {"ADD": 0.35, "DEL": 0.20}
@@ -74,7 +75,7 @@ def at_once(suites: Suites, agent: served.Agent, rounds: int) -> list[Row]:
     ]
 
 
-def measure(suites: Suites, agent: served.Agent, rounds: int) -> Report:
+def measure(suites: Suites, agent: served.Agent, rounds: int, sizes: Sequence[int]) -> Report:
     """Everything, the node with many pods last."""
     few = max(3, rounds // 3)
     alone = single(suites, agent, rounds)
@@ -89,7 +90,10 @@ def measure(suites: Suites, agent: served.Agent, rounds: int) -> Report:
     floor.prepare()
     floors = floor.measure(rounds)
     resident = agent.resident()
-    growth = crowd.summary(crowd.measure(suites, few))
+    network = cni.configuration(crowd.CASE, "slash24")["name"]
+    before = agent.served(network)
+    growth = crowd.summary(crowd.measure(suites, sizes, few))
+    agent.must_have_served(network, before + crowd.calls(sizes, few))
     return Report(lab.machine(), rounds, rows, growth, floors, starting, resident)
 
 
@@ -97,6 +101,7 @@ def main() -> None:
     """Measure, print, and publish if asked to."""
     parser = argparse.ArgumentParser(description="Times calls that an agent serves against the Go reference plugins.")
     parser.add_argument("--rounds", type=int, default=30, help="timed calls of each kind (default: 30)")
+    parser.add_argument("--pods", type=int, nargs="+", default=SIZES, help="pods on the node (default: 10 250 1000)")
     parser.add_argument("--publish", metavar="DIR", type=Path, help="put the figures into performance.* there")
     parser.add_argument("--bin", type=Path, default=lab.OURS, help="the folder of our plugins (default: dist/bin)")
     parser.add_argument("--agent", metavar="COMMAND", help="how to start the agent (default: slash24-agent of --bin)")
@@ -112,7 +117,7 @@ def main() -> None:
     lab.add_netns(["pod"])
     with served.agent(command) as agent:
         suites = {"slash24": lab.Suite(folder, agent_cpu=agent.cpu), "reference": lab.Suite(lab.REFERENCE)}
-        measured = measure(suites, agent, options.rounds)
+        measured = measure(suites, agent, options.rounds, sorted(options.pods))
     print(report.text(measured))
     print(f"\ntaken in {time.monotonic() - started:.0f} s")
     if publish:
