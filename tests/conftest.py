@@ -19,7 +19,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tell the nodes of all tests how calls go."""
-    config.addinivalue_line("markers", "cold(reason): runs without our agent on its nodes, whatever --way says")
+    config.addinivalue_line("markers", "cold(reason): no agent of ours on its nodes; not repeated by another --way")
     way.CHOSEN.choose(config.getoption("--way"), _chosen_bin(config))
 
 
@@ -27,6 +27,13 @@ def pytest_report_header(config: pytest.Config) -> str:
     """Say what is tested."""
     command = "" if way.CHOSEN.way == "cold" else f" ({' '.join(way.agent_command(way.CHOSEN.home))})"
     return f"plugins: {way.CHOSEN.home}, way: {way.CHOSEN.way}{command}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is the same whatever the way, when that is asked about another than the default."""
+    cold = [item for item in items if item.get_closest_marker("cold")] if way.CHOSEN.way != "cold" else []
+    items[:] = [item for item in items if item not in cold]
+    config.hook.pytest_deselected(items=cold)
 
 
 @pytest.hookimpl(tryfirst=True)

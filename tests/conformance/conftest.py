@@ -30,9 +30,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Put every test to both suites, unless one is named."""
+    """Put every test to both suites, unless one is named; the reference's has but one way, so it is not asked again."""
     if "suite" in metafunc.fixturenames and not metafunc.config.getoption("--cni-bin"):
-        metafunc.parametrize("suite", ["slash24", REFERENCE], scope="session")
+        suites = ["slash24", REFERENCE] if metafunc.config.getoption("--way") == "cold" else ["slash24"]
+        metafunc.parametrize("suite", suites, scope="session")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -5,7 +5,7 @@
 * `--way mixed`: the calls for a container go by it and without it in turns.
 
 A test that is marked `cold` is about something that an agent has no part in, or brings agents of its own: its nodes get
-none, whatever the option says.
+none, and it is not repeated where another way is chosen.
 """
 
 import os

@@ -133,7 +133,7 @@ def assert_talk(source: tuple[Member, Pod], target: tuple[Member, Pod]) -> None:
     (one, client), (two, server) = source, target
     for family in (4, 6):
         address, own = two.address(server, family), one.address(client, family)
-        assert client.reaches(address), f"no echo from {own} to {address}"
+        assert client.reaches(address, timeout=10), f"no echo from {own} to {address}"
         for kind in ("tcp", "udp"):
             assert ask(client, server, address, 8000, kind) == own
 
@@ -163,13 +163,13 @@ def assert_delivers(client: Host, server: Host, address: str, size: int) -> None
 
 def goes_through(source: Host, address: str, size: int) -> bool:
     """Whether a packet of so many bytes, not to be fragmented, is answered; once small ones are."""
-    assert source.reaches(address)
+    assert source.reaches(address, timeout=10)
     return _echo(source, address, size).returncode == 0
 
 
 def refusal_of(source: Host, address: str, size: int) -> str:
     """What ping says when a packet of so many bytes, not to be fragmented, is refused on the way."""
-    assert source.reaches(address)
+    assert source.reaches(address, timeout=10)
     done = _echo(source, address, size)
     assert done.returncode != 0, f"{size} bytes got through: {done.stdout}"
     return done.stdout + done.stderr

@@ -1,0 +1,41 @@
+"""The tier in which everything goes wrong: `pytest tests/chaos [--seconds N] [--seed N]`."""
+
+import json
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.netns.fixtures import node, untouched_machine  # noqa: F401 (fixtures)
+
+REPORT = ROOT / "build" / "chaos.json"
+_SECONDS = 60
+_REPORT = pytest.StashKey[dict]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--seconds`: how long chaos lasts; `--seed`: which chaos."""
+    parser.addoption("--seconds", type=int, default=_SECONDS, help=f"how long chaos lasts (default: {_SECONDS})")
+    parser.addoption("--seed", type=int, default=None, help="repeats the choices of the run that printed it")
+
+
+@pytest.fixture
+def report(request: pytest.FixtureRequest) -> dict:
+    """What the test tells of itself at the end of the run, and in build/chaos.json."""
+    return request.config.stash.setdefault(_REPORT, {})
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The counts of the run, passed or not."""
+    told = config.stash.get(_REPORT, {})
+    if not told:
+        return
+    terminalreporter.section("chaos")
+    for name, value in told.items():
+        if not isinstance(value, dict):
+            terminalreporter.line(f"{name}: {value}")
+            continue
+        terminalreporter.line(f"{name}:")
+        for key, count in value.items():
+            terminalreporter.line(f"  {key:32} {count:>8}")
+    REPORT.parent.mkdir(exist_ok=True)
+    REPORT.write_text(json.dumps(told, indent=2) + "\n")

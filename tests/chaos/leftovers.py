@@ -1,0 +1,114 @@
+"""What a node should have for the pods that live there, and nothing else: every difference is a leftover or a loss."""
+
+import ipaddress
+import json
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+
+from tests.chaos.networks import FOREIGN_LEASES, NETWORKS, Network
+from tests.netns.node import Node
+from tests.netns.way import namespaces_held
+
+_LEASES = "/var/lib/cni/networks"
+
+
+@dataclass(frozen=True)
+class Attached:
+    """A pod that lives: its network, container id and the final result of its ADD."""
+
+    network: Network
+    container_id: str
+    result: dict
+
+    @property
+    def owner(self) -> str:
+        """As nftables elements name it."""
+        return f"v1:{self.network.name}:{self.container_id}:eth0"
+
+    @property
+    def addresses(self) -> list[str]:
+        """Without prefix length."""
+        return [ip["address"].partition("/")[0] for ip in self.result["ips"]]
+
+    def host_ends(self) -> list[str]:
+        """Its links on the node, by name: the veth, and what shapes its traffic."""
+        bridge = self.network.plugins[0]["bridge"]
+        names = [i["name"] for i in self.result["interfaces"] if not i.get("sandbox")]
+        return [name for name in names if name != bridge]
+
+
+def problems(node: Node, living: Collection[Attached], agents: Iterable[int] = ()) -> list[str]:
+    """In what the node differs from what it should be, a sentence each; `agents` are process ids."""
+    found = [*_leases(node, living), *_foreign_leases(node, living), *_links(node, living)]
+    found += [*_elements(node, living), *_chains(node, living), *_shaping(node, living), *_namespaces(node, living)]
+    for pid in agents:
+        found += [f"the agent {pid} holds {link}" for link in namespaces_held(pid)]
+    return found
+
+
+def _difference(what: str, there: Collection, wanted: Collection) -> list[str]:
+    surplus, missing = Counter(there) - Counter(wanted), Counter(wanted) - Counter(there)
+    return [f"{what} without a pod: {item}" for item in surplus] + [f"no {what} for a pod: {item}" for item in missing]
+
+
+def _leases(node: Node, living: Collection[Attached]) -> list[str]:
+    """Leases of host-local, and our register of who has them."""
+    found = []
+    for network in NETWORKS:
+        if network.is_foreign:
+            continue
+        folder = node.path(f"{_LEASES}/{network.name}")
+        theirs = [pod for pod in living if pod.network == network]
+        leases = []
+        for file in folder.glob("*"):
+            with suppress(ValueError):
+                leases.append((str(ipaddress.ip_address(file.name)), file.read_bytes().decode()))
+        wanted = [(address, f"{pod.container_id}\r\neth0") for pod in theirs for address in pod.addresses]
+        found += _difference(f"lease of {network.name}", leases, wanted)
+        entries = [file.name for file in (folder / ".slash24").glob("*/*") if file.name.count(":") > 1]
+        wanted = [f"{pod.container_id}:eth0:{index}" for pod in theirs for index in range(len(pod.addresses))]
+        found += _difference(f"entry of {network.name}", entries, wanted)
+    return found
+
+
+def _foreign_leases(node: Node, living: Collection[Attached]) -> list[str]:
+    folder = node.path(FOREIGN_LEASES)
+    leases = [(file.name, os.readlink(file)) for file in folder.glob("*")] if folder.is_dir() else []
+    wanted = [(pod.addresses[0], f"{pod.container_id}:eth0") for pod in living if pod.network.is_foreign]
+    return _difference("foreign lease", leases, wanted)
+
+
+def _links(node: Node, living: Collection[Attached]) -> list[str]:
+    bridges = {network.plugins[0]["bridge"] for network in NETWORKS}
+    links = node.links().keys() - bridges - {"lo"}
+    found = _difference("link", links, [name for pod in living for name in pod.host_ends()])
+    wanted = sum(1 + pod.network.ifbs for pod in living)
+    return [*found, *([] if len(links) == wanted else [f"{len(links)} links, for pods that have {wanted}"])]
+
+
+def _elements(node: Node, living: Collection[Attached]) -> list[str]:
+    elements = re.findall(r'comment "(v1:[^"]*)"', node.ruleset())
+    return _difference("element", elements, [pod.owner for pod in living for _ in range(pod.network.elements)])
+
+
+def _chains(node: Node, living: Collection[Attached]) -> list[str]:
+    """Chains of subnets in which no pod is (any more)."""
+    used = {str(ipaddress.ip_interface(ip["address"]).network) for pod in living for ip in pod.result["ips"]}
+    chains = re.findall(r"chain (?:subnet|from)-(\S+)", node.ruleset())
+    return [f"chain of {name}, where no pod is" for name in set(chains) if name.replace("_", ":") not in used]
+
+
+def _shaping(node: Node, living: Collection[Attached]) -> list[str]:
+    shaped = {name for pod in living if pod.network.ifbs for name in pod.host_ends()}
+    qdiscs = json.loads(node.run(["tc", "-j", "qdisc"]).stdout)
+    on = {one["dev"] for one in qdiscs if one["kind"] in ("tbf", "ingress", "clsact")}
+    return _difference("shaping", on, shaped)
+
+
+def _namespaces(node: Node, living: Collection[Attached]) -> list[str]:
+    there = [file.name for file in node.path("/run/netns").glob("*")]
+    return _difference("namespace", there, [pod.container_id for pod in living])

@@ -1,0 +1,104 @@
+"""Fifty pods come and go on three networks while the node suffers: afterwards everything is as if it had not."""
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.leftovers import problems
+from tests.chaos.networks import NETWORKS, write_foreign
+from tests.chaos.runtime import Runtime
+from tests.chaos.weather import Weather
+from tests.netns.node import Node, wait_until
+
+pytestmark = pytest.mark.cold(reason="brings agents of its own")
+
+PODS, WORKERS = 50, 12
+ROUND_SECONDS = 30
+
+
+class Chaos:
+    """One run: rounds of chaos, each with a calm end at which the node is looked at."""
+
+    def __init__(self, node: Node, runtime: Runtime, weather: Weather, seed: int) -> None:
+        self.node, self.runtime, self.weather, self.seed = node, runtime, weather, seed
+        self.rounds = self.only_by_gc = 0
+
+    def round(self, seconds: float) -> None:
+        """Chaos for so long, by choices that only seed and round decide."""
+        self.rounds += 1
+        stop = threading.Event()
+        seeds = random.Random(f"{self.seed} {self.rounds}")
+        with ThreadPoolExecutor(WORKERS + 2) as threads:
+            running = [threads.submit(self._work, stop, random.Random(seeds.random())) for _ in range(WORKERS)]
+            disturbing = (self.weather.rage, self.weather.flood)
+            running += [threads.submit(disturb, stop, random.Random(seeds.random())) for disturb in disturbing]
+            time.sleep(seconds)
+            stop.set()
+            for each in running:
+                each.result()
+
+    def _work(self, stop: threading.Event, choose: random.Random) -> None:
+        while not stop.is_set():
+            self.runtime.step(choose)
+
+    def calm(self, *, kept: bool) -> None:
+        """What is dirty goes, with what lives unless `kept`; then there is nothing but what is for the pods that live.
+
+        That is so before a GC: DEL alone leaves nothing, but for what was begun for a caller that did not wait.
+        """
+        self.runtime.settle(random.Random(self.seed), kept=kept)
+        living = self.runtime.living()
+        wait_until(lambda: not problems(self.node, living, self.weather.agents), timeout=5)
+        self.only_by_gc += len(problems(self.node, living, self.weather.agents))
+        for network in NETWORKS:
+            self.runtime.gc(network, choose=None)
+        assert problems(self.node, living, self.weather.agents) == [], self._story()
+        wrongs = [*self.runtime.wrongs, *self.weather.wrongs]
+        assert wrongs == [], self._story()
+
+    def _story(self) -> str:
+        return f"round {self.rounds} of --seed {self.seed}"
+
+    def report(self) -> dict:
+        """The counts."""
+        calls = sorted(self.runtime.calls.items())
+        return {
+            "seed": self.seed,
+            "rounds": self.rounds,
+            "calls": {f"{verb} {outcome}": count for (verb, outcome), count in calls},
+            "events": dict(sorted(self.weather.events.items())),
+            "leftovers that only GC removed": self.only_by_gc,
+        }
+
+
+@pytest.fixture
+def chaos(node: Node, bin_dir: Path, tmp_path: Path, report: dict, pytestconfig: pytest.Config) -> Iterator[Chaos]:
+    """A node in bad weather, and a runtime on it; what happened is reported in any case."""
+    write_foreign(tmp_path)
+    chosen = pytestconfig.getoption("--seed")
+    seed = random.SystemRandom().randrange(1 << 32) if chosen is None else chosen
+    weather = Weather(node, bin_dir)
+    made = Chaos(node, Runtime(node, bin_dir, tmp_path, weather, PODS), weather, seed)
+    try:
+        yield made
+    finally:
+        report |= made.report()
+        weather.end()
+        report["events"] = made.report()["events"]
+
+
+def test_nothing_is_lost_and_nothing_is_left(chaos: Chaos, pytestconfig: pytest.Config) -> None:
+    """Whatever happens to agent and disk: answers are well-formed, pods that live stay whole, others leave nothing."""
+    end = time.monotonic() + pytestconfig.getoption("--seconds")
+    while (left := end - time.monotonic()) > 1:
+        chaos.round(min(left, ROUND_SECONDS))
+        chaos.calm(kept=True)
+    chaos.calm(kept=False)
+    assert chaos.runtime.living() == []
+    assert chaos.runtime.calls["ADD", "ok"] > PODS
+    assert chaos.runtime.calls["CHECK", "ok"] > 0

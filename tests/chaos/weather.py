@@ -1,0 +1,197 @@
+"""What happens to a node in the chaos test: its agent dies, is replaced, starves, stands still; its disk is full."""
+
+import os
+import random
+import resource
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from tests.netns.node import Node
+from tests.netns.way import Agent
+
+_DEADLINE_SECONDS = 2
+_GONE_SECONDS = 15
+_ROOM = {"size": "4m", "nr_inodes": "3000"}  # of /run and /var/lib
+_FILLER = "filler"
+
+
+class Weather:
+    """Disturbances of one node, by a seed. `events` counts them; `wrongs` are ends of agents that should not be."""
+
+    def __init__(self, node: Node, home: Path) -> None:
+        """The node gets little room on its disks, and an agent."""
+        self.events: Counter[str] = Counter()
+        self.wrongs: list[str] = []
+        self._node, self._home = node, home
+        self._bad: list[list[float]] = []  # begin and end of each time in which a call may fail
+        for folder in ("/run", "/var/lib"):
+            options = ",".join(f"{name}={value}" for name, value in _ROOM.items())
+            node.run(["mount", "-o", f"remount,{options}", folder])
+        self._agent: Agent | None = None
+        self._begin_agent()
+
+    @property
+    def agents(self) -> list[int]:
+        """Process ids of the agents that run."""
+        return [self._agent.pid] if self._agent and self._agent.is_running else []
+
+    def was_bad(self, begin: float, end: float) -> bool:
+        """Whether a call that lasted from `begin` to `end` (of time.monotonic()) had a reason to fail."""
+        return any(since <= end and begin <= until for since, until in list(self._bad))
+
+    def rage(self, stop: threading.Event, choose: random.Random) -> None:
+        """Disturb the agent until told to stop; it runs afterwards."""
+        happenings: tuple[Callable[[random.Random], None], ...] = (
+            self._kill,
+            self._restart,
+            self._upgrade,
+            self._take_descriptors,
+            self._take_memory,
+            self._stand_still,
+        )
+        while not stop.wait(choose.uniform(0.2, 1.5)):
+            choose.choice(happenings)(choose)
+            self._look_after()
+        self._look_after()
+
+    def flood(self, stop: threading.Event, choose: random.Random) -> None:
+        """Fill a disk, by bytes or by files, and empty it again, until told to stop."""
+        while not stop.wait(choose.uniform(2, 6)):
+            folder, by_files = choose.choice(("/run", "/var/lib")), choose.random() < 0.5
+            with self._bad_time(f"disk full of {'files' if by_files else 'bytes'}"):
+                filler = self._node.path(f"{folder}/{_FILLER}")
+                with suppress(OSError):
+                    (_fill_with_files if by_files else _fill_with_bytes)(filler)
+                time.sleep(choose.uniform(0.2, 1.5))
+                _empty(filler)
+
+    def end(self) -> None:
+        """End the agent, which holds no namespace and exits with 0."""
+        if self._agent:
+            self._note_log(self._agent)
+            self._agent.stop()
+            self._agent = None
+
+    @contextmanager
+    def _bad_time(self, name: str) -> Iterator[None]:
+        """Calls that are under way meanwhile may fail."""
+        self.events[name] += 1
+        times = [time.monotonic(), float("inf")]
+        self._bad.append(times)
+        try:
+            yield
+        finally:
+            times[1] = time.monotonic()
+
+    def _begin_agent(self) -> None:
+        """Start an agent; where that is impossible (no room for its socket), try again."""
+        while True:
+            try:
+                self._agent = Agent(self._node.start, self._home, "--deadline", str(_DEADLINE_SECONDS))
+            except AssertionError as failure:
+                self.events["agent could not start"] += 1
+                if not self.was_bad(time.monotonic() - 2, time.monotonic()):
+                    self.wrongs.append(f"an agent does not start in calm weather: {failure}")
+                time.sleep(0.2)
+            else:
+                return
+
+    def _kill(self, choose: random.Random) -> None:
+        with self._bad_time("agent killed"):
+            os.kill(self._agent.pid, signal.SIGKILL)
+            self._forget(self._agent, expected=128 + signal.SIGKILL)
+        time.sleep(choose.uniform(0, 0.5))
+        self._begin_agent()
+
+    def _restart(self, choose: random.Random) -> None:
+        """No call may fail for this."""
+        self.events["agent restarted"] += 1
+        self._forget(self._agent, expected=0)
+        time.sleep(choose.uniform(0, 0.5))
+        self._begin_agent()
+
+    def _upgrade(self, _choose: random.Random) -> None:
+        """Nor for this: the next agent takes the socket over, the old one finishes its calls and ends by itself."""
+        self.events["agent upgraded"] += 1
+        old = self._agent
+        self._begin_agent()
+        end = time.monotonic() + _GONE_SECONDS
+        while old.is_running and time.monotonic() < end:
+            time.sleep(0.05)
+        if old.is_running:
+            self.wrongs.append(f"an agent whose socket was taken over does not end: {old.log[-2000:]}")
+        self._forget(old, expected=0)
+
+    def _take_descriptors(self, choose: random.Random) -> None:
+        with self._bad_time("descriptors taken"), suppress(OSError):
+            spare = choose.randrange(8)
+            count = len(os.listdir(f"/proc/{self._agent.pid}/fd"))
+            self._limited(resource.RLIMIT_NOFILE, count + spare, choose)
+
+    def _take_memory(self, choose: random.Random) -> None:
+        with self._bad_time("memory taken"), suppress(OSError):
+            size = int(Path(f"/proc/{self._agent.pid}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+            self._limited(resource.RLIMIT_AS, size + choose.randrange(1 << 22), choose)
+
+    def _limited(self, what: int, limit: int, choose: random.Random) -> None:
+        soft, hard = resource.prlimit(self._agent.pid, what)
+        resource.prlimit(self._agent.pid, what, (limit, hard))
+        time.sleep(choose.uniform(0.2, 1.5))
+        resource.prlimit(self._agent.pid, what, (soft, hard))
+
+    def _stand_still(self, choose: random.Random) -> None:
+        """Less long than the deadline: calls take their time, and fail only if they have little left."""
+        with self._bad_time("agent stopped"), suppress(OSError):
+            os.kill(self._agent.pid, signal.SIGSTOP)
+            time.sleep(choose.uniform(0.2, 1.5))
+            os.kill(self._agent.pid, signal.SIGCONT)
+
+    def _look_after(self) -> None:
+        """As systemd does: an agent that has ended by itself is started again."""
+        if not self._agent.is_running:
+            self.events["agent died"] += 1
+            self.wrongs.append(f"an agent died: {self._agent.log[-3000:]}")
+            self._forget(self._agent, expected=None)
+            self._begin_agent()
+
+    def _forget(self, agent: Agent, *, expected: int | None) -> None:
+        """See that it has ended, and how."""
+        status = agent.end()
+        self._note_log(agent)
+        if expected is not None and status != expected:
+            self.wrongs.append(f"an agent exited with {status}, not {expected}: {agent.log[-3000:]}")
+
+    def _note_log(self, agent: Agent) -> None:
+        """What no agent may say, whatever happens to it."""
+        for line in agent.log.splitlines():
+            if "Traceback" in line or "call failed in the agent" in line:
+                self.wrongs.append(f"an agent said: {line}")
+        self.events["calls served"] += agent.served
+
+
+def _fill_with_bytes(filler: Path) -> None:
+    """Until there is no room (OSError)."""
+    with filler.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1 << 16))
+
+
+def _fill_with_files(filler: Path) -> None:
+    """Until there can be no more (OSError)."""
+    filler.mkdir()
+    for number in range(1 << 20):
+        (filler / str(number)).touch()
+
+
+def _empty(filler: Path) -> None:
+    if filler.is_dir():
+        for file in filler.iterdir():
+            file.unlink()
+        filler.rmdir()
+    else:
+        filler.unlink(missing_ok=True)
