@@ -93,6 +93,13 @@ def list_links(netlink: Netlink, *, containing: bytes = b"") -> list[Link]:
     return [_link(found) for found in netlink.dump_raw(_body() + _NO_STATISTICS, RTM_GETLINK) if containing in found]
 
 
+def list_links_beside(netlink: Netlink, bridge: int) -> list[Link]:
+    """All links but the bridge with that index and its ports, however many those are."""
+    port = number(_MASTER, bridge)
+    messages = netlink.dump_raw(_body() + _NO_STATISTICS, RTM_GETLINK)
+    return [link for link in map(_link, (one for one in messages if port not in one)) if link.index != bridge]
+
+
 def list_group(netlink: Netlink, group: int) -> list[Link]:
     """The links of a link group."""
     return list_links(netlink, containing=number(_GROUP, group))

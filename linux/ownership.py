@@ -1,12 +1,11 @@
 """The mark by which a kernel object tells whose it is: of an element the comment, of a link the alias or the group."""
 
-import re
 from collections.abc import Callable, Iterable
 
 from spec.attachment import Attachment
 
 _LONGEST = 127  # what nft accepts and prints of a comment, less its NUL
-_PLAIN = re.compile(r"[A-Za-z0-9._-]+")
+_PLAIN = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 
 
 def owner_tag(attachment: Attachment) -> str:
@@ -16,7 +15,7 @@ def owner_tag(attachment: Attachment) -> str:
     """
     parts = (attachment.network, attachment.container_id, attachment.ifname)
     tag = ":".join(("v1", *parts))
-    if len(tag) <= _LONGEST and all(_PLAIN.fullmatch(part) for part in parts):
+    if len(tag) <= _LONGEST and all(part and not part.strip(_PLAIN) for part in parts):
         return tag
     rest = _hex(f"{attachment.container_id}:{attachment.ifname}")[:40]
     return f"{_hashed_network(attachment.network)}{rest}"

@@ -1,7 +1,5 @@
 """MAC addresses as configurations give them."""
 
-import re
-
 from spec.errors import CNIError, Code
 from spec.request import Request
 
@@ -11,6 +9,10 @@ _PAIRS, _DOTTED = r"[0-9a-f]{2}([:-])(?:[0-9a-f]{2}\1){4}[0-9a-f]{2}", r"(?:[0-9
 
 def normal_mac(text: str) -> str:
     """02:00:5e:10:00:01 from any of the forms with :, - and dots; "" if it is no unicast MAC."""
+    if not text:
+        return ""
+    import re
+
     lower = text.lower()
     if not re.fullmatch(f"{_PAIRS}|{_DOTTED}", lower):
         return ""

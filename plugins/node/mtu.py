@@ -1,6 +1,6 @@
 """The MTU of pods where nobody gave one."""
 
-from linux.links import find_link, list_links
+from linux.links import find_link, list_links, list_links_beside
 from linux.netlink import Netlink
 
 _IFF_LOOPBACK, _IFF_POINTOPOINT = 0x8, 0x10
@@ -13,13 +13,7 @@ def smallest_mtu(host: Netlink, bridge: str) -> int:
     The pods' own bridge and its ports do not count: they have the MTU that is asked for here.
     """
     own = find_link(host, bridge)
-    own_index = own.index if own else 0
-    mtus = [
-        link.mtu
-        for link in list_links(host)
-        if link.up
-        and not link.flags & (_IFF_LOOPBACK | _IFF_POINTOPOINT)
-        and (not own_index or own_index not in (link.index, link.master))
-    ]
+    links = list_links_beside(host, own.index) if own else list_links(host)
+    mtus = [link.mtu for link in links if link.up and not link.flags & (_IFF_LOOPBACK | _IFF_POINTOPOINT)]
     smallest = min(mtus, default=_FALLBACK)
     return smallest if smallest >= _SMALLEST else _FALLBACK

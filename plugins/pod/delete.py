@@ -1,7 +1,8 @@
 """DEL: whatever state it finds, it finishes; whatever is gone already is no error."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from linux.addresses import list_addresses
 from linux.errors import reason
@@ -13,6 +14,18 @@ from linux.reaping import delete_links
 from spec.delegate import delegate
 from spec.errors import CNIError, Code
 from spec.request import Request
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What there is in a container: the host's end of its link if that is the pod's, and the addresses of its own.
+
+    `looked` False: there is no container to look into.
+    """
+
+    end: Link | None = None
+    addresses: Sequence[str] = ()
+    looked: bool = True
 
 
 def delete_pod(request: Request, *, ipam_type: str, ip_masq: bool, check_mac: bool) -> None:
@@ -61,52 +74,52 @@ def _attempt(what: str, action: Callable[[], object], failures: list[CNIError]) 
         failures.append(CNIError(Code.INTERNAL, f"failed to {what}: {reason(error)}"))
 
 
-def _delete_links(request: Request, *, tell: bool) -> list[str]:
+def _delete_links(request: Request, *, tell: bool) -> Sequence[str]:
     """Delete the pod's pair from whichever end can be reached; if `tell`, the addresses that the container's end had.
 
     From the container by name. And by the name that the host's end has, should the namespace's path be lost while a
-    process still lives in it; its alias says whether it is the pod's.
+    process still lives in it; its alias says whether it is the pod's. By other names only what could be reached neither
+    way is looked for, for that may mean to look through all links of the node.
     """
     tag = owner_tag(request.attachment)
     with Netlink() as host:
-        end, addresses = _end_of_container(host, request, tag, tell=tell)
-        ends = [end] if end else []
+        found = _look_into_container(host, request, tag, tell=tell)
+        ends = [found.end] if found.end else []
         name = host_end_name(request.attachment)
-        if end is None or end.name != name:
+        if name not in (end.name for end in ends):
             named = find_link(host, name)
             if named and _is_ours(named, request, tag):
                 ends.append(named)
-        delete_links(host, ends or _ends_of_other_names(host, request, tag))
-    return addresses
+        if not ends and not found.looked:
+            ends = _ends_of_other_names(host, request, tag)
+        delete_links(host, ends)
+    return found.addresses
 
 
-def _end_of_container(host: Netlink, request: Request, tag: str, *, tell: bool) -> tuple[Link | None, list[str]]:
-    """By way of the container: the host's end, if its alias is `tag`; if `tell`, also the container's end's addresses.
-
-    A pair of which the host's end names nobody, or is not on this host, is deleted here.
-    """
+def _look_into_container(host: Netlink, request: Request, tag: str, *, tell: bool) -> _Found:
+    """A pair of which the host's end names nobody, or is not on this host, is deleted here."""
     try:
         netns = open_netns(request.netns, request.netns_fd) if request.netns else None
     except OSError:
-        return None, []
+        netns = None
     if netns is None:
-        return None, []
+        return _Found(looked=False)
     try:
         with entered(netns), Netlink() as pod:
             link = find_link(pod, request.ifname)
             if link is None or link.kind != "veth":
-                return None, []
+                return _Found()
             end = find_link_by_index(host, link.peer) if link.peer_is_elsewhere else None
             if end and end.alias.startswith("v1") and end.alias != tag:
                 # Another attachment's: an ADD that failed because the name was taken is followed by a DEL, which must
                 # not take the interface of the one that has it.
-                return None, []
-            found = list_addresses(pod, link.index) if tell else ()
-            addresses = [address.cidr for address in found if address.is_global]
+                return _Found()
+            has = list_addresses(pod, link.index) if tell else ()
+            addresses = [address.cidr for address in has if address.is_global]
             if end and end.alias == tag and end.peer == link.index:
-                return end, addresses
+                return _Found(end, addresses)
             delete_links(pod, [link])
-            return None, addresses
+            return _Found(None, addresses)
     finally:
         os.close(netns)
 
