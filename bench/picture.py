@@ -6,7 +6,7 @@ from statistics import median
 
 from bench.figures import Row
 
-WIDTH, LABELS, NUMBERS = 920, 350, 160
+WIDTH, LABELS, NUMBERS = 940, 360, 170
 TOP, STEP, BAR = 64, 30, 16
 
 _STYLE = """
@@ -34,7 +34,9 @@ def draw(rows: Sequence[Row]) -> str:
     height = TOP + STEP * len(rows) + 16
     title = "Time taken, as a share of what the reference takes"
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{title}">'
-    legend = "grey: the reference (1.0) · coloured: slash24 with agent · mark: the goal · right: ratio, ms"
+    legend = (
+        "grey: the reference · green: slash24, the goal (mark) is reached · orange: it is not · numbers: ratio (ms)"
+    )
     lines = [head, f"<title>{title}</title>", f"<style>{_STYLE}</style>", _words(16, 24, title, "title")]
     lines += [_words(16, 44, legend, "small")]
     for number, row in enumerate(rows):

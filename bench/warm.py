@@ -55,7 +55,7 @@ def chained(suites: Suites, agent: served.Agent, rounds: int) -> list[Row]:
     """A list by cnitool."""
     turns = chain.measure(suites, rounds)
     agent.must_have_served(chain.network("slash24"), 2 * len(chain.PLUGINS) * (cni.WARM_UP + rounds))
-    what = "cnitool, bridge + portmap (2 ports) + bandwidth"
+    what = "bridge + 2 ports + bandwidth, by cnitool"
     return [
         Row(f"{verb}, {what}", "ms", of_verb(turns["slash24"], verb), of_verb(turns["reference"], verb), goal)
         for verb, goal in CHAIN_GOALS.items()
