@@ -42,6 +42,7 @@ _TABLE = Table(
             Hook("filter", 0, -300),  # type filter hook prerouting priority dstnat
         ),
     ),
+    subject=lambda element: element.key[:_NAME_BYTES],  # the link
 )
 
 
@@ -56,20 +57,20 @@ def ensure(owner: Attachment, host_link: str, mac: str) -> None:
         (),
         _elements(tag, host_link, mac),
         is_stale=lambda found: found.owner == tag or found.key.startswith(name),
-        needles=[tag.encode(), name],
+        terms={tag.encode(), name},
     )
 
 
 def delete(owner: Attachment) -> None:
     """Watch nothing for `owner` any more; nothing to do is success. Raises NetlinkError."""
     tag = owner_tag(owner)
-    nft_table.remove(_TABLE, lambda found: found.owner == tag, needle=tag.encode())
+    nft_table.remove(_TABLE, lambda found: found.owner == tag, terms={tag.encode()})
 
 
 def missing(owner: Attachment, host_link: str, mac: str) -> list[str]:
     """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises NetlinkError."""
     tag, name = owner_tag(owner), _name(host_link)
-    state = nft_table.inspect(_TABLE, (), [name])
+    state = nft_table.inspect(_TABLE, (), {name})
     problems = [f"chain {chain.name} of table {_TABLE.name} does not hold its rules" for chain in state.drifted]
     of_link = [found for found in state.elements if found.key.startswith(name)]
     for element in _elements(tag, host_link, mac):

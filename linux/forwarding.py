@@ -10,7 +10,7 @@ All of a change, in all tables, is one transaction.
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from linux import iptables, nft, nft_found, nft_table
+from linux import iptables, nft, nft_found
 from linux.forwarding_table import (
     POLICED,
     SHARED,
@@ -25,7 +25,9 @@ from linux.forwarding_table import (
 from linux.netlink import NETLINK_NETFILTER, Netlink
 from linux.nft import Element, Hook, Step, TableName
 from linux.nft_found import FoundRule
-from linux.nft_table import until_settled
+from linux.nft_session import repair
+from linux.nft_table import Chain, until_settled
+from linux.nft_view import View
 from linux.ownership import forfeited, owner_tag
 from spec.attachment import Attachment
 
@@ -64,19 +66,19 @@ def ensure(owner: Attachment, wish: Wish) -> None:
     wanted = pod_elements(tag, wish.addresses, wish.policy, wish.bridge)
 
     def attempt(netlink: Netlink, generation: int) -> None:
-        state = nft_table.read(netlink, TABLE, TABLE.chains, [tag.encode(), *wish.addresses])
-        held = [one for one in state.elements if one.owner == tag or address_of(one) in wish.addresses]
+        view = View(netlink, TABLE)
+        drifted = [chain for chain in TABLE.chains if view.lacks(chain)]
+        held = view.find({tag.encode(), *wish.addresses})
         gone = [one for one in held if one not in wanted]
         new = [one for one in wanted if one not in held]
         lost = {address_of(one) for one in gone} - set(wish.addresses)
         steps = [
-            *([nft.add_table(TABLE.name, TABLE.comment), nft.add_chain(TABLE.name, "admin")] if state.drifted else []),
-            *nft_table.repair(TABLE, state.drifted),
+            *(_made(drifted) if drifted else []),
             *(nft.delete_element(TABLE.name, one) for one in gone),
             *(nft.add_element(TABLE.name, one) for one in new),
             *_shared(netlink, gone, wanted),
         ]
-        certain = not steps or not (gone or state.drifted or wish.policy != "open")
+        certain = not steps or not (gone or drifted or wish.policy != "open")
         for version in (4, 6):
             added, plain = _let_through(netlink, version, wish)
             steps += [*added, *_no_longer_through(netlink, version, lost)]
@@ -114,14 +116,18 @@ def missing(owner: Attachment, wish: Wish) -> list[str]:
         wanted += bridge_elements(link_key(wish.bridge))
 
     def attempt(netlink: Netlink, _: int) -> list[str]:
-        needles = [tag.encode(), *wish.addresses, link_key(wish.bridge)]
-        state = nft_table.read(netlink, TABLE, TABLE.chains, needles)
-        ours = any(address_of(one) in wish.addresses for one in state.elements)
+        view = View(netlink, TABLE)
+        elements = view.find({tag.encode(), SHARED.encode(), *wish.addresses})
+        ours = any(address_of(one) in wish.addresses for one in elements)
         problems = [s for version in (4, 6) for s in _not_through(netlink, version, wish, ours=ours)]
         if not ours and not problems and _forwards(netlink, wish):
             return []
-        problems += [f"chain {chain.name} of table {TABLE.name} does not hold its rules" for chain in state.drifted]
-        present = {(one.set, one.key): one for one in state.elements}
+        problems += [
+            f"chain {chain.name} of table {TABLE.name} does not hold its rules"
+            for chain in TABLE.chains
+            if view.lacks(chain)
+        ]
+        present = {(one.set, one.key): one for one in elements}
         for element in wanted:
             found = present.get((element.set, element.key))
             if not found:
@@ -142,13 +148,12 @@ def is_firewalld_at_work() -> bool:
 def rehearse() -> None:
     """Have the kernel try to make the table, and take it back; raises NetlinkError if it can not."""
     with Netlink(NETLINK_NETFILTER) as netlink:
-        made = [nft.add_table(TABLE.name, TABLE.comment), nft.add_chain(TABLE.name, "admin")]
-        nft.rehearse(netlink, [*made, *nft_table.repair(TABLE, TABLE.chains)])
+        nft.rehearse(netlink, _made(TABLE.chains))
 
 
 def _remove(doomed: Callable[[Element], bool], addresses: Collection[bytes]) -> None:
     def attempt(netlink: Netlink, generation: int) -> None:
-        everything = nft_table.read(netlink, TABLE, (), [b""]).elements
+        everything = View(netlink, TABLE).everything()
         gone = [one for one in everything if doomed(one)]
         foreign = {address_of(one) for one in everything if not doomed(one)}
         lost = ({address_of(one) for one in gone} | set(addresses)) - foreign
@@ -159,6 +164,12 @@ def _remove(doomed: Callable[[Element], bool], addresses: Collection[bytes]) -> 
             nft.commit(netlink, steps, generation=generation)
 
     until_settled(attempt)
+
+
+def _made(drifted: Sequence[Chain]) -> list[Step]:
+    """Steps that make the table, and give chains their rules."""
+    admin = nft.add_chain(TABLE.name, "admin")
+    return [nft.add_table(TABLE.name, TABLE.comment), admin, *repair(TABLE, drifted)]
 
 
 def _shared(netlink: Netlink, gone: Sequence[Element], wanted: Sequence[Element]) -> list[Step]:

@@ -39,6 +39,19 @@ _SAME = Set("same", _IFNAME << 6 | _IFNAME, 2 * _NAME_BYTES, byte_order=0)
 # iifname @bridges drop
 _FROM_BRIDGES = Rule("from a bridge", (incoming_link(), in_set("bridges"), verdict(DROP)))
 
+
+def is_policed(element: Element) -> bool:
+    """Whether it is a pod's to which a policy applies."""
+    return element.set in {policed.name for policed in POLICED.values()}
+
+
+def address_of(element: Element) -> bytes:
+    """The pod's address that an element is about; b"" for that of a bridge."""
+    if is_policed(element):
+        return element.key[_NAME_BYTES:]
+    return element.key if element.set in {pods.name for pods in PODS.values()} else b""
+
+
 TABLE = Table(
     TableName(nft.INET, "slash24_firewall"),
     "slash24: who may reach pods",
@@ -66,6 +79,7 @@ TABLE = Table(
             Hook("filter", 2, 0),  # type filter hook forward priority filter
         ),
     ),
+    subject=address_of,
 )
 """Beside these there is the chain "admin": empty when it is made, and never touched again."""
 
@@ -94,15 +108,3 @@ def link_key(name: str) -> bytes:
 def bridge_of(element: Element) -> bytes:
     """The bridge that an element of a policed pod, or of a bridge, is about."""
     return element.key[:_NAME_BYTES]
-
-
-def is_policed(element: Element) -> bool:
-    """Whether it is a pod's to which a policy applies."""
-    return element.set in {policed.name for policed in POLICED.values()}
-
-
-def address_of(element: Element) -> bytes:
-    """The pod's address that an element is about; b"" for that of a bridge."""
-    if is_policed(element):
-        return element.key[_NAME_BYTES:]
-    return element.key if element.set in {pods.name for pods in PODS.values()} else b""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from netaddr.ip import IPNetwork
 
 from linux import nft
-from linux.nft import Hook, Set, TableName
+from linux.nft import Element, Hook, Set, TableName
 from linux.nft_expressions import (
     DROP,
     GOTO,
@@ -166,6 +166,15 @@ def _strangers() -> tuple[Rule, ...]:
 # fib daddr type local goto hostports
 _ENTRY = (Rule("to the node", (*to_this_host(), verdict(GOTO, "hostports"))),)
 
+
+def leads_to(found: Element) -> bytes:
+    """The packed address of the pod that an element is about; b"" for that of conditions."""
+    for version, masquerades in MASQUERADES.items():
+        if found.set == masquerades.name:
+            return found.key[: _ADDRESS_BYTES[version]]
+    return found.value[:-4]
+
+
 TABLE = Table(
     TableName(nft.INET, "slash24_portmap"),
     "slash24: ports of the node lead to pods",
@@ -186,5 +195,6 @@ TABLE = Table(
             Hook("nat", 4, 100),  # type nat hook postrouting priority srcnat
         ),
     ),
+    subject=leads_to,
 )
 """Chains stand before those that lead to them: the kernel makes them in this order."""

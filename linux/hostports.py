@@ -23,17 +23,17 @@ from linux.hostport_table import (
     TRANSPORTS,
     conditional_chain,
     conditional_map,
+    leads_to,
     masquerading_chain,
 )
 from linux.nft import Element
-from linux.nft_table import Chain
+from linux.nft_table import Book, Chain
 from linux.ownership import forfeited, owner_tag
 from linux.packet_conditions import Condition
 from spec.attachment import Attachment
 
 _NAMES = {number: name for name, number in TRANSPORTS.items()}
 _EEXIST = 17
-_ADDRESS_BYTES = {4: 4, 6: 16}
 
 
 class PortTaken(OSError):
@@ -83,21 +83,21 @@ def ensure(owner: Attachment, wish: Wish) -> bool:
     tag = owner_tag(owner)
     wanted, chains = _elements(tag, wish)
     pods = {forward.pod for forward in wish.forwards}
-    before = nft_table.inspect(TABLE, (), list(pods))
-    stale = {tag, *(found.owner for found in before.elements if found.owner and _leads_to(found) in pods)}
+
+    def decide(book: Book) -> bool:
+        view = book.view(TABLE)
+        is_new = all(map(view.lacks, TABLE.chains))
+        stale = {tag, *(found.owner for found in view.find(pods) if found.owner and leads_to(found) in pods)}
+        terms = {other.encode() for other in stale}
+        nft_table.put_into(book, TABLE, chains, wanted, is_stale=lambda found: found.owner in stale, terms=terms)
+        return is_new
+
     try:
-        nft_table.put(
-            TABLE,
-            chains,
-            wanted,
-            is_stale=lambda found: found.owner in stale,
-            needles=[other.encode() for other in stale],
-        )
+        return nft_table.change(decide)
     except OSError as error:
         if error.errno == _EEXIST:
             _raise_taken(wanted, tag, error)
         raise
-    return len(before.drifted) == len(TABLE.chains)
 
 
 def undo(owner: Attachment, *, made: bool) -> None:
@@ -110,14 +110,14 @@ def undo(owner: Attachment, *, made: bool) -> None:
 def delete(owner: Attachment) -> list[Forward]:
     """Forward nothing for `owner` any more; what was forwarded. Nothing to do is success. Raises NetlinkError."""
     tag = owner_tag(owner)
-    return _forwards(nft_table.remove(TABLE, lambda found: found.owner == tag, needle=tag.encode()))
+    return _forwards(nft_table.remove(TABLE, lambda found: found.owner == tag, terms={tag.encode()}))
 
 
 def missing(owner: Attachment, wish: Wish) -> list[str]:
     """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises NetlinkError."""
     tag = owner_tag(owner)
     wanted, chains = _elements(tag, wish)
-    state = nft_table.inspect(TABLE, chains, [tag.encode(), *(element.key for element in wanted)])
+    state = nft_table.inspect(TABLE, chains, {tag.encode()}, _places(wanted))
     problems = [f"chain {chain.name} of table {TABLE.name} does not hold its rules" for chain in state.drifted]
     present = {(found.set, found.key): found for found in state.elements}
     for element in wanted:
@@ -167,14 +167,6 @@ def _number(value: int, length: int = 1) -> bytes:
     return value.to_bytes(length, "big").ljust(4, b"\0")
 
 
-def _leads_to(found: Element) -> bytes:
-    """The packed address of the pod that an element is about."""
-    for version, masquerades in MASQUERADES.items():
-        if found.set == masquerades.name:
-            return found.key[: _ADDRESS_BYTES[version]]
-    return found.value[:-4]
-
-
 def _forwards(elements: Iterable[Element]) -> list[Forward]:
     """The forwards that elements stood for."""
     found = []
@@ -189,14 +181,17 @@ def _forwards(elements: Iterable[Element]) -> list[Forward]:
 
 def _raise_taken(wanted: Sequence[Element], tag: str, error: OSError) -> None:
     """Raise PortTaken if one of the elements is somebody else's."""
-    state = nft_table.inspect(TABLE, (), [element.key for element in wanted])
-    keys = {(element.set, element.key) for element in wanted}
-    others = [found for found in state.elements if (found.set, found.key) in keys and found.owner != tag]
+    state = nft_table.inspect(TABLE, (), (), _places(wanted))
+    others = [found for found in state.elements if found.owner != tag]
     for forward in _forwards(others):
         (other,) = {found.owner for found in others if _forwards([found]) == [forward]}
         pod = f"{_shown(forward.pod, forward.version)}:{forward.pod_port}"
         message = f"host port {forward} is taken by {other or 'somebody unknown'}, and leads to {pod}"
         raise PortTaken(_EEXIST, message) from error
+
+
+def _places(elements: Iterable[Element]) -> list[tuple[str, bytes]]:
+    return [(element.set, element.key) for element in elements]
 
 
 def _described(element: Element) -> str:

@@ -60,7 +60,7 @@ def dump_elements(netlink: Netlink, table: TableName, set_name: str) -> list[byt
         if error.errno != _ENOENT:
             raise
         return None
-    return [attributes_of(body, BODY).get(3, b"") for body in bodies]
+    return [run for body in bodies if (run := attributes_of(body, BODY).get(3))]
 
 
 def list_elements(netlink: Netlink, table: TableName, set_name: str, needles: Sequence[bytes]) -> list[Element]:

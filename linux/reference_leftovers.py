@@ -7,14 +7,13 @@ they do there.
 """
 
 from collections.abc import Iterable, Sequence
-
-from netaddr.ip import IPNetwork
+from socket import AF_INET, AF_INET6, inet_pton
 
 from linux import nft, nft_found
 from linux.netlink import Netlink
 from linux.nft import Step, TableName
 from linux.nft_found import FoundRule
-from linux.nft_table import until_settled
+from linux.nft_session import Book, change
 from spec.attachment import Attachment
 
 _IPTABLES = {4: TableName(nft.IP, "nat"), 6: TableName(nft.IP6, "nat")}
@@ -29,65 +28,75 @@ def delete_masquerade(owner: Attachment, addresses: Sequence[str] = ()) -> None:
     container on one network, so there only the rules of these addresses go, and the chain with the last of them.
     Without `addresses` all of the chain goes: nothing in it tells whose it is.
     """
-    packed = [IPNetwork(address).ip.packed for address in addresses]
 
-    def attempt(netlink: Netlink, generation: int) -> None:
-        steps = _nftables_backend(netlink, owner)
-        for version in _IPTABLES:
-            steps += _iptables_backend(netlink, owner, version, packed)
-        if steps:
-            nft.commit(netlink, steps, generation=generation)
+    def decide(book: Book) -> None:
+        backends = [version for version, table in _IPTABLES.items() if not book.is_absent(table)]
+        if backends:
+            packed = [_packed(address) for address in addresses]
+            for version in backends:
+                book.do(_iptables_backend(book.netlink, owner, version, packed))
+        if not book.is_absent(_NFTABLES):
+            book.do([nft.delete_rule(_NFTABLES, rule.chain, rule.handle) for rule in _masq_checks(book.netlink, owner)])
 
-    until_settled(attempt)
+    change(decide)
 
 
 def delete_antispoof(owner: Attachment) -> None:
     """Delete the reference's MAC spoofing filter of `owner`; nothing to do is success. Raises NetlinkError."""
-    link_chain = f"cni-br-iface-{owner.container_id}-{owner.ifname}"
-    mac_chain = f"{link_chain}-mac"
+    link_chain, mac_chain = _spoof_chains(owner)
 
-    def attempt(netlink: Netlink, generation: int) -> None:
+    def decide(book: Book) -> None:
+        if book.is_absent(_SPOOF):
+            return
+        netlink = book.netlink
         jumps = _jumps_to(netlink, _SPOOF, "PREROUTING", link_chain)
         inner = _jumps_to(netlink, _SPOOF, link_chain, mac_chain)
-        steps = [nft.delete_rule(_SPOOF, rule.chain, rule.handle) for rule in jumps]
-        steps += _drop_chain(netlink, _SPOOF, link_chain, losing=len(jumps))
-        steps += _drop_chain(netlink, _SPOOF, mac_chain, losing=len(inner))
-        if steps:
-            nft.commit(netlink, steps, generation=generation)
+        book.do(
+            [
+                *(nft.delete_rule(_SPOOF, rule.chain, rule.handle) for rule in jumps),
+                *_drop_chain(netlink, _SPOOF, link_chain, losing=len(jumps)),
+                *_drop_chain(netlink, _SPOOF, mac_chain, losing=len(inner)),
+            ]
+        )
 
-    until_settled(attempt)
+    change(decide)
 
 
 def masquerades(owner: Attachment, addresses: Sequence[str]) -> bool:
     """Whether the reference masquerades each of these addresses, CIDR, for `owner`. Raises NetlinkError."""
-    networks = [IPNetwork(address) for address in addresses]
+    pods = [_packed(address) for address in addresses]
 
-    def attempt(netlink: Netlink, generation: int) -> bool:  # noqa: ARG001 (what until_settled calls)
+    def decide(book: Book) -> bool:
+        netlink = book.netlink
         by_nftables = {source[0] for rule in _masq_checks(netlink, owner) if (source := _source(rule))}
         return all(
-            network.ip.packed in by_nftables
-            or any(
-                _comes_from(rule, network.version, [network.ip.packed]) for rule in _masq_jumps(netlink, owner, network)
-            )
-            for network in networks
+            pod in by_nftables
+            or any(_comes_from(rule, _version(pod), [pod]) for rule in _masq_jumps(netlink, owner, _version(pod)))
+            for pod in pods
         )
 
-    return until_settled(attempt)
+    return change(decide)
 
 
 def filters_mac(owner: Attachment) -> bool:
     """Whether the reference's MAC spoofing filter of `owner` is there whole. Raises NetlinkError."""
-    link_chain = f"cni-br-iface-{owner.container_id}-{owner.ifname}"
-    mac_chain = f"{link_chain}-mac"
+    link_chain, mac_chain = _spoof_chains(owner)
 
-    def attempt(netlink: Netlink, generation: int) -> bool:  # noqa: ARG001 (what until_settled calls)
+    def decide(book: Book) -> bool:
+        netlink = book.netlink
         return bool(
             _jumps_to(netlink, _SPOOF, "PREROUTING", link_chain)
             and _jumps_to(netlink, _SPOOF, link_chain, mac_chain)
             and len(nft_found.list_rules(netlink, _SPOOF, mac_chain)) == 2  # the pod's own returns, all else drops
         )
 
-    return until_settled(attempt)
+    return change(decide)
+
+
+def _spoof_chains(owner: Attachment) -> tuple[str, str]:
+    """The chains of a link's MAC filter: where its frames are sent, and where they go on to."""
+    chain = f"cni-br-iface-{owner.container_id}-{owner.ifname}"
+    return chain, f"{chain}-mac"
 
 
 def _masq_checks(netlink: Netlink, owner: Attachment) -> list[FoundRule]:
@@ -105,14 +114,10 @@ def _masq_chain(owner: Attachment) -> str:
     return f"CNI-{_sha512(owner.network + owner.container_id)[:24]}"
 
 
-def _masq_jumps(netlink: Netlink, owner: Attachment, network: IPNetwork) -> list[FoundRule]:
+def _masq_jumps(netlink: Netlink, owner: Attachment, version: int) -> list[FoundRule]:
     """The rules of the iptables backend, "-s ADDRESS -j CHAIN", of this container, if its chain masquerades."""
-    table, chain = _IPTABLES[network.version], _masq_chain(owner)
+    table, chain = _IPTABLES[version], _masq_chain(owner)
     return _jumps_to(netlink, table, "POSTROUTING", chain) if nft_found.list_rules(netlink, table, chain) else []
-
-
-def _nftables_backend(netlink: Netlink, owner: Attachment) -> list[Step]:
-    return [nft.delete_rule(_NFTABLES, rule.chain, rule.handle) for rule in _masq_checks(netlink, owner)]
 
 
 def _iptables_backend(netlink: Netlink, owner: Attachment, version: int, addresses: Sequence[bytes]) -> list[Step]:
@@ -126,6 +131,14 @@ def _iptables_backend(netlink: Netlink, owner: Attachment, version: int, address
         *(nft.delete_rule(table, rule.chain, rule.handle) for rule in jumps),
         *_drop_chain(netlink, table, chain, losing=len(jumps)),
     ]
+
+
+def _packed(address: str) -> bytes:
+    return inet_pton(AF_INET6 if ":" in address else AF_INET, address.partition("/")[0])
+
+
+def _version(packed: bytes) -> int:
+    return 4 if len(packed) == 4 else 6
 
 
 def _comes_from(rule: FoundRule, version: int, addresses: Iterable[bytes]) -> bool:

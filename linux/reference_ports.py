@@ -9,7 +9,7 @@ from collections.abc import Collection
 from linux import nft, nft_found
 from linux.netlink import Netlink
 from linux.nft import Step, TableName
-from linux.nft_table import until_settled
+from linux.nft_session import Book, change
 from spec.attachment import Attachment
 
 _IPTABLES = {4: TableName(nft.IP, "nat"), 6: TableName(nft.IP6, "nat")}
@@ -19,29 +19,23 @@ _NFTABLES = {4: TableName(nft.IP, "cni_hostport"), 6: TableName(nft.IP6, "cni_ho
 def delete(owner: Attachment) -> None:
     """Delete the reference's host ports of a container on a network; nothing to do is success. Raises NetlinkError."""
 
-    def attempt(netlink: Netlink, generation: int) -> None:
-        steps: list[Step] = []
+    def decide(book: Book) -> None:
         for version in (4, 6):
-            for chain in _chains(owner):
-                steps += _drop(netlink, _IPTABLES[version], chain)
-            steps += [
-                nft.delete_rule(_NFTABLES[version], rule.chain, rule.handle)
-                for rule in nft_found.list_rules(netlink, _NFTABLES[version])
-                if rule.comment == owner.container_id
-            ]
-        if steps:
-            nft.commit(netlink, steps, generation=generation)
+            if not book.is_absent(_IPTABLES[version]):
+                for chain in _chains(owner):
+                    book.do(_drop(book.netlink, _IPTABLES[version], chain))
+            if not book.is_absent(_NFTABLES[version]):
+                rules = nft_found.list_rules(book.netlink, _NFTABLES[version])
+                doomed = [rule for rule in rules if rule.comment == owner.container_id]
+                book.do([nft.delete_rule(_NFTABLES[version], rule.chain, rule.handle) for rule in doomed])
 
-    until_settled(attempt)
+    change(decide)
 
 
 def serves(owner: Attachment, versions: Collection[int]) -> bool:
     """Whether the reference forwards ports for a container on a network, in all these IP versions."""
 
-    def attempt(netlink: Netlink, _: int) -> bool:
-        return all(_serves(netlink, owner, version) for version in versions)
-
-    return until_settled(attempt)
+    return change(lambda book: all(_serves(book.netlink, owner, version) for version in versions))
 
 
 def _serves(netlink: Netlink, owner: Attachment, version: int) -> bool:

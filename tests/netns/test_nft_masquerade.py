@@ -208,14 +208,14 @@ def test_late_delete_of_a_stale_owner(node: Node) -> None:
     assert "alice" not in table(node, TABLE)
 
 
-def changing_hands() -> Callable[[nft.Element], bool]:
+def changing_hands(node: Node) -> Callable[[nft.Element], bool]:
     """Whether an element is Alice's; asked for the first time, Bob takes her address over before it answers."""
     takeovers = [partial(masquerade.ensure, BOB, ["10.1.2.5/24"])]
 
     def is_alices(found: nft.Element) -> bool:
         answer = found.owner == "v1:net1:alice:eth0"
         if takeovers:
-            takeovers.pop()()
+            assert at_once(node, [takeovers.pop()]) == 0
         return answer
 
     return is_alices
@@ -224,14 +224,15 @@ def changing_hands() -> Callable[[nft.Element], bool]:
 def test_del_decided_on_an_old_state(node: Node) -> None:
     """If the address changes hands between the look of a DEL and its deed, the deed is not done."""
     on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
-    assert on(node, nft_table.remove, masquerade._TABLE, changing_hands()) == []
+    assert on(node, nft_table.remove, masquerade._TABLE, changing_hands(node)) == []
     assert on(node, masquerade.missing, BOB, ["10.1.2.5/24"]) == []
 
 
 def test_add_decided_on_an_old_state(node: Node) -> None:
     """If an old address of a pod changes hands while an ADD replaces it, the new owner keeps it."""
     on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
-    on(node, nft_table.put, masquerade._TABLE, [], [], is_stale=changing_hands(), needles=[b"alice"])
+    alice = {b"v1:net1:alice:eth0"}
+    on(node, nft_table.put, masquerade._TABLE, [], [], is_stale=changing_hands(node), terms=alice)
     assert on(node, masquerade.missing, BOB, ["10.1.2.5/24"]) == []
     assert "alice" not in table(node, TABLE)
 
