@@ -44,7 +44,7 @@ def delete_pod(request: Request, *, ipam_type: str, ip_masq: bool, check_mac: bo
     if ip_masq:
         from linux import masquerade, reference_leftovers
 
-        _attempt("delete the masquerade", lambda: masquerade.delete(owner), failures)
+        _attempt("delete the masquerade", lambda: masquerade.delete(owner, addresses), failures)
         _attempt(
             "delete another implementation's masquerade",
             lambda: reference_leftovers.delete_masquerade(owner, addresses),
