@@ -11,6 +11,8 @@ from agent.pool import Pool
 _PATIENCE_SECONDS = 2.0
 """How long a call waits for a free worker: longer than a burst of pods, shorter than anybody minds."""
 
+_TOGETHER = 16
+_STANDSTILL_SECONDS = 0.01
 _GENERATIONS = 64
 _HUNG_SECONDS = 30.0
 
@@ -19,7 +21,7 @@ class Dispatcher:
     """Hands calls to workers. `perform` does one call, in a worker, and returns whether that thread can go on."""
 
     def __init__(self, perform: Callable[[Call], bool], *, workers: int) -> None:
-        self.pool: Pool[Call] = Pool(workers, self._work)
+        self.pool: Pool[Call] = Pool(workers, self._work, ready=_TOGETHER)
         self._perform = perform
         self._lock = Lock()
         self._calls: set[Call] = set()
@@ -49,6 +51,13 @@ class Dispatcher:
                 self._ordered[call.attachment] = deque()
                 call.in_order = True
         self.pool.submit(call)
+
+    def keep_up(self) -> bool:
+        """See that calls which wait for a worker get one, if all stand still; whether to see to it again soon."""
+        if not self.pool.is_behind:
+            return False
+        self.pool.relieve(_STANDSTILL_SECONDS)
+        return True
 
     def look_after(self, now: float) -> list[Call]:
         """Decline what waited too long for a worker, and fail what has run out of time; returns all those."""

@@ -13,7 +13,7 @@ _ROOMS = ("spec", "ipam", "linux", "plugins")
 # What the plugins import where they need it.
 _MORE = ("hashlib", "socket", "subprocess", "traceback", "netaddr.ip", "pyroute2.netlink.rtnl.ifinfmsg")
 _M_ARENA_MAX, _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -8, -1, -3  # mallopt(3)
-_SWITCH_SECONDS = 0.001
+_SWITCH_SECONDS = 0.02
 _DESCRIPTORS = 65536
 
 
@@ -23,7 +23,8 @@ def prepare() -> None:
     _raise_descriptor_limit()
     for name in (*modules(), *_MORE):
         import_module(name)
-    # Threads take turns; 5 ms, Python's own idea of a turn, is a whole call.
+    # Threads take turns whenever one waits for the kernel, many times a call. Who waits for a turn looks that often
+    # whether one has had it for too long, and with many threads the looking alone costs more than a call.
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.collect()
     gc.freeze()  # what was loaded stays: no later collection looks at it

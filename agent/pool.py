@@ -1,4 +1,9 @@
-"""Threads that work: started when there is work, no more than a limit, gone again when there is none."""
+"""Threads that work: started when there is work, no more than a limit, gone again when there is none.
+
+Python lets one thread run at a time. Of calls that arrive together, some are worked at together, so that there is one
+to go on with while another waits for the kernel; more would only keep each other awake. They get threads all the same
+where those at work stand still: where all wait for something slow.
+"""
 
 import time
 from collections import deque
@@ -12,11 +17,15 @@ Job = TypeVar("Job")
 class Pool(Generic[Job]):
     """At most `limit` threads that do `work` on jobs in the order they come; one that idles for `idle` seconds ends.
 
-    `work` returns whether its thread is fit for more.
+    `work` returns whether its thread is fit for more. More than `ready` threads there are only by `relieve`.
     """
 
-    def __init__(self, limit: int, work: Callable[[Job], bool], *, idle: float = 10.0) -> None:
+    def __init__(
+        self, limit: int, work: Callable[[Job], bool], *, ready: int | None = None, idle: float = 10.0
+    ) -> None:
         self.limit = limit
+        self._ready = limit if ready is None else min(ready, limit)
+        self._taken = 0.0  # when a job was last taken up
         self._work = work
         self._idle_seconds = idle
         self._jobs: deque[tuple[float, Job]] = deque()
@@ -34,7 +43,22 @@ class Pool(Generic[Job]):
             self._jobs.append((time.monotonic(), job))
             if len(self._jobs) <= self._idle:
                 self._condition.notify()
-            elif self._threads < self.limit:
+            elif self._threads < self._ready:
+                self._start()
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether jobs wait for a thread."""
+        return bool(self._jobs)
+
+    def relieve(self, seconds: float) -> None:
+        """Start more threads if jobs wait and none was taken up for so long."""
+        before = time.monotonic() - seconds
+        with self._condition:
+            if not self._jobs or self._jobs[0][0] > before or self._taken > before:
+                return
+            self._taken = before + seconds
+            for _ in range(min(len(self._jobs), self.limit - self._threads, 1 + self._threads // 4)):
                 self._start()
 
     def take_back(self, seconds: float) -> list[Job]:
@@ -62,7 +86,7 @@ class Pool(Generic[Job]):
         finally:
             with self._condition:
                 self._threads -= 1
-                if self._jobs and self._idle < len(self._jobs):
+                if self._jobs and self._idle < len(self._jobs) and self._threads < self._ready:
                     self._start()
 
     def _next(self) -> Job | None:
@@ -70,6 +94,7 @@ class Pool(Generic[Job]):
             self._idle += 1
             try:
                 if self._condition.wait_for(lambda: self._jobs, self._idle_seconds):
+                    self._taken = time.monotonic()
                     return self._jobs.popleft()[1]
                 return None
             finally:

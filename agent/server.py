@@ -22,7 +22,7 @@ _ARRIVING_LIMIT = 64 << 20
 """Bytes of requests that are coming in at the same time; more are declined."""
 
 _CALLS_LIMIT = 1024
-_PAUSE_SECONDS, _DRAINING_PAUSE_SECONDS = 0.5, 0.02
+_PAUSE_SECONDS, _DRAINING_PAUSE_SECONDS, _BEHIND_PAUSE_SECONDS = 0.5, 0.02, 0.01
 
 
 class Server:
@@ -80,6 +80,7 @@ class Server:
                 if not self._endpoint and not self._incoming and not self._dispatcher.is_awaited(now):
                     return
                 self._look_after(now)
+            pause = min(pause, _BEHIND_PAUSE_SECONDS) if self._dispatcher.keep_up() else pause
             for descriptor, _ in self._poll.poll(pause):
                 self._attend(descriptor)
 

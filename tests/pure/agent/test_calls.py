@@ -85,6 +85,31 @@ def test_interfaces_of_one_container_do_not_wait_for_each_other(
         assert finish(first) == finish(second) == (0, "")
 
 
+def test_any_number_that_hang_hold_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all that are worked at wait for something slow, others get workers soon."""
+    gate = Gate()
+    with running(tmp_path, monkeypatch, gate, workers=64) as agent:
+        hung = [agent.begin("DEL", f"slow{index}") for index in range(50)]
+        began = time.monotonic()
+        assert agent.ask("DEL", "other") == (0, "")
+        assert time.monotonic() - began < 1.5
+        gate.open.set()
+        assert [finish(each) for each in hung] == [(0, "")] * 50
+
+
+def test_of_many_quick_ones_few_are_worked_at_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though there could be a worker for each."""
+    busy = []
+
+    def work(_request: Request) -> None:
+        busy.append(agent.dispatcher.pool.busy)
+
+    with running(tmp_path, monkeypatch, work, workers=128) as agent:
+        calls = [agent.begin("DEL", f"pod{index}") for index in range(100)]
+        assert [finish(each) for each in calls] == [(0, "")] * 100
+    assert max(busy) <= 32
+
+
 def test_when_no_worker_gets_free_a_call_is_declined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a while, and not begun: the launcher does it otherwise. Those that have workers get their answers."""
     gate = Gate()
