@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from ctypes import addressof, create_string_buffer
-from errno import ETIMEDOUT
+from errno import ETIMEDOUT, EXDEV
 from struct import Struct, pack
 from threading import Lock
 
@@ -68,7 +68,7 @@ class Reaper:
         with self._lock:
             wishes, self._waiting[namespace] = self._waiting[namespace], []
         try:
-            _fulfil(wishes, self._run)
+            _fulfil(wishes, namespace, self._run)
         finally:
             for wish in wishes:
                 wish.give_up(OSError(ETIMEDOUT, "its deletion was not seen to its end"))
@@ -118,10 +118,13 @@ class _Wish:
 class _Deletion:
     """One operation of the kernel's, in another thread. What became of it: `failures` when it is `done`."""
 
-    def __init__(self, links: Sequence[Link], told: "_Bell") -> None:
-        """In the network namespace of the links."""
+    def __init__(self, links: Sequence[Link], namespace: int, told: "_Bell") -> None:
+        """The links are in that namespace; OSError if the thread is not."""
         self.links, self.done, self.failures = links, False, {}
         self._netlink, self._told, self._turn = Netlink(), told, Lock()
+        if self._netlink.namespace != namespace:
+            self._netlink.close()
+            raise OSError(EXDEV, "not the network namespace of the links")
 
     def perform(self) -> None:
         """Do it, unless another thread has begun to."""
@@ -186,7 +189,7 @@ class _Announcements:
                 return
 
 
-def _fulfil(wishes: Sequence[_Wish], run: Callable[[Callable[[], None]], object]) -> None:
+def _fulfil(wishes: Sequence[_Wish], namespace: int, run: Callable[[Callable[[], None]], object]) -> None:
     """Have the links of all wishes deleted, and settle each as soon as it is gone."""
     links = {link.index: link for wish in wishes for link in wish.links}
     named = [link for link in links.values() if link.alias]
@@ -198,7 +201,7 @@ def _fulfil(wishes: Sequence[_Wish], run: Callable[[Callable[[], None]], object]
             stack.callback(bell.close)
             heard = _Announcements()
             stack.callback(heard.close)
-            deletions = [_Deletion(some, bell) for some in together]
+            deletions = [_Deletion(some, namespace, bell) for some in together]
         except OSError:  # no descriptors to be had, say
             _settle(wishes, links, delete_now(wishes[0].netlink, list(links.values())))
             return

@@ -9,6 +9,7 @@ import pytest
 from linux.netlink import Netlink
 from linux.ownership import group_of, host_end_name
 from plugins.bridge import PLUGIN
+from plugins.pod import add
 from spec.attachment import Attachment
 from spec.plugin import serve
 from tests.netns.cni import CNI, with_prev
@@ -54,6 +55,24 @@ def dumps_of_delete(node: Node, conf: dict, netns: str, monkeypatch: pytest.Monk
         stdin = io.BytesIO(json.dumps(conf).encode())
         assert serve(PLUGIN, environ=environ, stdin=stdin, stdout=io.BytesIO(), stderr=io.StringIO()) == 0
     return len(dumps)
+
+
+def test_a_kernel_that_does_not_show_what_it_made(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One before 6.2: the link is looked up by its name."""
+    create_veth = add.create_veth
+
+    def silent(*given: object, **more: object) -> None:
+        create_veth(*given, **more)
+
+    monkeypatch.setattr(add, "create_veth", silent)
+    pod, stdout = node.pod("pod"), io.BytesIO()
+    environ = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "pod", "CNI_IFNAME": "eth0", "CNI_PATH": "/"}
+    environ["CNI_NETNS"] = str(node.path(pod.path))
+    with inside(node):
+        stdin = io.BytesIO(json.dumps(CONF).encode())
+        assert serve(PLUGIN, environ=environ, stdin=stdin, stdout=stdout, stderr=io.StringIO()) == 0
+    assert host_end(json.loads(stdout.getvalue())) == NAME
+    assert "UP" in pod.links()["eth0"]["flags"]
 
 
 def test_the_name_follows_from_the_attachment(node: Node, cni: CNI) -> None:

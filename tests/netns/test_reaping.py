@@ -11,6 +11,7 @@ import pytest
 from linux import links, reaper, reaping
 from linux.links import Link, find_link, list_links
 from linux.netlink import Netlink, NetlinkError
+from linux.netns import entered, open_netns
 from linux.reaper import Reaper
 from tests.netns.node import Node
 from tests.netns.overlay_tools import inside
@@ -168,6 +169,21 @@ def test_a_lost_announcement_costs_time_and_no_more(
     warm = Reaper(lambda job: threads.submit(lambda: (job(), ended.append(time.monotonic()))))
     assert warm.delete(netlink, [pair(node, netlink, f"v{place}") for place in range(4)]) == {}
     assert veths(netlink) == set()
+
+
+def test_links_are_looked_for_where_the_request_is_made(
+    node: Node, netlink: Netlink, threads: ThreadPoolExecutor
+) -> None:
+    """A thread that has gone elsewhere deletes no link of that place that happens to have the index."""
+    elsewhere = node.pod("elsewhere")
+    given = pair(node, netlink, "v0")
+    elsewhere.run(["ip", "link", "add", "w0", "index", str(given.index), "type", "bridge"])
+    fd = open_netns(str(node.path(elsewhere.path)))
+    with entered(fd):
+        assert Reaper(threads.submit).delete(netlink, [given]) == {}
+    os.close(fd)
+    assert veths(netlink) == set()
+    assert "w0" in elsewhere.links()
 
 
 def _never(_: Callable) -> None:
