@@ -12,7 +12,7 @@ _PATIENCE_SECONDS = 2.0
 """How long a call waits for a free worker: longer than a burst of pods, shorter than anybody minds."""
 
 _TOGETHER = 16
-_STANDSTILL_SECONDS = 0.01
+_STANDSTILL_SECONDS = 0.025
 _GENERATIONS = 64
 _HUNG_SECONDS = 30.0
 
