@@ -1,9 +1,9 @@
 """The floor: the kernel's part of a pod's coming and going, asked for by a C program that does nothing else."""
 
 import platform
-import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from bench import lab
@@ -18,9 +18,9 @@ _BRIDGE, _GATEWAY = "floor0", "10.25.0.1"
 
 
 def build() -> Path:
-    """Compile the program with what there is: the machine's compiler, or that of the launcher."""
+    """Compile the program with the compiler of the launcher, or with the machine's."""
     zig = [sys.executable, "-m", "ziglang", "cc", "-target", f"{platform.machine()}-linux-musl"]
-    compiler = ["gcc"] if shutil.which("gcc") else zig
+    compiler = zig if find_spec("ziglang") else ["gcc"]  # the C library of zig starts sooner than glibc does
     PROGRAM.parent.mkdir(parents=True, exist_ok=True)
     options = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror", "-static"]
     subprocess.run([*compiler, *options, "-o", str(PROGRAM), str(SOURCE)], check=True)
