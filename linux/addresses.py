@@ -54,8 +54,13 @@ def overlap(one: str, other: str) -> bool:
 
 
 def list_addresses(netlink: Netlink, index: int = 0, family: int = 0) -> list[Address]:
-    """The addresses of the link with that index, or (0) of all; of one family, or (0) of both."""
-    found = netlink.dump_raw(_BODY.pack(family, 0, 0, 0, index), RTM_GETADDR)
+    """The addresses of the link with that index, none if it is gone, or (0) of all; of one family, or (0) of both."""
+    try:
+        found = netlink.dump_raw(_BODY.pack(family, 0, 0, 0, index), RTM_GETADDR)
+    except NetlinkError as error:
+        if index and error.errno == ENODEV:
+            return []
+        raise
     return [address for address in map(_address, found) if index in (0, address.link)]
 
 

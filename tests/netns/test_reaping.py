@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from linux import links, reaper, reaping
+from linux.addresses import list_addresses
 from linux.links import Link, find_link, list_links
 from linux.netlink import Netlink, NetlinkError
 from linux.netns import entered, open_netns
@@ -218,3 +219,12 @@ def test_descriptors_and_threads_return(node: Node, netlink: Netlink, threads: T
         warm.delete(netlink, [pair(node, netlink, "v0")])
     time.sleep(GRACE_SECONDS)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_link_that_is_gone_has_no_addresses(node: Node, netlink: Netlink) -> None:
+    """Whoever has just found it may ask, and another may have deleted it meanwhile: that is no error."""
+    link = pair(node, netlink, "gone")
+    node.run(["ip", "address", "add", "192.0.2.7/24", "dev", "gone"])
+    assert [address.cidr for address in list_addresses(netlink, link.index)] == ["192.0.2.7/24"]
+    reaping.delete_now(netlink, [link])
+    assert list_addresses(netlink, link.index) == []
