@@ -22,10 +22,12 @@ case $conf in
 *'"slow"'*) sleep 0.3 ;;
 esac
 take() {{
-    number=2
-    while [ $number -lt 250 ]; do
-        ln -s "$owner" 10.43.0.$number 2>/dev/null && return
-        [ -L 10.43.0.$number ] || return 1
+    number=2 vain=0
+    while [ $number -lt 250 ] && [ $vain -lt 5 ]; do
+        if [ ! -L 10.43.0.$number ]; then
+            ln -s "$owner" 10.43.0.$number 2>/dev/null && return
+            vain=$((vain + 1)) # somebody was faster, or there is no room
+        fi
         number=$((number + 1))
     done
     return 1

@@ -57,12 +57,8 @@ class Chaos:
         self.only_by_gc += len(problems(self.node, living, self.weather.agents))
         for network in NETWORKS:
             self.runtime.gc(network, choose=None)
-        assert problems(self.node, living, self.weather.agents) == [], self._story()
-        wrongs = [*self.runtime.wrongs, *self.weather.wrongs]
-        assert wrongs == [], self._story()
-
-    def _story(self) -> str:
-        return f"round {self.rounds} of --seed {self.seed}"
+        wrongs = [*self.runtime.wrongs, *self.weather.wrongs, *problems(self.node, living, self.weather.agents)]
+        assert not wrongs, "\n".join([f"round {self.rounds} of --seed {self.seed}:", *wrongs])
 
     def report(self) -> dict:
         """The counts."""

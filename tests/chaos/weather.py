@@ -54,14 +54,14 @@ class Weather:
             self._take_memory,
             self._stand_still,
         )
-        while not stop.wait(choose.uniform(0.2, 1.5)):
+        while not stop.wait(choose.uniform(0.05, 0.8)):
             choose.choice(happenings)(choose)
             self._look_after()
         self._look_after()
 
     def flood(self, stop: threading.Event, choose: random.Random) -> None:
         """Fill a disk, by bytes or by files, and empty it again, until told to stop."""
-        while not stop.wait(choose.uniform(2, 6)):
+        while not stop.wait(choose.uniform(1, 4)):
             folder, by_files = choose.choice(("/run", "/var/lib")), choose.random() < 0.5
             with self._bad_time(f"disk full of {'files' if by_files else 'bytes'}"):
                 filler = self._node.path(f"{folder}/{_FILLER}")

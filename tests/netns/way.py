@@ -192,17 +192,23 @@ def _is_call(argv: Sequence[str | Path], env: Mapping[str, str], home: Path) -> 
 
 def namespaces_held(pid: int) -> list[str]:
     """What the process has open of other network namespaces than its own: themselves, and sockets in them."""
-    found = set()
     with suppress(OSError):
-        for descriptor in os.listdir(f"/proc/{pid}/fd"):
-            with suppress(OSError):
-                found.add(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
-        own = {os.readlink(f"/proc/{pid}/ns/net")}
+        before, own = _descriptors(pid), {os.readlink(f"/proc/{pid}/ns/net")}
         for protocol in ("netlink", "unix", "packet", "raw", "udp"):
             for line in Path(f"/proc/{pid}/net/{protocol}").read_text().splitlines():
                 own |= {f"socket:[{word}]" for word in line.split()}
-        return sorted(link for link in found - own if link.startswith(("net:[", "socket:[", "/run/netns/")))
+        # What was closed or opened meanwhile may be missing among its own.
+        lasting = before & _descriptors(pid)
+        return sorted(link for link in lasting - own if link.startswith(("net:[", "socket:[", "/run/netns/")))
     return []
+
+
+def _descriptors(pid: int) -> set[str]:
+    found = set()
+    for descriptor in os.listdir(f"/proc/{pid}/fd"):
+        with suppress(OSError):
+            found.add(os.readlink(f"/proc/{pid}/fd/{descriptor}"))
+    return found
 
 
 def wait_for_none(look: Callable[[], list[str]], seconds: float = 5.0) -> list[str]:
