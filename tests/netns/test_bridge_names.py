@@ -3,11 +3,14 @@
 import io
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from linux import reaping
 from linux.netlink import Netlink
 from linux.ownership import group_of, host_end_name
+from linux.reaper import Reaper
 from plugins.bridge import PLUGIN
 from plugins.pod import add
 from spec.attachment import Attachment
@@ -114,6 +117,22 @@ def test_a_name_that_somebody_has_is_left_to_them(node: Node, cni: CNI, pod: Pod
     cni.delete(CONF, pod, result if has_result else None)
     assert host_end(result) not in node.links()
     assert NAME in node.links()
+
+
+@pytest.mark.parametrize("lives_on", [False, True])
+def test_a_pair_that_names_nobody_goes_by_the_containers_end(
+    node: Node, cni: CNI, monkeypatch: pytest.MonkeyPatch, *, lives_on: bool
+) -> None:
+    """As the reference plugin makes them; by a process that does one call, and by one that lives on."""
+    pod = node.pod("pod")
+    name = host_end(cni.add(CONF, pod))
+    node.run(["ip", "link", "set", name, "alias", ""])
+    node.run(["ip", "link", "set", name, "group", "0", "name", "veth01234567"])
+    with ThreadPoolExecutor(1) as threads:
+        monkeypatch.setattr(reaping, "_reaper", Reaper(threads.submit) if lives_on else None)
+        dumps_of_delete(node, CONF, str(node.path(pod.path)), monkeypatch)
+    assert set(node.links()) == {"lo", "b0"}
+    assert set(pod.links()) == {"lo"}
 
 
 def test_both_pairs_go_if_an_attachment_has_two(node: Node, cni: CNI, pod: Pod) -> None:
