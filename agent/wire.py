@@ -16,7 +16,7 @@ HELLO = Struct("<4sI").pack(b"S24A", VERSION)
 DECLINED = 0xFFFFFFFF
 """The status of a call that was not begun, and that the launcher is to do otherwise."""
 
-TYPE_LIMIT, ENVIRON_LIMIT = 64, 64 << 10  # bytes
+TYPE_LIMIT, ENVIRON_LIMIT = 64, 256 << 10  # bytes
 HEADER = Struct("<4s4I")
 _REQUEST, _REPLY = b"S24Q", b"S24R"
 _SAID_LIMIT = 1 << 20
@@ -28,7 +28,7 @@ class Malformed(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """A call as a launcher carries it: the plugin's type, its environment, all of its stdin."""
+    """A call as a launcher carries it: the plugin's type, its whole environment, all of its stdin."""
 
     kind: str
     environ: Mapping[str, str]
@@ -94,7 +94,7 @@ def _parse_environ(data: bytes) -> dict[str, str]:
     environ = {}
     for entry in os.fsdecode(data[:-1]).split("\0"):
         name, equals, value = entry.partition("=")
-        if not equals or (name != "PATH" and not name.startswith("CNI_")) or not name.isascii():
+        if not equals or not name:
             raise Malformed(f"environment variable {entry[:80]!r}")
-        environ[name] = value
+        environ.setdefault(name, value)  # of equal names getenv(3) finds the first
     return environ

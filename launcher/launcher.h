@@ -18,14 +18,13 @@
 
 enum {
     TYPE_LIMIT = 64,
-    ENVIRONMENT_LIMIT = 64 << 10,
+    ENVIRONMENT_LIMIT = 256 << 10,
     CONFIG_LIMIT = 16 << 20, /* as spec/request.py has it */
     REPLY_LIMIT = 64 << 20,  /* stdout and stderr of a reply together */
 };
 
 /* Error codes of the CNI specification 1.1.0, section 5, "Error". */
 enum code {
-    INVALID_ENVIRONMENT = 4,
     IO_FAILURE = 5,
     DECODING_FAILURE = 6,
     TRY_AGAIN_LATER = 11,

@@ -58,9 +58,6 @@ static int pass_on(const struct request *request, const struct reply *reply, int
 /* Reads what the runtime sent; 0, or the exit status of a call that ends here. */
 static int take(struct request *request)
 {
-    if (!gather_environment(request)) {
-        return fail(request, INVALID_ENVIRONMENT, "CNI_* and PATH of more than 65536 bytes together", "");
-    }
     if (is_command("VERSION")) {
         return 0; /* asks for nothing on stdin, which may be a terminal */
     }
@@ -87,7 +84,7 @@ int main(int argc, char **argv)
         return fail(&request, INTERNAL, "can not tell which plugin this is", strerror(errno));
     }
     const char *command = getenv("CNI_COMMAND");
-    if (command == NULL || *command == '\0' || strlen(request.type) > TYPE_LIMIT) {
+    if (command == NULL || *command == '\0' || strlen(request.type) > TYPE_LIMIT || !gather_environment(&request)) {
         return run_frozen(&request, argc, argv);
     }
     int status = take(&request);

@@ -45,15 +45,17 @@ bool find_executable(struct request *request)
     return true;
 }
 
-/* The variables that are part of the protocol, each with its NUL; PATH is for the plugins that a plugin executes. */
+/*
+ * All variables, each with its NUL: plugins of others that a plugin executes are to have "the same environment" (CNI
+ * specification 1.1.0, section 4), and only they know which of it they need.
+ */
 bool gather_environment(struct request *request)
 {
     for (char **variable = environ; *variable != NULL; variable++) {
-        bool ours = strncmp(*variable, "CNI_", 4) == 0 && strchr(*variable, '=') != NULL;
-        if (!ours && strncmp(*variable, "PATH=", 5) != 0) {
+        size_t size = strlen(*variable) + 1;
+        if (strchr(*variable, '=') == NULL || **variable == '=') {
             continue;
         }
-        size_t size = strlen(*variable) + 1;
         if (size > sizeof request->environment - request->environment_length) {
             return false;
         }

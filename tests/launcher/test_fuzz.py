@@ -79,6 +79,5 @@ def test_whatever_the_runtime_says(checked: Folder, stdin: bytes, more: dict[str
     assert done.error[0] == 11
     document = json.loads(done.stdout)
     assert document["details"] == "it hung up without an answer"
-    sent = {name: value for name, value in env.items() if name.startswith("CNI_") or name == "PATH"}
-    assert agent.asked[0].environ == sent
+    assert agent.asked[0].environ == {name: value for name, value in env.items() if name != "SLASH24_SOCKET"}
     assert agent.asked[0].stdin == (b"" if env["CNI_COMMAND"] == "VERSION" else stdin)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.wire import ENVIRON_LIMIT
 from spec.request import STDIN_LIMIT
 from tests.launcher.agent import RESULT, Agent, answering, reply
 from tests.launcher.launched import CALL, CONF, FROZEN_STATUS, Folder
@@ -25,20 +26,15 @@ def test_too_long_a_configuration_is_refused(home: Folder, agent: Agent, size: i
     assert agent.connections == 0
 
 
-def test_too_long_an_environment_is_refused(home: Folder, agent: Agent) -> None:
-    """64 KiB, names and ends included: a byte less is taken."""
-    rest = sum(len(f"{name}={value}") + 1 for name, value in CALL.items()) + len("CNI_ARGS=") + 1
-    value = "x" * (65536 - rest)
-    assert home.run(agent.path, env={**CALL, "CNI_ARGS": value}).status == 0
-    assert agent.asked[0].environ["CNI_ARGS"] == value
-    done = home.run(agent.path, env={**CALL, "CNI_ARGS": value + "x"})
-    assert done.error == (4, "CNI_* and PATH of more than 65536 bytes together", "", "1.1.0")
+def test_with_too_long_an_environment_nobody_is_asked(home: Folder, agent: Agent) -> None:
+    """256 KiB, names and ends included: a byte more, and the frozen plugin does the call."""
+    env = {**CALL, **dict.fromkeys(("A", "B"), "x" * 100000)}
+    size = sum(len(f"{name}={value}") + 1 for name, value in {**env, "SLASH24_SOCKET": agent.path}.items())
+    value = "x" * (ENVIRON_LIMIT - size - len("C=") - 1)
+    assert home.run(agent.path, env={**env, "C": value}).status == 0
+    assert agent.asked[0].environ["C"] == value
+    assert home.run(agent.path, env={**env, "C": value + "x"}).status == FROZEN_STATUS
     assert len(agent.asked) == 1
-
-
-def test_other_variables_may_be_of_any_size(home: Folder, agent: Agent) -> None:
-    """They are not sent."""
-    assert home.run(agent.path, env={**CALL, "OTHER": "x" * 100_000}).status == 0
 
 
 def test_a_stdin_that_can_not_be_read_is_code_5(home: Folder, agent: Agent) -> None:

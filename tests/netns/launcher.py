@@ -1,6 +1,6 @@
 """A launcher as the protocol has it, for tests: asks the agent, and does without one where that is safe.
 
-    python launcher.py SOCKET FOLDER TYPE     as a runtime would run FOLDER/TYPE
+python launcher.py SOCKET FOLDER TYPE     as a runtime would run FOLDER/TYPE
 """
 
 import array
@@ -30,8 +30,7 @@ class Answer:
 
 def request(kind: str, environ: Mapping[str, str], stdin: bytes) -> bytes:
     """The bytes that a launcher sends."""
-    kept = {name: value for name, value in environ.items() if name == "PATH" or name.startswith("CNI_")}
-    variables = b"".join(os.fsencode(f"{name}={value}") + b"\0" for name, value in kept.items())
+    variables = b"".join(os.fsencode(f"{name}={value}") + b"\0" for name, value in environ.items())
     lengths = (len(kind.encode()), len(variables), len(stdin))
     return HEADER.pack(b"S24Q", 1, *lengths) + kind.encode() + variables + stdin
 

@@ -186,6 +186,25 @@ def test_a_foreign_plugin_that_uses_ours_does_not_wait_for_itself(
     assert agent.log.count("plugin=host-local") == 2
 
 
+def test_a_foreign_plugin_has_the_environment_of_the_runtime(
+    node: Node, tmp_path: Path, bin_dir: Path, start: Start
+) -> None:
+    """All of it and nothing else, by way of the agent as without."""
+    folder = foreign(tmp_path / "others", "foreign", "tr '\\0' '\\n' </proc/self/environ >/run/seen; echo '{}'")
+    start()
+    warm, pod = ViaAgent(node, bin_dir, more=(folder,)), node.pod("pod1")
+    env = warm.environ("ADD", pod) | {"HOME": "/root", "https_proxy": "http://[::1]:3128", "EMPTY": ""}
+    env["SLASH24_SOCKET"] = SOCKET
+    conf = json.dumps(network({"type": "foreign"}))
+    private = bin_dir / "slash24.d"
+    for way in (warm, CNI(node, private if private.is_dir() else bin_dir)):
+        for verb in ("DEL", "STATUS"):
+            assert way.raw("bridge", {**env, "CNI_COMMAND": verb}, conf).returncode == 0
+            lines = node.path("/run/seen").read_text().splitlines()
+            assert dict(line.split("=", 1) for line in lines) == {**env, "CNI_COMMAND": verb}
+    assert set(warm.ways) == {"agent"}
+
+
 def test_killed_in_the_middle_and_started_anew(node: Node, warm: ViaAgent, start: Start) -> None:
     """SIGKILL while pods come and go: every call is answered, and after a DEL each nothing is lost or doubled."""
     pods = [node.pod(f"pod{index}") for index in range(6)]

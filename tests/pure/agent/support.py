@@ -103,5 +103,3 @@ def outcome(**fields: object) -> Outcome:
     plain = {"verb": "ADD", "plugin": "bridge", "network": "net", "container": "pod", "ifname": "eth0"}
     plain |= {"seconds": 0.004, "code": 0, "message": "", "config": {}}
     return Outcome(**{**plain, **fields})
-
-

@@ -13,7 +13,7 @@ from agent.incoming import Incoming
 from agent.wire import HEADER, Malformed
 
 KINDS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
-NAMES = st.one_of(st.just("PATH"), st.from_regex(r"CNI_[A-Z]{1,10}", fullmatch=True))
+NAMES = st.one_of(st.from_regex(r"[^=\x00\ud800-\udfff]{1,10}", fullmatch=True), st.just("CNI_COMMAND"))
 VALUES = st.binary(max_size=40).map(lambda value: value.replace(b"\0", b"").decode("utf-8", "surrogateescape"))
 REQUESTS = st.builds(wire.Request, KINDS, st.dictionaries(NAMES, VALUES, max_size=6), st.binary(max_size=200))
 
@@ -50,7 +50,7 @@ def test_a_request_with_other_bytes_in_it_is_a_request_or_malformed(
     ("lengths", "message"),
     [
         ((65, 0, 0), "type of 65 bytes"),
-        ((1, 65537, 0), "environment of 65537 bytes"),
+        ((1, 262145, 0), "environment of 262145 bytes"),
         ((1, 0, (16 << 20) + 1), "stdin of 16777217 bytes"),
         ((1, 0, 0xFFFFFFFF), "stdin of 4294967295 bytes"),
     ],
@@ -69,14 +69,13 @@ def test_nothing_longer_than_allowed_is_even_read(lengths: tuple[int, int, int],
         (b"bri\0dge", b""),
         ("br\u00fcge".encode(), b""),
         (b"bridge", b"CNI_COMMAND=ADD"),
-        (b"bridge", b"LD_PRELOAD=x\0"),
         (b"bridge", b"CNI_COMMAND\0"),
         (b"bridge", b"\0"),
         (b"bridge", b"=x\0"),
     ],
 )
 def test_no_other_types_and_variables(kind: bytes, environ: bytes) -> None:
-    """Only the names of plugins, only variables of CNI and PATH, each with its end."""
+    """Only the names of plugins, only variables that are some, each with its end."""
     with pytest.raises(Malformed):
         wire.parse(HEADER.pack(b"S24Q", 1, len(kind), len(environ), 0) + kind + environ)
 
