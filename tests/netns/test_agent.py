@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.support import DUAL, leases, network, on_bridge
+from tests.conftest import ROOT
 from tests.netns import launcher
 from tests.netns.agent_tools import SOCKET, Agent, ViaAgent, foreign
 from tests.netns.cni import CNI, CNIFailure
@@ -345,6 +347,38 @@ def test_an_agent_in_a_container(node: Node, bin_dir: Path, start: Start) -> Non
     assert set(pod.links()) == {"lo"}
     warm.delete(CONF, pod, warm.add(CONF, pod))  # in-process: the executable found on the host is the suite's own
     assert warm.ways == {"agent": 5}
+
+
+def test_the_capabilities_of_the_unit_will_do(node: Node, tmp_path: Path, bin_dir: Path, start: Start) -> None:
+    """For all that our plugins do, and to execute another's; the agent has no others."""
+    (line,) = re.findall(
+        "^CapabilityBoundingSet=(.*)$", (ROOT / "deploy/slash24-agent.service").read_text(), re.MULTILINE
+    )
+    kept = ",".join(f"+{name.removeprefix('CAP_').lower()}" for name in line.split())
+    agent = start(prefix=["setpriv", f"--bounding-set=-all,{kept}", "--no-new-privs"])
+    folder = foreign(tmp_path / "others", "foreign", 'echo \'{"cniVersion": "1.1.0"}\'')
+    warm, pod = ViaAgent(node, bin_dir, more=(folder,)), node.pod("pod1")
+    result = warm.add(CONF, pod)
+    ports = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
+    chain = [
+        {"type": "portmap", "runtimeConfig": {"portMappings": ports}},
+        {"type": "bandwidth", "ingressRate": 8000000, "ingressBurst": 8000000},
+        {"type": "firewall"},
+        {"type": "tuning", "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}, "mtu": 1400},
+    ]
+    confs = [{"cniVersion": "1.1.0", "name": "net", **each, "prevResult": result} for each in chain]
+    for conf in confs:
+        warm.add(conf, pod)
+        warm.call("CHECK", conf, pod)
+    for conf in confs[::-1]:
+        warm.delete(conf, pod)
+    warm.gc(CONF, pod)
+    warm.delete(CONF, pod, result)
+    warm.delete(network({"type": "foreign"}), pod)
+    assert nothing_is_left(node)
+    assert set(warm.ways) == {"agent"}
+    status = Path(f"/proc/{agent.process.pid}/status").read_text()
+    assert bin(int(re.search(r"CapEff:\s*(\w+)", status)[1], 16)).count("1") == len(line.split())
 
 
 def test_pages_tell_the_truth(node: Node, warm: ViaAgent, start: Start) -> None:
