@@ -378,7 +378,7 @@ def test_the_capabilities_of_the_unit_will_do(node: Node, tmp_path: Path, bin_di
     assert nothing_is_left(node)
     assert set(warm.ways) == {"agent"}
     status = Path(f"/proc/{agent.process.pid}/status").read_text()
-    assert bin(int(re.search(r"CapEff:\s*(\w+)", status)[1], 16)).count("1") == len(line.split())
+    assert int(re.search(r"CapEff:\s*(\w+)", status)[1], 16).bit_count() == len(line.split())
 
 
 def test_pages_tell_the_truth(node: Node, warm: ViaAgent, start: Start) -> None:
