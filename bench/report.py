@@ -109,7 +109,7 @@ def as_json(report: Report) -> str:
     rows = [
         {"case": row.what, "unit": row.unit, "ratio": row.ratio, "goal": row.goal}
         | {"medians": {"slash24": median(row.ours), "reference": median(row.reference)}}
-        | {"slash24": _rounded(row.ours), "reference": _rounded(row.reference)}
+        | {"slash24": row.ours, "reference": row.reference}
         for row in report.rows
     ]
     floors = {

@@ -1,0 +1,30 @@
+"""bench/ against the plugins and the agent as they are shipped: that it runs, and counts no call it did not see."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from bench import report
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def test_calls_of_an_agent_are_measured_and_published(tmp_path: Path, bin_dir: Path, reference_bin: Path) -> None:
+    """All cases, once: a table, the page's figures, JSON and a picture; the agent served every call of ours."""
+    (tmp_path / report.PAGE).write_text(f"{report.BEGIN}\n{report.END}\n")
+    argv = [sys.executable, "-m", "bench.warm", "--rounds", "1", "--pods", "2", "--publish", tmp_path, "--bin", bin_dir]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "performance.json").read_text())["rows"]
+    assert len([row for row in rows if row["goal"]]) == 10
+    assert all(row["case"] in done.stdout for row in rows)
+    assert "</svg>" in (tmp_path / "performance.svg").read_text()
+
+
+def test_without_an_agent_nothing_is_measured(tmp_path: Path, bin_dir: Path, reference_bin: Path) -> None:
+    """The benchmark fails, and says why: its calls would all be cold ones."""
+    argv = [sys.executable, "-m", "bench.warm", "--rounds", "1", "--bin", bin_dir, "--agent", "false"]
+    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "the agent does not listen" in done.stderr

@@ -1,0 +1,96 @@
+"""What bench/ makes of its figures: tables, the page, the picture, and a profile by whose the time is."""
+
+import json
+import re
+from pathlib import Path
+from statistics import median
+from xml.etree import ElementTree
+
+import pytest
+
+from bench import lab, picture, profile, report
+from bench.figures import Report, Row
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+ROWS = (
+    Row("ADD, fast", "ms", ours=[2.0, 3.0, 9.0], reference=[9.0, 10.0, 30.0], goal=0.4),
+    Row("DEL, <slow>", "ms", ours=[6.0], reference=[10.0], goal=0.5),
+    Row("ADD without an agent", "ms", ours=[50.0], reference=[10.0], goal=None),
+)
+MEASURED = Report(
+    "a machine",
+    rounds=3,
+    rows=ROWS,
+    growth=[{"case": "gateway", "verb": "ADD", "suite": "slash24", "10": 3.0, "1000": 6.0, "growth": 2.0}],
+    floors={"gateway": {"ADD": [lab.Call(ms=1.5, cpu=0.9, output="")]}},
+    starting=[30.0],
+    resident=41.0,
+)
+
+
+def test_a_row_compares_medians() -> None:
+    """One slow call in three moves no ratio."""
+    assert ROWS[0].ratio == pytest.approx(0.3)
+
+
+def test_the_table_tells_what_falls_short() -> None:
+    """A ratio above its goal is called missed, one at or below it reached; without a goal nothing is said."""
+    assert [cells[-1] for cells in report.cells(MEASURED)] == ["reached", "missed", ""]
+
+
+def test_the_picture_has_a_bar_for_each_goal() -> None:
+    """It is well-formed, tells its title, escapes names, and colours what is missed."""
+    root = ElementTree.fromstring(picture.draw(ROWS))
+    svg = "{http://www.w3.org/2000/svg}"
+    kinds = [rect.get("class") for rect in root.iter(f"{svg}rect")]
+    assert kinds == ["all", "bar", "all", "missed"]
+    assert root.findtext(f"{svg}title")
+    assert "DEL, <slow>" in [text.text for text in root.iter(f"{svg}text")]
+
+
+def test_figures_are_replaced_and_the_rest_of_the_page_is_not(tmp_path: Path) -> None:
+    """Publishing twice is publishing once."""
+    page = tmp_path / report.PAGE
+    page.write_text(f"before\n\n{report.BEGIN}\nold\n{report.END}\n\nafter\n")
+    report.publish(MEASURED, tmp_path)
+    once = page.read_text()
+    report.publish(MEASURED, tmp_path)
+    assert page.read_text() == once
+    assert once.startswith("before\n\n")
+    assert once.endswith("\n\nafter\n")
+    assert "old" not in once
+    assert "| ADD, fast " in once
+    assert json.loads((tmp_path / "performance.json").read_text())["rows"][0]["slash24"] == [2.0, 3.0, 9.0]
+
+
+def test_a_page_without_a_place_for_figures_is_left_alone(tmp_path: Path) -> None:
+    """Nothing is measured for a page that can not take it."""
+    (tmp_path / report.PAGE).write_text("text\n")
+    with pytest.raises(SystemExit, match="no place for figures"):
+        report.around(tmp_path)
+
+
+def test_the_published_files_are_of_one_run() -> None:
+    """The table of docs/performance.md shows the medians that docs/performance.json has, and the picture shows them."""
+    rows = json.loads((ROOT / "docs" / "performance.json").read_text())["rows"]
+    page = (ROOT / "docs" / "performance.md").read_text()
+    drawn = (ROOT / "docs" / "performance.svg").read_text()
+    assert rows
+    for row in rows:
+        ours, theirs = median(row["slash24"]), median(row["reference"])
+        assert re.search(rf"\| {re.escape(row['case'])} +\| +{ours:.1f} +\| +{theirs:.1f} +\|", page), row["case"]
+    figures = [Row(row["case"], row["unit"], row["slash24"], row["reference"], row["goal"]) for row in rows]
+    assert drawn == picture.draw(figures)
+
+
+def test_samples_count_for_the_innermost_frame_of_ours() -> None:
+    """The standard library's time is its caller's; a thread that waits does not count."""
+    stacks = (
+        "main (agent/__main__.py:9);add (plugins/bridge.py:1);loads (json/__init__.py:3) 4",
+        f"add ({lab.ROOT}/plugins/bridge.py:1);send (linux/netlink.py:7) 2",
+        "_run (threading.py:1);Condition.wait (threading.py:320) 9",
+        "main (agent/__main__.py:9);Server._run (agent/server.py:90) 9",
+    )
+    areas = profile.by_area("\n".join(stacks))
+    assert sorted(areas.values()) == [2, 4]
+    assert areas["kernel, by netlink"] == 2
