@@ -70,7 +70,7 @@ def add_address(netlink: Netlink, index: int, cidr: str, *, dad: bool = True) ->
     `dad` False: an IPv6 address is usable at once, without duplicate address detection (RFC 4862, 5.4).
     """
     try:
-        netlink.send([address_request(netlink, index, cidr, dad=dad)], acks=1)
+        netlink.send([address_request(netlink, index, cidr, dad=dad)])
     except NetlinkError as error:
         if error.errno != EEXIST:
             raise

@@ -148,7 +148,7 @@ def create_veth(  # noqa: PLR0913  (each end has its part)
     here = text(_IFNAME, name) + _mac(random_mac()) + number(_GROUP, group) + _mtu_if(mtu)
     message = _body() + here + _info("veth", nested(_INFO_DATA, attribute(_VETH_PEER, peer)))
     flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_ECHO | NLM_F_CREATE | NLM_F_EXCL
-    shown = netlink.send([netlink.encode(message, RTM_NEWLINK, flags)], acks=1)
+    shown = netlink.send([netlink.encode(message, RTM_NEWLINK, flags)])
     return _link(shown[0]) if shown else None
 
 
@@ -214,7 +214,7 @@ def attach_port(netlink: Netlink, index: int, bridge: int, *, alias: str, hairpi
         settings = _switch(_BRPORT_MODE, on=hairpin) + _switch(_BRPORT_ISOLATED, on=isolated)
         messages.append(_body(family=AF_BRIDGE, index=index) + nested(_PROTINFO | _NLA_F_NESTED, settings))
     messages.append(_body(index=index, flags=IFF_UP, change=IFF_UP))
-    netlink.send([_set(netlink, message) for message in messages], acks=len(messages))
+    netlink.send([_set(netlink, message) for message in messages])
 
 
 def group_request(index: int, group: int) -> bytes:

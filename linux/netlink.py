@@ -6,6 +6,7 @@ belongs to the network namespace in which it was opened.
 """
 
 import os
+import select
 import socket
 import struct
 import sys
@@ -60,9 +61,10 @@ class Netlink:
     """
 
     def __init__(self, protocol: int = NETLINK_ROUTE) -> None:
-        self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+        # Not blocking: the answer is there when the request is sent, and a timeout would ask for it before each look.
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        self._socket = socket.socket(socket.AF_NETLINK, kind, protocol)
         self._socket.bind((0, 0))
-        self._socket.settimeout(_TIMEOUT_SECONDS)
         self._sequence = 0
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
             self._socket.setsockopt(_SOL_NETLINK, option, 1)
@@ -103,7 +105,7 @@ class Netlink:
 
     def change(self, message: "nlmsg | bytes", kind: int, flags: int = 0) -> None:
         """Send one change and wait until the kernel has acknowledged it; raises NetlinkError."""
-        self.send([self.encode(message, kind, NLM_F_REQUEST | NLM_F_ACK | flags)], acks=1)
+        self.send([self.encode(message, kind, NLM_F_REQUEST | NLM_F_ACK | flags)])
 
     def get(self, message: "nlmsg", kind: int, answer: "type[nlmsg]") -> "nlmsg":
         """Ask for one object, decoded as `answer`; raises NetlinkError (ENOENT or ENODEV: there is none)."""
@@ -137,17 +139,18 @@ class Netlink:
                 break
         return found
 
-    def send(self, requests: Iterable[bytes], *, acks: int, tolerated: Collection[int] = ()) -> list[bytes]:
-        """Send encoded requests in one datagram and take in `acks` acknowledgements, one for each request, in order.
+    def send(self, requests: Sequence[bytes], *, tolerated: Collection[int] = ()) -> list[bytes]:
+        """Send one or more changes, encoded with NLM_F_ACK, in one datagram, and wait until the kernel has done them.
 
-        Returns the objects that the kernel showed beside them (NLM_F_ECHO), whole messages. Raises the first
-        NetlinkError that is not of the errnos `tolerated`, when all acknowledgements are read: the socket stays usable,
-        and what came after the refused request was tried.
+        Returns the objects that it showed meanwhile (NLM_F_ECHO), whole messages. Raises the first NetlinkError that is
+        not of the errnos `tolerated`, when all is read: the socket stays usable, and what came after the refused
+        request was tried.
         """
-        self._socket.send(b"".join(requests))
+        *others, last = requests
+        self._socket.send(b"".join([*map(_unacknowledged, others), last]))
         failure: NetlinkError | None = None
-        shown, answered = [], 0
-        while answered < acks:
+        shown, is_done = [], False
+        while not is_done:
             for kind, _, body in self._receive():
                 if kind != NLMSG_ERROR:
                     shown.append(body)
@@ -155,8 +158,8 @@ class Netlink:
                 error = error_of(body)
                 if error and not failure and error.errno not in tolerated:
                     failure = error
-                    failure.place = answered
-                answered += 1
+                    failure.place = [_number_of(request) for request in requests].index(_number_of(body))
+                is_done = is_done or _number_of(body) == _number_of(last)
         if failure:
             raise failure
         return shown
@@ -171,19 +174,16 @@ class Netlink:
         if len(data) > _SEND_BYTES:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * len(data))
         self._socket.send(data)
-        self._socket.settimeout(0)
         answers = []
         try:
             while True:
                 answers += [
                     (struct.unpack_from("=I", body, 8)[0], error_of(body))
-                    for kind, _, body in self._receive()
+                    for kind, _, body in self._receive(wait=False)
                     if kind == NLMSG_ERROR
                 ]
         except BlockingIOError:
             return answers
-        finally:
-            self._socket.settimeout(_TIMEOUT_SECONDS)
 
     def change_many(self, requests: Sequence[bytes]) -> list[tuple[int, NetlinkError]]:
         """Send many encoded changes in few datagrams; (place in `requests`, error) of each that the kernel refused.
@@ -211,9 +211,17 @@ class Netlink:
             if not until_done:
                 return
 
-    def _receive(self) -> list[tuple[int, int, bytes]]:
-        """(type, flags, whole message) of each message in the next datagram."""
-        data = self._socket.recv(_RECEIVE_BYTES)
+    def _receive(self, *, wait: bool = True) -> list[tuple[int, int, bytes]]:
+        """(type, flags, whole message) of each message in the next datagram; BlockingIOError if none comes."""
+        try:
+            data = self._socket.recv(_RECEIVE_BYTES)
+        except BlockingIOError:
+            if not wait:
+                raise
+            poll = select.poll()
+            poll.register(self._socket, select.POLLIN)
+            poll.poll(_TIMEOUT_SECONDS * 1000)
+            data = self._socket.recv(_RECEIVE_BYTES)
         messages, at = [], 0
         while at + _HEADER.size <= len(data):
             length, kind, flags, _, _ = _HEADER.unpack_from(data, at)
@@ -223,6 +231,16 @@ class Netlink:
                 messages.append((kind, flags, data[at : at + length]))
             at += (length + 3) & ~3
         return messages
+
+
+def _number_of(message: bytes) -> bytes:
+    return message[8:12]
+
+
+def _unacknowledged(request: bytes) -> bytes:
+    """A request of which the kernel says something only if it refuses it."""
+    (flags,) = struct.unpack_from("=H", request, 6)
+    return request[:6] + struct.pack("=H", flags & ~NLM_F_ACK) + request[8:]
 
 
 def decode(answer: "type[nlmsg]", body: bytes) -> "nlmsg":

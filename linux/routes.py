@@ -40,7 +40,7 @@ def add_route(netlink: Netlink, index: int, route: Route, gateway: str) -> None:
     A route to the same destination through another gateway stands before (IPv4) or beside (IPv6) the ones there are.
     """
     try:
-        netlink.send([route_request(netlink, index, route, gateway)], acks=1)
+        netlink.send([route_request(netlink, index, route, gateway)])
     except NetlinkError as error:
         if error.errno != EEXIST:
             raise

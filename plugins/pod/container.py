@@ -33,7 +33,7 @@ def configure(netns: int, index: int, request: Request, conf: PodConf, result: R
         requests += [address_request(pod, index, ip.address) for ip in result.ips]
         requests.append(up_request(pod, index))
         if conf.detect_duplicates:
-            pod.send(requests, acks=len(requests), tolerated=(EEXIST,))
+            pod.send(requests, tolerated=(EEXIST,))
             _await_addresses(pod, name, index)
             requests = []
         try:
@@ -53,7 +53,7 @@ def _send_with_routes(pod: Netlink, index: int, requests: list[bytes], result: R
     if not requests and not routes:
         return
     try:
-        pod.send(requests + routes, acks=len(requests) + len(routes), tolerated=(EEXIST,))
+        pod.send(requests + routes, tolerated=(EEXIST,))
     except NetlinkError as error:
         if error.place < len(requests):
             raise

@@ -23,12 +23,12 @@ class Turn:
     def __init__(self, number: int) -> None:
         self.left = number
 
-    def send(self, netlink: Netlink, requests: list[bytes], *, acks: int) -> None:
+    def send(self, netlink: Netlink, requests: list[bytes]) -> None:
         """In place of Netlink.send."""
         self.left -= 1
         if self.left == 0:
             raise NetlinkError(errno.EIO, "refused by the test")
-        _send(netlink, requests, acks=acks)
+        _send(netlink, requests)
 
 
 def state() -> list[str]:
@@ -60,7 +60,7 @@ def main() -> None:
     while not story or story[-1]["status"]:
         number += 1
         turn = Turn(number)
-        Netlink.send = lambda netlink, requests, *, acks, turn=turn: turn.send(netlink, requests, acks=acks)
+        Netlink.send = lambda netlink, requests, *, turn=turn: turn.send(netlink, requests)
         before = state()
         out, err = io.BytesIO(), io.StringIO()
         status = serve(load("bandwidth"), environ=environ, stdin=io.BytesIO(conf.encode()), stdout=out, stderr=err)
