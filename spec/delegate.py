@@ -26,14 +26,20 @@ def find(kind: str, path: Sequence[str], resolve: Callable[[str], str | None] = 
 
     `resolve`: as in `Children`. Raises CNIError 7 for a type that can not be a file's name, 999 where no folder has it.
     """
+    return _find(kind, path, resolve)[0]
+
+
+def _find(kind: str, path: Sequence[str], resolve: Callable[[str], str | None]) -> tuple[str, str]:
+    """As `find`; the path, and the real one behind whatever symbolic links."""
     if not kind:
         raise CNIError(Code.INVALID_NETWORK_CONFIG, "no plugin name provided")
     if "/" in kind:
         raise CNIError(Code.INVALID_NETWORK_CONFIG, f"invalid plugin name: {kind}")
     for folder in path:
         candidate = os.path.join(folder, kind)
-        if resolve(candidate) is not None:
-            return candidate
+        real = resolve(candidate)
+        if real is not None:
+            return candidate, real
     raise CNIError(Code.INTERNAL, f'failed to find plugin "{kind}" in path [{" ".join(path)}]')
 
 
@@ -46,17 +52,17 @@ def delegate(request: Request, verb: str, kind: str) -> Result | None:
     check_version(VERBS[verb], request.conf.cni_version)
     if kind and kind == request.conf.type:
         raise CNIError(Code.INVALID_NETWORK_CONFIG, f"plugin {kind} is configured to delegate to itself")
-    executable = _find_for(request, verb, kind)
+    executable, real = _find_for(request, verb, kind)
     inherited = request.with_verb(verb)
-    plugin = _own_plugin(inherited, executable)
+    plugin = _own_plugin(inherited, real)
     if plugin is not None:
         return call(plugin, inherited)
     return _delegate_to_child(inherited, executable, kind)
 
 
-def _find_for(request: Request, verb: str, kind: str) -> str:
+def _find_for(request: Request, verb: str, kind: str) -> tuple[str, str]:
     try:
-        return find(kind, request.path, _children(request).resolve)
+        return _find(kind, request.path, _children(request).resolve)
     except CNIError as error:
         if verb == "STATUS":
             # The one question to which "it is not installed" is an answer the specification has a code for.
@@ -64,11 +70,10 @@ def _find_for(request: Request, verb: str, kind: str) -> str:
         raise
 
 
-def _own_plugin(request: Request, executable: str) -> Plugin | None:
-    """The suite's own plugin if that is what the executable is, behind whatever symbolic links."""
-    home = request.suite.home
-    real = _children(request).resolve(executable)
-    if home is None or real is None or os.path.dirname(real) != os.path.realpath(home):
+def _own_plugin(request: Request, real: str) -> Plugin | None:
+    """The suite's own plugin if that is what the executable at this real path is."""
+    home, folder = request.suite.home, os.path.dirname(real)
+    if home is None or (folder != home and folder != os.path.realpath(home)):
         return None
     return request.suite.load(os.path.basename(real))
 
