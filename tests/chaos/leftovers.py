@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.chaos.networks import FOREIGN_LEASES, NETWORKS, Network
 from tests.netns.node import Node
@@ -45,6 +46,7 @@ def problems(node: Node, living: Collection[Attached], agents: Iterable[int] = (
     """In what the node differs from what it should be, a sentence each; `agents` are process ids."""
     found = [*_leases(node, living), *_foreign_leases(node, living), *_links(node, living)]
     found += [*_elements(node, living), *_chains(node, living), *_shaping(node, living), *_namespaces(node, living)]
+    found += [f"a process of the foreign plugin: {pid}" for pid in _foreign_processes(node)]
     for pid in agents:
         found += [f"the agent {pid} holds {link}" for link in namespaces_held(pid)]
     return found
@@ -112,3 +114,14 @@ def _shaping(node: Node, living: Collection[Attached]) -> list[str]:
 def _namespaces(node: Node, living: Collection[Attached]) -> list[str]:
     there = [file.name for file in node.path("/run/netns").glob("*")]
     return _difference("namespace", there, [pod.container_id for pod in living])
+
+
+def _foreign_processes(node: Node) -> list[int]:
+    """Processes on the node that are the foreign plugin, or wait for it."""
+    mounts, found = os.readlink(f"/proc/{node.pid}/ns/mnt"), []
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            if os.readlink(f"/proc/{pid}/ns/mnt") == mounts:
+                name = Path(f"/proc/{pid}/comm").read_text().strip()
+                found += [int(pid)] if name in ("foreign", "sleep") else []
+    return found

@@ -112,6 +112,15 @@ def test_a_namespace_that_is_held_is_seen(node: Node, holder: Callable[[str], in
     assert wait_until(lambda: [one for one in problems(node, [], [pid]) if f"the agent {pid} holds" in one], timeout=1)
 
 
+def test_a_process_of_the_foreign_plugin_is_seen(node: Node) -> None:
+    """One that still hangs when all calls are over."""
+    process = node.start(["sleep", "60"])
+    assert wait_until(lambda: problems(node, []) == [f"a process of the foreign plugin: {process.pid}"], timeout=1)
+    process.kill()
+    process.wait()
+    assert problems(node, []) == []
+
+
 RESULT = {"cniVersion": "1.1.0", "ips": []}
 ERROR = {"cniVersion": "1.1.0", "code": 11, "msg": "later"}
 

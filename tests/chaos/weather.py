@@ -48,6 +48,7 @@ class Weather:
         """Disturb the agent until told to stop; it runs afterwards."""
         happenings: tuple[Callable[[random.Random], None], ...] = (
             self._kill,
+            self._kill,
             self._restart,
             self._upgrade,
             self._take_descriptors,
