@@ -4,9 +4,10 @@ from collections.abc import Callable
 
 from linux import shaping, tc
 from linux.errors import reason, step
-from linux.links import Link, delete_link, find_link, list_links
+from linux.links import Link, find_link, list_links
 from linux.netlink import Netlink
 from linux.ownership import forfeited
+from linux.reaping import delete_links
 from plugins.shape.ends import find_left_ends
 from plugins.shape.names import ifb_name, reference_ifb_name
 from spec.errors import CNIError, Code
@@ -27,7 +28,7 @@ def delete_shaping(request: Request) -> None:
             _attempt(f'take the limits from "{end.name}"', lambda end=end: _free(host, end, ifbs), failures)
         for ifb in ifbs:
             if ifb.name == own or not any(shaping.redirecting_links(host, [ifb.index])):
-                _attempt(f'delete "{ifb.name}"', lambda ifb=ifb: delete_link(host, ifb.index), failures)
+                _attempt(f'delete "{ifb.name}"', lambda ifb=ifb: delete_links(host, [ifb]), failures)
     if failures:
         raise CNIError(Code.INTERNAL, failures[0], "; ".join(failures[1:]))
 
@@ -46,7 +47,7 @@ def sweep_shaping(request: Request) -> None:
         for link, ifb in list(shaping.redirecting_links(host, indexes)) if stale else ():
             _attempt("delete a filter", lambda link=link, ifb=ifb: _delete_redirects(host, link, {ifb}), failures)
         for ifb in stale:
-            _attempt(f'delete "{ifb.name}"', lambda ifb=ifb: delete_link(host, ifb.index), failures)
+            _attempt(f'delete "{ifb.name}"', lambda ifb=ifb: delete_links(host, [ifb]), failures)
     if failures:
         raise CNIError(Code.INTERNAL, failures[0], "; ".join(failures[1:]))
 
