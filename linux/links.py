@@ -5,7 +5,7 @@ Every call sends and reads these messages, so they are bytes, made and taken apa
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from errno import EEXIST, ENODEV
 from socket import AF_BRIDGE, AF_INET
 from struct import Struct
@@ -42,7 +42,8 @@ class Link:
 
     `peer`: for a veth, the index of its other end, which lives in another namespace if `peer_is_elsewhere`.
     `master`: the index of the bridge it is a port of, or 0. `group`: its link group, 0 for most.
-    `operstate`: "UP", "DOWN", "LOWERLAYERDOWN", ...
+    `operstate`: "UP", "DOWN", "LOWERLAYERDOWN", ... `own_settings` of its kind, and `port_settings` of a bridge's port,
+    are attributes that are read when they are asked for: there are many.
     """
 
     index: int
@@ -57,10 +58,9 @@ class Link:
     peer: int
     peer_is_elsewhere: bool
     group: int
-    vlan_filtering: bool
-    hairpin: bool
-    isolated: bool
     queue_length: int
+    own_settings: bytes = field(compare=False, repr=False)
+    port_settings: bytes = field(compare=False, repr=False)
 
     @property
     def up(self) -> bool:
@@ -76,6 +76,21 @@ class Link:
     def all_multicast(self) -> bool:
         """Whether all multicast was asked for (IFF_ALLMULTI)."""
         return bool(self.flags & IFF_ALLMULTI)
+
+    @property
+    def vlan_filtering(self) -> bool:
+        """Whether it is a bridge that filters VLANs."""
+        return self.kind == "bridge" and _is_on(self.own_settings, _BR_VLAN_FILTERING)
+
+    @property
+    def hairpin(self) -> bool:
+        """Whether it is a port of a bridge that may send frames back to where they came from."""
+        return _is_on(self.port_settings, _BRPORT_MODE)
+
+    @property
+    def isolated(self) -> bool:
+        """Whether it is a port of a bridge that talks to no other isolated one."""
+        return _is_on(self.port_settings, _BRPORT_ISOLATED)
 
 
 def find_link(netlink: Netlink, name: str) -> Link | None:
@@ -305,13 +320,12 @@ def _link(message: bytes) -> Link:
     _, _, index, flags, _ = _BODY.unpack_from(message, 16)
     shown = attributes_of(message, _ATTRIBUTES)
     info = attributes_of(shown[_LINKINFO]) if _LINKINFO in shown else _NOTHING
-    kind = _text(info.get(_INFO_KIND))
-    port = attributes_of(info[_INFO_SLAVE_DATA]) if _text(info.get(_INFO_SLAVE_KIND)) == "bridge" else _NOTHING
+    is_port = _text(info.get(_INFO_SLAVE_KIND)) == "bridge"
     operstate = shown.get(_OPERSTATE, b"\0")[0]
     return Link(
         index=index,
         name=_text(shown.get(_IFNAME)),
-        kind=kind,
+        kind=_text(info.get(_INFO_KIND)),
         mac=shown.get(_ADDRESS, b"").hex(":"),
         mtu=_number(shown.get(_MTU)),
         flags=flags,
@@ -321,10 +335,9 @@ def _link(message: bytes) -> Link:
         peer=_number(shown.get(_LINK)),
         peer_is_elsewhere=_LINK_NETNSID in shown,
         group=_number(shown.get(_GROUP)),
-        vlan_filtering=kind == "bridge" and _is_on(attributes_of(info.get(_INFO_DATA, b"")), _BR_VLAN_FILTERING),
-        hairpin=_is_on(port, _BRPORT_MODE),
-        isolated=_is_on(port, _BRPORT_ISOLATED),
         queue_length=_number(shown.get(_TXQLEN)),
+        own_settings=info.get(_INFO_DATA, b""),
+        port_settings=info.get(_INFO_SLAVE_DATA, b"") if is_port else b"",
     )
 
 
@@ -336,5 +349,5 @@ def _number(payload: bytes | None) -> int:
     return _NUMBER.unpack(payload)[0] if payload else 0
 
 
-def _is_on(shown: dict[int, bytes], kind: int) -> bool:
-    return shown.get(kind, b"\0") != b"\0"
+def _is_on(settings: bytes, kind: int) -> bool:
+    return attributes_of(settings).get(kind, b"\0") != b"\0"

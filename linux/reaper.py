@@ -19,6 +19,7 @@ from linux.links import RTM_DELLINK, Link
 from linux.netlink import Netlink
 from linux.reaping import delete_now
 
+_BROKEN_OFF = "its deletion was not seen to its end"
 _NO_THREAD_SECONDS = 0.2  # so long after it was asked for, a deletion that has not begun is done by who waits for it
 _SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
 _RTMGRP_LINK = 1
@@ -71,7 +72,7 @@ class Reaper:
             _fulfil(wishes, namespace, self._run)
         finally:
             for wish in wishes:
-                wish.give_up(OSError(ETIMEDOUT, "its deletion was not seen to its end"))
+                wish.give_up(OSError(ETIMEDOUT, _BROKEN_OFF))
             with self._lock:
                 if self._waiting[namespace]:
                     self._waiting[namespace][0].wake(leads=True)
@@ -120,7 +121,8 @@ class _Deletion:
 
     def __init__(self, links: Sequence[Link], namespace: int, told: "_Bell") -> None:
         """The links are in that namespace; OSError if the thread is not."""
-        self.links, self.done, self.failures = links, False, {}
+        self.links, self.done = links, False
+        self.failures: dict[int, OSError] = {link.index: OSError(ETIMEDOUT, _BROKEN_OFF) for link in links}
         self._netlink, self._told, self._turn = Netlink(), told, Lock()
         if self._netlink.namespace != namespace:
             self._netlink.close()

@@ -151,10 +151,10 @@ def test_a_link_is_read_as_pyroute2_writes_it() -> None:
     link = links._link(_shown(index=4, flags=0x1103, attrs=attrs))
     assert link == links.Link(
         index=4, name="v0", kind="veth", mac=MAC, mtu=1400, flags=0x1103, operstate="UP", alias="v1:a:b:c", master=2,
-        peer=5, peer_is_elsewhere=True, group=9, vlan_filtering=False, hairpin=True, isolated=True, queue_length=1000,
+        peer=5, peer_is_elsewhere=True, group=9, queue_length=1000, own_settings=b"", port_settings=b"",
     )  # fmt: skip
-    assert link.up
-    assert link.promiscuous
+    assert (link.up, link.promiscuous, link.all_multicast) == (True, True, False)
+    assert (link.hairpin, link.isolated, link.vlan_filtering) == (True, True, False)
 
 
 def test_a_link_that_says_nothing_is_read_too() -> None:
