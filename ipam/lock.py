@@ -57,7 +57,8 @@ def _wait_for(descriptor: int, path: str, deadline: float, patience: float) -> N
             return flock(descriptor, LOCK_EX | LOCK_NB)
         except BlockingIOError as error:
             if time.monotonic() >= deadline:
-                raise _late("another process", path, patience) from error
+                text = f"the leases are locked by another process: waited {patience:g} s"
+                raise CNIError(Code.TRY_AGAIN_LATER, text, path) from error
         time.sleep(pause)
         pause = min(2 * pause, 0.02)
 
@@ -74,12 +75,9 @@ def _turn(path: str, patience: float) -> Iterator[None]:
     with _turns_lock:
         turn = _turns.setdefault(path, _Turn())
     if not turn.lock.acquire(timeout=patience):
-        raise _late("other calls", path, patience)
+        text = f"the leases are locked by other calls: waited {patience:g} s"
+        raise CNIError(Code.TRY_AGAIN_LATER, text, path)
     try:
         yield
     finally:
         turn.lock.release()
-
-
-def _late(holder: str, path: str, patience: float) -> CNIError:
-    return CNIError(Code.TRY_AGAIN_LATER, f"the leases are locked by {holder}: waited {patience:g} s", path)

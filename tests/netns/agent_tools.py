@@ -8,19 +8,23 @@ import shutil
 import signal
 import socket
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import CompletedProcess
 from threading import Lock
 
+import pytest
+
 from plugins.__main__ import TYPES
+from tests.conformance.support import DUAL, leases, network, on_bridge
 from tests.netns import launcher
-from tests.netns.cni import CNI
-from tests.netns.node import Node, wait_until
+from tests.netns.cni import CNI, CNIFailure
+from tests.netns.node import Node, Pod, wait_until
 from tests.netns.way import agent_command, agent_environment
 
 SOCKET, PAGES = "/run/slash24/cni.sock", "/run/slash24/http.sock"
+CONF = network(DUAL, ipMasq=True, macspoofchk=True)
 
 
 class Agent:
@@ -126,3 +130,45 @@ def foreign(folder: Path, name: str, text: str) -> Path:
     (folder / name).write_text(f"#!/bin/sh\n{text}\n")
     (folder / name).chmod(0o755)
     return folder
+
+
+Start = Callable[..., Agent]
+
+
+@pytest.fixture(name="start")
+def agents_started(node: Node, bin_dir: Path) -> Iterator[Start]:
+    """Starts agents on the node; all are ended with the test."""
+    agents = []
+
+    def started(*options: str, **more: object) -> Agent:
+        agents.append(Agent(node, bin_dir, *options, **more))
+        return agents[-1]
+
+    yield started
+    for agent in agents:
+        agent.process.kill()
+        agent.process.wait()
+
+
+@pytest.fixture(name="warm")
+def calls_by_agent(node: Node, bin_dir: Path) -> ViaAgent:
+    """Calls by way of an agent."""
+    return ViaAgent(node, bin_dir)
+
+
+def tried(verb: Callable, conf: dict, pod: Pod, *excuses: str) -> None:
+    """A call that may find the agent gone, or what an earlier call left, but fails for nothing else."""
+    excuses += ("has an interface of that name already", "duplicate allocation is not allowed")
+    try:
+        verb(conf, pod)
+    except CNIFailure as failure:
+        if failure.code != 11 and not any(excuse in failure.text for excuse in excuses):
+            raise
+
+
+def nothing_is_left(node: Node) -> bool:
+    """No lease, no port, no element of a pod."""
+    assert leases(node) == {}
+    assert on_bridge(node) == set()
+    assert "v1:" not in node.ruleset()
+    return True

@@ -1,71 +1,32 @@
-"""The agent serves what the executables do, on real namespaces, and survives what a node does to it."""
+"""The agent serves what the executables do, on real namespaces, and lives through what a node does to it."""
 
 import json
-import os
-import re
 import signal
-import socket
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.conformance.support import DUAL, leases, network, on_bridge
-from tests.conftest import ROOT
 from tests.netns import launcher
-from tests.netns.agent_tools import SOCKET, Agent, ViaAgent, foreign
+from tests.netns.agent_tools import (  # noqa: F401 (two are fixtures)
+    CONF,
+    SOCKET,
+    Start,
+    ViaAgent,
+    agents_started,
+    calls_by_agent,
+    foreign,
+    nothing_is_left,
+    tried,
+)
 from tests.netns.cni import CNI, CNIFailure
-from tests.netns.node import Node, Pod, wait_until
-from tests.netns.way import agent_command, agent_environment
+from tests.netns.node import Node, wait_until
 
 pytestmark = pytest.mark.cold(reason="brings agents of its own")
-
-CONF = network(DUAL, ipMasq=True, macspoofchk=True)
-Start = Callable[..., Agent]
-
-
-@pytest.fixture
-def start(node: Node, bin_dir: Path) -> Iterator[Start]:
-    """Starts agents on the node; all are ended with the test."""
-    agents = []
-
-    def started(*options: str, **more: object) -> Agent:
-        agents.append(Agent(node, bin_dir, *options, **more))
-        return agents[-1]
-
-    yield started
-    for agent in agents:
-        agent.process.kill()
-        agent.process.wait()
-
-
-@pytest.fixture
-def warm(node: Node, bin_dir: Path) -> ViaAgent:
-    """Calls by way of an agent."""
-    return ViaAgent(node, bin_dir)
-
-
-def tried(verb: Callable, conf: dict, pod: Pod, *excuses: str) -> None:
-    """A call that may find the agent gone, or what an earlier call left, but fails for nothing else."""
-    excuses += ("has an interface of that name already", "duplicate allocation is not allowed")
-    try:
-        verb(conf, pod)
-    except CNIFailure as failure:
-        if failure.code != 11 and not any(excuse in failure.text for excuse in excuses):
-            raise
-
-
-def nothing_is_left(node: Node) -> bool:
-    """No lease, no port, no element of a pod."""
-    assert leases(node) == {}
-    assert on_bridge(node) == set()
-    assert "v1:" not in node.ruleset()
-    return True
 
 
 def test_what_it_does_is_what_the_executables_do(node: Node, warm: ViaAgent, cni: CNI, start: Start) -> None:
@@ -285,168 +246,3 @@ def test_sigterm_finishes_what_is_under_way_and_leaves_the_network(
     assert pod.reaches("10.1.2.1")
     warm.check(CONF, pod, result)
     assert warm.ways == {"agent": 2, "alone": 1}
-
-
-def test_the_socket_is_root_s_alone(node: Node, start: Start) -> None:
-    """By its mode, and by who connects, whatever its mode."""
-    start()
-    path = node.path(SOCKET)
-    assert path.stat().st_mode & 0o7777 == 0o600
-    assert path.parent.stat().st_mode & 0o7777 == 0o755
-    path.chmod(0o666)
-    program = f"s = socket.socket(1); s.connect('{SOCKET}'); print(len(s.recv(8)))"
-    programs = [f"import os, socket; os.setuid({uid}); {program}" for uid in (0, 65534)]
-    said = [node.run([sys.executable, "-c", text]).stdout for text in programs]
-    assert said == ["8\n", "0\n"]
-
-
-def test_systemd_passes_the_socket_and_hears_of_readiness(node: Node, warm: ViaAgent, bin_dir: Path) -> None:
-    """The first call waits in the socket until the agent is there; the socket file is left alone at the end."""
-    path = node.path(SOCKET)
-    path.parent.mkdir()
-    with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
-        listener.bind(str(path))
-        listener.listen()
-        notified.bind(str(node.path("/run/notify")))
-        notified.settimeout(20)
-        # As systemd does it: descriptor 3, and the process id of the program that is executed.
-        text = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ['LISTEN_PID'] = str(os.getpid()); "
-        text += "os.execv(sys.argv[2], sys.argv[2:])"
-        environ = {**agent_environment(bin_dir), "LISTEN_FDS": "1", "NOTIFY_SOCKET": "/run/notify"}
-        argv = [sys.executable, "-c", text, str(listener.fileno()), *agent_command(bin_dir)]
-        agent = node.start(argv, env=environ, pass_fds=[listener.fileno()], stderr=subprocess.DEVNULL)
-        pod = node.pod("pod1")
-        warm.delete(CONF, pod, warm.add(CONF, pod))
-        assert notified.recv(100) == b"READY=1"
-        agent.terminate()
-        assert notified.recv(100) == b"STOPPING=1"
-        assert agent.wait(10) == 0
-        assert warm.ways == {"agent": 2}
-        assert path.exists()
-
-
-def test_an_agent_in_a_container(node: Node, bin_dir: Path, start: Start) -> None:
-    """It sees another /run/netns and no CNI_PATH: the namespace comes along, and others' plugins run on the host."""
-    lease = '{"cniVersion": "1.1.0", "ips": [{"address": "10.1.2.9/24"}]}'
-    foreign(node.path("/run/others"), "foreign", f"cat >/dev/null; ls $CNI_NETNS >/run/seen; echo '{lease}'")
-    pod = node.pod("pod1")
-    # What the container sees: its own /run/netns and /run/others, the host's files under /run/host.
-    hide = (
-        "mkdir -p /run/host && mount --rbind / /run/host && mount -t tmpfs x /run/netns && mount -t tmpfs x /run/others"
-        ' && exec "$@"'
-    )
-    start("--host-root", "/run/host", prefix=["unshare", "--mount", "sh", "-c", hide, "sh"])
-    warm = ViaAgent(node, bin_dir, more=("/run/others",))
-    conf = network({"type": "foreign"})
-    result = warm.add(conf, pod)
-    assert pod.addresses("eth0") == {"10.1.2.9/24"}
-    assert result["interfaces"][2]["sandbox"] == pod.path
-    assert node.path("/run/seen").read_text() == f"{pod.path}\n"
-    warm.check(conf, pod, result)
-    warm.delete(conf, pod, result)
-    assert set(pod.links()) == {"lo"}
-    warm.delete(CONF, pod, warm.add(CONF, pod))  # in-process: the executable found on the host is the suite's own
-    assert warm.ways == {"agent": 5}
-
-
-def test_the_capabilities_of_the_unit_will_do(node: Node, tmp_path: Path, bin_dir: Path, start: Start) -> None:
-    """For all that our plugins do, and to execute another's; the agent has no others."""
-    (line,) = re.findall(
-        "^CapabilityBoundingSet=(.*)$", (ROOT / "deploy/slash24-agent.service").read_text(), re.MULTILINE
-    )
-    kept = ",".join(f"+{name.removeprefix('CAP_').lower()}" for name in line.split())
-    agent = start(prefix=["setpriv", f"--bounding-set=-all,{kept}", "--no-new-privs"])
-    folder = foreign(tmp_path / "others", "foreign", 'echo \'{"cniVersion": "1.1.0"}\'')
-    warm, pod = ViaAgent(node, bin_dir, more=(folder,)), node.pod("pod1")
-    result = warm.add(CONF, pod)
-    ports = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
-    chain = [
-        {"type": "portmap", "runtimeConfig": {"portMappings": ports}},
-        {"type": "bandwidth", "ingressRate": 8000000, "ingressBurst": 8000000},
-        {"type": "firewall"},
-        {"type": "tuning", "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}, "mtu": 1400},
-    ]
-    confs = [{"cniVersion": "1.1.0", "name": "net", **each, "prevResult": result} for each in chain]
-    for conf in confs:
-        warm.add(conf, pod)
-        warm.call("CHECK", conf, pod)
-    for conf in confs[::-1]:
-        warm.delete(conf, pod)
-    warm.gc(CONF, pod)
-    warm.delete(CONF, pod, result)
-    warm.delete(network({"type": "foreign"}), pod)
-    assert nothing_is_left(node)
-    assert set(warm.ways) == {"agent"}
-    status = Path(f"/proc/{agent.process.pid}/status").read_text()
-    assert int(re.search(r"CapEff:\s*(\w+)", status)[1], 16).bit_count() == len(line.split())
-
-
-def test_pages_tell_the_truth(node: Node, warm: ViaAgent, start: Start) -> None:
-    """Health is a greeting, readiness the last real result, metrics are of the calls that were made."""
-    agent = start("--listen", "/run/slash24/http.sock")
-    pod = node.pod("pod1")
-    assert agent.page("healthz")[0] == agent.page("readyz")[0] == 200
-    result = warm.add(CONF, pod)
-    status, text = agent.page("metrics")
-    assert status == 200
-    assert 'slash24_calls_total{outcome="0",plugin="bridge",verb="ADD"} 1.0' in text
-    assert 'slash24_leases_used{network="net"} 2.0' in text
-    assert 'slash24_call_duration_seconds_count{plugin="bridge",verb="ADD"} 1.0' in text
-    assert 'slash24_batch_size_count{kind="nft"} ' in text
-    with pytest.raises(CNIFailure):
-        warm.add({**CONF, "mtu": "big"}, pod)
-    assert agent.page("readyz")[0] == 200
-    with pytest.raises(CNIFailure):
-        warm.add(CONF, pod)  # there is an eth0 already
-    status, text = agent.page("readyz")
-    assert status == 503
-    assert json.loads(text)["last"]["ADD"]["outcome"] == 999
-    warm.delete(CONF, pod, result)
-    assert wait_until(lambda: 'slash24_batch_size_count{kind="links"} 1.0' in agent.page("metrics")[1])
-    warm.add(CONF, pod)
-    assert agent.page("readyz")[0] == 200
-    assert agent.page("nothing")[0] == 404
-    assert agent.page("healthz")[0] == 200
-    assert node.path("/run/slash24/http.sock").stat().st_mode & 0o777 == 0o600
-
-
-def test_without_descriptors_it_answers_or_lets_others_do(node: Node, warm: ViaAgent, start: Start) -> None:
-    """Starved of file descriptors: no call is left without a well-formed answer, and with some again all is well."""
-    agent = start()
-    pods = [node.pod(f"pod{index}") for index in range(30)]
-    subprocess.run(["prlimit", f"--pid={agent.process.pid}", "--nofile=24:"], check=True)
-
-    with ThreadPoolExecutor(30) as threads:
-        list(threads.map(lambda pod: tried(warm.add, CONF, pod, "Too many open files"), pods))
-    subprocess.run(["prlimit", f"--pid={agent.process.pid}", "--nofile=512:"], check=True)
-    for pod in pods:
-        warm.delete(CONF, pod)
-    assert nothing_is_left(node)
-    warm.delete(CONF, pods[0], warm.add(CONF, pods[0]))
-    assert agent.process.poll() is None
-
-
-def test_memory_descriptors_and_threads_stay(node: Node, warm: ViaAgent, start: Start) -> None:
-    """Pods that come and go, eight at once: no more of anything than after the first quarter of them.
-
-    400; SLASH24_PODS=10000 makes it the long form.
-    """
-    agent = start("--listen", "/run/slash24/http.sock")
-    pods = [node.pod(f"pod{index}") for index in range(8)]
-    rounds = int(os.environ.get("SLASH24_PODS", "400")) // (4 * len(pods))
-
-    def come_and_go(pod: Pod) -> None:
-        for _ in range(rounds):
-            warm.delete(CONF, pod, warm.add(CONF, pod))
-
-    seen = []
-    with ThreadPoolExecutor(len(pods)) as threads:
-        for _ in range(4):
-            list(threads.map(come_and_go, pods))
-            seen.append(agent.resident)
-    assert max(seen) <= 60, seen
-    assert seen[-1] - seen[0] <= 2, seen
-    assert wait_until(lambda: agent.threads <= 3, timeout=15), agent.threads
-    assert agent.descriptors < 16
-    assert set(warm.ways) == {"agent"}
-    print(f"MB after each quarter: {seen}")

@@ -61,6 +61,7 @@ def test_a_lock_that_was_removed(store, folder):
     holding.wait()
     waiter = threading.Thread(target=lambda: take(store, A, *GRANTS))
     waiter.start()
+    waiter.join(0.1)  # it has the file open by now
     (folder / "lock").unlink()
     with open(folder / "lock", "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
