@@ -6,23 +6,22 @@ of their own before they ask: who is next need not find out.
 
 import os
 import time
+from _thread import allocate_lock
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fcntl import LOCK_EX, LOCK_NB, flock
-from threading import Lock
-from weakref import WeakValueDictionary
 
 from spec.errors import CNIError, Code
 
-_turns: "WeakValueDictionary[str, _Turn]" = WeakValueDictionary()  # of the folders that are in use right now
-_turns_lock = Lock()
+_turns: "dict[str, _Turn]" = {}  # of the folders that are in use right now
+_turns_lock = allocate_lock()
 
 
 class _Turn:
-    """Whose turn it is among the threads of this process."""
+    """Whose turn it is among the threads of this process, and how many there are."""
 
     def __init__(self) -> None:
-        self.lock = Lock()
+        self.lock, self.users = allocate_lock(), 0
 
 
 @contextmanager
@@ -74,10 +73,17 @@ def _is_at(descriptor: int, path: str) -> bool:
 def _turn(path: str, patience: float) -> Iterator[None]:
     with _turns_lock:
         turn = _turns.setdefault(path, _Turn())
-    if not turn.lock.acquire(timeout=patience):
-        text = f"the leases are locked by other calls: waited {patience:g} s"
-        raise CNIError(Code.TRY_AGAIN_LATER, text, path)
+        turn.users += 1
     try:
-        yield
+        if not turn.lock.acquire(timeout=patience):
+            text = f"the leases are locked by other calls: waited {patience:g} s"
+            raise CNIError(Code.TRY_AGAIN_LATER, text, path)
+        try:
+            yield
+        finally:
+            turn.lock.release()
     finally:
-        turn.lock.release()
+        with _turns_lock:
+            turn.users -= 1
+            if not turn.users:
+                del _turns[path]

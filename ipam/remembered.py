@@ -4,12 +4,12 @@ Module state, for the agent's sake: a lease's file is named by the address, and 
 hint and no more: whoever asks looks at the files, and finds the lease by reading the folder where there is no hint.
 """
 
-from threading import Lock
+from _thread import allocate_lock
 
 _AT_MOST = 4096  # owners, some 300 bytes each; of more, those that leased last
 
 _addresses: dict[tuple[str, ...], tuple[str, ...]] = {}
-_lock = Lock()
+_lock = allocate_lock()
 
 
 def remember(key: tuple[str, ...], addresses: tuple[str, ...]) -> None:

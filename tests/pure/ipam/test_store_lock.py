@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ipam import lock
 from ipam.allocator import allocate
 from ipam.boot import Boot
 from spec.errors import CNIError, Code
@@ -71,6 +72,23 @@ def test_a_lock_that_was_removed(store, folder):
         assert leases_in(folder) == {}
     waiter.join()
     assert set(leases_in(folder)) == {"10.0.0.2", "fd00:1::2"}
+
+
+def test_threads_of_one_process_take_turns(store, folder):
+    """Each waits for those before it, none for longer than it may, and nothing of that is kept."""
+    impatient = replace(store, patience=0.05)
+    with store.locked(writable=True):
+        with pytest.raises(CNIError, match="locked by other calls: waited 0.05 s"), impatient.locked(writable=True):
+            pass
+        threads = [
+            threading.Thread(target=take, args=(store, owner(f"c{n}"), (0, f"10.0.0.{n}"))) for n in range(2, 30)
+        ]
+        for thread in threads:
+            thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(leases_in(folder)) == 28
+    assert lock._turns == {}
 
 
 # The cost
