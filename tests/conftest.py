@@ -31,15 +31,20 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is the same whatever the way, when that is asked about another than the default."""
-    cold = [item for item in items if item.get_closest_marker("cold")] if way.CHOSEN.way != "cold" else []
-    items[:] = [item for item in items if item not in cold]
-    config.hook.pytest_deselected(items=cold)
+    if way.CHOSEN.way != "cold":
+        config.hook.pytest_deselected(items=[item for item in items if not _has_ways(item)])
+        items[:] = [item for item in items if _has_ways(item)]
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Tell the nodes whether an agent has a part in this test."""
     way.CHOSEN.is_marked_cold = item.get_closest_marker("cold") is not None
+
+
+def _has_ways(item: pytest.Item) -> bool:
+    """Whether the test calls our plugins, and not in a way of its own."""
+    return not item.get_closest_marker("cold") and bool({"bin_dir", "cni"}.intersection(item.fixturenames))
 
 
 def _chosen_bin(config: pytest.Config) -> Path:
