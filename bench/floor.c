@@ -12,6 +12,8 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_link.h>
+#include <linux/ip.h>
 #include <linux/netfilter.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
@@ -95,20 +97,34 @@ static void close_nest(struct nlattr *nest)
     nest->nla_len = (unsigned short)((char *)header + NLMSG_ALIGN(header->nlmsg_len) - (char *)nest);
 }
 
-/* Sends what was written, and takes in one answer, which has to be no error. */
-static struct nlmsghdr *ask(int sock, const char *what)
+static void post(int sock, const char *what)
 {
     size_t length = (size_t)((char *)header + NLMSG_ALIGN(header->nlmsg_len) - message);
     header = NULL;
-    if (send(sock, message, length, 0) < 0 || recv(sock, reply, sizeof reply, 0) < (ssize_t)NLMSG_HDRLEN) {
+    if (send(sock, message, length, 0) < 0) {
         die(what);
     }
-    struct nlmsghdr *answer = (struct nlmsghdr *)reply;
-    if (answer->nlmsg_type == NLMSG_ERROR && ((struct nlmsgerr *)NLMSG_DATA(answer))->error != 0) {
-        errno = -((struct nlmsgerr *)NLMSG_DATA(answer))->error;
+}
+
+/* Takes in one answer, which has to be no error. */
+static struct nlmsghdr *answer(int sock, const char *what)
+{
+    struct nlmsghdr *found = (struct nlmsghdr *)reply;
+    if (recv(sock, reply, sizeof reply, 0) < (ssize_t)NLMSG_HDRLEN) {
         die(what);
     }
-    return answer;
+    if (found->nlmsg_type == NLMSG_ERROR && ((struct nlmsgerr *)NLMSG_DATA(found))->error != 0) {
+        errno = -((struct nlmsgerr *)NLMSG_DATA(found))->error;
+        die(what);
+    }
+    return found;
+}
+
+/* Sends what was written, and takes in one answer to it. */
+static struct nlmsghdr *ask(int sock, const char *what)
+{
+    post(sock, what);
+    return answer(sock, what);
 }
 
 static int find_link(int sock, const char *name)
@@ -119,10 +135,28 @@ static int find_link(int sock, const char *name)
     return ((struct ifinfomsg *)NLMSG_DATA(ask(sock, name)))->ifi_index;
 }
 
-static void add_veth(int sock, const char *name, int netns)
+/* All addresses of a link. */
+static void read_addresses(int sock, int index)
+{
+    struct ifaddrmsg body = {.ifa_index = (unsigned)index};
+    begin(RTM_GETADDR, NLM_F_DUMP, &body, sizeof body);
+    post(sock, "addresses");
+    ssize_t length;
+    while ((length = recv(sock, reply, sizeof reply, 0)) > 0) {
+        for (struct nlmsghdr *at = (struct nlmsghdr *)reply; NLMSG_OK(at, length); at = NLMSG_NEXT(at, length)) {
+            if (at->nlmsg_type == NLMSG_DONE) {
+                return;
+            }
+        }
+    }
+    die("addresses");
+}
+
+/* Makes the pair; its indexes here and there, as the kernel shows them at once. */
+static void add_veth(int sock, const char *name, int netns, int *here, int *there)
 {
     struct ifinfomsg link = {0};
-    begin(RTM_NEWLINK, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &link, sizeof link);
+    begin(RTM_NEWLINK, NLM_F_ACK | NLM_F_ECHO | NLM_F_CREATE | NLM_F_EXCL, &link, sizeof link);
     text(IFLA_IFNAME, name);
     struct nlattr *info = attribute(IFLA_LINKINFO, NULL, 0);
     text(IFLA_INFO_KIND, "veth");
@@ -134,21 +168,50 @@ static void add_veth(int sock, const char *name, int netns)
     close_nest(peer);
     close_nest(data);
     close_nest(info);
-    ask(sock, "veth");
+    struct nlmsghdr *shown = ask(sock, "veth");
+    struct ifinfomsg *made = NLMSG_DATA(shown);
+    *here = made->ifi_index;
+    int left = (int)IFLA_PAYLOAD(shown);
+    for (struct rtattr *at = IFLA_RTA(made); RTA_OK(at, left); at = RTA_NEXT(at, left)) {
+        if (at->rta_type == IFLA_LINK) {
+            memcpy(there, RTA_DATA(at), sizeof *there);
+        }
+    }
+    answer(sock, "veth");
 }
 
-static void set_link(int sock, int index, int master)
+static void set_up(int index)
 {
     struct ifinfomsg link = {.ifi_index = index, .ifi_flags = IFF_UP, .ifi_change = IFF_UP};
-    begin(RTM_NEWLINK, NLM_F_ACK, &link, sizeof link);
-    if (master) {
-        number(IFLA_MASTER, master);
-        text(IFLA_IFALIAS, "v1:floor pod eth0");
-    }
-    ask(sock, "up");
+    begin(RTM_SETLINK, NLM_F_ACK, &link, sizeof link);
 }
 
-static void add_address(int sock, int index, const char *address, int prefix)
+static void join(int sock, int index, int bridge)
+{
+    struct ifinfomsg link = {.ifi_index = index};
+    begin(RTM_SETLINK, NLM_F_ACK, &link, sizeof link);
+    number(IFLA_MASTER, bridge);
+    text(IFLA_IFALIAS, "v1:floor pod eth0");
+    set_up(index);
+    post(sock, "join");
+    answer(sock, "join");
+    answer(sock, "up");
+}
+
+static void announce_itself(int index)
+{
+    struct ifinfomsg link = {.ifi_index = index};
+    begin(RTM_SETLINK, NLM_F_ACK, &link, sizeof link);
+    struct nlattr *families = attribute(IFLA_AF_SPEC, NULL, 0);
+    struct nlattr *family = attribute(AF_INET, NULL, 0);
+    struct nlattr *conf = attribute(IFLA_INET_CONF, NULL, 0);
+    number(IPV4_DEVCONF_ARP_NOTIFY, 1);
+    close_nest(conf);
+    close_nest(family);
+    close_nest(families);
+}
+
+static void add_address(int index, const char *address, int prefix)
 {
     struct ifaddrmsg body = {.ifa_family = AF_INET, .ifa_prefixlen = (unsigned char)prefix, .ifa_index = (unsigned)index};
     struct in_addr packed;
@@ -156,10 +219,9 @@ static void add_address(int sock, int index, const char *address, int prefix)
     begin(RTM_NEWADDR, NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL, &body, sizeof body);
     attribute(IFA_LOCAL, &packed, sizeof packed);
     attribute(IFA_ADDRESS, &packed, sizeof packed);
-    ask(sock, "address");
 }
 
-static void add_route(int sock, int index, const char *gateway)
+static void add_route(int index, const char *gateway)
 {
     struct rtmsg body = {.rtm_family = AF_INET, .rtm_table = RT_TABLE_MAIN, .rtm_protocol = RTPROT_BOOT};
     struct in_addr packed;
@@ -168,16 +230,19 @@ static void add_route(int sock, int index, const char *gateway)
     begin(RTM_NEWROUTE, NLM_F_ACK | NLM_F_CREATE, &body, sizeof body);
     number(RTA_OIF, index);
     attribute(RTA_GATEWAY, &packed, sizeof packed);
-    ask(sock, "route");
 }
 
-static void set_sysctl(const char *path, const char *value)
+static void configure(int index, char **words)
 {
-    int file = open(path, O_WRONLY | O_CLOEXEC);
-    if (file < 0 || write(file, value, strlen(value)) < 0) {
-        die(path);
+    int pod = netlink_socket(NETLINK_ROUTE, 0);
+    announce_itself(index);
+    add_address(index, words[2], atoi(words[3]));
+    set_up(index);
+    add_route(index, words[4]);
+    post(pod, "pod");
+    for (int answers = 4; answers > 0; answers--) {
+        answer(pod, "pod");
     }
-    close(file);
 }
 
 /* One transaction: the element of a set, added or deleted; set and table are made beforehand. */
@@ -204,29 +269,23 @@ static void change_element(int type, int flags, const char *address)
 
 static void add(int netns, char **words)
 {
+    int here = 0, there = 0, own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
     int host = netlink_socket(NETLINK_ROUTE, 0);
     int bridge = find_link(host, words[0]);
-    add_veth(host, words[1], netns);
-    int index = find_link(host, words[1]);
-    set_link(host, index, bridge);
-    int own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+    add_veth(host, words[1], netns, &here, &there);
+    join(host, here, bridge);
     if (setns(netns, CLONE_NEWNET) < 0) {
         die("setns");
     }
-    int pod = netlink_socket(NETLINK_ROUTE, 0), eth0 = find_link(pod, "eth0");
-    set_sysctl("/proc/sys/net/ipv4/conf/eth0/arp_notify", "1");
-    set_sysctl("/proc/sys/net/ipv6/conf/eth0/ndisc_notify", "1");
-    set_sysctl("/proc/sys/net/ipv6/conf/eth0/accept_dad", "0");
-    add_address(pod, eth0, words[2], atoi(words[3]));
-    set_link(pod, eth0, 0);
-    add_route(pod, eth0, words[4]);
+    configure(there, words);
     if (setns(own, CLONE_NEWNET) < 0) {
         die("setns");
     }
-    find_link(host, words[1]);
+    read_addresses(host, bridge);
     if (words[5]) {
         change_element(NFT_MSG_NEWSETELEM, NLM_F_CREATE, words[2]);
     }
+    find_link(host, words[1]);
 }
 
 static void delete_link(int sock, int index)
