@@ -117,8 +117,6 @@ def main() -> None:
     parser.add_argument("--bin", type=Path, default=lab.OURS, help="the folder of our plugins (default: dist/bin)")
     options = parser.parse_args()
     folder = options.bin.resolve()
-    if not PY_SPY.exists():
-        sys.exit("bench: needs py-spy (pip install py-spy)")
     floor.build()
     lab.enter()
     lab.add_netns(["pod"])
