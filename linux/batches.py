@@ -12,6 +12,6 @@ def listen(hear: Callable[[str, int], None]) -> None:
 
 
 def tell(kind: str, size: int) -> None:
-    """One operation on that many things: "links" deleted together, "nft" steps of one transaction."""
+    """One operation on that many things: "links" deleted together, "nft" changes in one transaction."""
     for hear in _listeners:
         hear(kind, size)

@@ -1,27 +1,29 @@
 """Ways from the node's 127.0.0.1 to a pod: the kernel routes such packets only over links that allow it."""
 
 from errno import EHOSTUNREACH, ENETUNREACH
-from socket import AF_INET
-
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
+from socket import AF_INET, inet_aton
+from struct import pack
+from sys import byteorder
 
 from linux import sysctls
+from linux.attributes import RTNL_BODY, attribute, attributes_of
 from linux.links import Link, find_link_by_index
 from linux.netlink import Netlink, NetlinkError
 
 _RTM_GETROUTE = 26
+_DESTINATION, _OUT_LINK = 1, 4  # RTA_DST, RTA_OIF
 
 
 def link_towards(netlink: Netlink, address: str) -> Link | None:
     """The link by which the node reaches an IPv4 address; None if it does not."""
-    request = rtmsg()
-    request.update(family=AF_INET, dst_len=32, attrs=[("RTA_DST", address)])
+    body = pack("=BB10x", AF_INET, 32)  # struct rtmsg: family, bits of the destination
     try:
-        index = netlink.get(request, _RTM_GETROUTE, rtmsg).get_attr("RTA_OIF")
+        found = netlink.get_raw(body + attribute(_DESTINATION, inet_aton(address)), _RTM_GETROUTE)
     except NetlinkError as error:
         if error.errno not in (ENETUNREACH, EHOSTUNREACH):
             raise
         return None
+    index = int.from_bytes(attributes_of(found, RTNL_BODY).get(_OUT_LINK, b""), byteorder)
     return find_link_by_index(netlink, index) if index else None
 
 

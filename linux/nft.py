@@ -102,15 +102,16 @@ class Step:
     message: bytes
 
 
-def commit(netlink: Netlink, steps: Sequence[Step], *, generation: int | None = None) -> None:
+def commit(netlink: Netlink, steps: Sequence[Step], *, generation: int | None = None, changes: int = 1) -> None:
     """Do all steps or none of them; raises NetlinkError that names the first step refused.
 
     With `generation`, the transaction is refused (ERESTART) if any ruleset change was committed since `generation()`
     answered that number: what was decided on the rules as they were then is done to the rules as they were then.
+    `changes`: how many calls' changes the steps are, for who counts that.
     """
     condition = b"" if generation is None else big_endian(_BATCH_GENERATION, generation)
     _transact(netlink, steps, condition, end=[(_MARKER, _BATCH_END)])
-    tell("nft", len(steps))
+    tell("nft", changes)
 
 
 def rehearse(netlink: Netlink, steps: Sequence[Step]) -> None:

@@ -96,7 +96,7 @@ class Book:
         view = self.view(table)
         drifted = [chain for chain in chains if view.lacks(chain)]
         if drifted:
-            self.steps += repair(table, drifted)
+            self.steps += repair(table, drifted, is_whole=not any(map(view.lacks, table.chains)))
             self.is_certain = False
             view.rules |= {chain.name: [rule.comment for rule in chain.rules] for chain in drifted}
 
@@ -148,9 +148,14 @@ class Book:
                     view.rules.pop(chain, None)
 
 
-def repair(table: Table, drifted: Iterable[Chain]) -> list[Step]:
-    """Steps that give chains their rules, and make whatever those need."""
-    steps = [nft.add_table(table.name, table.comment), *(nft.add_set(table.name, each) for each in table.sets)]
+def repair(table: Table, drifted: Iterable[Chain], *, is_whole: bool = False) -> list[Step]:
+    """Steps that give chains their rules, and make whatever those need.
+
+    `is_whole`: the table's own chains hold their rules, and therefore all sets are there.
+    """
+    steps = []
+    if not is_whole:
+        steps = [nft.add_table(table.name, table.comment), *(nft.add_set(table.name, each) for each in table.sets)]
     for chain in drifted:
         steps += [nft.add_chain(table.name, chain.name, chain.hook), nft.flush_chain(table.name, chain.name)]
         steps += [nft.add_rule(table.name, chain.name, rule.expressions, rule.comment) for rule in chain.rules]
@@ -264,15 +269,18 @@ class _Session:
 
     def _try(self, wishes: Sequence[_Wish], generation: int, *, is_first: bool) -> None:
         book = Book(self, generation, is_alone=len(wishes) == 1)
+        changes = 0
         for wish in wishes:
+            before = len(book.steps)
             wish.result = wish.decide(book)
+            changes += len(book.steps) > before
         book.finish()
         if book.is_done:
             self._look()
         elif book.steps:
             # What adds elements only need not be decided again though others have changed something.
             is_named = is_first or not book.is_certain
-            nft.commit(self.netlink, book.steps, generation=generation if is_named else None)
+            nft.commit(self.netlink, book.steps, generation=generation if is_named else None, changes=changes)
             is_known = is_named and not book.has_done_more
             self._note(book.steps, generation % _LAST_GENERATION + 1 if is_known else None)
         elif nft.generation(self.netlink) != generation:

@@ -6,10 +6,10 @@ What it sends comes in, where nothing queues; so it is sent on through an ifb, a
 
 from collections.abc import Collection, Iterator
 from errno import EADDRNOTAVAIL, EEXIST
-
-from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from struct import Struct
 
 from linux import tc
+from linux.attributes import attribute, nested, number, text
 from linux.links import IFF_UP, RTM_NEWLINK, RTM_SETLINK, random_mac
 from linux.netlink import NLM_F_CREATE, NLM_F_EXCL, Netlink, NetlinkError
 from linux.tc import Bucket
@@ -18,6 +18,9 @@ PSCHED = "/proc/net/psched"
 _LATENCY = 25_000  # microseconds that a packet may wait once the burst is used up: what the reference plugin allows
 _SECOND = 1_000_000  # microseconds
 _UINT32_MAX = (1 << 32) - 1
+_BODY = Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, which of them to change
+_ADDRESS, _IFNAME, _MTU, _TXQLEN, _LINKINFO, _IFALIAS, _INFO_KIND = 1, 3, 4, 13, 18, 20, 1
+_IFB = nested(_LINKINFO, text(_INFO_KIND, "ifb"))
 _LARGEST_PACKET = 1 << 16  # bytes of a packet before it is segmented
 
 
@@ -67,9 +70,9 @@ def create_ifb(netlink: Netlink, name: str, *, mtu: int) -> bool:
     It has a MAC of its own from the start, so that udev's MACAddressPolicy leaves it as the result reports it, and no
     queue beside the bucket's.
     """
-    info = {"attrs": [("IFLA_INFO_KIND", "ifb")]}
-    attrs = [("IFLA_IFNAME", name), ("IFLA_ADDRESS", random_mac()), ("IFLA_TXQLEN", 0), ("IFLA_MTU", mtu)]
-    message = _link_message(attrs=[*attrs, ("IFLA_LINKINFO", info)])
+    mac = bytes.fromhex(random_mac().replace(":", ""))
+    content = text(_IFNAME, name) + attribute(_ADDRESS, mac) + number(_TXQLEN, 0) + number(_MTU, mtu)
+    message = _BODY.pack(0, 0, 0, 0, 0) + content + _IFB
     try:
         netlink.change(message, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL)
     except NetlinkError as error:
@@ -81,8 +84,8 @@ def create_ifb(netlink: Netlink, name: str, *, mtu: int) -> bool:
 
 def set_ifb(netlink: Netlink, index: int, *, mtu: int, alias: str) -> None:
     """Bring an ifb up with this MTU, and name its owner in its alias."""
-    attrs = [("IFLA_MTU", mtu), ("IFLA_IFALIAS", alias)]
-    netlink.change(_link_message(index=index, flags=IFF_UP, attrs=attrs), RTM_SETLINK)
+    body = _BODY.pack(0, 0, index, IFF_UP, IFF_UP)
+    netlink.change(body + number(_MTU, mtu) + text(_IFALIAS, alias), RTM_SETLINK)
 
 
 def redirecting_links(netlink: Netlink, targets: Collection[int]) -> Iterator[tuple[int, int]]:
@@ -99,21 +102,39 @@ def delete_unused_ingress(netlink: Netlink, link: int) -> bool:
     return kinds == ["ingress"] and not tc.list_redirects(netlink, link) and tc.delete_ingress(netlink, link)
 
 
+def delete_limits(netlink: Netlink, link: int, targets: Collection[int]) -> None:
+    """Take away the bucket at a link's root, and what sends all that comes in to one of `targets`; no more than that.
+
+    Raises NetlinkError.
+    """
+    qdiscs, redirects = tc.list_qdiscs(netlink, link), tc.list_redirects(netlink, link)
+    ours = [one for one in redirects if one.everything and one.target in targets]
+    tables = {one.info for one in ours}
+    others = [one for one in redirects if one not in ours and (one.is_filter or one.info not in tables)]
+    if others:
+        for redirect in ours:
+            tc.delete_redirect(netlink, redirect)
+    doomed = [
+        one
+        for one in qdiscs
+        if (one.parent == tc.ROOT and one.handle == tc.BUCKET_HANDLE and one.bucket)
+        or (one.parent == tc.INGRESS and one.kind == "ingress" and not others)
+    ]
+    if doomed:
+        tc.delete_qdiscs(netlink, doomed)
+    if ours and not others and not any(one.parent == tc.INGRESS for one in doomed):
+        for redirect in ours:  # in a `clsact`, which is somebody else's
+            tc.delete_redirect(netlink, redirect)
+
+
 def probe_ifb(netlink: Netlink) -> None:
     """Ask for an ifb with a MAC that no link may have, so none is made. Raises NetlinkError if the kernel knows no ifb.
 
     The kernel looks for the kind first, and loads its module, as an ADD would have it do.
     """
-    info = {"attrs": [("IFLA_INFO_KIND", "ifb")]}
-    message = _link_message(attrs=[("IFLA_ADDRESS", "00:00:00:00:00:00"), ("IFLA_LINKINFO", info)])
+    message = _BODY.pack(0, 0, 0, 0, 0) + attribute(_ADDRESS, bytes(6)) + _IFB
     try:
         netlink.change(message, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL)
     except NetlinkError as error:
         if error.errno != EADDRNOTAVAIL:
             raise
-
-
-def _link_message(*, index: int = 0, flags: int = 0, attrs: list) -> ifinfmsg:
-    message = ifinfmsg()
-    message.update(family=0, index=index, flags=flags, change=flags, attrs=attrs)
-    return message

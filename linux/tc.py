@@ -1,18 +1,24 @@
 """Traffic control by rtnetlink: token buckets on links, and filters that redirect what comes in.
 
-The messages are of pyroute2's base classes, but not those of its tcmsg: that package imports all its thirty kinds at
-once and reads /etc/iproute2, which costs a cold call 16 to 22 ms, and its token bucket knows no rate of 2^32 bytes a
-second. Numbers are those of <linux/pkt_sched.h>, <linux/pkt_cls.h> and <linux/tc_act/tc_mirred.h>.
+Numbers are those of <linux/pkt_sched.h>, <linux/pkt_cls.h> and <linux/tc_act/tc_mirred.h>.
 """
 
-import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from errno import EEXIST, EINVAL, ENODEV, ENOENT
+from struct import Struct, pack, unpack
 
-from pyroute2.netlink import nla, nlmsg
-
-from linux.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, Netlink, NetlinkError, decode
+from linux.attributes import attribute, attributes_of, nested, number, text
+from linux.netlink import (
+    NLM_F_ACK,
+    NLM_F_CREATE,
+    NLM_F_ECHO,
+    NLM_F_EXCL,
+    NLM_F_REPLACE,
+    NLM_F_REQUEST,
+    Netlink,
+    NetlinkError,
+)
 
 ROOT, INGRESS = 0xFFFFFFFF, 0xFFFFFFF1
 INGRESS_HANDLE = 0xFFFF0000  # ffff:
@@ -23,13 +29,20 @@ _BUCKET_CLASS = 0x00010001  # 1:1
 _NEWQDISC, _DELQDISC, _GETQDISC = 36, 37, 38
 _NEWTFILTER, _DELTFILTER, _GETTFILTER = 44, 45, 46
 # The filter's preference, 1, in the upper half; in the lower the ethertype in network order, which is ETH_P_ALL.
-_ALL_PACKETS = 1 << 16 | struct.unpack("=H", b"\x00\x03")[0]
+_ALL_PACKETS = 1 << 16 | unpack("=H", b"\x00\x03")[0]
 _STOLEN, _EGRESS_REDIR = 4, 1
 # TC_U32_TERMINAL, one key: match 00000000/00000000 at 0.
-_MATCH_ALL = struct.pack("=BBBx", 1, 0, 1) + bytes(12) + bytes(16)
+_MATCH_ALL = pack("=BBBx", 1, 0, 1) + bytes(12) + bytes(16)
 _UINT32_MAX = 0xFFFFFFFF
-_INDEX = struct.Struct("=i")
-_INDEX_AT = 20  # of tcm_ifindex: after the header of 16 bytes, and four more
+_BODY = Struct("=B3xiIII")  # struct tcmsg: family, index of the link, handle, parent, info
+_HEADER_BYTES, _ATTRIBUTES_AT = 16, 36
+_KIND, _OPTIONS = 1, 2
+_TBF_PARMS, _TBF_RATE64 = 1, 4
+_TBF = Struct("=8xI8xIIIxxxx")  # struct tc_tbf_qopt: rate, peak rate, limit, buffer
+_U32_CLASSID, _U32_SEL, _U32_ACT = 1, 5, 7
+_ACT_FIRST, _ACT_KIND, _ACT_OPTIONS = 1, 1, 2
+_MIRRED_PARMS = 2
+_MIRRED = Struct("=8xi8xiI")  # struct tc_mirred: action, eaction, index of the link
 _GONE = frozenset((ENODEV, ENOENT, EINVAL))  # EINVAL: the link has no such qdisc any more, or never had
 
 
@@ -70,77 +83,22 @@ class Redirect:
     target: int
     everything: bool
 
-
-class _Bucket(nla):
-    nla_map = (
-        ("TCA_TBF_UNSPEC", "none"),
-        ("TCA_TBF_PARMS", "parms"),
-        ("TCA_TBF_RTAB", "none"),
-        ("TCA_TBF_PTAB", "none"),
-        ("TCA_TBF_RATE64", "uint64"),
-    )
-
-    class parms(nla):  # struct tc_tbf_qopt
-        fields = (
-            *(("rate_head", "Q"), ("rate", "I"), ("peak_head", "Q"), ("peak", "I")),
-            *(("limit", "I"), ("buffer", "I"), ("mtu", "I")),
-        )
-
-
-class _Filter(nla):
-    nla_map = (
-        (0, "TCA_U32_UNSPEC", "none"),
-        (1, "TCA_U32_CLASSID", "uint32"),
-        (5, "TCA_U32_SEL", "cdata"),
-        (7, "TCA_U32_ACT", "actions"),
-    )
-
-    class actions(nla):
-        nla_map = (("TCA_ACT_PRIO_0", "none"), ("TCA_ACT_PRIO_1", "action"))
-
-        class action(nla):
-            nla_map = (("TCA_ACT_UNSPEC", "none"), ("TCA_ACT_KIND", "asciiz"), ("TCA_ACT_OPTIONS", "mirred"))
-
-            class mirred(nla):
-                nla_map = (("TCA_MIRRED_UNSPEC", "none"), ("TCA_MIRRED_TM", "none"), ("TCA_MIRRED_PARMS", "parms"))
-
-                class parms(nla):  # struct tc_mirred
-                    fields = (
-                        *(("index", "I"), ("capab", "I"), ("action", "i"), ("refcnt", "i"), ("bindcnt", "i")),
-                        *(("eaction", "i"), ("ifindex", "I")),
-                    )
-
-
-class _Message(nlmsg):
-    prefix = "TCA_"
-    fields = (
-        *(("family", "B"), ("pad1", "B"), ("pad2", "H"), ("index", "i")),
-        *(("handle", "I"), ("parent", "I"), ("info", "I")),
-    )
-    nla_map = (("TCA_UNSPEC", "none"), ("TCA_KIND", "asciiz"), ("TCA_OPTIONS", "options_of"))
-
-    tbf = _Bucket
-    u32 = _Filter
-
-    @staticmethod
-    def options_of(message: "_Message", *_: object, **__: object) -> type[nla]:
-        """What the options of this kind are made of; those of kinds that are not ours stay bytes."""
-        return {"tbf": _Bucket, "u32": _Filter}.get(message.get_attr("TCA_KIND"), message.cdata)
+    @property
+    def is_filter(self) -> bool:
+        """Whether the handle is of a filter (TC_U32_NODE), not of a table of filters."""
+        return bool(self.handle & 0xFFF)
 
 
 def list_qdiscs(netlink: Netlink, link: int | None = None) -> list[Qdisc]:
-    """The queueing disciplines of the link with that index, or of all links."""
-    return [
-        Qdisc(
-            link=found["index"],
-            kind=found.get_attr("TCA_KIND") or "",
-            handle=found["handle"],
-            parent=found["parent"],
-            bucket=_bucket(found) if found.get_attr("TCA_KIND") == "tbf" else None,
-        )
-        # The kernel knows no dump of one link's.
-        for found in _of_link(netlink.dump_raw(_message(0), _GETQDISC), link)
+    """The queueing disciplines of all links; or those at the root and for what comes in of the link with that index."""
+    if link is None:
+        return [_qdisc(body) for body in netlink.dump_raw(_message(0), _GETQDISC)]
+    # The kernel knows no dump of one link's; asked for one discipline, it shows it to whoever wants its announcements.
+    asked = [
+        netlink.encode(_message(link, parent=parent), _GETQDISC, NLM_F_REQUEST | NLM_F_ACK | NLM_F_ECHO)
+        for parent in (ROOT, INGRESS)
     ]
+    return [_qdisc(body) for body in netlink.send(asked, tolerated=_GONE)]
 
 
 def list_redirects(netlink: Netlink, link: int) -> list[Redirect]:
@@ -151,16 +109,14 @@ def list_redirects(netlink: Netlink, link: int) -> list[Redirect]:
         if error.errno not in _GONE:
             raise
         return []
-    return [_redirect(one) for one in _of_link(found, link)]
+    return [one for one in map(_redirect, found) if one.link == link]
 
 
 def put_bucket(netlink: Netlink, link: int, bucket: Bucket) -> None:
     """Make this the link's root; one of ours that is there changes to it in place. Raises NetlinkError."""
-    parms = {"rate": min(bucket.rate, _UINT32_MAX), "limit": bucket.limit, "buffer": bucket.buffer}
-    attrs: list[tuple[str, object]] = [("TCA_TBF_PARMS", parms)]
-    if bucket.rate > _UINT32_MAX:
-        attrs.append(("TCA_TBF_RATE64", bucket.rate))
-    message = _message(link, BUCKET_HANDLE, ROOT, kind="tbf", options={"attrs": attrs})
+    rate64 = attribute(_TBF_RATE64, pack("=Q", bucket.rate)) if bucket.rate > _UINT32_MAX else b""
+    parms = _TBF.pack(min(bucket.rate, _UINT32_MAX), 0, bucket.limit, bucket.buffer)
+    message = _message(link, BUCKET_HANDLE, ROOT, "tbf", attribute(_TBF_PARMS, parms), rate64)
     netlink.change(message, _NEWQDISC, NLM_F_CREATE | NLM_F_REPLACE)
 
 
@@ -172,7 +128,7 @@ def delete_bucket(netlink: Netlink, link: int) -> bool:
 def create_ingress(netlink: Netlink, link: int) -> bool:
     """Give the link a place for filters on what comes in; False if it has one (`clsact` will do too)."""
     try:
-        netlink.change(_message(link, INGRESS_HANDLE, INGRESS, kind="ingress"), _NEWQDISC, NLM_F_CREATE | NLM_F_EXCL)
+        netlink.change(_message(link, INGRESS_HANDLE, INGRESS, "ingress"), _NEWQDISC, NLM_F_CREATE | NLM_F_EXCL)
     except NetlinkError as error:
         if error.errno != EEXIST:
             raise
@@ -185,24 +141,35 @@ def delete_ingress(netlink: Netlink, link: int) -> bool:
     return _delete(lambda: netlink.change(_message(link, INGRESS_HANDLE, INGRESS), _DELQDISC))
 
 
+def delete_qdiscs(netlink: Netlink, qdiscs: Sequence[Qdisc]) -> None:
+    """Take several away with all that is in them, in one exchange; those that are gone already are no error."""
+    flags = NLM_F_REQUEST | NLM_F_ACK
+    doomed = (_message(one.link, one.handle, one.parent) for one in qdiscs)
+    requests = [netlink.encode(message, _DELQDISC, flags) for message in doomed]
+    netlink.send(requests, tolerated=_GONE)
+
+
 def create_redirect(netlink: Netlink, link: int, target: int) -> None:
     """Send all that comes in by a link, of whatever protocol, out by the link with the index `target`."""
-    parms = {"action": _STOLEN, "eaction": _EGRESS_REDIR, "ifindex": target}
-    mirred = {"attrs": [("TCA_ACT_KIND", "mirred"), ("TCA_ACT_OPTIONS", {"attrs": [("TCA_MIRRED_PARMS", parms)]})]}
-    actions = {"attrs": [("TCA_ACT_PRIO_1", mirred)]}
-    options = [("TCA_U32_CLASSID", _BUCKET_CLASS), ("TCA_U32_SEL", _MATCH_ALL), ("TCA_U32_ACT", actions)]
-    message = _message(link, 0, _INCOMING, kind="u32", options={"attrs": options}, info=_ALL_PACKETS)
+    parms = attribute(_MIRRED_PARMS, _MIRRED.pack(_STOLEN, _EGRESS_REDIR, target))
+    mirred = text(_ACT_KIND, "mirred") + nested(_ACT_OPTIONS, parms)
+    options = (
+        number(_U32_CLASSID, _BUCKET_CLASS),
+        attribute(_U32_SEL, _MATCH_ALL),
+        nested(_U32_ACT, nested(_ACT_FIRST, mirred)),
+    )
+    message = _message(link, 0, _INCOMING, "u32", *options, info=_ALL_PACKETS)
     netlink.change(message, _NEWTFILTER, NLM_F_CREATE | NLM_F_EXCL)
 
 
 def delete_redirect(netlink: Netlink, redirect: Redirect) -> bool:
     """Take one filter away; False if it was gone."""
-    message = _message(redirect.link, redirect.handle, _INCOMING, kind="u32", info=redirect.info)
+    message = _message(redirect.link, redirect.handle, _INCOMING, "u32", info=redirect.info)
     deleted = _delete(lambda: netlink.change(message, _DELTFILTER))
     # The kernel takes the table of the last filter of a preference with it, unless there are others on the link.
-    rest = [one.handle for one in list_redirects(netlink, redirect.link) if one.info == redirect.info]
-    if rest and not any(map(_is_filter, rest)):
-        table = _message(redirect.link, 0, _INCOMING, kind="u32", info=redirect.info)
+    rest = [one.is_filter for one in list_redirects(netlink, redirect.link) if one.info == redirect.info]
+    if rest and not any(rest):
+        table = _message(redirect.link, 0, _INCOMING, "u32", info=redirect.info)
         _delete(lambda: netlink.change(table, _DELTFILTER))
     return deleted
 
@@ -210,26 +177,23 @@ def delete_redirect(netlink: Netlink, redirect: Redirect) -> bool:
 def probe_bucket(netlink: Netlink, link: int) -> None:
     """Ask for a token bucket without parameters, which no kernel makes. Raises NetlinkError if it knows none at all."""
     try:
-        netlink.change(_message(link, BUCKET_HANDLE, ROOT, kind="tbf"), _NEWQDISC, NLM_F_CREATE | NLM_F_EXCL)
+        netlink.change(_message(link, BUCKET_HANDLE, ROOT, "tbf"), _NEWQDISC, NLM_F_CREATE | NLM_F_EXCL)
     except NetlinkError as error:
         if error.errno not in (EINVAL, EEXIST):
             raise
 
 
-def _message(
-    link: int, handle: int = 0, parent: int = 0, *, kind: str = "", options: object = None, info: int = 0
-) -> _Message:
-    attrs: list[tuple[str, object]] = [("TCA_KIND", kind)] if kind else []
-    if options is not None:
-        attrs.append(("TCA_OPTIONS", options))
-    message = _Message()
-    message.update(family=0, index=link, handle=handle, parent=parent, info=info, attrs=attrs)
-    return message
+def _message(link: int, handle: int = 0, parent: int = 0, kind: str = "", *options: bytes, info: int = 0) -> bytes:
+    body = _BODY.pack(0, link, handle, parent, info)
+    return body + (text(_KIND, kind) if kind else b"") + (nested(_OPTIONS, *options) if options else b"")
 
 
-def _of_link(bodies: list[bytes], link: int | None) -> list[_Message]:
-    """The messages about a link, decoded; those about others are not worth decoding."""
-    return [decode(_Message, body) for body in bodies if link is None or _INDEX.unpack_from(body, _INDEX_AT)[0] == link]
+def _parts(body: bytes) -> tuple[tuple[int, int, int, int], str, dict[int, bytes]]:
+    """Of a message: link, handle, parent and info; kind; options."""
+    _, *fields = _BODY.unpack_from(body, _HEADER_BYTES)
+    found = attributes_of(body, _ATTRIBUTES_AT)
+    kind = found.get(_KIND, b"").rstrip(b"\0").decode("utf-8", "replace")
+    return tuple(fields), kind, attributes_of(found.get(_OPTIONS, b""))
 
 
 def _delete(request: Callable[[], None]) -> bool:
@@ -242,32 +206,33 @@ def _delete(request: Callable[[], None]) -> bool:
     return True
 
 
-def _bucket(found: _Message) -> Bucket:
-    options = found.get_attr("TCA_OPTIONS")
-    parms = options.get_attr("TCA_TBF_PARMS")
-    rate = options.get_attr("TCA_TBF_RATE64") or parms["rate"]
-    return Bucket(rate=rate, limit=parms["limit"], buffer=parms["buffer"])
+def _qdisc(body: bytes) -> Qdisc:
+    (link, handle, parent, _), kind, options = _parts(body)
+    return Qdisc(link, kind, handle, parent, _bucket(options) if kind == "tbf" else None)
 
 
-def _redirect(found: _Message) -> Redirect:
-    options = found.get_attr("TCA_OPTIONS") if found.get_attr("TCA_KIND") == "u32" else None
-    actions = options and options.get_attr("TCA_U32_ACT")
-    action = actions and actions.get_attr("TCA_ACT_PRIO_1")
-    mirred = action and action.get_attr("TCA_ACT_KIND") == "mirred" and action.get_attr("TCA_ACT_OPTIONS")
-    parms = mirred and mirred.get_attr("TCA_MIRRED_PARMS")
-    sends = parms and parms["eaction"] == _EGRESS_REDIR
-    return Redirect(
-        link=found["index"],
-        info=found["info"],
-        handle=found["handle"],
-        target=parms["ifindex"] if sends else 0,
-        everything=bool(sends) and found["info"] == _ALL_PACKETS and _matches_all(options.get_attr("TCA_U32_SEL")),
-    )
+def _bucket(options: dict[int, bytes]) -> Bucket:
+    rate, _, limit, buffer = _TBF.unpack(options[_TBF_PARMS][: _TBF.size])
+    if _TBF_RATE64 in options:
+        (rate,) = unpack("=Q", options[_TBF_RATE64])
+    return Bucket(rate=rate, limit=limit, buffer=buffer)
 
 
-def _is_filter(handle: int) -> bool:
-    """Whether the handle is of a filter (TC_U32_NODE), not of a table of filters."""
-    return bool(handle & 0xFFF)
+def _redirect(body: bytes) -> Redirect:
+    (link, handle, _, info), kind, options = _parts(body)
+    target = _redirected_to(options) if kind == "u32" else None
+    everything = target is not None and info == _ALL_PACKETS and _matches_all(options.get(_U32_SEL))
+    return Redirect(link, info, handle, target or 0, everything)
+
+
+def _redirected_to(options: dict[int, bytes]) -> int | None:
+    """The index of the link to which a filter sends what it matches; None if it does something else."""
+    action = attributes_of(attributes_of(options.get(_U32_ACT, b"")).get(_ACT_FIRST, b""))
+    if action.get(_ACT_KIND) != b"mirred\0":
+        return None
+    parms = attributes_of(action.get(_ACT_OPTIONS, b"")).get(_MIRRED_PARMS, b"")
+    _, eaction, target = _MIRRED.unpack(parms[: _MIRRED.size])
+    return target if eaction == _EGRESS_REDIR else None
 
 
 def _matches_all(selector: bytes | None) -> bool:

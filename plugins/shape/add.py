@@ -28,8 +28,8 @@ def add_shaping(request: Request, limits: Limits, result: Result) -> Result:
         else:
             _empty(host, end, undo)
         if egress:
-            ifb = _ensure_ifb(host, request, end, undo)
-            _fill(host, ifb, egress, undo)
+            ifb, is_new = _ensure_ifb(host, request, end, undo)
+            _fill(host, ifb, egress, undo, is_new=is_new)
             _redirect(host, end, ifb, request, undo)
             result = _with_ifb(result, ifb)
         else:
@@ -56,9 +56,9 @@ def _bucket(limits: Limits, limit: Limit | None, direction: str, ticks: float) -
         raise limits.section.error(f"{direction}Burst", expected) from None
 
 
-def _fill(host: Netlink, link: Link, bucket: Bucket, undo: Undo) -> None:
+def _fill(host: Netlink, link: Link, bucket: Bucket, undo: Undo, *, is_new: bool = False) -> None:
     with step(f'limit "{link.name}"'):
-        before = shaping.bucket_of(host, link.index)
+        before = None if is_new else shaping.bucket_of(host, link.index)
         if before != bucket:
             tc.put_bucket(host, link.index, bucket)
             undo.push(_way_back_to(host, link, before))
@@ -78,7 +78,8 @@ def _way_back_to(host: Netlink, link: Link, before: Bucket | None) -> Callable[[
     return lambda: tc.put_bucket(host, link.index, before)
 
 
-def _ensure_ifb(host: Netlink, request: Request, end: Link, undo: Undo) -> Link:
+def _ensure_ifb(host: Netlink, request: Request, end: Link, undo: Undo) -> tuple[Link, bool]:
+    """The ifb, and whether it was made."""
     name = ifb_name(request.attachment)
     with step(f'make "{name}"'):
         made = shaping.create_ifb(host, name, mtu=end.mtu)
@@ -88,17 +89,18 @@ def _ensure_ifb(host: Netlink, request: Request, end: Link, undo: Undo) -> Link:
         if made:
             undo.push(lambda: delete_link(host, ifb.index))
         shaping.set_ifb(host, ifb.index, mtu=end.mtu, alias=owner_tag(request.attachment))
-    return ifb
+    return ifb, made
 
 
 def _redirect(host: Netlink, end: Link, ifb: Link, request: Request, undo: Undo) -> None:
     """Send what the pod sends through its ifb, and no longer through one of an earlier ADD, whoever's."""
     with step(f'redirect what comes in by "{end.name}"'):
-        if tc.create_ingress(host, end.index):
+        made = tc.create_ingress(host, end.index)
+        if made:
             undo.push(lambda: tc.delete_ingress(host, end.index))
         others = _reference_ifb(host, request)
         there = False
-        for redirect in tc.list_redirects(host, end.index):
+        for redirect in () if made else tc.list_redirects(host, end.index):
             if redirect.everything and redirect.target == ifb.index:
                 there = True
             elif redirect.everything and redirect.target in (0, *others):

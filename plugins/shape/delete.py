@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from linux import shaping, tc
 from linux.errors import reason, step
-from linux.links import Link, find_link, list_links
+from linux.links import find_link, list_links
 from linux.netlink import Netlink
 from linux.ownership import forfeited
 from linux.reaping import delete_links
@@ -24,8 +24,10 @@ def delete_shaping(request: Request) -> None:
     with step("look for limits"), Netlink() as host:
         ends = list(find_left_ends(host, request))
         ifbs = [link for link in (find_link(host, own), find_link(host, theirs)) if link and link.kind == "ifb"]
+        targets = {0, *(ifb.index for ifb in ifbs)}
         for end in ends:
-            _attempt(f'take the limits from "{end.name}"', lambda end=end: _free(host, end, ifbs), failures)
+            what = f'take the limits from "{end.name}"'
+            _attempt(what, lambda end=end: shaping.delete_limits(host, end.index, targets), failures)
         for ifb in ifbs:
             if ifb.name == own or not any(shaping.redirecting_links(host, [ifb.index])):
                 _attempt(f'delete "{ifb.name}"', lambda ifb=ifb: delete_links(host, [ifb]), failures)
@@ -50,13 +52,6 @@ def sweep_shaping(request: Request) -> None:
             _attempt(f'delete "{ifb.name}"', lambda ifb=ifb: delete_links(host, [ifb]), failures)
     if failures:
         raise CNIError(Code.INTERNAL, failures[0], "; ".join(failures[1:]))
-
-
-def _free(host: Netlink, end: Link, ifbs: list[Link]) -> None:
-    """The bucket and the redirects go; what somebody else put on the link stays."""
-    _delete_redirects(host, end.index, {0, *(ifb.index for ifb in ifbs)})
-    if any(q.parent == tc.ROOT and q.handle == tc.BUCKET_HANDLE and q.bucket for q in tc.list_qdiscs(host, end.index)):
-        tc.delete_bucket(host, end.index)
 
 
 def _delete_redirects(host: Netlink, link: int, targets: set[int]) -> None:

@@ -7,7 +7,7 @@ from linux.errors import step
 from linux.links import Link, find_link, find_link_by_index, list_links
 from linux.netlink import Netlink
 from linux.netns import entered, open_netns
-from linux.ownership import owner_tag
+from linux.ownership import host_end_name, owner_tag
 from spec.errors import CNIError, Code
 from spec.request import Request
 from spec.result import Result
@@ -46,8 +46,10 @@ def find_left_ends(host: Netlink, request: Request) -> Iterator[Link]:
         if link and _is_end(link) and link.alias in ("", tag):
             seen.add(link.index)
             yield link
-    for link in list_links(host, containing=tag.encode()):
-        if link.alias == tag and _is_end(link) and link.index not in seen:
+    usual = find_link(host, host_end_name(request.attachment))
+    # Where neither the result nor the usual name leads to it, all links are looked through.
+    for link in [usual] if usual or seen else list_links(host, containing=tag.encode()):
+        if link and link.alias == tag and _is_end(link) and link.index not in seen:
             seen.add(link.index)
             yield link
     if not names and not seen:

@@ -18,17 +18,17 @@ _send = Netlink.send
 
 
 class Turn:
-    """Counts changes, and refuses one of them once."""
+    """Counts requests, and refuses one of them once."""
 
     def __init__(self, number: int) -> None:
         self.left = number
 
-    def send(self, netlink: Netlink, requests: list[bytes]) -> None:
+    def send(self, netlink: Netlink, requests: list[bytes], **asked: object) -> list[bytes]:
         """In place of Netlink.send."""
         self.left -= 1
         if self.left == 0:
             raise NetlinkError(errno.EIO, "refused by the test")
-        _send(netlink, requests)
+        return _send(netlink, requests, **asked)
 
 
 def state() -> list[str]:
@@ -60,7 +60,7 @@ def main() -> None:
     while not story or story[-1]["status"]:
         number += 1
         turn = Turn(number)
-        Netlink.send = lambda netlink, requests, *, turn=turn: turn.send(netlink, requests)
+        Netlink.send = lambda netlink, requests, turn=turn, **asked: turn.send(netlink, requests, **asked)
         before = state()
         out, err = io.BytesIO(), io.StringIO()
         status = serve(load("bandwidth"), environ=environ, stdin=io.BytesIO(conf.encode()), stdout=out, stderr=err)

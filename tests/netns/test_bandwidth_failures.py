@@ -120,8 +120,8 @@ def test_add_undoes_itself_whichever_request_is_refused(link: Link, before: dict
     story = refuse_each(link, wanted)
     assert [one for one in story if one["left"]] == []
     if not before:
-        # A bucket; and for egress an ifb, its settings, its bucket, a place for filters, the filter.
-        assert len(story) - 1 == ("ingressRate" in wanted) + 5 * ("egressRate" in wanted)
+        # A look, a bucket; and for egress an ifb, its settings, its bucket, a place for filters, the filter.
+        assert len(story) - 1 == 1 + ("ingressRate" in wanted) + 5 * ("egressRate" in wanted)
 
 
 @pytest.mark.parametrize("wanted", [BOTH, INGRESS, EGRESS], ids=["both", "ingress", "egress"])
