@@ -1,6 +1,6 @@
 """Where the time of a call goes that an agent serves.
 
-    build/venv/bin/python -m bench.profile [--rounds N] [--seconds S] [--bin DIR]
+    build/venv/bin/python -m bench.profile [--rounds N] [--seconds S] [--publish DIR] [--bin DIR]
 
 Two tables. The first takes calls apart by measuring less and less: a whole call; what the kernel alone takes
 (bench/floor.py); a call of VERSION, which is launcher, agent and nothing else; a process that does nothing. The second
@@ -13,12 +13,13 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
 from tabulate import tabulate
 
-from bench import cni, floor, lab, served
+from bench import cni, floor, lab, report, served
 from bench.warm import CASES
 
 SAMPLES = Path("/run/samples")
@@ -114,9 +115,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Tells what calls that an agent serves spend their time on.")
     parser.add_argument("--rounds", type=int, default=30, help="calls to take medians of (default: 30)")
     parser.add_argument("--seconds", type=float, default=15, help="how long to sample (default: 15)")
+    parser.add_argument("--publish", metavar="DIR", type=Path, help="put both tables into performance.md there")
     parser.add_argument("--bin", type=Path, default=lab.OURS, help="the folder of our plugins (default: dist/bin)")
     options = parser.parse_args()
     folder = options.bin.resolve()
+    publish = options.publish.resolve() if options.publish else None
+    if publish:
+        report.around(publish, report.PROFILE)
     floor.build()
     lab.enter()
     lab.add_netns(["pod"])
@@ -124,13 +129,29 @@ def main() -> None:
     os.chdir(lab.ROOT)
     with served.agent([sys.executable, "-m", "agent", "--home", str(folder)]) as agent:
         suite = lab.Suite(folder, agent_cpu=agent.cpu)
-        headers = ("ms", *(f"{verb}, {case}" for case in CASES for verb in cni.VERBS))
-        print(tabulate(course(suite, options.rounds), headers=headers, floatfmt=".2f"))
-        for name, case in CASES.items():
-            areas, cpu = sample(agent, suite, cni.configuration(case, "slash24"), options.seconds)
-            rows = [(area, cpu * count / areas.total(), count / areas.total()) for area, count in areas.most_common()]
-            headers = (f"the agent's CPU time, ADD and DEL, {name}", "ms", "share")
-            print("\n" + tabulate(rows, headers=headers, floatfmt=("", ".2f", ".2f")))
+        rows = course(suite, options.rounds)
+        samples = [sample(agent, suite, cni.configuration(case, "slash24"), options.seconds) for case in CASES.values()]
+    print("\n\n".join(tables(rows, samples, "simple")))
+    if publish:
+        report.fill(publish, report.PROFILE, tables(rows, samples, "github"))
+
+
+def tables(
+    rows: Sequence[tuple[str | float, ...]], samples: Sequence[tuple[Counter, float]], style: str
+) -> tuple[str, str]:
+    """Both, in a style of tabulate."""
+    headers = ("milliseconds", *(f"{verb}, {case}" for case in CASES for verb in cni.VERBS))
+    spent = {
+        area: [f"{cpu * areas[area] / areas.total():.2f} ({areas[area] / areas.total():.0%})" for areas, cpu in samples]
+        for area in dict.fromkeys(area for areas, _ in samples for area, _ in areas.most_common())
+    }
+    cells = [(area, *values) for area, values in spent.items()]
+    cells.append(("in all", *(f"{cpu:.2f}" for _, cpu in samples)))
+    cases = ("CPU time of the agent, ms, ADD and DEL", *CASES)
+    return (
+        tabulate(rows, headers, tablefmt=style, floatfmt=".2f"),
+        tabulate(cells, cases, tablefmt=style, disable_numparse=True, colalign=("left", *["right"] * len(samples))),
+    )
 
 
 if __name__ == "__main__":

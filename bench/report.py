@@ -12,7 +12,7 @@ from bench import picture
 from bench.figures import Report
 
 PAGE = "performance.md"
-BEGIN, END = "<!-- figures: written by bench.warm -->", "<!-- end of figures -->"
+FIGURES, PROFILE = "figures: written by bench.warm", "profile: written by bench.profile"  # places in the page
 GROWTH = "Calls for one more pod, by the number of pods of the suite on the node, in milliseconds:"
 FLOOR = "The kernel's part of it, asked for by a C program that does nothing else:"
 
@@ -86,22 +86,27 @@ def text(report: Report) -> str:
 
 
 def publish(report: Report, folder: Path) -> None:
-    """Put the figures into performance.md, between its marks, and beside it as performance.json and performance.svg."""
+    """Put the figures into performance.md, in their place, and beside it as performance.json and performance.svg."""
     figures, growth, floors = tables(report, "github")
-    parts = (BEGIN, figures, notes(report), GROWTH, growth, FLOOR, floors, END)
-    before, after = around(folder)
-    (folder / PAGE).write_text(before + "\n\n".join(parts) + after)
+    fill(folder, FIGURES, (figures, notes(report), GROWTH, growth, FLOOR, floors))
     (folder / "performance.json").write_text(as_json(report))
     (folder / "performance.svg").write_text(picture.draw(report.rows))
 
 
-def around(folder: Path) -> tuple[str, str]:
-    """What stands before and behind the figures; exits if there is no place for them."""
-    before, begin, rest = (folder / PAGE).read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        sys.exit(f"bench: {folder / PAGE} has no place for figures")
-    return before, after
+def fill(folder: Path, place: str, parts: Sequence[str]) -> None:
+    """Put paragraphs and tables into a place of performance.md, instead of those that are there."""
+    before, after = around(folder, place)
+    (folder / PAGE).write_text("\n\n".join((before, *parts, after)))
+
+
+def around(folder: Path, place: str) -> tuple[str, str]:
+    """What stands before and behind a place, with its marks; exits if there is no such place."""
+    begin, end = f"<!-- {place} -->", f"<!-- end of {place.partition(':')[0]} -->"
+    before, found, rest = (folder / PAGE).read_text().partition(begin)
+    _, closed, after = rest.partition(end)
+    if not (found and closed):
+        sys.exit(f"bench: {folder / PAGE} has no place for {place.partition(':')[0]}")
+    return before + begin, end + after
 
 
 def as_json(report: Report) -> str:

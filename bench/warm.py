@@ -110,7 +110,7 @@ def main() -> None:
     command = shlex.split(options.agent) if options.agent else [str(folder / "slash24-agent")]
     publish = options.publish.resolve() if options.publish else None
     if publish:
-        report.around(publish)
+        report.around(publish, report.FIGURES)
     started = time.monotonic()
     floor.build()
     lab.enter()

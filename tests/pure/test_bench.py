@@ -51,7 +51,7 @@ def test_the_picture_has_a_bar_for_each_goal() -> None:
 def test_figures_are_replaced_and_the_rest_of_the_page_is_not(tmp_path: Path) -> None:
     """Publishing twice is publishing once."""
     page = tmp_path / report.PAGE
-    page.write_text(f"before\n\n{report.BEGIN}\nold\n{report.END}\n\nafter\n")
+    page.write_text(f"before\n\n<!-- {report.FIGURES} -->\nold\n<!-- end of figures -->\n\nafter\n")
     report.publish(MEASURED, tmp_path)
     once = page.read_text()
     report.publish(MEASURED, tmp_path)
@@ -67,7 +67,7 @@ def test_a_page_without_a_place_for_figures_is_left_alone(tmp_path: Path) -> Non
     """Nothing is measured for a page that can not take it."""
     (tmp_path / report.PAGE).write_text("text\n")
     with pytest.raises(SystemExit, match="no place for figures"):
-        report.around(tmp_path)
+        report.around(tmp_path, report.FIGURES)
 
 
 def test_the_published_files_are_of_one_run() -> None:
