@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, IPPROTO_UDP
 
 from linux.attributes import attribute, attributes_of, nested
-from linux.netlink import NETLINK_NETFILTER, Netlink, NetlinkError
+from linux.netlink import Netlink, NetlinkError
+from linux.nft_table import until_settled
 
 _SUBSYSTEM = 1  # NFNL_SUBSYS_CTNETLINK
 _GET, _DELETE = _SUBSYSTEM << 8 | 1, _SUBSYSTEM << 8 | 2
@@ -40,14 +41,18 @@ def forget_udp(version: int, port: int, doomed: Callable[[Flow], bool]) -> int:
 
     In the network namespace of the calling thread.
     """
-    forgotten = 0
-    with Netlink(NETLINK_NETFILTER) as netlink:
+
+    def forget(netlink: Netlink, _: int) -> int:
+        forgotten = 0
         for message in netlink.dump_raw(_wanted(version, port), _GET):
             found = attributes_of(message[_BODY:])
             flow = _flow(version, found)
             if flow and flow.port == port and doomed(flow):
                 forgotten += _forget(netlink, version, found)
-    return forgotten
+        return forgotten
+
+    # The kernel takes a socket of this kind for one of nftables: closing it waits until what was deleted is freed.
+    return until_settled(forget)
 
 
 def _wanted(version: int, port: int) -> bytes:

@@ -22,10 +22,10 @@ from linux.forwarding_table import (
     link_key,
     pod_elements,
 )
-from linux.netlink import NETLINK_NETFILTER, Netlink
+from linux.netlink import Netlink
 from linux.nft import Element, Hook, Step, TableName
 from linux.nft_found import FoundRule
-from linux.nft_session import repair
+from linux.nft_session import change, repair
 from linux.nft_table import Chain, until_settled
 from linux.nft_view import View
 from linux.ownership import forfeited, owner_tag
@@ -141,14 +141,12 @@ def missing(owner: Attachment, wish: Wish) -> list[str]:
 
 def is_firewalld_at_work() -> bool:
     """Whether firewalld filters here, with nftables: then what it does not accept is rejected, whatever we accept."""
-    with Netlink(NETLINK_NETFILTER) as netlink:
-        return nft_found.table_flags(netlink, _FIREWALLD) is not None
+    return change(lambda book: not book.is_absent(_FIREWALLD))
 
 
 def rehearse() -> None:
     """Have the kernel try to make the table, and take it back; raises NetlinkError if it can not."""
-    with Netlink(NETLINK_NETFILTER) as netlink:
-        nft.rehearse(netlink, _made(TABLE.chains))
+    change(lambda book: nft.rehearse(book.netlink, _made(TABLE.chains)))
 
 
 def _remove(doomed: Callable[[Element], bool], addresses: Collection[bytes]) -> None:
