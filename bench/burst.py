@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bench import lab
+from bench import floor, lab
 
 PODS = 100
 SETTLE_SECONDS = 0.5  # in which the kernel takes a hundred links apart
@@ -27,19 +27,19 @@ def together(suite: lab.Suite, verb: str, conf: Mapping[str, object], pods: Sequ
     stdin = Path("/run/burst.json")
     stdin.write_text(json.dumps(conf))
     executable = str(suite.folder / str(conf["type"]))
-    environments = [suite.environment(verb, pod) for pod in pods]
+    starts = [([executable], suite.environment(verb, pod)) for pod in pods]
     time.sleep(settle)
-    return start_all(executable, environments, str(stdin))
+    return start_all(starts, str(stdin))
 
 
-def start_all(executable: str, environments: Sequence[Mapping[str, str]], stdin: str = "/dev/null") -> float:
-    """The same for any program, once for each environment."""
+def start_all(starts: Sequence[tuple[Sequence[str], Mapping[str, str]]], stdin: str = "/dev/null") -> float:
+    """The same for any programs, each with its arguments and environment."""
     # A description of its own for each: they would share the place where to read on.
     files = [(os.POSIX_SPAWN_OPEN, 0, stdin, os.O_RDONLY, 0)]
     files += [(os.POSIX_SPAWN_OPEN, 1, _OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)]
     Path(_OUTPUT).write_bytes(b"")
     started = time.perf_counter()
-    children = [os.posix_spawn(executable, [executable], env, file_actions=files) for env in environments]
+    children = [os.posix_spawn(argv[0], argv, env, file_actions=files) for argv, env in starts]
     statuses = [os.waitpid(child, 0)[1] for child in children]
     ms = (time.perf_counter() - started) * 1000
     if failed := sum(map(bool, statuses)):
@@ -69,6 +69,19 @@ def measure(conf_of: Mapping[str, dict], suites: Mapping[str, lab.Suite], rounds
     return took
 
 
-def starting(idle: Path, rounds: int) -> list[float]:
+def floor_of(rounds: int) -> dict[str, list[float]]:
+    """Milliseconds by verb if a C program does it (bench/floor.py), in the namespaces that `measure` has made."""
+    took = {"ADD": [], "DEL": []}
+    for number in range(WARM_UP + rounds):
+        for verb in took:
+            argvs = [floor.words(verb.lower(), pod=pod, host=at + 2) for at, pod in enumerate(names("burst", PODS))]
+            time.sleep(SETTLE_SECONDS)
+            ms = start_all([(argv, {}) for argv in argvs])
+            if number >= WARM_UP:
+                took[verb].append(ms)
+    return took
+
+
+def starting(rounds: int) -> list[float]:
     """Milliseconds for starting PODS processes, and waiting for them, of a program that does nothing."""
-    return [start_all(str(idle), [{}] * PODS) for _ in range(WARM_UP + rounds)][WARM_UP:]
+    return [start_all([([str(floor.PROGRAM)], {})] * PODS) for _ in range(WARM_UP + rounds)][WARM_UP:]

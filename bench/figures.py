@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from bench import lab
+from bench import burst, lab
+
+AT_ONCE = f"{burst.PODS} pods at once"
 
 
 @dataclass(frozen=True)
@@ -32,8 +34,9 @@ class Row:
 class Report:
     """All that a run of bench.warm has found out.
 
-    `growth`: rows as bench.crowd tells them; `floors`: the C program's runs by case and verb; `starting`: milliseconds
-    for starting as many processes as there are pods at once; `resident`: the agent's memory in MB.
+    `growth`: rows as bench.crowd tells them; `floors`: the C program's runs by case and verb; `burst_floor`: its
+    milliseconds by verb for many pods at once; `starting`: those for starting as many processes that do nothing;
+    `resident`: the agent's memory in MB.
     """
 
     machine: str
@@ -41,5 +44,6 @@ class Report:
     rows: Sequence[Row]
     growth: Sequence[Mapping[str, object]]
     floors: Mapping[str, Mapping[str, Sequence[lab.Call]]]
+    burst_floor: Mapping[str, Sequence[float]]
     starting: Sequence[float]
     resident: float

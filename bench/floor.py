@@ -35,9 +35,10 @@ def prepare() -> None:
     lab.run("nft", "add table inet floor; add set inet floor pods { type ipv4_addr; }")
 
 
-def words(verb: str, bridge: str = _BRIDGE) -> list[str]:
-    """The command that makes or deletes the pod's interface; `verb`: one of VERBS."""
-    return [str(PROGRAM), verb, "/run/netns/pod", bridge, "floorpod", "10.25.0.2", "16", _GATEWAY]
+def words(verb: str, bridge: str = _BRIDGE, *, pod: str = "pod", host: int = 2) -> list[str]:
+    """The command that makes or deletes a pod's interface; `verb`: one of VERBS, `host`: the end of its address."""
+    link = (bridge, f"floor-{pod}", f"10.25.0.{host}", "16", _GATEWAY)
+    return [str(PROGRAM), verb, f"/run/netns/{pod}", *link]
 
 
 def measure(rounds: int) -> dict[str, dict[str, list[lab.Call]]]:

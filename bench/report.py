@@ -9,7 +9,7 @@ from statistics import median
 from tabulate import tabulate
 
 from bench import picture
-from bench.figures import Report
+from bench.figures import AT_ONCE, Report
 
 PAGE = "performance.md"
 FIGURES, PROFILE = "figures: written by bench.warm", "profile: written by bench.profile"  # places in the page
@@ -43,6 +43,9 @@ def floor_cells(report: Report) -> list[tuple[str, ...]]:
             same = ours.get(f"{verb}, bridge, {case}")
             ms, cpu = median(call.ms for call in calls), median(call.cpu for call in calls)
             found.append((f"{verb}, {case}", f"{ms:.1f}", f"{cpu:.1f}", f"{same:.1f}" if same else ""))
+    for verb, times in report.burst_floor.items():
+        what = f"{AT_ONCE}, all {verb}s"
+        found.append((what, f"{median(times):.1f}", "", f"{ours[what]:.1f}" if what in ours else ""))
     return found
 
 
@@ -122,7 +125,8 @@ def as_json(report: Report) -> str:
         for case, verbs in report.floors.items()
     }
     document = {"machine": report.machine, "rounds": report.rounds, "rows": rows, "growth": list(report.growth)}
-    document |= {"floor (ms, CPU ms)": floors, "starting": _rounded(report.starting), "resident MB": report.resident}
+    document |= {"floor (ms, CPU ms)": floors, "floor, many at once": report.burst_floor}
+    document |= {"starting": _rounded(report.starting), "resident MB": report.resident}
     return json.dumps(document, indent=1) + "\n"
 
 

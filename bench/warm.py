@@ -15,7 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench import burst, chain, cni, crowd, floor, lab, report, served
-from bench.figures import Report, Row
+from bench.figures import AT_ONCE, Report, Row
 
 CASES = {"gateway": "IPv4, gateway", "ipMasq": "IPv4, gateway, masquerade"}
 SIZES = (10, 250, 1000)
@@ -70,7 +70,7 @@ def at_once(suites: Suites, agent: served.Agent, rounds: int) -> list[Row]:
     took = burst.measure(configurations, suites, rounds)
     agent.must_have_served("slash24-burst", 2 * burst.PODS * (burst.WARM_UP + rounds))
     return [
-        Row(f"{burst.PODS} pods at once, all {verb}s", "ms", took["slash24"][verb], took["reference"][verb], goal)
+        Row(f"{AT_ONCE}, all {verb}s", "ms", took["slash24"][verb], took["reference"][verb], goal)
         for verb, goal in BURST_GOALS.items()
     ]
 
@@ -86,15 +86,14 @@ def measure(suites: Suites, agent: served.Agent, rounds: int, sizes: Sequence[in
         *alone["CPU"],
         *alone["cold"],
     ]
-    starting = burst.starting(floor.PROGRAM, few)
     floor.prepare()
-    floors = floor.measure(rounds)
+    floors, burst_floor, starting = floor.measure(rounds), burst.floor_of(few), burst.starting(few)
     resident = agent.resident()
     network = cni.configuration(crowd.CASE, "slash24")["name"]
     before = agent.served(network)
     growth = crowd.summary(crowd.measure(suites, sizes, few))
     agent.must_have_served(network, before + crowd.calls(sizes, few))
-    return Report(lab.machine(), rounds, rows, growth, floors, starting, resident)
+    return Report(lab.machine(), rounds, rows, growth, floors, burst_floor, starting, resident)
 
 
 def main() -> None:
