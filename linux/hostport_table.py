@@ -1,8 +1,7 @@
 """The table of host ports: its maps, its fixed rules, and the chains that attachments bring with them."""
 
 from collections.abc import Sequence
-
-from netaddr.ip import IPNetwork
+from functools import lru_cache
 
 from linux import nft
 from linux.nft import Element, Hook, Set, TableName
@@ -28,6 +27,7 @@ from linux.nft_expressions import (
 )
 from linux.nft_table import Chain, Rule, Table
 from linux.packet_conditions import Condition
+from linux.pod_address import PodAddress
 
 _PROTO, _SERVICE = 12, 13  # nft's numbers of its types inet_proto and inet_service; a concatenation has 6 bits for each
 _ADDRESS = {4: 7, 6: 8}
@@ -94,17 +94,17 @@ def conditional_chain(version: int, conditions: Sequence[Condition], *, exact: b
     return Chain(f"{'host' if exact else 'port'}-if-{digest}", (holds, *fails))
 
 
-def masquerading_chain(subnet: IPNetwork) -> Chain:
+@lru_cache(maxsize=32)  # many pods, few subnets
+def masquerading_chain(subnet: PodAddress) -> Chain:
     """The chain that masquerades what comes from this subnet, and for IPv4 from the node's own loopback."""
-    version, cidr = subnet.version, subnet.cidr
+    version = subnet.version
     # ip saddr 10.1.2.0/24 masquerade
-    rules = [
-        Rule("own subnet", (*of_version(version), *source_in(version, cidr.ip.packed, cidr.prefixlen), masquerade()))
-    ]
+    from_subnet = (*of_version(version), *source_in(version, subnet.packed, subnet.prefix_length), masquerade())
+    rules = [Rule("own subnet", from_subnet)]
     if version == 4:
         # ip saddr 127.0.0.0/8 masquerade
         rules.append(Rule("the node itself", (*of_version(4), *source_in(4, _LOOPBACK, 8), masquerade())))
-    return Chain(f"from-{str(cidr).replace(':', '_')}", tuple(rules))
+    return Chain(f"from-{subnet.cidr.replace(':', '_')}", tuple(rules))
 
 
 def _conditional(*, exact: bool) -> list[Rule]:

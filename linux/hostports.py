@@ -12,8 +12,6 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, inet_ntop
 
-from netaddr.ip import IPNetwork
-
 from linux import nft_table
 from linux.hostport_table import (
     FROM_ANYWHERE,
@@ -30,6 +28,7 @@ from linux.nft import Element
 from linux.nft_table import Book, Chain
 from linux.ownership import forfeited, owner_tag
 from linux.packet_conditions import Condition
+from linux.pod_address import PodAddress
 from spec.attachment import Attachment
 
 _NAMES = {number: name for name, number in TRANSPORTS.items()}
@@ -68,7 +67,7 @@ class Wish:
 
     forwards: tuple[Forward, ...]
     conditions: dict[int, tuple[Condition, ...]]
-    subnets: dict[int, IPNetwork] | None
+    subnets: dict[int, PodAddress] | None
     everybody: bool = False
 
 
@@ -157,7 +156,7 @@ def _elements(tag: str, wish: Wish) -> tuple[list[Element], list[Chain]]:
             lead(conditional_map(version, exact=exact).name, key, conditional_chain(version, conditions, exact=exact))
         if wish.subnets is not None:
             answer = forward.pod + _number(forward.protocol) + _number(forward.pod_port, 2)
-            back = FROM_ANYWHERE if wish.everybody else masquerading_chain(wish.subnets[version])
+            back = FROM_ANYWHERE if wish.everybody else masquerading_chain(wish.subnets[version].subnet)
             lead(MASQUERADES[version].name, answer + _number(forward.host_port, 2), back)
     return list(elements.values()), list(chains.values())
 

@@ -5,15 +5,14 @@ look-up however many pods there are, and a pod that comes or goes is an element,
 """
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
-from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 from linux import nft, nft_table
 from linux.nft import Element, Hook, Set, TableName
 from linux.nft_expressions import RETURN, destination_in, masquerade, source_address, verdict, verdict_of
 from linux.nft_table import Chain, Rule, Table
 from linux.ownership import forfeited, owner_tag
+from linux.pod_address import PodAddress, pod_address
 from spec.attachment import Attachment
 
 _MAPS = {
@@ -21,7 +20,6 @@ _MAPS = {
     6: Set("pods6", key_type=8, key_bytes=16, byte_order=2, verdicts=True),  # type ipv6_addr : verdict
 }
 
-_FAMILY = {4: AF_INET, 6: AF_INET6}
 _MULTICAST = {4: bytes([224, 0, 0, 0]), 6: bytes([255, *[0] * 15])}
 
 _TABLE = Table(
@@ -47,36 +45,13 @@ _TABLE = Table(
 )
 
 
-@dataclass(frozen=True)
-class _Address:
-    """An address of a pod, packed, in the subnet that its first `prefix_length` bits say."""
-
-    version: int
-    packed: bytes
-    prefix_length: int
-
-    def __str__(self) -> str:
-        return inet_ntop(_FAMILY[self.version], self.packed)
-
-    @property
-    def place(self) -> tuple[str, bytes]:
-        """The map and the key of its element."""
-        return _MAPS[self.version].name, self.packed
-
-    @property
-    def subnet(self) -> bytes:
-        """The first address of the subnet, packed."""
-        host_bits = 8 * len(self.packed) - self.prefix_length
-        return (int.from_bytes(self.packed, "big") >> host_bits << host_bits).to_bytes(len(self.packed), "big")
-
-
 def ensure(owner: Attachment, addresses: Sequence[str]) -> None:
     """Masquerade these addresses (CIDR, "10.1.2.5/24"; the prefix is the pod's own subnet), and no others, for `owner`.
 
     An address that somebody else has is taken over: IPAM gave it to `owner`, so the other is a leftover. Raises
     NetlinkError, OSError or ValueError for what is no address.
     """
-    tag, wanted, chains = _wish(owner, [_address(address) for address in addresses])
+    tag, wanted, chains = _wish(owner, [pod_address(address) for address in addresses])
     keys = {(element.set, element.key) for element in wanted}
     nft_table.put(
         _TABLE,
@@ -94,7 +69,7 @@ def delete(owner: Attachment, addresses: Sequence[str] = ()) -> None:
     """
     tag = owner_tag(owner)
     try:
-        places = {_address(address).place for address in addresses}
+        places = {_place(pod_address(address)) for address in addresses}
     except (OSError, ValueError):
         places = set()
     nft_table.remove(_TABLE, lambda found: found.owner == tag, terms={tag.encode()}, places=sorted(places))
@@ -102,7 +77,7 @@ def delete(owner: Attachment, addresses: Sequence[str] = ()) -> None:
 
 def missing(owner: Attachment, addresses: Sequence[str]) -> list[str]:
     """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises NetlinkError."""
-    pods = [_address(address) for address in addresses]
+    pods = [pod_address(address) for address in addresses]
     tag, wanted, chains = _wish(owner, pods)
     state = nft_table.inspect(_TABLE, chains, _terms(tag, wanted))
     problems = [f"chain {chain.name} of table {_TABLE.name} does not hold its rules" for chain in state.drifted]
@@ -127,36 +102,32 @@ def sweep(network: str, valid: Collection[Attachment]) -> int:
     return len({found.owner for found in nft_table.remove(_TABLE, lambda found: is_forfeit(found.owner))})
 
 
-def _wish(owner: Attachment, pods: Sequence[_Address]) -> tuple[str, list[Element], list[Chain]]:
+def _wish(owner: Attachment, pods: Sequence[PodAddress]) -> tuple[str, list[Element], list[Chain]]:
     """The mark of the owner, the elements and the chains that they lead to."""
     tag = owner_tag(owner)
-    chains = [_subnet_chain(pod.version, pod.subnet, pod.prefix_length) for pod in pods]
+    chains = [_subnet_chain(pod.subnet) for pod in pods]
     # The element `10.1.2.5 comment "v1:..." : goto subnet-10.1.2.0/24`.
-    elements = [Element(*pod.place, tag, chain.name) for pod, chain in zip(pods, chains, strict=True)]
+    elements = [Element(*_place(pod), tag, chain.name) for pod, chain in zip(pods, chains, strict=True)]
     return tag, elements, list(dict.fromkeys(chains))
 
 
 @lru_cache(maxsize=32)  # many pods, few subnets
-def _subnet_chain(version: int, subnet: bytes, prefix_length: int) -> Chain:
+def _subnet_chain(subnet: PodAddress) -> Chain:
     """The chain for pods of one subnet; its name can be read by `nft -f`, which knows no colon in names."""
-    name = inet_ntop(_FAMILY[version], subnet).replace(":", "_")
     return Chain(
-        f"subnet-{name}/{prefix_length}",
+        f"subnet-{subnet.cidr.replace(':', '_')}",
         (
             # ip daddr 10.1.2.0/24 return
-            Rule("own subnet", (*destination_in(version, subnet, prefix_length), verdict(RETURN))),
+            Rule("own subnet", (*destination_in(subnet.version, subnet.packed, subnet.prefix_length), verdict(RETURN))),
             # masquerade
             Rule("beyond", (masquerade(),)),
         ),
     )
 
 
-def _address(text: str) -> _Address:
-    """An address, "10.1.2.5" or "10.1.2.5/24"."""
-    address, _, length = text.partition("/")
-    version = 6 if ":" in address else 4
-    packed = inet_pton(_FAMILY[version], address)
-    return _Address(version, packed, int(length) if length else 8 * len(packed))
+def _place(pod: PodAddress) -> tuple[str, bytes]:
+    """The map and the key of a pod's element."""
+    return _MAPS[pod.version].name, pod.packed
 
 
 def _terms(tag: str, wanted: Sequence[Element]) -> set[bytes]:

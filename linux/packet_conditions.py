@@ -6,10 +6,8 @@ Only the forms that SUPPORTED names: to translate any other takes the programs t
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from netaddr.core import AddrFormatError
-from netaddr.ip import IPNetwork
-
 from linux.nft_expressions import destination_in, differs, equals, incoming_link, source_in
+from linux.pod_address import pod_address
 
 SUPPORTED = (
     "`ip saddr|daddr ADDRESS[/LENGTH]` (`ip6` likewise) and `iifname NAME`, with `!=` before the value to negate; "
@@ -53,10 +51,10 @@ class Condition:
         if self.field == "iifname":
             name = self.value.encode()
             return [incoming_link(), compare(name[:-1] if name.endswith(b"*") else name.ljust(16, b"\0"))]
-        network = IPNetwork(self.value)
+        network = pod_address(self.value)
         is_in = {"saddr": source_in, "daddr": destination_in}[self.field]
-        parts = is_in(version, network.ip.packed, network.prefixlen)
-        return [*parts[:-1], compare(network.ip.packed)]
+        parts = is_in(version, network.packed, network.prefix_length)
+        return [*parts[:-1], compare(network.packed)]
 
 
 def parse(words: Sequence[str], version: int) -> tuple[Condition, ...]:
@@ -102,6 +100,9 @@ def _value(field: str, value: str, version: int) -> str:
         if not name or len(name.encode()) > _LONGEST_NAME or not name.isprintable() or "/" in name:
             raise ValueError(f"{field} {value}")
         return value
+    from netaddr.core import AddrFormatError
+    from netaddr.ip import IPNetwork
+
     try:
         network = IPNetwork(value, version=version)
     except (AddrFormatError, ValueError):

@@ -137,9 +137,9 @@ def _wish(conf: FirewallConf, result: Result) -> "Wish":
 
 def _addresses(result: Result) -> tuple[bytes, ...]:
     """All addresses of a result, packed."""
-    from netaddr.ip import IPNetwork
+    from linux.pod_address import pod_address
 
-    return tuple(dict.fromkeys(IPNetwork(ip.address).ip.packed for ip in result.ips))
+    return tuple(dict.fromkeys(pod_address(ip.address).packed for ip in result.ips))
 
 
 PLUGIN = Plugin(

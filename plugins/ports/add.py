@@ -20,7 +20,7 @@ def add_ports(request: Request, conf: PortmapConf, result: Result) -> None:
     with Undo() as undo:
         _forward(request, wish, undo)
         if conf.snat and any(forward.version == 4 for forward in wish.forwards):
-            _route_localnet(str(pod[4].ip))
+            _route_localnet(str(pod[4]))
         undo.keep()
     forget_flows_elsewhere(request, wish.forwards)
 

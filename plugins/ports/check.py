@@ -23,7 +23,7 @@ def check_ports(request: Request, conf: PortmapConf, result: Result) -> None:
         if problems and reference_ports.serves(request.attachment, versions):
             problems = []
         if conf.snat and 4 in versions:
-            problems += _localnet_problems(str(pod[4].ip))
+            problems += _localnet_problems(str(pod[4]))
     if problems:
         raise CNIError(Code.INTERNAL, problems[0], "; ".join(problems[1:]))
 

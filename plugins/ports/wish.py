@@ -1,36 +1,35 @@
 """What a configuration and the result of the plugins before come to: the forwards of one pod."""
 
-from netaddr.ip import IPNetwork
-
 from linux.hostports import Forward, Wish
 from linux.packet_conditions import parse
+from linux.pod_address import PodAddress, pod_address
 from plugins.ports.conf import Mapping, PortmapConf
 from spec.request import Request
 from spec.result import Result
 
 
-def wish_of(conf: PortmapConf, pod: dict[int, IPNetwork]) -> Wish:
+def wish_of(conf: PortmapConf, pod: dict[int, PodAddress]) -> Wish:
     """The forwards to a pod with these addresses, by IP version; a version that it has not is left out."""
     conditions = {version: parse(words, version) for version, words in conf.conditions.items()}
     return Wish(forwards(conf.mappings, pod), conditions, pod if conf.snat else None, everybody=conf.masquerade_all)
 
 
-def forwards(mappings: tuple[Mapping, ...], pod: dict[int, IPNetwork]) -> tuple[Forward, ...]:
+def forwards(mappings: tuple[Mapping, ...], pod: dict[int, PodAddress]) -> tuple[Forward, ...]:
     """The mappings, once for each IP version that both they and the pod have."""
     return tuple(
-        Forward(version, one.host, one.protocol, one.host_port, pod[version].ip.packed, one.container_port)
+        Forward(version, one.host, one.protocol, one.host_port, pod[version].packed, one.container_port)
         for one in mappings
         for version in one.versions
         if version in pod
     )
 
 
-def pod_addresses(request: Request, result: Result) -> dict[int, IPNetwork]:
+def pod_addresses(request: Request, result: Result) -> dict[int, PodAddress]:
     """The first address of each IP version that is on the pod's interface, or of which the result says no interface."""
-    found: dict[int, IPNetwork] = {}
+    found: dict[int, PodAddress] = {}
     for ip in result.ips:
         interface = result.interface_of(ip)
         if interface is None or (interface.name == request.ifname and interface.sandbox):
-            network = IPNetwork(ip.address)
-            found.setdefault(network.version, network)
+            address = pod_address(ip.address)
+            found.setdefault(address.version, address)
     return found
