@@ -1,9 +1,12 @@
 """The border between the kernel's errors and the protocol's: every OSError becomes a CNIError here, once."""
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from spec.errors import CNIError, Code
+
+_NO_MEMORY_SECONDS = 0.01
 
 
 @contextmanager
@@ -19,3 +22,19 @@ def reason(error: OSError) -> str:
     """The reason alone, with the path where there is one."""
     said = error.strerror or str(error)
     return f"{error.filename}: {said}" if error.filename else said
+
+
+def insisting(function: Callable) -> Callable:
+    """The same function, called again while there is no memory for it: what others wait for can not be left undone.
+
+    It must bear to be called again after it came half-way. Others free memory when they end.
+    """
+
+    def insist(*args: object) -> object:
+        while True:
+            try:
+                return function(*args)
+            except MemoryError:
+                time.sleep(_NO_MEMORY_SECONDS)
+
+    return insist

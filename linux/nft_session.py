@@ -17,6 +17,7 @@ from _thread import allocate_lock, get_ident
 from collections.abc import Callable, Iterable, Sequence
 
 from linux import nft, nft_found
+from linux.errors import insisting
 from linux.netlink import NETLINK_NETFILTER, Netlink, NetlinkError
 from linux.nft import Element, Step, TableName
 from linux.nft_view import Chain, Table, View
@@ -223,20 +224,34 @@ class _Session:
 
     def _lead(self) -> None:
         """Do what is waiting, the caller's own first, and hand the lead on."""
-        with self._lock:
-            turn, self._queue = self._queue[:_AT_ONCE], self._queue[_AT_ONCE:]
+        turn = self._take_turn()
         try:
             self._settle(turn)
         except BaseException as error:  # noqa: BLE001 (who waits must not wait for ever)
-            self.close()
-            for wish in turn:
-                wish.failure = wish.failure or error
+            self._abandon(turn, error)
+        self._hand_on(turn)
+
+    @insisting
+    def _take_turn(self) -> list[_Wish]:
+        with self._lock:
+            turn, self._queue = self._queue[:_AT_ONCE], self._queue[_AT_ONCE:]
+        return turn
+
+    @insisting
+    def _abandon(self, turn: Sequence[_Wish], error: BaseException) -> None:
+        self.close()
+        for wish in turn:
+            wish.failure = wish.failure or error
+
+    @insisting
+    def _hand_on(self, turn: Sequence[_Wish]) -> None:
         with self._lock:
             heir = self._queue[0] if self._queue else None
             self._leader = heir.thread if heir else None
         for wish in turn:
-            wish.is_done = True
-            wish.waiting.release()
+            if not wish.is_done:
+                wish.is_done = True
+                wish.waiting.release()
         if heir:
             heir.waiting.release()
 

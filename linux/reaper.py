@@ -15,6 +15,7 @@ from struct import Struct, pack
 from threading import Lock
 
 from linux.batches import tell
+from linux.errors import insisting
 from linux.links import RTM_DELLINK, Link
 from linux.netlink import Netlink
 from linux.reaping import delete_now
@@ -58,26 +59,39 @@ class Reaper:
         if not namespace:
             return delete_now(netlink, links)
         wish = _Wish(netlink, links)
+        alone = [wish]
         with self._lock:
             leads = namespace not in self._waiting
-            self._waiting.setdefault(namespace, []).append(wish)
+            if leads:
+                self._waiting[namespace] = alone
+            else:
+                self._waiting[namespace].append(wish)
         if leads or wish.must_lead():
             self._lead(namespace)
         return wish.failures
 
     def _lead(self, namespace: int) -> None:
-        with self._lock:
-            wishes, self._waiting[namespace] = self._waiting[namespace], []
+        wishes = self._take_turn(namespace)
         try:
             _fulfil(wishes, namespace, self._run)
         finally:
-            for wish in wishes:
-                wish.give_up(OSError(ETIMEDOUT, _BROKEN_OFF))
-            with self._lock:
-                if self._waiting[namespace]:
-                    self._waiting[namespace][0].wake(leads=True)
-                else:
-                    del self._waiting[namespace]
+            self._hand_on(wishes, namespace)
+
+    @insisting
+    def _take_turn(self, namespace: int) -> "list[_Wish]":
+        with self._lock:
+            wishes, self._waiting[namespace] = self._waiting[namespace], []
+        return wishes
+
+    @insisting
+    def _hand_on(self, wishes: "Sequence[_Wish]", namespace: int) -> None:
+        for wish in wishes:
+            wish.give_up(OSError(ETIMEDOUT, _BROKEN_OFF))
+        with self._lock:
+            if self._waiting[namespace]:
+                self._waiting[namespace][0].wake(leads=True)
+            else:
+                del self._waiting[namespace]
 
 
 class _Wish:
@@ -87,7 +101,7 @@ class _Wish:
         self.netlink, self.links = netlink, links
         self.left = {link.index for link in links}
         self.failures: dict[int, OSError] = {}
-        self._leads = False
+        self._leads = self._awake = False
         self._asleep = Lock()
         self._asleep.acquire()
 
@@ -97,9 +111,11 @@ class _Wish:
         return self._leads
 
     def wake(self, *, leads: bool) -> None:
-        """End the waiting, once."""
+        """End the waiting, if it has not ended."""
         self._leads = leads
-        self._asleep.release()
+        if not self._awake:
+            self._awake = True
+            self._asleep.release()
 
     def settle(self, index: int, failure: OSError | None = None) -> None:
         """That link is gone, or can not be deleted."""
@@ -114,6 +130,7 @@ class _Wish:
         """Nothing more will be heard of what is left."""
         for index in tuple(self.left):
             self.settle(index, failure)
+        self.wake(leads=False)
 
 
 class _Deletion:
@@ -138,6 +155,8 @@ class _Deletion:
             tell("links", len(self.links))
         except OSError as error:
             self.failures = {link.index: error for link in self.links}
+        except MemoryError:
+            pass  # `failures` says that it was broken off
         finally:
             self.done = True
             self._told.ring()

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -228,3 +229,30 @@ def test_a_link_that_is_gone_has_no_addresses(node: Node, netlink: Netlink) -> N
     assert [address.cidr for address in list_addresses(netlink, link.index)] == ["192.0.2.7/24"]
     reaping.delete_now(netlink, [link])
     assert list_addresses(netlink, link.index) == []
+
+
+def test_who_leads_without_memory_still_hands_on(
+    node: Node, netlink: Netlink, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory runs out at every step of it in turn: the one call fails, the next does not wait for ever."""
+    made = Reaper(threads.submit)
+    short = {"times": 0}
+
+    def starved(function: Callable, times: int) -> Callable:
+        def starving(*args: object, **kwargs: object) -> object:
+            short["times"] += 1
+            if short["times"] <= times:
+                raise MemoryError
+            return function(*args, **kwargs)
+
+        return starving
+
+    for owner, name in ((reaper, "_fulfil"), (reaper._Wish, "give_up"), (reaper._Wish, "wake"), (reaper, "delete_now")):
+        link = pair(node, netlink, "veth1")
+        with monkeypatch.context() as patched:
+            short["times"] = 0
+            patched.setattr(owner, name, starved(getattr(owner, name), 1 if name == "_fulfil" else 3))
+            with suppress(MemoryError):
+                made.delete(netlink, [link])
+        assert made.delete(netlink, [link]) == {}
+        assert veths(netlink) == set()
