@@ -170,9 +170,10 @@ class Weather:
 
     def _note_log(self, agent: Agent) -> None:
         """What no agent may say, whatever happens to it."""
-        for line in agent.log.splitlines():
-            if "Traceback" in line or "call failed in the agent" in line:
-                self.wrongs.append(f"an agent said: {line}")
+        for said in ("Traceback", "call failed in the agent"):
+            before, found, after = agent.log.partition(said)
+            if found:
+                self.wrongs.append(f"an agent said: {before[-200:]}{found}{after[:3000]}")
         self.events["calls served"] += agent.served
 
 
