@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from linux import nft, nft_elements, nft_found
-from linux.netlink import Netlink, NetlinkError
+from linux.netlink import NETLINK_NETFILTER, Netlink, NetlinkError
 from linux.nft import Set, Step, TableName
 from linux.nft_expressions import ACCEPT
 from linux.nft_table import Chain, until_settled
@@ -83,11 +83,21 @@ def ensure(table: Whole) -> None:
             # Refused if something of the same name is of another make (a chain at another hook), or somebody's rule
             # looks into our set.
             with suppress(NetlinkError):
-                nft.commit(netlink, list(_content(table)))
+                _exchange(netlink, list(_content(table)))
                 return
-        nft.commit(netlink, [*_clearance(table), *_content(table)])
+        _exchange(netlink, [*_clearance(table), *_content(table)])
 
     until_settled(attempt)
+
+
+def _exchange(netlink: Netlink, steps: Sequence[Step]) -> None:
+    """Commit, and wait until no packet is on its way through the old rules.
+
+    One that has chosen between the kernel's two copies of the rules, and meets two more transactions before it has
+    read them, would see the newest rules with sets that are not yet in force. To close a socket waits for such packets.
+    """
+    nft.commit(netlink, steps)
+    Netlink(NETLINK_NETFILTER).close()
 
 
 def delete(name: TableName) -> None:
