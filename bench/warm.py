@@ -11,7 +11,6 @@ import argparse
 import shlex
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from bench import burst, chain, cni, crowd, floor, lab, report, served
@@ -19,6 +18,7 @@ from bench.figures import AT_ONCE, Report, Row
 
 CASES = {"gateway": "IPv4, gateway", "ipMasq": "IPv4, gateway, masquerade"}
 SIZES = (10, 250, 1000)
+OTHER = "other"
 COLD, NO_SOCKET = "cold", "/run/nobody.sock"
 GOALS = {"gateway": {"ADD": 0.40, "DEL": 0.25, "CPU": 0.40}, "ipMasq": {"ADD": 0.15, "DEL": 0.05, "CPU": 0.15}}
 CHAIN_GOALS = {"ADD": 0.35, "DEL": 0.20}
@@ -27,23 +27,47 @@ BURST_GOALS = {"ADD": 0.40, "DEL": 0.30}
 Suites = Mapping[str, lab.Suite]
 
 
-def single(suites: Suites, agent: served.Agent, rounds: int) -> dict[str, list[Row]]:
-    """One pod at a time: rows of "calls", of "CPU" time, and of "cold" calls, for which no agent is asked."""
-    suites = {**suites, COLD: replace(suites["slash24"], environ={"SLASH24_SOCKET": NO_SOCKET}, agent_cpu=float)}
-    rows = {"calls": [], "CPU": [], "cold": []}
+def single(suites: Suites, agent: served.Agent, rounds: int) -> tuple[list[Row], list[Row]]:
+    """One pod that comes and goes beside one that stays, as on a node in use: rows of calls, and of CPU time."""
+    rows, cpu = [], []
     for name, case in CASES.items():
+        for suite in suites:
+            lab.call(suites[suite], "ADD", cni.configuration(case, suite), f"{OTHER}-{suite}")
         turns = cni.measure(case, suites, rounds)
+        agent.must_have_served(cni.configuration(case, "slash24")["name"], 1 + 2 * (cni.WARM_UP + rounds))
         for verb, goal in GOALS[name].items():
-            values = {suite: of_verb(turns[suite], verb) for suite in turns}
-            ours, theirs, cold = (values[suite] for suite in ("slash24", "reference", COLD))
-            if verb == "CPU":
-                rows["CPU"].append(Row(f"CPU time of a pod, {name}", "ms", ours, theirs, goal))
-                continue
-            rows["calls"].append(Row(f"{verb}, bridge, {name}", "ms", ours, theirs, goal))
-            rows["cold"].append(Row(f"{verb} without an agent, {name}", "ms", cold, theirs, None))
-        agent.must_have_served(cni.configuration(case, "slash24")["name"], 2 * (cni.WARM_UP + rounds))
+            what = f"CPU time of a pod, {name}" if verb == "CPU" else f"{verb}, bridge, {name}"
+            (cpu if verb == "CPU" else rows).append(row_of(what, turns, verb, goal))
+        for suite in suites:
+            lab.call(suites[suite], "DEL", cni.configuration(case, suite), f"{OTHER}-{suite}")
+    return rows, cpu
+
+
+def lonely(suites: Suites, agent: served.Agent, rounds: int) -> list[Row]:
+    """The same with `ipMasq`, of the only pod on the node: with it, what all pods of a subnet share comes and goes."""
+    network = cni.configuration(CASES["ipMasq"], "slash24")["name"]
+    before = agent.served(network)
+    turns = cni.measure(CASES["ipMasq"], suites, rounds)
+    agent.must_have_served(network, before + 2 * (cni.WARM_UP + rounds))
+    return [row_of(f"{verb} of the only pod, ipMasq", turns, verb, None) for verb in cni.VERBS]
+
+
+def unserved(suites: Suites, agent: served.Agent, rounds: int) -> list[Row]:
+    """The same calls without an agent."""
+    cold = lab.Suite(suites["slash24"].folder, {"SLASH24_SOCKET": NO_SOCKET})
+    rows = []
+    for name, case in CASES.items():
+        turns = cni.measure(case, {COLD: cold, "reference": suites["reference"]}, rounds)
         agent.must_have_served(cni.configuration(case, COLD)["name"], 0)
+        rows += [row_of(f"{verb} without an agent, {name}", turns, verb, None, ours=COLD) for verb in cni.VERBS]
     return rows
+
+
+def row_of(
+    what: str, turns: Mapping[str, Sequence[cni.Turn]], verb: str, goal: float | None, *, ours: str = "slash24"
+) -> Row:
+    """A row of the turns of `ours` and of the reference."""
+    return Row(what, "ms", of_verb(turns[ours], verb), of_verb(turns["reference"], verb), goal)
 
 
 def of_verb(turns: Sequence[cni.Turn], verb: str) -> list[float]:
@@ -56,10 +80,7 @@ def chained(suites: Suites, agent: served.Agent, rounds: int) -> list[Row]:
     turns = chain.measure(suites, rounds)
     agent.must_have_served(chain.network("slash24"), 2 * len(chain.PLUGINS) * (cni.WARM_UP + rounds))
     what = "bridge + 2 ports + bandwidth, by cnitool"
-    return [
-        Row(f"{verb}, {what}", "ms", of_verb(turns["slash24"], verb), of_verb(turns["reference"], verb), goal)
-        for verb, goal in CHAIN_GOALS.items()
-    ]
+    return [row_of(f"{verb}, {what}", turns, verb, goal) for verb, goal in CHAIN_GOALS.items()]
 
 
 def at_once(suites: Suites, agent: served.Agent, rounds: int) -> list[Row]:
@@ -78,14 +99,9 @@ def at_once(suites: Suites, agent: served.Agent, rounds: int) -> list[Row]:
 def measure(suites: Suites, agent: served.Agent, rounds: int, sizes: Sequence[int]) -> Report:
     """Everything, the node with many pods last."""
     few = max(3, rounds // 3)
-    alone = single(suites, agent, rounds)
-    rows = [
-        *alone["calls"],
-        *chained(suites, agent, 2 * few),
-        *at_once(suites, agent, few),
-        *alone["CPU"],
-        *alone["cold"],
-    ]
+    rows, cpu = single(suites, agent, rounds)
+    rows += [*chained(suites, agent, 2 * few), *at_once(suites, agent, few), *cpu]
+    rows += [*lonely(suites, agent, 2 * few), *unserved(suites, agent, 2 * few)]
     floor.prepare()
     floors, burst_floor, starting = floor.measure(rounds), burst.floor_of(few), burst.starting(few)
     resident = agent.resident()
@@ -113,7 +129,7 @@ def main() -> None:
     started = time.monotonic()
     floor.build()
     lab.enter()
-    lab.add_netns(["pod"])
+    lab.add_netns(["pod", *(f"{OTHER}-{suite}" for suite in ("slash24", "reference"))])
     with served.agent(command) as agent:
         suites = {"slash24": lab.Suite(folder, agent_cpu=agent.cpu), "reference": lab.Suite(lab.REFERENCE)}
         measured = measure(suites, agent, options.rounds, sorted(options.pods))
