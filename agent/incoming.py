@@ -16,7 +16,10 @@ _CREDENTIALS = Struct("3i")
 
 
 class Incoming:
-    """An accepted connection, greeted. `netns`: the descriptor that came with the request, or None."""
+    """An accepted connection, greeted. `netns`: the descriptor that came with the request, or None.
+
+    `is_watched`: whether the server is told when more comes.
+    """
 
     def __init__(self, connection: socket.socket, pid: int) -> None:
         """Sends the greeting to process `pid`; raises OSError if nobody is there any more."""
@@ -25,6 +28,7 @@ class Incoming:
         self.announced = 0
         self.netns: int | None = None
         self.refused = ""
+        self.is_watched = False
         self._data = bytearray()
         self._received = 0
         connection.settimeout(0)

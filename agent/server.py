@@ -164,8 +164,12 @@ class Server:
         except OSError:
             connection.close()
             return
-        self._incoming[connection.fileno()] = incoming
-        self._poll.register(connection, select.EPOLLIN)
+        descriptor = connection.fileno()
+        self._incoming[descriptor] = incoming
+        self._receive(incoming)  # launchers do not wait for the greeting: most have sent all by now
+        if descriptor in self._incoming:
+            incoming.is_watched = True
+            self._poll.register(descriptor, select.EPOLLIN)
 
     def _receive(self, incoming: Incoming) -> None:
         try:
@@ -214,7 +218,8 @@ class Server:
 
     def _forget(self, incoming: Incoming) -> None:
         del self._incoming[incoming.connection.fileno()]
-        self._poll.unregister(incoming.connection)
+        if incoming.is_watched:
+            self._poll.unregister(incoming.connection)
 
     def _look_after(self, now: float) -> None:
         for call in self._dispatcher.look_after(now):

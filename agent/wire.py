@@ -1,7 +1,8 @@
 """What launcher and agent say to each other, version 1: bytes to values and back. Pure.
 
-One connection is one call. The agent greets at once (HELLO); a launcher that sees no such greeting runs the executable
-plugin itself, which is safe because nothing was begun. The launcher sends its request, the agent its reply.
+One connection is one call. The agent greets before it reads (HELLO), the launcher sends its request without waiting for
+that. A launcher that sees no such greeting shuts the connection and runs the executable plugin itself, which is safe:
+nothing was begun, and an agent that can not send its greeting does not read. After the request comes the agent's reply.
 """
 
 import os

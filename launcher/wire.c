@@ -6,8 +6,9 @@
  *             With the first byte rides the descriptor of the pod's network namespace, if there is one.
  *   agent     "S24R", version, exit status, lengths of: stdout, stderr; these two
  *
- * The agent greets before it reads, and we send only after the greeting: until the last byte of the request is
- * sent, the call can not have begun, and the frozen plugin may do it. From then on it can not.
+ * Both begin at once, so that neither waits for the other without need. An agent that has not greeted has not read, and
+ * the call can not have begun: the frozen plugin may do it. From the greeting on it may have begun, if all of the request
+ * was sent. Who waits for the greeting no longer says so (withdraw), and an agent that comes too late can not send it.
  */
 
 #include "launcher.h"
@@ -28,7 +29,7 @@ enum {
     HELLO = 8,
     HEADER = 20,
     PARTS = 4,
-    PATIENCE = 5, /* seconds for the agent to accept, to greet, and to go on reading; systemd may just start it */
+    PATIENCE = 5, /* seconds for the agent to accept, to read, and to greet; systemd may just start it */
 };
 
 static const uint32_t DECLINED = UINT32_MAX;
@@ -135,10 +136,11 @@ static enum outcome lost(const char **reason, const char *why)
     return LOST;
 }
 
-static enum outcome receive_reply(int agent, struct reply *reply, const char **reason)
+/* `header` has the first `got` bytes of the reply. */
+static enum outcome receive_reply(int agent, unsigned char header[HEADER], size_t got, struct reply *reply,
+                                  const char **reason)
 {
-    unsigned char header[HEADER];
-    if (!receive(agent, header, HEADER)) {
+    if (!receive(agent, header + got, HEADER - got)) {
         return lost(reason, "it hung up without an answer");
     }
     uint32_t status = get(header + 8);
@@ -175,21 +177,50 @@ static bool set_patience(int agent, int option, time_t seconds)
     return setsockopt(agent, SOL_SOCKET, option, &limit, sizeof limit) == 0;
 }
 
+/* Receives the greeting, and what of the reply comes with it, into `to`; how many bytes. */
+static size_t receive_hello(int agent, unsigned char to[HELLO + HEADER], int flags)
+{
+    size_t got = 0;
+    while (got < HELLO) {
+        ssize_t more = recv(agent, to + got, HELLO + HEADER - got, flags);
+        if (more <= 0 && !(more < 0 && errno == EINTR)) {
+            break;
+        }
+        got += more > 0 ? (size_t)more : 0;
+    }
+    return got;
+}
+
+/* Waits no longer; whether the agent had greeted before it could know. */
+static bool withdraw(int agent)
+{
+    unsigned char start[HELLO + HEADER];
+    shutdown(agent, SHUT_RD);
+    return receive_hello(agent, start, MSG_DONTWAIT) > 0;
+}
+
 /* One call over a connected socket. */
 enum outcome converse(int agent, const struct request *request, struct reply *reply, const char **reason)
 {
-    unsigned char hello[HELLO];
-    if (!receive(agent, hello, HELLO) || !starts(hello, "S24A")) {
+    unsigned char start[HELLO + HEADER];
+    bool sent = send_request(agent, request);
+    if (!sent && errno == EAGAIN) {
+        return NOT_BEGUN; /* it does not read */
+    }
+    size_t got = receive_hello(agent, start, MSG_WAITALL);
+    if (got < HELLO) {
+        return withdraw(agent) && sent ? lost(reason, "it greeted too late") : NOT_BEGUN;
+    }
+    if (!starts(start, "S24A")) {
         return NOT_BEGUN;
     }
-    if (!send_request(agent, request)) {
-        /* One that refuses a request need not read all of it; one that merely stopped reading is not waited for. */
-        bool refused = errno != EAGAIN && receive_reply(agent, reply, reason) == ANSWERED;
-        return refused ? ANSWERED : NOT_BEGUN;
-    }
     /* The agent has a deadline for every call, and so has the runtime. */
-    set_patience(agent, SO_RCVTIMEO, 0);
-    return receive_reply(agent, reply, reason);
+    if (sent) {
+        set_patience(agent, SO_RCVTIMEO, 0);
+    }
+    enum outcome outcome = receive_reply(agent, start + HELLO, got - HELLO, reply, reason);
+    /* One that refuses a request need not read all of it. */
+    return !sent && outcome != ANSWERED ? NOT_BEGUN : outcome;
 }
 
 /* A socket connected to the agent, or -1. Where its queue is full, connect(2) waits as long as SO_SNDTIMEO says. */

@@ -1,9 +1,11 @@
 """A call that the agent does not do: the frozen plugin is executed, as if there were no launcher."""
 
 import os
+import select
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.launcher.agent import DECLINED, HELLO, Agent, answering, reply, saying
+from tests.launcher.agent import DECLINED, HELLO, RESULT, Agent, answering, reply, saying
 from tests.launcher.launched import CALL, CONF, Folder
 
 GREETINGS = {
@@ -62,19 +64,36 @@ def test_a_greeting_that_is_none(home: Folder, listen: Callable[..., Agent], wha
     assert home.run(listen(saying(GREETINGS[what])).path).was_frozen()
 
 
-def test_no_request_is_sent_before_the_greeting(home: Folder, listen: Callable[..., Agent]) -> None:
-    """So an agent that greets too late finds nothing to do."""
-    early: list[bytes] = []
+def test_an_agent_that_comes_too_late_can_not_greet(home: Folder, listen: Callable[..., Agent]) -> None:
+    """Nor does it then read what waits for it, so that a call is never done twice."""
+    refused = threading.Event()
 
-    def wait(_agent: Agent, connection: socket.socket) -> None:
-        connection.settimeout(0.5)
-        try:
-            early.append(connection.recv(1))
-        except TimeoutError:
-            return
+    def sleepy(_agent: Agent, connection: socket.socket) -> None:
+        assert wait_for_end(connection), "the launcher waits for ever"
+        with pytest.raises(BrokenPipeError):
+            connection.sendall(HELLO)
+        refused.set()
 
-    assert home.run(listen(wait).path).was_frozen()
-    assert early == []
+    assert home.run(listen(sleepy).path).was_frozen()
+    assert refused.wait(10)
+
+
+def wait_for_end(connection: socket.socket) -> bool:
+    """Whether the other end is shut within 10 s; what it has sent is not read."""
+    poll = select.poll()
+    poll.register(connection, select.POLLHUP)
+    return bool(poll.poll(10_000))
+
+
+def test_the_request_does_not_wait_for_the_greeting(home: Folder, listen: Callable[..., Agent]) -> None:
+    """The agent finds it when it looks first: one exchange, not two."""
+
+    def peek(agent: Agent, connection: socket.socket) -> None:
+        connection.settimeout(3)
+        assert connection.recv(4, socket.MSG_PEEK) == b"S24Q"
+        answering(reply(0, RESULT))(agent, connection)
+
+    assert home.run(listen(peek).path).stdout == RESULT
 
 
 def test_an_agent_that_declines(home: Folder, listen: Callable[..., Agent]) -> None:
