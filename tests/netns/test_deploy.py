@@ -49,7 +49,7 @@ def test_the_first_call_starts_the_agent(node: Node, cni: CNI, bin_dir: Path) ->
         assert wait_until(lambda: node.path(SOCKET).is_socket())
         pod, conf = node.pod("pod"), network()
         result = cni.add(conf, pod)
-        assert "verb=ADD plugin=bridge" in log.read_text()
+        assert wait_until(lambda: "verb=ADD plugin=bridge" in log.read_text())  # told after it is answered
         manager.send_signal(signal.SIGTERM)  # it has become the agent
         assert manager.wait(10) == 0
         cni.delete(conf, pod, result)
