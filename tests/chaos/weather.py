@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.netns.node import Node
 from tests.netns.way import Agent
 
-_DEADLINE_SECONDS = 2
+DEADLINE_SECONDS = 2
 _GONE_SECONDS = 15
 _ROOM = {"size": "4m", "nr_inodes": "3000"}  # of /run and /var/lib
 _FILLER = "filler"
@@ -94,7 +94,7 @@ class Weather:
         while True:
             begin = time.monotonic()
             try:
-                self._agent = Agent(self._node.start, self._home, "--deadline", str(_DEADLINE_SECONDS))
+                self._agent = Agent(self._node.start, self._home, "--deadline", str(DEADLINE_SECONDS))
             except AssertionError as failure:
                 self.events["agent could not start"] += 1
                 if not self.was_bad(begin, time.monotonic()):
