@@ -13,7 +13,7 @@ from bench import burst, cni, floor, lab
 CASES = {"gateway": {"ipMasq": False}, "ipMasq": {"ipMasq": True}}
 CASE = "IPv4, gateway, masquerade"
 QUIET_SECONDS = 8  # until new pods have told all others of themselves
-FLOOR = "C program"
+FLOOR, BEYOND = "C program", "slash24 without the time of the C program"
 
 _AT_ONCE = 25  # few enough for iptables, of which one at a time may work
 
@@ -62,11 +62,16 @@ def _floor(bridge: str, *more: str) -> Callable[[str], lab.Call]:
 def summary(measured: Mapping[int, dict[str, dict[str, list[cni.Turn]]]]) -> list[dict[str, object]]:
     """A row a case and verb: medians in milliseconds by suite and number of pods, and the growth from first to last."""
     rows = []
-    first, last = min(measured), max(measured)
     for case in CASES:
         for verb, name in cni.VERBS.items():
+            found = {}
             for suite in ("slash24", "reference", FLOOR):
-                ms = {size: median(getattr(turn, name).ms for turn in measured[size][case][suite]) for size in measured}
-                row = {"case": case, "verb": verb, "suite": suite} | {str(size): ms[size] for size in measured}
-                rows.append(row | {"growth": ms[last] / ms[first]})
+                turns = {size: measured[size][case][suite] for size in measured}
+                found[suite] = {size: median(getattr(turn, name).ms for turn in turns[size]) for size in measured}
+            found[BEYOND] = {size: found["slash24"][size] - found[FLOOR][size] for size in measured}
+            rows += [{"case": case, "verb": verb, "of": suite} | _growing(ms) for suite, ms in found.items()]
     return rows
+
+
+def _growing(ms: Mapping[int, float]) -> dict[str, float]:
+    return {str(size): value for size, value in ms.items()} | {"growth": ms[max(ms)] / ms[min(ms)]}

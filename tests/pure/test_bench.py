@@ -21,7 +21,7 @@ MEASURED = Report(
     "a machine",
     rounds=3,
     rows=ROWS,
-    growth=[{"case": "gateway", "verb": "ADD", "suite": "slash24", "10": 3.0, "1000": 6.0, "growth": 2.0}],
+    growth=[{"case": "gateway", "verb": "ADD", "of": "slash24", "10": 3.0, "1000": 6.0, "growth": 2.0}],
     floors={"gateway": {"ADD": [lab.Call(ms=1.5, cpu=0.9, output="")]}},
     burst_floor={"ADD": [60.0]},
     starting=[30.0],
