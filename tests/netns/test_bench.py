@@ -5,7 +5,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from bench import report
+
+pytestmark = pytest.mark.cold(reason="the benchmark has nodes of its own")
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -48,7 +48,7 @@ def test_del_after_a_killed_call_leaves_nothing(cni: CNI, node: Node, verb: str)
         assert {owner.split("\r")[0] for owner in leases(node).values()} == {"other"}
         assert mentions(node, pod.name) == []
         assert sorted(node.ruleset().split()) == sorted(rules.split())
-    assert caught > KILLS // 4, f"only {caught} of {KILLS} calls were still running when killed"
+    assert caught > KILLS // 8, f"only {caught} of {KILLS} calls were still running when killed"
     cni.check(CONF, other, result)
     assert container_interface(cni.add(CONF, pod), pod)
 

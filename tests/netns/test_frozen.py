@@ -254,6 +254,7 @@ def test_an_add_imports_nothing_that_it_does_not_need(node: Node, bin_dir: Path,
     assert slow & imported.keys() == set()
 
 
+@pytest.mark.cold(reason="the benchmark has nodes of its own")
 def test_the_benchmark_reports(tmp_path: Path, bin_dir: Path, reference_bin: Path) -> None:
     """bench/ runs to its end, in namespaces of its own, and reports a table and the same as JSON."""
     report = tmp_path / "bench.json"

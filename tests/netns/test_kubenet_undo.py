@@ -36,6 +36,7 @@ def refuse_each(node: Node, bin_dir: Path, conf: dict, state: str) -> list[dict]
     return json.loads(done.stdout)
 
 
+@pytest.mark.cold(reason="calls the plugin's code itself, to refuse what it asks of the kernel")
 @pytest.mark.parametrize("state", ["fresh", "used"])
 @KINDS
 def test_no_pod_is_left_whichever_request_is_refused(ready: Node, bin_dir: Path, kind: str, state: str) -> None:
