@@ -76,7 +76,7 @@ def test_layer_2_result_has_no_addresses(cni: CNI, pod: Pod, version: str) -> No
     assert not result.get("routes")
     assert container_interface(result, pod)
     assert "UP" in pod.links()["eth0"]["flags"]
-    assert wait_until(lambda: pod.links()["eth0"]["operstate"] == "UP"), "the kernel tells of the carrier a moment later"
+    assert wait_until(lambda: pod.links()["eth0"]["operstate"] == "UP"), "a moment later"
     assert pod.addresses("eth0") == set()
 
 
