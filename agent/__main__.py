@@ -16,6 +16,7 @@ from agent.results import Results
 from agent.server import Server
 from agent.work import Worker
 from linux import batches, reaping
+from linux.reaper import Reaper
 from plugins.__main__ import VERSION, load
 from spec.suite import Suite
 
@@ -27,7 +28,7 @@ def main() -> int:
     """Serve until SIGTERM, or until another agent takes over; the exit status is 0, 1 if it can not listen."""
     chosen = options.parse(sys.argv[1:], os.environ)
     memory.prepare()
-    reaping.start(Pool(_REAPERS, _do).submit)
+    reaping.use(Reaper(Pool(_REAPERS, _do).submit).delete)
     log = logger(2, os.environ)
     results = Results()
     listeners: list[Callable[[Outcome], None]] = [results.note]

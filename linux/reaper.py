@@ -48,7 +48,7 @@ class Reaper:
     """Deletes links for all threads of a process, in whatever network namespaces they are."""
 
     def __init__(self, run: Callable[[Callable[[], None]], object]) -> None:
-        """`run`: see linux.reaping.start."""
+        """`run` has a function called in another thread, soon: it takes some 20 ms, and raises nothing."""
         self._run = run
         self._lock = Lock()
         self._waiting: dict[int, list[_Wish]] = {}  # by namespace; as long as somebody leads there

@@ -1,9 +1,10 @@
 """Deleting links: many together where many are asked for, and no longer than it takes until they are gone.
 
 Who deletes a link is kept by the kernel until nobody can be looking at it any more, some 20 ms, though it is gone from
-every list in less than one. A process that does one call waits. One that lives on (`start`) leaves the waiting to other
-threads: it listens to what the kernel announces, and answers when the links are announced as gone. What it is asked for
-meanwhile it deletes as one link group, in one operation: that takes the kernel hardly longer than a single link.
+every list in less than one. A process that does one call waits. One that lives on (`use`) leaves the waiting to other
+threads (linux/reaper.py): it listens to what the kernel announces, and answers when the links are announced as gone.
+What it is asked for meanwhile it deletes as one link group, in one operation: that takes the kernel hardly longer than
+a single link.
 """
 
 import os
@@ -13,26 +14,8 @@ from errno import ENODEV
 from linux.links import RTM_DELLINK, RTM_SETLINK, Link, delete_link, group_request
 from linux.netlink import NLM_F_REQUEST, Netlink, NetlinkError
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from linux.reaper import Reaper
-
 _AT_ONCE = 64  # the kernel takes up no other request while it deletes a group, a quarter of a millisecond a link
 _DOOMED = 0x25000000  # not a group of linux.ownership, nor 0, which every link is in that nobody put elsewhere
-
-_reaper: "Reaper | None" = None
-"""What `start` made: whether this process outlives its calls is known to it, and not to those who delete links."""
-
-
-def start(run: Callable[[Callable[[], None]], object]) -> None:
-    """From now on, let `delete_links` return when the links are gone, while the kernel still keeps the one who asked.
-
-    `run` has a function called in another thread, soon: it takes some 20 ms, and raises nothing.
-    """
-    from linux.reaper import Reaper
-
-    global _reaper
-    _reaper = Reaper(run)
 
 
 def delete_links(netlink: Netlink, links: Sequence[Link]) -> None:
@@ -44,8 +27,7 @@ def delete_links(netlink: Netlink, links: Sequence[Link]) -> None:
     failures: list[OSError] = []
     for at in range(0, len(links), _AT_ONCE):
         some = links[at : at + _AT_ONCE]
-        failed = _reaper.delete(netlink, some) if _reaper else delete_now(netlink, some)
-        failures += failed.values()
+        failures += _delete(netlink, some).values()
     if failures:
         raise failures[0]
 
@@ -66,6 +48,16 @@ def delete_now(netlink: Netlink, links: Sequence[Link]) -> dict[int, OSError]:
         except OSError as error:
             failures[link.index] = error
     return failures
+
+
+_delete = delete_now
+"""How: whether this process outlives its calls is known to it (`use`), and not to those who delete links."""
+
+
+def use(delete: Callable[[Netlink, Sequence[Link]], dict[int, OSError]]) -> None:
+    """From now on, have `delete_links` use that instead of `delete_now`."""
+    global _delete
+    _delete = delete
 
 
 def _delete_as_group(netlink: Netlink, indexes: Sequence[int]) -> bool:

@@ -129,7 +129,7 @@ def test_a_pair_that_names_nobody_goes_by_the_containers_end(
     node.run(["ip", "link", "set", name, "alias", ""])
     node.run(["ip", "link", "set", name, "group", "0", "name", "veth01234567"])
     with ThreadPoolExecutor(1) as threads:
-        monkeypatch.setattr(reaping, "_reaper", Reaper(threads.submit) if lives_on else None)
+        monkeypatch.setattr(reaping, "_delete", Reaper(threads.submit).delete if lives_on else reaping.delete_now)
         dumps_of_delete(node, CONF, str(node.path(pod.path)), monkeypatch)
     assert set(node.links()) == {"lo", "b0"}
     assert set(pod.links()) == {"lo"}

@@ -151,7 +151,7 @@ def test_a_refusal_reaches_who_asked(
         change(self, message, kind, flags)
 
     monkeypatch.setattr(Netlink, "change", refusing)
-    monkeypatch.setattr(reaping, "_reaper", Reaper(threads.submit))
+    monkeypatch.setattr(reaping, "_delete", Reaper(threads.submit).delete)
     with pytest.raises(NetlinkError) as caught:
         reaping.delete_links(netlink, given)
     assert caught.value.errno == errno.EPERM
