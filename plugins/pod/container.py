@@ -17,6 +17,7 @@ from spec.request import Request
 from spec.result import Result, Route
 
 _DAD_SECONDS = 5
+_USE_SECONDS = 0.2
 
 
 def configure(netns: int, index: int, request: Request, conf: PodConf, result: Result) -> None:
@@ -45,6 +46,8 @@ def configure(netns: int, index: int, request: Request, conf: PodConf, result: R
             if conf.detect_duplicates:
                 _await_addresses(pod, name, index)
             _send_with_routes(pod, index, [], result)
+        if AF_INET6 in families and not conf.detect_duplicates:
+            _await_use(pod, index)
 
 
 def _send_with_routes(pod: Netlink, index: int, requests: list[bytes], result: Result) -> None:
@@ -105,6 +108,17 @@ def _prepare(name: str, conf: PodConf) -> None:
     for link in ("lo", name):
         sysctls.ensure(f"ipv6/conf/{link}/disable_ipv6", "0")
     sysctls.write(f"ipv6/conf/{name}/keep_addr_on_down", "1")
+
+
+def _await_use(pod: Netlink, index: int) -> None:
+    """Wait until programs can use the IPv6 addresses: without detection, as soon as a thread of the kernel's ran.
+
+    Not for long: on a link that has no carrier yet, that is when it has.
+    """
+    wait_until(
+        lambda: not any(address.tentative for address in list_addresses(pod, index, AF_INET6) if address.is_global),
+        seconds=_USE_SECONDS,
+    )
 
 
 def _await_addresses(pod: Netlink, name: str, index: int) -> None:

@@ -92,7 +92,7 @@ def test_interfaces_of_the_result_exist(cni: CNI, node: Node, pod: Pod) -> None:
 def test_pod_is_connected_to_the_bridge(cni: CNI, node: Node, pod: Pod) -> None:
     """The pod's link is up, and the host's end of it is an up and forwarding port of the bridge."""
     result = cni.add(network(), pod)
-    assert pod.links()["eth0"]["operstate"] == "UP"
+    assert wait_until(lambda: pod.links()["eth0"]["operstate"] == "UP"), "a moment later"
     port = node.links()[host_veth(result)]
     assert (port["master"], port["operstate"]) == ("br0", "UP")
     assert port["linkinfo"]["info_slave_data"]["state"] == "forwarding"
