@@ -2,6 +2,7 @@
 
 import pytest
 
+from linux.attributes import attributes_of
 from linux.iptables import accept_answers_to, accept_from, jump
 from plugins.firewall import PLUGIN, FirewallConf, parse
 from spec.config import Section
@@ -50,8 +51,8 @@ def test_versions() -> None:
 def test_rules_of_iptables_count_packets() -> None:
     """Every rule has a counter before its verdict, as iptables' own have, and matches in their order."""
 
-    def names(expressions: list[dict]) -> list[str]:
-        return [dict(one["attrs"])["NFTA_EXPR_NAME"] for one in expressions]
+    def names(expressions: list[bytes]) -> list[str]:
+        return [attributes_of(attributes_of(one)[1])[1].rstrip(b"\0").decode() for one in expressions]
 
     assert names(jump("X", "why")) == ["match", "counter", "immediate"]
     assert names(accept_from(bytes(4))) == ["payload", "cmp", "counter", "immediate"]

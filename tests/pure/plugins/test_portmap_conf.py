@@ -134,7 +134,7 @@ def test_the_first_address_of_the_pods_interface_counts() -> None:
     links = (Interface("br0"), Interface("eth0", sandbox="/ns"), Interface("eth1", sandbox="/ns"), Interface("eth0"))
     places = [("10.0.0.1/8", 0), ("10.0.0.3/8", 2), ("10.0.0.4/8", 3), ("10.0.0.2/8", 1), ("10.0.0.5/8", None)]
     found = pod_addresses(Asking(), Result(links, tuple(IPConfig(a, interface=i) for a, i in places)))
-    assert {version: str(network) for version, network in found.items()} == {4: "10.0.0.2/8"}
+    assert {version: address.cidr for version, address in found.items()} == {4: "10.0.0.2/8"}
     found = pod_addresses(Asking(), Result((), (IPConfig("fd00::5/64"), IPConfig("10.0.0.5/8"))))
     assert {version: str(network) for version, network in found.items()} == {4: "10.0.0.5/8", 6: "fd00::5/64"}
     assert [str(one) for one in forwards(conf(HTTP).mappings, found)] == ["*:8080/tcp", "*:8080/tcp"]
