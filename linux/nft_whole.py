@@ -3,8 +3,9 @@
 A look compares all of it. If anything differs, one transaction writes all of it, whatever was there, so that it needs
 no knowledge of what that was and never has to be decided anew because somebody else changed other tables meanwhile.
 Packets meet the old content or the new: the base chain stays, its rules are exchanged together with the very sets they
-look into, which makes no packet see the new rules with the old addresses. A set could be changed in place, but an
-interval that grows would be taken out and put in, and kernels older than 6.17 may miss it in between.
+look into. What remains are the few microseconds in which the kernel changes over, rules first: a packet in ten thousand
+or so may pass by neither, if changes come without end. A set could be changed in place, but an interval that grows
+would be taken out and put in, and kernels older than 6.17 may miss it in between.
 
 A rule is known by its comment (as in linux/nft_table.py): what it depends on must be in there.
 """

@@ -136,7 +136,7 @@ def test_the_first_address_of_the_pods_interface_counts() -> None:
     found = pod_addresses(Asking(), Result(links, tuple(IPConfig(a, interface=i) for a, i in places)))
     assert {version: address.cidr for version, address in found.items()} == {4: "10.0.0.2/8"}
     found = pod_addresses(Asking(), Result((), (IPConfig("fd00::5/64"), IPConfig("10.0.0.5/8"))))
-    assert {version: str(network) for version, network in found.items()} == {4: "10.0.0.5/8", 6: "fd00::5/64"}
+    assert {version: address.cidr for version, address in found.items()} == {4: "10.0.0.5/8", 6: "fd00::5/64"}
     assert [str(one) for one in forwards(conf(HTTP).mappings, found)] == ["*:8080/tcp", "*:8080/tcp"]
     assert forwards(conf({**HTTP, "hostIP": "::"}).mappings, {4: found[4]}) == ()
 
