@@ -37,7 +37,7 @@ class Metrics:
         )
         self._batches = Histogram(
             "slash24_batch_size",
-            "How much goes to the kernel in one operation: links deleted together, steps of an nftables transaction",
+            "How much goes to the kernel in one operation: links deleted together, changes in an nftables transaction",
             ("kind",),
             buckets=_SIZES,
             registry=self._registry,

@@ -25,8 +25,6 @@ from linux.nft_expressions import (
 from linux.nft_found import FoundRule
 
 FILTER = {4: TableName(nft.IP, "filter"), 6: TableName(nft.IP6, "filter")}
-LONGEST_CHAIN = 28
-"""Characters of a chain's name that iptables takes."""
 
 _COMMENT_BYTES = 256
 _CONNTRACK_BYTES, _FLAGS_AT = 168, 146  # sizeof(struct xt_conntrack_mtinfo3), aligned; offset of match_flags
