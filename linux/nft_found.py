@@ -4,6 +4,7 @@ Answers are walked as bytes: they may hold expressions and annotations of other 
 which one is wanted. Numbers are those of <linux/netfilter/nf_tables.h>.
 """
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -26,7 +27,8 @@ from linux.nft import (
 from linux.nft_elements import split
 from linux.nft_expressions import ACCEPT, DESTINATION_AT, NETWORK_HEADER, SOURCE_AT
 
-_ENOENT = 2
+_ENOENT, _EAGAIN = 2, 11
+_LISTING_PAUSES = (0, *(0.001 * 2**attempt for attempt in range(12)))  # seconds; 4 in all
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,25 @@ def list_rules(netlink: Netlink, table: TableName, chain: str | None = None) -> 
 
 
 def dump_elements(netlink: Netlink, table: TableName, set_name: str) -> list[bytes] | None:
-    """All elements of a set, in a few runs of bytes; None if there is no such set."""
-    try:
-        bodies = netlink.dump_raw(of(table, set_name), kind(GETSETELEM))
-    except NetlinkError as error:
-        if error.errno != _ENOENT:
-            raise
-        return None
-    return [run for body in bodies if (run := attributes_of(body, BODY).get(3))]
+    """All elements of a set, in a few runs of bytes; None if there is no such set.
+
+    The kernel lists a set piece by piece, and goes on behind as many elements as it has listed. If it moves them to a
+    larger or smaller hash table meanwhile, in another order, some are listed twice and as many are not. So none is
+    missing where none is there twice; else the set is listed again. Raises NetlinkError (EAGAIN) if that never ends.
+    """
+    for pause in _LISTING_PAUSES:
+        time.sleep(pause)
+        try:
+            bodies = netlink.dump_raw(of(table, set_name), kind(GETSETELEM))
+        except NetlinkError as error:
+            if error.errno != _ENOENT:
+                raise
+            return None
+        runs = [run for body in bodies if (run := attributes_of(body, BODY).get(3))]
+        elements = [element for run in runs for element in split(run)]
+        if len(set(elements)) == len(elements):
+            return runs
+    raise NetlinkError(_EAGAIN, f"nftables: the elements of set {set_name} of table {table} never stay where they are")
 
 
 def list_elements(netlink: Netlink, table: TableName, set_name: str, needles: Sequence[bytes]) -> list[Element]:
