@@ -39,7 +39,7 @@ def ensure(network: str, bridge_mac: str, gateways: Sequence[str]) -> None:
     an IP version of which there are no duplicates are left out. Nothing is written if nothing changed. Raises
     NetlinkError, OSError or ValueError for what is no address.
     """
-    nft_whole.ensure(_table(network, bridge_mac, gateways))
+    nft_whole.ensure(lambda _: _table(network, bridge_mac, gateways))
 
 
 def delete(network: str) -> None:
@@ -49,7 +49,7 @@ def delete(network: str) -> None:
 
 def missing(network: str, bridge_mac: str, gateways: Sequence[str]) -> list[str]:
     """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises as `ensure`."""
-    return nft_whole.missing(_table(network, bridge_mac, gateways))
+    return nft_whole.missing(lambda _: _table(network, bridge_mac, gateways))
 
 
 def _table(network: str, bridge_mac: str, gateways: Sequence[str]) -> Whole:

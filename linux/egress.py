@@ -5,6 +5,7 @@ many nodes there are.
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 from linux import nft, nft_whole
 from linux.nft import Hook
@@ -25,7 +26,7 @@ def ensure(network: str, own: Sequence[str], inside: Sequence[str], nodes: Seque
     `own`, `inside`: CIDRs of both families, they may overlap; `nodes`: addresses. Nothing is written if nothing
     changed. Raises NetlinkError, OSError or ValueError for what is no address or network.
     """
-    nft_whole.ensure(_table(network, own, inside, nodes))
+    nft_whole.ensure(partial(_table, network, own, inside, nodes))
 
 
 def delete(network: str) -> None:
@@ -35,10 +36,10 @@ def delete(network: str) -> None:
 
 def missing(network: str, own: Sequence[str], inside: Sequence[str], nodes: Sequence[str]) -> list[str]:
     """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises as `ensure`."""
-    return nft_whole.missing(_table(network, own, inside, nodes))
+    return nft_whole.missing(partial(_table, network, own, inside, nodes))
 
 
-def _table(network: str, own: Sequence[str], inside: Sequence[str], nodes: Sequence[str]) -> Whole:
+def _table(network: str, own: Sequence[str], inside: Sequence[str], nodes: Sequence[str], mark: str) -> Whole:
     exempt = (*own, *inside, *_NEVER_OUTSIDE)
     return Whole(
         table_name(nft.INET, "egress", network),
@@ -47,26 +48,26 @@ def _table(network: str, own: Sequence[str], inside: Sequence[str], nodes: Seque
             each
             for version in (4, 6)
             for each in (
-                AddressSet(f"own{version}", version, of_networks(version, own), intervals=True),
-                AddressSet(f"inside{version}", version, of_networks(version, exempt), intervals=True),
-                AddressSet(f"nodes{version}", version, of_addresses(version, nodes)),
+                AddressSet(f"own{version}{mark}", version, of_networks(version, own), intervals=True),
+                AddressSet(f"inside{version}{mark}", version, of_networks(version, exempt), intervals=True),
+                AddressSet(f"nodes{version}{mark}", version, of_addresses(version, nodes)),
             )
         ),
         # type nat hook postrouting priority srcnat
-        (Chain("postrouting", tuple(_rule(version) for version in (4, 6)), Hook("nat", 4, 100)),),
+        (Chain("postrouting", tuple(_rule(version, mark) for version in (4, 6)), Hook("nat", 4, 100)),),
     )
 
 
-def _rule(version: int) -> Rule:
+def _rule(version: int, mark: str) -> Rule:
     """ip saddr @own4 ip daddr != @inside4 ip daddr != @nodes4 masquerade"""
     return Rule(
-        f"beyond the cluster, v{version}",
+        f"beyond the cluster, v{version}{mark}",
         (
             *source_address(version),
-            in_set(f"own{version}"),
+            in_set(f"own{version}{mark}"),
             destination_address(version),
-            in_set(f"inside{version}", inverted=True),
-            in_set(f"nodes{version}", inverted=True),
+            in_set(f"inside{version}{mark}", inverted=True),
+            in_set(f"nodes{version}{mark}", inverted=True),
             masquerade(),
         ),
     )

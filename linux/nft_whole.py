@@ -1,17 +1,21 @@
 """A table whose whole content follows from the configuration: rules, and sets of addresses, maybe of thousands.
 
-A look compares all of it. If anything differs, one transaction writes all of it, whatever was there, so that it needs
-no knowledge of what that was and never has to be decided anew because somebody else changed other tables meanwhile.
-Packets meet the old content or the new: the base chain stays, its rules are exchanged together with the very sets they
-look into. What remains are the few microseconds in which the kernel changes over, rules first: a packet in ten thousand
-or so may pass by neither, if changes come without end. A set could be changed in place, but an interval that grows
-would be taken out and put in, and kernels older than 6.17 may miss it in between.
+A look compares all of it. If anything differs, all of it is written, whatever was there, so that it needs no knowledge
+of what that was and never has to be decided anew because somebody else changed other tables meanwhile.
+
+Packets meet the old content or the new. A transaction that exchanges rules and their sets would not do: a packet that
+reads the old rules asks their sets by the new generation, in which they have no elements, and an interval set of recent
+kernels has elements only some microseconds after the rules. So spare sets come first, then rules for those; when no
+packet reads the old rules any more, the sets under their own names, and rules for those; when none reads the spare
+rules, the spare sets go. (A set could be changed in place, but an interval that grows would be taken out and put in,
+and kernels older than 6.17 may miss it in between.) Who is killed on the way leaves a whole content, old or new, and
+perhaps spare sets that the next change removes.
 
 A rule is known by its comment (as in linux/nft_table.py): what it depends on must be in there.
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -24,6 +28,7 @@ from linux.nft_table import Chain, until_settled
 _LONGEST_PLAIN = 128  # of 255 that the kernel has for the name of a table
 _LONGEST_SHOWN = 48  # in a comment, of which nft takes 127
 _NAMED_AT_MOST = 3
+_SPARE = "_spare"
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,10 @@ class Whole:
     chains: tuple[Chain, ...]
 
 
+Make = Callable[[str], Whole]
+"""Makes the table with names of sets, and comments of rules, that end with what is given."""
+
+
 def table_name(family: int, feature: str, network: str) -> TableName:
     """The name of a network's table: slash24_<feature>_<network>, what does not fit or suit replaced by a digest.
 
@@ -74,30 +83,37 @@ def shown(network: str) -> str:
     return plain if len(plain) <= _LONGEST_SHOWN else f"{plain[: _LONGEST_SHOWN - 2]}.."
 
 
-def ensure(table: Whole) -> None:
+def ensure(make: Make) -> None:
     """Make the table hold what it should; nothing is written if it does. Raises NetlinkError."""
+    table = make("")
 
     def attempt(netlink: Netlink, _: int) -> None:
         if not any(_problems(netlink, table)):
             return
-        if not nft_found.table_flags(netlink, table.name):
+        if nft_found.table_flags(netlink, table.name) == 0:
             # Refused if something of the same name is of another make (a chain at another hook), or somebody's rule
             # looks into our set.
             with suppress(NetlinkError):
-                _exchange(netlink, list(_content(table)))
+                _exchange(netlink, table, make(_SPARE))
                 return
-        _exchange(netlink, [*_clearance(table), *_content(table)])
+        nft.commit(netlink, [*_clearance(table), *_sets(table), *_rules(table)])
 
     until_settled(attempt)
 
 
-def _exchange(netlink: Netlink, steps: Sequence[Step]) -> None:
-    """Commit, and wait until no packet is on its way through the old rules.
+def _exchange(netlink: Netlink, table: Whole, spare: Whole) -> None:
+    if not table.sets:
+        nft.commit(netlink, list(_rules(table)))
+        return
+    for each in (spare, table):
+        nft.commit(netlink, list(_sets(each)))
+        nft.commit(netlink, list(_rules(each)))
+        _await_packets()
+    nft.commit(netlink, [nft.delete_set(table.name, each.name) for each in spare.sets])
 
-    One that has chosen between the kernel's two copies of the rules, and meets two more transactions before it has
-    read them, would see the newest rules with sets that are not yet in force. To close a socket waits for such packets.
-    """
-    nft.commit(netlink, steps)
+
+def _await_packets() -> None:
+    """Wait until no packet reads rules that are deleted: the kernel does before it closes a socket of nftables."""
     Netlink(NETLINK_NETFILTER).close()
 
 
@@ -111,8 +127,9 @@ def delete(name: TableName) -> None:
     until_settled(attempt)
 
 
-def missing(table: Whole) -> list[str]:
+def missing(make: Make) -> list[str]:
     """What differs between the table and what it should hold, a sentence each. Raises NetlinkError."""
+    table = make("")
     return until_settled(lambda netlink, _: list(_problems(netlink, table)))
 
 
@@ -121,19 +138,22 @@ def _clearance(table: Whole) -> list[Step]:
     return [nft.add_table(table.name, table.comment), nft.delete_table(table.name)]
 
 
-def _content(table: Whole) -> Iterator[Step]:
-    """Steps after which the table holds what it should, whatever it held."""
+def _sets(table: Whole) -> Iterator[Step]:
+    """Steps after which the sets hold what they should, whatever they held; refused if a rule looks into them."""
     yield nft.add_table(table.name, table.comment)
-    for chain in table.chains:
-        yield nft.add_chain(table.name, chain.name, chain.hook)
-        yield nft.flush_chain(table.name, chain.name)
     for each in table.sets:
         definition = each.definition()
         yield nft.add_set(table.name, definition)
         yield nft.delete_set(table.name, each.name)
         yield nft.add_set(table.name, definition)
         yield from nft.add_encoded_elements(table.name, each.name, each.elements)
+
+
+def _rules(table: Whole) -> Iterator[Step]:
+    """Steps after which the chains hold what they should, whatever they held."""
     for chain in table.chains:
+        yield nft.add_chain(table.name, chain.name, chain.hook)
+        yield nft.flush_chain(table.name, chain.name)
         for rule in chain.rules:
             yield nft.add_rule(table.name, chain.name, rule.expressions, rule.comment)
 

@@ -8,6 +8,7 @@ connection tracking does it, and a first fragment without the VXLAN header would
 """
 
 from collections.abc import Sequence
+from functools import partial
 
 from linux import nft, nft_whole
 from linux.nft import Hook
@@ -26,7 +27,7 @@ def ensure(network: str, vni: int, port: int, peers: Sequence[str]) -> None:
     Other VNIs on the port are not touched. Nothing is written if nothing changed. Raises NetlinkError, OSError for what
     is no address.
     """
-    nft_whole.ensure(_table(network, vni, port, peers))
+    nft_whole.ensure(partial(_table, network, vni, port, peers))
 
 
 def delete(network: str) -> None:
@@ -36,10 +37,10 @@ def delete(network: str) -> None:
 
 def missing(network: str, vni: int, port: int, peers: Sequence[str]) -> list[str]:
     """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises as `ensure`."""
-    return nft_whole.missing(_table(network, vni, port, peers))
+    return nft_whole.missing(partial(_table, network, vni, port, peers))
 
 
-def _table(network: str, vni: int, port: int, peers: Sequence[str]) -> Whole:
+def _table(network: str, vni: int, port: int, peers: Sequence[str], mark: str) -> Whole:
     others = Rule(
         f"other VNIs than {vni} on port {port}",
         # udp dport 4789 @th,96,24 != 0x1 return
@@ -48,15 +49,15 @@ def _table(network: str, vni: int, port: int, peers: Sequence[str]) -> Whole:
     return Whole(
         table_name(nft.INET, "vtep", network),
         f"slash24: only known nodes reach the pods of {nft_whole.shown(network)} by VXLAN",
-        tuple(AddressSet(f"peers{version}", version, of_addresses(version, peers)) for version in (4, 6)),
+        tuple(AddressSet(f"peers{version}{mark}", version, of_addresses(version, peers)) for version in (4, 6)),
         # type filter hook input priority raw
-        (Chain("input", (others, _strangers(4, port), _strangers(6, port)), Hook("filter", 1, -300)),),
+        (Chain("input", (others, _strangers(4, port, mark), _strangers(6, port, mark)), Hook("filter", 1, -300)),),
     )
 
 
-def _strangers(version: int, port: int) -> Rule:
+def _strangers(version: int, port: int, mark: str) -> Rule:
     """udp dport 4789 ip saddr != @peers4 drop"""
     return Rule(
-        f"strangers on port {port}, v{version}",
-        (*udp_to(port), *source_address(version), in_set(f"peers{version}", inverted=True), verdict(DROP)),
+        f"strangers on port {port}, v{version}{mark}",
+        (*udp_to(port), *source_address(version), in_set(f"peers{version}{mark}", inverted=True), verdict(DROP)),
     )

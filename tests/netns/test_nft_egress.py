@@ -292,11 +292,7 @@ def test_link_local(world: World) -> None:
 
 
 def test_packets_do_not_see_half_a_change(world: World) -> None:
-    """While peers come and go without end, new connections to the world are masqueraded, those to a node are not.
-
-    One in a hundred may not be: for some microseconds of each change the kernel shows new rules with sets that are not
-    yet in force, or the reverse (measured: one in 8,000 at a hundred changes a second).
-    """
+    """While peers come and go without end, new connections to the world are masqueraded, those to a node are not."""
     world.outside.run(["ip", "addr", "add", "192.0.2.3/24", "dev", "eth0"])
     kept = [f"10.{i}.0.0/16" for i in range(1, 200)]
     changes = cycle([(kept, ["192.0.2.3"]), ([*kept, "172.16.0.0/12"], ["192.0.2.3", "192.0.2.77"])])
@@ -311,7 +307,7 @@ def test_packets_do_not_see_half_a_change(world: World) -> None:
     try:
         assert wait_until(lambda: "172.16.0.0/12" in table(world.node, TABLE))
         for address, source in (("192.0.2.3", POD[0]), (OUTSIDE_V4, NODE_V4)):
-            assert seen_by(world, address, 300)[source] >= 297
+            assert seen_by(world, address, 2000) == {source: 2000}
         assert os.waitpid(changer, os.WNOHANG) == (0, 0), "nobody changed anything"
     finally:
         os.kill(changer, 9)

@@ -1,5 +1,6 @@
 """What holds for each table that is written whole: egress, duplicates, VTEP filter."""
 
+import os
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
@@ -8,7 +9,7 @@ import pytest
 
 from linux import dedup, egress, nft, vtep_filter
 from linux.netlink import NETLINK_NETFILTER, Netlink
-from tests.netns.nft_tools import at_once, on, table
+from tests.netns.nft_tools import at_once, chain, on, table
 from tests.netns.nft_tools import nft as nft_program
 from tests.netns.node import Node
 
@@ -94,11 +95,11 @@ def test_second_ensure_changes_nothing(node: Node, feature: Feature) -> None:
     assert generation(node) == before
 
 
-def test_each_change_is_one_transaction(node: Node, feature: Feature) -> None:
-    """The first ensure, a change and a delete are one transaction each; the second delete is none."""
+def test_transactions_of_each_change(node: Node, feature: Feature) -> None:
+    """The first ensure and a delete are one transaction each, a change with sets is five; the second delete is none."""
     for change, transactions in (
         (partial(feature.ensure, node), 1),
-        (partial(feature.ensure, node, *feature.other), 1),
+        (partial(feature.ensure, node, *feature.other), 5 if feature.set else 1),
         (partial(on, node, feature.module.delete, "net1"), 1),
         (partial(on, node, feature.module.delete, "net1"), 0),
     ):
@@ -118,6 +119,41 @@ def test_a_change_leaves_nothing_of_before(node: Node, feature: Feature) -> None
     feature.ensure(node, *feature.other)
     assert table(node, feature.table) == fresh
     assert feature.missing(node, *feature.other) == []
+
+
+@pytest.mark.parametrize("transactions", range(1, 5))
+@pytest.mark.parametrize("feature", [feature for feature in FEATURES if feature.set], ids=str)
+def test_killed_on_the_way(node: Node, feature: Feature, transactions: int) -> None:
+    """Killed after so many transactions of a change, it leaves every rule; `missing` tells, ensure completes it."""
+    feature.ensure(node, *feature.other)
+    right = table(node, feature.table)
+    rules = len(chain(right, feature.chain))
+    feature.ensure(node)
+    assert at_once(node, [partial(ensure_until_killed, feature, transactions)]) == 1
+    held = chain(table(node, feature.table), feature.chain)
+    assert len(held) == rules
+    assert (feature.missing(node, *feature.other) == []) == (transactions == 4)
+    feature.ensure(node, *feature.other)
+    assert feature.missing(node, *feature.other) == []
+    assert {line for line in right.splitlines() if line.strip()} <= set(table(node, feature.table).splitlines())
+    feature.ensure(node)
+    feature.ensure(node, *feature.other)
+    assert table(node, feature.table) == right
+
+
+def ensure_until_killed(feature: Feature, transactions: int) -> None:
+    """Ask for the other thing, in a process that is gone after so many transactions."""
+    commit, done = nft.commit, 0
+
+    def commit_or_die(*args: object, **kwargs: object) -> None:
+        nonlocal done
+        if done == transactions:
+            os._exit(9)
+        commit(*args, **kwargs)
+        done += 1
+
+    nft.commit = commit_or_die
+    feature.module.ensure("net1", *feature.other)
 
 
 def test_networks_are_independent(node: Node, feature: Feature) -> None:
