@@ -87,13 +87,21 @@ class Call:
                 return False
             self._answered = True
             try:
-                self._connection.settimeout(_SEND_SECONDS)
-                self._connection.sendall(wire.reply(status, stdout, stderr))
+                self._send(wire.reply(status, stdout, stderr))
             except OSError:
                 return False
             finally:
                 self._connection.close()
             return True
+
+    def _send(self, reply: bytes) -> None:
+        """Send all of it: mostly there is room for it at once, and the connection does not wait as it is."""
+        sent = 0
+        with suppress(BlockingIOError):
+            sent = self._connection.send(reply)
+        if sent < len(reply):
+            self._connection.settimeout(_SEND_SECONDS)
+            self._connection.sendall(reply[sent:])
 
     def dispose(self) -> None:
         """Close all that is still open; when nobody works for the call any more."""

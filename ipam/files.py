@@ -9,11 +9,15 @@ def make_folders(path: str, mode: int) -> None:
 
     Raises OSError.
     """
-    above = os.path.dirname(path)
-    if above and not os.path.isdir(above):
-        make_folders(above, mode)
     with suppress(FileExistsError):
-        os.mkdir(path, mode)
+        try:
+            os.mkdir(path, mode)
+        except FileNotFoundError:
+            above = os.path.dirname(path)
+            if not above:
+                raise
+            make_folders(above, mode)
+            os.mkdir(path, mode)
 
 
 def replace_file(path: str, temporary: str, content: bytes) -> None:
