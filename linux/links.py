@@ -21,7 +21,8 @@ _OPERSTATES = ("UNKNOWN", "NOTPRESENT", "DOWN", "LOWERLAYERDOWN", "TESTING", "DO
 _BODY = Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, which of them to change
 _ATTRIBUTES = 32  # where they begin in a whole message: after its header and the body
 _ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _PROTINFO, _TXQLEN, _OPERSTATE = 1, 3, 4, 5, 10, 12, 13, 16
-_LINKINFO, _IFALIAS, _AF_SPEC, _GROUP, _NET_NS_FD, _EXT_MASK, _LINK_NETNSID = 18, 20, 26, 27, 28, 29, 37
+_LINKINFO, _IFALIAS, _AF_SPEC, _GROUP, _NET_NS_FD, _EXT_MASK = 18, 20, 26, 27, 28, 29
+_NUM_TX_QUEUES, _NUM_RX_QUEUES, _LINK_NETNSID = 31, 32, 37
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
 _BR_VLAN_FILTERING, _BRPORT_MODE, _BRPORT_ISOLATED = 7, 4, 33
 _VETH_PEER = 1
@@ -32,6 +33,9 @@ _NLA_F_NESTED = 0x8000  # without it the kernel takes IFLA_PROTINFO for the old 
 _RTEXT_FILTER_BRVLAN, _RTEXT_FILTER_SKIP_STATS = 2, 8
 
 _SHORT, _PAIR, _NUMBER, _INDEX = Struct("=H"), Struct("=HH"), Struct("=I"), Struct("=i")
+# What veths use unless somebody asks for more. Else the kernel sets up as many as there are CPUs, and takes all but one
+# down again.
+_ONE_QUEUE = number(_NUM_TX_QUEUES, 1) + number(_NUM_RX_QUEUES, 1)
 _NO_STATISTICS = number(_EXT_MASK, _RTEXT_FILTER_SKIP_STATS)
 _NOTHING: dict[int, bytes] = {}
 
@@ -157,10 +161,10 @@ def create_veth(  # noqa: PLR0913  (each end has its part)
     Both ends get MACs of their own, so that udev's MACAddressPolicy leaves them alone. Returns the end that is here, or
     None: a kernel before 6.2 does not show what it made. Raises NetlinkError (EEXIST if either name is taken).
     """
-    peer = _body() + text(_IFNAME, peer_name) + _mac(peer_mac) + _mtu_if(mtu)
+    peer = _body() + text(_IFNAME, peer_name) + _mac(peer_mac) + _mtu_if(mtu) + _ONE_QUEUE
     if peer_netns is not None:
         peer += number(_NET_NS_FD, peer_netns)
-    here = text(_IFNAME, name) + _mac(random_mac()) + number(_GROUP, group) + _mtu_if(mtu)
+    here = text(_IFNAME, name) + _mac(random_mac()) + number(_GROUP, group) + _mtu_if(mtu) + _ONE_QUEUE
     message = _body() + here + _info("veth", nested(_INFO_DATA, attribute(_VETH_PEER, peer)))
     flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_ECHO | NLM_F_CREATE | NLM_F_EXCL
     shown = netlink.send([netlink.encode(message, RTM_NEWLINK, flags)])

@@ -62,7 +62,10 @@ def test_vlan_filtering_request_says_what_iproute2_says() -> None:
 
 
 UP, MAC, PEER_MAC = 1, "02:00:00:00:00:01", "02:00:00:00:00:02"
-_PEER = {"attrs": [("IFLA_IFNAME", "eth0"), ("IFLA_ADDRESS", PEER_MAC), ("IFLA_MTU", 1400), ("IFLA_NET_NS_FD", 7)]}
+_QUEUES = [("IFLA_NUM_TX_QUEUES", 1), ("IFLA_NUM_RX_QUEUES", 1)]
+_PEER = {
+    "attrs": [("IFLA_IFNAME", "eth0"), ("IFLA_ADDRESS", PEER_MAC), ("IFLA_MTU", 1400), *_QUEUES, ("IFLA_NET_NS_FD", 7)]
+}
 _VETH = {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", _PEER)]})]}
 _PORT = {"attrs": [("IFLA_BRPORT_MODE", 1), ("IFLA_BRPORT_ISOLATED", 0)]}
 _METRICS = {"attrs": [("RTAX_MTU", 1300), ("RTAX_ADVMSS", 1200)]}
@@ -75,7 +78,7 @@ SENT = {
     ),
     "create a pair": (
         lambda wire: links.create_veth(wire, "v0", "eth0", peer_netns=7, peer_mac=PEER_MAC, mtu=1400, group=9),
-        [(ifinfmsg, {}, [("IFLA_IFNAME", "v0"), ("IFLA_ADDRESS", MAC), ("IFLA_GROUP", 9), ("IFLA_MTU", 1400),
+        [(ifinfmsg, {}, [("IFLA_IFNAME", "v0"), ("IFLA_ADDRESS", MAC), ("IFLA_GROUP", 9), ("IFLA_MTU", 1400), *_QUEUES,
                          ("IFLA_LINKINFO", _VETH)])],
     ),
     "attach a port": (
