@@ -15,7 +15,7 @@ from agent.record import NOTICE, Outcome, logger
 from agent.results import Results
 from agent.server import Server
 from agent.work import Worker
-from linux import batches, reaping
+from linux import batches, reaping, waiting
 from linux.reaper import Reaper
 from plugins.__main__ import VERSION, load
 from spec.suite import Suite
@@ -28,13 +28,14 @@ def main() -> int:
     """Serve until SIGTERM, or until another agent takes over; the exit status is 0, 1 if it can not listen."""
     chosen = options.parse(sys.argv[1:], os.environ)
     memory.prepare()
-    reaping.use(Reaper(Pool(_REAPERS, _do).submit).delete)
     log = logger(2, os.environ)
     results = Results()
     listeners: list[Callable[[Outcome], None]] = [results.note]
     suite = Suite(home=_home(chosen), load=load, version=VERSION)
     worker = Worker(suite, chosen.host_root, log, partial(_tell, listeners))
     dispatcher = Dispatcher(worker.perform, workers=chosen.workers)
+    waiting.use(dispatcher.pool.aside)
+    reaping.use(Reaper(Pool(_REAPERS, _do).submit, lambda: dispatcher.pool.is_behind).delete)
     try:
         endpoint = _endpoint(chosen)
         server = Server(endpoint, suite, dispatcher, log, seconds=chosen.deadline)

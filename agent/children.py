@@ -11,6 +11,7 @@ from signal import SIGKILL
 
 from agent import hostroot
 from agent.call import Call
+from linux import waiting
 from spec.errors import CNIError, Code
 from spec.suite import Children
 
@@ -36,7 +37,8 @@ def _run(call: Call, root: str, executable: str, stdin: bytes, environ: Mapping[
     """
     end = call.deadline if time.monotonic() < call.deadline else call.last
     run = partial(_run_until, end, executable, stdin, dict(environ))
-    return hostroot.call_in(root, run) if root else run()
+    with waiting.aside():
+        return hostroot.call_in(root, run) if root else run()
 
 
 def _run_until(end: float, executable: str, stdin: bytes, environ: dict[str, str]) -> tuple[int, bytes, bytes]:

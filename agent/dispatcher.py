@@ -7,12 +7,15 @@ from threading import Lock
 
 from agent.call import Call
 from agent.pool import Pool
+from linux.netns import go_home
 
 _PATIENCE_SECONDS = 2.0
 """How long a call waits for a free worker: longer than a burst of pods, shorter than anybody minds."""
 
-_TOGETHER = 16
+_TOGETHER = 1
 _STANDSTILL_SECONDS = 0.025
+"""Who has been at work for longer waits for something, most likely."""
+
 _GENERATIONS = 64
 _HUNG_SECONDS = 30.0
 
@@ -21,7 +24,7 @@ class Dispatcher:
     """Hands calls to workers. `perform` does one call, in a worker, and returns whether that thread can go on."""
 
     def __init__(self, perform: Callable[[Call], bool], *, workers: int) -> None:
-        self.pool: Pool[Call] = Pool(workers, self._work, ready=_TOGETHER)
+        self.pool: Pool[Call] = Pool(workers, self._work, ready=_TOGETHER, begin=go_home)
         self._perform = perform
         self._lock = Lock()
         self._calls: set[Call] = set()

@@ -13,7 +13,7 @@ from fcntl import ioctl
 
 CLONE_NEWNET = 0x40000000
 _NS_GET_NSTYPE = 0xB703  # ioctl_ns(2)
-OWN = "/proc/thread-self/ns/net"
+OWN, _HOME = "/proc/thread-self/ns/net", "/proc/self/ns/net"
 
 _libc = CDLL(None, use_errno=True)
 
@@ -65,6 +65,19 @@ def entered(fd: int) -> Iterator[None]:
             _setns(own)
     finally:
         os.close(own)
+
+
+def go_home() -> None:
+    """Have the calling thread be where the process's first thread is: one begins where that is which has started it.
+
+    Raises OSError.
+    """
+    if not os.path.samefile(OWN, _HOME):
+        home = os.open(_HOME, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            _setns(home)
+        finally:
+            os.close(home)
 
 
 def own_cookie() -> int:

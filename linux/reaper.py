@@ -14,12 +14,14 @@ from errno import ETIMEDOUT, EXDEV
 from struct import Struct, pack
 from threading import Lock
 
+from linux import waiting
 from linux.batches import tell
 from linux.errors import insisting
 from linux.links import RTM_DELLINK, Link
 from linux.netlink import Netlink
 from linux.reaping import delete_now
 
+_GATHERING_SECONDS = 0.008  # for more links to delete together, where calls wait for their turn
 _BROKEN_OFF = "its deletion was not seen to its end"
 _NO_THREAD_SECONDS = 0.2  # so long after it was asked for, a deletion that has not begun is done by who waits for it
 _SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
@@ -47,9 +49,14 @@ _program = create_string_buffer(_FILTER, len(_FILTER))
 class Reaper:
     """Deletes links for all threads of a process, in whatever network namespaces they are."""
 
-    def __init__(self, run: Callable[[Callable[[], None]], object]) -> None:
-        """`run` has a function called in another thread, soon: it takes some 20 ms, and raises nothing."""
-        self._run = run
+    def __init__(
+        self, run: Callable[[Callable[[], None]], object], is_more_to_come: Callable[[], bool] = lambda: False
+    ) -> None:
+        """`run` has a function called in another thread, soon: it takes some 20 ms, and raises nothing.
+
+        `is_more_to_come`: whether others may soon ask for links to be deleted, which is waited for a little.
+        """
+        self._run, self._is_more_to_come = run, is_more_to_come
         self._lock = Lock()
         self._waiting: dict[int, list[_Wish]] = {}  # by namespace; as long as somebody leads there
 
@@ -66,11 +73,13 @@ class Reaper:
                 self._waiting[namespace] = alone
             else:
                 self._waiting[namespace].append(wish)
-        if leads or wish.must_lead():
-            self._lead(namespace)
+        with waiting.aside():
+            if leads or wish.must_lead():
+                self._lead(namespace)
         return wish.failures
 
     def _lead(self, namespace: int) -> None:
+        waiting.wait_until(lambda: not self._is_more_to_come(), seconds=_GATHERING_SECONDS)
         wishes = self._take_turn(namespace)
         try:
             _fulfil(wishes, namespace, self._run)
@@ -131,6 +140,9 @@ class _Wish:
         for index in tuple(self.left):
             self.settle(index, failure)
         self.wake(leads=False)
+
+
+_Wishing = dict[int, list[_Wish]]  # by the index of the link that is to go
 
 
 class _Deletion:
@@ -213,6 +225,10 @@ class _Announcements:
 def _fulfil(wishes: Sequence[_Wish], namespace: int, run: Callable[[Callable[[], None]], object]) -> None:
     """Have the links of all wishes deleted, and settle each as soon as it is gone."""
     links = {link.index: link for wish in wishes for link in wish.links}
+    wishing: _Wishing = {}
+    for wish in wishes:
+        for link in wish.links:
+            wishing.setdefault(link.index, []).append(wish)
     named = [link for link in links.values() if link.alias]
     together = [named] if named else []
     together += [[link] for link in links.values() if not link.alias]  # those go one by one: see delete_now
@@ -224,32 +240,32 @@ def _fulfil(wishes: Sequence[_Wish], namespace: int, run: Callable[[Callable[[],
             stack.callback(heard.close)
             deletions = [_Deletion(some, namespace, bell) for some in together]
         except OSError:  # no descriptors to be had, say
-            _settle(wishes, links, delete_now(wishes[0].netlink, list(links.values())))
+            _settle(wishing, links, delete_now(wishes[0].netlink, list(links.values())))
             return
         for deletion in deletions:
             run(deletion.perform)
-        _await(wishes, deletions, heard, bell)
+        _await(wishing, deletions, heard, bell)
 
 
-def _await(wishes: Sequence[_Wish], deletions: list[_Deletion], heard: _Announcements, bell: _Bell) -> None:
+def _await(wishing: _Wishing, deletions: list[_Deletion], heard: _Announcements, bell: _Bell) -> None:
     poll = select.poll()
     poll.register(heard.fileno(), select.POLLIN)
     poll.register(bell.descriptor, select.POLLIN)
-    while deletions and any(wish.left for wish in wishes):
+    while deletions and any(wish.left for wishes in wishing.values() for wish in wishes):
         ready = [descriptor for descriptor, _ in poll.poll(_NO_THREAD_SECONDS * 1000)]
         if heard.fileno() in ready:
             try:
-                _settle(wishes, heard.indexes(), {})
+                _settle(wishing, heard.indexes(), {})
             except OSError:
                 poll.unregister(heard.fileno())  # what was missed, the end of the deletion tells
         for deletion in deletions if not ready else ():
             deletion.perform()  # should there be no thread for it
         for deletion in [deletion for deletion in deletions if deletion.done]:
             deletions.remove(deletion)
-            _settle(wishes, [link.index for link in deletion.links], deletion.failures)
+            _settle(wishing, [link.index for link in deletion.links], deletion.failures)
 
 
-def _settle(wishes: Iterable[_Wish], indexes: Iterable[int], failures: dict[int, OSError]) -> None:
+def _settle(wishing: _Wishing, indexes: Iterable[int], failures: dict[int, OSError]) -> None:
     for index in indexes:
-        for wish in wishes:
+        for wish in wishing.get(index, ()):
             wish.settle(index, failures.get(index))

@@ -126,6 +126,27 @@ def test_what_many_ask_for_at_once_is_deleted_together(
     assert veths(netlink) == {"other", "otherp"}
 
 
+def test_more_that_is_to_come_is_waited_for_a_little(
+    node: Node, netlink: Netlink, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What others ask for until then goes in the same operation; it is done, too, if more never ceases to come."""
+    given = [pair(node, netlink, f"v{place}") for place in range(8)]
+    sizes, asked = counted(monkeypatch), []
+    monkeypatch.setattr(reaper, "_GATHERING_SECONDS", 10.0)
+    warm = Reaper(threads.submit, lambda: len(asked) < len(given))
+
+    def delete(link: Link) -> dict[int, OSError]:
+        with inside(node) as mine:
+            asked.append(link)
+            return warm.delete(mine, [link])
+
+    with ThreadPoolExecutor(len(given)) as callers:
+        assert list(callers.map(delete, given)) == [{}] * len(given)
+    assert sizes == [len(given)]
+    monkeypatch.setattr(reaper, "_GATHERING_SECONDS", 0.01)
+    assert Reaper(threads.submit, lambda: True).delete(netlink, [pair(node, netlink, "v0")]) == {}
+
+
 def test_links_that_are_gone_already_are_no_error(node: Node, netlink: Netlink, threads: ThreadPoolExecutor) -> None:
     """Alone and among others; nobody waits for an announcement that will not come."""
     gone = [pair(node, netlink, f"v{place}") for place in range(3)]
