@@ -12,6 +12,7 @@ from signal import SIGKILL
 from agent import hostroot
 from agent.call import Call
 from linux import waiting
+from spec import delegate
 from spec.errors import CNIError, Code
 from spec.suite import Children
 
@@ -22,12 +23,8 @@ _LONGEST_WAIT = 5.0
 
 def children_of(call: Call, root: str) -> Children:
     """How `call` executes plugins; `root`: the folder that is the host's root, "" if ours is."""
-    resolve = partial(hostroot.resolve, root) if root else _resolve
+    resolve = (lambda path, _: hostroot.resolve(root, path)) if root else delegate.resolve
     return Children(resolve, partial(_run, call, root))
-
-
-def _resolve(path: str) -> str | None:
-    return os.path.realpath(path) if os.path.isfile(path) else None
 
 
 def _run(call: Call, root: str, executable: str, stdin: bytes, environ: Mapping[str, str]) -> tuple[int, bytes, bytes]:

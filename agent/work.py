@@ -5,7 +5,6 @@ import json
 import os
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from agent.call import Call
 from agent.children import children_of
@@ -47,7 +46,8 @@ class Worker:
     def _serve(self, call: Call, verb: str) -> tuple[int, bytes, bytes]:
         plugin = self._suite.load(call.request.kind)
         children = children_of(call, self._host_root)
-        suite = replace(self._suite, netns=call.netns_given, children=children, hear=call.hear)
+        own = self._suite
+        suite = Suite(own.home, own.load, own.version, netns=call.netns_given, children=children, hear=call.hear)
         stdout, stderr = io.BytesIO(), io.StringIO()
         status = serve(
             plugin,

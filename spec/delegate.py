@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from stat import S_ISREG
 
 from spec import jsontext
 from spec.config import Section, shown
@@ -15,29 +17,30 @@ from spec.verbs import VERBS
 _BUSY_TRIES = 5
 _BUSY_PAUSE_SECONDS = 1
 _ETXTBSY = 26
+_Resolve = Callable[[str, str | None], str | None]
 
 
-def _resolve(path: str) -> str | None:
+def resolve(path: str, home: str | None) -> str | None:
+    """As spec.suite.Children has it. `home` is a real path, which makes it easy to tell what is in there."""
+    with suppress(OSError, ValueError):
+        if os.path.dirname(path) == home and S_ISREG(os.lstat(path).st_mode):
+            return path
     return os.path.realpath(path) if os.path.isfile(path) else None
 
 
-def find(kind: str, path: Sequence[str], resolve: Callable[[str], str | None] = _resolve) -> str:
+def find(kind: str, path: Sequence[str], home: str | None = None, resolve: _Resolve = resolve) -> tuple[str, str]:
     """The executable of that type: the first regular file of that name in the folders of `path`.
 
-    `resolve`: as in `Children`. Raises CNIError 7 for a type that can not be a file's name, 999 where no folder has it.
+    Returns its path, and the real one behind whatever symbolic links. `home`, `resolve`: as in spec.suite. Raises
+    CNIError 7 for a type that can not be a file's name, 999 where no folder has it.
     """
-    return _find(kind, path, resolve)[0]
-
-
-def _find(kind: str, path: Sequence[str], resolve: Callable[[str], str | None]) -> tuple[str, str]:
-    """As `find`; the path, and the real one behind whatever symbolic links."""
     if not kind:
         raise CNIError(Code.INVALID_NETWORK_CONFIG, "no plugin name provided")
     if "/" in kind:
         raise CNIError(Code.INVALID_NETWORK_CONFIG, f"invalid plugin name: {kind}")
     for folder in path:
         candidate = os.path.join(folder, kind)
-        real = resolve(candidate)
+        real = resolve(candidate, home)
         if real is not None:
             return candidate, real
     raise CNIError(Code.INTERNAL, f'failed to find plugin "{kind}" in path [{" ".join(path)}]')
@@ -62,7 +65,7 @@ def delegate(request: Request, verb: str, kind: str) -> Result | None:
 
 def _find_for(request: Request, verb: str, kind: str) -> tuple[str, str]:
     try:
-        return _find(kind, request.path, _children(request).resolve)
+        return find(kind, request.path, request.suite.home, _children(request).resolve)
     except CNIError as error:
         if verb == "STATUS":
             # The one question to which "it is not installed" is an answer the specification has a code for.
@@ -134,7 +137,7 @@ def _run_here(executable: str, stdin: bytes, environ: Mapping[str, str]) -> tupl
     return done.returncode, done.stdout, done.stderr
 
 
-_HERE = Children(_resolve, _run_here)
+_HERE = Children(resolve, _run_here)
 
 
 def _mute_error(status: int, said: str) -> CNIError:

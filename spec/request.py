@@ -69,6 +69,8 @@ class Request:
 
     def with_verb(self, verb: str) -> "Request":
         """The same request with another verb, for delegation and undo."""
+        if verb == self.verb:
+            return self
         conf = replace(self.conf, strict=VERBS[verb].strict)
         return replace(self, verb=verb, conf=conf, environ={**self.environ, verbs.COMMAND: verb})
 

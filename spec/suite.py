@@ -28,12 +28,12 @@ class Plugin:
 class Children:
     """How executables of others are found and run, where that is not simply done by this process.
 
-    `resolve`: path -> the real path of the regular file that is there, or None. `run`: (executable, stdin, environment)
-    -> (exit status, or minus the signal that ended it; stdout; stderr); raises OSError if it can not be run, CNIError
-    if it was stopped.
+    `resolve`: (path, the suite's home or None) -> the real path of the regular file that is there, or None. `run`:
+    (executable, stdin, environment) -> (exit status, or minus the signal that ended it; stdout; stderr); raises OSError
+    if it can not be run, CNIError if it was stopped.
     """
 
-    resolve: Callable[[str], str | None]
+    resolve: Callable[[str, str | None], str | None]
     run: Callable[[str, bytes, Mapping[str, str]], tuple[int, bytes, bytes]]
 
 

@@ -2,7 +2,6 @@
 
 import os
 from contextlib import suppress
-from dataclasses import replace
 from errno import EEXIST, ENODEV
 
 from linux.addresses import first_host
@@ -57,7 +56,7 @@ def _try_to_add(netns: int, request: Request, conf: PodConf) -> Result:
         _confirm(host, conf, port, bridge)
         links = [Interface(name=link.name, mac=link.mac) for link in (bridge, port, *gateway_links)]
         links.insert(_CONTAINER, Interface(name=request.ifname, mac=mac, sandbox=request.netns))
-        result = replace(leases, interfaces=tuple(links), dns=conf.dns or leases.dns)
+        result = Result(interfaces=tuple(links), ips=leases.ips, routes=leases.routes, dns=conf.dns or leases.dns)
         check_expressible(result, request.conf.cni_version)
         undo.keep()
         return result
@@ -136,11 +135,9 @@ def _lease(request: Request, conf: PodConf, undo: Undo) -> Result:
     undo.push(lambda: delegate(request, "DEL", conf.ipam_type))
     if result is None or not result.ips:
         raise CNIError(Code.INTERNAL, "IPAM plugin returned missing IP config", f'"ipam": "type": "{conf.ipam_type}"')
-    ips = tuple(replace(ip, interface=_CONTAINER, gateway=ip.gateway or _gateway(ip, conf)) for ip in result.ips)
-    result = replace(result, interfaces=(), ips=ips)
-    if conf.is_default_gateway:
-        result = replace(result, routes=(*result.routes, *container.default_routes(result)))
-    return result
+    ips = tuple(IPConfig(ip.address, ip.gateway or _gateway(ip, conf), interface=_CONTAINER) for ip in result.ips)
+    defaults = container.default_routes(ips, result.routes) if conf.is_default_gateway else ()
+    return Result(ips=ips, routes=(*result.routes, *defaults), dns=result.dns)
 
 
 def _gateway(ip: IPConfig, conf: PodConf) -> str:

@@ -1,5 +1,6 @@
 """The container's end: sysctls, addresses, routes, inside its namespace."""
 
+from collections.abc import Sequence
 from errno import EEXIST, EHOSTUNREACH
 from socket import AF_INET, AF_INET6
 
@@ -14,7 +15,7 @@ from linux.waiting import wait_until
 from plugins.pod.conf import PodConf
 from spec.errors import CNIError, Code
 from spec.request import Request
-from spec.result import Result, Route
+from spec.result import IPConfig, Result, Route
 
 _DAD_SECONDS = 5
 _USE_SECONDS = 0.2
@@ -85,10 +86,10 @@ def first_gateway(result: Result, family: int) -> str:
     return next((ip.gateway for ip in result.ips if ip.gateway and family_of(ip.gateway) == family), "")
 
 
-def default_routes(result: Result) -> list[Route]:
-    """A default route for each family that has a gateway and for which `result` has none."""
-    present = {family_of(route.dst) for route in result.routes if route.dst in ("0.0.0.0/0", "::/0")}
-    families = {family_of(ip.gateway): ip.gateway for ip in reversed(result.ips) if ip.gateway}
+def default_routes(ips: Sequence[IPConfig], routes: Sequence[Route]) -> list[Route]:
+    """A default route for each family that has a gateway and for which there is none among `routes`."""
+    present = {family_of(route.dst) for route in routes if route.dst in ("0.0.0.0/0", "::/0")}
+    families = {family_of(ip.gateway): ip.gateway for ip in reversed(ips) if ip.gateway}
     return [
         Route(dst="::/0" if family == AF_INET6 else "0.0.0.0/0", gw=gateway)
         for family, gateway in sorted(families.items())

@@ -86,4 +86,4 @@ def test_what_can_not_be_run_is_an_oserror(tmp_path: Path, children: Callable[..
     (tmp_path / "text").write_text("no program")
     with pytest.raises(OSError, match="Permission denied"):
         children().run(str(tmp_path / "text"), b"", {})
-    assert children().resolve(str(tmp_path / "none")) is None
+    assert children().resolve(str(tmp_path / "none"), None) is None

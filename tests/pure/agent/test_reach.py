@@ -68,7 +68,7 @@ def test_others_are_found_and_run_as_the_suite_says(tmp_path: Path) -> None:
     def add(request: Request) -> Result:
         return delegate(request, "ADD", "foreign")
 
-    children = Children(lambda path: "/real/foreign" if path == "/host/bin/foreign" else None, run)
+    children = Children(lambda path, _: "/real/foreign" if path == "/host/bin/foreign" else None, run)
     suite = Suite(str(tmp_path), {"foreign": Plugin("foreign")}.get, children=children)
     status, document = answer(Plugin("upper", add=add), suite)
     assert (status, document["ips"]) == (0, [{"address": "10.1.2.3/24"}])
@@ -85,7 +85,7 @@ def test_ours_is_known_by_where_it_really_is() -> None:
         raise AssertionError("executed")
 
     own = Plugin("own", delete=called.append)
-    children = Children(lambda path: "/real/own" if path == "/host/bin/own" else None, run)
+    children = Children(lambda path, _: "/real/own" if path == "/host/bin/own" else None, run)
     suite = Suite("/real", {"own": own}.get, children=children)
     upper = Plugin("upper", delete=lambda request: delegate(request, "DEL", "own"))
     assert answer(upper, suite, "DEL")[0] == 0

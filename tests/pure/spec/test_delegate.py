@@ -260,7 +260,7 @@ def test_the_first_regular_file_in_the_path_is_the_plugin(tmp_path: Path) -> Non
     (tmp_path / "two" / "child").touch()
     (tmp_path / "three" / "child").touch()
     path = [str(tmp_path / name) for name in ("zero", "one", "two", "three")]
-    assert find("child", path) == str(tmp_path / "two" / "child")
+    assert find("child", path)[0] == str(tmp_path / "two" / "child")
     with pytest.raises(CNIError):
         find("other", path)
 
