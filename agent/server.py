@@ -23,6 +23,7 @@ _ARRIVING_LIMIT = 64 << 20
 
 _CALLS_LIMIT = 1024
 _PAUSE_SECONDS, _DRAINING_PAUSE_SECONDS, _BEHIND_PAUSE_SECONDS = 0.5, 0.02, 0.01
+_NO_DESCRIPTOR_SECONDS = 0.01
 
 
 class Server:
@@ -37,7 +38,7 @@ class Server:
         self._incoming: dict[int, Incoming] = {}
         self._poll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        self._spare = os.dup(self._wake)  # -1: there is none
         self._stopping = False
         self._poll.register(self._wake, select.EPOLLIN)
         self._poll.register(endpoint.listener, select.EPOLLIN)
@@ -64,8 +65,9 @@ class Server:
             self._run(on_drain)
         finally:
             self._poll.close()
-            for descriptor in (self._wake, self._spare):
-                os.close(descriptor)
+            os.close(self._wake)
+            if self._spare >= 0:
+                os.close(self._spare)
 
     def _run(self, on_drain: Callable[[], None]) -> None:
         due = 0.0
@@ -140,16 +142,26 @@ class Server:
             if error.errno in (errno.EMFILE, errno.ENFILE):
                 self._turn_away()
             return False
+        if self._spare < 0:
+            with suppress(OSError):
+                self._spare = os.dup(self._wake)
         self._greet(connection)
         return True
 
     def _turn_away(self) -> None:
         """No descriptor is left: with the spare one, hang up on who waits, so that the launcher does without us."""
         self._log(WARNING, {"event": "out of file descriptors"})
-        os.close(self._spare)
-        with suppress(OSError):
-            self._endpoint.listener.accept()[0].close()
-        self._spare = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            spare = self._spare if self._spare >= 0 else os.dup(self._wake)
+            self._spare = -1
+            os.close(spare)
+            connection, _ = self._endpoint.listener.accept()
+        except OSError:
+            time.sleep(_NO_DESCRIPTOR_SECONDS)  # another thread was quicker: it closes some again
+            return
+        # That of the connection is the spare one now, in one step.
+        self._spare = connection.detach()
+        os.dup2(self._wake, self._spare, inheritable=False)
 
     def _greet(self, connection: socket.socket) -> None:
         # Who hears no greeting does without the agent.

@@ -1,5 +1,6 @@
 """Calls in the agent: which waits for which, how long, and what the caller is told."""
 
+import errno
 import json
 import socket
 import threading
@@ -272,6 +273,41 @@ def test_what_was_taken_is_given_back(tmp_path: Path, monkeypatch: pytest.Monkey
             finish(connection) if index % 5 else connection.close()
         assert wait_until(lambda: descriptors() <= before), (descriptors(), before)
         assert threading.active_count() <= threads + agent.dispatcher.pool.limit
+
+
+class Starved:
+    """A listener that finds no descriptor for so many connections: other threads have them all."""
+
+    def __init__(self, listener: socket.socket, times: int) -> None:
+        self.listener, self.left = listener, times
+
+    def accept(self) -> tuple[socket.socket, object]:
+        """A connection, in the end."""
+        if self.left:
+            self.left -= 1
+            raise OSError(errno.EMFILE, "Too many open files")
+        return self.listener.accept()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.listener, name)
+
+
+@pytest.mark.parametrize("times", range(1, 6))
+def test_without_descriptors_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """A launcher is hung up on or waits a little; the spare descriptor is there again in the end, and no other."""
+    with running(tmp_path, monkeypatch, lambda _: None) as agent:
+        assert agent.ask("DEL", "first") == (0, "")
+        assert wait_until(lambda: not agent.dispatcher.under_way)
+        before = descriptors()
+        endpoint = agent.server._endpoint
+        endpoint.listener = Starved(endpoint.listener, times)
+        connection = launcher.connect(agent.path)
+        if connection:
+            connection.close()
+        assert endpoint.listener.left == 0
+        assert agent.ask("DEL", "next") == (0, "")
+        assert wait_until(lambda: descriptors() == before)
+        assert agent.server._spare >= 0
 
 
 def test_two_descriptors_are_malformed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
