@@ -7,7 +7,6 @@ from threading import Lock
 
 from agent.call import Call
 from agent.pool import Pool
-from linux.netns import go_home
 
 _PATIENCE_SECONDS = 2.0
 """How long a call waits for a free worker: longer than a burst of pods, shorter than anybody minds."""
@@ -24,7 +23,7 @@ class Dispatcher:
     """Hands calls to workers. `perform` does one call, in a worker, and returns whether that thread can go on."""
 
     def __init__(self, perform: Callable[[Call], bool], *, workers: int) -> None:
-        self.pool: Pool[Call] = Pool(workers, self._work, ready=_TOGETHER, begin=go_home)
+        self.pool: Pool[Call] = Pool(workers, self._work, ready=_TOGETHER)
         self._perform = perform
         self._lock = Lock()
         self._calls: set[Call] = set()

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Generic, TypeVar
 
 from linux.errors import insisting
+from linux.netns import go_home
 
 Job = TypeVar("Job")
 
@@ -33,21 +34,15 @@ class Pool(Generic[Job]):
     """At most `limit` threads that do `work` on jobs in the order they come; one that idles for `idle` seconds ends.
 
     `work` returns whether its thread is fit for more. `ready`: so many are at work at a time, those left out that wait
-    or stand still. `begin` is called by every thread before it works.
+    or stand still.
     """
 
     def __init__(
-        self,
-        limit: int,
-        work: Callable[[Job], bool],
-        *,
-        ready: int | None = None,
-        idle: float = 10.0,
-        begin: Callable[[], None] = lambda: None,
+        self, limit: int, work: Callable[[Job], bool], *, ready: int | None = None, idle: float = 10.0
     ) -> None:
         self.limit = limit
         self._ready = limit if ready is None else min(ready, limit)
-        self._begin, self._work = begin, work
+        self._work = work
         self._idle_seconds = idle
         self._lock = allocate_lock()
         self._jobs: deque[tuple[float, Job]] = deque()
@@ -157,7 +152,7 @@ class Pool(Generic[Job]):
     def _run(self, seat: _Seat) -> None:
         fit = True
         try:
-            self._begin()
+            go_home()  # who has started it may be in a pod's namespace, which an idle thread would keep
             self._members[get_ident()] = seat
             while fit and (job := self._next(seat)) is not None:
                 fit = self._work(job)

@@ -150,7 +150,8 @@ class Server:
 
     def _turn_away(self) -> None:
         """No descriptor is left: with the spare one, hang up on who waits, so that the launcher does without us."""
-        self._log(WARNING, {"event": "out of file descriptors"})
+        if self._spare >= 0:  # else it was said already
+            self._log(WARNING, {"event": "out of file descriptors"})
         try:
             spare = self._spare if self._spare >= 0 else os.dup(self._wake)
             self._spare = -1

@@ -49,7 +49,7 @@ def delete(network: str) -> None:
 
 def missing(network: str, bridge_mac: str, gateways: Sequence[str]) -> list[str]:
     """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises as `ensure`."""
-    return nft_whole.missing(lambda _: _table(network, bridge_mac, gateways))
+    return nft_whole.missing(_table(network, bridge_mac, gateways))
 
 
 def _table(network: str, bridge_mac: str, gateways: Sequence[str]) -> Whole:

@@ -36,10 +36,10 @@ def delete(network: str) -> None:
 
 def missing(network: str, own: Sequence[str], inside: Sequence[str], nodes: Sequence[str]) -> list[str]:
     """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises as `ensure`."""
-    return nft_whole.missing(partial(_table, network, own, inside, nodes))
+    return nft_whole.missing(_table(network, own, inside, nodes))
 
 
-def _table(network: str, own: Sequence[str], inside: Sequence[str], nodes: Sequence[str], mark: str) -> Whole:
+def _table(network: str, own: Sequence[str], inside: Sequence[str], nodes: Sequence[str], mark: str = "") -> Whole:
     exempt = (*own, *inside, *_NEVER_OUTSIDE)
     return Whole(
         table_name(nft.INET, "egress", network),

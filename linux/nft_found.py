@@ -28,7 +28,7 @@ from linux.nft_elements import split
 from linux.nft_expressions import ACCEPT, DESTINATION_AT, NETWORK_HEADER, SOURCE_AT
 
 _ENOENT, _EAGAIN = 2, 11
-_LISTING_PAUSES = (0, *(0.001 * 2**attempt for attempt in range(12)))  # seconds; 4 in all
+_LISTING_PAUSES = tuple(0.001 * 2**attempt for attempt in range(12))  # seconds; 4 in all
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,25 @@ def list_rules(netlink: Netlink, table: TableName, chain: str | None = None) -> 
 
 
 def dump_elements(netlink: Netlink, table: TableName, set_name: str) -> list[bytes] | None:
-    """All elements of a set, in a few runs of bytes; None if there is no such set.
+    """All elements of a set, in a few runs of bytes; None if there is no such set. Raises NetlinkError."""
+    found = _listing(netlink, table, set_name)
+    return found and found[0]
+
+
+def list_encoded_elements(netlink: Netlink, table: TableName, set_name: str) -> list[bytes] | None:
+    """The same one by one, as linux/nft_elements.py writes them."""
+    found = _listing(netlink, table, set_name)
+    return found and found[1]
+
+
+def _listing(netlink: Netlink, table: TableName, set_name: str) -> tuple[list[bytes], list[bytes]] | None:
+    """All elements of a set: in the runs in which the kernel lists them, and one by one.
 
     The kernel lists a set piece by piece, and goes on behind as many elements as it has listed. If it moves them to a
     larger or smaller hash table meanwhile, in another order, some are listed twice and as many are not. So none is
     missing where none is there twice; else the set is listed again. Raises NetlinkError (EAGAIN) if that never ends.
     """
     for pause in _LISTING_PAUSES:
-        time.sleep(pause)
         try:
             bodies = netlink.dump_raw(of(table, set_name), kind(GETSETELEM))
         except NetlinkError as error:
@@ -72,7 +83,8 @@ def dump_elements(netlink: Netlink, table: TableName, set_name: str) -> list[byt
         runs = [run for body in bodies if (run := attributes_of(body, BODY).get(3))]
         elements = [element for run in runs for element in split(run)]
         if len(set(elements)) == len(elements):
-            return runs
+            return runs, elements
+        time.sleep(pause)
     raise NetlinkError(_EAGAIN, f"nftables: the elements of set {set_name} of table {table} never stay where they are")
 
 
@@ -90,12 +102,6 @@ def matching(set_name: str, runs: Iterable[bytes], needles: Sequence[bytes]) -> 
         for data in payloads_of(run)
         if any(needle in data for needle in needles)
     ]
-
-
-def list_encoded_elements(netlink: Netlink, table: TableName, set_name: str) -> list[bytes] | None:
-    """All elements of a set as linux/nft_elements.py writes them; None if there is no such set."""
-    runs = dump_elements(netlink, table, set_name)
-    return None if runs is None else [one for run in runs for one in split(run)]
 
 
 def find_element(netlink: Netlink, table: TableName, set_name: str, key: bytes) -> Element | None:

@@ -127,9 +127,8 @@ def delete(name: TableName) -> None:
     until_settled(attempt)
 
 
-def missing(make: Make) -> list[str]:
+def missing(table: Whole) -> list[str]:
     """What differs between the table and what it should hold, a sentence each. Raises NetlinkError."""
-    table = make("")
     return until_settled(lambda netlink, _: list(_problems(netlink, table)))
 
 

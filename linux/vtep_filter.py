@@ -37,10 +37,10 @@ def delete(network: str) -> None:
 
 def missing(network: str, vni: int, port: int, peers: Sequence[str]) -> list[str]:
     """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises as `ensure`."""
-    return nft_whole.missing(partial(_table, network, vni, port, peers))
+    return nft_whole.missing(_table(network, vni, port, peers))
 
 
-def _table(network: str, vni: int, port: int, peers: Sequence[str], mark: str) -> Whole:
+def _table(network: str, vni: int, port: int, peers: Sequence[str], mark: str = "") -> Whole:
     others = Rule(
         f"other VNIs than {vni} on port {port}",
         # udp dport 4789 @th,96,24 != 0x1 return

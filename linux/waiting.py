@@ -21,6 +21,8 @@ def wait_until(done: Callable[[], bool], *, seconds: float) -> bool:
     """Ask `done` at once and then at growing pauses until it is true or `seconds` are over; the last answer."""
     if done():
         return True
+    if seconds <= 0:
+        return False
     with aside():
         return _ask_again(done, time.monotonic() + seconds)
 

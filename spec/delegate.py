@@ -1,7 +1,7 @@
 """Delegation (spec section 4): another plugin does a part of the work, in-process if it is ours, executed if not."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from stat import S_ISREG
 
@@ -17,7 +17,6 @@ from spec.verbs import VERBS
 _BUSY_TRIES = 5
 _BUSY_PAUSE_SECONDS = 1
 _ETXTBSY = 26
-_Resolve = Callable[[str, str | None], str | None]
 
 
 def resolve(path: str, home: str | None) -> str | None:
@@ -28,11 +27,11 @@ def resolve(path: str, home: str | None) -> str | None:
     return os.path.realpath(path) if os.path.isfile(path) else None
 
 
-def find(kind: str, path: Sequence[str], home: str | None = None, resolve: _Resolve = resolve) -> tuple[str, str]:
+def find(kind: str, path: Sequence[str], home: str | None, children: Children) -> tuple[str, str]:
     """The executable of that type: the first regular file of that name in the folders of `path`.
 
-    Returns its path, and the real one behind whatever symbolic links. `home`, `resolve`: as in spec.suite. Raises
-    CNIError 7 for a type that can not be a file's name, 999 where no folder has it.
+    Returns its path, and the real one behind whatever symbolic links. `home`: the suite's. Raises CNIError 7 for a type
+    that can not be a file's name, 999 where no folder has it.
     """
     if not kind:
         raise CNIError(Code.INVALID_NETWORK_CONFIG, "no plugin name provided")
@@ -40,7 +39,7 @@ def find(kind: str, path: Sequence[str], home: str | None = None, resolve: _Reso
         raise CNIError(Code.INVALID_NETWORK_CONFIG, f"invalid plugin name: {kind}")
     for folder in path:
         candidate = os.path.join(folder, kind)
-        real = resolve(candidate, home)
+        real = children.resolve(candidate, home)
         if real is not None:
             return candidate, real
     raise CNIError(Code.INTERNAL, f'failed to find plugin "{kind}" in path [{" ".join(path)}]')
@@ -65,7 +64,7 @@ def delegate(request: Request, verb: str, kind: str) -> Result | None:
 
 def _find_for(request: Request, verb: str, kind: str) -> tuple[str, str]:
     try:
-        return find(kind, request.path, request.suite.home, _children(request).resolve)
+        return find(kind, request.path, request.suite.home, _children(request))
     except CNIError as error:
         if verb == "STATUS":
             # The one question to which "it is not installed" is an answer the specification has a code for.
@@ -126,7 +125,7 @@ def _run(request: Request, executable: str, kind: str) -> tuple[int, bytes, str]
 
 
 def _children(request: Request) -> Children:
-    return request.suite.children or _HERE
+    return request.suite.children or HERE
 
 
 def _run_here(executable: str, stdin: bytes, environ: Mapping[str, str]) -> tuple[int, bytes, bytes]:
@@ -137,7 +136,8 @@ def _run_here(executable: str, stdin: bytes, environ: Mapping[str, str]) -> tupl
     return done.returncode, done.stdout, done.stderr
 
 
-_HERE = Children(resolve, _run_here)
+HERE = Children(resolve, _run_here)
+"""Executables are run by this process, as long as they like."""
 
 
 def _mute_error(status: int, said: str) -> CNIError:

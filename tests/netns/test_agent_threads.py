@@ -3,7 +3,7 @@
 import os
 from threading import Event
 
-from agent.dispatcher import Dispatcher
+from agent.pool import Pool
 from linux.netns import OWN, entered, open_netns
 from linux.waiting import wait_until
 from tests.netns.node import Node
@@ -17,18 +17,17 @@ def test_a_thread_that_is_started_from_a_pod_s_namespace_begins_at_home(node: No
 
     def work(job: int) -> bool:
         if job == 0:
-            with entered(fd), dispatcher.pool.aside():
+            with entered(fd), pool.aside():
                 seen.append(os.stat(OWN).st_ino)
-                dispatcher.pool.submit(1)
+                pool.submit(1)
                 may_end.wait(10)
         else:
             seen.append(os.stat(OWN).st_ino)
             may_end.set()
         return True
 
-    dispatcher = Dispatcher(lambda _: True, workers=4)
-    dispatcher.pool._work = work
-    dispatcher.pool.submit(0)
+    pool: Pool[int] = Pool(4, work, ready=1)
+    pool.submit(0)
     assert wait_until(may_end.is_set, seconds=10)
     os.close(fd)
     assert seen[0] != home

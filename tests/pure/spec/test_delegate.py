@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from spec.delegate import delegate, find
+from spec.delegate import HERE, delegate, find
 from spec.errors import CNIError
 from spec.plugin import NO_SUITE, Suite
 from spec.request import Request
@@ -260,9 +260,9 @@ def test_the_first_regular_file_in_the_path_is_the_plugin(tmp_path: Path) -> Non
     (tmp_path / "two" / "child").touch()
     (tmp_path / "three" / "child").touch()
     path = [str(tmp_path / name) for name in ("zero", "one", "two", "three")]
-    assert find("child", path)[0] == str(tmp_path / "two" / "child")
+    assert find("child", path, None, HERE)[0] == str(tmp_path / "two" / "child")
     with pytest.raises(CNIError):
-        find("other", path)
+        find("other", path, None, HERE)
 
 
 @pytest.mark.parametrize(
