@@ -59,6 +59,7 @@ def test_gc_after_killed_adds_leaves_nothing(cni: CNI, node: Node) -> None:
     for index in range(8):
         pod = node.pod(f"pod{index}")
         killed(cni, pod, "ADD", CONF, moments.uniform(0.02, 0.12))
+        cni.raw("bridge", cni.environ("CHECK", pod), json.dumps(CONF))  # an agent ends what it had begun before that
         if index % 2:
             pod.vanish()
     cni.gc(CONF)
