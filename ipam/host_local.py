@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 from ipam.store import DiskStore
-from spec.config import Section
+from spec.config import Section, read_version
 from spec.errors import CNIError, Code
 from spec.request import Request
 from spec.result import IPConfig, Result
@@ -32,7 +32,7 @@ def add(request: Request) -> Result:
     ipam = _ipam(request)
     range_sets = _range_sets(request)
     requested = parse_requested(request.conf.section, request.args)
-    routes = parse_routes(ipam)
+    routes = ipam.derive(parse_routes)
     dns = read_dns(ipam)
     store = _store(request, ipam)
     with _telling_errors(store):
@@ -122,10 +122,14 @@ def _ipam(request: Request) -> Section:
 
 
 def _range_sets(request: Request) -> "tuple[RangeSet, ...]":
+    return request.conf.section.derive(_read_range_sets)
+
+
+def _read_range_sets(section: Section) -> "tuple[RangeSet, ...]":
     from ipam.ranges import parse_range_sets
     from spec.versions import at_least
 
-    return parse_range_sets(request.conf.section, one_per_family=not at_least(request.conf.cni_version, "0.3.0"))
+    return parse_range_sets(section, one_per_family=not at_least(read_version(section), "0.3.0"))
 
 
 def _store(request: Request, ipam: Section) -> DiskStore:

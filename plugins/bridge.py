@@ -3,6 +3,8 @@
 The configuration is that of the reference plugin; `docs/bridge.md` has every key.
 """
 
+from dataclasses import replace
+
 from plugins.mac import requested_mac
 from plugins.pod.conf import PodConf
 from spec.config import NetConf, Section
@@ -53,13 +55,19 @@ def status(request: Request) -> None:
 
 def parse(request: Request) -> PodConf:
     """The configuration as a value; raises CNIError 7, or 4 for a bad CNI_ARGS."""
-    section = request.conf.section
+    conf = request.conf.section.derive(_parse)
+    mac = requested_mac(request)
+    return replace(conf, mac=mac) if mac else conf
+
+
+def _parse(section: Section) -> PodConf:
+    common = NetConf.parse(section)
     vlan = section.integer("vlan", 0, low=0, high=_MAX_VLAN)
     default_gateway = section.boolean("isDefaultGateway")
     section.string("ipMasqBackend", "", choices=("", "iptables", "nftables"))
     conf = PodConf(
         bridge=link_name(section, "bridge", "cni0"),
-        ipam_type=request.conf.ipam_type,
+        ipam_type=common.ipam_type,
         is_gateway=section.boolean("isGateway") or default_gateway,
         is_default_gateway=default_gateway,
         force_address=section.boolean("forceAddress"),
@@ -74,8 +82,7 @@ def parse(request: Request) -> PodConf:
         detect_duplicates=section.boolean("enabledad"),
         container_up=not section.boolean("disableContainerInterface"),
         isolated=section.boolean("portIsolation"),
-        mac=requested_mac(request),
-        dns=request.conf.dns,
+        dns=common.dns,
     )
     if conf.hairpin and conf.promiscuous:
         raise _clash("cannot set hairpin mode and promiscuous mode at the same time", "hairpinMode", "promiscMode")

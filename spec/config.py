@@ -1,9 +1,9 @@
 """The network configuration on stdin: decoded strictly, read by getters whose errors name key, value and allowance."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from spec import jsontext
 from spec.errors import CNIError, Code
@@ -11,11 +11,21 @@ from spec.identifiers import is_identifier
 from spec.result import DNS, Result
 from spec.versions import UNSTATED, family
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    Derived = TypeVar("Derived")
+
 _SHOWN = 80
 """Characters of a wrong value that an error repeats."""
 
 VALID_ATTACHMENTS = ("cni.dev/valid-attachments", "cni.dev/attachments")
 """The second is what a draft of 1.1.0 called it; libcni sends both."""
+
+_KEPT, _KEPT_BYTES = 32, 1 << 14
+_OF_ONE_CALL = (b'"prevResult"', b'"cni.dev/')
+"""What no second call is sent: to keep it would push out what others are."""
 
 
 class Section:
@@ -26,10 +36,11 @@ class Section:
     in the whole ("" for the whole itself, "ipam.ranges[0][1]").
     """
 
-    __slots__ = ("_values", "path")
+    __slots__ = ("_derived", "_values", "path")
 
     def __init__(self, raw: Mapping[str, object], path: str = "") -> None:
         self.path = path
+        self._derived: dict[object, object] = {}
         self._values: dict[str, object] = {}
         for key, value in raw.items():
             lower = key.lower()
@@ -86,9 +97,22 @@ class Section:
                 raise wrong_value(f"{self.path_of(key)}[{index}]", "a string", value)
         return tuple(values)
 
+    def derive(self, read: "Callable[[Section], Derived]") -> "Derived":
+        """What `read` makes of this section, made once, as long as it raises nothing.
+
+        An agent is sent the same configuration for nearly every pod (see `read_config`). So `read` may look at nothing
+        but the section, and has to be the same function each time. What it makes must never change, nor lead back to
+        the section: what is not kept is to be gone with the call.
+        """
+        if read not in self._derived:
+            self._derived[read] = read(self)
+        return self._derived[read]
+
     def section(self, key: str) -> "Section":
         """The object under the key; an empty one where it is absent."""
-        return Section(self._typed(key, {}, dict, "an object"), self.path_of(key))
+        if key not in self._derived:
+            self._derived[key] = Section(self._typed(key, {}, dict, "an object"), self.path_of(key))
+        return self._derived[key]
 
     def sections(self, key: str) -> "tuple[Section, ...] | None":
         """A list of objects, or None where it is absent."""
@@ -141,18 +165,7 @@ class NetConf:
     @classmethod
     def parse(cls, section: Section, *, strict: bool = True) -> "NetConf":
         """Read the common keys; prevResult and the attachments are read when they are used. Raises CNIError 6 or 7."""
-        capabilities = section.section("capabilities")
-        for key in capabilities.names():
-            capabilities.boolean(key)
-        return cls(
-            cni_version=read_version(section),
-            name=read_name(section),
-            type=section.string("type"),
-            ipam_type=section.section("ipam").string("type"),
-            dns=_overriding_dns(section.section("dns")),
-            section=section,
-            strict=strict,
-        )
+        return cls(**section.derive(_read_common), section=section, strict=strict)
 
     @cached_property
     def prev_result(self) -> Result | None:
@@ -188,6 +201,24 @@ class NetConf:
             if self.section.mentions(key):
                 return frozenset(_attachment_key(item) for item in self.section.sections(key) or ())
         return None
+
+
+def read_config(stdin: bytes) -> tuple[Mapping[str, object], Section]:
+    """The JSON object on stdin, which nobody may change, and the section that it is. Raises CNIError 6.
+
+    The last few are kept, and with them what was derived of them, unless they are large, or sure to be for one call.
+    """
+    if len(stdin) > _KEPT_BYTES or any(key in stdin for key in _OF_ONE_CALL):
+        return _read_config(stdin)
+    return _kept_config(stdin)
+
+
+def _read_config(stdin: bytes) -> tuple[Mapping[str, object], Section]:
+    document = decode(stdin)
+    return document, Section(document)
+
+
+_kept_config = lru_cache(_KEPT)(_read_config)
 
 
 def decode(stdin: bytes) -> dict[str, object]:
@@ -251,6 +282,19 @@ def read_dns(section: Section) -> DNS:
         search=section.strings("search") or (),
         options=section.strings("options") or (),
     )
+
+
+def _read_common(section: Section) -> Mapping[str, object]:
+    capabilities = section.section("capabilities")
+    for key in capabilities.names():
+        capabilities.boolean(key)
+    return {
+        "cni_version": read_version(section),
+        "name": read_name(section),
+        "type": section.string("type"),
+        "ipam_type": section.section("ipam").string("type"),
+        "dns": _overriding_dns(section.section("dns")),
+    }
 
 
 def _overriding_dns(section: Section) -> DNS | None:

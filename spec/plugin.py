@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from io import BufferedIOBase, TextIOBase
 
 from spec import jsontext, verbs
-from spec.config import NetConf, Section, decode, read_name, read_version
+from spec.config import NetConf, Section, read_config, read_name, read_version
 from spec.errors import CNIError, Code
 from spec.request import Request, check_variables, is_own_netns, parse_args, read_stdin, say
 from spec.result import Result, check_expressible, dumps
@@ -95,10 +95,9 @@ class _Call:
         if verb is not None:
             check_variables(self._environ, verb)
         data = read_stdin(stdin)
-        document = decode(data)
+        document, section = read_config(data)
         if self._suite.hear:
             self._suite.hear(document)
-        section = Section(document)
         self._remember_version(section)
         read_name(section)
         if verb is None:

@@ -13,7 +13,7 @@ from plugins.mac import requested_mac
 from plugins.node.conf import HAIRPIN_VETH, PROMISCUOUS_BRIDGE, NodeConf, ipam_of, parse, read_peers
 from plugins.pod.conf import PodConf
 from plugins.undo import Undo
-from spec.config import NetConf, Section, decode
+from spec.config import NetConf, read_config
 from spec.errors import CNIError
 from spec.request import Request
 from spec.result import Result
@@ -115,7 +115,7 @@ def _to_clean(request: Request) -> Request:
 
 
 def _with(request: Request, ipam: Mapping[str, object]) -> Request:
-    raw = {key: value for key, value in decode(request.stdin).items() if key.lower() != "ipam"}
-    raw["ipam"] = ipam
-    conf = NetConf.parse(Section(raw), strict=request.conf.strict)
-    return replace(request, conf=conf, stdin=json.dumps(raw).encode())
+    raw = {key: value for key, value in read_config(request.stdin)[0].items() if key.lower() != "ipam"}
+    stdin = json.dumps(raw | {"ipam": ipam}).encode()
+    conf = NetConf.parse(read_config(stdin)[1], strict=request.conf.strict)
+    return replace(request, conf=conf, stdin=stdin)
