@@ -1,21 +1,27 @@
 """The border between the kernel's errors and the protocol's: every OSError becomes a CNIError here, once."""
 
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from spec.errors import CNIError, Code
 
 _NO_MEMORY_SECONDS = 0.01
 
 
-@contextmanager
-def step(what: str) -> Iterator[None]:
+class step:
     """Name the step under way; an OSError in it is raised as CNIError 999 `failed to <what>: <the kernel's reason>`."""
-    try:
-        yield
-    except OSError as error:
-        raise CNIError(Code.INTERNAL, f"failed to {what}: {reason(error)}") from error
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None:
+        return
+
+    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
+        if isinstance(error, OSError):
+            raise CNIError(Code.INTERNAL, f"failed to {self._what}: {reason(error)}") from error
 
 
 def reason(error: OSError) -> str:
