@@ -53,7 +53,7 @@ class Chaos:
         """
         self.runtime.settle(random.Random(self.seed), kept=kept)
         living = self.runtime.living()
-        wait_until(lambda: not problems(self.node, living, self.weather.agents), timeout=5)
+        wait_until(lambda: not problems(self.node, living, self.weather.agents), timeout=15)
         self.only_by_gc += len(problems(self.node, living, self.weather.agents))
         for network in NETWORKS:
             self.runtime.gc(network, choose=None)

@@ -139,7 +139,7 @@ def test_an_agent_that_hangs_is_not_waited_for_long(home: Folder, listen: Callab
     with ThreadPoolExecutor() as pool:
         answers = list(pool.map(lambda path: home.run(path, stdin=stdin), paths))
     assert [answer.was_frozen(stdin=stdin) for answer in answers] == [True] * 3
-    assert 4.5 < time.monotonic() - begun < 15
+    assert 4.5 < time.monotonic() - begun < 19
     for waiting in queue:
         waiting.close()
     full.close()

@@ -31,7 +31,7 @@ NODE_V4, OUTSIDE_V4 = "192.0.2.1", "192.0.2.2"
 NODE_V6, OUTSIDE_V6 = "2001:db8:1::1", "2001:db8:1::2"
 
 
-def wait_until(predicate: Callable[[], object], *, timeout: float = 5.0) -> bool:
+def wait_until(predicate: Callable[[], object], *, timeout: float = 15.0) -> bool:
     """Whether `predicate` became true within `timeout` seconds; asks every 50 ms."""
     deadline = time.monotonic() + timeout
     while not predicate():
@@ -87,7 +87,7 @@ class Host:
         """The value of a /proc/sys/net entry as this namespace sees it."""
         return self.run(["cat", f"/proc/sys/net/{name}"]).stdout.strip()
 
-    def reaches(self, address: str, *, timeout: float = 3.0) -> bool:
+    def reaches(self, address: str, *, timeout: float = 15.0) -> bool:
         """Whether an ICMP echo to `address` is answered within `timeout` seconds, tried again until then."""
         return wait_until(
             lambda: self.run(["ping", "-n", "-c1", "-W1", address], check=False).returncode == 0, timeout=timeout

