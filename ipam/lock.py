@@ -1,14 +1,16 @@
 """The lock on a folder of leases: flock on its file `lock`, as the reference plugin takes it.
 
-flock can only be asked for again and again. Threads of one process (the agent has many) therefore take turns by a lock
-of their own before they ask: who is next need not find out.
+The kernel has a line for it, and serves in order; but it knows no deadline, and only the main thread can be called away
+by a signal. So a plugin that is a process of its own stands in that line: hundreds of them that asked again and again
+would leave little of the processors for who has the lock. Threads of one process (the agent has many) take turns by a
+lock of their own, and who is next asks again and again.
 """
 
 import os
 import time
 from _thread import allocate_lock
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from fcntl import LOCK_EX, LOCK_NB, flock
 
 from spec.errors import CNIError, Code
@@ -49,16 +51,41 @@ def _hold(path: str, deadline: float, patience: float) -> Iterator[None]:
 
 
 def _wait_for(descriptor: int, path: str, deadline: float, patience: float) -> None:
-    # flock has no deadline, and a signal to interrupt it reaches the main thread only: so ask again and again.
+    with suppress(BlockingIOError):
+        return flock(descriptor, LOCK_EX | LOCK_NB)
+    from threading import current_thread, main_thread
+
+    wait = _stand_in_line if current_thread() is main_thread() else _ask_again
+    try:
+        wait(descriptor, deadline)
+    except TimeoutError:
+        text = f"the leases are locked by another process: waited {patience:g} s"
+        raise CNIError(Code.TRY_AGAIN_LATER, text, path) from None
+
+
+def _stand_in_line(descriptor: int, deadline: float) -> None:
+    import signal
+
+    def call_away(*_: object) -> None:
+        raise TimeoutError
+
+    before = signal.signal(signal.SIGALRM, call_away)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, max(deadline - time.monotonic(), 0.001))
+        flock(descriptor, LOCK_EX)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def _ask_again(descriptor: int, deadline: float) -> None:
     pause = 0.001
     while True:
-        try:
-            return flock(descriptor, LOCK_EX | LOCK_NB)
-        except BlockingIOError as error:
-            if time.monotonic() >= deadline:
-                text = f"the leases are locked by another process: waited {patience:g} s"
-                raise CNIError(Code.TRY_AGAIN_LATER, text, path) from error
         time.sleep(pause)
+        with suppress(BlockingIOError):
+            return flock(descriptor, LOCK_EX | LOCK_NB)
+        if time.monotonic() >= deadline:
+            raise TimeoutError
         pause = min(2 * pause, 0.02)
 
 

@@ -2,6 +2,9 @@
 
 import fcntl
 import os
+import signal
+import subprocess
+import sys
 import threading
 from dataclasses import replace
 from functools import partial
@@ -13,6 +16,8 @@ from ipam import lock
 from ipam.allocator import allocate
 from ipam.boot import Boot
 from spec.errors import CNIError, Code
+from tests.conftest import ROOT
+from tests.pure.agent.support import wait_until
 from tests.pure.ipam.support import BOOT, calls_of, held, leases_in, owner, range_sets, release, take
 
 A, B = owner("a"), owner("b")
@@ -42,6 +47,49 @@ def test_the_lock_is_waited_for(store):
         assert not waited.wait(0.1)
     thread.join()
     assert waited.is_set()
+
+
+def test_processes_have_the_lock_in_the_order_in_which_they_came(tmp_path):
+    """Who waits in its main thread, as every plugin does that is a process of its own."""
+    path, came = tmp_path / "lock", tmp_path / "came"
+    program = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+from ipam.lock import locked
+with locked({str(path)!r}, 60):
+    with open({str(came)!r}, "a") as file:
+        file.write(sys.argv[1])
+"""
+    with open(path, "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        inode = f":{os.fstat(file.fileno()).st_ino} "
+        started = []
+        for number in range(6):
+            started.append(subprocess.Popen([sys.executable, "-I", "-S", "-c", program, str(number)]))
+            assert wait_until(lambda: _waiting_for(inode) == len(started))
+    assert [process.wait(60) for process in started] == [0] * 6
+    assert came.read_text() == "012345"
+
+
+def _waiting_for(inode: str) -> int:
+    """How many stand in the kernel's line for the lock."""
+    return sum("->" in line and inode in line for line in Path("/proc/locks").read_text().splitlines())
+
+
+def test_nothing_is_left_of_the_waiting(store):
+    """Neither an alarm nor who would hear it, whether the lock was had or not."""
+    before = signal.getsignal(signal.SIGALRM)
+    with open(Path(store.folder) / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        for _ in range(2):
+            with pytest.raises(CNIError, match=r"waited 0\.05 s"):
+                take(replace(store, patience=0.05), A, *GRANTS)
+        timer = threading.Timer(0.05, file.close)
+        timer.start()
+        take(store, A, *GRANTS)
+        timer.join()
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
 def test_a_lock_that_was_removed(store, folder):
