@@ -142,6 +142,15 @@ def generation(netlink: Netlink) -> int:
     return int.from_bytes(attributes_of(answer, BODY)[1], "big")
 
 
+def settle(netlink: Netlink) -> None:
+    """Wait until the transaction that the kernel has counted last is in force; raises NetlinkError.
+
+    nf_tables_commit counts first, and switches to the new rules then: whoever looks between the two is shown what was
+    under the number of what comes. An empty transaction waits for the end of others', and changes nothing.
+    """
+    netlink.transact([netlink.encode(_MARKER, number, NLM_F_REQUEST) for number in (_BATCH_BEGIN, _BATCH_END)])
+
+
 def kind(message_type: int) -> int:
     """The netlink message type of an nftables message type."""
     return _SUBSYSTEM << 8 | message_type

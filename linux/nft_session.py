@@ -306,6 +306,7 @@ class _Session:
         generation = nft.generation(self.netlink)
         if generation != self._generation:
             self._forget()
+            nft.settle(self.netlink)  # or what is read now might be of the generation before, and be kept
             self._generation = generation
         return generation
 

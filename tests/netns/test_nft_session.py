@@ -1,6 +1,7 @@
 """Changes of nftables in a process that lives on: joined, decided on what is known, each answered for itself."""
 
 import random
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -8,8 +9,8 @@ from threading import Barrier, Thread
 
 import pytest
 
-from linux import batches, masquerade, nft_session, nft_table
-from linux.netlink import Netlink, NetlinkError
+from linux import batches, masquerade, nft, nft_elements, nft_session, nft_table
+from linux.netlink import NETLINK_NETFILTER, Netlink, NetlinkError
 from linux.nft import Element
 from linux.nft_view import View
 from spec.attachment import Attachment
@@ -205,6 +206,34 @@ def test_what_is_known_is_what_is_there(node: Node) -> None:
             return known.rules == fresh.rules and set(known.everything()) == set(fresh.everything())
 
         assert on(node, nft_session.change, same)
+
+
+def test_what_is_counted_is_waited_for(node: Node) -> None:
+    """While somebody's transaction is under way, `settle` waits for its end; it changes nothing itself."""
+    name = nft.TableName(nft.INET, "large")
+    nft_program(node, "-f", "-", stdin="table inet large { set s { type ipv4_addr; }; }")
+    large = nft_elements.of_addresses(4, [f"10.{n >> 8}.{n & 255}.1" for n in range(20_000)])
+
+    def commit() -> None:
+        with Netlink(NETLINK_NETFILTER) as netlink:
+            nft.commit(netlink, list(nft.add_encoded_elements(name, "s", large)))
+
+    def waits(seconds: float) -> bool:
+        nft_program(node, "flush", "set", "inet", "large", "s")
+        thread = Thread(target=on, args=(node, commit))
+        with node._inside(), Netlink(NETLINK_NETFILTER) as netlink:
+            thread.start()
+            time.sleep(seconds)
+            before = nft.generation(netlink)
+            nft.settle(netlink)
+            after = nft.generation(netlink)
+            thread.join()
+            last = nft.generation(netlink)
+            nft.settle(netlink)
+            assert nft.generation(netlink) == last
+        return after > before
+
+    assert sum(waits(turn % 20 / 1000) for turn in range(60)) > 5
 
 
 # -- sockets ----------------------------------------------------------------------------------------------------------
