@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from linux import sysctls
+from linux import nft, sysctls
 from linux.netlink import Netlink, NetlinkError
 from plugins.__main__ import load
 from spec.plugin import serve
@@ -49,7 +49,7 @@ def main() -> None:
     environ |= {"CNI_IFNAME": "eth0", "CNI_PATH": "/nowhere"}
     turn = Turn()
     Netlink.send = turn.guard(Netlink.send)
-    Netlink.transact = turn.guard(Netlink.transact)
+    nft.commit = turn.guard(nft.commit)
     sysctls.write = turn.guard(sysctls.write)
     story, number = [], 0
     while not story or story[-1]["status"]:
