@@ -71,7 +71,8 @@ def _stand_in_line(descriptor: int, deadline: float) -> None:
 
     before = signal.signal(signal.SIGALRM, call_away)
     try:
-        signal.setitimer(signal.ITIMER_REAL, max(deadline - time.monotonic(), 0.001))
+        # Every second again, should the first alarm come just before the waiting.
+        signal.setitimer(signal.ITIMER_REAL, max(deadline - time.monotonic(), 0.001), 1)
         flock(descriptor, LOCK_EX)
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -87,7 +87,7 @@ def test_limits_hold(cni: CNI, node: Node, pod: Pod, family: int, direction: str
     assert addresses(result) == addresses(prev)
     assert result["interfaces"][: len(prev["interfaces"])] == prev["interfaces"]
     inside, gateway = addresses(result)[family], prev["ips"][family]["gateway"]
-    assert pod.reaches(gateway)
+    assert pod.reaches(gateway, timeout=15)
     took = transfer(node, pod, inside) if direction == "ingress" else transfer(pod, node, gateway)
     assert took >= 0.9 * (AMOUNT * 8 - BURST) / BITS
 

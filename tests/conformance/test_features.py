@@ -33,7 +33,7 @@ def test_masquerade(cni: CNI, node: Node, pod: Pod, other: Pod, backend: str | N
     result = cni.add(conf, pod)
     cni.add(conf, other)
     assert ask(pod, outside, OUTSIDE_V4, 80, "tcp") == NODE_V4
-    assert pod.reaches(OUTSIDE_V6)
+    assert pod.reaches(OUTSIDE_V6, timeout=15)
     assert ask(pod, outside, OUTSIDE_V6, 80, "tcp") == NODE_V6
     assert ask(pod, other, "10.1.2.3", 80, "tcp") == "10.1.2.2"
     assert ask(pod, other, "fd00:1::3", 80, "tcp") == "fd00:1::2"
@@ -48,7 +48,7 @@ def test_without_masquerade(cni: CNI, node: Node, pod: Pod) -> None:
     outside = node.outside()
     cni.add(network(DUAL), pod)
     assert ask(pod, outside, OUTSIDE_V4, 80, "tcp") == "10.1.2.2"
-    assert pod.reaches(OUTSIDE_V6)
+    assert pod.reaches(OUTSIDE_V6, timeout=15)
     assert ask(pod, outside, OUTSIDE_V6, 80, "tcp") == "fd00:1::2"
 
 

@@ -87,7 +87,7 @@ class Host:
         """The value of a /proc/sys/net entry as this namespace sees it."""
         return self.run(["cat", f"/proc/sys/net/{name}"]).stdout.strip()
 
-    def reaches(self, address: str, *, timeout: float = 15.0) -> bool:
+    def reaches(self, address: str, *, timeout: float = 3.0) -> bool:
         """Whether an ICMP echo to `address` is answered within `timeout` seconds, tried again until then."""
         return wait_until(
             lambda: self.run(["ping", "-n", "-c1", "-W1", address], check=False).returncode == 0, timeout=timeout

@@ -93,6 +93,7 @@ def test_any_number_that_hang_hold_nobody_up(tmp_path: Path, monkeypatch: pytest
     with running(tmp_path, monkeypatch, gate, workers=64) as agent:
         hung = [agent.begin("DEL", f"slow{index}") for index in range(50)]
         assert agent.ask("DEL", "other") == (0, "")
+        assert gate.ended == [("other", "DEL")]
         gate.open.set()
         assert [finish(each) for each in hung] == [(0, "")] * 50
 

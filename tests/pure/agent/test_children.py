@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -53,9 +54,11 @@ def test_what_hangs_is_killed_with_all_it_started(tmp_path: Path, children: Call
     """Error 11 at the deadline, and no process remains."""
     note = tmp_path / "pid"
     path = program(tmp_path, f"sleep 60 & echo $! >{note}; sleep 60")
+    began = time.monotonic()
     with pytest.raises(CNIError) as raised:
         children(0.5).run(path, b"", {"PATH": os.environ["PATH"]})
     assert raised.value.code == 11
+    assert time.monotonic() - began > 0.4
     pid = note.read_text().strip()
     assert wait_until(lambda: not Path(f"/proc/{pid}").exists() or " Z " in Path(f"/proc/{pid}/stat").read_text())
 
