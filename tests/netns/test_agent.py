@@ -46,6 +46,7 @@ def test_what_it_does_is_what_the_executables_do(node: Node, warm: ViaAgent, cni
     warm.gc(CONF)
     warm.status(CONF)
     assert set(warm.ways) == {"agent"}
+    assert wait_until(lambda: "verb=STATUS" in agent.log)
     assert " outcome=0" in agent.log
     assert f"verb=ADD plugin=bridge network=net container={first.name} ifname=eth0 duration_ms=" in agent.log
 
@@ -126,7 +127,7 @@ def test_a_hung_ipam_plugin_holds_nobody_up(node: Node, tmp_path: Path, bin_dir:
     assert raised.value.code == 11
     assert set(hung.links()) == {"lo"}
     assert nothing_is_left(node)
-    assert "outcome=11" in agent.log
+    assert wait_until(lambda: "outcome=11" in agent.log)
     assert node.run(["pgrep", "-f", str(folder)], check=False).stdout == ""
 
 
@@ -143,7 +144,7 @@ def test_a_foreign_plugin_that_uses_ours_does_not_wait_for_itself(
     assert leases(node)
     warm.delete(conf, pod, result)
     assert nothing_is_left(node)
-    assert agent.log.count("plugin=host-local") == 2
+    assert wait_until(lambda: agent.log.count("plugin=host-local") == 2)
 
 
 def test_a_foreign_plugin_has_the_environment_of_the_runtime(
