@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Makes dist/bin: an executable a plugin, and the agent, beside one private folder; and a tarball of the same that unpacks
-# into /opt/cni/bin. The executables are the launcher (C), what is frozen from Python is in the private folder. From a clean clone on Debian 12 it needs root (only to install what is missing), git and
-# Python 3.11. Does nothing if nothing has changed since it last ran.
+# Makes dist/bin: an executable a plugin, and the agent, beside one private folder; and a tarball of the same that
+# unpacks into /opt/cni/bin. The executables are the launcher (C); what is frozen from Python is in the private folder.
+# From a clean clone on Debian 12 it needs root (only to install what is missing), git and Python 3.11. Does nothing if
+# nothing has changed since it last ran.
 #
 #   ./build.sh             build
 #   ./build.sh --venv      only make build/venv, with everything that building, testing and measuring needs
