@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 
 from ipam.files import read_start
+from spec.errors import is_shortage
 
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -22,10 +23,12 @@ class Boot:
 
     @classmethod
     def read(cls) -> "Boot":
-        """The boot that is running."""
+        """The boot that is running. Raises OSError if the node lacks what it takes to ask at the moment."""
         try:
             boot_id = read_start(BOOT_ID, 64).decode("ascii", "replace").strip()
-        except OSError:
+        except OSError as error:
+            if is_shortage(error):
+                raise
             boot_id = ""
         return cls(os.uname().nodename, boot_id, time.clock_gettime(time.CLOCK_BOOTTIME))
 

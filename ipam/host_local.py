@@ -11,7 +11,7 @@ from functools import partial
 
 from ipam.store import DiskStore
 from spec.config import Section, read_version
-from spec.errors import CNIError, Code
+from spec.errors import CNIError, Code, code_of
 from spec.request import Request
 from spec.result import IPConfig, Result
 from spec.suite import Plugin
@@ -182,7 +182,7 @@ def _telling_errors(store: DiskStore) -> Iterator[None]:
     except OSError as error:
         where = error.filename2 or error.filename or store.folder
         message = f"the leases in {store.folder} can not be used: {error.strerror}"
-        raise CNIError(Code.IO_FAILURE, message, str(where)) from error
+        raise CNIError(code_of(error, Code.IO_FAILURE), message, str(where)) from error
 
 
 PLUGIN = Plugin(type="host-local", add=add, delete=delete, check=check, gc=gc, status=status)

@@ -117,6 +117,12 @@ static const char *escaped(const char *text, char room[2 * SHOWN + 1])
     return room;
 }
 
+/* The code that tells of an errno: "try again later" where descriptors, memory or processes are short. */
+enum code code_of(int number)
+{
+    return number == EAGAIN || number == EMFILE || number == ENFILE || number == ENOMEM ? TRY_AGAIN_LATER : IO_FAILURE;
+}
+
 /* Prints an error document; the exit status to end with. The form is that of spec/jsontext.py. */
 int fail(const struct request *request, enum code code, const char *message, const char *details)
 {

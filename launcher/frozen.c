@@ -44,13 +44,15 @@ int run_frozen(const struct request *request, int argc, char **argv)
 {
     char path[PATH_MAX + sizeof FROZEN + 1], details[sizeof path + 128];
     int folder = (int)(request->type - request->executable); /* with its slash */
+    enum code code;
     snprintf(path, sizeof path, "%.*s" FROZEN "/%s", folder, request->executable, request->type);
     if (!replay(request)) {
-        return fail(request, IO_FAILURE, "can not keep the network config for the plugin", strerror(errno));
+        return fail(request, code_of(errno), "can not keep the network config for the plugin", strerror(errno));
     }
     execute(path, argc, argv);
+    code = code_of(errno);
     snprintf(details, sizeof details, "%s: %s", strerror(errno), path);
-    return fail(request, IO_FAILURE, "no agent serves this call, and the plugin can not be executed", details);
+    return fail(request, code, "no agent serves this call, and the plugin can not be executed", details);
 }
 
 void run_again(const struct request *request, int argc, char **argv)

@@ -72,6 +72,7 @@ void run_again(const struct request *request, int argc, char **argv);
 /* answer.c */
 bool write_all(int fd, const unsigned char *bytes, size_t length);
 const char *version_of(const unsigned char *config, size_t length);
+enum code code_of(int number);
 int fail(const struct request *request, enum code code, const char *message, const char *details);
 
 #endif

@@ -62,7 +62,7 @@ static int take(struct request *request)
         return 0; /* asks for nothing on stdin, which may be a terminal */
     }
     if (!read_config(request)) {
-        return fail(request, IO_FAILURE, "error reading from stdin", strerror(errno));
+        return fail(request, code_of(errno), "error reading from stdin", strerror(errno));
     }
     if (request->config_length > CONFIG_LIMIT) {
         request->config_length = 0; /* not decoded, so its version is not known */

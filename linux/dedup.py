@@ -27,6 +27,7 @@ from linux.nft_expressions import (
 )
 from linux.nft_table import Chain, Rule
 from linux.nft_whole import Whole, table_name
+from spec.errors import is_shortage
 
 _PODS_LINKS = "veth"
 _ROUTES_COPIES = {4: "bridge/bridge-nf-call-iptables", 6: "bridge/bridge-nf-call-ip6tables"}
@@ -71,10 +72,15 @@ def _version(address: str) -> int:
 
 
 def _has_duplicates(version: int) -> bool:
-    """Whether bridged packets of this IP version meet the rules for routed ones; False without br_netfilter."""
+    """Whether bridged packets of this IP version meet the rules for routed ones; False without br_netfilter.
+
+    Raises OSError if descriptors or memory are short.
+    """
     try:
         return sysctls.read(_ROUTES_COPIES[version]) == "1"
-    except OSError:
+    except OSError as error:
+        if is_shortage(error):
+            raise
         return False
 
 

@@ -3,13 +3,16 @@
 import time
 from collections.abc import Callable
 
-from spec.errors import CNIError, Code
+from spec.errors import CNIError, code_of
 
 _NO_MEMORY_SECONDS = 0.01
 
 
 class step:
-    """Name the step under way; an OSError in it is raised as CNIError 999 `failed to <what>: <the kernel's reason>`."""
+    """Name the step under way; an OSError in it is raised as CNIError `failed to <what>: <the kernel's reason>`.
+
+    The code is 999, or 11 where the node lacks memory or descriptors.
+    """
 
     __slots__ = ("_what",)
 
@@ -21,7 +24,7 @@ class step:
 
     def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> None:
         if isinstance(error, OSError):
-            raise CNIError(Code.INTERNAL, f"failed to {self._what}: {reason(error)}") from error
+            raise CNIError(code_of(error), f"failed to {self._what}: {reason(error)}") from error
 
 
 def reason(error: OSError) -> str:

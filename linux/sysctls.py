@@ -2,6 +2,8 @@
 
 import os
 
+from spec.errors import is_shortage
+
 _ROOT = "/proc/sys/net/"
 _LONGEST = 1 << 16  # bytes of a value; the kernel gives it whole, or not at all
 
@@ -38,18 +40,22 @@ def ensure(key: str, value: str) -> bool:
 
 
 def try_write(key: str, value: str) -> None:
-    """Set `key` where the kernel has it and lets us; a kernel without IPv6 has no net/ipv6."""
+    """Set `key` where the kernel has it and lets us; a kernel without IPv6 has no net/ipv6.
+
+    Raises OSError if descriptors or memory are short.
+    """
     try:
         write(key, value)
-    except OSError:
-        return
+    except OSError as error:
+        if is_shortage(error):
+            raise
 
 
 def list_coupled(key: str) -> list[str]:
     """The settings that the kernel may change along with `key`, itself left out; an empty list for most.
 
     What is written to conf/all and conf/default it copies, for some settings, to every link; ip_forward also turns the
-    acceptance of redirects (Documentation/networking/ip-sysctl.rst).
+    acceptance of redirects (Documentation/networking/ip-sysctl.rst). Raises OSError as try_write does.
     """
     beside = ["ipv4/ip_forward", "ipv4/conf/all/accept_redirects"]
     forwards = key in ("ipv4/ip_forward", "ipv4/conf/all/forwarding")
@@ -59,7 +65,9 @@ def list_coupled(key: str) -> list[str]:
     folder = f"{family}/conf"
     try:
         links = os.listdir(_ROOT + folder)
-    except OSError:
+    except OSError as error:
+        if is_shortage(error):
+            raise
         return []
     found = [f"{folder}/{link}/{name}" for link in sorted(links)] + (beside if forwards else [])
     return [other for other in found if other != key]

@@ -6,7 +6,7 @@ nothing that talks to the kernel is imported until there is one.
 
 from plugins.shape.limits import Limit, Limits
 from spec.config import NetConf, Section
-from spec.errors import CNIError
+from spec.errors import CNIError, is_shortage
 from spec.plugin import Plugin
 from spec.request import Request
 from spec.result import Result
@@ -112,8 +112,8 @@ def _exists(link: str) -> bool:
 
     try:
         return bool(if_nametoindex(link))
-    except OSError:
-        return False
+    except OSError as error:
+        return is_shortage(error)  # it may be there
 
 
 PLUGIN = Plugin(

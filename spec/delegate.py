@@ -7,7 +7,7 @@ from stat import S_ISREG
 
 from spec import jsontext
 from spec.config import Section, shown
-from spec.errors import CNIError, Code
+from spec.errors import CNIError, Code, code_of
 from spec.plugin import Plugin, call, check_version
 from spec.request import Request
 from spec.result import Result
@@ -119,7 +119,7 @@ def _run(request: Request, executable: str, kind: str) -> tuple[int, bytes, str]
             if error.errno == _ETXTBSY and attempt + 1 < _BUSY_TRIES:
                 time.sleep(_BUSY_PAUSE_SECONDS)
                 continue
-            raise CNIError(Code.INTERNAL, f'failed to run plugin "{kind}": {error.strerror}', executable) from error
+            raise CNIError(code_of(error), f'failed to run plugin "{kind}": {error.strerror}', executable) from error
         return status, output, said.decode(errors="replace")
     raise AssertionError("unreachable")
 

@@ -1,5 +1,9 @@
 """The error of the protocol: what every other error becomes before it is printed."""
 
+from errno import EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM
+
+_SHORTAGES = frozenset({EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM})
+
 
 class Code:
     """Error codes of the CNI specification 1.1.0, section 5, "Error", and of libcni."""
@@ -36,3 +40,13 @@ class CNIError(Exception):
         return (self.code, self.msg, self.details) == (other.code, other.msg, other.details)
 
     __hash__ = Exception.__hash__
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether the node lacks memory, file descriptors or processes at the moment: the same may succeed later."""
+    return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SHORTAGES)
+
+
+def code_of(error: BaseException, otherwise: int = Code.INTERNAL) -> int:
+    """The code (int) that tells of an exception: 11 for a shortage, else `otherwise`."""
+    return Code.TRY_AGAIN_LATER if is_shortage(error) else otherwise

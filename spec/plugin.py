@@ -5,7 +5,7 @@ from io import BufferedIOBase, TextIOBase
 
 from spec import jsontext, verbs
 from spec.config import NetConf, Section, read_config, read_name, read_version
-from spec.errors import CNIError, Code
+from spec.errors import CNIError, Code, code_of
 from spec.request import Request, check_variables, is_own_netns, parse_args, read_stdin, say
 from spec.result import Result, check_expressible, dumps
 from spec.suite import Plugin, Suite
@@ -207,7 +207,7 @@ def _version_text(plugin: Plugin) -> str:
 def _error_text(error: BaseException, version: str) -> str:
     if not isinstance(error, CNIError):
         name, text = type(error).__name__, str(error)
-        error = CNIError(Code.INTERNAL, f"{name}: {text}" if text else name)
+        error = CNIError(code_of(error), f"{name}: {text}" if text else name)
     document = {"cniVersion": version, "code": int(error.code), "msg": str(error.msg)}
     if error.details:
         document["details"] = str(error.details)

@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from linux.addresses import list_addresses
-from linux.errors import reason
+from linux.errors import step
 from linux.links import Link, find_link, find_link_by_index, list_links
 from linux.netlink import Netlink
 from linux.netns import entered, open_netns
 from linux.ownership import group_of, host_end_name, owner_tag
 from linux.reaping import delete_links
 from spec.delegate import delegate
-from spec.errors import CNIError, Code
+from spec.errors import CNIError, is_shortage
 from spec.request import Request
 
 
@@ -67,11 +67,10 @@ def delete_pod(request: Request, *, ipam_type: str, ip_masq: bool, check_mac: bo
 
 def _attempt(what: str, action: Callable[[], object], failures: list[CNIError]) -> None:
     try:
-        action()
+        with step(what):
+            action()
     except CNIError as error:
         failures.append(error)
-    except OSError as error:
-        failures.append(CNIError(Code.INTERNAL, f"failed to {what}: {reason(error)}"))
 
 
 def _delete_links(request: Request, *, tell: bool) -> Sequence[str]:
@@ -100,7 +99,9 @@ def _look_into_container(host: Netlink, request: Request, tag: str, *, tell: boo
     """A pair of which the host's end names nobody, or is not on this host, is deleted here."""
     try:
         netns = open_netns(request.netns, request.netns_fd) if request.netns else None
-    except OSError:
+    except OSError as error:
+        if is_shortage(error):
+            raise
         netns = None
     if netns is None:
         return _Found(looked=False)

@@ -8,7 +8,7 @@ from linux.links import Link, find_link, find_link_by_index, list_links
 from linux.netlink import Netlink
 from linux.netns import entered, open_netns
 from linux.ownership import host_end_name, owner_tag
-from spec.errors import CNIError, Code
+from spec.errors import CNIError, Code, is_shortage
 from spec.request import Request
 from spec.result import Result
 
@@ -60,7 +60,9 @@ def _end_without_a_result(host: Netlink, request: Request) -> Iterator[Link]:
     """By way of the namespace, of which nothing may be left: a runtime before 0.4.0 gives a DEL no prevResult."""
     try:
         link = _container_link(request) if request.netns else None
-    except OSError:
+    except OSError as error:
+        if is_shortage(error):
+            raise
         return
     end = find_link_by_index(host, link.peer) if link and link.peer_is_elsewhere else None
     if end and _is_end(end) and end.peer == link.index and not end.alias:

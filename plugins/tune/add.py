@@ -14,7 +14,7 @@ from plugins.tune.backup import Backup
 from plugins.tune.conf import TuningConf
 from plugins.tune.originals import Originals, change, look, put_back
 from plugins.undo import Undo
-from spec.errors import CNIError, Code
+from spec.errors import CNIError, Code, code_of
 from spec.request import Request
 from spec.result import Interface, Result
 
@@ -66,7 +66,7 @@ def _save(request: Request, conf: TuningConf, before: Originals, link: Link | No
         undo.push(backup.write(path, saved))
     except OSError as error:
         message = f"failed to save the originals in {conf.data_dir}: {reason(error)}"
-        raise CNIError(Code.IO_FAILURE, message, path) from error
+        raise CNIError(code_of(error, Code.IO_FAILURE), message, path) from error
 
 
 def _earlier(request: Request, path: str) -> Backup | None:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 
-from spec.errors import CNIError, Code
+from spec.errors import CNIError, Code, code_of
 
 PATH = "/etc/cni/tuning/allowlist.conf"
 
@@ -23,7 +23,8 @@ def read(path: str = PATH) -> tuple[re.Pattern, ...] | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise CNIError(Code.IO_FAILURE, f"failed to read the allowlist of sysctls {path}: {reason}") from error
+        message = f"failed to read the allowlist of sysctls {path}: {reason}"
+        raise CNIError(code_of(error, Code.IO_FAILURE), message) from error
     return tuple(_compile(line, number, path) for number, line in enumerate(lines, 1) if line)
 
 

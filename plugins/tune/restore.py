@@ -10,26 +10,28 @@ from plugins.tune import backup
 from plugins.tune.add import netns_name
 from plugins.tune.backup import Backup
 from plugins.tune.originals import put_back
-from spec.errors import CNIError, Code
+from spec.errors import CNIError, Code, code_of, is_shortage
 from spec.request import Request
 
 
 def restore(request: Request, folder: str) -> None:
-    """Put the originals back and remove their file. Raises CNIError 5 if that can not be removed, and for nothing else.
+    """Put the originals back and remove their file. Raises CNIError 5 if that can not be removed, 11 if the node lacks
+    what it takes to look at pod or file at the moment, and for nothing else.
 
     What can not be put back is said on stderr: the pod is about to vanish, and its DEL must go on.
     """
     path = backup.path_in(folder, request.attachment)
     try:
         found = backup.read(path)
+        if found and not found.is_of(request.attachment):
+            return
+        failures = _put_back(request, found) if found and request.netns else ()
     except (OSError, ValueError) as error:
-        request.say(f"tuning: {path}: {error}")
-        found = None
-    if found and not found.is_of(request.attachment):
-        return
-    if found and request.netns:
-        for failure in _put_back(request, found):
-            request.say(f"tuning: {failure}")
+        if is_shortage(error):
+            raise CNIError(code_of(error), f"failed to put the originals back: {reason(error)}") from error
+        failures = [f"{path}: {error}"]
+    for failure in failures:
+        request.say(f"tuning: {failure}")
     try:
         backup.delete(path)
     except OSError as error:
@@ -48,7 +50,9 @@ def forget(request: Request, folder: str) -> None:
 def _put_back(request: Request, found: Backup) -> list[str]:
     try:
         netns = open_netns(request.netns, request.netns_fd)
-    except OSError:
+    except OSError as error:
+        if is_shortage(error):
+            raise
         return []  # the pod is gone, and everything that was changed with it
     try:
         with entered(netns), Netlink() as pod:
@@ -56,10 +60,12 @@ def _put_back(request: Request, found: Backup) -> list[str]:
             originals = found.applied_to(netns_name(), link.index if link else 0, request.ifname)
             return put_back(pod, link, originals)
     except OSError as error:
+        if is_shortage(error):
+            raise
         return [f'failed to look into network namespace "{request.netns}": {reason(error)}']
     finally:
         os.close(netns)
 
 
 def _unwritable(folder: str, error: OSError) -> CNIError:
-    return CNIError(Code.IO_FAILURE, f"failed to remove originals from {folder}: {reason(error)}")
+    return CNIError(code_of(error, Code.IO_FAILURE), f"failed to remove originals from {folder}: {reason(error)}")

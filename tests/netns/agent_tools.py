@@ -156,9 +156,9 @@ def calls_by_agent(node: Node, bin_dir: Path) -> ViaAgent:
     return ViaAgent(node, bin_dir)
 
 
-def tried(verb: Callable, conf: dict, pod: Pod, *excuses: str) -> None:
-    """A call that may find the agent gone, or what an earlier call left, but fails for nothing else."""
-    excuses += ("has an interface of that name already", "duplicate allocation is not allowed")
+def tried(verb: Callable, conf: dict, pod: Pod) -> None:
+    """A call that may find the agent gone or starved, or what an earlier call left, but fails for nothing else."""
+    excuses = ("has an interface of that name already", "duplicate allocation is not allowed")
     try:
         verb(conf, pod)
     except CNIFailure as failure:

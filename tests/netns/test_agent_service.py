@@ -166,7 +166,7 @@ def test_without_descriptors_it_answers_or_lets_others_do(node: Node, warm: ViaA
     subprocess.run(["prlimit", f"--pid={agent.process.pid}", "--nofile=24:"], check=True)
 
     with ThreadPoolExecutor(30) as threads:
-        list(threads.map(lambda pod: tried(warm.add, CONF, pod, "Too many open files"), pods))
+        list(threads.map(lambda pod: tried(warm.add, CONF, pod), pods))
     subprocess.run(["prlimit", f"--pid={agent.process.pid}", "--nofile=512:"], check=True)
     for pod in pods:
         warm.delete(CONF, pod)

@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import threading
+from errno import EAGAIN, EMFILE, ENFILE, ENOMEM
 
 import pytest
 
@@ -40,7 +42,6 @@ def test_a_named_failure_reaches_the_runtime_as_it_is(verb: str) -> None:
         (OSError(28, "No space left on device"), "OSError: [Errno 28] No space left on device"),
         (ValueError(), "ValueError"),
         (RecursionError("deep"), "RecursionError: deep"),
-        (MemoryError(), "MemoryError"),
         (KeyboardInterrupt(), "KeyboardInterrupt"),
         (SystemExit(0), "SystemExit: 0"),
         (ValueError("\udcff"), "ValueError: \ufffd"),
@@ -51,6 +52,15 @@ def test_any_other_exception_is_code_999(error: BaseException, message: str) -> 
     for verb in ("ADD", "DEL"):
         answer = run(raising(error).plugin, verb)
         assert (answer.error, answer.stderr) == ((999, message), "")
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError(), *(OSError(number, os.strerror(number)) for number in (EMFILE, ENFILE, ENOMEM, EAGAIN))]
+)
+def test_what_the_node_lacks_for_the_moment_is_code_11(error: BaseException) -> None:
+    """Memory, descriptors, processes: the runtime may try again, whatever raised it."""
+    for verb in ("ADD", "DEL"):
+        assert run(raising(error).plugin, verb).error[0] == 11
 
 
 def test_an_error_that_is_not_made_of_text_is_still_one_document() -> None:

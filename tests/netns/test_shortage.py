@@ -1,0 +1,75 @@
+"""Too few descriptors for a call: "try again later", and a DEL that succeeds has done its work."""
+
+import json
+from collections.abc import Iterator, Mapping
+
+import pytest
+
+from tests.conformance.support import DUAL, leases, network, on_bridge
+from tests.netns.cni import CNI, one_document, with_prev
+from tests.netns.node import Node, Pod
+
+pytestmark = pytest.mark.cold(reason="limits the process that does the call")
+
+CONF = network(DUAL, ipMasq=True, macspoofchk=True)
+FEWEST, ENOUGH = 4, 40  # open at a time
+SYSCTL = "net.ipv4.conf.eth0.rp_filter"
+
+
+def until_it_succeeds(cni: CNI, verb: str, conf: Mapping, pod: Pod) -> Iterator[int]:
+    """Call with one descriptor more each time; what may be open at a time, after each call that failed as it should."""
+    for limit in range(FEWEST, ENOUGH):
+        argv = ["prlimit", f"--nofile={limit}", cni.folder / conf["type"]]
+        done = cni.node.run(argv, env=cni.environ(verb, pod), stdin=json.dumps(conf), check=False)
+        if done.returncode == 0:
+            return
+        error = one_document(done.stdout)
+        assert error["code"] == 11, (limit, error)
+        yield limit
+    pytest.fail(f"no success with {ENOUGH} descriptors")
+
+
+def test_an_add_leaves_nothing(node: Node, cni: CNI) -> None:
+    """Error 11 wherever they run out, and the ADD is undone."""
+    pod = node.pod("pod1")
+    limits = []
+    for limit in until_it_succeeds(cni, "ADD", CONF, pod):
+        assert (leases(node), on_bridge(node), set(pod.links())) == ({}, set(), {"lo"}), limit
+        limits.append(limit)
+    assert len(limits) > 3
+    assert len(leases(node)) == 2
+
+
+def test_a_del_does_not_take_a_namespace_for_gone(node: Node, cni: CNI) -> None:
+    """The host's end of another implementation's link can be found by way of the pod alone."""
+    pod = node.pod("pod1")
+    cni.add(CONF, pod)
+    (end,) = on_bridge(node)
+    for command in (["alias", ""], ["down"], ["name", "veth1", "group", "0"]):
+        node.run(["ip", "link", "set", end, *command])
+    limits = list(until_it_succeeds(cni, "DEL", CONF, pod))
+    assert limits
+    assert (leases(node), on_bridge(node), set(pod.links())) == ({}, set(), {"lo"})
+
+
+def test_originals_are_not_forgotten(node: Node, cni: CNI) -> None:
+    """A DEL of `tuning` that can not look at its file or at the pod keeps the file for the next."""
+    pod = node.pod("pod1")
+    result = cni.add(CONF, pod)
+    before = pod.run(["sysctl", "-n", SYSCTL]).stdout
+    tuning = {"cniVersion": "1.1.0", "name": "net", "type": "tuning", "sysctl": {SYSCTL: "2"}}
+    cni.add(with_prev(tuning, result), pod)
+    for _ in until_it_succeeds(cni, "DEL", tuning, pod):
+        assert pod.run(["sysctl", "-n", SYSCTL]).stdout == "2\n"
+    assert pod.run(["sysctl", "-n", SYSCTL]).stdout == before != "2\n"
+
+
+def test_limits_are_not_taken_for_gone(node: Node, cni: CNI) -> None:
+    """A DEL of `bandwidth` whose configuration names no limits any more looks for those that there were."""
+    pod = node.pod("pod1")
+    result = cni.add(CONF, pod)
+    bandwidth = {"cniVersion": "1.1.0", "name": "net", "type": "bandwidth"}
+    cni.add(with_prev({**bandwidth, "egressRate": 1_000_000, "egressBurst": 1_000_000}, result), pod)
+    assert "ifb" in node.run(["ip", "-d", "link"]).stdout
+    list(until_it_succeeds(cni, "DEL", bandwidth, pod))
+    assert "ifb" not in node.run(["ip", "-d", "link"]).stdout
