@@ -1,5 +1,6 @@
 """Executing plugins of others: no longer than the call may last, with no more output than can be an answer."""
 
+import fcntl
 import os
 import selectors
 import subprocess
@@ -40,23 +41,58 @@ def _run(call: Call, root: str, executable: str, stdin: bytes, environ: Mapping[
 
 def _run_until(end: float, executable: str, stdin: bytes, environ: dict[str, str]) -> tuple[int, bytes, bytes]:
     pipe = subprocess.PIPE
-    # A session of its own, so that there is a group to be killed.
-    child = subprocess.Popen([executable], stdin=pipe, stdout=pipe, stderr=pipe, env=environ, start_new_session=True)
-    try:
-        stdout, stderr = _converse(child, stdin, end, executable)
-        child.wait(max(0.1, end - time.monotonic()))
-    except subprocess.TimeoutExpired as error:
-        raise _late(executable) from error
-    finally:
-        if child.returncode is None:
-            with suppress(ProcessLookupError):
-                os.killpg(child.pid, SIGKILL)
-            with suppress(subprocess.TimeoutExpired):
-                child.wait(_LONGEST_WAIT)  # one that hangs in the kernel is waited for when another is started
-        for stream in (child.stdin, child.stdout, child.stderr):
-            with suppress(OSError):
-                stream.close()
+    with _Leash() as leash:
+        # A session of its own, so that there is a group to be killed.
+        child = subprocess.Popen(
+            [executable],
+            stdin=pipe,
+            stdout=pipe,
+            stderr=pipe,
+            env=environ,
+            start_new_session=True,
+            pass_fds=[leash.theirs],
+        )
+        try:
+            leash.fasten(child.pid)
+            stdout, stderr = _converse(child, stdin, end, executable)
+            child.wait(max(0.1, end - time.monotonic()))
+        except subprocess.TimeoutExpired as error:
+            raise _late(executable) from error
+        finally:
+            if child.returncode is None:
+                with suppress(ProcessLookupError):
+                    os.killpg(child.pid, SIGKILL)
+                with suppress(subprocess.TimeoutExpired):
+                    child.wait(_LONGEST_WAIT)  # one that hangs in the kernel is waited for when another is started
+            for stream in (child.stdin, child.stdout, child.stderr):
+                with suppress(OSError):
+                    stream.close()
     return child.returncode, stdout, stderr
+
+
+class _Leash:
+    """Has the kernel kill a group of processes, should this process be killed: nobody would wait for what they do.
+
+    It is a pipe which nobody but us can write to. That it was closed, the kernel tells by a signal: fcntl(2), F_SETOWN.
+    """
+
+    def __init__(self) -> None:
+        self.theirs, self._ours = os.pipe2(os.O_CLOEXEC)
+
+    def fasten(self, group: int) -> None:
+        """From now on. A process of the group has `theirs` open."""
+        fcntl.fcntl(self.theirs, fcntl.F_SETOWN, -group)
+        fcntl.fcntl(self.theirs, fcntl.F_SETSIG, SIGKILL)
+        fcntl.fcntl(self.theirs, fcntl.F_SETFL, os.O_ASYNC)
+
+    def __enter__(self) -> "_Leash":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """What the group has left running is let go."""
+        fcntl.fcntl(self.theirs, fcntl.F_SETFL, 0)
+        os.close(self._ours)
+        os.close(self.theirs)
 
 
 def _converse(child: subprocess.Popen, stdin: bytes, end: float, executable: str) -> tuple[bytes, bytes]:

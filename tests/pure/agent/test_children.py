@@ -2,6 +2,8 @@
 
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from agent.call import Call
 from agent.children import children_of
 from spec.errors import CNIError
 from spec.suite import Children
+from tests.conftest import ROOT
 from tests.pure.agent.support import wait_until
 
 
@@ -22,6 +25,14 @@ def program(folder: Path, text: str) -> str:
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(0o755)
     return str(path)
+
+
+def is_gone(pid: str) -> bool:
+    """Whether that process has ended."""
+    try:
+        return " Z " in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True
 
 
 @pytest.fixture
@@ -59,8 +70,35 @@ def test_what_hangs_is_killed_with_all_it_started(tmp_path: Path, children: Call
         children(0.5).run(path, b"", {"PATH": os.environ["PATH"]})
     assert raised.value.code == 11
     assert time.monotonic() - began > 0.4
-    pid = note.read_text().strip()
-    assert wait_until(lambda: not Path(f"/proc/{pid}").exists() or " Z " in Path(f"/proc/{pid}/stat").read_text())
+    assert wait_until(lambda: is_gone(note.read_text().strip()))
+
+
+def test_what_runs_dies_with_the_agent(tmp_path: Path) -> None:
+    """Should it be killed, nothing that it executed does anything for a caller who was told that it failed."""
+    note = tmp_path / "pids"
+    path = program(tmp_path, f"sleep 60 & echo $! $$ >{note}; sleep 60")
+    text = f"""
+import socket
+from agent import wire
+from agent.call import Call
+from agent.children import children_of
+call = Call(socket.socket(), wire.Request("bridge", {{}}, b""), None, 30)
+children_of(call, "").run({path!r}, b"", {{"PATH": {os.environ["PATH"]!r}}})
+"""
+    with subprocess.Popen([sys.executable, "-c", text], cwd=ROOT) as agent:
+        assert wait_until(lambda: note.exists() and note.read_text().endswith("\n"))
+        pids = note.read_text().split()
+        assert not any(map(is_gone, pids))
+        agent.kill()
+    assert wait_until(lambda: all(map(is_gone, pids)))
+
+
+def test_what_it_leaves_running_is_let_go(tmp_path: Path, children: Callable[..., Children]) -> None:
+    """A plugin may start a service that stays."""
+    _, output, _ = children().run(program(tmp_path, "sleep 60 >&- 2>&- & echo $!"), b"", {"PATH": os.environ["PATH"]})
+    time.sleep(0.2)
+    assert not is_gone(output.decode().strip())
+    os.kill(int(output), 9)
 
 
 def test_what_undoes_has_until_the_very_end(tmp_path: Path, children: Callable[..., Children]) -> None:
