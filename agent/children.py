@@ -31,9 +31,13 @@ def children_of(call: Call, root: str) -> Children:
 def _run(call: Call, root: str, executable: str, stdin: bytes, environ: Mapping[str, str]) -> tuple[int, bytes, bytes]:
     """As spec.suite.Children has it; what runs when time is over is killed, with all that it started.
 
-    After the deadline, what undoes the call's work has until the call's very end.
+    After the deadline, what undoes the call's work has until the call's very end; after that nothing is begun, for the
+    caller has been told that the call failed.
     """
-    end = call.deadline if time.monotonic() < call.deadline else call.last
+    now = time.monotonic()
+    end = call.deadline if now < call.deadline else call.last
+    if now >= end:
+        raise CNIError(Code.TRY_AGAIN_LATER, "the call ran out of time", f"{executable} was not executed")
     run = partial(_run_until, end, executable, stdin, dict(environ))
     with waiting.aside():
         return hostroot.call_in(root, run) if root else run()

@@ -113,6 +113,16 @@ def test_what_undoes_has_until_the_very_end(tmp_path: Path, children: Callable[.
         ours.run(program(tmp_path, "sleep 9"), b"", {"PATH": os.environ["PATH"]})
 
 
+def test_nothing_is_begun_when_the_caller_has_been_answered(tmp_path: Path, children: Callable[..., Children]) -> None:
+    """What undoes has twice the call's time; then there is error 11, and no process."""
+    note = tmp_path / "ran"
+    ours = children(0.1)
+    time.sleep(0.25)
+    with pytest.raises(CNIError) as raised:
+        ours.run(program(tmp_path, f"touch {note}"), b"", {"PATH": os.environ["PATH"]})
+    assert (raised.value.code, note.exists()) == (11, False)
+
+
 def test_a_flood_of_output_ends(tmp_path: Path, children: Callable[..., Children]) -> None:
     """Before it fills the agent's memory."""
     with pytest.raises(CNIError, match="printed more than"):
