@@ -37,8 +37,10 @@ class Chaos:
             running = [threads.submit(self._work, stop, random.Random(seeds.random())) for _ in range(WORKERS)]
             disturbing = (self.weather.rage, self.weather.flood)
             running += [threads.submit(disturb, stop, random.Random(seeds.random())) for disturb in disturbing]
-            time.sleep(seconds)
-            stop.set()
+            try:
+                time.sleep(seconds)
+            finally:
+                stop.set()
             for each in running:
                 each.result()
 
