@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from ipam.addresses import Address, Network
 from ipam.resolvconf import parse_resolvconf
 from spec.config import Section, wrong_value
-from spec.errors import CNIError, Code
+from spec.errors import CNIError, Code, code_of
 from spec.result import DNS
 
 _ADDRESS = 'an address like "10.1.2.3" or "10.1.2.3/24"'
@@ -43,7 +43,7 @@ def read_dns(ipam: Section) -> DNS:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         expected = ipam.error("resolvConf", "the path of a readable file").msg
-        raise CNIError(Code.INVALID_NETWORK_CONFIG, f"open {path}: {reason}", expected) from error
+        raise CNIError(code_of(error, Code.INVALID_NETWORK_CONFIG), f"open {path}: {reason}", expected) from error
 
 
 def _parse_address(text: str) -> Address:

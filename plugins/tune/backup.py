@@ -15,6 +15,7 @@ from errno import ENAMETOOLONG, ENOENT, ENOTDIR
 from ipam.files import delete_file, make_folders, replace_file
 from plugins.tune.originals import Originals
 from spec.attachment import Attachment
+from spec.errors import is_shortage
 
 _SUFFIX, _UNFINISHED = ".json", ".json.new"
 _LINK_KEYS = {
@@ -118,7 +119,9 @@ def sweep(folder: str, is_stale: Callable[[Attachment], bool]) -> None:
             path = os.path.join(folder, name)
             try:
                 found = read(path)
-            except (ValueError, OSError):
+            except (ValueError, OSError) as error:
+                if is_shortage(error):
+                    raise
                 continue
             if found and found.owner and is_stale(found.owner):
                 delete_file(path)

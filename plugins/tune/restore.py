@@ -28,7 +28,7 @@ def restore(request: Request, folder: str) -> None:
         failures = _put_back(request, found) if found and request.netns else ()
     except (OSError, ValueError) as error:
         if is_shortage(error):
-            raise CNIError(code_of(error), f"failed to put the originals back: {reason(error)}") from error
+            raise CNIError(Code.TRY_AGAIN_LATER, f"failed to put the originals back: {reason(error)}") from error
         failures = [f"{path}: {error}"]
     for failure in failures:
         request.say(f"tuning: {failure}")

@@ -1,4 +1,4 @@
-"""Too few descriptors for a call: "try again later", and a DEL that succeeds has done its work."""
+"""Too few descriptors or too little memory: "try again later", and a DEL that succeeds has done its work."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -73,3 +73,11 @@ def test_limits_are_not_taken_for_gone(node: Node, cni: CNI) -> None:
     assert "ifb" in node.run(["ip", "-d", "link"]).stdout
     list(until_it_succeeds(cni, "DEL", bandwidth, pod))
     assert "ifb" not in node.run(["ip", "-d", "link"]).stdout
+
+
+def test_too_little_memory_to_begin(node: Node, cni: CNI) -> None:
+    """Error 11, too, of what can not even read its configuration."""
+    argv = ["prlimit", f"--as={4 << 20}", cni.folder / CONF["type"]]
+    done = node.run(argv, env=cni.environ("ADD", node.pod("pod1")), stdin=json.dumps(CONF), check=False)
+    error = one_document(done.stdout)
+    assert (done.returncode, error["code"], error["msg"]) == (1, 11, "error reading from stdin")

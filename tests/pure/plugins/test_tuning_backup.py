@@ -1,6 +1,9 @@
 """The file in which `tuning` keeps how things were: the reference's format, and what is ours beside it."""
 
+import errno
 import json
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -140,3 +143,24 @@ def test_sweep(path: str) -> None:
         "torn_eth0.json",
         "valid_eth0.json",
     ]
+
+
+def test_a_sweep_does_not_pass_over_what_it_has_no_descriptor_for(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What can not be read for another reason stays; the others go."""
+    for failure, passes in ((errno.EMFILE, False), (errno.EACCES, True)):
+        backup.write(path, WHOLE)
+        other = backup.path_in(str(Path(path).parent), Attachment("net", "pod", "eth1"))
+        backup.write(other, Backup(WHOLE.originals, Attachment("net", "pod", "eth1")))
+        read = backup.read
+
+        def reads(file: str, failure: int = failure, read: Callable = read) -> Backup | None:
+            if file == path:
+                raise OSError(failure, "refused by the test")
+            return read(file)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(backup, "read", reads)
+            with nullcontext() if passes else pytest.raises(OSError, match="refused"):
+                backup.sweep(str(Path(path).parent), lambda _: True)
+        assert Path(path).exists()
+        assert not passes or not Path(other).exists()
