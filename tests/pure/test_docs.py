@@ -57,6 +57,14 @@ EVERYTHING = {
 """A configuration with every section, so that whatever is read in one is asked for."""
 
 
+@pytest.mark.parametrize("path", CONFLISTS, ids=lambda path: path.stem)
+def test_examples_suit_old_and_new_runtimes(path: Path) -> None:
+    """Every example is 1.0.0 for a runtime that knows no later version, and 1.1.0 for one that reads cniVersions."""
+    conflist = json.loads(path.read_text())
+    assert (conflist["cniVersion"], conflist["cniVersions"]) == ("1.0.0", ["1.0.0", "1.1.0"])
+    assert not any("cniVersion" in plugin for plugin in conflist["plugins"])
+
+
 def cells(page: str | Path, column: str) -> list[str]:
     """The cells of that column of all tables on a page of docs/."""
     found: list[str] = []
