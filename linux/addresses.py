@@ -13,20 +13,24 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 _BODY = Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index of the link
 _ATTRIBUTES = 24  # where they begin in a whole message: after its header and the body
 _ADDRESS, _LOCAL, _BROADCAST, _FLAGS = 1, 2, 4, 8
-_NODAD, _DADFAILED, _TENTATIVE = 0x02, 0x08, 0x40
+_NODAD, _DADFAILED, _TENTATIVE, _PERMANENT = 0x02, 0x08, 0x40, 0x80
 _SCOPE_UNIVERSE, _SCOPE_SITE = 0, 200
 _BITS = {AF_INET: 32, AF_INET6: 128}
 
 
 @dataclass(frozen=True)
 class Address:
-    """An address of the link with index `link`, in CIDR form ("10.1.2.5/24"), and how far it reaches."""
+    """An address of the link with index `link`, in CIDR form ("10.1.2.5/24"), and how far it reaches.
+
+    `dynamic`: it has a lifetime, as one has that came by DHCP or a router advertisement.
+    """
 
     link: int
     cidr: str
     scope: int
     tentative: bool
     failed: bool
+    dynamic: bool = False
 
     @property
     def is_global(self) -> bool:
@@ -127,4 +131,5 @@ def _address(message: bytes) -> Address:
         scope=scope,
         tentative=bool(flags & _TENTATIVE),
         failed=bool(flags & _DADFAILED),
+        dynamic=not flags & _PERMANENT,
     )

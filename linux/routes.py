@@ -17,13 +17,14 @@ _HOP = Struct("=HBBi")  # struct rtnexthop: length, flags, hops, index of the li
 _DST, _OIF, _GATEWAY, _PRIORITY, _METRICS, _MULTIPATH, _TABLE = 1, 4, 5, 6, 8, 9, 15
 _MTU, _ADVMSS = 2, 8
 _TABLE_COMPAT, _TABLE_MAIN = 252, 254  # rtm_table is one byte; a larger number stands in RTA_TABLE alone
+PROTOCOL_RA = 9  # of routes that the kernel has from router advertisements
 _PROTOCOL_BOOT, _TYPE_UNICAST = 3, 1
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 
 
 @dataclass(frozen=True)
 class KernelRoute:
-    """A route as the kernel has it: `via` "" is on-link; `mtu` and `advmss` 0 are not set."""
+    """A route as the kernel has it: `via` "" is on-link; `mtu` and `advmss` 0 are not set; `protocol` made it."""
 
     dst: str
     via: str
@@ -32,6 +33,7 @@ class KernelRoute:
     table: int
     mtu: int
     advmss: int
+    protocol: int = 0
 
 
 def add_route(netlink: Netlink, index: int, route: Route, gateway: str) -> None:
@@ -78,7 +80,7 @@ def list_routes(netlink: Netlink, family: int) -> list[KernelRoute]:
 
 
 def _kernel_routes(message: bytes) -> list[KernelRoute]:
-    family, length, _, _, table, _, _, kind, _ = _BODY.unpack_from(message, 16)
+    family, length, _, _, table, protocol, _, kind, _ = _BODY.unpack_from(message, 16)
     if kind != _TYPE_UNICAST:
         return []
     shown = attributes_of(message, RTNL_BODY)
@@ -93,6 +95,7 @@ def _kernel_routes(message: bytes) -> list[KernelRoute]:
             table=_number(shown, _TABLE) or table,
             mtu=_number(metrics, _MTU),
             advmss=_number(metrics, _ADVMSS),
+            protocol=protocol,
         )
         for via, link in _hops(shown) or [(_via(shown), _number(shown, _OIF))]
     ]

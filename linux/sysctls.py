@@ -17,6 +17,19 @@ def read(key: str) -> str:
         os.close(file)
 
 
+def read_if_there(key: str) -> str:
+    """As `read`, and "" where there is no such setting: a kernel without IPv6, a link with an MTU below 1280 or gone.
+
+    Raises OSError if descriptors or memory are short.
+    """
+    try:
+        return read(key)
+    except OSError as error:
+        if is_shortage(error):
+            raise
+        return ""
+
+
 def exists(key: str) -> bool:
     """Whether there is such a setting in this namespace."""
     return os.path.exists(_ROOT + key)

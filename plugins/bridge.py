@@ -82,6 +82,7 @@ def _parse(section: Section) -> PodConf:
         detect_duplicates=section.boolean("enabledad"),
         container_up=not section.boolean("disableContainerInterface"),
         isolated=section.boolean("portIsolation"),
+        accept_ra=section.boolean("acceptRA", None),
         dns=common.dns,
     )
     if conf.hairpin and conf.promiscuous:

@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Iterator
+from socket import AF_INET6
 
-from linux import sysctls
+from linux import advertisements, sysctls
 from linux.addresses import family_of, list_addresses
 from linux.errors import step
 from linux.links import Link, find_link, find_link_by_index
@@ -49,7 +50,7 @@ def _differences(host: Netlink, netns: int, request: Request, conf: PodConf, res
         if link:
             yield from _addresses_and_routes(pod, link, result)
     bridge = find_link(host, conf.bridge)
-    yield from _bridge(bridge, conf, result)
+    yield from _bridge(host, bridge, conf, result)
     if link and bridge:
         port = find_link_by_index(host, link.peer)
         yield from _port(host, port, link, bridge, conf)
@@ -106,7 +107,7 @@ def _attributes(route: Route) -> str:
     return "".join(f" {name} {value}" for name, value in asked.items() if value)
 
 
-def _bridge(bridge: Link | None, conf: PodConf, result: Result) -> Iterator[str]:
+def _bridge(host: Netlink, bridge: Link | None, conf: PodConf, result: Result) -> Iterator[str]:
     if bridge is None:
         yield f'Bridge interface "{conf.bridge}" not found'
         return
@@ -121,6 +122,8 @@ def _bridge(bridge: Link | None, conf: PodConf, result: Result) -> Iterator[str]
         yield f'Bridge "{conf.bridge}" is not in promiscuous mode'
     if not bridge.up:
         yield f'Bridge "{conf.bridge}" is down'
+    if advertisements.accepts_from_pods(host, bridge):
+        yield f"A pod can give the node routes: net/ipv6/conf/{conf.bridge}/accept_ra is not 0"
 
 
 def _port(host: Netlink, port: Link | None, link: Link, bridge: Link, conf: PodConf) -> Iterator[str]:
@@ -147,6 +150,11 @@ def _gateways(host: Netlink, conf: PodConf, result: Result) -> Iterator[str]:
     for family in {family_of(ip.address) for ip in result.ips}:
         if sysctls.read(FORWARDING[family]) != "1":
             yield f"The node does not forward: net/{FORWARDING[family]} is not 1"
+        elif family == AF_INET6:
+            for name in advertisements.ignored(host):
+                yield f'The default route by "{name}" will expire: net/ipv6/conf/{name}/accept_ra is not 2'
+    if conf.vlan and link and advertisements.accepts_from_pods(host, link):
+        yield f"A pod can give the node routes: net/ipv6/conf/{link.name}/accept_ra is not 0"
 
 
 def _masquerade(request: Request, result: Result) -> Iterator[str]:

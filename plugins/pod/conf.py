@@ -11,6 +11,7 @@ class PodConf:
 
     `mtu` in bytes, 0 leaves it to the kernel. `vlan` 0 is none; `trunk` None is none, an empty one still filters.
     Another address on the bridge is a conflict; `force_address` replaces it, `keep_addresses` lets it stand.
+    `accept_ra`: whether the container's end accepts router advertisements, None: as its addresses suggest.
     `mac` of the container's end, "" for a random one. `dns` None: what IPAM says. `ipam_type` "": no addresses.
     """
 
@@ -31,6 +32,7 @@ class PodConf:
     detect_duplicates: bool = False
     container_up: bool = True
     isolated: bool = False
+    accept_ra: bool | None = None
     mac: str = ""
     dns: DNS | None = None
 

@@ -1,6 +1,6 @@
 """The container's end: sysctls, addresses, routes, inside its namespace."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from errno import EEXIST, EHOSTUNREACH
 from socket import AF_INET, AF_INET6
 
@@ -29,6 +29,7 @@ def configure(netns: int, index: int, request: Request, conf: PodConf, result: R
     name = request.ifname
     with step(f'configure "{name}" in the container'), entered(netns), Netlink() as pod:
         families = {family_of(ip.address) for ip in result.ips}
+        _set_advertisements(name, conf, families)
         if AF_INET6 in families:
             _prepare(name, conf)
         requests = [announce_request(pod, index)] if AF_INET in families else []
@@ -95,6 +96,19 @@ def default_routes(ips: Sequence[IPConfig], routes: Sequence[Route]) -> list[Rou
         for family, gateway in sorted(families.items())
         if family not in present
     ]
+
+
+def _set_advertisements(name: str, conf: PodConf, families: Collection[int]) -> None:
+    """Whether the link accepts router advertisements: any pod on the bridge can send them (CVE-2020-10749).
+
+    Unless `conf` says so, it does not where IPAM has given it IPv6 addresses, or the node is its router; otherwise it
+    may be meant to configure itself, and is left as the kernel has it.
+    """
+    accepts = conf.accept_ra
+    if accepts is None and (AF_INET6 in families or (families and conf.is_gateway)):
+        accepts = False
+    if accepts is not None:
+        sysctls.try_write(f"ipv6/conf/{name}/accept_ra", "1" if accepts else "0")
 
 
 def _prepare(name: str, conf: PodConf) -> None:

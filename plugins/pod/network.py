@@ -58,7 +58,6 @@ def ensure_bridge(host: Netlink, conf: PodConf, undo: Undo) -> Link:
 def _new_bridge(host: Netlink, conf: PodConf, undo: Undo) -> Link | None:
     if create_bridge(host, conf.bridge, mtu=conf.mtu):
         undo.push(lambda: delete_unused_bridge(host, conf.bridge))
-        sysctls.try_write(f"ipv6/conf/{conf.bridge}/accept_ra", "0")
     return find_link(host, conf.bridge)
 
 
@@ -66,6 +65,7 @@ def _set_bridge(host: Netlink, bridge: Link, conf: PodConf, undo: Undo) -> None:
     if conf.promiscuous and not bridge.promiscuous:
         set_promiscuous(host, bridge.index, on=True)
         undo.push(lambda: set_promiscuous(host, bridge.index, on=False))
+    _refuse_advertisements(host, bridge)
     if not bridge.up:
         set_up(host, bridge.index)
     if conf.filters_vlans and not bridge.vlan_filtering:
@@ -93,9 +93,12 @@ def ensure_gateway_link(host: Netlink, conf: PodConf, bridge: Link, undo: Undo) 
         except NetlinkError as error:
             if error.errno != EEXIST:
                 raise
-            return _existing(host, name)
+            link = _existing(host, name)
+            _refuse_advertisements(host, link)
+            return link
         link, port = _existing(host, name), _existing(host, inner)
         undo.push(lambda: delete_link(host, link.index))
+        _refuse_advertisements(host, link)
         attach_port(host, port.index, bridge.index, alias="", hairpin=False, isolated=False)
         vlans.set_port(host, port.index, conf)
         set_up(host, link.index)
@@ -118,7 +121,27 @@ def ensure_gateways(host: Netlink, conf: PodConf, link: Link, bridge: Link, gate
                 set_mac(host, link.index, link.mac)
     with step("enable forwarding"):
         for family in sorted({family_of(gateway) for gateway in gateways}):
-            sysctls.ensure(FORWARDING[family], "1")
+            _forward(host, family)
+
+
+def _forward(host: Netlink, family: int) -> None:
+    """Have the node forward, and keep the IPv6 default route that it has from router advertisements."""
+    if sysctls.read(FORWARDING[family]) == "1":
+        return
+    if family == AF_INET6:
+        from linux.advertisements import keep_while_forwarding
+
+        with step("accept router advertisements while forwarding"):
+            keep_while_forwarding(host)
+    sysctls.write(FORWARDING[family], "1")
+
+
+def _refuse_advertisements(host: Netlink, link: Link) -> None:
+    """Have a link that faces pods give the node no routes."""
+    if sysctls.read_if_there(f"ipv6/conf/{link.name}/accept_ra") not in ("", "0"):
+        from linux.advertisements import refuse
+
+        refuse(host, link)
 
 
 def _replace(host: Netlink, conf: PodConf, link: Link, other: str, gateway: str, undo: Undo) -> None:

@@ -4,6 +4,7 @@ import ctypes
 import json
 import os
 import socket
+import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -113,6 +114,15 @@ class Host:
             made = socket.socket(family, {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}[kind])
         made.settimeout(2)
         return made
+
+    def advertise(self, link: str, prefix: str = "2001:db8:77::") -> None:
+        """Send a router advertisement (RFC 4861, 4.2) on a link: default route, a /64 prefix. It may get lost."""
+        header = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0)
+        option = struct.pack("!BBBBIII", 3, 4, 64, 0xC0, 86400, 14400, 0) + socket.inet_pton(socket.AF_INET6, prefix)
+        with self._inside(), socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as sender:
+            sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+            with suppress(OSError):  # while the link has no address yet
+                sender.sendto(header + option, ("ff02::1", 0, 0, socket.if_nametoindex(link)))
 
 
 class Pod(Host):
