@@ -2,7 +2,7 @@
 # Sets everything up on Debian 12 and runs the tests; needs root, git and Python 3.11.
 #
 #   ./test.sh                  all tiers; those that call plugins twice: without an agent, and by way of one
-#   ./test.sh pure             without root, namespaces or a build: seconds
+#   ./test.sh pure             without root, namespaces or a build: a minute (-m "not slow": half of it)
 #   ./test.sh netns            the frozen plugins in namespaces of their own; nothing remains on the machine
 #   ./test.sh conformance      what the specification demands, of our plugins and of the reference's
 #   ./test.sh system           several nodes on one underlay

@@ -10,9 +10,11 @@ import select
 import socket
 import struct
 import sys
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Sequence
+from errno import EAGAIN, EPROTO
 
 from linux.attributes import attributes_of
+from linux.waiting import wait_until
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +43,7 @@ _SEND_BYTES = 1 << 16
 _SO_SNDBUFFORCE = 32
 _SO_NETNS_COOKIE = 71  # socket(7), since Linux 5.14
 _BATCH = 128  # so many answers fit into the socket's buffer, should all be refused
-_DUMP_TRIES = 5
+_DUMP_SECONDS = 2
 _TIMEOUT_SECONDS = 30
 
 
@@ -112,31 +114,54 @@ class Netlink:
 
     def get_raw(self, message: "nlmsg | bytes", kind: int) -> bytes:
         """The same undecoded: a whole netlink message."""
-        self._socket.send(self.encode(message, kind, NLM_F_REQUEST))
-        for _, body in self._replies():
-            return body
-        raise NetlinkError(71, "the kernel did not answer")
+        request = self.encode(message, kind, NLM_F_REQUEST)
+        self._socket.send(request)
+        while True:
+            for answer_kind, _, body in self._receive({_number_of(request)}):
+                if answer_kind not in (NLMSG_ERROR, NLMSG_DONE):
+                    return body
+                raise error_of(body) or NetlinkError(EPROTO, "the kernel did not answer")
 
     def dump(self, message: "nlmsg", kind: int, answer: "type[nlmsg]", *, containing: bytes = b"") -> "list[nlmsg]":
         """All objects of a kind, decoded as `answer`; with `containing`, only those whose bytes hold that text.
 
-        A dump that the kernel says was disturbed is taken again, up to five times; then what was read is used.
+        A dump that the kernel says was disturbed is taken again, for two seconds; then NetlinkError (EAGAIN) is raised,
+        for who is not shown an object must be able to rely on its absence.
         """
         return [decode(answer, body) for body in self.dump_raw(message, kind) if containing in body]
 
     def dump_raw(self, message: "nlmsg | bytes", kind: int) -> list[bytes]:
         """The same undecoded: a list of whole netlink messages."""
         found: list[bytes] = []
-        for _ in range(_DUMP_TRIES):
-            found = []
-            self._socket.send(self.encode(message, kind, NLM_F_REQUEST | NLM_F_DUMP))
-            disturbed = False
-            for flags, body in self._replies(until_done=True):
-                disturbed = disturbed or bool(flags & NLM_F_DUMP_INTR)
-                found.append(body)
-            if not disturbed:
-                break
+
+        def is_whole() -> bool:
+            nonlocal found
+            found, disturbed = self._dump_once(self.encode(message, kind, NLM_F_REQUEST | NLM_F_DUMP))
+            return not disturbed
+
+        if not wait_until(is_whole, seconds=_DUMP_SECONDS):
+            raise NetlinkError(EAGAIN, "what the kernel lists kept changing while it was read")
         return found
+
+    def _dump_once(self, request: bytes) -> tuple[list[bytes], bool]:
+        """What the kernel lists, and whether it changed meanwhile (NLM_F_DUMP_INTR).
+
+        A list that came in one piece is one moment's, whatever has changed when the kernel says that there is no more.
+        """
+        found: list[bytes] = []
+        pieces, disturbed = 0, False
+        self._socket.send(request)
+        while True:
+            messages = self._receive({_number_of(request)})
+            pieces += any(kind not in (NLMSG_ERROR, NLMSG_DONE) for kind, _, _ in messages)
+            for kind, flags, body in messages:
+                if kind not in (NLMSG_ERROR, NLMSG_DONE):
+                    found.append(body)
+                elif failure := error_of(body):
+                    raise failure
+                disturbed = disturbed or bool(flags & NLM_F_DUMP_INTR and pieces > 1)
+                if kind in (NLMSG_ERROR, NLMSG_DONE):
+                    return found, disturbed
 
     def send(self, requests: Sequence[bytes], *, tolerated: Collection[int] = ()) -> list[bytes]:
         """Send one or more changes, encoded with NLM_F_ACK, in one datagram, and wait until the kernel has done them.
@@ -146,30 +171,32 @@ class Netlink:
         request was tried.
         """
         *others, last = requests
+        numbers = [_number_of(request) for request in requests]
         self._socket.send(b"".join([*map(_unacknowledged, others), last]))
         failure: NetlinkError | None = None
         shown, is_done = [], False
         while not is_done:
-            for kind, _, body in self._receive():
+            for kind, _, body in self._receive(numbers):
                 if kind != NLMSG_ERROR:
                     shown.append(body)
                     continue
                 error = error_of(body)
                 if error and not failure and error.errno not in tolerated:
                     failure = error
-                    failure.place = [_number_of(request) for request in requests].index(_number_of(body))
-                is_done = is_done or _number_of(body) == _number_of(last)
+                    failure.place = numbers.index(_number_of(body))
+                is_done = is_done or _number_of(body) == numbers[-1]
         if failure:
             raise failure
         return shown
 
-    def transact(self, requests: Iterable[bytes]) -> list[tuple[int, NetlinkError | None]]:
+    def transact(self, requests: Sequence[bytes]) -> list[tuple[int, NetlinkError | None]]:
         """Send encoded requests in one datagram which the kernel answers while it takes it in, as nfnetlink does.
 
         Returns (sequence number of the request, its error or None) for each acknowledgement, in order: how many there
         will be depends on what the kernel meets.
         """
         data = b"".join(requests)
+        numbers = {_number_of(request) for request in requests}
         if len(data) > _SEND_BYTES:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * len(data))
         self._socket.send(data)
@@ -178,7 +205,7 @@ class Netlink:
             while True:
                 answers += [
                     (struct.unpack_from("=I", body, 8)[0], error_of(body))
-                    for kind, _, body in self._receive(wait=False)
+                    for kind, _, body in self._receive(numbers, wait=False)
                     if kind == NLMSG_ERROR
                 ]
         except BlockingIOError:
@@ -191,27 +218,20 @@ class Netlink:
         requests without NLM_F_ACK are answered only if refused. They are numbered here.
         """
         refused = []
+        first = self._sequence + 1
+        self._sequence += len(requests)
         for start in range(0, len(requests), _BATCH):
-            batch = enumerate(requests[start : start + _BATCH], start)
-            numbered = [request[:8] + struct.pack("=I", place) + request[12:] for place, request in batch]
-            refused += [(place, error) for place, error in self.transact(numbered) if error]
+            batch = enumerate(requests[start : start + _BATCH], first + start)
+            numbered = [request[:8] + struct.pack("=I", number) + request[12:] for number, request in batch]
+            refused += [(number - first, error) for number, error in self.transact(numbered) if error]
         return refused
 
-    def _replies(self, *, until_done: bool = False) -> Iterator[tuple[int, bytes]]:
-        """(flags, message) of each answer to the last request; raises the NetlinkError the kernel sent instead."""
-        while True:
-            for kind, flags, body in self._receive():
-                if kind in (NLMSG_ERROR, NLMSG_DONE):
-                    failure = error_of(body)
-                    if failure:
-                        raise failure
-                    return
-                yield flags, body
-            if not until_done:
-                return
+    def _receive(self, numbers: Collection[bytes], *, wait: bool = True) -> list[tuple[int, int, bytes]]:
+        """(type, flags, whole message) of each message in the next datagram that answers a request of these numbers.
 
-    def _receive(self, *, wait: bool = True) -> list[tuple[int, int, bytes]]:
-        """(type, flags, whole message) of each message in the next datagram; BlockingIOError if none comes."""
+        What answers an earlier request, of which nobody waits for the answer any more, is passed over. BlockingIOError
+        if `wait` is False and there is no datagram; NetlinkError (EAGAIN) if none comes in time.
+        """
         try:
             data = self._socket.recv(_RECEIVE_BYTES)
         except BlockingIOError:
@@ -219,14 +239,15 @@ class Netlink:
                 raise
             poll = select.poll()
             poll.register(self._socket, select.POLLIN)
-            poll.poll(_TIMEOUT_SECONDS * 1000)
+            if not poll.poll(_TIMEOUT_SECONDS * 1000):
+                raise NetlinkError(EAGAIN, f"the kernel did not answer in {_TIMEOUT_SECONDS} seconds") from None
             data = self._socket.recv(_RECEIVE_BYTES)
         messages, at = [], 0
         while at + _HEADER.size <= len(data):
             length, kind, flags, _, _ = _HEADER.unpack_from(data, at)
             if length < _HEADER.size:
                 break
-            if kind != NLMSG_NOOP:
+            if kind != NLMSG_NOOP and data[at + 8 : at + 12] in numbers:
                 messages.append((kind, flags, data[at : at + length]))
             at += (length + 3) & ~3
         return messages

@@ -116,11 +116,11 @@ def _trunk(section: Section) -> tuple[int, ...] | None:
         low = entry.integer("minID", None, low=1, high=_MAX_VLAN)
         high = entry.integer("maxID", None, low=1, high=_MAX_VLAN)
         if (low is None) != (high is None):
-            missing = "maxID" if high is None else "minID"
-            raise entry.error(missing, f"minID and maxID should be configured simultaneously, {missing} is missing")
+            given, missing = ("minID", "maxID") if high is None else ("maxID", "minID")
+            raise entry.error(missing, f"an integer of 1 to {_MAX_VLAN}, as {given} is given")
         if low is not None and high is not None:
             if low > high:
-                raise entry.error("minID", f"minID is greater than maxID in trunk parameter: at most {high}")
+                raise entry.error("minID", f"an integer of at most {high}, which is maxID")
             vlans.update(range(low, high + 1))
         if single is not None:
             vlans.add(single)

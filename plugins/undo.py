@@ -3,14 +3,14 @@
 from collections.abc import Callable
 from types import TracebackType
 
-from spec.errors import CNIError
+from spec.errors import CNIError, as_cni_error
 
 
 class Undo:
     """A context: what was pushed is done on the way out, unless `keep` was called.
 
-    A way back that fails does not stop the others and does not hide the failure that began it: it is told in the
-    error's details, because a DEL will have to finish it.
+    A way back that fails, however it does, does not stop the others and does not hide the failure that began it. The
+    error's details name it, because a DEL will have to finish it.
     """
 
     def __init__(self) -> None:
@@ -32,7 +32,7 @@ class Undo:
         for way_back in reversed(self._ways_back):
             try:
                 way_back()
-            except (OSError, CNIError) as error:
-                left.append(str(error))
+            except Exception as error:  # noqa: BLE001  (a fault in one must not keep the others from being done)
+                left.append(str(error if isinstance(error, OSError) else as_cni_error(error)))
         if left and isinstance(failure, CNIError):
             failure.details = "; ".join(filter(None, [failure.details, "left behind: " + ", ".join(left)]))

@@ -50,3 +50,11 @@ def is_shortage(error: BaseException) -> bool:
 def code_of(error: BaseException, otherwise: int = Code.INTERNAL) -> int:
     """The code (int) that tells of an exception: 11 for a shortage, else `otherwise`."""
     return Code.TRY_AGAIN_LATER if is_shortage(error) else otherwise
+
+
+def as_cni_error(error: BaseException) -> CNIError:
+    """The error itself if it is one of the protocol; of any other a CNIError that names its kind, 11 for a shortage."""
+    if isinstance(error, CNIError):
+        return error
+    name, text = type(error).__name__, str(error)
+    return CNIError(code_of(error), f"{name}: {text}" if text else name)

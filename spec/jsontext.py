@@ -4,6 +4,7 @@ import json
 from json.encoder import encode_basestring
 
 _SURROGATES = range(0xD800, 0xE000)
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 def loads(data: bytes) -> object:
@@ -13,8 +14,10 @@ def loads(data: bytes) -> object:
     interpreter's stack, and half surrogate pairs, which no peer could be sent again. Of equal keys the last one in
     the document wins and takes its place in the order; a null never takes away what an equal key said.
     """
+    if data.startswith(_BYTE_ORDER_MARK):
+        raise ValueError("begins with a byte order mark: save it as UTF-8 without one")
     try:
-        value = json.loads(data.decode(), object_pairs_hook=_ordered, parse_constant=_refuse_constant)
+        value = json.loads(_text(data), object_pairs_hook=_ordered, parse_constant=_refuse_constant)
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if b"\\ud" in data or b"\\uD" in data:
@@ -35,6 +38,13 @@ def dumps(value: object, *, indent: int | None = 4) -> str:
     if text.isascii() and "<" not in text and ">" not in text and "&" not in text:
         return text
     return text.translate(_ESCAPES)
+
+
+def _text(data: bytes) -> str:
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}") from None
 
 
 def _indented(value: object, start: str, step: str) -> str:

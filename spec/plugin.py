@@ -5,7 +5,7 @@ from io import BufferedIOBase, TextIOBase
 
 from spec import jsontext, verbs
 from spec.config import NetConf, Section, read_config, read_name, read_version
-from spec.errors import CNIError, Code, code_of
+from spec.errors import CNIError, Code, as_cni_error
 from spec.request import Request, check_variables, is_own_netns, parse_args, read_stdin, say
 from spec.result import Result, check_expressible, dumps
 from spec.suite import Plugin, Suite
@@ -205,9 +205,7 @@ def _version_text(plugin: Plugin) -> str:
 
 
 def _error_text(error: BaseException, version: str) -> str:
-    if not isinstance(error, CNIError):
-        name, text = type(error).__name__, str(error)
-        error = CNIError(code_of(error), f"{name}: {text}" if text else name)
+    error = as_cni_error(error)
     document = {"cniVersion": version, "code": int(error.code), "msg": str(error.msg)}
     if error.details:
         document["details"] = str(error.details)

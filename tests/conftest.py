@@ -4,11 +4,16 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from tests.netns import way
 
 ROOT = Path(__file__).resolve().parent.parent
 _EXCUSE = "kernel lacks"
+
+# How long an example takes depends on what else the machine does.
+settings.register_profile("untimed", parent=settings(), deadline=None)
+settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -19,6 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tell the nodes of all tests how calls go."""
+    config.addinivalue_line("markers", "slow: takes some ten seconds or more, most of them of the processor")
     config.addinivalue_line("markers", "cold(reason): no agent of ours on its nodes; not repeated by another --way")
     way.CHOSEN.choose(config.getoption("--way"), _chosen_bin(config))
 

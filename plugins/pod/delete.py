@@ -1,18 +1,18 @@
 """DEL: whatever state it finds, it finishes; whatever is gone already is no error."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from linux.addresses import list_addresses
-from linux.errors import step
 from linux.links import Link, find_link, find_link_by_index, list_links
 from linux.netlink import Netlink
 from linux.netns import entered, open_netns
 from linux.ownership import group_of, host_end_name, owner_tag
 from linux.reaping import delete_links
+from plugins.attempts import Attempts
 from spec.delegate import delegate
-from spec.errors import CNIError, is_shortage
+from spec.errors import is_shortage
 from spec.request import Request
 
 
@@ -35,42 +35,24 @@ def delete_pod(request: Request, *, ipam_type: str, ip_masq: bool, check_mac: bo
     """
     owner = request.attachment
     addresses: list[str] = [ip.address for ip in request.conf.prev_result.ips] if request.conf.prev_result else []
-    failures: list[CNIError] = []
-    _attempt(
-        f'delete link "{request.ifname}"', lambda: addresses.extend(_delete_links(request, tell=ip_masq)), failures
-    )
+    attempts = Attempts()
+    attempts.make(f'delete link "{request.ifname}"', lambda: addresses.extend(_delete_links(request, tell=ip_masq)))
     if ipam_type:
-        _attempt("release the addresses", lambda: delegate(request, "DEL", ipam_type), failures)
+        attempts.make("release the addresses", lambda: delegate(request, "DEL", ipam_type))
     if ip_masq:
         from linux import masquerade, reference_leftovers
 
-        _attempt("delete the masquerade", lambda: masquerade.delete(owner, addresses), failures)
-        _attempt(
+        attempts.make("delete the masquerade", lambda: masquerade.delete(owner, addresses))
+        attempts.make(
             "delete another implementation's masquerade",
             lambda: reference_leftovers.delete_masquerade(owner, addresses),
-            failures,
         )
     if check_mac:
         from linux import antispoof, reference_leftovers
 
-        _attempt("delete the MAC filter", lambda: antispoof.delete(owner), failures)
-        _attempt(
-            "delete another implementation's MAC filter",
-            lambda: reference_leftovers.delete_antispoof(owner),
-            failures,
-        )
-    if failures:
-        first, *others = failures
-        first.details = "; ".join(filter(None, [first.details, *map(str, others)]))
-        raise first
-
-
-def _attempt(what: str, action: Callable[[], object], failures: list[CNIError]) -> None:
-    try:
-        with step(what):
-            action()
-    except CNIError as error:
-        failures.append(error)
+        attempts.make("delete the MAC filter", lambda: antispoof.delete(owner))
+        attempts.make("delete another implementation's MAC filter", lambda: reference_leftovers.delete_antispoof(owner))
+    attempts.finish()
 
 
 def _delete_links(request: Request, *, tell: bool) -> Sequence[str]:

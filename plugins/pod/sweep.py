@@ -1,16 +1,13 @@
 """GC: what belongs to attachments that the runtime no longer knows goes."""
 
-from collections.abc import Callable
-
-from linux.errors import step
 from linux.links import Link, list_group, list_links
 from linux.netlink import Netlink
 from linux.ownership import forfeited, group_of
 from linux.reaping import delete_links
 from linux.waiting import wait_until
+from plugins.attempts import Attempts
 from spec.attachment import Attachment
 from spec.delegate import delegate
-from spec.errors import CNIError
 from spec.request import Request
 
 _NAMING_SECONDS = 2
@@ -19,29 +16,21 @@ _NAMING_SECONDS = 2
 def sweep_pods(request: Request, *, ipam_type: str, ip_masq: bool, check_mac: bool) -> None:
     """Delete links, masquerade and filters of this network's attachments that are not valid, then let IPAM do its part.
 
-    Every step is tried; then the first failure is raised.
+    Every step is tried; then the first failure is raised with the others in its details.
     """
-    network, valid = request.conf.name, request.valid_attachments
-    steps: list[tuple[str, Callable[[], object]]] = [("delete stale links", lambda: _sweep_links(network, valid))]
+    network, valid, attempts = request.conf.name, request.valid_attachments, Attempts()
+    attempts.make("delete stale links", lambda: _sweep_links(network, valid))
     if ip_masq:
         from linux import masquerade
 
-        steps.append(("delete stale masquerade", lambda: masquerade.sweep(network, valid)))
+        attempts.make("delete stale masquerade", lambda: masquerade.sweep(network, valid))
     if check_mac:
         from linux import antispoof
 
-        steps.append(("delete stale MAC filters", lambda: antispoof.sweep(network, valid)))
+        attempts.make("delete stale MAC filters", lambda: antispoof.sweep(network, valid))
     if ipam_type:
-        steps.append(("release stale addresses", lambda: delegate(request, "GC", ipam_type)))
-    failures = []
-    for what, action in steps:
-        try:
-            with step(what):
-                action()
-        except CNIError as error:
-            failures.append(error)
-    if failures:
-        raise failures[0]
+        attempts.make("release stale addresses", lambda: delegate(request, "GC", ipam_type))
+    attempts.finish()
 
 
 def _sweep_links(network: str, valid: frozenset[Attachment]) -> None:

@@ -1,4 +1,7 @@
-"""What CI=true changes: a test that is skipped is a failure, unless the kernel lacks what it is about."""
+"""What the suite's conftest does for all tests.
+
+CI=true: a test that is skipped is a failure, unless the kernel lacks what it is about. Examples have no deadline.
+"""
 
 import os
 import subprocess
@@ -6,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 ONE_TEST = "import pytest\ndef test_it(): pytest.skip({reason!r})\n"
@@ -39,3 +43,8 @@ def test_a_skip_fails_in_ci(tmp_path: Path, source: str) -> None:
 def test_a_skip_stands_where_it_may(tmp_path: Path, source: str, reason: str, ci: str) -> None:
     """Outside CI, and everywhere for want of a kernel feature."""
     assert "1 skipped" in run(tmp_path, source, reason, ci=ci)
+
+
+def test_no_example_is_timed() -> None:
+    """Hypothesis fails no example for its time, which depends on what else the machine does."""
+    assert settings().deadline is None

@@ -217,7 +217,8 @@ def test_who_is_not_root_gets_no_greeting(tmp_path: Path, monkeypatch: pytest.Mo
         assert wait_until(lambda: "user 1000" in agent.events)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(garbage=st.one_of(st.binary(min_size=1, max_size=300), st.binary(max_size=200).map(b"S24Q\1\0\0\0".__add__)))
 def test_garbage_harms_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, garbage: bytes) -> None:
     """Whatever comes is declined or ends; the next call is answered, and no descriptor is left."""

@@ -8,8 +8,9 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from linux import addresses, links, routes
+from linux import addresses, links, netlink, routes
 from linux.netlink import Netlink, NetlinkError, error_of
+from spec.errors import is_shortage
 from spec.result import Route
 
 
@@ -208,6 +209,52 @@ def test_only_the_last_of_several_requests_is_acknowledged() -> None:
     kernel = Kernel(_refusal(0, flags=0x100, number=9))
     Netlink.send(kernel, requests)
     assert [struct.unpack_from("=H", kernel.sent, at + 6)[0] for at in (0, 16, 32)] == [0x601, 0x601, 0x605]
+
+
+GET, ENTRY, DONE, INTERRUPTED = 18, 16, 3, 0x10
+
+
+def _answer(number: int, name: int = 0, *, kind: int = ENTRY, flags: int = 0) -> bytes:
+    return struct.pack("=IHHIII", 20, kind, flags, number, 0, name)
+
+
+def _kernel(*datagrams: bytes) -> Kernel:
+    kernel = Kernel(*datagrams)
+    kernel._sequence = 6  # so that the next request has number 7
+    return kernel
+
+
+def test_a_late_answer_to_an_earlier_request_is_no_answer() -> None:
+    """What a request of which nobody waits for the answer any more is answered later is passed over, of all forms."""
+    late = [_answer(6, 1), _refusal(0, flags=0x100, number=6), _refusal(1, flags=0x100, number=6)]
+    assert _kernel(*late, _answer(7, 2)).get_raw(b"", GET) == _answer(7, 2)
+    assert _kernel(*late, _answer(7, 2), _answer(7, kind=DONE)).dump_raw(b"", GET) == [_answer(7, 2)]
+    request = struct.pack("=IHHII", 16, 16, 0x605, 7, 0)
+    assert Netlink.send(_kernel(*late, _answer(7, 2), _refusal(0, flags=0x100, number=7)), [request]) == [_answer(7, 2)]
+
+
+def test_a_disturbed_dump_is_taken_again() -> None:
+    """A list that came in pieces, and changed between them, is read again as a whole."""
+    disturbed = [_answer(7, 1), _answer(7, 2, flags=INTERRUPTED), _answer(7, kind=DONE)]
+    kernel = _kernel(*disturbed, _answer(8, 3), _answer(8, 4), _answer(8, kind=DONE))
+    assert kernel.dump_raw(b"", GET) == [_answer(8, 3), _answer(8, 4)]
+
+
+def test_a_list_in_one_piece_is_of_one_moment() -> None:
+    """What changes between the only piece and the end of the list does not matter."""
+    kernel = _kernel(_answer(7, 1), _answer(7, kind=DONE, flags=INTERRUPTED))
+    assert kernel.dump_raw(b"", GET) == [_answer(7, 1)]
+
+
+@pytest.mark.parametrize("end", [(0, INTERRUPTED), (INTERRUPTED, 0)])
+def test_a_dump_that_stays_disturbed_is_an_error_to_try_again(monkeypatch: pytest.MonkeyPatch, end: tuple) -> None:
+    """No list is better than one in which something may be missing: the error is that of a shortage."""
+    monkeypatch.setattr(netlink, "_DUMP_SECONDS", 0)
+    entry, done = end
+    kernel = _kernel(_answer(7, 1), _answer(7, 2, flags=entry), _answer(7, kind=DONE, flags=done))
+    with pytest.raises(NetlinkError, match="kept changing") as caught:
+        kernel.dump_raw(b"", GET)
+    assert is_shortage(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -126,7 +126,7 @@ def test_an_echo_names_the_object_and_nothing_else() -> None:
 
 def test_many_changes_go_in_few_datagrams_and_refusals_are_told_by_place() -> None:
     """Three hundred requests, of which two are refused: three datagrams, each request with its own number."""
-    wire = Wire({5: BUSY, 299: NO_SUCH_DEVICE})
+    wire = Wire({6: BUSY, 300: NO_SUCH_DEVICE})  # by number: the first has 1
     refused = wire.change_many([route(attrs=[("RTA_OIF", index)]) for index in range(300)])
     assert [(place, error.errno) for place, error in refused] == [(5, BUSY), (299, NO_SUCH_DEVICE)]
     assert [len(datagram) for datagram in wire.datagrams] == [128, 128, 44]

@@ -54,8 +54,18 @@ def test_mtu_of_nothing_is_left_to_the_kernel(mtu: int) -> None:
         ({"bridge": "b/0"}, "a link name"),
         ({"hairpinMode": True, "promiscMode": True}, "cannot set hairpin mode and promiscuous mode"),
         ({"disableContainerInterface": True, "ipam": {"type": "x"}}, "cannot use IPAM when"),
-        ({"vlanTrunk": [{"minID": 5}]}, '"vlanTrunk[0].maxID": expected minID and maxID'),
-        ({"vlanTrunk": [{"minID": 9, "maxID": 5}]}, '"vlanTrunk[0].minID": expected'),
+        (
+            {"vlanTrunk": [{"minID": 5}]},
+            '"vlanTrunk[0].maxID": expected an integer of 1 to 4094, as minID is given, got nothing',
+        ),
+        (
+            {"vlanTrunk": [{"id": 3}, {"maxID": 5}]},
+            '"vlanTrunk[1].minID": expected an integer of 1 to 4094, as maxID is given, got nothing',
+        ),
+        (
+            {"vlanTrunk": [{"minID": 1000, "maxID": 100}]},
+            '"vlanTrunk[0].minID": expected an integer of at most 100, which is maxID, got 1000',
+        ),
         ({"vlanTrunk": [{"id": 0}]}, '"vlanTrunk[0].id": expected an integer of 1 to 4094, got 0'),
         ({"runtimeConfig": {"mac": "zz"}}, '"runtimeConfig.mac": expected a unicast MAC address'),
         ({"args": {"cni": {"mac": "01:00:5e:00:00:01"}}}, '"args.cni.mac": expected a unicast MAC address'),

@@ -1,7 +1,8 @@
-"""Undo: what a failed ADD does on its way out."""
+"""Undo: what a failed ADD does on its way out. Attempts: what a DEL and a GC do whatever fails."""
 
 import pytest
 
+from plugins.attempts import Attempts
 from plugins.undo import Undo
 from spec.errors import CNIError
 
@@ -42,6 +43,23 @@ def test_a_way_back_that_fails_is_told_and_hides_nothing() -> None:
     assert caught.value.details == "because; left behind: [Errno 5] disk on fire"
 
 
+@pytest.mark.parametrize("fault", [KeyError("x"), ValueError("x"), MemoryError(), RuntimeError("x")])
+def test_a_way_back_that_fails_unexpectedly_hides_nothing(fault: Exception) -> None:
+    """Whatever a step back raises: the others are done, and the error is the one that began it."""
+    taken = []
+
+    def fail() -> None:
+        raise fault
+
+    with pytest.raises(CNIError) as caught, Undo() as undo:
+        undo.push(lambda: taken.append("first"))
+        undo.push(fail)
+        raise CNIError(7, "no")
+    assert taken == ["first"]
+    assert (caught.value.code, caught.value.msg) == (7, "no")
+    assert f"left behind: {type(fault).__name__}" in caught.value.details
+
+
 def test_an_unexpected_exception_is_undone_too() -> None:
     """A failure of any kind walks back."""
     taken = []
@@ -49,3 +67,25 @@ def test_an_unexpected_exception_is_undone_too() -> None:
         undo.push(lambda: taken.append("first"))
         raise ZeroDivisionError
     assert taken == ["first"]
+
+
+@pytest.mark.parametrize("fault", [OSError(5, "x"), CNIError(999, "x"), KeyError("x"), MemoryError()])
+def test_every_step_of_a_del_is_tried(fault: Exception) -> None:
+    """Whatever a step raises, the next one is done; the first failure is raised, with the others in its details."""
+    done = []
+
+    def fail() -> None:
+        raise fault
+
+    def fail_otherwise() -> None:
+        raise ValueError("later")
+
+    attempts = Attempts()
+    attempts.make("do this", fail)
+    attempts.make("do that", fail_otherwise)
+    attempts.make("do the rest", lambda: done.append("rest"))
+    with pytest.raises(CNIError) as caught:
+        attempts.finish()
+    assert done == ["rest"]
+    assert "later" not in caught.value.msg
+    assert "ValueError: later" in caught.value.details

@@ -212,14 +212,14 @@ results = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(results, st.sampled_from(CURRENT))
 def test_from_1_0_on_nothing_is_lost(result: Result, version: str) -> None:
     """Reading what was written gives the result back."""
     assert Result.parse(json.loads(dumps(result, version)), version) == result
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(results, st.sampled_from(MIDDLE))
 def test_before_1_0_only_the_newer_attributes_of_interfaces_are_lost(result: Result, version: str) -> None:
     """MTU, socket and PCI id."""
@@ -227,7 +227,7 @@ def test_before_1_0_only_the_newer_attributes_of_interfaces_are_lost(result: Res
     assert Result.parse(json.loads(dumps(result, version)), version) == replace(result, interfaces=kept)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(results, ips, st.sampled_from(OLD))
 def test_before_0_3_the_first_address_of_each_family_is_kept_with_its_routes(
     result: Result, ip: IPConfig, version: str
