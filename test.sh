@@ -10,7 +10,10 @@
 #   ./test.sh chaos            everything that can go wrong on a node, for a minute (--seconds 1800: half an hour)
 #   ./test.sh warm             netns, conformance and system by way of an agent
 #   ./test.sh mixed            ... every other call: ways change in the middle of a pod's life
+#   ./test.sh vm [KERNEL]      netns by way of an agent on Debian's kernel 5.10, 6.1 (default) or 6.12, in a virtual machine: hours
 #   ./test.sh TIER ARGUMENTS   ... with further arguments for pytest, such as -k NAME
+#
+# A test for which this machine's kernel lacks something is run in the virtual machine, whatever the tier.
 
 set -euo pipefail
 cd "$(dirname "$0")"
@@ -20,7 +23,8 @@ cd "$(dirname "$0")"
 missing_packages() {
     local pair
     for pair in ip:iproute2 nft:nftables iptables:iptables ping:iputils-ping conntrack:conntrack tcpdump:tcpdump \
-        strace:strace nsenter:util-linux sysctl:procps gcc:gcc systemd-analyze:systemd; do
+        strace:strace nsenter:util-linux sysctl:procps gcc:gcc systemd-analyze:systemd \
+        qemu-system-x86_64:qemu-system-x86 xz:xz-utils; do
         command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
     done
     [ -e /usr/include/stdio.h ] || echo libc6-dev
@@ -33,7 +37,15 @@ case $tier in
     all) tests=(tests) ;;
     pure | netns | conformance | system | launcher | chaos) tests=("tests/$tier") ;;
     warm | mixed) tests=("${calling[@]}" --way "$tier") ;;
-    *) say "no such tier: $tier (pure, netns, conformance, system, launcher, chaos, warm, mixed, all)"; exit 2 ;;
+    vm)
+        kernel=6.1
+        if [[ ${1:-} =~ ^[0-9.]+$ ]]; then
+            kernel=$1
+            shift
+        fi
+        tests=()
+        ;;
+    *) say "no such tier: $tier (pure, netns, conformance, system, launcher, chaos, warm, mixed, vm, all)"; exit 2 ;;
 esac
 
 PATH=$PATH:/usr/sbin:/sbin
@@ -52,5 +64,11 @@ if [ "$tier" = all ]; then
     build/venv/bin/python -m pytest "${tests[@]}" "$@" || status=$?
     build/venv/bin/python -m pytest "${calling[@]}" --way warm "$@" || status=$?
     exit "$status"
+fi
+if [ "$tier" = vm ]; then
+    # Files that are named among the arguments are run instead of the whole tier.
+    [[ " $* " == *" tests/"* ]] || tests=(tests/netns)
+    exec tests/vm/run.sh --kernel "$kernel" --timeout 43200 build/venv/bin/python -m pytest -p no:cacheprovider \
+        --reports /results/reports "${tests[@]}" "$@"
 fi
 exec build/venv/bin/python -m pytest "${tests[@]}" "$@"

@@ -1,4 +1,4 @@
-"""What all tiers share: where the executables under test are, and that in CI nothing is left out quietly."""
+"""What all tiers share: where the executables under test are, and that nothing is left out quietly."""
 
 import os
 from pathlib import Path
@@ -7,9 +7,9 @@ import pytest
 from hypothesis import settings
 
 from tests.netns import way
+from tests.vm import handover
 
 ROOT = Path(__file__).resolve().parent.parent
-_EXCUSE = "kernel lacks"
 
 # How long an example takes depends on what else the machine does.
 settings.register_profile("untimed", parent=settings(), deadline=None)
@@ -20,13 +20,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """`--cni-bin DIR`: the folder of plugins to test; `--way WAY`: how their calls go on nodes of tests."""
     parser.addoption("--cni-bin", metavar="DIR", default=None, help="folder of CNI plugins to test (default: dist/bin)")
     parser.addoption("--way", choices=way.WAYS, default="cold", help="with an agent, without (default), or in turns")
+    parser.addoption("--reports", metavar="FILE", help="in the virtual machine: where to write what this machine reads")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tell the nodes of all tests how calls go."""
     config.addinivalue_line("markers", "slow: takes some ten seconds or more, most of them of the processor")
     config.addinivalue_line("markers", "cold(reason): no agent of ours on its nodes; not repeated by another --way")
-    way.CHOSEN.choose(config.getoption("--way"), _chosen_bin(config))
+    reports, asked, named = (config.getoption(option) for option in ("--reports", "--way", "--cni-bin"))
+    # In the virtual machine all calls go by an agent, as starting Python takes seconds there: once is enough.
+    way.CHOSEN.choose("warm" if reports else asked, _chosen_bin(config))
+    if reports:
+        config.pluginmanager.register(handover.There(config, reports))
+    elif asked == "cold":
+        config.pluginmanager.register(handover.Here(["--cni-bin", named] if named else []))
 
 
 def pytest_report_header(config: pytest.Config) -> str:
@@ -37,7 +44,7 @@ def pytest_report_header(config: pytest.Config) -> str:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is the same whatever the way, when that is asked about another than the default."""
-    if way.CHOSEN.way != "cold":
+    if config.getoption("--way") != "cold":
         config.hook.pytest_deselected(items=[item for item in items if not _has_ways(item)])
         items[:] = [item for item in items if _has_ways(item)]
 
@@ -76,32 +83,32 @@ def _folder(path: Path, *, made_by: str) -> Path:
     return path.resolve()
 
 
-def _skip_is_failure(longrepr: object) -> str | None:
-    """Why a skip counts as a failure in CI, or None if it may stand: the kernel lacks what the test is about."""
-    reason = longrepr[2] if isinstance(longrepr, tuple) else str(longrepr)
-    reason = reason.removeprefix("Skipped: ")
-    if not os.environ.get("CI") or reason.startswith(_EXCUSE):
+def _skip_is_failure(report: pytest.TestReport | pytest.CollectReport, config: pytest.Config) -> str | None:
+    """Why a skip counts as a failure, or None if it may stand: outside CI, or as the test is run on another kernel."""
+    if config.getoption("--reports"):
+        return f"skipped in the virtual machine: {handover.reason(report.longrepr)}"
+    if not os.environ.get("CI") or (isinstance(report, pytest.TestReport) and handover.lacks(report)):
         return None
-    return f'skipped in CI, where only "{_EXCUSE} ..." is a reason to skip: {reason}'
+    return f'skipped in CI, where only a test may be, for "{handover.EXCUSE} ...": {handover.reason(report.longrepr)}'
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
-    """With CI set, turn the skip of a test into a failure."""
+    """Turn the skip of a test into a failure, where it may not stand."""
     report = yield
-    if report.skipped and not hasattr(report, "wasxfail"):
-        failure = _skip_is_failure(report.longrepr)
-        if failure:
-            report.outcome, report.longrepr = "failed", failure
-    return report
+    return _judged(report, item.config)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector):
-    """With CI set, turn the skip of a whole module into a failure."""
+    """Turn the skip of a whole module into a failure, where it may not stand."""
     report = yield
-    if report.skipped:
-        failure = _skip_is_failure(report.longrepr)
+    return _judged(report, collector.config)
+
+
+def _judged(report: pytest.TestReport | pytest.CollectReport, config: pytest.Config):
+    if report.skipped and not hasattr(report, "wasxfail"):
+        failure = _skip_is_failure(report, config)
         if failure:
             report.outcome, report.longrepr = "failed", failure
     return report

@@ -81,7 +81,7 @@ class Folder:
     def skip_if_emulated(self) -> None:
         """For what happens in execve(2) itself: there an emulator is what is executed."""
         if self.emulator:
-            pytest.skip("kernel lacks another machine's instructions")
+            pytest.skip("it is the emulator that would be executed")
 
     def argv(self, *arguments: str, executable: Path | None = None) -> list[str]:
         """The command of a call."""
