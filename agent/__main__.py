@@ -20,6 +20,9 @@ from linux.reaper import Reaper
 from plugins.__main__ import VERSION, load
 from spec.suite import Suite
 
+_PAGES = ("agent.leases", "agent.metrics", "agent.pages")
+"""Only imported where somebody wants to see them: they take 5 MB."""
+
 _REAPERS = 16
 """Threads in which links are deleted: each waits some 20 ms for the kernel, for all that were deleted together."""
 
@@ -27,12 +30,21 @@ _REAPERS = 16
 def main() -> int:
     """Serve until SIGTERM, or until another agent takes over; the exit status is 0, 1 if it can not listen."""
     chosen = options.parse(sys.argv[1:], os.environ)
-    memory.prepare()
+    memory.prepare(*(_PAGES if chosen.listen else ()))
+    notify = systemd.Notifier(os.environ).notify
+    try:
+        if chosen.host_root:
+            hostroot.enter(chosen.host_root)
+        else:
+            os.chdir("/")  # or the folder it was started in could not be unmounted
+    except OSError as error:
+        sys.stderr.write(f"slash24-agent: --host-root: {error}\n")
+        return 1
     log = logger(2, os.environ)
     results = Results()
     listeners: list[Callable[[Outcome], None]] = [results.note]
-    suite = Suite(home=_home(chosen), load=load, version=VERSION)
-    worker = Worker(suite, chosen.host_root, log, partial(_tell, listeners))
+    suite = Suite(home=chosen.home and os.path.realpath(chosen.home), load=load, version=VERSION)
+    worker = Worker(suite, log, partial(_tell, listeners))
     dispatcher = Dispatcher(worker.perform, workers=chosen.workers)
     waiting.use(dispatcher.pool.aside)
     reaping.use(Reaper(Pool(_REAPERS, _do).submit, lambda: dispatcher.pool.is_behind).delete)
@@ -46,8 +58,8 @@ def main() -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: server.stop())
     log(NOTICE, {"event": "ready", "version": VERSION, "socket": endpoint.path, "pid": os.getpid()})
-    systemd.notify(os.environ, "READY=1")
-    server.run(partial(_end, close_pages))
+    notify("READY=1")
+    server.run(partial(_end, notify, close_pages))
     log(NOTICE, {"event": "ended", "pid": os.getpid()})
     return 0
 
@@ -55,12 +67,6 @@ def main() -> int:
 def _do(job: Callable[[], None]) -> bool:
     job()
     return True
-
-
-def _home(chosen: Options) -> str | None:
-    if chosen.home is None or not chosen.host_root:
-        return chosen.home
-    return hostroot.resolve_folder(chosen.host_root, chosen.home)
 
 
 def _endpoint(chosen: Options) -> Endpoint:
@@ -75,8 +81,8 @@ def _tell(listeners: list[Callable[[Outcome], None]], outcome: Outcome) -> None:
         listener(outcome)
 
 
-def _end(close_pages: Callable[[], None] | None) -> None:
-    systemd.notify(os.environ, "STOPPING=1")
+def _end(notify: Callable[[str], None], close_pages: Callable[[], None] | None) -> None:
+    notify("STOPPING=1")
     if close_pages:
         close_pages()
 
@@ -88,7 +94,6 @@ def _open_pages(
     results: Results,
     listeners: list[Callable[[Outcome], None]],
 ) -> Callable[[], None]:
-    # Only imported where somebody wants to see them: they take 5 MB.
     from agent.leases import Networks
     from agent.metrics import CONTENT_TYPE, Metrics
     from agent.pages import Pages, answer_json, greets

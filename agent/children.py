@@ -10,7 +10,6 @@ from contextlib import suppress
 from functools import partial
 from signal import SIGKILL
 
-from agent import hostroot
 from agent.call import Call
 from linux import waiting
 from spec import delegate
@@ -22,13 +21,12 @@ _CHUNK = 1 << 16
 _LONGEST_WAIT = 5.0
 
 
-def children_of(call: Call, root: str) -> Children:
-    """How `call` executes plugins; `root`: the folder that is the host's root, "" if ours is."""
-    resolve = (lambda path, _: hostroot.resolve(root, path)) if root else delegate.resolve
-    return Children(resolve, partial(_run, call, root))
+def children_of(call: Call) -> Children:
+    """How `call` executes plugins."""
+    return Children(delegate.resolve, partial(_run, call))
 
 
-def _run(call: Call, root: str, executable: str, stdin: bytes, environ: Mapping[str, str]) -> tuple[int, bytes, bytes]:
+def _run(call: Call, executable: str, stdin: bytes, environ: Mapping[str, str]) -> tuple[int, bytes, bytes]:
     """As spec.suite.Children has it; what runs when time is over is killed, with all that it started.
 
     After the deadline, what undoes the call's work has until the call's very end; after that nothing is begun, for the
@@ -38,9 +36,8 @@ def _run(call: Call, root: str, executable: str, stdin: bytes, environ: Mapping[
     end = call.deadline if now < call.deadline else call.last
     if now >= end:
         raise CNIError(Code.TRY_AGAIN_LATER, "the call ran out of time", f"{executable} was not executed")
-    run = partial(_run_until, end, executable, stdin, dict(environ))
     with waiting.aside():
-        return hostroot.call_in(root, run) if root else run()
+        return _run_until(end, executable, stdin, dict(environ))
 
 
 def _run_until(end: float, executable: str, stdin: bytes, environ: dict[str, str]) -> tuple[int, bytes, bytes]:

@@ -16,6 +16,9 @@ _STANDSTILL_SECONDS = 0.025
 """Who has been at work for longer waits for something, most likely."""
 
 _GENERATIONS = 64
+_PROC = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+"""That of the process ids which this process sees, whatever its root is later (agent/hostroot.py)."""
+
 _HUNG_SECONDS = 30.0
 
 
@@ -118,7 +121,7 @@ def _is_descendant(pid: int) -> bool:
         if pid <= 1:
             return False
         try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
+            with open(os.open(f"{pid}/stat", os.O_RDONLY | os.O_CLOEXEC, dir_fd=_PROC), "rb") as file:
                 pid = int(file.read().rpartition(b")")[2].split()[1])
         except (OSError, ValueError, IndexError):
             return False

@@ -1,80 +1,28 @@
-"""The host's files, seen from a container in which the host's root is a folder."""
+"""In a container: making the host's root the agent's own, so that every path means what it means to the runtime.
 
-import ctypes
+An agent has the files of its container, a runtime those of the host: an allowlist of `tuning`, a `resolvConf`, records
+of peers, leases, plugins of others. To look for each of them below some folder would have to be remembered at every
+place that opens a file, and a file forgotten is one that "does not exist". So the whole process moves (chroot(2)) when
+it has loaded all that it needs of its container; what it executes is there too.
+"""
+
 import os
-from collections.abc import Callable
-from stat import S_ISDIR, S_ISLNK, S_ISREG
-from threading import Thread
-from typing import TypeVar
+from errno import ENOENT
 
-_CLONE_FS = 0x200
-_LINKS_AT_MOST = 40  # as the kernel has it (path_resolution(7))
-_libc = ctypes.CDLL(None, use_errno=True)
-
-Answer = TypeVar("Answer")
+_OWN_NETNS = "/proc/self/ns/net"
 
 
-def resolve(root: str, path: str) -> str | None:
-    """The real path, as the host has it, of the regular file at the host's `path`; None if there is none."""
-    found = _walk(root, path)
-    return found[0] if found and S_ISREG(found[1]) else None
+def enter(root: str) -> None:
+    """Make the folder `root` the root of this process, and its current folder. Raises OSError.
 
-
-def resolve_folder(root: str, path: str) -> str:
-    """The same of a folder, which need not exist."""
-    found = _walk(root, path)
-    return found[0] if found and S_ISDIR(found[1]) else os.path.normpath(path)
-
-
-def _walk(root: str, path: str) -> tuple[str, int] | None:
-    """(real path, mode). Every step is one below `root`: a link to /opt is to the host's /opt."""
-    parts, done, links = path.split("/")[::-1], "", 0
-    mode = os.stat(root).st_mode
-    while parts:
-        part = parts.pop()
-        if part in ("", "."):
-            continue
-        if part == "..":
-            done = os.path.dirname(done) if done != "/" else ""
-            done = "" if done == "/" else done
-            continue
-        try:
-            mode = os.lstat(f"{root}{done}/{part}").st_mode
-            target = os.readlink(f"{root}{done}/{part}") if S_ISLNK(mode) else None
-        except (OSError, ValueError):
-            return None
-        if target is None:
-            done = f"{done}/{part}"
-            continue
-        links += 1
-        if links > _LINKS_AT_MOST:
-            return None
-        done = "" if target.startswith("/") else done
-        parts += target.split("/")[::-1]
-    return done or "/", mode
-
-
-def call_in(root: str, function: Callable[[], Answer]) -> Answer:
-    """What `function` returns or raises, called where `root` is the root and the current folder, as for its children.
-
-    In a thread of its own, which takes its root with it when it ends; all others keep theirs.
+    The host's /proc has to be mounted there: namespaces and sysctls are reached by it.
     """
-    answers: list[Answer] = []
-    failures: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            if _libc.unshare(_CLONE_FS) != 0:
-                raise OSError(ctypes.get_errno(), "unshare(CLONE_FS)")
-            os.chroot(root)
-            os.chdir("/")
-            answers.append(function())
-        except BaseException as error:  # noqa: BLE001  (raised again below, in the caller's thread)
-            failures.append(error)
-
-    thread = Thread(target=run, daemon=True)
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
-    return answers[0]
+    own = os.stat(_OWN_NETNS)
+    os.chroot(root)
+    os.chdir("/")
+    try:
+        is_usable = os.path.samestat(os.stat(_OWN_NETNS), own)
+    except OSError:
+        is_usable = False
+    if not is_usable:
+        raise OSError(ENOENT, "not the root of the host: its /proc does not show this process", root)

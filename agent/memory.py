@@ -1,5 +1,6 @@
 """What makes a process that lives for months of one that was written to live for milliseconds."""
 
+import codecs
 import ctypes
 import gc
 import os
@@ -11,18 +12,28 @@ from pkgutil import walk_packages
 
 _ROOMS = ("spec", "ipam", "linux", "plugins")
 # What the plugins import where they need it.
-_MORE = ("hashlib", "socket", "subprocess", "traceback", "netaddr.ip", "pyroute2.netlink.rtnl.ifinfmsg")
+_MORE = ("hashlib", "re", "signal", "socket", "subprocess", "threading", "traceback")
+_MORE += ("netaddr.core", "netaddr.ip", "pyroute2.netlink.rtnl.ifinfmsg")
+# In which a runtime might write JSON (RFC 8259), and what is asked for when an address is read.
+_CODECS = ("ascii", "latin-1", "idna", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le")
+_CODECS += ("utf-32-be",)
 _M_ARENA_MAX, _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -8, -1, -3  # mallopt(3)
 _SWITCH_SECONDS = 0.02
 _DESCRIPTORS = 65536
 
 
-def prepare() -> None:
-    """Load all that calls need, so that the first is as fast as the next, and keep memory and descriptors in bounds."""
+def prepare(*names: str) -> None:
+    """Load all that calls need and the modules `names`, and keep memory and descriptors in bounds.
+
+    The first call is then as fast as the next, and nothing is imported later, when there may be nothing to import it
+    from (agent/hostroot.py).
+    """
     _limit_heap()
     _raise_descriptor_limit()
-    for name in (*modules(), *_MORE):
+    for name in (*modules(), *_MORE, *names):
         import_module(name)
+    for name in _CODECS:
+        codecs.lookup(name)
     # Threads take turns whenever one waits for the kernel, many times a call. Who waits for a turn looks that often
     # whether one has had it for too long, and with many threads the looking alone costs more than a call.
     sys.setswitchinterval(_SWITCH_SECONDS)

@@ -35,6 +35,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
     parser.add_argument(
         "--socket",
         metavar="PATH",
+        type=os.path.abspath,
         default=environ.get("SLASH24_SOCKET") or SOCKET,
         help=f"where launchers connect (default: $SLASH24_SOCKET, else {SOCKET}); a socket from systemd goes first",
     )
@@ -50,7 +51,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
         metavar="DIR",
         type=_folder,
         default="",
-        help="in a container: where the host's root is; plugins of others are found and run there",
+        help="in a container: where the host's root is; every path is then the host's, as it is to a runtime",
     )
     parser.add_argument(
         "--listen",

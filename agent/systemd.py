@@ -21,11 +21,27 @@ def given_listener(environ: Mapping[str, str]) -> socket.socket | None:
     return listener
 
 
-def notify(environ: Mapping[str, str], state: str) -> None:
-    """Tell systemd ("READY=1"), if it wants to know. Never raises."""
-    address = environ.get("NOTIFY_SOCKET", "")
-    if address[:1] not in ("/", "@"):
-        return
-    with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-        sender.connect("\0" + address[1:] if address[0] == "@" else address)
-        sender.sendall(state.encode())
+class Notifier:
+    """Where systemd wants to be notified of states ("READY=1"), if it does.
+
+    The socket is opened at once: the path that the environment names may not lead there later (agent/hostroot.py).
+    """
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._socket: socket.socket | None = None
+        address = environ.get("NOTIFY_SOCKET", "")
+        if address[:1] in ("/", "@"):
+            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+            with suppress(OSError):
+                self._socket.connect("\0" + address[1:] if address[0] == "@" else address)
+
+    def notify(self, state: str) -> None:
+        """Never raises."""
+        if self._socket:
+            with suppress(OSError):
+                self._socket.send(state.encode())
+
+    def close(self) -> None:
+        """Notify no more."""
+        if self._socket:
+            self._socket.close()

@@ -17,11 +17,11 @@ from spec.suite import Suite
 
 
 class Worker:
-    """Does calls, in any number of threads. `host_root`: where the host's root is, "" if it is ours."""
+    """Does calls, in any number of threads."""
 
-    def __init__(self, suite: Suite, host_root: str, log: Log, tell: Callable[[Outcome], None]) -> None:
-        """`tell` hears of the outcome of every call."""
-        self._suite, self._host_root, self._log, self._tell = suite, host_root, log, tell
+    def __init__(self, suite: Suite, log: Log, tell: Callable[[Outcome], None]) -> None:
+        """`tell` is called with the outcome of every call."""
+        self._suite, self._log, self._tell = suite, log, tell
         self._netns = os.stat(OWN)
 
     def perform(self, call: Call) -> bool:
@@ -45,7 +45,7 @@ class Worker:
 
     def _serve(self, call: Call, verb: str) -> tuple[int, bytes, bytes]:
         plugin = self._suite.load(call.request.kind)
-        children = children_of(call, self._host_root)
+        children = children_of(call)
         own = self._suite
         suite = Suite(own.home, own.load, own.version, netns=call.netns_given, children=children, hear=call.hear)
         stdout, stderr = io.BytesIO(), io.StringIO()

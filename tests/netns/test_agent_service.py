@@ -69,30 +69,6 @@ def test_systemd_passes_the_socket_and_hears_of_readiness(node: Node, warm: ViaA
         assert path.exists()
 
 
-def test_an_agent_in_a_container(node: Node, bin_dir: Path, start: Start) -> None:
-    """It sees another /run/netns and no CNI_PATH: the namespace comes along, and others' plugins run on the host."""
-    lease = '{"cniVersion": "1.1.0", "ips": [{"address": "10.1.2.9/24"}]}'
-    foreign(node.path("/run/others"), "foreign", f"cat >/dev/null; ls $CNI_NETNS >/run/seen; echo '{lease}'")
-    pod = node.pod("pod1")
-    # What the container sees: its own /run/netns and /run/others, the host's files under /run/host.
-    hide = (
-        "mkdir -p /run/host && mount --rbind / /run/host && mount -t tmpfs x /run/netns && mount -t tmpfs x /run/others"
-        ' && exec "$@"'
-    )
-    start("--host-root", "/run/host", prefix=["unshare", "--mount", "sh", "-c", hide, "sh"])
-    warm = ViaAgent(node, bin_dir, more=("/run/others",))
-    conf = network({"type": "foreign"})
-    result = warm.add(conf, pod)
-    assert pod.addresses("eth0") == {"10.1.2.9/24"}
-    assert result["interfaces"][2]["sandbox"] == pod.path
-    assert node.path("/run/seen").read_text() == f"{pod.path}\n"
-    warm.check(conf, pod, result)
-    warm.delete(conf, pod, result)
-    assert set(pod.links()) == {"lo"}
-    warm.delete(CONF, pod, warm.add(CONF, pod))  # in-process: the executable found on the host is the suite's own
-    assert warm.ways == {"agent": 5}
-
-
 def test_the_capabilities_of_the_unit_will_do(node: Node, tmp_path: Path, bin_dir: Path, start: Start) -> None:
     """For all that our plugins do, and to execute another's; the agent has no others."""
     (line,) = re.findall(

@@ -28,7 +28,7 @@ class Agent:
     def __init__(self, path: Path, plugin: Plugin, *, workers: int = 8, seconds: float = 60.0) -> None:
         self.path, self.log, self.outcomes = str(path), [], []
         suite = Suite(home=None, load=lambda kind: plugin if kind == plugin.type else None)
-        worker = Worker(suite, "", self._hear, self.outcomes.append)
+        worker = Worker(suite, self._hear, self.outcomes.append)
         self.dispatcher = Dispatcher(worker.perform, workers=workers)
         self.server = Server(bind(self.path), suite, self.dispatcher, self._hear, seconds=seconds)
         self.drained = threading.Event()

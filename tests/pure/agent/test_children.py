@@ -41,7 +41,7 @@ def children() -> Iterator[Callable[..., Children]]:
     ours, theirs = socket.socketpair()
 
     def of_call(seconds: float = 5.0) -> Children:
-        return children_of(Call(ours, wire.Request("bridge", {}, b""), None, seconds), "")
+        return children_of(Call(ours, wire.Request("bridge", {}, b""), None, seconds))
 
     with ours, theirs:
         yield of_call
@@ -83,7 +83,7 @@ from agent import wire
 from agent.call import Call
 from agent.children import children_of
 call = Call(socket.socket(), wire.Request("bridge", {{}}, b""), None, 30)
-children_of(call, "").run({path!r}, b"", {{"PATH": {os.environ["PATH"]!r}}})
+children_of(call).run({path!r}, b"", {{"PATH": {os.environ["PATH"]!r}}})
 """
     with subprocess.Popen([sys.executable, "-c", text], cwd=ROOT) as agent:
         assert wait_until(lambda: note.exists() and note.read_text().endswith("\n"))

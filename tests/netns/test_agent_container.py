@@ -1,0 +1,156 @@
+"""An agent in a container: a mount namespace of its own, in which the host's root is a folder.
+
+Of what a call may need, the container has none, or something else at the same path.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.support import leases, network
+from tests.netns.agent_tools import (  # noqa: F401 (a fixture)
+    CONF,
+    SOCKET,
+    Agent,
+    Start,
+    ViaAgent,
+    agents_started,
+    foreign,
+    installed,
+    nothing_is_left,
+)
+from tests.netns.cni import CNIFailure
+from tests.netns.node import Node, wait_until
+from tests.netns.tuned_pod import conf as tuning
+from tests.netns.tuned_pod import pod_with_link
+
+pytestmark = pytest.mark.cold(reason="brings agents of its own")
+
+HOST = "/run/host"
+FOLDERS = ("/etc/cni", "/var/lib/cni", "/run/netns", "/run/others", "/run/slash24", "/run/cni")
+
+
+def contained(node: Node, bin_dir: Path, start: Start, *options: str) -> Agent:
+    """An agent whose container has the host's root at HOST, other folders than the host, and alone its executable."""
+    folders = " ".join(FOLDERS)
+    program = f"""set -e
+mkdir -p {HOST}
+mount --rbind / {HOST}
+mount -t tmpfs etc /etc
+mkdir -p {folders}
+for folder in {folders}; do mount -t tmpfs none $folder; done
+mkdir /etc/cni/tuning
+echo '^net' >/etc/cni/tuning/allowlist.conf
+mount -t tmpfs none {HOST}{bin_dir}
+exec "$@"
+"""
+    node.run(["sh", "-c", f"mount -t tmpfs etc /etc && mkdir -p {folders}"])
+    installed(node, bin_dir)
+    prefix = ["unshare", "--mount", "sh", "-c", program, "sh"]
+    return start("--host-root", HOST, "--home", "/run/launchers", *options, prefix=prefix)
+
+
+@pytest.fixture(name="warm")
+def calls_by_agent(node: Node, bin_dir: Path) -> ViaAgent:
+    """Calls by way of the agent, of the executables that the host has."""
+    return ViaAgent(node, bin_dir, more=("/run/others", "/run/launchers"))
+
+
+def test_the_namespace_comes_along_and_plugins_of_others_run_on_the_host(
+    node: Node, bin_dir: Path, warm: ViaAgent, start: Start
+) -> None:
+    """ADD, CHECK and DEL, with an IPAM plugin of the host's and with our own, which is called."""
+    lease = '{"cniVersion": "1.1.0", "ips": [{"address": "10.1.2.9/24"}]}'
+    pod = node.pod("pod1")
+    contained(node, bin_dir, start)
+    foreign(node.path("/run/others"), "foreign", f"cat >/dev/null; ls $CNI_NETNS /proc/self >/run/seen; echo '{lease}'")
+    conf = network({"type": "foreign"})
+    result = warm.add(conf, pod)
+    assert pod.addresses("eth0") == {"10.1.2.9/24"}
+    assert result["interfaces"][2]["sandbox"] == pod.path
+    assert pod.path in node.path("/run/seen").read_text()
+    warm.check(conf, pod, result)
+    warm.delete(conf, pod, result)
+    assert set(pod.links()) == {"lo"}
+    result = warm.add(CONF, pod)
+    assert len(leases(node)) == 2
+    warm.delete(CONF, pod, result)
+    assert nothing_is_left(node)
+    assert warm.ways == {"agent": 5}
+
+
+def test_the_allowlist_of_sysctls_is_the_host_s(node: Node, bin_dir: Path, warm: ViaAgent, start: Start) -> None:
+    """What the host's forbids is refused though the container's own would allow it, by an ADD and by a STATUS."""
+    pod = pod_with_link(node)
+    contained(node, bin_dir, start)
+    forbidden = tuning(sysctl={"net.ipv4.conf.IFNAME.arp_filter": "1"})
+    warm.add(forbidden, pod)  # the host has no list, so that everything is allowed
+    node.path("/etc/cni/tuning").mkdir()
+    node.path("/etc/cni/tuning/allowlist.conf").write_text("^net\\.core\\.\n")
+    for refused in (lambda: warm.add(forbidden, pod), lambda: warm.status(forbidden)):
+        with pytest.raises(CNIFailure, match="is not allowed"):
+            refused()
+    assert warm.ways == {"agent": 3}
+
+
+def test_files_that_a_configuration_names_are_the_host_s(
+    node: Node, bin_dir: Path, warm: ViaAgent, start: Start
+) -> None:
+    """resolvConf and dataDir of host-local, subnetFile and peersFile of kubenet, also those of no configuration."""
+    pods = [node.pod(f"pod{index}") for index in range(2)]
+    contained(node, bin_dir, start)
+    node.path("/etc/resolv.pods").write_text("nameserver 192.0.2.53\n")
+    ipam = {"type": "host-local", "ranges": [[{"subnet": "10.1.2.0/24"}]]}
+    ipam |= {"resolvConf": "/etc/resolv.pods", "dataDir": "/var/lib/elsewhere"}
+    assert warm.add(network(ipam), pods[0])["dns"]["nameservers"] == ["192.0.2.53"]
+    assert len(leases(node, "/var/lib/elsewhere/net")) == 1
+    node.path("/run/slash24/node.json").write_text(json.dumps({"podCIDRs": ["10.244.1.0/24"]}))
+    peers = [{"name": "b", "podCIDRs": ["10.244.2.0/24"], "addresses": ["192.0.2.2"]}]
+    node.path("/run/slash24/peers.json").write_text(json.dumps({"peers": peers}))
+    node.outside()
+    kubenet = {"cniVersion": "1.1.0", "name": "kube", "type": "kubenet"}
+    assert warm.add(kubenet, pods[1])["ips"][0]["address"].startswith("10.244.1.")
+    assert node.routes()["10.244.2.0/24"]["gateway"] == "192.0.2.2"
+    assert set(leases(node, "/var/lib/cni/networks/kube")) >= {"10.244.1.2"}
+    assert set(warm.ways) == {"agent"}
+
+
+def test_nothing_of_the_container_can_be_reached_by_a_path(node: Node, bin_dir: Path, start: Start) -> None:
+    """Whatever a plugin opens, now or in a later version: root and current folder of every thread are the host's."""
+    agent = contained(node, bin_dir, start)
+    host = os.stat(node.path("/"))
+    tasks = [f"/proc/{agent.process.pid}", *map(str, Path(f"/proc/{agent.process.pid}/task").iterdir())]
+    for task in tasks:
+        assert os.path.samestat(os.stat(f"{task}/root"), host)
+        assert os.path.samestat(os.stat(f"{task}/cwd"), host)
+    assert os.path.samestat(os.stat(f"/proc/{agent.process.pid}/root/etc"), os.stat(node.path("/etc")))
+
+
+def test_socket_and_pages_are_on_the_host(node: Node, bin_dir: Path, warm: ViaAgent, start: Start) -> None:
+    """Where launchers and probes look; all pages are there without a file of the container's."""
+    agent = contained(node, bin_dir, start, "--listen", "/run/slash24/http.sock")
+    assert node.path(SOCKET).is_socket()
+    warm.delete(CONF, node.pod("pod1"))
+    assert [agent.page(name)[0] for name in ("healthz", "readyz", "metrics", "none")] == [200, 200, 200, 404]
+    assert wait_until(lambda: 'slash24_calls_total{outcome="0"' in agent.page("metrics")[1])
+
+
+def test_json_in_any_of_its_encodings_is_read(node: Node, bin_dir: Path, warm: ViaAgent, start: Start) -> None:
+    """Python loads an encoding when it is first used, from files that the agent can no longer see."""
+    agent = contained(node, bin_dir, start)
+    launcher = Path("/run/launchers/bridge")
+    for encoding in ("utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"):
+        argv = ["sh", "-c", f'printf %s "$1" | iconv -t {encoding.removesuffix("-sig")} | {launcher}', "sh", "[]"]
+        done = node.run(argv, env=warm.environ("STATUS"), check=False)
+        assert json.loads(done.stdout)["code"] in (6, 7), done
+    assert "call failed in the agent" not in agent.log
+
+
+def test_a_folder_that_is_not_the_host_s_root_is_refused(node: Node, bin_dir: Path, start: Start) -> None:
+    """Without the host's /proc no namespace could be entered: it says so at once."""
+    node.path("/run/empty").mkdir()
+    agent = start("--host-root", "/run/empty")
+    assert agent.process.wait(10) == 1
+    assert "its /proc does not show this process" in agent.log
