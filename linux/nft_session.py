@@ -21,6 +21,7 @@ from linux.errors import insisting
 from linux.netlink import NETLINK_NETFILTER, Netlink, NetlinkError
 from linux.nft import Element, Step, TableName
 from linux.nft_view import Chain, Table, View
+from spec.errors import CNIError
 
 _ERESTART = 85
 _PATIENCE_SECONDS = 30
@@ -172,9 +173,18 @@ class _Wish:
         self.waiting = allocate_lock()
         self.waiting.acquire()
         self.is_done = False
+        self.is_committed = False  # then it has not failed, whatever comes after
         self.has_done_more = False
         self.result: object = None
         self.failure: BaseException | None = None
+
+
+def _leaves_socket_usable(error: Exception) -> bool:
+    """Whether all that was asked for has been read: the kernel refused something, or a decision was against it.
+
+    After any other error, an answer that is still to come would be taken for that to the next request.
+    """
+    return isinstance(error, CNIError | _Divided) or (isinstance(error, NetlinkError) and error.errno != _EPROTO)
 
 
 class _Session:
@@ -241,7 +251,8 @@ class _Session:
     def _abandon(self, turn: Sequence[_Wish], error: BaseException) -> None:
         self.close()
         for wish in turn:
-            wish.failure = wish.failure or error
+            if not wish.is_committed:
+                wish.failure = wish.failure or error
 
     @insisting
     def _hand_on(self, turn: Sequence[_Wish]) -> None:
@@ -264,14 +275,16 @@ class _Session:
             try:
                 self._try(wishes, generation, is_first=is_first)
             except Exception as error:  # noqa: BLE001 (it is raised to whom it belongs)
-                if isinstance(error, NetlinkError | _Divided) and error.errno != _EPROTO:
+                if _leaves_socket_usable(error):
                     self._forget()
                 else:
-                    self.close()  # who knows what it would answer next
+                    self.close()
+                if wishes[0].is_committed:
+                    return  # what failed was keeping account of it
                 is_over = nft.generation(self.netlink) == generation or time.monotonic() > deadline
                 if len(wishes) > 1 and (is_over or isinstance(error, _Divided)):
                     for wish in wishes:
-                        self._settle([wish])
+                        self._settle_alone(wish)
                     return
                 if is_over:
                     wishes[0].failure = error
@@ -281,6 +294,14 @@ class _Session:
             is_first = False
             # Of many that collide, some should wait: up to _PAUSE_SECONDS, by chance.
             time.sleep(_PAUSE_SECONDS * os.urandom(1)[0] / 255)
+
+    def _settle_alone(self, wish: _Wish) -> None:
+        """Do one of many: what keeps it from being done is no failure of those that were done before."""
+        try:
+            self._settle([wish])
+        except Exception as error:  # noqa: BLE001 (it is raised to whom it belongs)
+            self.close()
+            wish.failure = error
 
     def _try(self, wishes: Sequence[_Wish], generation: int, *, is_first: bool) -> None:
         book = Book(self, generation, is_alone=len(wishes) == 1)
@@ -296,6 +317,8 @@ class _Session:
             # What adds elements only need not be decided again though others have changed something.
             is_named = is_first or not book.is_certain
             nft.commit(self.netlink, book.steps, generation=generation if is_named else None, changes=changes)
+            for wish in wishes:
+                wish.is_committed = True
             is_known = is_named and not book.has_done_more
             self._note(book.steps, generation % _LAST_GENERATION + 1 if is_known else None)
         elif nft.generation(self.netlink) != generation:

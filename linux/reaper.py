@@ -8,7 +8,7 @@ import os
 import select
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from ctypes import addressof, create_string_buffer
 from errno import ETIMEDOUT, EXDEV
 from struct import Struct, pack
@@ -187,6 +187,11 @@ class _Bell:
             if self._open:
                 os.eventfd_write(self.descriptor, 1)
 
+    def hush(self) -> None:
+        """Make it no longer readable, until it is rung again."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self.descriptor)
+
     def close(self) -> None:
         """Nobody listens any more."""
         with self._lock:
@@ -258,6 +263,8 @@ def _await(wishing: _Wishing, deletions: list[_Deletion], heard: _Announcements,
                 _settle(wishing, heard.indexes(), {})
             except OSError:
                 poll.unregister(heard.fileno())  # what was missed, the end of the deletion tells
+        if bell.descriptor in ready:
+            bell.hush()
         for deletion in deletions if not ready else ():
             deletion.perform()  # should there be no thread for it
         for deletion in [deletion for deletion in deletions if deletion.done]:

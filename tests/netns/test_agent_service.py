@@ -102,7 +102,7 @@ def test_the_capabilities_of_the_unit_will_do(node: Node, tmp_path: Path, bin_di
 
 
 def test_pages_tell_the_truth(node: Node, warm: ViaAgent, start: Start) -> None:
-    """Health is a greeting, readiness the last real result, metrics are of the calls that were made."""
+    """Health is a greeting, readiness what failed for the node's sake, metrics are of the calls that were made."""
     agent = start("--listen", "/run/slash24/http.sock")
     pod = node.pod("pod1")
 
@@ -124,11 +124,18 @@ def test_pages_tell_the_truth(node: Node, warm: ViaAgent, start: Start) -> None:
     assert agent.page("readyz")[0] == 200
     with pytest.raises(CNIFailure):
         warm.add(CONF, pod)  # there is an eth0 already
+    with pytest.raises(CNIFailure):
+        warm.check(CONF, node.pod("other"), result)
+    assert shows('slash24_calls_total{outcome="999",plugin="bridge",verb="ADD"} 1.0')
+    assert agent.page("readyz")[0] == 200
+    with pytest.raises(CNIFailure):
+        warm.call("STATUS", network({"type": "no-such-plugin"}))
     assert wait_until(lambda: agent.page("readyz")[0] == 503)
-    assert json.loads(agent.page("readyz")[1])["last"]["ADD"]["outcome"] == 999
+    assert json.loads(agent.page("readyz")[1])["last"]["STATUS"]["outcome"] == 50
     warm.delete(CONF, pod, result)
     assert shows('slash24_batch_size_count{kind="links"} 1.0')
     warm.add(CONF, pod)
+    warm.status(CONF)
     assert wait_until(lambda: agent.page("readyz")[0] == 200)
     assert agent.page("nothing")[0] == 404
     assert agent.page("healthz")[0] == 200

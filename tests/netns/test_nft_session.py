@@ -2,6 +2,7 @@
 
 import random
 import time
+from _thread import get_ident
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,6 +15,7 @@ from linux.netlink import NETLINK_NETFILTER, Netlink, NetlinkError
 from linux.nft import Element
 from linux.nft_view import View
 from spec.attachment import Attachment
+from spec.errors import CNIError
 from tests.netns.nft_tools import at_once, on, table
 from tests.netns.nft_tools import nft as nft_program
 from tests.netns.node import Host, Node
@@ -117,6 +119,52 @@ def test_one_that_raises_harms_nobody(node: Node) -> None:
     assert str(failures[0]).endswith("changed its mind")
     assert failures[1:] == [None] * 20
     assert [on(node, masquerade.missing, *one) for one in [pod(2), *pods]] == [[]] * 21
+
+
+def test_what_was_committed_one_by_one_has_not_failed(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of three that could not be joined, the third finds no descriptor: that one fails, and not those before it."""
+
+    def adding(name: str) -> nft_session._Wish:
+        return nft_session._Wish(lambda book: book.do([nft.add_table(nft.TableName(nft.INET, name), "")]))
+
+    def starve(book: nft_session.Book) -> None:
+        book.do([nft.add_table(nft.TableName(nft.INET, "third"), "")])
+        monkeypatch.setattr(nft_session, "Netlink", refuse)
+        raise OSError(5, "the socket broke")
+
+    def refuse(_protocol: int) -> None:
+        raise OSError(24, "Too many open files")
+
+    turn = [adding("first"), adding("second"), nft_session._Wish(starve)]
+
+    def lead() -> None:
+        session = nft_session._Session()
+        session._queue, session._leader = list(turn), get_ident()
+        session._lead()
+        session.close()
+
+    on(node, lead)
+    assert [str(wish.failure or "") for wish in turn] == ["", "", "[Errno 24] Too many open files"]
+    assert all(wish.is_done for wish in turn)
+    assert node.run(["nft", "list", "tables"]).stdout.split("\n") == ["table inet first", "table inet second", ""]
+
+
+def test_a_decision_against_a_change_keeps_the_socket(node: Node) -> None:
+    """To close it would have the next call wait; what was decided before the refusal is forgotten."""
+    sockets = []
+
+    def decide(book: nft_session.Book) -> None:
+        sockets.append(book.netlink)
+        nft_table.put_into(book, masquerade._TABLE, [], [], is_stale=lambda _: True, terms={b"v1:net1:pod2:eth0"})
+        raise CNIError(7, "changed its mind")
+
+    on(node, masquerade.ensure, *pod(2))
+    for _ in range(2):
+        with pytest.raises(CNIError, match="changed its mind"):
+            on(node, nft_session.change, decide)
+    assert sockets[0] is sockets[1]
+    on(node, masquerade.ensure, *pod(3))
+    assert [on(node, masquerade.missing, *pod(number)) for number in (2, 3)] == [[], []]
 
 
 def test_last_one_out_and_first_one_in(node: Node) -> None:

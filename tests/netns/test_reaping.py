@@ -2,10 +2,12 @@
 
 import errno
 import os
+import select
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from threading import Thread
 
 import pytest
 
@@ -217,6 +219,56 @@ def test_without_another_thread_the_caller_does_it(node: Node, netlink: Netlink)
     """No more threads, or no more descriptors, to be had: the links go all the same."""
     assert Reaper(_never).delete(netlink, [pair(node, netlink, "v0")]) == {}
     assert veths(netlink) == set()
+
+
+def test_a_deletion_that_gets_no_thread_is_done_though_another_got_one(node: Node, netlink: Netlink) -> None:
+    """Links without an alias are deleted one by one; that the first is gone is news only once."""
+    given = [pair(node, netlink, f"v{place}", "") for place in range(2)]
+    jobs: list[Callable] = []
+
+    def run(job: Callable) -> None:
+        jobs.append(job)
+        if len(jobs) == 1:
+            job()
+
+    failures: list[dict] = []
+
+    def delete() -> None:
+        with inside(node) as mine:
+            failures.append(Reaper(run).delete(mine, given))
+
+    thread = Thread(target=delete, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert failures == [{}]
+    assert veths(netlink) == set()
+
+
+def test_who_waits_for_a_deletion_sleeps_meanwhile(
+    node: Node, netlink: Netlink, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While one of two takes its time, the caller looks at nothing that has not changed."""
+    given = [pair(node, netlink, f"v{place}", "") for place in range(2)]
+    looks, body = [], reaper._Deletion.perform
+
+    class Poll:
+        def __init__(self) -> None:
+            self._poll = poll()
+            self.register, self.unregister = self._poll.register, self._poll.unregister
+
+        def poll(self, timeout: float) -> list:
+            looks.append(timeout)
+            return self._poll.poll(timeout)
+
+    def perform(deletion: object) -> None:
+        time.sleep(0.15 * (given[1] in deletion.links))
+        body(deletion)
+
+    poll = select.poll
+    monkeypatch.setattr(select, "poll", Poll)
+    monkeypatch.setattr(reaper._Deletion, "perform", perform)
+    assert Reaper(threads.submit).delete(netlink, given) == {}
+    assert len(looks) < 20
 
 
 def test_without_descriptors_the_caller_does_it(node: Node, netlink: Netlink, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -90,20 +90,46 @@ def test_only_the_socket_meant_for_this_process_is_taken() -> None:
         systemd.given_listener({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2"})
 
 
-def test_readiness_is_the_last_real_result_s() -> None:
-    """A failure of the node counts until that verb succeeds; a mistake of the caller says nothing about the node."""
+def test_a_node_s_failure_counts_until_that_verb_succeeds() -> None:
+    """By the code; what follows for one pod alone neither adds to it nor clears it."""
     results = Results()
     assert results.failing() == []
-    results.note(outcome(code=999, message="no bridge"))
-    results.note(outcome(verb="DEL"))
-    assert results.failing() == ["ADD"]
-    assert results.describe()["ADD"]["msg"] == "no bridge"
-    results.note(outcome(code=7))
-    assert results.failing() == ["ADD"]
-    results.note(outcome())
+    for code in (5, 11, 50):
+        results.note(outcome(code=code, message="no disk space"))
+        results.note(outcome(verb="DEL"))
+        results.note(outcome(code=7))
+        results.note(outcome(code=999))
+        assert results.failing() == ["ADD"]
+        assert results.describe()["ADD"]["msg"] == "no disk space"
+        results.note(outcome())
+        assert results.failing() == []
+
+
+@pytest.mark.parametrize("verb", ["ADD", "DEL", "GC", "STATUS"])
+def test_one_pod_s_failure_says_nothing_about_the_node(verb: str) -> None:
+    """A taken address or port, a wrong key, an interface that exists, an error of an IPAM plugin's own."""
+    results = Results()
+    for code in (1, 2, 3, 4, 6, 7, 8, 99, 100, 999):
+        results.note(outcome(verb=verb, code=code))
     assert results.failing() == []
-    for code in (4, 6, 7, 8):
-        results.note(outcome(code=code))
+
+
+def test_a_check_never_makes_the_node_not_ready() -> None:
+    """A runtime sends none, so that no later one would clear it."""
+    results = Results()
+    for code in (5, 11, 50, 999):
+        results.note(outcome(verb="CHECK", code=code))
+    assert (results.failing(), results.describe()) == ([], {})
+
+
+def test_a_failure_is_forgotten_after_five_minutes() -> None:
+    """Though no call of that verb comes: on a node that is left alone for a failure, none would."""
+    now = [1000.0]
+    results = Results(lambda: now[0])
+    results.note(outcome(verb="GC", code=11))
+    now[0] += 299
+    assert results.failing() == ["GC"]
+    now[0] += 2
     assert results.failing() == []
 
 
