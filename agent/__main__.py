@@ -18,7 +18,11 @@ from agent.work import Worker
 from linux import batches, reaping, waiting
 from linux.reaper import Reaper
 from plugins.__main__ import VERSION, load
+from spec import verbs
+from spec.errors import CNIError, Code
+from spec.plugin import error_text
 from spec.suite import Suite
+from spec.versions import LATEST
 
 _PAGES = ("agent.leases", "agent.metrics", "agent.pages")
 """Only imported where somebody wants to see them: they take 5 MB."""
@@ -29,6 +33,12 @@ _REAPERS = 16
 
 def main() -> int:
     """Serve until SIGTERM, or until another agent takes over; the exit status is 0, 1 if it can not listen."""
+    if os.environ.get(verbs.COMMAND):
+        # A configuration names it as a plugin. Another agent would lose its socket to this one.
+        error = CNIError(Code.INVALID_NETWORK_CONFIG, "slash24-agent is no CNI plugin")
+        sys.stdout.write(error_text(error, LATEST))
+        sys.stdout.flush()
+        return 1
     chosen = options.parse(sys.argv[1:], os.environ)
     memory.prepare(*(_PAGES if chosen.listen else ()))
     notify = systemd.Notifier(os.environ).notify

@@ -1,8 +1,7 @@
-"""Executing plugins of others: no longer than the call may last, with no more output than can be an answer."""
+"""Executing plugins of others: no longer than the call may last, and not longer than this process lives."""
 
 import fcntl
 import os
-import selectors
 import subprocess
 import time
 from collections.abc import Mapping
@@ -13,11 +12,10 @@ from signal import SIGKILL
 from agent.call import Call
 from linux import waiting
 from spec import delegate
+from spec.children import converse
 from spec.errors import CNIError, Code
 from spec.suite import Children
 
-_OUTPUT_LIMIT = 16 << 20  # bytes, of stdout and stderr each
-_CHUNK = 1 << 16
 _LONGEST_WAIT = 5.0
 
 
@@ -55,9 +53,9 @@ def _run_until(end: float, executable: str, stdin: bytes, environ: dict[str, str
         )
         try:
             leash.fasten(child.pid)
-            stdout, stderr = _converse(child, stdin, end, executable)
-            child.wait(max(0.1, end - time.monotonic()))
-        except subprocess.TimeoutExpired as error:
+            stdout, stderr = converse(child, stdin, executable, end)
+            child.wait()
+        except TimeoutError as error:
             raise _late(executable) from error
         finally:
             if child.returncode is None:
@@ -94,51 +92,6 @@ class _Leash:
         fcntl.fcntl(self.theirs, fcntl.F_SETFL, 0)
         os.close(self._ours)
         os.close(self.theirs)
-
-
-def _converse(child: subprocess.Popen, stdin: bytes, end: float, executable: str) -> tuple[bytes, bytes]:
-    """Give it its stdin and take all its output. Raises CNIError 11 when time is over, 999 for too much."""
-    outputs = {child.stdout: bytearray(), child.stderr: bytearray()}
-    rest = memoryview(stdin)
-    with selectors.DefaultSelector() as selector:
-        for stream in outputs:
-            selector.register(stream, selectors.EVENT_READ)
-        os.set_blocking(child.stdin.fileno(), False)
-        selector.register(child.stdin, selectors.EVENT_WRITE)
-        while selector.get_map():
-            ready = selector.select(max(0.0, end - time.monotonic()))
-            if not ready and time.monotonic() >= end:
-                raise _late(executable)
-            for key, _ in ready:
-                if key.fileobj is child.stdin:
-                    rest = _feed(child.stdin, rest)
-                    is_over = not rest
-                else:
-                    is_over = not _read(key.fileobj, outputs[key.fileobj], executable)
-                if is_over:
-                    selector.unregister(key.fileobj)
-                    with suppress(OSError):
-                        key.fileobj.close()
-    return bytes(outputs[child.stdout]), bytes(outputs[child.stderr])
-
-
-def _feed(stream: object, rest: memoryview) -> memoryview:
-    """Write what the pipe takes; the rest, nothing if nobody reads it."""
-    try:
-        return rest[os.write(stream.fileno(), rest[:_CHUNK]) :]
-    except BlockingIOError:
-        return rest
-    except BrokenPipeError:
-        return rest[:0]
-
-
-def _read(stream: object, output: bytearray, executable: str) -> bool:
-    """Take in what is there; False at the end."""
-    data = os.read(stream.fileno(), _CHUNK)
-    output += data
-    if len(output) > _OUTPUT_LIMIT:
-        raise CNIError(Code.INTERNAL, f"{executable} printed more than {_OUTPUT_LIMIT} bytes")
-    return bool(data)
 
 
 def _late(executable: str) -> CNIError:

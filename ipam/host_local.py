@@ -185,4 +185,4 @@ def _telling_errors(store: DiskStore) -> Iterator[None]:
         raise CNIError(code_of(error, Code.IO_FAILURE), message, str(where)) from error
 
 
-PLUGIN = Plugin(type="host-local", add=add, delete=delete, check=check, gc=gc, status=status)
+PLUGIN = Plugin(type="host-local", add=add, delete=delete, check=check, gc=gc, status=status, is_ipam=True)

@@ -120,4 +120,4 @@ def _read(
         raise CNIError(code, message, details) from None
 
 
-PLUGIN = Plugin(type="static", add=add, check=check, status=status)
+PLUGIN = Plugin(type="static", add=add, check=check, status=status, is_ipam=True)

@@ -8,6 +8,8 @@ from importlib import import_module
 from spec.plugin import Plugin, Suite, serve
 
 VERSION = "0.1.0"
+REFERENCE = "1.9.1"
+"""Version of the reference's plugins whose configurations and effects ours have."""
 
 TYPES = {
     "bandwidth": "plugins.bandwidth",
@@ -21,11 +23,21 @@ TYPES = {
     "tuning": "plugins.tuning",
     "vxlan": "plugins.vxlan",
 }
+_WITHOUT_REFERENCE = ("kubenet", "vxlan")
 
 
 def load(kind: str) -> Plugin | None:
     """The suite's plugin of that CNI type, or None; imports no other plugin's modules."""
     return import_module(TYPES[kind]).PLUGIN if kind in TYPES else None
+
+
+def stated_version(kind: str) -> str:
+    """The version that a plugin states. Of one that takes the place of the reference's it is that plugin's.
+
+    nerdctl reads "CNI firewall plugin v1.9.1" to learn what can be configured. It reads a semantic version, in which
+    what stands behind a "+" does not count.
+    """
+    return VERSION if kind in _WITHOUT_REFERENCE else f"v{REFERENCE}+slash24.{VERSION}"
 
 
 def main() -> int:
@@ -39,7 +51,7 @@ def main() -> int:
         return 1
     # The frozen plugins are in a private folder; a runtime knows the folder around it (launcher/frozen.c).
     home = os.path.dirname(os.path.dirname(executable)) if frozen else None
-    suite = Suite(home=home, load=load, version=VERSION)
+    suite = Suite(home=home, load=load, version=stated_version(kind))
     # A stream that the caller has closed is None: nothing can be read there, and what is written is lost.
     stdin, stdout = (stream.buffer if stream else io.BytesIO() for stream in (sys.stdin, sys.stdout))
     stderr = sys.stderr or io.StringIO()

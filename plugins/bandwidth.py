@@ -124,4 +124,5 @@ PLUGIN = Plugin(
     gc=gc,
     status=status,
     versions=SUPPORTED[SUPPORTED.index("0.3.0") :],
+    reads_args=False,
 )

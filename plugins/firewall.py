@@ -150,4 +150,5 @@ PLUGIN = Plugin(
     gc=gc,
     status=status,
     versions=tuple(version for version in SUPPORTED if at_least(version, "0.4.0")),
+    reads_args=False,
 )

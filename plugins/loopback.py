@@ -124,4 +124,4 @@ def _result(request: Request, link: "Link", addresses: list[str]) -> Result:
     )
 
 
-PLUGIN = Plugin(type="loopback", add=add, delete=delete, check=check)
+PLUGIN = Plugin(type="loopback", add=add, delete=delete, check=check, reads_args=False)

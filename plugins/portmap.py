@@ -57,4 +57,4 @@ def status(request: Request) -> None:
     check_kernel()
 
 
-PLUGIN = Plugin(type="portmap", add=add, delete=delete, check=check, gc=gc, status=status)
+PLUGIN = Plugin(type="portmap", add=add, delete=delete, check=check, gc=gc, status=status, reads_args=False)

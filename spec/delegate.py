@@ -14,6 +14,17 @@ from spec.result import Result
 from spec.suite import Children
 from spec.verbs import VERBS
 
+_DELEGATED = "SLASH24_DELEGATED"
+"""The variable that what is executed here is given: a plugin of ours that finds it set delegates no further."""
+
+_LINK_MAKERS = "bridge dummy host-device ipvlan kubenet macvlan ptp tap vlan vxlan loopback"
+_CHAINED = "bandwidth firewall flannel portmap sbr tuning vrf"
+_NO_IPAM = frozenset((*_LINK_MAKERS.split(), *_CHAINED.split(), "slash24-agent"))
+"""What is named so makes links, executes whatever `ipam.type` names, which is itself, or is no plugin at all."""
+
+_LONGEST_MESSAGE = 4096  # characters; a runtime passes errors on to logs, events and RPCs that have limits
+_CODE_HIGHEST = 2**32 - 1
+
 _BUSY_TRIES = 5
 _BUSY_PAUSE_SECONDS = 1
 _ETXTBSY = 26
@@ -46,20 +57,49 @@ def find(kind: str, path: Sequence[str], home: str | None, children: Children) -
 
 
 def delegate(request: Request, verb: str, kind: str) -> Result | None:
-    """Have the plugin `kind` do `verb` with the same configuration and variables; the Result of an ADD, else None.
+    """Have the IPAM plugin `kind` do `verb` with the same configuration and variables; the Result of an ADD, else None.
 
-    Raises the child's CNIError unchanged (999 for a child that dies without one, with what it said on stderr), and 1
-    where the configuration's version has no such verb.
+    Raises the child's CNIError unchanged (999 for a child that dies without one, with what it said on stderr), 1 where
+    the configuration's version has no such verb, and 7 for what is no IPAM plugin; a verb that cleans up is then over.
     """
     check_version(VERBS[verb], request.conf.cni_version)
-    if kind and kind == request.conf.type:
-        raise CNIError(Code.INVALID_NETWORK_CONFIG, f"plugin {kind} is configured to delegate to itself")
-    executable, real = _find_for(request, verb, kind)
-    inherited = request.with_verb(verb)
-    plugin = _own_plugin(inherited, real)
+    try:
+        _require_ipam(request, kind)
+        executable, real = _find_for(request, verb, kind)
+        _require_ipam(request, os.path.basename(real))
+        inherited = request.with_verb(verb)
+        plugin = _own_plugin(inherited, real)
+        if plugin is not None and not plugin.is_ipam:
+            raise _no_ipam(kind)
+    except _NoIPAM as error:
+        if verb not in ("DEL", "GC"):
+            raise
+        # No ADD can have got an address of it, so there is nothing to give back.
+        request.say(str(error))
+        return None
     if plugin is not None:
         return call(plugin, inherited)
     return _delegate_to_child(inherited, executable, kind)
+
+
+class _NoIPAM(CNIError):
+    """Something is to be delegated to what gives no addresses."""
+
+
+def _no_ipam(kind: str) -> _NoIPAM:
+    message = f'"ipam.type": expected an IPAM plugin such as host-local or static, got {shown(kind)}'
+    return _NoIPAM(Code.INVALID_NETWORK_CONFIG, message)
+
+
+def _require_ipam(request: Request, kind: str) -> None:
+    """Raises CNIError 7 for what would do something else than to give addresses, or delegate without an end."""
+    if kind and kind == request.conf.type:
+        raise _NoIPAM(Code.INVALID_NETWORK_CONFIG, f"plugin {kind} is configured to delegate to itself")
+    if kind in _NO_IPAM:
+        raise _no_ipam(kind)
+    if request.environ.get(_DELEGATED):
+        message = f"{request.conf.type} was executed as an IPAM plugin, and would execute one again: {shown(kind)}"
+        raise _NoIPAM(Code.INVALID_NETWORK_CONFIG, message)
 
 
 def _find_for(request: Request, verb: str, kind: str) -> tuple[str, str]:
@@ -113,7 +153,8 @@ def _run(request: Request, executable: str, kind: str) -> tuple[int, bytes, str]
 
     for attempt in range(_BUSY_TRIES):
         try:
-            status, output, said = _children(request).run(executable, request.stdin, request.environ)
+            environ = {**request.environ, _DELEGATED: "1"}
+            status, output, said = _children(request).run(executable, request.stdin, environ)
         except OSError as error:
             # Somebody is just installing it.
             if error.errno == _ETXTBSY and attempt + 1 < _BUSY_TRIES:
@@ -129,11 +170,19 @@ def _children(request: Request) -> Children:
 
 
 def _run_here(executable: str, stdin: bytes, environ: Mapping[str, str]) -> tuple[int, bytes, bytes]:
-    """Bounded by nothing: how long a call may last is the runtime's to decide."""
+    """As long as it likes: how long a call may last is the runtime's to decide."""
     import subprocess
 
-    done = subprocess.run([executable], input=stdin, env=dict(environ), capture_output=True, check=False)
-    return done.returncode, done.stdout, done.stderr
+    from spec.children import converse
+
+    pipe = subprocess.PIPE
+    with subprocess.Popen([executable], stdin=pipe, stdout=pipe, stderr=pipe, env=dict(environ)) as child:
+        try:
+            stdout, stderr = converse(child, stdin, executable)
+        except BaseException:
+            child.kill()
+            raise
+    return child.returncode, stdout, stderr
 
 
 HERE = Children(resolve, _run_here)
@@ -142,7 +191,7 @@ HERE = Children(resolve, _run_here)
 
 def _mute_error(status: int, said: str) -> CNIError:
     if said.strip():
-        return CNIError(Code.INTERNAL, f"netplugin failed: {jsontext.dumps(said.strip())}")
+        return CNIError(Code.INTERNAL, f"netplugin failed: {jsontext.dumps(_cut(said.strip()))}")
     how = f"signal {-status}" if status < 0 else f"exit status {status}"
     return CNIError(Code.INTERNAL, f"netplugin failed with no error message: {how}")
 
@@ -151,12 +200,16 @@ def _child_error(output: bytes) -> CNIError:
     """The error document of a child; code 0 is none, so it becomes 999."""
     try:
         document = Section(_object(output))
-        code = document.integer("code", 0, low=0)
-        return CNIError(code or Code.INTERNAL, document.string("msg"), document.string("details"))
+        code = document.integer("code", 0, low=0, high=_CODE_HIGHEST)
+        return CNIError(code or Code.INTERNAL, _cut(document.string("msg")), _cut(document.string("details")))
     except (ValueError, CNIError) as error:
-        text = jsontext.dumps(output.decode(errors="replace"))
+        text = jsontext.dumps(_cut(output.decode(errors="replace")))
         message = f"netplugin failed but error parsing its diagnostic message {text}: {error}"
         return CNIError(Code.INTERNAL, message)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + "…"
 
 
 def _read_result(output: bytes, request: Request, kind: str) -> Result:

@@ -1,25 +1,45 @@
 """JSON as CNI peers read and write it: strict on the way in, on the way out byte for byte what Go's encoder makes."""
 
 import json
+from collections.abc import Iterable
 from json.encoder import encode_basestring
 
 _SURROGATES = range(0xD800, 0xE000)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
+VALUES_LIMIT = 500_000
+"""Values of a document, as its commas and opening brackets count them. The largest that is of any use publishes each of
+65,535 ports by an object of four keys: 327,675."""
+
+DEPTH_LIMIT = 100
+"""Lists and objects within each other. Real documents have less than ten."""
+
+_INFINITY = float("inf")
+
 
 def loads(data: bytes) -> object:
     """The one JSON value in `data`, whole. Raises ValueError, with the reason as text, for everything else.
 
-    Refused beyond Python's own reader: other encodings than UTF-8, NaN and Infinity, nesting deeper than the
-    interpreter's stack, and half surrogate pairs, which no peer could be sent again. Of equal keys the last one in
-    the document wins and takes its place in the order; a null never takes away what an equal key said.
+    Refused beyond Python's own reader: other encodings than UTF-8, NaN, Infinity and numbers beyond them, more than
+    VALUES_LIMIT and DEPTH_LIMIT allow, and half surrogate pairs, which no peer could be sent again. Of equal keys the
+    last one in the document wins and takes its place in the order; a null never takes away what an equal key said.
     """
+    openings = data.count(b"{") + data.count(b"[")
+    if openings + data.count(b",") > VALUES_LIMIT:
+        raise ValueError(f"more than {VALUES_LIMIT} values (its commas and opening brackets)")
     if data.startswith(_BYTE_ORDER_MARK):
         raise ValueError("begins with a byte order mark: save it as UTF-8 without one")
+    text = _text(data)
     try:
-        value = json.loads(_text(data), object_pairs_hook=_ordered, parse_constant=_refuse_constant)
+        value = json.loads(
+            text, object_pairs_hook=_ordered, parse_constant=_refuse_constant, parse_int=_integer, parse_float=_number
+        )
     except RecursionError:
-        raise ValueError("nested too deeply") from None
+        is_deep = True
+    else:
+        is_deep = openings > DEPTH_LIMIT and _is_deep(value)
+    if is_deep:
+        raise ValueError(f"nested too deeply: more than {DEPTH_LIMIT} lists and objects within each other")
     if b"\\ud" in data or b"\\uD" in data:
         _refuse_surrogates(value)
     return value
@@ -81,8 +101,35 @@ def _ordered(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return ordered
 
 
+def _integer(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"a number of {len(text)} digits") from None
+
+
+def _number(text: str) -> float:
+    value = float(text)
+    if value in (_INFINITY, -_INFINITY):
+        raise ValueError(f"{text[:40]} is too large a number")
+    return value
+
+
 def _refuse_constant(name: str) -> object:
     raise ValueError(f"{name} is not JSON")
+
+
+def _is_deep(value: object) -> bool:
+    """Whether there is more within each other than DEPTH_LIMIT allows."""
+    level, depth = _containers([value]), 0
+    while level and depth <= DEPTH_LIMIT:
+        depth += 1
+        level = [each for one in level for each in _containers(one.values() if isinstance(one, dict) else one)]
+    return depth > DEPTH_LIMIT
+
+
+def _containers(values: Iterable[object]) -> list[dict | list]:
+    return [value for value in values if isinstance(value, dict | list)]
 
 
 def _refuse_surrogates(value: object) -> None:

@@ -1,17 +1,16 @@
 """Names and MTUs of links in configurations, as every plugin that makes links reads them."""
 
 from spec.config import Section
+from spec.identifiers import is_link_name
 
 _MTU_LOWEST, _MTU_HIGHEST = 68, 65535  # RFC 791, section 3.1; the kernel's limit for veth
-_LONGEST_NAME = 15  # IFNAMSIZ, less its NUL
 
 
 def link_name(section: Section, key: str, default: str) -> str:
     """The name of a link of the host; "" counts as absent. Raises CNIError 7."""
     name = section.string(key, default) or default
-    bad = any(char in "/:%" or char.isspace() for char in name)
-    if len(name.encode()) > _LONGEST_NAME or name in (".", "..") or bad:
-        raise section.error(key, "a link name: 1 to 15 bytes without /, : and white space")
+    if not is_link_name(name):
+        raise section.error(key, "a link name: 1 to 15 bytes without /, :, % and white space; not ., .., all, default")
     return name
 
 

@@ -128,7 +128,7 @@ class _Call:
 
             traceback.print_exception(error, file=self._stderr)
         try:
-            _write(stdout, _error_text(error, self._version))
+            _write(stdout, error_text(error, self._version))
         except (OSError, ValueError):
             say(self._stderr, f"{self._plugin.type}: {error}")
         return 1
@@ -142,7 +142,7 @@ class _Call:
         conf = NetConf.parse(section, strict=verb.strict)
         environ = dict(self._environ)
         given = {name: environ.get(name, "") for name in (*verb.required, *verb.optional)}
-        args = parse_args(given.get(verbs.ARGS, ""), strict=verb.strict)
+        args = parse_args(given.get(verbs.ARGS, ""), strict=verb.strict and self._plugin.reads_args)
         netns = given.get(verbs.NETNS, "")
         if _guards_own_netns(environ) and is_own_netns(netns, self._suite.netns):
             if verb.strict:
@@ -204,7 +204,8 @@ def _version_text(plugin: Plugin) -> str:
     return jsontext.dumps(document, indent=None) + "\n"
 
 
-def _error_text(error: BaseException, version: str) -> str:
+def error_text(error: BaseException, version: str) -> str:
+    """The error document in `version`; anything but a CNIError becomes code 999, or 11 for a shortage."""
     error = as_cni_error(error)
     document = {"cniVersion": version, "code": int(error.code), "msg": str(error.msg)}
     if error.details:

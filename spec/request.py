@@ -9,7 +9,7 @@ from spec import verbs
 from spec.attachment import Attachment
 from spec.config import NetConf
 from spec.errors import CNIError, Code
-from spec.identifiers import check_container_id, check_ifname
+from spec.identifiers import check_container_id, check_ifname, check_new_ifname
 from spec.suite import Suite
 from spec.verbs import VERBS, Verb
 
@@ -92,6 +92,8 @@ def check_variables(environ: Mapping[str, str], verb: Verb) -> None:
         value = environ.get(name, "")
         if not value:
             missing.append(name)
+        elif name == verbs.IFNAME and not verb.strict:
+            check_ifname(value)
         elif name in _CHECKS:
             _CHECKS[name](value)
     if missing:
@@ -157,7 +159,7 @@ def _check_netns(text: str) -> None:
         raise CNIError(Code.INVALID_ENVIRONMENT, "CNI_NETNS is not valid UTF-8", ascii(text)) from None
 
 
-_CHECKS = {verbs.CONTAINERID: check_container_id, verbs.IFNAME: check_ifname, verbs.NETNS: _check_netns}
+_CHECKS = {verbs.CONTAINERID: check_container_id, verbs.IFNAME: check_new_ifname, verbs.NETNS: _check_netns}
 
 
 def _ignores_unknown(args: Mapping[str, str]) -> bool:

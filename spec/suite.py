@@ -12,7 +12,8 @@ class Plugin:
 
     A verb that is None has nothing to do and succeeds; an `add` of None passes the result of the plugin before on.
     Every function raises CNIError for a failure it can name; any other exception reaches the runtime as code 999.
-    `versions`: those it supports, oldest first.
+    `versions`: those it supports, oldest first. `is_ipam`: whether it gives addresses, so that
+    `ipam.type` may name it. `reads_args`: whether it uses CNI_ARGS; if not, nothing in there is an error.
     """
 
     type: str
@@ -22,6 +23,8 @@ class Plugin:
     gc: Callable | None = None
     status: Callable | None = None
     versions: tuple[str, ...] = SUPPORTED
+    is_ipam: bool = False
+    reads_args: bool = True
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ NETNS_OVERRIDE = "CNI_NETNS_OVERRIDE"
 class Verb:
     """One verb; `required` and `optional` are variables, in the order in which missing ones are reported.
 
-    `handler` is the attribute of Plugin that does it; `strict`: whether garbage in CNI_ARGS and prevResult is an error
-    (a verb that cleans up must get through whatever it is given).
+    `handler` is the attribute of Plugin that does it; `strict`: whether garbage in CNI_ARGS and prevResult, and in
+    CNI_IFNAME what no link can be called, are errors (a verb that cleans up must get through whatever it is given).
     """
 
     name: str

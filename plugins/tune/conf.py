@@ -1,7 +1,7 @@
 """What `tuning` reads of its configuration, and of the places from which a runtime may override it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from plugins.mac import EXPECTED, normal_mac
@@ -51,10 +51,10 @@ def parse(request: Request) -> TuningConf:
     return TuningConf(
         sysctls=_sysctls(places, request.ifname or "IFNAME"),
         mac=_mac(request, override, section),
-        mtu=_first([place.integer("mtu", None, low=0, high=_INT31) for place in places]) or 0,
-        promiscuous=_first([place.boolean("promisc", None) for place in places]),
-        all_multicast=_first([place.boolean("allmulti", None) for place in places]),
-        queue_length=_first([place.integer("txQLen", None, low=0, high=_UINT32) for place in places]),
+        mtu=_first(place.integer("mtu", None, low=0, high=_INT31) for place in places) or 0,
+        promiscuous=_first(place.boolean("promisc", None) for place in places),
+        all_multicast=_first(place.boolean("allmulti", None) for place in places),
+        queue_length=_first(place.integer("txQLen", None, low=0, high=_UINT32) for place in places),
         data_dir=read_data_dir(section),
     )
 
@@ -82,19 +82,15 @@ def path_of(name: str, ifname: str) -> str:
     return "/".join(parts[1:])
 
 
-def _first(values: list) -> object:
-    """The first that is given: all were read, so that each is checked."""
+def _first(values: Iterable) -> object:
+    """The first that is given. The others are not even read: what is replaced may be a placeholder."""
     return next((value for value in values if value is not None), None)
 
 
 def _mac(request: Request, override: Section, section: Section) -> str:
     """Of args.cni, else of runtimeConfig, else of CNI_ARGS, else the configuration's: the order of the reference."""
     runtime = section.section("runtimeConfig")
-    found = [_mac_at(place) for place in (override, runtime)]
-    given = request.args.get("MAC", "")
-    if given and not normal_mac(given):
-        raise CNIError(Code.INVALID_ENVIRONMENT, f'CNI_ARGS: "MAC": expected {EXPECTED}, got "{given}"')
-    return _first([mac or None for mac in (*found, normal_mac(given), _mac_at(section))]) or ""
+    return _mac_at(override) or _mac_at(runtime) or _mac_of_args(request.args) or _mac_at(section)
 
 
 def _mac_at(place: Section) -> str:
@@ -104,13 +100,22 @@ def _mac_at(place: Section) -> str:
     return normal_mac(given)
 
 
+def _mac_of_args(args: Mapping[str, str]) -> str:
+    given = args.get("MAC", "")
+    if given and not normal_mac(given):
+        raise CNIError(Code.INVALID_ENVIRONMENT, f'CNI_ARGS: "MAC": expected {EXPECTED}, got "{given}"')
+    return normal_mac(given)
+
+
 def _sysctls(places: tuple[Section, Section], ifname: str) -> tuple[Sysctl, ...]:
-    """Those of the configuration, and over them those of args.cni."""
-    override, own = ({sysctl.path: sysctl for sysctl in _sysctls_of(place, ifname)} for place in places)
+    """Those of the configuration, in their order, each replaced by the one of args.cni if there is one."""
+    override = {sysctl.path: sysctl for sysctl in _sysctls_of(places[0], ifname, {})}
+    own = {sysctl.path: sysctl for sysctl in _sysctls_of(places[1], ifname, override)}
     return tuple((own | override).values())
 
 
-def _sysctls_of(place: Section, ifname: str) -> Iterator[Sysctl]:
+def _sysctls_of(place: Section, ifname: str, replaced: Mapping[str, Sysctl]) -> Iterator[Sysctl]:
+    """The settings of one place; of those that are `replaced` (by path) the values are not looked at."""
     given = place.raw("sysctl")
     if given is not None and not isinstance(given, dict):
         raise place.error("sysctl", "an object of strings")
@@ -119,8 +124,6 @@ def _sysctls_of(place: Section, ifname: str) -> Iterator[Sysctl]:
         where = f"{place.path_of('sysctl')}.{name}"
         if value is None:
             continue
-        if not isinstance(value, str) or not value.isascii() or "\0" in value:
-            raise wrong_value(where, "a string of ASCII characters", value)
         try:
             path = path_of(name, ifname)
         except ValueError:
@@ -129,6 +132,9 @@ def _sysctls_of(place: Section, ifname: str) -> Iterator[Sysctl]:
         if path in seen:
             raise _repeated(f'"{seen[path]}" and "{name}"')
         seen[path] = name
+        is_text = isinstance(value, str) and value.isascii() and "\0" not in value
+        if not is_text and path not in replaced:
+            raise wrong_value(where, "a string of ASCII characters", value)
         yield Sysctl(name, path, value)
 
 

@@ -150,7 +150,7 @@ def test_a_foreign_plugin_that_uses_ours_does_not_wait_for_itself(
 def test_a_foreign_plugin_has_the_environment_of_the_runtime(
     node: Node, tmp_path: Path, bin_dir: Path, start: Start
 ) -> None:
-    """All of it and nothing else, by way of the agent as without."""
+    """All of it, and a mark that it was delegated to, by way of the agent as without."""
     folder = foreign(tmp_path / "others", "foreign", "tr '\\0' '\\n' </proc/self/environ >/run/seen; echo '{}'")
     start()
     warm, pod = ViaAgent(node, bin_dir, more=(folder,)), node.pod("pod1")
@@ -162,7 +162,7 @@ def test_a_foreign_plugin_has_the_environment_of_the_runtime(
         for verb in ("DEL", "STATUS"):
             assert way.raw("bridge", {**env, "CNI_COMMAND": verb}, conf).returncode == 0
             lines = node.path("/run/seen").read_text().splitlines()
-            assert dict(line.split("=", 1) for line in lines) == {**env, "CNI_COMMAND": verb}
+            assert dict(line.split("=", 1) for line in lines) == {**env, "CNI_COMMAND": verb, "SLASH24_DELEGATED": "1"}
     assert set(warm.ways) == {"agent"}
 
 

@@ -1,5 +1,6 @@
 """Plugins of others: run to their end, and no longer than the call may last."""
 
+import json
 import os
 import socket
 import subprocess
@@ -101,6 +102,19 @@ def test_what_it_leaves_running_is_let_go(tmp_path: Path, children: Callable[...
     os.kill(int(output), 9)
 
 
+def test_an_answer_is_whole_when_the_plugin_ends(tmp_path: Path, children: Callable[..., Children]) -> None:
+    """A service that it left running may hold the pipes of its answer; nobody waits for that, and it lives on."""
+    path = program(
+        tmp_path, f"cat >{tmp_path}/seen; sleep 60 & echo $! >{tmp_path}/pid; echo note >&2; cat {tmp_path}/seen"
+    )
+    stdin = os.urandom(1 << 20)
+    assert children().run(path, stdin, {"PATH": os.environ["PATH"]}) == (0, stdin, b"note\n")
+    service = (tmp_path / "pid").read_text().strip()
+    time.sleep(0.2)
+    assert not is_gone(service)
+    os.kill(int(service), 9)
+
+
 def test_what_undoes_has_until_the_very_end(tmp_path: Path, children: Callable[..., Children]) -> None:
     """A DEL after an ADD that ran out of time is still run, for a while."""
     path = program(tmp_path, "sleep 0.3; echo done")
@@ -135,3 +149,14 @@ def test_what_can_not_be_run_is_an_oserror(tmp_path: Path, children: Callable[..
     with pytest.raises(OSError, match="Permission denied"):
         children().run(str(tmp_path / "text"), b"", {})
     assert children().resolve(str(tmp_path / "none"), None) is None
+
+
+def test_the_agent_is_no_plugin(tmp_path: Path) -> None:
+    """Executed as one, by a runtime or as an IPAM plugin, it answers an error, and takes nobody's socket."""
+    env = {"CNI_COMMAND": "ADD", "SLASH24_SOCKET": str(tmp_path / "socket"), "PATH": os.environ["PATH"]}
+    done = subprocess.run(
+        [sys.executable, "-m", "agent"], cwd=ROOT, env=env, input="{}", capture_output=True, text=True
+    )
+    assert done.returncode == 1
+    assert json.loads(done.stdout) == {"cniVersion": "1.1.0", "code": 7, "msg": "slash24-agent is no CNI plugin"}
+    assert not (tmp_path / "socket").exists()

@@ -105,7 +105,6 @@ def test_names_that_are_none_below_net(name: str) -> None:
         ({"sysctl": {"net.core.x": "ä"}}, '"sysctl.net.core.x": expected a string of ASCII characters, got "ä"'),
         ({"runtimeConfig": {"mac": "01:00:5e:00:00:01"}}, '"runtimeConfig.mac": expected a unicast MAC address'),
         ({"mtu": 1400, "args": {"cni": {"mtu": "x"}}}, '"args.cni.mtu": expected an integer'),
-        ({"mtu": "x", "args": {"cni": {"mtu": 1400}}}, '"mtu": expected an integer'),
         ({"args": {"cni": {"sysctl": {"kernel.x": "1"}}}}, 'invalid net sysctl key: "kernel.x"'),
     ],
 )
@@ -114,6 +113,39 @@ def test_bad_configuration_is_named(conf: dict, message: str) -> None:
     error = refusal(conf)
     assert error.code == 7
     assert message in error.msg
+
+
+MAC = MACS[1]
+REPLACED = {
+    "mac by args.cni": ({"mac": "REPLACE_ME", "args": {"cni": {"mac": MAC}}}, {"mac": MAC}),
+    "mac by the runtime": ({"mac": "REPLACE_ME", "runtimeConfig": {"mac": MAC}}, {"mac": MAC}),
+    "the runtime's mac": ({"runtimeConfig": {"mac": "x"}, "args": {"cni": {"mac": MAC}}}, {"mac": MAC}),
+    "mac of another type": ({"mac": [], "runtimeConfig": {"mac": MAC}}, {"mac": MAC}),
+    "mtu": ({"mtu": "x", "args": {"cni": {"mtu": 1400}}}, {"mtu": 1400}),
+    "promisc": ({"promisc": "x", "args": {"cni": {"promisc": False}}}, {"promiscuous": False}),
+    "allmulti": ({"allmulti": "x", "args": {"cni": {"allmulti": True}}}, {"all_multicast": True}),
+    "txQLen": ({"txQLen": "x", "args": {"cni": {"txQLen": 0}}}, {"queue_length": 0}),
+}
+
+
+@pytest.mark.parametrize("what", REPLACED)
+def test_what_is_replaced_is_not_looked_at(what: str) -> None:
+    """It may be a placeholder for what the runtime gives."""
+    conf, wanted = REPLACED[what]
+    assert parse(request(conf)) == TuningConf(**wanted)
+
+
+def test_a_mac_of_cni_args_replaces_and_is_replaced() -> None:
+    """Between the runtime's and the configuration's; what is not used is not looked at."""
+    assert parse(request({"mac": "REPLACE_ME"}, MAC=MAC)).mac == MAC
+    assert parse(request({"runtimeConfig": {"mac": MAC}}, MAC="zz")).mac == MAC
+
+
+def test_a_sysctl_that_is_replaced_may_have_any_value() -> None:
+    """By whichever of its names; one that is not replaced may not."""
+    own = {"net.core.x": None, "net.core.y": 7, "net.core.z": "1"}
+    assert settings({"sysctl": own, "args": {"cni": {"sysctl": {"net/core/y": "2"}}}}) == {"core/y": "2", "core/z": "1"}
+    refusal({"sysctl": own, "args": {"cni": {"sysctl": {"net.core.z": "2"}}}})
 
 
 @pytest.mark.parametrize(

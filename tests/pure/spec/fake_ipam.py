@@ -24,7 +24,9 @@ def _add(request: Request) -> Result:
     return Result(ips=tuple(IPConfig(ip) for ip in request.conf.section.section("ipam").strings("addresses") or ()))
 
 
-PLUGIN = Plugin("fake-ipam", add=_add, delete=_write_down, check=_write_down, gc=_write_down, status=_write_down)
+PLUGIN = Plugin(
+    "fake-ipam", add=_add, delete=_write_down, check=_write_down, gc=_write_down, status=_write_down, is_ipam=True
+)
 
 if __name__ == "__main__":
     streams = {"stdin": sys.stdin.buffer, "stdout": sys.stdout.buffer, "stderr": sys.stderr}

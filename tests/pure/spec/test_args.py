@@ -1,7 +1,10 @@
 """CNI_ARGS: the grammar, the keys that are taken, and that a DEL never fails for them."""
 
+from dataclasses import replace
+
 import pytest
 
+from plugins.__main__ import TYPES, load
 from spec.errors import CNIError
 from spec.request import parse_args
 from tests.pure.spec.driver import Recorder, run
@@ -71,3 +74,18 @@ def test_quotes_in_the_message_are_escaped() -> None:
     with pytest.raises(CNIError) as caught:
         parse_args('"\\', strict=True)
     assert caught.value.msg == 'ARGS: invalid pair "\\"\\\\"'
+
+
+@pytest.mark.parametrize("text", [text for text, _ in GARBAGE])
+def test_garbage_is_nothing_to_a_plugin_that_reads_no_args(text: str) -> None:
+    """As in the reference, which looks at them only in plugins that have a use for them."""
+    plugin = replace(Recorder().plugin, reads_args=False)
+    for verb in ("ADD", "CHECK", "DEL"):
+        assert run(plugin, verb, CNI_ARGS=text).status == 0
+
+
+@pytest.mark.parametrize("kind", sorted(TYPES))
+def test_which_plugins_read_args(kind: str) -> None:
+    """Those that use a MAC, an address or a gateway of it; the others do not stop a pod for what they never use."""
+    reads = kind not in ("bandwidth", "firewall", "loopback", "portmap")
+    assert load(kind).reads_args is reads

@@ -247,6 +247,113 @@ def test_a_plugin_that_is_not_there_is_told(kind: str, error: tuple[int, str]) -
     assert run(upper(kind).plugin, "ADD", CNI_PATH="/a:/b").error == error
 
 
+NO_IPAM = ["bridge", "kubenet", "portmap", "macvlan", "ptp", "flannel", "slash24-agent"]
+
+
+@pytest.mark.parametrize("kind", NO_IPAM)
+def test_what_gives_no_addresses_is_not_executed(tmp_path: Path, kind: str) -> None:
+    """Not under its own name, nor behind a link of another: it could end the agent, or execute itself for ever."""
+    write_program(tmp_path / kind, f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    (tmp_path / "alias").symlink_to(kind)
+    for name in (kind, "alias"):
+        message = f'"ipam.type": expected an IPAM plugin such as host-local or static, got "{name}"'
+        for verb in ("ADD", "CHECK", "STATUS"):
+            answer = run(upper(name).plugin, verb, CNI_PATH=str(tmp_path))
+            assert answer.error == (7, message.replace("alias", kind))
+        for verb in ("DEL", "GC"):
+            config = conf(**{"cni.dev/valid-attachments": []})
+            answer = run(upper(name).plugin, verb, config, CNI_PATH=str(tmp_path))
+            assert (answer.status, answer.stderr) == (0, message.replace("alias", kind) + "\n")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_plugin_of_the_suite_that_gives_no_addresses_is_refused(folder: Path) -> None:
+    """By what it is: a new one needs no entry in a list."""
+    other = Suite(home=str(folder), load={"fake-ipam": Recorder().plugin}.get)
+    assert run(upper().plugin, "ADD", suite=other, CNI_PATH=str(folder)).error[0] == 7
+
+
+def test_delegation_in_a_circle_ends(tmp_path: Path) -> None:
+    """A stranger that executes the plugin that executed it gets an error instead of a process without an end."""
+    circle = f"""
+import os, sys
+from spec.delegate import delegate
+from spec.plugin import Plugin, serve
+open({str(tmp_path / "log")!r}, "a").write("x")
+plugin = Plugin("circle", add=lambda request: delegate(request, "ADD", "stranger"))
+sys.exit(serve(plugin, environ=os.environ, stdin=sys.stdin.buffer, stdout=sys.stdout.buffer, stderr=sys.stderr))
+"""
+    (tmp_path / "circle.py").write_text(circle)
+    write_program(tmp_path / "stranger", f"#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} {tmp_path}/circle.py\n")
+    answer = run(upper("stranger").plugin, "ADD", CNI_PATH=str(tmp_path))
+    message = 'recorder was executed as an IPAM plugin, and would execute one again: "stranger"'
+    assert answer.error == (7, message)
+    assert (tmp_path / "log").read_text() == "x" * 2  # its ADD, and the DEL after that
+
+
+DAEMON = "sleep 60 & echo $! > {folder}/daemon; cat >/dev/null; echo note >&2; echo '{{\"ips\": []}}'"
+
+
+def test_an_answer_is_whole_when_the_plugin_ends(tmp_path: Path) -> None:
+    """Whatever it left running holds its pipes, is not waited for, and lives on."""
+    write_program(tmp_path / "child", "#!/bin/sh\n" + DAEMON.format(folder=tmp_path))
+    answer = run(upper("child").plugin, "ADD", conf(padding="x" * 200_000), CNI_PATH=str(tmp_path))
+    daemon = int((tmp_path / "daemon").read_text())
+    try:
+        assert (answer.document, answer.stderr) == ({"cniVersion": "1.1.0"}, "note\n")
+        assert "sleep" in Path(f"/proc/{daemon}/cmdline").read_text()
+    finally:
+        os.kill(daemon, 9)
+
+
+def test_a_flood_of_output_ends_without_an_agent_too(tmp_path: Path) -> None:
+    """The plugin is ended, and its output is no answer."""
+    write_program(tmp_path / "child", "#!/bin/sh\nexec yes 0123456789012345678901234567890123456789\n")
+    code, message = run(upper("child").plugin, "DEL", CNI_PATH=str(tmp_path)).error
+    assert (code, message) == (999, f"{tmp_path}/child printed more than {16 << 20} bytes")
+
+
+@pytest.mark.parametrize("code", ["9" * 401, "-1", "1.5", "4294967296", "true", '"7"', "[]", "1e400"])
+def test_a_code_that_no_runtime_could_read_becomes_999(tmp_path: Path, code: str) -> None:
+    """A runtime decodes it as an unsigned integer, and would lose the whole error with it."""
+    write_program(tmp_path / "child", f'#!/bin/sh\necho \'{{"code": {code}, "msg": "m"}}\'; exit 1\n')
+    answer = run(upper("child").plugin, "CHECK", CNI_PATH=str(tmp_path))
+    assert answer.error[0] == 999
+    assert answer.error[1].startswith("netplugin failed but error parsing its diagnostic message ")
+
+
+@pytest.mark.parametrize("script", ['echo \'{"code": 3, "msg": "\'$x\'"}\'', "echo $x", "echo $x >&2"])
+def test_what_a_child_says_is_cut_to_what_a_log_takes(tmp_path: Path, script: str) -> None:
+    """Messages of megabytes fit into no event and no RPC."""
+    many = "x=xxxxxxxx; for i in 1 2 3 4 5 6 7 8 9 10 11 12; do x=$x$x; done\n"
+    write_program(tmp_path / "child", f"#!/bin/sh\n{many}{script}; exit 1\n")
+    _, message = run(upper("child").plugin, "CHECK", CNI_PATH=str(tmp_path)).error
+    assert len(message) < 9000
+    assert "x" * 4096 + "…" in message
+
+
+@pytest.mark.parametrize(
+    "output",
+    [
+        '{"cniVersion": "' + "1" * 5000 + '"}',
+        '{"ips": ' + "[" * 5000 + "]" * 5000 + "}",
+        '{"ips": [{"address": "10.0.0.1/8", "interface": ' + "1" * 5000 + "}]}",
+        '{"ips": [{"address": "10.0.0.1/8", "interface": 1e999}]}',
+        '{"routes": [{"dst": "10.0.0.0/8", "mtu": ' + "1" * 401 + "}]}",
+        '\ufeff{"ips": []}',
+    ],
+)
+def test_an_odd_result_is_an_error_of_few_words(tmp_path: Path, output: str) -> None:
+    """It names the plugin or the key, and repeats no more of the value than helps."""
+    (tmp_path / "result").write_text(output)
+    write_program(tmp_path / "child", f"#!/bin/sh\ncat >/dev/null\n[ $CNI_COMMAND = DEL ] || cat {tmp_path}/result\n")
+    code, message = run(upper("child").plugin, "ADD", CNI_PATH=str(tmp_path)).error
+    assert code in (1, 6, 7)
+    assert len(message) < 300
+    assert "python" not in message.lower()
+    assert "utf-8-sig" not in message
+
+
 def test_status_tells_a_missing_plugin_by_its_own_code() -> None:
     """50: the plugin is not available."""
     assert run(upper("gone").plugin, "STATUS", CNI_PATH="/a").error[0] == 50

@@ -2,6 +2,7 @@
 
 import io
 import json
+import tracemalloc
 
 import pytest
 
@@ -44,6 +45,50 @@ def test_what_can_not_be_decoded_is_code_6(what: str, verb: str) -> None:
     assert answer.error[0] == 6
     assert answer.error[1].startswith("error unmarshall network config: ")
     assert (answer.stderr, recorder.verbs) == ("", [])
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (UNDECODABLE["a byte order mark"], "begins with a byte order mark: save it as UTF-8 without one"),
+        (UNDECODABLE["UTF-16"], "not UTF-8: byte 0xff at offset 0"),
+        (UNDECODABLE["invalid UTF-8"], "not UTF-8: byte 0xff at offset 11"),
+        (UNDECODABLE["a giant integer"], "a number of 100000 digits"),
+        (b'{"name": "n", "mtu": 1e999}', "1e999 is too large a number"),
+        (UNDECODABLE["deep nesting"], "nested too deeply: more than 100 lists and objects within each other"),
+        (
+            b'{"name": "n", "x": [' + b"{}," * 500_000 + b"0]}",
+            "more than 500000 values (its commas and opening brackets)",
+        ),
+    ],
+)
+def test_the_reason_says_what_is_wrong_with_the_file(data: bytes, reason: str) -> None:
+    """In words for its author, who need not know what reads it."""
+    assert run(Recorder().plugin, "ADD", data).error == (6, f"error unmarshall network config: {reason}")
+
+
+def test_a_configuration_costs_a_bounded_amount_of_memory() -> None:
+    """Sixteen megabytes of empty objects are refused before any of them is made."""
+    data = b'{"name": "n", "x": [' + b"{}," * (STDIN_LIMIT // 3 - 100) + b"0]}"
+    tracemalloc.start()
+    try:
+        assert run(Recorder().plugin, "ADD", data).error[0] == 6
+        assert tracemalloc.get_traced_memory()[1] < 3 * STDIN_LIMIT
+    finally:
+        tracemalloc.stop()
+
+
+def test_the_largest_useful_configuration_is_read() -> None:
+    """Every port there is, published one by one, as runtimes write a range of ports."""
+    ports = [{"hostPort": n, "containerPort": n, "protocol": "tcp", "hostIP": ""} for n in range(1, 65536)]
+    assert run(Recorder().plugin, "ADD", conf(runtimeConfig={"portMappings": ports})).status == 0
+
+
+def test_objects_may_be_nested_as_deeply_as_the_limit_says() -> None:
+    """And not one deeper: the configuration itself counts as one."""
+    for depth, status in ((99, 0), (100, 1)):
+        data = b'{"name": "n", "x": ' + b'{"a":' * depth + b"1" + b"}" * depth + b"}"
+        assert run(Recorder().plugin, "ADD", data).status == status
 
 
 def read_deeply(request: Request) -> Result:

@@ -61,12 +61,24 @@ def test_the_details_show_the_identifier() -> None:
         ("a b", "interface name contains / or : or whitespace characters"),
         ("a\u00a0b", "interface name contains / or : or whitespace characters"),
         ("eth0\n", "interface name contains / or : or whitespace characters"),
+        ("à", "interface name contains / or : or whitespace characters"),
+        ("eth%d", "interface name contains %, of which the kernel makes another name"),
+        ("%", "interface name contains %, of which the kernel makes another name"),
+        ("all", "interface name is all or default, which stand for all interfaces in /proc/sys/net"),
+        ("default", "interface name is all or default, which stand for all interfaces in /proc/sys/net"),
         ("a\udc80", "interface name is not valid UTF-8"),
     ],
 )
 def test_a_name_the_kernel_would_refuse_is_refused_first(ifname: str, message: str) -> None:
-    """The length counts bytes, not characters."""
-    assert run(Recorder().plugin, "ADD", CNI_IFNAME=ifname).error == (4, message)
+    """The length counts bytes, not characters; 0xA0, as in "à", is white space to the kernel."""
+    for verb in ("ADD", "CHECK"):
+        assert run(Recorder().plugin, verb, CNI_IFNAME=ifname).error == (4, message)
+
+
+@pytest.mark.parametrize("ifname", ["eth%d", "all", "default"])
+def test_what_an_earlier_version_named_so_can_be_deleted(ifname: str) -> None:
+    """Its lease and its link's other end are there, whatever the kernel made of the name."""
+    assert run(Recorder().plugin, "DEL", CNI_IFNAME=ifname).status == 0
 
 
 @pytest.mark.parametrize("ifname", ["e", "a" * 15, "eth0.100", "é" * 7, "..."])

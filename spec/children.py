@@ -1,0 +1,79 @@
+"""Talking with an executed plugin: all of its stdin, all that it prints, and not a byte more than can be an answer."""
+
+import os
+import selectors
+import time
+from contextlib import suppress
+
+from spec.errors import CNIError, Code
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from subprocess import Popen
+
+OUTPUT_LIMIT = 16 << 20
+"""Bytes of stdout and of stderr each."""
+
+_CHUNK = 1 << 16
+
+
+def converse(child: "Popen[bytes]", stdin: bytes, executable: str, end: float | None = None) -> tuple[bytes, bytes]:
+    """Give the child its stdin; what it has printed on stdout and stderr when it ends.
+
+    The answer is whole when the child has ended, even if a process that it left behind still holds the pipes. `child`
+    has pipes for all three. `end`: until when it may take, of time.monotonic(); then TimeoutError is raised. Raises
+    CNIError 999 for more than OUTPUT_LIMIT bytes. The child still has to be waited for.
+    """
+    outputs = {child.stdout: bytearray(), child.stderr: bytearray()}
+    rest = memoryview(stdin)
+    ended = os.pidfd_open(child.pid)
+    try:
+        with selectors.DefaultSelector() as selector:
+            for stream in (child.stdin, *outputs):
+                os.set_blocking(stream.fileno(), False)
+                selector.register(stream, selectors.EVENT_WRITE if stream is child.stdin else selectors.EVENT_READ)
+            selector.register(ended, selectors.EVENT_READ)
+            while ended not in (ready := _ready(selector, end)):
+                for stream in ready:
+                    if stream is child.stdin:
+                        rest = _feed(stream, rest)
+                        is_over = not rest
+                    else:
+                        is_over = not _read(stream, outputs[stream], executable)
+                    if is_over:
+                        selector.unregister(stream)
+                        with suppress(OSError):
+                            stream.close()
+    finally:
+        os.close(ended)
+    for stream, output in outputs.items():
+        with suppress(BlockingIOError):
+            while not stream.closed and _read(stream, output, executable):
+                pass
+    return bytes(outputs[child.stdout]), bytes(outputs[child.stderr])
+
+
+def _ready(selector: selectors.BaseSelector, end: float | None) -> list[object]:
+    ready = selector.select(None if end is None else max(0.0, end - time.monotonic()))
+    if not ready and end is not None and time.monotonic() >= end:
+        raise TimeoutError
+    return [key.fileobj for key, _ in ready]
+
+
+def _feed(stream: object, rest: memoryview) -> memoryview:
+    """Write what the pipe takes; the rest, nothing if nobody reads it."""
+    try:
+        return rest[os.write(stream.fileno(), rest[:_CHUNK]) :]
+    except BlockingIOError:
+        return rest
+    except BrokenPipeError:
+        return rest[:0]
+
+
+def _read(stream: object, output: bytearray, executable: str) -> bool:
+    """Take in what is there; False at the end. Raises BlockingIOError if there is nothing yet."""
+    data = os.read(stream.fileno(), _CHUNK)
+    output += data
+    if len(output) > OUTPUT_LIMIT:
+        raise CNIError(Code.INTERNAL, f"{executable} printed more than {OUTPUT_LIMIT} bytes")
+    return bool(data)
