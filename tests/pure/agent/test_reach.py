@@ -84,7 +84,7 @@ def test_ours_is_known_by_where_it_really_is() -> None:
     def run(*_: object) -> tuple[int, bytes, bytes]:
         raise AssertionError("executed")
 
-    own = Plugin("own", delete=called.append)
+    own = Plugin("own", delete=called.append, is_ipam=True)
     children = Children(lambda path, _: "/real/own" if path == "/host/bin/own" else None, run)
     suite = Suite("/real", {"own": own}.get, children=children)
     upper = Plugin("upper", delete=lambda request: delegate(request, "DEL", "own"))
