@@ -1,18 +1,21 @@
 """The table of host ports: its maps, its fixed rules, and the chains that attachments bring with them."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 
 from linux import nft
+from linux.after_iptables import BIT
 from linux.nft import Element, Hook, Set, TableName
 from linux.nft_expressions import (
     DROP,
     GOTO,
+    RETURN,
     destination_and_port,
     destination_in,
     destination_translated,
     differs,
     incoming_link,
+    marked,
     masquerade,
     of_protocol,
     of_version,
@@ -21,6 +24,7 @@ from linux.nft_expressions import (
     source_in,
     to_this_host,
     translate_destination,
+    unmark,
     value_of,
     verdict,
     verdict_of,
@@ -163,8 +167,26 @@ def _strangers() -> tuple[Rule, ...]:
     )
 
 
-# fib daddr type local goto hostports
-_ENTRY = (Rule("to the node", (*to_this_host(), verdict(GOTO, "hostports"))),)
+# fib daddr type local goto to-the-node
+_ENTRY = (Rule("to the node", (*to_this_host(), verdict(GOTO, "to-the-node"))),)
+
+
+def to_the_node(after_iptables: Collection[int]) -> Chain:
+    """The chain that lets packets go on: of these IP versions only those that iptables has left to others."""
+    # meta nfproto ipv4 meta mark & 0x1000 == 0 return
+    kept = [
+        Rule(after(version), (*of_version(version), *marked(BIT, inverted=True), verdict(RETURN)))
+        for version in _VERSIONS
+        if version in after_iptables
+    ]
+    # meta mark set meta mark & 0xffffefff
+    seen = [Rule("the mark has served", tuple(unmark(BIT)))] if kept else []
+    return Chain("to-the-node", (*kept, *seen, Rule("host ports", (verdict(GOTO, "hostports"),))))
+
+
+def after(version: int) -> str:
+    """The comment of the rule by which packets of an IP version wait for iptables."""
+    return f"iptables has v{version}"
 
 
 def leads_to(found: Element) -> bytes:
@@ -175,26 +197,41 @@ def leads_to(found: Element) -> bytes:
     return found.value[:-4]
 
 
-TABLE = Table(
-    TableName(nft.INET, "slash24_portmap"),
-    "slash24: ports of the node lead to pods",
-    (*TARGETS.values(), *_CONDITIONAL.values(), *MASQUERADES.values()),
-    (
-        Chain("any", tuple(_forwarding(exact=False))),
-        Chain("wildcard", (*_conditional(exact=False), Rule("without conditions", (verdict(GOTO, "any"),)))),
-        Chain("exact", (*_forwarding(exact=True), Rule("any address", (verdict(GOTO, "wildcard"),)))),
-        Chain("hostports", (*_conditional(exact=True), Rule("without conditions", (verdict(GOTO, "exact"),)))),
-        Chain("answers", tuple(_masquerading())),
-        Chain("loopback", _strangers(), Hook("filter", 0, -300)),  # type filter hook prerouting priority raw
-        Chain("prerouting", _ENTRY, Hook("nat", 0, -100)),  # type nat hook prerouting priority dstnat
-        Chain("output", _ENTRY, Hook("nat", 3, -100)),  # type nat hook output priority -100
-        Chain(
-            "postrouting",
-            # ct status dnat goto answers
-            (Rule("sent on", (*destination_translated(), verdict(GOTO, "answers"))),),
-            Hook("nat", 4, 100),  # type nat hook postrouting priority srcnat
-        ),
-    ),
-    subject=leads_to,
+_FIXED = (
+    Chain("any", tuple(_forwarding(exact=False))),
+    Chain("wildcard", (*_conditional(exact=False), Rule("without conditions", (verdict(GOTO, "any"),)))),
+    Chain("exact", (*_forwarding(exact=True), Rule("any address", (verdict(GOTO, "wildcard"),)))),
+    Chain("hostports", (*_conditional(exact=True), Rule("without conditions", (verdict(GOTO, "exact"),)))),
 )
-"""Chains stand before those that lead to them: the kernel makes them in this order."""
+_BASE = (
+    Chain("answers", tuple(_masquerading())),
+    Chain("loopback", _strangers(), Hook("filter", 0, -300)),  # type filter hook prerouting priority raw
+    # Behind kube-proxy, which is at dstnat: what it translates is seen by no chain after it.
+    Chain("prerouting", _ENTRY, Hook("nat", 0, -95)),  # type nat hook prerouting priority dstnat + 5
+    Chain("output", _ENTRY, Hook("nat", 3, -95)),  # type nat hook output priority -95
+    Chain(
+        "postrouting",
+        # ct status dnat goto answers
+        (Rule("sent on", (*destination_translated(), verdict(GOTO, "answers"))),),
+        Hook("nat", 4, 100),  # type nat hook postrouting priority srcnat
+    ),
+)
+
+
+@lru_cache
+def table(after_iptables: frozenset[int]) -> Table:
+    """The table where packets of these IP versions need the mark of linux/after_iptables.py.
+
+    Chains stand before those that lead to them: the kernel makes them in this order.
+    """
+    return Table(
+        TableName(nft.INET, "slash24_portmap"),
+        "slash24: ports of the node lead to pods",
+        (*TARGETS.values(), *_CONDITIONAL.values(), *MASQUERADES.values()),
+        (*_FIXED, to_the_node(after_iptables), *_BASE),
+        subject=leads_to,
+    )
+
+
+TABLE = table(frozenset())
+"""The same where none needs it: for whatever is not about its rules."""

@@ -12,20 +12,24 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, inet_ntop
 
-from linux import nft_table
+from linux import after_iptables, nft, nft_table
 from linux.hostport_table import (
     FROM_ANYWHERE,
     MASQUERADES,
     TABLE,
     TARGETS,
     TRANSPORTS,
+    after,
     conditional_chain,
     conditional_map,
     leads_to,
     masquerading_chain,
+    table,
+    to_the_node,
 )
 from linux.nft import Element
 from linux.nft_table import Book, Chain
+from linux.nft_view import View
 from linux.ownership import forfeited, owner_tag
 from linux.packet_conditions import Condition
 from linux.pod_address import PodAddress
@@ -85,10 +89,11 @@ def ensure(owner: Attachment, wish: Wish) -> bool:
 
     def decide(book: Book) -> bool:
         view = book.view(TABLE)
-        is_new = all(map(view.lacks, TABLE.chains))
+        is_new = not view.rules
+        whole = table(_behind_iptables(book, view))
         stale = {tag, *(found.owner for found in view.find(pods) if found.owner and leads_to(found) in pods)}
         terms = {other.encode() for other in stale}
-        nft_table.put_into(book, TABLE, chains, wanted, is_stale=lambda found: found.owner in stale, terms=terms)
+        nft_table.put_into(book, whole, chains, wanted, is_stale=lambda found: found.owner in stale, terms=terms)
         return is_new
 
     try:
@@ -99,11 +104,43 @@ def ensure(owner: Attachment, wish: Wish) -> bool:
         raise
 
 
+def _behind_iptables(book: Book, view: View) -> frozenset[int]:
+    """Have iptables see packets first; the IP versions for which that is so. A kernel without x_tables can not."""
+    found = _after_iptables(view)
+    is_new = view.lacks(to_the_node(found))
+    for version in (4, 6):
+        if version not in found and not is_new:
+            continue  # it was tried when the chain was made
+        steps = after_iptables.steps(book.netlink, version)
+        if steps and is_new:
+            try:
+                nft.rehearse(book.netlink, steps)
+            except OSError:
+                continue
+        book.do(steps)
+        found |= {version}
+    return found
+
+
+def _after_iptables(view: View) -> frozenset[int]:
+    """The IP versions whose packets need the mark of iptables' last rule, as the table is now."""
+    comments = view.rules.get("to-the-node", ())
+    return frozenset(version for version in (4, 6) if after(version) in comments)
+
+
 def undo(owner: Attachment, *, made: bool) -> None:
     """Take back what `ensure` did for an owner of whom there was nothing; `made` is what it returned."""
     delete(owner)
     if made:
-        nft_table.delete_unused(TABLE)
+        nft_table.change(_delete_unused)
+
+
+def _delete_unused(book: Book) -> None:
+    """Delete the table if there is no port in it, and with it the rules by which iptables marks packets for it."""
+    view = book.view(TABLE)
+    if view.rules and not view.everything():
+        marking = [step for version in (4, 6) for step in after_iptables.removal(book.netlink, version)]
+        book.do([nft.delete_table(TABLE.name), *marking])
 
 
 def delete(owner: Attachment) -> list[Forward]:
@@ -116,8 +153,12 @@ def missing(owner: Attachment, wish: Wish) -> list[str]:
     """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises NetlinkError."""
     tag = owner_tag(owner)
     wanted, chains = _elements(tag, wish)
-    state = nft_table.inspect(TABLE, chains, {tag.encode()}, _places(wanted))
-    problems = [f"chain {chain.name} of table {TABLE.name} does not hold its rules" for chain in state.drifted]
+    versions = nft_table.change(lambda book: _after_iptables(book.view(TABLE)))
+    state = nft_table.inspect(table(versions), chains, {tag.encode()}, _places(wanted))
+    problems = nft_table.change(
+        lambda book: [said for version in sorted(versions) for said in after_iptables.missing(book.netlink, version)]
+    )
+    problems += [f"chain {chain.name} of table {TABLE.name} does not hold its rules" for chain in state.drifted]
     present = {(found.set, found.key): found for found in state.elements}
     for element in wanted:
         found = present.get((element.set, element.key))

@@ -25,17 +25,19 @@ from linux.nft_expressions import (
 from linux.nft_found import FoundRule
 
 FILTER = {4: TableName(nft.IP, "filter"), 6: TableName(nft.IP6, "filter")}
+NAT = {4: TableName(nft.IP, "nat"), 6: TableName(nft.IP6, "nat")}
 
 _COMMENT_BYTES = 256
 _CONNTRACK_BYTES, _FLAGS_AT = 168, 146  # sizeof(struct xt_conntrack_mtinfo3), aligned; offset of match_flags
 _STATE = 1
+_LOCAL = 1 << 2  # XT_ADDRTYPE_LOCAL
 RELATED_ESTABLISHED, DNAT = 0b110, 1 << 7
 """States of a connection, as bits: --ctstate."""
 
 
 def jump(chain: str, comment: str) -> list[bytes]:
     """-m comment --comment COMMENT -j CHAIN"""
-    return [_match("comment", 0, comment.encode().ljust(_COMMENT_BYTES, b"\0")), _counter(), verdict(JUMP, chain)]
+    return [_commented(comment), _counter(), verdict(JUMP, chain)]
 
 
 def accept_from(address: bytes) -> list[bytes]:
@@ -53,10 +55,31 @@ def accept_translated_to(address: bytes) -> list[bytes]:
     return [*_compare(address, DESTINATION_AT), _in_state(DNAT), _counter(), verdict(ACCEPT)]
 
 
+def mark_local(bit: int, comment: str) -> list[bytes]:
+    """-m addrtype --dst-type LOCAL -m comment --comment COMMENT -j MARK --set-xmark BIT/BIT"""
+    info = struct.pack("=II", bit, bit)  # struct xt_mark_tginfo2
+    mark = expression("target", text(1, "MARK"), big_endian(2, 2), attribute(3, info))
+    local = struct.pack("=HHI", 0, _LOCAL, 0)  # struct xt_addrtype_info_v1: source, dest, flags
+    return [_match("addrtype", 1, local), _commented(comment), _counter(), mark]
+
+
+def bit_marked(rule: FoundRule) -> int:
+    """The bit that a rule adds to the packet's mark, 0 if it adds none.
+
+    Also after nft has saved and loaded the rules: it writes them in its own expressions, and without their comments.
+    """
+    value, mask = struct.unpack("=II", nft_found.target_info(rule, "MARK").ljust(8, b"\0")[:8])
+    return value & mask or nft_found.bit_marked(rule)
+
+
 def states_of(rule: FoundRule) -> int:
     """The states that a rule asks for, 0 if it does not."""
     info = nft_found.match_info(rule, "conntrack")
     return struct.unpack_from("=H", info, _FLAGS_AT + 4)[0] if len(info) == _CONNTRACK_BYTES else 0
+
+
+def _commented(comment: str) -> bytes:
+    return _match("comment", 0, comment.encode().ljust(_COMMENT_BYTES, b"\0"))
 
 
 def _in_state(states: int) -> bytes:

@@ -137,6 +137,21 @@ def to_this_host() -> list[bytes]:
     return [look, equals(_RTN_LOCAL.to_bytes(4, byteorder))]
 
 
+def marked(bit: int, *, inverted: bool = False) -> list[bytes]:
+    """Packets alone whose mark has this bit (`inverted`: has it not)."""
+    compare = equals if inverted else differs
+    return [_meta(3), _masked(bit.to_bytes(4, byteorder)), compare(bytes(4))]
+
+
+def unmark(bit: int) -> list[bytes]:
+    """Take this bit from the packet's mark."""
+    return [
+        _meta(3),
+        _masked((~bit & 0xFFFFFFFF).to_bytes(4, byteorder)),
+        expression("meta", big_endian(2, 3), big_endian(3, _REGISTER)),
+    ]
+
+
 def destination_translated() -> list[bytes]:
     """Packets of connections alone whose destination was changed on the way."""
     flag = _IPS_DST_NAT.to_bytes(4, byteorder)

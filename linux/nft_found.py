@@ -7,6 +7,7 @@ which one is wanted. Numbers are those of <linux/netfilter/nf_tables.h>.
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from sys import byteorder
 
 from linux.attributes import attributes_of, payloads_of
 from linux.netlink import Netlink, NetlinkError
@@ -28,6 +29,7 @@ from linux.nft_elements import split
 from linux.nft_expressions import ACCEPT, DESTINATION_AT, NETWORK_HEADER, SOURCE_AT
 
 _ENOENT, _EAGAIN = 2, 11
+_META_MARK = 3
 _LISTING_PAUSES = tuple(0.001 * 2**attempt for attempt in range(12))  # seconds; 4 in all
 
 
@@ -116,6 +118,12 @@ def table_flags(netlink: Netlink, table: TableName) -> int | None:
     return None if found is None else _number(found.get(2))
 
 
+def list_chains(netlink: Netlink, table: TableName) -> list[str]:
+    """The names of the chains of a table; none if there is no such table."""
+    found = (attributes_of(body, BODY) for body in netlink.dump_raw(of(table), kind(GETCHAIN)))
+    return [_text(chain.get(3)) for chain in found if _text(chain.get(1)) == table.name]
+
+
 def chain_uses(netlink: Netlink, table: TableName, chain: str) -> int | None:
     """How many rules are in a chain or lead to it, plus elements that lead to it; None if there is no such chain."""
     found = _get(netlink, of_chain(table, chain), GETCHAIN)
@@ -167,6 +175,23 @@ def match_info(rule: FoundRule, match: str) -> bytes:
     """The structure of a match of iptables in a rule, b"" if it has no such match."""
     infos = (body.get(3, b"") for name, body in _expressions(rule) if name == "match" and _text(body.get(1)) == match)
     return next(infos, b"")
+
+
+def target_info(rule: FoundRule, target: str) -> bytes:
+    """The structure of a target of iptables in a rule, b"" if it has no such target."""
+    infos = (body.get(3, b"") for name, body in _expressions(rule) if name == "target" and _text(body.get(1)) == target)
+    return next(infos, b"")
+
+
+def bit_marked(rule: FoundRule) -> int:
+    """What a rule adds to the packet's mark by nftables' own expressions, 0 if nothing."""
+    added = b""
+    for name, body in _expressions(rule):
+        if name == "bitwise":
+            added = attributes_of(body.get(5, b"")).get(1, b"")
+        elif name == "meta" and _number(body.get(2)) == _META_MARK and 3 in body:  # a register to set it from
+            return int.from_bytes(added, byteorder)
+    return 0
 
 
 def source_network(rule: FoundRule, version: int) -> tuple[bytes, bytes] | None:

@@ -121,17 +121,6 @@ def inspect(
     return change(decide)
 
 
-def delete_unused(table: Table) -> None:
-    """Delete the table if there is no element in it. Raises NetlinkError."""
-
-    def decide(book: Book) -> None:
-        view = book.view(table)
-        if view.rules and not view.everything():
-            book.do([nft.delete_table(table.name)])
-
-    change(decide)
-
-
 def rehearse(table: Table) -> None:
     """Have the kernel try to make the table, and take it back; raises NetlinkError if it can not."""
     change(lambda book: nft.rehearse(book.netlink, repair(table, table.chains)))

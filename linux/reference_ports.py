@@ -6,13 +6,12 @@ what it made for two interfaces of a container is one, and goes as one, as there
 
 from collections.abc import Collection
 
-from linux import nft, nft_found
+from linux import iptables, nft, nft_found
 from linux.netlink import Netlink
 from linux.nft import Step, TableName
 from linux.nft_session import Book, change
 from spec.attachment import Attachment
 
-_IPTABLES = {4: TableName(nft.IP, "nat"), 6: TableName(nft.IP6, "nat")}
 _NFTABLES = {4: TableName(nft.IP, "cni_hostport"), 6: TableName(nft.IP6, "cni_hostport")}
 
 
@@ -21,9 +20,9 @@ def delete(owner: Attachment) -> None:
 
     def decide(book: Book) -> None:
         for version in (4, 6):
-            if not book.is_absent(_IPTABLES[version]):
+            if not book.is_absent(iptables.NAT[version]):
                 for chain in _chains(owner):
-                    book.do(_drop(book.netlink, _IPTABLES[version], chain))
+                    book.do(_drop(book.netlink, iptables.NAT[version], chain))
             if not book.is_absent(_NFTABLES[version]):
                 rules = nft_found.list_rules(book.netlink, _NFTABLES[version])
                 doomed = [rule for rule in rules if rule.comment == owner.container_id]
@@ -39,7 +38,7 @@ def serves(owner: Attachment, versions: Collection[int]) -> bool:
 
 
 def _serves(netlink: Netlink, owner: Attachment, version: int) -> bool:
-    chain, table = _chains(owner)[0], _IPTABLES[version]
+    chain, table = _chains(owner)[0], iptables.NAT[version]
     if nft_found.list_rules(netlink, table, chain):
         entries = nft_found.list_rules(netlink, table, "CNI-HOSTPORT-DNAT")
         return any(nft_found.target_chain(rule) == chain for rule in entries)

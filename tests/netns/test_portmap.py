@@ -58,19 +58,24 @@ def test_golden(pod: Member) -> None:
     hooks = [line.strip() for line in text.splitlines() if "hook" in line]
     assert hooks == [
         "type filter hook prerouting priority raw; policy accept;",
-        "type nat hook prerouting priority dstnat; policy accept;",
-        "type nat hook output priority -100; policy accept;",
+        "type nat hook prerouting priority dstnat + 5; policy accept;",
+        "type nat hook output priority -95; policy accept;",
         "type nat hook postrouting priority srcnat; policy accept;",
     ]
-    saved = pod.node.ruleset()
-    nft(pod.node, "-f", "-", stdin=f"flush ruleset\n{saved}")
-    assert pod.node.ruleset() == saved
+    nft(pod.node, "-f", "-", stdin=f"flush ruleset\n{pod.node.ruleset()}")
+    assert table(pod.node, TABLE) == text
     pod.check(HTTP, port(8053, 53, "udp", NODE_V4), port(8132, 132, "sctp", "::"))
 
 
 GOLDEN_CHAINS = {
-    "prerouting": ['fib daddr type local goto hostports comment "to the node"'],
-    "output": ['fib daddr type local goto hostports comment "to the node"'],
+    "prerouting": ['fib daddr type local goto to-the-node comment "to the node"'],
+    "output": ['fib daddr type local goto to-the-node comment "to the node"'],
+    "to-the-node": [
+        'meta nfproto ipv4 meta mark & 0x00001000 == 0x00000000 return comment "iptables has v4"',
+        'meta nfproto ipv6 meta mark & 0x00001000 == 0x00000000 return comment "iptables has v6"',
+        'meta mark set meta mark & 0xffffefff comment "the mark has served"',
+        'goto hostports comment "host ports"',
+    ],
     "hostports": [
         'ip daddr . meta l4proto . th dport vmap @conditional_hosts4 comment "conditions v4"',
         'ip6 daddr . meta l4proto . th dport vmap @conditional_hosts6 comment "conditions v6"',

@@ -1,0 +1,279 @@
+"""`portmap` beside kube-proxy: what belongs to a Service reaches the Service, in each mode and either order of arrival.
+
+The rules are those that kube-proxy writes, cut down to the services here. IPVS itself is not needed: it takes what is
+delivered to the node for an address of kube-ipvs0, so a listener of the node stands in its place.
+"""
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.netns.cni import CNI, CNIFailure
+from tests.netns.nft_tools import nft, table
+from tests.netns.node import NODE_V4, NODE_V6, OUTSIDE_V4, OUTSIDE_V6, Host, Node, Pod, ask
+from tests.netns.published import HTTP, POD_V4, POD_V6, TABLE, Member, port
+
+CLUSTER_IP = {4: "10.96.0.1", 6: "fd00:96::1"}
+NODE, OUTSIDE, POD = {4: NODE_V4, 6: NODE_V6}, {4: OUTSIDE_V4, 6: OUTSIDE_V6}, {4: POD_V4, 6: POD_V6}
+PODS = {4: "10.1.2.0/24", 6: "fd00:1::/64"}
+IPTABLES = {4: "iptables", 6: "ip6tables"}
+LOCALHOST = {4: "127.0.0.0/8", 6: "::1/128"}
+MARKS = (
+    "-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000",
+    "-A KUBE-POSTROUTING -m mark ! --mark 0x4000/0x4000 -j RETURN",
+    "-A KUBE-POSTROUTING -j MARK --set-xmark 0x4000/0x0",
+    "-A KUBE-POSTROUTING -j MASQUERADE --random-fully",
+)
+
+
+@pytest.fixture
+def outside(node: Node) -> Pod:
+    """The world; made first, so that the node has its addresses."""
+    return node.outside()
+
+
+@pytest.fixture
+def pod(cni: CNI, outside: Pod) -> Member:
+    """The pod that will have the ports, 10.1.2.2 and fd00:1::2."""
+    made = Member(cni, "poda")
+    assert made.pod.reaches("fd00:1::1", timeout=15)
+    return made
+
+
+@pytest.fixture
+def client(cni: CNI, pod: Member) -> Member:
+    """A pod that asks."""
+    made = Member(cni, "client")
+    assert made.pod.reaches("fd00:1::1", timeout=15)
+    return made
+
+
+def restore(node: Node, version: int, *lines: str) -> None:
+    """Restore chains into iptables' nat table and put jumps first in the builtin ones, as kube-proxy does."""
+    chains = ("SERVICES", "NODEPORTS", "MARK-MASQ", "POSTROUTING", "SVC-HTTPS", "SEP-HTTPS")
+    text = "\n".join(["*nat", *(f":KUBE-{chain} - [0:0]" for chain in chains), *MARKS, *lines, "COMMIT", ""])
+    node.run([f"{IPTABLES[version]}-restore", "--noflush"], stdin=text)
+    for hook, target in (("PREROUTING", "SERVICES"), ("OUTPUT", "SERVICES"), ("POSTROUTING", "POSTROUTING")):
+        node.run([IPTABLES[version], "-t", "nat", "-I", hook, "-j", f"KUBE-{target}"])
+
+
+def by_iptables(node: Node, version: int) -> None:
+    """Mode iptables: a ClusterIP, an external address that is the node's own, and a NodePort, all translated."""
+    target = {4: f"{OUTSIDE_V4}:9443", 6: f"[{OUTSIDE_V6}]:9443"}[version]
+    restore(
+        node,
+        version,
+        f"-A KUBE-SERVICES -d {CLUSTER_IP[version]} -p tcp -m tcp --dport 443 -j KUBE-SVC-HTTPS",
+        f"-A KUBE-SERVICES -d {CLUSTER_IP[version]} -p udp -m udp --dport 443 -j KUBE-SVC-HTTPS",
+        f"-A KUBE-SERVICES -d {NODE[version]} -p tcp -m tcp --dport 443 -j KUBE-SVC-HTTPS",
+        f"-A KUBE-SERVICES -d {NODE[version]} -p udp -m udp --dport 443 -j KUBE-SVC-HTTPS",
+        f"-A KUBE-SERVICES ! -d {LOCALHOST[version]} -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS",
+        "-A KUBE-NODEPORTS -p tcp -m tcp --dport 30443 -j KUBE-SVC-HTTPS",
+        "-A KUBE-NODEPORTS -p udp -m udp --dport 30443 -j KUBE-SVC-HTTPS",
+        "-A KUBE-SVC-HTTPS -j KUBE-MARK-MASQ",
+        "-A KUBE-SVC-HTTPS -j KUBE-SEP-HTTPS",
+        f"-A KUBE-SEP-HTTPS -p tcp -m tcp -j DNAT --to-destination {target}",
+        f"-A KUBE-SEP-HTTPS -p udp -m udp -j DNAT --to-destination {target}",
+    )
+
+
+def by_nftables(node: Node, version: int) -> None:
+    """Mode nftables: the same."""
+    ip, target = {4: ("ip", OUTSIDE_V4), 6: ("ip6", OUTSIDE_V6)}[version]
+    services = ", ".join(
+        f"{address} . {protocol} . 443 : goto service-https"
+        for address in (CLUSTER_IP[version], NODE[version])
+        for protocol in ("tcp", "udp")
+    )
+    nft(node, "-f", "-", stdin=f"""
+        table {ip} kube-proxy {{
+            map service-ips {{ type {ip}{"v4" if version == 4 else ""}_addr . inet_proto . inet_service : verdict
+                elements = {{ {services} }}
+            }}
+            map service-nodeports {{ type inet_proto . inet_service : verdict
+                elements = {{ tcp . 30443 : goto service-https, udp . 30443 : goto service-https }}
+            }}
+            set nodeport-ips {{ type {ip}{"v4" if version == 4 else ""}_addr; elements = {{ {NODE[version]} }} }}
+            chain service-https {{
+                mark set mark or 0x4000
+                meta l4proto {{ tcp, udp }} dnat to {f"[{target}]" if version == 6 else target}:9443
+            }}
+            chain services {{
+                {ip} daddr . meta l4proto . th dport vmap @service-ips
+                {ip} daddr @nodeport-ips meta l4proto . th dport vmap @service-nodeports
+            }}
+            chain nat-prerouting {{ type nat hook prerouting priority dstnat; jump services; }}
+            chain nat-output {{ type nat hook output priority -100; jump services; }}
+            chain nat-postrouting {{ type nat hook postrouting priority srcnat; mark and 0x4000 != 0 masquerade; }}
+        }}""".replace("ip6_addr", "ipv6_addr"))  # fmt: skip
+
+
+def by_ipvs(node: Node, version: int) -> None:
+    """Mode ipvs: the ClusterIP is on kube-ipvs0, and iptables accepts what goes to it."""
+    node.run(["sh", "-c", "ip link show kube-ipvs0 2>/dev/null || ip link add kube-ipvs0 up type bridge"])
+    node.run(["ip", "address", "add", f"{CLUSTER_IP[version]}/{32 if version == 4 else 128}", "dev", "kube-ipvs0", *(
+        ["nodad"] if version == 6 else [])])  # fmt: skip
+    is_service = [f"-d {CLUSTER_IP[version]} -p {kind} -m {kind} --dport 443" for kind in ("tcp", "udp")]
+    restore(
+        node,
+        version,
+        f"-A KUBE-SERVICES -s {LOCALHOST[version]} -j RETURN",
+        *(f"-A KUBE-SERVICES ! -s {PODS[version]} {one} -j KUBE-MARK-MASQ" for one in is_service),
+        "-A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS",
+        *(f"-A KUBE-SERVICES {one} -j ACCEPT" for one in is_service),
+    )
+
+
+ORDERS = pytest.mark.parametrize("first", ["kube-proxy", "host ports"])
+PORTS = [port(number, 80, kind) for number in (443, 30443, 8080) for kind in ("tcp", "udp")]
+
+
+def both(pod: Member, first: str, proxy: Callable[[Node, int], None]) -> None:
+    """The pod's ports and kube-proxy's rules, in that order or the other."""
+    if first == "host ports":
+        pod.add(*PORTS)
+    for version in (4, 6):
+        proxy(pod.node, version)
+    if first == "kube-proxy":
+        pod.add(*PORTS)
+
+
+def clients(pod: Member, client: Member, outside: Pod) -> dict[str, Host]:
+    """From where one asks."""
+    return {"pod": client.pod, "node": pod.node, "outside": outside, "the pod itself": pod.pod}
+
+
+@ORDERS
+@pytest.mark.parametrize("proxy", [by_iptables, by_nftables])
+def test_what_kube_proxy_translates_is_the_services(
+    pod: Member, client: Member, outside: Pod, first: str, proxy: Callable
+) -> None:
+    """ClusterIP, external address and NodePort lead to the service's endpoint though a pod has these host ports.
+
+    The endpoint is beyond the node, so that who asks from there is left out.
+    """
+    both(pod, first, proxy)
+    for version in (4, 6):
+        for asks, host in clients(pod, client, outside).items():
+            if asks == "outside":
+                continue
+            for to in ((CLUSTER_IP[version], 443), (NODE[version], 443), (NODE[version], 30443)):
+                for kind in ("tcp", "udp"):
+                    if asks == "node" and to[0] == CLUSTER_IP[version]:
+                        continue  # routed to the world without kube-proxy's own route
+                    assert ask(host, outside, OUTSIDE[version], 9443, kind, to=to), f"{asks} {to} {kind}"
+
+
+@ORDERS
+@pytest.mark.parametrize("proxy", [by_iptables, by_nftables, by_ipvs])
+def test_host_ports_work_beside_kube_proxy(
+    pod: Member, client: Member, outside: Pod, first: str, proxy: Callable
+) -> None:
+    """A port that no service has leads to the pod: by every address of the node, from everywhere."""
+    both(pod, first, proxy)
+    for version in (4, 6):
+        for asks, host in clients(pod, client, outside).items():
+            gateway = {4: "10.1.2.1", 6: "fd00:1::1"}[version]
+            for to in (NODE[version], *(() if asks == "outside" else (gateway,))):
+                for kind in ("tcp", "udp"):
+                    assert ask(host, pod.pod, POD[version], 80, kind, to=(to, 8080)), f"{asks} {to} {kind}"
+    assert ask(pod.node, pod.pod, POD_V4, 80, "tcp", to=("127.0.0.1", 8080))
+    pod.check(*PORTS)
+
+
+@ORDERS
+def test_what_iptables_accepts_is_the_services(pod: Member, client: Member, outside: Pod, first: str) -> None:
+    """In IPVS mode the service answers at its address, which is one of the node's; the pod has that port elsewhere."""
+    both(pod, first, by_ipvs)
+    for version in (4, 6):
+        for host in clients(pod, client, outside).values():
+            for kind in ("tcp", "udp"):
+                assert ask(host, pod.node, CLUSTER_IP[version], 443, kind)
+                assert ask(host, pod.pod, POD[version], 80, kind, to=(NODE[version], 443))
+
+
+def test_the_mark_stays_where_it_is_set(pod: Member, client: Member) -> None:
+    """Nothing but the chain that asks for it sees the bit, and other bits of the packet's mark stay."""
+    node = pod.node
+    pod.add(HTTP)
+    nft(node, "-f", "-", stdin="""
+        table inet watch {
+            counter marked { }
+            counter kept { }
+            chain before { type filter hook prerouting priority -150; meta mark set 0x40; }
+            chain after { type filter hook prerouting priority -90;
+                meta mark & 0x1000 != 0 counter name marked
+                meta mark 0x40 ct state new counter name kept
+            }
+            chain input { type filter hook input priority 0; meta mark & 0x1000 != 0 counter name marked; }
+            chain forward { type filter hook forward priority 0; meta mark & 0x1000 != 0 counter name marked; }
+        }""")  # fmt: skip
+    assert ask(client.pod, pod.pod, POD_V4, 80, "tcp", to=(NODE_V4, 8080))
+    assert ask(client.pod, node, NODE_V4, 99, "tcp")
+    assert "packets 0 " in nft(node, "list", "counter", "inet", "watch", "marked")
+    assert "packets 2 " in nft(node, "list", "counter", "inet", "watch", "kept")
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_iptables_knows_the_rules(pod: Member, version: int) -> None:
+    """iptables lists them, saves and restores them, and deletes them by what it lists."""
+    pod.add(HTTP)
+    shown = pod.node.run([f"{IPTABLES[version]}-save", "-t", "nat"]).stdout
+    rules = [line for line in shown.splitlines() if "slash24" in line]
+    assert [line.split()[1] for line in rules] == ["PREROUTING", "OUTPUT"], shown
+    assert all("--dst-type LOCAL" in line and line.endswith("--set-xmark 0x1000/0x1000") for line in rules)
+    pod.node.run([f"{IPTABLES[version]}-restore"], stdin=shown)
+    pod.check(HTTP)
+    for line in rules:
+        pod.node.run(["sh", "-c", f"{IPTABLES[version]} -t nat {line.replace('-A', '-D', 1)}"])
+    assert "slash24" not in pod.node.run([f"{IPTABLES[version]}-save", "-t", "nat"]).stdout
+
+
+def test_check_sees_that_iptables_was_flushed_and_add_repairs_it(pod: Member, client: Member, outside: Pod) -> None:
+    """Any pod's next ADD brings the host ports of all back."""
+    pod.add(HTTP)
+    for version in (4, 6):
+        pod.node.run([IPTABLES[version], "-t", "nat", "-F"])
+        with pytest.raises(CNIFailure, match="host ports get no packets"):
+            pod.check(HTTP)
+        client.add(port(8081, 81))
+        pod.check(HTTP)
+        assert ask(outside, pod.pod, POD[version], 80, "tcp", to=(NODE[version], 8080)) == OUTSIDE[version]
+
+
+def test_the_rule_goes_behind_what_came_since(pod: Member, client: Member) -> None:
+    """A jump that somebody appended behind the rule is in front of it after the next ADD."""
+    pod.add(HTTP)
+    pod.node.run(["iptables", "-t", "nat", "-A", "PREROUTING", "-d", NODE_V4, "-j", "ACCEPT"])
+    client.add(port(8081, 81))
+    rules = pod.node.run(["iptables", "-t", "nat", "-S", "PREROUTING"]).stdout.splitlines()
+    assert ["ACCEPT" in rule for rule in rules[1:]] == [True, False]
+
+
+def test_without_x_tables_host_ports_work(pod: Member, outside: Pod) -> None:
+    """Where the rule can not be made (here: somebody's chain has the name), packets are not asked for its mark."""
+    nft(pod.node, "add table ip nat; add chain ip nat PREROUTING { type filter hook input priority 0; }")
+    pod.add(HTTP)
+    pod.check(HTTP)
+    assert "iptables has v4" not in table(pod.node, TABLE)
+    for version in (4, 6):
+        assert ask(outside, pod.pod, POD[version], 80, "tcp", to=(NODE[version], 8080)) == OUTSIDE[version]
+
+
+@pytest.mark.parametrize("nat", ["none", "docker's"])
+def test_a_failed_first_add_leaves_iptables_as_it_was(pod: Member, nat: str) -> None:
+    """The rules go with the table that needed them, and nothing of anybody else's."""
+    if nat == "docker's":
+        pod.node.run(["iptables", "-t", "nat", "-N", "DOCKER"])
+        pod.node.run(["iptables", "-t", "nat", "-A", "PREROUTING", "-j", "DOCKER"])
+        pod.node.run(["iptables", "-t", "nat", "-A", "OUTPUT", "-j", "DOCKER"])
+    before = rules_of(pod.node)
+    pod.node.run(["mount", "--bind", "-o", "ro", "/proc/sys", "/proc/sys"])
+    with pytest.raises(CNIFailure, match="route from"):
+        pod.add(HTTP)
+    assert rules_of(pod.node) == before
+
+
+def rules_of(node: Node) -> str:
+    """The rules of the node, without counters."""
+    return node.run(["nft", "-s", "list", "ruleset"]).stdout
