@@ -32,8 +32,8 @@ class Grant:
 
     @property
     def gateway(self) -> str:
-        """The gateway that goes with it."""
-        return text_of(self.range.version, self.range.gateway)
+        """The gateway that goes with it, "" if there is none."""
+        return text_of(self.range.version, self.range.gateway) if self.range.gateway >= 0 else ""
 
 
 def allocate(
@@ -71,7 +71,8 @@ def _choose(
                 wanted.remove(request)
                 chosen = _requested(ranges, request, leases)
         except CNIError as error:
-            raise CNIError(error.code, f"failed to allocate for range {number}: {error.msg}") from error
+            message = f"failed to allocate for range {number}: {error.msg}"
+            raise CNIError(error.code, message, error.details) from error
         grants.append(Grant(number, *chosen))
     if wanted:
         leftovers = " ".join(str(address) for address in wanted)
@@ -106,7 +107,7 @@ def _next(ranges: RangeSet, last_reserved: Address | None, leases: "Leases") -> 
     cooling = sum(leases.state(each) == State.COOLING for _, texts in ranges.candidates(None) for each in texts)
     if cooling:
         raise CNIError(Code.TRY_AGAIN_LATER, f"{text} ({cooling} released, still cooling down)")
-    raise CNIError(Code.INTERNAL, text)
+    raise CNIError(Code.INTERNAL, text, "every address is leased: GC releases those of pods that are gone")
 
 
 def _first(ranges: RangeSet, last_reserved: Address | None, leases: "Leases") -> tuple[Range, str] | None:

@@ -4,10 +4,11 @@ from collections.abc import Iterator, Mapping
 
 from ipam.addresses import Address, Network
 from ipam.resolvconf import parse_resolvconf
-from spec.config import Section, wrong_value
+from spec.config import Section, require_at_most, wrong_value
 from spec.errors import CNIError, Code, code_of
 from spec.result import DNS
 
+_MOST = 256
 _ADDRESS = 'an address like "10.1.2.3" or "10.1.2.3/24"'
 
 
@@ -24,6 +25,7 @@ def parse_requested(config: Section, args: Mapping[str, str]) -> tuple[Address, 
             message = f'ARGS: "IP": expected {_ADDRESS}, got "{text}"'
             raise CNIError(Code.INVALID_ENVIRONMENT, message, str(error)) from error
     for section in (config.section("args").section("cni"), config.section("runtimeConfig")):
+        require_at_most(section, "ips", _MOST, "addresses")
         for where, text in _strings(section, "ips"):
             try:
                 found.append(_parse_address(text))

@@ -1,6 +1,6 @@
 """host-local: hands out the addresses of ranges on this node, and keeps account of them in files.
 
-What a DEL does not need is imported where it is used, netaddr before all.
+What a DEL does not need is imported where it is used.
 """
 
 import os
@@ -17,6 +17,7 @@ from spec.result import IPConfig, Result
 from spec.suite import Plugin
 
 DATA_DIR = "/var/lib/cni/networks"
+_AVAILABLE, _UNAVAILABLE = "available", "unavailable"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -88,20 +89,31 @@ def gc(request: Request) -> None:
 
 
 def status(request: Request) -> None:
-    """Raises CNIError 50 if an ADD would find no address or could not write it down, 7 for a wrong configuration."""
+    """Raises CNIError 50 if no ADD could write its lease down, 7 for a wrong configuration.
+
+    A range that is full makes the node not ready only if `statusWhenFull` says so: the runtime would report the whole
+    node as not ready, and Kubernetes evict the pods that run there.
+    """
     from ipam.allocator import is_exhausted
 
     ipam = _ipam(request)
     range_sets = _range_sets(request)
     store = _store(request, ipam)
+    when_full = ipam.string("statusWhenFull", _AVAILABLE, choices=(_AVAILABLE, _UNAVAILABLE))
     _require_writable(store.folder)
     with _telling_errors(store):
-        if store.exists():
-            with store.locked(writable=False) as leases:
-                for number, ranges in enumerate(range_sets):
-                    if is_exhausted(ranges, leases):
-                        text = f"no IP addresses available in range set: {ranges}"
-                        raise CNIError(Code.PLUGIN_NOT_AVAILABLE, text, f"range set {number} of {request.conf.name}")
+        if not store.exists():
+            return
+        with store.locked(writable=False) as leases:
+            full = [(number, ranges) for number, ranges in enumerate(range_sets) if is_exhausted(ranges, leases)]
+    for number, ranges in full:
+        text, details = (
+            f"no IP addresses available in range set: {ranges}",
+            f"range set {number} of {request.conf.name}",
+        )
+        if when_full == _UNAVAILABLE:
+            raise CNIError(Code.PLUGIN_NOT_AVAILABLE, text, details)
+        request.say(f"host-local: {text}: {details}")
 
 
 def leased(request: Request) -> tuple[str, ...]:
@@ -129,7 +141,11 @@ def _read_range_sets(section: Section) -> "tuple[RangeSet, ...]":
     from ipam.ranges import parse_range_sets
     from spec.versions import at_least
 
-    return parse_range_sets(section, one_per_family=not at_least(read_version(section), "0.3.0"))
+    return parse_range_sets(
+        section,
+        one_per_family=not at_least(read_version(section), "0.3.0"),
+        needs_gateway=True in (section.raw("isGateway"), section.raw("isDefaultGateway")),
+    )
 
 
 def _store(request: Request, ipam: Section) -> DiskStore:

@@ -1,17 +1,22 @@
 """The ranges a network hands out: read from the configuration, checked, and asked what they contain. Pure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 
 from ipam.addresses import Address, Network, text_of, texts_of
-from spec.config import Section
+from spec.addresses import why_no_gateway
+from spec.config import Section, require_at_most
 from spec.errors import CNIError, Code
+
+_MOST_SETS, _MOST_RANGES = 256, 4096
 
 
 @dataclass(frozen=True)
 class Range:
-    """The addresses `first` to `last` (inclusive) of a subnet, but for the gateway; numbers of family `version`."""
+    """The addresses `first` to `last` (inclusive) of a subnet, but for the gateway; numbers of family `version`.
+
+    `gateway` is -1 where there is none.
+    """
 
     version: int
     prefix: int
@@ -22,10 +27,6 @@ class Range:
     def contains(self, address: Address) -> bool:
         """Whether the address is of this family and between the ends; the gateway may be."""
         return address.version == self.version and self.first <= address.number <= self.last
-
-    def overlaps(self, other: "Range") -> bool:
-        """Whether any address is between the ends of both."""
-        return self.version == other.version and self.first <= other.last and other.first <= self.last
 
     def __str__(self) -> str:
         return f"{text_of(self.version, self.first)}-{text_of(self.version, self.last)}"
@@ -70,23 +71,27 @@ class RangeSet:
         return ",".join(str(each) for each in self.ranges)
 
 
-def parse_range_sets(config: Section, *, one_per_family: bool) -> tuple[RangeSet, ...]:
+def parse_range_sets(config: Section, *, one_per_family: bool, needs_gateway: bool = False) -> tuple[RangeSet, ...]:
     """The range sets of a network configuration, in the order in which an attachment is given addresses of them.
 
     That is `runtimeConfig.ipRanges`, then the single range written directly into `ipam` (if it has a `subnet`), then
-    `ipam.ranges`. `one_per_family`: all that results before CNI 0.3.0 have room for. Raises CNIError 7.
+    `ipam.ranges`. `one_per_family`: all that results before CNI 0.3.0 have room for. `needs_gateway`: every range must
+    have one. Raises CNIError 7.
     """
     ipam = config.section("ipam")
+    for section, key in ((config.section("runtimeConfig"), "ipRanges"), (ipam, "ranges")):
+        _require_few(section, key)
     groups = list(config.section("runtimeConfig").groups("ipRanges") or ())
     groups += [(ipam,)] if ipam.has("subnet") else []
     groups += ipam.groups("ranges") or ()
     if not groups:
         where = ipam.path_of("ranges")
         raise _invalid(f'no IP ranges specified: "{where}": expected a list of lists of ranges, or "subnet" beside it')
-    sets = tuple(_parse_set(number, group) for number, group in enumerate(groups))
-    for (i, one), (j, other) in combinations(enumerate(sets), 2):
-        if _overlap(one.ranges, other.ranges):
-            raise _invalid(f"range set {i} overlaps with {j}: {one} and {other}")
+    sets = tuple(_parse_set(number, group, needs_gateway=needs_gateway) for number, group in enumerate(groups))
+    overlap = _overlap([(each, number) for number, one in enumerate(sets) for each in one.ranges])
+    if overlap:
+        i, j = overlap
+        raise _invalid(f"range set {i} overlaps with {j}: {sets[i]} and {sets[j]}")
     families = [each.version for each in sets]
     if one_per_family and len(families) != len(set(families)):
         stated = config.string("cniVersion") or "0.1.0"
@@ -94,29 +99,31 @@ def parse_range_sets(config: Section, *, one_per_family: bool) -> tuple[RangeSet
     return sets
 
 
-def _parse_set(number: int, group: Sequence[Section]) -> RangeSet:
+def _parse_set(number: int, group: Sequence[Section], *, needs_gateway: bool) -> RangeSet:
     try:
         if not group:
             raise _invalid("empty range set")
-        ranges = tuple(parse_range(section) for section in group)
+        ranges = tuple(parse_range(section, needs_gateway=needs_gateway) for section in group)
         if len({each.version for each in ranges}) > 1:
             raise _invalid("mixed address families")
-        for one, other in combinations(ranges, 2):
-            if one.overlaps(other):
-                raise _invalid(f"subnets {one} and {other} overlap")
+        overlap = _overlap([(each, place) for place, each in enumerate(ranges)])
+        if overlap:
+            raise _invalid(f"subnets {ranges[overlap[0]]} and {ranges[overlap[1]]} overlap")
     except CNIError as error:
         raise CNIError(error.code, f"invalid range set {number}: {error.msg}") from error
     return RangeSet(ranges)
 
 
-def parse_range(section: Section) -> Range:
+def parse_range(section: Section, *, needs_gateway: bool = False) -> Range:
     """The range of an object with `subnet` and perhaps `rangeStart`, `rangeEnd`, `gateway`. Raises CNIError 7.
 
     Without them: from the first address of the subnet, which is the gateway's, to the last but the IPv4 broadcast
     address. The gateway may be outside of the subnet, as it is on point-to-point links, but not of the other family.
+    Subnets of one or two addresses (RFC 3021, RFC 6164) are all for pods, and have no gateway but one that is named.
     """
     subnet = _parse_subnet(section)
-    broadcast = 1 if subnet.address.version == 4 else 0
+    is_small = subnet.prefix > subnet.bits - 2
+    broadcast = 1 if subnet.address.version == 4 and not is_small else 0
     start, end, gateway = (_parse_member(section, key, subnet) for key in ("rangeStart", "rangeEnd", "gateway"))
     for key, phrase, number in (("rangeStart", "RangeStart", start), ("rangeEnd", "RangeEnd", end)):
         low = start if key == "rangeEnd" and start is not None else subnet.first
@@ -125,12 +132,21 @@ def parse_range(section: Section) -> Range:
             text = text_of(subnet.address.version, number)
             allowed = f"an address of {text_of(subnet.address.version, low)} to {text_of(subnet.address.version, high)}"
             raise _wrong(section, key, f"{phrase} {text} not in network {subnet}", allowed)
-    first = subnet.first + 1 if start is None else start
+    default = -1 if is_small else subnet.first + 1
+    first = max(subnet.first, default) if start is None else start
     last = subnet.last - broadcast if end is None else end
     if first > last:
         end_text = text_of(subnet.address.version, last)
         raise _wrong(section, "rangeStart", f"RangeStart is after the end {end_text}", f"an address up to {end_text}")
-    gateway = subnet.first + 1 if gateway is None else gateway
+    if gateway is not None:
+        _check_gateway(section, subnet, gateway)
+    elif is_small and needs_gateway:
+        allowed = f'a prefix of at most /{subnet.bits - 2}, or a "gateway" beside it, as the network is to have one'
+        raise _wrong(section, "subnet", f"Network {subnet} too small to allocate from", allowed)
+    gateway = default if gateway is None else gateway
+    if is_small and first == last == gateway:
+        allowed = "an address beside that of the gateway"
+        raise _wrong(section, "subnet", f"Network {subnet} too small to allocate from", allowed)
     return Range(subnet.address.version, subnet.prefix, first, last, gateway)
 
 
@@ -145,9 +161,6 @@ def _parse_subnet(section: Section) -> Network:
         raise _wrong(section, "subnet", str(error), expected) from error
     if subnet.address.version == 6 and subnet.address.number >> 32 == 0xFFFF:
         raise _wrong(section, "subnet", "IPNet IP and Mask version mismatch", expected)
-    if subnet.prefix > subnet.bits - 2:
-        phrase = f"Network {subnet} too small to allocate from"
-        raise _wrong(section, "subnet", phrase, f"a prefix of at most /{subnet.bits - 2}")
     if subnet.address.number != subnet.first:
         network = text_of(subnet.address.version, subnet.first)
         phrase = f"For a subnet mask of length {subnet.prefix} the network address is {network}"
@@ -170,8 +183,30 @@ def _parse_member(section: Section, key: str, subnet: Network) -> int | None:
     return address.number
 
 
-def _overlap(ranges: Sequence[Range], others: Sequence[Range]) -> bool:
-    return any(one.overlaps(other) for one in ranges for other in others)
+def _check_gateway(section: Section, subnet: Network, gateway: int) -> None:
+    text = text_of(subnet.address.version, gateway)
+    why = why_no_gateway(text, str(subnet))
+    if why:
+        raise _wrong(section, "gateway", f"Gateway {text} is {why}", "an address that a router can have")
+
+
+def _overlap(ranges: Iterable[tuple[Range, int]]) -> tuple[int, int] | None:
+    """The numbers of two ranges that have an address in common, the smaller first."""
+    furthest: tuple[Range, int] | None = None
+    for each, number in sorted(ranges, key=lambda entry: (entry[0].version, entry[0].first)):
+        if furthest and furthest[0].version == each.version and each.first <= furthest[0].last:
+            return min(number, furthest[1]), max(number, furthest[1])
+        furthest = (each, number)
+    return None
+
+
+def _require_few(section: Section, key: str) -> None:
+    """Raises CNIError 7 for more than one call should cost the others, before anything is made of them."""
+    require_at_most(section, key, _MOST_SETS, "range sets")
+    groups = section.raw(key)
+    count = sum(len(group) for group in groups if isinstance(group, list)) if isinstance(groups, list) else 0
+    if count > _MOST_RANGES:
+        raise _invalid(f'"{section.path_of(key)}": expected at most {_MOST_RANGES} ranges in all, got {count}')
 
 
 def _wrong(section: Section, key: str, phrase: str, expected: str) -> CNIError:

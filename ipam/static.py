@@ -4,14 +4,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from ipam.routes import parse_routes
-from spec.addresses import canonical_cidr, canonical_ip, is_ipv6
-from spec.config import Section, read_dns
+from spec.addresses import canonical_cidr, canonical_ip, is_ipv6, why_no_gateway
+from spec.config import Section, read_dns, require_at_most
 from spec.errors import CNIError, Code
 from spec.request import Request
 from spec.result import IPConfig, Result
 from spec.suite import Plugin
 from spec.versions import at_least
 
+_MOST = 256
 _CIDR = 'expected an address with its prefix length, like "10.1.2.3/24"'
 
 
@@ -51,11 +52,13 @@ def _ipam(request: Request) -> Section:
 
 
 def _addresses(request: Request, ipam: Section) -> tuple[IPConfig, ...]:
-    """Of runtimeConfig.ips, else of args.cni.ips, else of the configuration and CNI_ARGS; all of them are checked."""
+    """Of runtimeConfig.ips, else of args.cni.ips, else of the configuration and CNI_ARGS; others are not looked at."""
     section = request.conf.section
-    own = (*_configured(ipam), *_of_cni_args(request))
-    of_args = _asked_for(section.section("args").section("cni"))
-    ips = _asked_for(section.section("runtimeConfig")) or of_args or own
+    ips = (
+        _asked_for(section.section("runtimeConfig"))
+        or _asked_for(section.section("args").section("cni"))
+        or (*_configured(ipam), *_of_cni_args(request))
+    )
     if not at_least(request.conf.cni_version, "0.3.0"):
         families = [is_ipv6(ip.address) for ip in ips]
         if len(set(families)) < len(families):
@@ -65,6 +68,7 @@ def _addresses(request: Request, ipam: Section) -> tuple[IPConfig, ...]:
 
 
 def _configured(ipam: Section) -> Iterator[IPConfig]:
+    require_at_most(ipam, "addresses", _MOST, "addresses")
     for entry in ipam.sections("addresses") or ():
         text, gateway = entry.string("address"), entry.string("gateway")
         message = f"the 'address' field is expected to be in CIDR notation, got: '{text}'"
@@ -74,10 +78,13 @@ def _configured(ipam: Section) -> Iterator[IPConfig]:
             gateway = _read(canonical_ip, gateway, f"invalid gateway address: {gateway}", details)
             if is_ipv6(gateway) is not is_ipv6(address):
                 raise CNIError(Code.INVALID_NETWORK_CONFIG, f"gateway {gateway} is of another family", details)
+            if why := _why_no_gateway(gateway, address):
+                raise CNIError(Code.INVALID_NETWORK_CONFIG, f"gateway {gateway} is {why}", details)
         yield IPConfig(address, gateway)
 
 
 def _asked_for(place: Section) -> tuple[IPConfig, ...]:
+    require_at_most(place, "ips", _MOST, "addresses")
     found = []
     for index, text in enumerate(place.strings("ips") or ()):
         message = f"an entry in the 'ips' field is NOT in CIDR notation, got: '{text}'"
@@ -98,7 +105,14 @@ def _of_cni_args(request: Request) -> Iterator[IPConfig]:
         for gateway in gateways:
             if _contains(ip.address, gateway):
                 ip = replace(ip, gateway=gateway)
+        if ip.gateway and (why := _why_no_gateway(ip.gateway, ip.address)):
+            raise CNIError(code, f"gateway {ip.gateway} is {why}", 'CNI_ARGS: "GATEWAY"')
         yield ip
+
+
+def _why_no_gateway(gateway: str, cidr: str) -> str:
+    is_own = gateway == cidr.partition("/")[0]
+    return "the pod's own address" if is_own else why_no_gateway(gateway, cidr)
 
 
 def _listed(text: str) -> list[str]:

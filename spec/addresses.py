@@ -21,6 +21,46 @@ def canonical_cidr(text: str) -> str:
     return f"{canonical}/{prefix}"
 
 
+def network_of(cidr: str) -> str:
+    """The network that a canonical CIDR is in: "10.1.2.0/24" of "10.1.2.3/24"."""
+    from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+
+    address, _, length = cidr.partition("/")
+    family = AF_INET6 if ":" in address else AF_INET
+    packed = inet_pton(family, address)
+    host_bits = 8 * len(packed) - int(length)
+    number = int.from_bytes(packed, "big") >> host_bits << host_bits
+    return f"{canonical_ip(inet_ntop(family, number.to_bytes(len(packed), 'big')))}/{length}"
+
+
+def is_unspecified(address: str) -> bool:
+    """Whether a canonical address is 0.0.0.0 or ::, which stand for none."""
+    return address in ("0.0.0.0", "::")
+
+
+def why_no_gateway(address: str, cidr: str = "") -> str:
+    """Why no router can have that canonical address, "" if one can; `cidr`: the pod's address, or its subnet."""
+    from socket import AF_INET, AF_INET6, inet_pton
+
+    version6 = is_ipv6(address)
+    packed = inet_pton(AF_INET6 if version6 else AF_INET, address)
+    if is_unspecified(address):
+        return "the unspecified address"
+    if packed[0] == 0xFF if version6 else packed[0] >> 4 == 0xE:
+        return "a multicast address"
+    if address == "::1" if version6 else packed[0] == 127:
+        return "a loopback address"
+    if packed == b"\xff" * 4:
+        return "the broadcast address"
+    own, _, length = cidr.partition("/")
+    if not cidr or version6 or is_ipv6(own) or int(length) > 30:
+        return ""
+    ends = (1 << 32 - int(length)) - 1
+    number, subnet = int.from_bytes(packed, "big"), int.from_bytes(inet_pton(AF_INET, own), "big") & ~ends
+    ends_of = {subnet: "the address of the subnet itself", subnet | ends: "the broadcast address of the subnet"}
+    return ends_of.get(number, "")
+
+
 def is_ipv6(text: str) -> bool:
     """Whether a canonical address or CIDR is of IPv6."""
     return ":" in text

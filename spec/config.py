@@ -260,6 +260,14 @@ def wrong_value(where: str, expected: str, value: object) -> CNIError:
     return CNIError(Code.INVALID_NETWORK_CONFIG, f'"{where}": expected {expected}, got {shown(value)}')
 
 
+def require_at_most(section: Section, key: str, most: int, what: str) -> None:
+    """Raises CNIError 7 for a list of more than `most` entries, before anything is made of them."""
+    value = section.raw(key)
+    if isinstance(value, list) and len(value) > most:
+        where, found = section.path_of(key), len(value)
+        raise CNIError(Code.INVALID_NETWORK_CONFIG, f'"{where}": expected at most {most} {what}, got {found}')
+
+
 def shown(value: object) -> str:
     """A JSON value for an error message: short, on one line."""
     if value is None:

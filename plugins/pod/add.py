@@ -2,6 +2,7 @@
 
 import os
 from contextlib import suppress
+from dataclasses import replace
 from errno import EEXIST, ENODEV
 
 from linux.addresses import first_host
@@ -15,6 +16,7 @@ from linux.waiting import wait_until
 from plugins.pod import container, network, vlans
 from plugins.pod.conf import PodConf
 from plugins.undo import Undo
+from spec.addresses import is_ipv6, is_unspecified, network_of
 from spec.delegate import delegate
 from spec.errors import CNIError, Code
 from spec.request import Request
@@ -135,14 +137,24 @@ def _lease(request: Request, conf: PodConf, undo: Undo) -> Result:
     undo.push(lambda: delegate(request, "DEL", conf.ipam_type))
     if result is None or not result.ips:
         raise CNIError(Code.INTERNAL, "IPAM plugin returned missing IP config", f'"ipam": "type": "{conf.ipam_type}"')
-    ips = tuple(IPConfig(ip.address, ip.gateway or _gateway(ip, conf), interface=_CONTAINER) for ip in result.ips)
-    defaults = container.default_routes(ips, result.routes) if conf.is_default_gateway else ()
-    return Result(ips=ips, routes=(*result.routes, *defaults), dns=result.dns)
+    ips = tuple(IPConfig(ip.address, _gateway(ip, conf), interface=_CONTAINER) for ip in result.ips)
+    routes = tuple(replace(route, dst=network_of(route.dst)) for route in result.routes)
+    defaults = container.default_routes(ips, routes) if conf.is_default_gateway else ()
+    return Result(ips=ips, routes=(*routes, *defaults), dns=result.dns)
 
 
 def _gateway(ip: IPConfig, conf: PodConf) -> str:
-    """The first address of the subnet, if there is to be a gateway."""
-    return first_host(ip.address) if conf.is_gateway else ""
+    """IPAM's; else, if there is to be one, the first address of the subnet. Raises CNIError 7 if it can not be."""
+    given = "" if is_unspecified(ip.gateway) else ip.gateway
+    if not given and not conf.is_gateway:
+        return ""
+    address, _, length = ip.address.partition("/")
+    gateway = given or first_host(ip.address)
+    if gateway == address or (not given and int(length) > (126 if is_ipv6(address) else 30)):
+        why = "the pod's own address" if gateway == address else f"not in the pod's subnet {ip.address}"
+        details = '"isGateway" takes the first address of the subnet, unless "ipam" names a gateway'
+        raise CNIError(Code.INVALID_NETWORK_CONFIG, f"gateway {gateway} is {why}", details)
+    return gateway
 
 
 def _masquerade(request: Request, leases: Result, undo: Undo) -> None:

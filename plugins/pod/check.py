@@ -13,8 +13,9 @@ from linux.netns import entered, open_netns
 from linux.routes import KernelRoute, list_routes
 from plugins.pod import vlans
 from plugins.pod.conf import PodConf
-from plugins.pod.container import first_gateway
+from plugins.pod.container import next_hop
 from plugins.pod.network import FORWARDING
+from spec.addresses import network_of
 from spec.delegate import delegate
 from spec.errors import CNIError, Code
 from spec.request import Request
@@ -84,14 +85,17 @@ def _addresses_and_routes(pod: Netlink, link: Link, result: Result) -> Iterator[
     for family in sorted({family_of(route.dst) for route in result.routes}):
         routes = [route for route in list_routes(pod, family) if route.link == link.index]
         for wanted in result.routes:
-            gateway = wanted.gw or first_gateway(result, family)
+            gateway = next_hop(result, wanted)
             if family_of(wanted.dst) == family and not _installed(wanted, routes, gateway):
-                yield f"Expected Route {wanted.dst} via {gateway or 'the link'}{_attributes(wanted)} not found"
+                destination = network_of(wanted.dst)
+                yield f"Expected Route {destination} via {gateway or 'the link'}{_attributes(wanted)} not found"
 
 
 def _installed(wanted: Route, routes: list[KernelRoute], gateway: str) -> bool:
+    # Somebody else's result may have bits of the host in a destination; the kernel has none.
+    destination = network_of(wanted.dst)
     return any(
-        route.dst == wanted.dst
+        route.dst == destination
         and route.via == gateway
         and (not wanted.priority or route.priority == wanted.priority)
         and (wanted.table is None or route.table == wanted.table)

@@ -13,6 +13,7 @@ from linux.netns import entered
 from linux.routes import route_request
 from linux.waiting import wait_until
 from plugins.pod.conf import PodConf
+from spec.addresses import is_unspecified
 from spec.errors import CNIError, Code
 from spec.request import Request
 from spec.result import IPConfig, Result, Route
@@ -54,7 +55,7 @@ def configure(netns: int, index: int, request: Request, conf: PodConf, result: R
 
 def _send_with_routes(pod: Netlink, index: int, requests: list[bytes], result: Result) -> None:
     """Send requests, and with them those for the routes of the result. Raises NetlinkError."""
-    routes = [route_request(pod, index, route, _gateway(result, route)) for route in result.routes]
+    routes = [route_request(pod, index, route, next_hop(result, route)) for route in result.routes]
     if not requests and not routes:
         return
     try:
@@ -78,7 +79,10 @@ def _renew_addresses(pod: Netlink, index: int, result: Result) -> None:
             add_address(pod, index, ip.address)
 
 
-def _gateway(result: Result, route: Route) -> str:
+def next_hop(result: Result, route: Route) -> str:
+    """The gateway by which a route of the result goes; "" if its destination is on the link (an unspecified `gw`)."""
+    if is_unspecified(route.gw):
+        return ""
     return route.gw or first_gateway(result, family_of(route.dst))
 
 

@@ -17,7 +17,7 @@ from tests.conformance.support import (
 from tests.netns.cni import CNI, CNIFailure
 from tests.netns.node import Node, Pod
 
-FULL = host_local({"subnet": "10.1.3.0/30"})  # one address besides the gateway's
+FULL = host_local({"subnet": "10.1.3.0/30"}, statusWhenFull="unavailable")  # one address besides the gateway's
 
 
 def test_gc_keeps_what_is_valid(cni: CNI, node: Node, pod: Pod, other: Pod) -> None:
@@ -143,6 +143,14 @@ def test_status_is_50_when_addresses_are_exhausted(cni: CNI, ipam: CNI, pod: Pod
         assert caught.value.code == 50
     cni.delete(network(FULL), pod, result)
     cni.status(network(FULL))
+
+
+def test_status_of_a_full_node(cni: CNI, ipam: CNI, pod: Pod) -> None:
+    """A node whose addresses are used up is ready unless it is told otherwise: its running pods must not be evicted."""
+    full = network(host_local({"subnet": "10.1.3.0/30"}))
+    cni.add(full, pod)
+    for plugin in (ipam, cni):
+        plugin.status(full)
 
 
 def test_status_is_forwarded(with_stand_in: CNI, stand_in: StandIn) -> None:

@@ -122,7 +122,27 @@ def test_requested_in_vain(node, ips, message):
     [
         ({"ranges": []}, {}, 7, ["no IP ranges specified", '"ipam.ranges"']),
         ({"ranges": [[]]}, {}, 7, ["invalid range set 0: empty range set"]),
-        ({"subnet": "10.0.0.0/31"}, {}, 7, ["Network 10.0.0.0/31 too small to allocate from", '"ipam.subnet"']),
+        (
+            {"subnet": "10.0.0.0/31"},
+            {"isGateway": True},
+            7,
+            ["Network 10.0.0.0/31 too small to allocate from", '"ipam.subnet"', "at most /30", '"gateway"'],
+        ),
+        ({"subnet": "10.0.0.0/31"}, {"isDefaultGateway": True}, 7, ["Network 10.0.0.0/31 too small to allocate from"]),
+        ({"subnet": "10.0.0.0/29", "routes": [{"dst": "::/0", "gw": "ff02::1"}]}, {}, 7, ['"ipam.routes[0].gw"']),
+        (
+            {"subnet": "10.0.0.0/29", "routes": [{"dst": "0.0.0.0/0", "gw": "224.0.0.1"}]},
+            {},
+            7,
+            ["a multicast address"],
+        ),
+        ({"subnet": "10.0.0.0/29", "routes": [{}] * 4097}, {}, 7, ['"ipam.routes": expected at most 4096 routes, got']),
+        (
+            None,
+            {"runtimeConfig": {"ips": ["10.0.0.2"] * 257}},
+            7,
+            ['"runtimeConfig.ips": expected at most 256 addresses, got 257'],
+        ),
         ({"subnet": "10.0.0.0/29", "routes": [{}]}, {}, 7, ['"ipam.routes[0].dst"', "got nothing"]),
         ({"subnet": "10.0.0.0/29", "routes": [{"dst": "zz"}]}, {}, 7, ['"ipam.routes[0].dst"', '"zz"']),
         ({"subnet": "10.0.0.0/29", "routes": [{"dst": "::/0", "gw": "zz"}]}, {}, 7, ['"ipam.routes[0].gw"', '"zz"']),
@@ -174,7 +194,7 @@ def test_exhausted(node):
     for number in range(5):
         node.addresses(container_id=f"c{number}")
     text = "failed to allocate for range 0: no IP addresses available in range set: 10.0.0.1-10.0.0.6"
-    assert node.fail("ADD") == (999, text, "")
+    assert node.fail("ADD") == (999, text, "every address is leased: GC releases those of pods that are gone")
 
 
 def test_a_second_add(node):
@@ -208,3 +228,40 @@ def test_files_of_an_add(node):
     assert leases_in(node.folder) == {"10.0.0.2": b"cid\r\neth0"}
     assert (node.folder / "last_reserved_ip.0").read_bytes() == b"10.0.0.2"
     assert stat.S_IMODE(node.folder.stat().st_mode) & 0o022 == 0
+
+
+@pytest.mark.parametrize(
+    ("subnet", "more", "pods"),
+    [
+        ("10.0.0.0/31", {}, ["10.0.0.0/31", "10.0.0.1/31"]),
+        ("10.0.0.8/32", {}, ["10.0.0.8/32"]),
+        ("fd00::/127", {}, ["fd00::/127", "fd00::1/127"]),
+        ("fd00::8/128", {}, ["fd00::8/128"]),
+        ("10.0.0.0/31", {"gateway": "10.0.0.0"}, ["10.0.0.1/31"]),
+        ("fd00::/127", {"gateway": "fd00::1"}, ["fd00::/127"]),
+        ("10.0.0.8/32", {"gateway": "169.254.1.1"}, ["10.0.0.8/32"]),
+    ],
+)
+def test_small_subnets(node, subnet, more, pods):
+    """Every address of a /31, /32, /127 or /128 is a pod's (RFC 3021, RFC 6164), but for a gateway that is named."""
+    config = node.config({"subnet": subnet, **more}, isGateway=bool(more))
+    results = [node.succeed("ADD", config, container_id=f"c{number}") for number in range(len(pods))]
+    assert [result["ips"][0] for result in results] == [{"address": pod, **more} for pod in pods]
+    assert node.fail("ADD", config, container_id="late")[0] == 999
+
+
+@pytest.mark.parametrize(
+    ("given", "masked"),
+    [
+        ("1100:200::1/24", "1100:200::/24"),
+        ("fd00:2::1/64", "fd00:2::/64"),
+        ("10.1.2.3/0", "0.0.0.0/0"),
+        ("10.88.0.1/16", "10.88.0.0/16"),
+        ("::ffff:10.88.0.1/112", "10.88.0.0/16"),
+        ("fd00::1/128", "fd00::1/128"),
+    ],
+)
+def test_routes_lose_bits_of_the_host(node, given, masked):
+    """A destination is the network that it is in, of either family, as the kernel has it."""
+    config = node.config({"subnet": "10.0.0.0/29", "routes": [{"dst": given}]})
+    assert node.succeed("ADD", config)["routes"] == [{"dst": masked}]

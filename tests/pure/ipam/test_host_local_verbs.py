@@ -100,7 +100,7 @@ def test_check_finds_what_is_missing(node):
 
 def test_check_wants_a_right_configuration(node):
     """CHECK refuses what ADD would refuse."""
-    assert node.fail("CHECK", node.config({"subnet": "10.0.0.0/31"}))[0] == 7
+    assert node.fail("CHECK", node.config({"subnet": "10.0.0.0/33"}))[0] == 7
 
 
 def collect(node, *valid: str, **more):
@@ -147,14 +147,32 @@ def test_status(node):
 
 
 def test_status_of_an_exhausted_range(node):
-    """STATUS is error 50 where any of the range sets has nothing left, and is silent again after a DEL."""
-    config = node.config({"ranges": [[V6], [{"subnet": "10.0.0.0/30"}]]})
+    """STATUS with `statusWhenFull` is error 50 where any of the range sets has nothing left; no longer after a DEL."""
+    full = {"ranges": [[V6], [{"subnet": "10.0.0.0/30"}]]}
+    config = node.config({**full, "statusWhenFull": "unavailable"})
     node.addresses(config)
     code, message, details = node.fail("STATUS", config)
     assert (code, message) == (50, "no IP addresses available in range set: 10.0.0.1-10.0.0.2")
     assert details == "range set 1 of net"
     node.succeed("DEL", config)
     assert node.succeed("STATUS", config) is None
+
+
+@pytest.mark.parametrize("said", [{}, {"statusWhenFull": "available"}, {"statusWhenFull": None}])
+def test_a_full_range_leaves_the_node_ready(node, said):
+    """By default STATUS succeeds where every address is leased, and says on stderr which range is full."""
+    config = node.config({"subnet": "10.0.0.0/30", **said})
+    node.addresses(config)
+    status, document, stderr = node.call("STATUS", config)
+    assert (status, document) == (0, None)
+    assert "no IP addresses available in range set: 10.0.0.1-10.0.0.2: range set 0 of net" in stderr
+
+
+def test_status_when_full_is_one_of_two(node):
+    """Another value is refused, by name."""
+    config = node.config({"subnet": "10.0.0.0/30", "statusWhenFull": "maybe"})
+    code, message, _ = node.fail("STATUS", config)
+    assert (code, message) == (7, '"ipam.statusWhenFull": expected one of "available", "unavailable", got "maybe"')
 
 
 def test_status_counts_what_can_be_reclaimed(node):
@@ -168,12 +186,12 @@ def test_status_counts_what_can_be_reclaimed(node):
 
 def test_status_wants_a_right_configuration(node):
     """STATUS refuses what ADD would refuse."""
-    assert node.fail("STATUS", node.config({"subnet": "10.0.0.0/31"}))[0] == 7
+    assert node.fail("STATUS", node.config({"subnet": "10.0.0.0/33"}))[0] == 7
 
 
 def test_cooldown(node):
     """With a cooldown, a released address is not handed out again, and its lack is a matter of time."""
-    config = node.config({"subnet": "10.0.0.0/30", "cooldown": 3600})
+    config = node.config({"subnet": "10.0.0.0/30", "cooldown": 3600, "statusWhenFull": "unavailable"})
     node.addresses(config)
     node.succeed("DEL", config)
     code, message, _ = node.fail("ADD", config)

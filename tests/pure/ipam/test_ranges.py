@@ -1,6 +1,10 @@
 """Ranges: their defaults, what is refused and how, and the order in which addresses are tried."""
 
+from itertools import combinations
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ipam.addresses import Address, Network
 from ipam.ranges import parse_range_sets
@@ -76,9 +80,19 @@ def test_mapped_members_are_ipv4():
         ({"subnet": "fe80::%eth0/64"}, "invalid CIDR address: ", "a network like"),
         ({"subnet": 7}, "expected a string, got 7", '"ipam.ranges[0][0].subnet"'),
         ({"subnet": "::ffff:10.0.0.0/120"}, "IPNet IP and Mask version mismatch", "a network like"),
-        ({"subnet": "10.0.0.0/31"}, "Network 10.0.0.0/31 too small to allocate from", "at most /30"),
-        ({"subnet": "10.0.0.0/32"}, "Network 10.0.0.0/32 too small to allocate from", "at most /30"),
-        ({"subnet": "fd00::/127"}, "Network fd00::/127 too small to allocate from", "at most /126"),
+        (
+            {"subnet": "10.0.0.1/32", "gateway": "10.0.0.1"},
+            "Network 10.0.0.1/32 too small to allocate from",
+            "beside that of the gateway",
+        ),
+        ({"gateway": "0.0.0.0"}, "Gateway 0.0.0.0 is the unspecified address", '"ipam.ranges[0][0].gateway"'),
+        ({"subnet": "fd00::/64", "gateway": "::"}, "Gateway :: is the unspecified address", "a router can have"),
+        ({"gateway": "224.0.0.1"}, "Gateway 224.0.0.1 is a multicast address", "a router can have"),
+        ({"subnet": "fd00::/64", "gateway": "ff02::1"}, "Gateway ff02::1 is a multicast address", "a router can have"),
+        ({"gateway": "127.0.0.1"}, "Gateway 127.0.0.1 is a loopback address", "a router can have"),
+        ({"gateway": "255.255.255.255"}, "Gateway 255.255.255.255 is the broadcast address", "a router can have"),
+        ({"gateway": "10.0.0.0"}, "Gateway 10.0.0.0 is the address of the subnet itself", "a router can have"),
+        ({"gateway": "10.0.0.255"}, "Gateway 10.0.0.255 is the broadcast address of the subnet", "a router can have"),
         (
             {"subnet": "10.0.0.5/24"},
             "Network has host bits set. For a subnet mask of length 24 the network address is 10.0.0.0",
@@ -107,6 +121,52 @@ def test_refused(given, phrase, key):
     assert caught.value.msg.startswith("invalid range set 0: ")
     assert phrase in caught.value.msg
     assert key in caught.value.msg
+
+
+@pytest.mark.parametrize("subnet", ["10.0.0.0/31", "10.0.0.0/32", "fd00::/127", "fd00::/128"])
+def test_small_subnets_have_no_room_for_a_gateway(subnet):
+    """Where there must be a gateway and none is named, a subnet of one or two addresses is too small."""
+    config = Section({"ipam": {"subnet": subnet}})
+    (only,) = parse_range_sets(config, one_per_family=False)
+    assert only.ranges[0].gateway == -1
+    with pytest.raises(CNIError, match=f"Network {subnet} too small to allocate from .*at most /(30|126), or"):
+        parse_range_sets(config, one_per_family=False, needs_gateway=True)
+
+
+@settings(deadline=None)
+@given(
+    spans=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 6)), min_size=2, max_size=8),
+    in_sets=st.booleans(),
+)
+def test_an_overlap_is_found_whatever_the_order(spans, in_sets):
+    """As comparing every two ranges would: in one set, and in different sets."""
+    ranges = [
+        {"subnet": "10.0.0.0/24", "rangeStart": f"10.0.0.{10 + first}", "rangeEnd": f"10.0.0.{10 + first + more}"}
+        for first, more in spans
+    ]
+    groups = [[each] for each in ranges] if in_sets else [ranges]
+    pairs = combinations([(first, first + more) for first, more in spans], 2)
+    overlaps = any(one[0] <= other[1] and other[0] <= one[1] for one, other in pairs)
+    try:
+        range_sets(*groups)
+    except CNIError as error:
+        assert overlaps and "overlap" in error.msg  # noqa: PT017,PT018  (both outcomes are judged)
+    else:
+        assert not overlaps
+
+
+@pytest.mark.parametrize("key", ["ranges", "ipRanges"])
+def test_a_call_has_so_many_ranges_at_most(key):
+    """More range sets, or ranges in all, are refused by number, before anything is made of them."""
+    one = {"subnet": "10.0.0.0/24"}
+    for groups, text in (
+        ([[one]] * 257, "expected at most 256 range sets, got 257"),
+        ([[one] * 4097], "expected at most 4096 ranges in all, got 4097"),
+    ):
+        section = {"ipam": {"ranges": groups}} if key == "ranges" else {"runtimeConfig": {"ipRanges": groups}}
+        with pytest.raises(CNIError, match=f'{key}": {text}') as caught:
+            parse(section)
+        assert caught.value.code == Code.INVALID_NETWORK_CONFIG
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import io
 import pytest
 
 from ipam import static
+from spec.addresses import canonical_ip
 from spec.config import NetConf, Section
 from spec.errors import CNIError
 from spec.plugin import NO_SUITE, Plugin
@@ -93,6 +94,7 @@ def test_gateway_of_cni_args_is_for_its_addresses_alone() -> None:
         ({"addresses": [ONE | {"gateway": "zz"}]}, {}, 7, "invalid gateway address: zz"),
         ({"addresses": [ONE | {"gateway": "fd00::1"}]}, {}, 7, "gateway fd00::1 is of another family"),
         ({"addresses": {}}, {}, 7, '"ipam.addresses": expected a list of objects'),
+        ({"addresses": [ONE] * 257}, {}, 7, '"ipam.addresses": expected at most 256 addresses, got 257'),
         ({"routes": [{"dst": "x"}]}, {}, 7, '"ipam.routes[0].dst"'),
         ({"dns": {"search": "x"}}, {}, 7, '"ipam.dns.search": expected a list of strings'),
         (
@@ -112,6 +114,50 @@ def test_bad_configuration_is_named(ipam: dict | None, keys: dict, code: int, me
             verb(made)
         assert caught.value.code == code
         assert message in caught.value.msg
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [[{"gateway": "10.10.5.1"}], [{"address": ""}], [{"address": "dummy"}], [{}], "dummy", [ONE | {"gateway": "zz"}]],
+)
+@pytest.mark.parametrize("place", ["runtimeConfig", "args"])
+def test_what_is_replaced_is_not_looked_at(addresses: object, place: str) -> None:
+    """Addresses of the runtime or of args.cni take the place of whatever stands in `addresses` and in CNI_ARGS."""
+    keys = {"runtimeConfig": {"ips": ["10.10.5.29/24"]}} if place == "runtimeConfig" else {}
+    keys |= {"args": {"cni": {"ips": ["10.10.5.29/24"] if place == "args" else ["dummy"]}}}
+    made = request({"addresses": addresses}, cni_args={"IP": "dummy", "GATEWAY": "dummy"}, **keys)
+    assert static.add(made).ips == (IPConfig("10.10.5.29/24"),)
+    static.status(made)
+    prev = {"cniVersion": "1.1.0", "ips": [{"address": "10.10.5.29/24"}]}
+    static.check(request({"addresses": addresses}, cni_args={"IP": "dummy"}, prevResult=prev, **keys))
+
+
+@pytest.mark.parametrize(
+    ("address", "gateway", "why"),
+    [
+        ("10.0.0.2/24", "0.0.0.0", "the unspecified address"),
+        ("fd00::2/64", "::", "the unspecified address"),
+        ("10.0.0.2/24", "10.0.0.2", "the pod's own address"),
+        ("fd00::2/64", "fd00:0::2", "the pod's own address"),
+        ("10.0.0.2/24", "10.0.0.0", "the address of the subnet itself"),
+        ("10.0.0.2/24", "10.0.0.255", "the broadcast address of the subnet"),
+        ("10.0.0.2/24", "239.1.1.1", "a multicast address"),
+        ("fd00::2/64", "ff05::2", "a multicast address"),
+    ],
+)
+def test_gateways_that_can_not_be(address: str, gateway: str, why: str) -> None:
+    """An address that no router can have is error 7 as `gateway`, and error 4 as GATEWAY where it is for an address."""
+    error = refusal({"addresses": [{"address": address, "gateway": gateway}]})
+    assert (error.code, error.msg) == (7, f"gateway {canonical_ip(gateway)} is {why}")
+    if why.endswith(("subnet", "itself", "own address")):
+        assert refusal({}, cni_args={"IP": address, "GATEWAY": gateway}).code == 4
+
+
+@pytest.mark.parametrize("gateway", ["10.0.0.0", "10.0.0.1"])
+def test_both_addresses_of_a_point_to_point_link_can_be_the_gateway(gateway: str) -> None:
+    """A /31 has neither a network address nor a broadcast address (RFC 3021)."""
+    address = "10.0.0.1/31" if gateway == "10.0.0.0" else "10.0.0.0/31"
+    assert ips({"addresses": [{"address": address, "gateway": gateway}]}) == [(address, gateway)]
 
 
 @pytest.mark.parametrize("args", [{"IP": "10.0.0.3"}, {"IP": "10.0.0.3/24,"}, {"GATEWAY": "zz"}])
