@@ -5,7 +5,7 @@ Numbers are those of <linux/netfilter/nf_tables.h>; on the wire they are big-end
 """
 
 from collections.abc import Mapping
-from socket import AF_INET, AF_INET6, IPPROTO_UDP
+from socket import AF_INET, AF_INET6, IPPROTO_ICMPV6, IPPROTO_UDP
 from sys import byteorder
 
 from linux.attributes import attribute, nested, text
@@ -14,6 +14,8 @@ NETWORK_HEADER = 1
 SOURCE_AT, DESTINATION_AT = {4: 12, 6: 8}, {4: 16, 6: 24}  # offsets of the addresses in the IP header, bytes
 _ADDRESS_BYTES = {4: 4, 6: 16}
 _ETHERTYPE = {4: bytes([0x08, 0x00]), 6: bytes([0x86, 0xDD])}
+_ETH_P_ARP = bytes([0x08, 0x06])
+_ARP_SENDER_AT = 14  # offset of the sender's IPv4 address in an ARP packet for Ethernet, bytes (RFC 826)
 _LINK_HEADER, _TRANSPORT_HEADER, _UDP_HEADER_BYTES = 0, 2, 8
 DROP, ACCEPT, JUMP, GOTO, RETURN = 0, 1, -3, -4, -5
 _VERDICT_REGISTER, _REGISTER = 0, 1
@@ -103,6 +105,27 @@ def udp_payload_differs(offset: int, data: bytes) -> list[bytes]:
     """UDP datagrams alone whose payload, `offset` bytes behind its begin, is there and is not `data`."""
     at = _UDP_HEADER_BYTES + offset
     return [load(_TRANSPORT_HEADER, at, len(data)), differs(data)]
+
+
+def icmpv6_of_type(kind: int) -> list[bytes]:
+    """Frames alone that hold an ICMPv6 message of a type (RFC 4861: 134 is a router advertisement)."""
+    of_type = [load(_TRANSPORT_HEADER, 0, 1), equals(bytes([kind]))]
+    return [*frame_of_version(6), *of_protocol(IPPROTO_ICMPV6), *of_type]
+
+
+def arp() -> list[bytes]:
+    """Frames alone that hold ARP."""
+    return [_meta(1), equals(_ETH_P_ARP)]
+
+
+def link_and_arp_sender() -> list[bytes]:
+    """Load the name of the link a frame came in on, 16 bytes, and the IPv4 address of the ARP sender, in a row."""
+    return [incoming_link(), load(NETWORK_HEADER, _ARP_SENDER_AT, _ADDRESS_BYTES[4], 2)]
+
+
+def link_and_source(version: int) -> list[bytes]:
+    """Load the name of the link a frame came in on, 16 bytes, and its IP source address, in a row."""
+    return [incoming_link(), load(NETWORK_HEADER, SOURCE_AT[version], _ADDRESS_BYTES[version], 2)]
 
 
 def source_mac() -> bytes:
@@ -195,6 +218,11 @@ def destination_in(version: int, network: bytes, prefix_length: int) -> list[byt
 def source_in(version: int, network: bytes, prefix_length: int) -> list[bytes]:
     """Go on if the source of what is known to be a packet of this IP version is in `network`/`prefix_length`."""
     return _is_in(_load_address(version, SOURCE_AT), network, prefix_length)
+
+
+def source_outside(version: int, network: bytes, prefix_length: int) -> list[bytes]:
+    """Go on if the source of what is known to be a packet of this IP version is not in `network`/`prefix_length`."""
+    return [*_is_in(_load_address(version, SOURCE_AT), network, prefix_length)[:-1], differs(network)]
 
 
 def _is_in(loaded: bytes, network: bytes, prefix_length: int) -> list[bytes]:

@@ -28,7 +28,8 @@ class NodeConf:
     """The keys that `kubenet` and `vxlan` share, with what the files say filled in.
 
     `subnets`: the node's own, one a family. `mtu` in bytes, 0 where it is to be derived. `inside`: networks that pods
-    reach under their own address. `cluster`: the networks of all pods, () where nobody said.
+    reach under their own address. `cluster`: the networks of all pods, () where nobody said. `check_sources`: pods
+    send from their own addresses alone; `sources_required`: the configuration says so, it is not the default.
     """
 
     bridge: str
@@ -38,6 +39,8 @@ class NodeConf:
     ip_masq: bool
     cluster: tuple[str, ...]
     inside: tuple[str, ...]
+    check_sources: bool
+    sources_required: bool
 
     @property
     def gateways(self) -> tuple[str, ...]:
@@ -66,6 +69,8 @@ def parse(request: Request) -> NodeConf:
         ip_masq=section.boolean("ipMasq", default=True),
         cluster=cluster,
         inside=(*cluster, *parse_networks(section, "nonMasqueradeCIDRs")),
+        check_sources=section.boolean("sourceAddressValidation", default=True),
+        sources_required=section.boolean("sourceAddressValidation"),
     )
 
 

@@ -57,6 +57,8 @@ def _differences(host: Netlink, netns: int, request: Request, conf: PodConf, res
         yield from _port(host, port, link, bridge, conf)
         if conf.check_mac and port:
             yield from _mac_filter(request, port, entry)
+        if conf.check_sources and port and result.ips:
+            yield from _source_filter(request, conf, port, result)
     if conf.is_gateway:
         yield from _gateways(host, conf, result)
     if conf.ip_masq and result.ips:
@@ -176,6 +178,14 @@ def _mac_filter(request: Request, port: Link, entry: Interface) -> Iterator[str]
     wrong = antispoof.missing(request.attachment, port.name, entry.mac.lower())
     if wrong and not reference_leftovers.filters_mac(request.attachment):
         yield from wrong
+
+
+def _source_filter(request: Request, conf: PodConf, port: Link, result: Result) -> Iterator[str]:
+    from linux import source_validation
+
+    own = [ip.address for ip in result.ips if ip.interface is None or _name(result, ip.interface) == request.ifname]
+    # By default a pod need not be bound: another plugin may have made it, before the node moved to this one.
+    yield from source_validation.missing(request.attachment, port.name, own, required=conf.sources_required)
 
 
 def _name(result: Result, index: int) -> str:

@@ -33,6 +33,8 @@ def delete_pod(request: Request, *, ipam_type: str, ip_masq: bool, check_mac: bo
 
     Every step is tried, also after one has failed; then the first failure is raised with the others in its details.
     """
+    from linux import source_validation
+
     owner = request.attachment
     addresses: list[str] = [ip.address for ip in request.conf.prev_result.ips] if request.conf.prev_result else []
     attempts = Attempts()
@@ -52,6 +54,7 @@ def delete_pod(request: Request, *, ipam_type: str, ip_masq: bool, check_mac: bo
 
         attempts.make("delete the MAC filter", lambda: antispoof.delete(owner))
         attempts.make("delete another implementation's MAC filter", lambda: reference_leftovers.delete_antispoof(owner))
+    attempts.make("unbind the pod from its addresses", lambda: source_validation.delete(owner))
     attempts.finish()
 
 

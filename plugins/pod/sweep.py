@@ -18,6 +18,8 @@ def sweep_pods(request: Request, *, ipam_type: str, ip_masq: bool, check_mac: bo
 
     Every step is tried; then the first failure is raised with the others in its details.
     """
+    from linux import source_validation
+
     network, valid, attempts = request.conf.name, request.valid_attachments, Attempts()
     attempts.make("delete stale links", lambda: _sweep_links(network, valid))
     if ip_masq:
@@ -28,6 +30,7 @@ def sweep_pods(request: Request, *, ipam_type: str, ip_masq: bool, check_mac: bo
         from linux import antispoof
 
         attempts.make("delete stale MAC filters", lambda: antispoof.sweep(network, valid))
+    attempts.make("unbind stale pods", lambda: source_validation.sweep(network, valid))
     if ipam_type:
         attempts.make("release stale addresses", lambda: delegate(request, "GC", ipam_type))
     attempts.finish()

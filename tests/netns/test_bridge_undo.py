@@ -13,6 +13,7 @@ RANGES = [[{"subnet": "10.7.0.0/24"}], [{"subnet": "fd00:7::/64"}]]
 IPAM = {"type": "host-local", "ranges": RANGES, "dataDir": "/run/leases", "routes": [{"dst": "198.51.100.0/24"}]}
 COMMON = {"cniVersion": "1.1.0", "name": "net", "type": "bridge", "bridge": "b0"}
 EVERYTHING = {"isDefaultGateway": True, "ipMasq": True, "macspoofchk": True, "promiscMode": True, "mtu": 1400}
+EVERYTHING["sourceAddressValidation"] = True
 pytestmark = pytest.mark.cold(reason="calls the plugin's code itself, to refuse what it asks of the kernel")
 
 CASES = {"L2": COMMON, "everything": {**COMMON, **EVERYTHING, "ipam": IPAM}}
