@@ -13,7 +13,7 @@ RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 _BODY = Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index of the link
 _ATTRIBUTES = 24  # where they begin in a whole message: after its header and the body
 _ADDRESS, _LOCAL, _BROADCAST, _FLAGS = 1, 2, 4, 8
-_NODAD, _DADFAILED, _TENTATIVE, _PERMANENT = 0x02, 0x08, 0x40, 0x80
+_SECONDARY, _NODAD, _DADFAILED, _DEPRECATED, _TENTATIVE, _PERMANENT = 0x01, 0x02, 0x08, 0x20, 0x40, 0x80
 _SCOPE_UNIVERSE, _SCOPE_SITE = 0, 200
 _BITS = {AF_INET: 32, AF_INET6: 128}
 
@@ -23,6 +23,8 @@ class Address:
     """An address of the link with index `link`, in CIDR form ("10.1.2.5/24"), and how far it reaches.
 
     `dynamic`: it has a lifetime, as one has that came by DHCP or a router advertisement.
+    `tentative`, `failed`: for duplicate address detection (RFC 4862). `deprecated`: not for new connections.
+    `temporary`: a privacy address (RFC 8981).
     """
 
     link: int
@@ -31,6 +33,8 @@ class Address:
     tentative: bool
     failed: bool
     dynamic: bool = False
+    deprecated: bool = False
+    temporary: bool = False
 
     @property
     def is_global(self) -> bool:
@@ -132,4 +136,6 @@ def _address(message: bytes) -> Address:
         tentative=bool(flags & _TENTATIVE),
         failed=bool(flags & _DADFAILED),
         dynamic=not flags & _PERMANENT,
+        deprecated=bool(flags & _DEPRECATED),
+        temporary=family == AF_INET6 and bool(flags & _SECONDARY),
     )

@@ -14,7 +14,7 @@ from linux.attributes import attribute, attributes_of, nested, number, runs_of, 
 from linux.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REQUEST, Netlink, NetlinkError
 
 RTM_NEWLINK, RTM_DELLINK, RTM_GETLINK, RTM_SETLINK = 16, 17, 18, 19
-IFF_UP, IFF_LOOPBACK, IFF_PROMISC, IFF_ALLMULTI = 0x1, 0x8, 0x100, 0x200
+IFF_UP, IFF_LOOPBACK, IFF_PROMISC, IFF_ALLMULTI, IFF_LOWER_UP = 0x1, 0x8, 0x100, 0x200, 0x10000
 OPERSTATE_UP = "UP"
 _OPERSTATES = ("UNKNOWN", "NOTPRESENT", "DOWN", "LOWERLAYERDOWN", "TESTING", "DORMANT", OPERSTATE_UP)  # RFC 2863
 
@@ -70,6 +70,11 @@ class Link:
     def up(self) -> bool:
         """Whether the link is administratively up."""
         return bool(self.flags & IFF_UP)
+
+    @property
+    def carrier(self) -> bool:
+        """Whether the link is connected to something (IFF_LOWER_UP)."""
+        return bool(self.flags & IFF_LOWER_UP)
 
     @property
     def promiscuous(self) -> bool:

@@ -89,6 +89,30 @@ def missing(netlink: Netlink, ways: Sequence[Way], *, device: int = 0) -> list[s
     return [*sentences, f"{more} more routes, neighbours and forwarding entries are missing"] if more else sentences
 
 
+def in_place(netlink: Netlink, ways: Sequence[Way], *, device: int = 0) -> set[Way]:
+    """Which of these ways the kernel has now, whole. Unlike those of `sync`, they may contradict each other.
+
+    Raises NetlinkError.
+    """
+    from linux.bulk import packed
+    from linux.neighbours import list_forwarding, list_neighbours
+    from linux.peer_routes import key_of, list_hops
+
+    hops = list_hops(netlink)
+    macs = list_neighbours(netlink, device).entries if device else {}
+    remotes = list_forwarding(netlink, device).entries if device else {}
+
+    def is_there(way: Way) -> bool:
+        if hops.get(key_of(way.subnet)) != (packed(way.via), way.link):
+            return False
+        if not way.mac:
+            return True
+        mac = packed(way.mac)
+        return macs.get(packed(way.via)) == mac and remotes.get(mac) == packed(way.underlay)
+
+    return {way for way in ways if is_there(way)}
+
+
 def _tunnel(netlink: Netlink, ways: Sequence[Way], device: int) -> "Tunnel":  # noqa: F821
     from linux.neighbours import Tunnel
 

@@ -159,6 +159,11 @@ def key_of(cidr: str) -> Key:
     return inet_pton(AF_INET6 if ":" in network else AF_INET, network), int(length)
 
 
+def list_hops(netlink: Netlink) -> Mapping[Key, Hop | None]:
+    """Our routes as the kernel has them: destination to next hop. Raises NetlinkError."""
+    return _list_own(netlink).entries
+
+
 def _list_own(netlink: Netlink) -> Table:
     """Our routes of both families: destination to next hop; None for one that is not like those we make."""
     table = Table()

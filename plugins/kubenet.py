@@ -6,10 +6,9 @@ every key.
 
 from collections.abc import Sequence
 
-from linux import overlay
 from linux.errors import step
 from linux.netlink import Netlink
-from plugins.node import pods, state, ways
+from plugins.node import here, pods, state
 from plugins.node.conf import NodeConf, parse, read_peers, telling_status
 from plugins.node.mtu import smallest_mtu
 from plugins.node.records import Node
@@ -40,7 +39,7 @@ def add(request: Request) -> Result:
 
 def delete(request: Request) -> None:
     """DEL: never fails for the configuration or the files, which may have been changed since the ADD."""
-    pods.delete(request)
+    pods.delete(request, _nodes)
 
 
 def check(request: Request) -> None:
@@ -50,17 +49,18 @@ def check(request: Request) -> None:
     node = parse(request)
     pod = pods.with_ipam(request, node.subnets)
     check_pod(pod, pods.pod_conf(pod, node, node.mtu))
-    peers = read_peers(request, node)
+    records = read_peers(request)
     with Netlink() as host, step("look at the node"):
-        wrong = state.ways_missing(host, _ways(host, node, peers), device=0)
-        wrong += state.missing_rules(host, request.conf.name, node, peers)
+        peers = here.peers_of(host, records, node)
+        wrong = state.ways_missing(host, peers.ways, device=0)
+        wrong += state.missing_rules(host, request.conf.name, node, peers.nodes)
     if wrong:
         raise CNIError(Code.INTERNAL, wrong[0], "; ".join(wrong[1:]))
 
 
 def gc(request: Request) -> None:
     """GC: what belongs to pods that the runtime no longer knows, and gateways that nobody uses any more."""
-    pods.sweep(request)
+    pods.sweep(request, _nodes)
 
 
 def status(request: Request) -> None:
@@ -68,7 +68,10 @@ def status(request: Request) -> None:
 
     def begin() -> None:
         node = parse(request)
-        read_peers(request, node)
+        records = read_peers(request)
+        with Netlink() as host, step("look at the node"):
+            left_out = here.peers_of(host, records, node).left_out
+        here.tell(request, left_out, at_most=len(left_out))
         pod = pods.with_ipam(request, node.subnets)
         delegate(pod, "STATUS", pod.conf.ipam_type)
 
@@ -77,16 +80,17 @@ def status(request: Request) -> None:
 
 def _ensure_node(host: Netlink, pod: Request, node: NodeConf, result: Result) -> None:
     with state.locked(pod.conf.name):
-        peers = read_peers(pod, node)
-        wanted = _ways(host, node, peers)
+        records = read_peers(pod)
+        with step("look at the node"):
+            peers = here.peers_of(host, records, node)
         pods.settle_gateways(host, pod, node, result)
-        state.ensure_ways(host, wanted, device=0, within=node.cluster)
-        state.ensure_rules(host, pod.conf.name, node, peers)
+        problems = state.ensure_ways(host, peers.ways, device=0, within=node.cluster)
+        state.ensure_rules(host, pod.conf.name, node, peers.nodes)
+    here.tell(pod, [*problems, *peers.left_out])
 
 
-def _ways(host: Netlink, node: NodeConf, peers: Sequence[Node]) -> list[overlay.Way]:
-    addresses, bridge = state.apart_from_bridge(host, node.bridge)
-    return ways.direct_ways(peers, ways.Links(addresses, apart_from=bridge))
+def _nodes(host: Netlink, request: Request, node: NodeConf) -> Sequence[Node]:
+    return here.peers_of(host, read_peers(request), node).nodes
 
 
 PLUGIN = Plugin(type="kubenet", add=add, delete=delete, check=check, gc=gc, status=status)

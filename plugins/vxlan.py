@@ -10,9 +10,10 @@ from contextlib import suppress
 from linux import overlay, vxlan
 from linux.errors import step
 from linux.netlink import Netlink
-from plugins.node import pods, state, tunnel, ways
+from plugins.node import here, pods, state, tunnel, ways
 from plugins.node.conf import NodeConf, parse, read_peers, telling_status
-from plugins.node.records import Node
+from plugins.node.records import Node, Records
+from plugins.node.selection import Peers
 from plugins.node.tunnel import TunnelConf
 from plugins.undo import Undo
 from spec.addresses import is_ipv6
@@ -41,7 +42,7 @@ def add(request: Request) -> Result:
 
 def delete(request: Request) -> None:
     """DEL: the pod; the tunnel stays, also after the last one."""
-    pods.delete(request)
+    pods.delete(request, _nodes)
 
 
 def check(request: Request) -> None:
@@ -59,7 +60,7 @@ def check(request: Request) -> None:
 
 def gc(request: Request) -> None:
     """GC: as `kubenet`; and with no attachment left and `removeDevice`, the tunnel."""
-    pods.sweep(request)
+    pods.sweep(request, _nodes)
     if request.valid_attachments or request.conf.section.raw("removeDevice") is not True:
         return
     conf, cluster = tunnel.parse(request), ()
@@ -77,9 +78,10 @@ def status(request: Request) -> None:
 
     def begin() -> None:
         node, conf = parse(request), tunnel.parse(request)
-        read_peers(request, node)
-        with Netlink() as host:
-            tunnel.plan(host, node, conf)
+        records = read_peers(request)
+        with Netlink() as host, step("look at the node"):
+            left_out = _peers(host, records, node, conf, tunnel.plan(host, node, conf)).left_out
+        here.tell(request, left_out, at_most=len(left_out))
         pod = pods.with_ipam(request, node.subnets)
         delegate(pod, "STATUS", pod.conf.ipam_type)
 
@@ -91,39 +93,41 @@ def _ensure_node(host: Netlink, pod: Request, node: NodeConf, conf: TunnelConf, 
 
     network = pod.conf.name
     with state.locked(network):
-        peers = read_peers(pod, node)
-        vtep = tunnel.plan(host, node, conf)
+        records, vtep = read_peers(pod), tunnel.plan(host, node, conf)
         with step(f'set up "{vtep.name}"'):
             device, _ = vxlan.ensure_vtep(host, vtep, tunnel.addresses_of(node))
-        wanted = _ways(host, node, peers, vtep, device.index, direct=conf.direct_routing)
+        with step("look at the node"):
+            peers = _peers(host, records, node, conf, vtep)
         with step("filter frames of unknown VTEPs"):
-            vtep_filter.ensure(network, vtep.vni, vtep.port, ways.vteps(peers, over_ipv6=is_ipv6(vtep.local)))
+            vtep_filter.ensure(network, vtep.vni, vtep.port, ways.vteps(peers.nodes, over_ipv6=is_ipv6(vtep.local)))
         pods.settle_gateways(host, pod, node, result)
-        state.ensure_ways(host, wanted, device=device.index, within=node.cluster)
-        state.ensure_rules(host, network, node, peers)
+        problems = state.ensure_ways(host, peers.ways, device=device.index, within=node.cluster)
+        state.ensure_rules(host, network, node, peers.nodes)
+    here.tell(pod, [*problems, *peers.left_out])
 
 
 def _differences(host: Netlink, request: Request, node: NodeConf, conf: TunnelConf) -> list[str]:
     from linux import vtep_filter
 
-    peers = read_peers(request, node)
-    vtep = tunnel.plan(host, node, conf)
+    records, vtep = read_peers(request), tunnel.plan(host, node, conf)
+    peers = _peers(host, records, node, conf, vtep)
     wrong = vxlan.differences(host, vtep, tunnel.addresses_of(node))
     device = _index(host, vtep.name)
     if device:
-        wanted = _ways(host, node, peers, vtep, device, direct=conf.direct_routing)
-        wrong += state.ways_missing(host, wanted, device)
-    known = ways.vteps(peers, over_ipv6=is_ipv6(vtep.local))
+        wrong += state.ways_missing(host, peers.ways, device)
+    known = ways.vteps(peers.nodes, over_ipv6=is_ipv6(vtep.local))
     wrong += vtep_filter.missing(request.conf.name, vtep.vni, vtep.port, known)
-    return wrong + state.missing_rules(host, request.conf.name, node, peers)
+    return wrong + state.missing_rules(host, request.conf.name, node, peers.nodes)
 
 
-def _ways(
-    host: Netlink, node: NodeConf, peers: Sequence[Node], vtep: vxlan.Vtep, device: int, *, direct: bool
-) -> list[overlay.Way]:
-    addresses, bridge = state.apart_from_bridge(host, node.bridge)
-    links = ways.Links([one for one in addresses if one.link != device], apart_from=bridge)
-    return ways.tunnel_ways(peers, links, ways.Tunnel(device, is_ipv6(vtep.local)), direct=direct)
+def _peers(host: Netlink, records: Records, node: NodeConf, conf: TunnelConf, vtep: vxlan.Vtep) -> Peers:
+    end = ways.Tunnel(_index(host, vtep.name), vtep.local, vtep.mac, conf.direct_routing)
+    return here.peers_of(host, records, node, end)
+
+
+def _nodes(host: Netlink, request: Request, node: NodeConf) -> Sequence[Node]:
+    conf = tunnel.parse(request)
+    return _peers(host, read_peers(request), node, conf, tunnel.plan(host, node, conf)).nodes
 
 
 def _index(host: Netlink, name: str) -> int:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from plugins.node.records import (
     NODE_FILE,
     PEERS_FILE,
-    Node,
+    Records,
     Subnets,
     by_family,
     parse_networks,
@@ -74,15 +74,15 @@ def parse(request: Request) -> NodeConf:
     )
 
 
-def read_peers(request: Request, node: NodeConf) -> tuple[Node, ...]:
-    """The other nodes, of the configuration and of the file; the node's own record among them is left out.
+def read_peers(request: Request) -> Records:
+    """The records of the other nodes, of the configuration and of the file; the node's own may be among them.
 
     Raises CNIError 7 (configuration), 11 (the file is unreadable, or missing though the configuration names it).
     """
     section = request.conf.section
     path = section.string("peersFile")
-    peers = parse_peers(section) + read_peers_file(path or PEERS_FILE, required=bool(path))
-    return tuple(peer for peer in peers if not set(peer.subnets) & set(node.subnets))
+    inline, filed = parse_peers(section), read_peers_file(path or PEERS_FILE, required=bool(path))
+    return Records(inline + filed.nodes, filed.left_out, from_default_file=not path and bool(filed.nodes))
 
 
 def telling_status(action: Callable[[], object]) -> None:

@@ -1,7 +1,7 @@
 """A pod of a node: the bridge plugin's work, with the node's subnet and its own ideas of MTU and hairpins."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -10,7 +10,8 @@ from linux.errors import step
 from linux.links import find_link
 from linux.netlink import Netlink
 from plugins.mac import requested_mac
-from plugins.node.conf import HAIRPIN_VETH, PROMISCUOUS_BRIDGE, NodeConf, ipam_of, parse, read_peers
+from plugins.node.conf import HAIRPIN_VETH, PROMISCUOUS_BRIDGE, NodeConf, ipam_of, parse
+from plugins.node.records import Node
 from plugins.pod.conf import PodConf
 from plugins.undo import Undo
 from spec.config import NetConf, read_config
@@ -42,22 +43,26 @@ def with_ipam(request: Request, subnets: tuple[str, ...]) -> Request:
     return _with(request, ipam_of(request.conf.section, subnets))
 
 
-def delete(request: Request) -> None:
+PeersOf = Callable[[Netlink, Request, NodeConf], Sequence[Node]]
+"""The peers that are used, as an ADD has them."""
+
+
+def delete(request: Request, peers_of: PeersOf) -> None:
     """Take the pod from the node. What an ADD would refuse of the configuration does not matter here."""
     from plugins.pod.delete import delete_pod
 
     pod = _to_clean(request)
     delete_pod(pod, ipam_type=pod.conf.ipam_type, ip_masq=False, check_mac=False)
-    _drop_if_known(request, pod)
+    _drop_if_known(request, pod, peers_of)
 
 
-def sweep(request: Request) -> None:
+def sweep(request: Request, peers_of: PeersOf) -> None:
     """Take from the node what belongs to attachments that are not valid any more."""
     from plugins.pod.sweep import sweep_pods
 
     pod = _to_clean(request)
     sweep_pods(pod, ipam_type=pod.conf.ipam_type, ip_masq=False, check_mac=False)
-    _drop_if_known(request, pod)
+    _drop_if_known(request, pod, peers_of)
 
 
 def undo_bridge(host: Netlink, bridge: str, undo: Undo) -> None:
@@ -83,7 +88,7 @@ def settle_gateways(host: Netlink, pod: Request, node: NodeConf, result: Result)
         state.drop_old_gateways(host, pod.conf.name, node.bridge, node.gateways, in_use)
 
 
-def _drop_if_known(request: Request, pod: Request) -> None:
+def _drop_if_known(request: Request, pod: Request, peers_of: PeersOf) -> None:
     """Drop the gateways nobody uses any more, and what is said of their subnets in the rules of the node.
 
     Those of today can be known only if the node's subnet is. What fails, the next call does.
@@ -97,7 +102,7 @@ def _drop_if_known(request: Request, pod: Request) -> None:
             with state.locked(network):
                 in_use = partial(_in_use, host, pod, bridge)
                 if state.drop_old_gateways(host, network, bridge, node.gateways, in_use):
-                    state.ensure_rules(host, network, node, read_peers(request, node))
+                    state.ensure_rules(host, network, node, peers_of(host, request, node))
 
 
 def _in_use(host: Netlink, pod: Request, bridge: str) -> Sequence[str]:

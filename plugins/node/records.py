@@ -3,28 +3,53 @@
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import lru_cache
 
 from plugins.mac import EXPECTED, normal_mac
+from plugins.node.spans import first_of, span
 from spec import jsontext
 from spec.addresses import canonical_cidr, canonical_ip, is_ipv6
-from spec.config import Section
+from spec.config import Section, shown, wrong_value
 from spec.errors import CNIError, Code
 
 NODE_FILE = "/run/slash24/node.json"
 PEERS_FILE = "/run/slash24/peers.json"
 _NETWORK = 'a network like "10.244.2.0/24", without host bits'
+_KEPT = 2  # files, of up to a megabyte each
 _ADDRESS = 'an address like "192.0.2.2"'
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node: `addresses` of its own, `subnets` of its pods (one a family), the MAC of its VTEP ("": computed)."""
+    """A node: `addresses` of its own, `subnets` of its pods, the MAC of its VTEP ("": computed).
+
+    A node that joined a moment ago may have none of them yet. `place`: where its record stands ("peers[3]").
+    """
 
     name: str
     addresses: tuple[str, ...]
     subnets: tuple[str, ...]
     vtep_mac: str = ""
+    place: str = field(default="", compare=False)
+
+    @property
+    def label(self) -> str:
+        """The node for messages, short and on one line: by its name, else by what else it has."""
+        names = (shown(self.name) if self.name else "", *self.addresses[:1], *self.subnets[:1], self.place)
+        return "peer " + next(filter(None, names), "without a name")
+
+
+@dataclass(frozen=True)
+class Records:
+    """The records of other nodes: those that can be read, and a sentence for each that can not.
+
+    `from_default_file`: whether the file that nobody named had any.
+    """
+
+    nodes: tuple[Node, ...] = ()
+    left_out: tuple[str, ...] = ()
+    from_default_file: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,12 +62,13 @@ class Subnets:
 
 
 def parse_node(section: Section) -> Node:
-    """A record: `name`, `addresses`, `podCIDRs`, `vtepMAC`. Raises CNIError 7."""
-    addresses = parse_each(section, "addresses", canonical_ip, _ADDRESS)
-    subnets = parse_networks(section, "podCIDRs")
-    if not addresses or not subnets:
-        raise section.error("podCIDRs" if addresses else "addresses", "a list that is not empty")
-    return Node(section.string("name"), addresses, subnets, parse_mac(section, "vtepMAC"))
+    """A record: `name`, `addresses`, `podCIDRs`, `vtepMAC`. Raises CNIError 7 for what can not be read.
+
+    No error are an absent or empty list, and [null]: so tools write what a node has not been given yet.
+    """
+    addresses = parse_each(section, "addresses", canonical_ip, _ADDRESS, sparse=True)
+    subnets = parse_each(section, "podCIDRs", _network, _NETWORK, sparse=True)
+    return Node(section.string("name"), addresses, subnets, parse_mac(section, "vtepMAC"), section.path)
 
 
 def parse_mac(section: Section, key: str) -> str:
@@ -58,17 +84,22 @@ def parse_networks(section: Section, key: str) -> tuple[str, ...]:
     return parse_each(section, key, _network, _NETWORK)
 
 
-def parse_each(section: Section, key: str, read: Callable[[str], str], expected: str) -> tuple[str, ...]:
-    """Each of the strings under `key` as `read` reads it (ValueError: it can not). Raises CNIError 7."""
+def parse_each(
+    section: Section, key: str, read: Callable[[str], str], expected: str, *, sparse: bool = False
+) -> tuple[str, ...]:
+    """Each of the strings under `key` as `read` reads it (ValueError: it can not). Raises CNIError 7.
+
+    `sparse`: a null in the list is passed over.
+    """
     raw = section.raw(key)
+    if sparse and isinstance(raw, list) and None in raw:
+        section = Section({key: [value for value in raw if value is not None]}, section.path)
     found = []
     for text in (raw,) if isinstance(raw, str) else section.strings(key) or ():
         try:
             found.append(read(text))
         except ValueError as error:
-            raise CNIError(
-                Code.INVALID_NETWORK_CONFIG, f'"{section.path_of(key)}": expected {expected}, got "{text}"'
-            ) from error
+            raise wrong_value(section.path_of(key), expected, text) from error
     return tuple(found)
 
 
@@ -91,24 +122,44 @@ def read_subnet_file(path: str) -> Subnets:
     return found
 
 
-def read_peers_file(path: str, *, required: bool) -> tuple[Node, ...]:
+def read_peers_file(path: str, *, required: bool) -> Records:
     """The other nodes as an agent writes them, `{"peers": [...]}`; none if there is no such file, unless `required`.
 
-    Raises CNIError 11.
+    A record that can not be read takes nothing from the others. Raises CNIError 11 for a file that can not be used as a
+    whole: with part of it, or without "peers", nobody knows which nodes have gone.
     """
-    if not required and not os.path.exists(path):
-        return ()
+    if not required and not os.path.lexists(path):
+        return Records()
     text = _read(path, "peers")
     with _telling(path, "peers"):
-        value = jsontext.loads(text)
-        if not isinstance(value, dict):
-            raise ValueError('expected an object with "peers"')
-        return parse_peers(Section(value))
+        return _parse_peers_file(text)
 
 
 def parse_peers(section: Section) -> tuple[Node, ...]:
-    """The records under `peers`. Raises CNIError 7."""
+    """The records under `peers` of the configuration. Raises CNIError 7."""
     return tuple(parse_node(each) for each in section.sections("peers") or ())
+
+
+@lru_cache(_KEPT)
+def _parse_peers_file(text: bytes) -> Records:
+    """Kept, because an agent reads the same text for nearly every pod. Raises ValueError, CNIError."""
+    value = jsontext.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError('expected an object with "peers"')
+    section = Section(value)
+    values = section.raw("peers")
+    if not isinstance(values, list):
+        raise section.error("peers", "a list of objects")
+    nodes, left_out = [], []
+    for index, value in enumerate(values):
+        place = f"peers[{index}]"
+        try:
+            if not isinstance(value, dict):
+                raise wrong_value(place, "an object", value)
+            nodes.append(parse_node(Section(value, place)))
+        except CNIError as error:
+            left_out.append(error.msg)
+    return Records(tuple(nodes), tuple(left_out))
 
 
 def _parse_environment(text: str) -> Subnets:
@@ -132,15 +183,14 @@ def _assignments(text: str) -> Iterator[tuple[str, str]]:
 
 def _network(text: str) -> str:
     network = canonical_cidr(text)
-    if _masked(network) != network:
+    if network.partition("/")[0] != canonical_ip(first_of(span(network))):
         raise ValueError("host bits are set")
     return network
 
 
 def _masked(text: str) -> str:
-    from netaddr.ip import IPNetwork
-
-    return str(IPNetwork(canonical_cidr(text)).cidr)
+    network = canonical_cidr(text)
+    return f"{canonical_ip(first_of(span(network)))}/{network.partition('/')[2]}"
 
 
 def by_family(networks: tuple[str, ...]) -> dict[bool, str]:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from linux.addresses import Address, add_address, delete_address, list_addresses
+from linux.addresses import add_address, delete_address, list_addresses
 from linux.errors import step
 from linux.links import Link, find_link, list_ports, set_mac, set_promiscuous
 from linux.netlink import Netlink
@@ -16,7 +16,6 @@ from linux.ownership import is_of_network
 from plugins.node.conf import PROMISCUOUS_BRIDGE, NodeConf
 from plugins.node.records import Node
 from spec.addresses import is_ipv6
-from spec.errors import CNIError, Code
 
 FOLDER = "/run/slash24"
 _PATIENCE_SECONDS = 60
@@ -88,12 +87,6 @@ def nodes_of(peers: Sequence[Node]) -> tuple[str, ...]:
     return tuple(sorted({address for peer in peers for address in peer.addresses}))
 
 
-def apart_from_bridge(host: Netlink, bridge: str) -> tuple[list[Address], int]:
-    """All addresses of the node, and the index of the pods' bridge (0: there is none)."""
-    found = find_link(host, bridge)
-    return list_addresses(host), found.index if found else 0
-
-
 def ensure_gateways(host: Netlink, bridge: str, gateways: Sequence[str]) -> None:
     """Put gateways (CIDR) back on the bridge, should they have been dropped between an ADD's lease and now.
 
@@ -146,29 +139,27 @@ def addresses_behind(host: Netlink, bridge: str) -> Sequence[str]:
     return [one.cidr.partition("/")[0] for one in list_addresses(host, found.index)]
 
 
-def ensure_ways(host: Netlink, wanted: Sequence[Way], *, device: int, within: Sequence[str]) -> None:
-    """Make the ways to the peers equal to `wanted`; see `overlay.sync`. Raises CNIError, 7 for peers at odds."""
+def ensure_ways(host: Netlink, wanted: Sequence[Way], *, device: int, within: Sequence[str]) -> list[str]:
+    """Make the ways to the peers equal to `wanted`; see `overlay.sync`. Raises CNIError.
+
+    Returns a sentence if somebody else's route leads to a peer's subnet: that costs the traffic with this peer, and no
+    other pod.
+    """
     from linux import overlay
 
-    with step("set the ways to the other nodes"), _at_odds():
-        overlay.sync(host, wanted, device=device, within=within)
-
-
-@contextmanager
-def _at_odds() -> Iterator[None]:
-    """Peers that contradict each other are an error of the configuration."""
-    try:
-        yield
-    except ValueError as error:
-        raise CNIError(Code.INVALID_NETWORK_CONFIG, f'"peers": {error}') from error
+    with step("set the ways to the other nodes"):
+        try:
+            overlay.sync(host, wanted, device=device, within=within)
+        except overlay.ForeignRoute as error:
+            return [str(error.strerror)]
+    return []
 
 
 def ways_missing(host: Netlink, ways: Sequence[Way], device: int) -> list[str]:
     """What of the ways to the peers is not there, a sentence each."""
     from linux import overlay
 
-    with _at_odds():
-        return overlay.missing(host, ways, device=device)
+    return overlay.missing(host, ways, device=device)
 
 
 def _all_gateways(host: Netlink, bridge: Link | None, node: NodeConf) -> list[str]:

@@ -1,86 +1,105 @@
-"""Which way each peer's subnets are reached: straight over a shared link, or through the tunnel. Pure."""
+"""Which way a peer's subnet is reached: straight over a shared link, or through the tunnel. Pure."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from linux.addresses import Address
 from linux.overlay import Way
+from linux.vxlan import vtep_mac
 from plugins.node.records import Node
+from plugins.node.spans import holds, span
 from spec.addresses import is_ipv6
-from spec.errors import CNIError, Code
+
+
+class Unusable(Exception):
+    """A record, or a subnet of it, can not be used here; the text goes on where the peer's label ends."""
 
 
 @dataclass(frozen=True)
 class Tunnel:
-    """The node's end of the tunnel: the device's index, and whether its packets travel over IPv6."""
+    """The node's end of the tunnel: the device's index, its MAC, and the address that it sends from.
+
+    `direct`: peers on a shared link are reached without the tunnel.
+    """
 
     device: int
-    over_ipv6: bool
+    local: str
+    mac: str = ""
+    direct: bool = False
+
+    @property
+    def over_ipv6(self) -> bool:
+        """Whether the tunnel's packets travel over IPv6."""
+        return is_ipv6(self.local)
 
 
 class Links:
     """The node's links and the networks on them, asked for the link on which an address is."""
 
-    def __init__(self, addresses: Sequence[Address], *, apart_from: int = 0) -> None:
-        """`addresses`: all of the node's; those of the link with index `apart_from` (the pods' bridge) do not count."""
-        from netaddr.ip import IPNetwork
+    def __init__(
+        self,
+        addresses: Sequence[Address],
+        *,
+        apart_from: Collection[int] = (),
+        down: Collection[int] = (),
+        idle: Collection[int] = (),
+    ) -> None:
+        """`addresses`: all of the node's. The others are indexes of links.
 
-        self._networks = []
-        self._own = {address.cidr.partition("/")[0] for address in addresses if address.is_global}
-        for address in addresses:
-            network = IPNetwork(address.cidr)
-            if address.is_global and address.link != apart_from and network.size > 1:
-                self._networks.append((network.version, network.first, network.last, address.link))
+        Nobody is reached over links `apart_from` (the pods' bridge, the tunnel) or `down`; `idle` ones (without
+        carrier) are the last resort.
+        """
+        usable = [one for one in addresses if one.is_global]
+        self.own = frozenset(one.cidr.partition("/")[0] for one in usable)
+        self.networks = tuple((span(one.cidr), one) for one in usable)
+        found = [
+            (network, one.link, not one.deprecated and one.link not in idle)
+            for network, one in self.networks
+            if network[1] < network[2] and not one.failed and one.link not in apart_from and one.link not in down
+        ]
         # The narrowest network decides, as it does in the kernel.
-        self._networks.sort(key=lambda entry: entry[2] - entry[1])
+        self._ways = sorted(found, key=lambda way: (way[0][2] - way[0][1], not way[2]))
 
-    def others(self, peers: Sequence[Node]) -> list[Node]:
-        """Without this node itself, which may still be listed with an earlier subnet of its own."""
-        return [peer for peer in peers if self._own.isdisjoint(peer.addresses)]
+    def of(self, address: str, *, good: bool = False) -> int:
+        """The index of the link on which a host with that address is, 0 if it is on none.
 
-    def of(self, address: str) -> int:
-        """The index of the link on which a host with that address is, 0 if it is on none."""
-        from socket import AF_INET, AF_INET6, inet_pton
-
-        version, family = (6, AF_INET6) if is_ipv6(address) else (4, AF_INET)
-        number = int.from_bytes(inet_pton(family, address), "big")
-        for of_version, first, last, link in self._networks:
-            if of_version == version and first <= number <= last:
+        `good`: only of a link with carrier and an address that is not deprecated.
+        """
+        host = span(address)
+        for network, link, is_good in self._ways:
+            if (is_good or not good) and holds(network, host):
                 return link
         return 0
 
 
-def direct_ways(peers: Sequence[Node], links: Links) -> list[Way]:
-    """A route for each subnet of each peer. Raises CNIError 7 for a peer that is on no link of this node."""
-    ways = []
-    for peer in links.others(peers):
-        for subnet in peer.subnets:
-            via = address_of(peer, over_ipv6=is_ipv6(subnet), why=f"the way to {subnet}")
-            link = links.of(via)
-            if not link:
-                message = f'peer "{peer.name}" ({via}) is on no link of this node'
-                details = 'a route needs a shared link: use type "vxlan", or have something else distribute the routes'
-                raise CNIError(Code.INVALID_NETWORK_CONFIG, message, details)
-            ways.append(Way(subnet=subnet, via=via, link=link))
-    return ways
+def direct_way(peer: Node, subnet: str, links: Links) -> Way:
+    """The route to a subnet of a peer: by the first of its addresses of that family that is on a link of this node.
+
+    Raises Unusable.
+    """
+    candidates = _of_family(peer, over_ipv6=is_ipv6(subnet), takes=f"the route to {subnet}")
+    for good in (True, False):
+        for address in candidates:
+            if link := links.of(address, good=good):
+                return Way(subnet=subnet, via=address, link=link)
+    where = f"({', '.join(candidates[:3])}) is on no link of this node that is up"
+    raise Unusable(f'{where}: a route needs a shared link; use type "vxlan", or have something else distribute routes')
 
 
-def tunnel_ways(peers: Sequence[Node], links: Links, tunnel: Tunnel, *, direct: bool) -> list[Way]:
-    """A way through the tunnel for each subnet of each peer; straight, if `direct`, where there is a shared link."""
-    from linux.vxlan import vtep_mac
+def tunnel_way(peer: Node, subnet: str, links: Links, tunnel: Tunnel) -> Way:
+    """The way to a subnet of a peer through the tunnel; straight, if the tunnel says so, over a shared link.
 
-    ways = []
-    for peer in links.others(peers):
-        mac = peer.vtep_mac or vtep_mac(peer.subnets)
-        underlay = address_of(peer, over_ipv6=tunnel.over_ipv6, why="the tunnel")
-        for subnet in peer.subnets:
-            via, link = next(_shared(peer, subnet, links), ("", 0)) if direct else ("", 0)
-            if not link:
-                network = subnet.partition("/")[0]
-                ways.append(Way(subnet=subnet, via=network, link=tunnel.device, mac=mac, underlay=underlay))
-            else:
-                ways.append(Way(subnet=subnet, via=via, link=link))
-    return ways
+    Raises Unusable.
+    """
+    if tunnel.direct:
+        for address in peer.addresses:
+            if is_ipv6(address) == is_ipv6(subnet) and (link := links.of(address, good=True)):
+                return Way(subnet=subnet, via=address, link=link)
+    underlay = _of_family(peer, over_ipv6=tunnel.over_ipv6, takes="the tunnel")[0]
+    mac = peer.vtep_mac or vtep_mac(peer.subnets)
+    if mac == tunnel.mac:
+        raise Unusable(f"has the VTEP MAC of this node, {mac}")
+    return Way(subnet=subnet, via=subnet.partition("/")[0], link=tunnel.device, mac=mac, underlay=underlay)
 
 
 def vteps(peers: Sequence[Node], *, over_ipv6: bool) -> list[str]:
@@ -91,16 +110,8 @@ def vteps(peers: Sequence[Node], *, over_ipv6: bool) -> list[str]:
     return sorted({address for peer in peers for address in peer.addresses if is_ipv6(address) == over_ipv6})
 
 
-def address_of(peer: Node, *, over_ipv6: bool, why: str) -> str:
-    """The peer's first address of that family. Raises CNIError 7."""
-    for address in peer.addresses:
-        if is_ipv6(address) == over_ipv6:
-            return address
-    family = "IPv6" if over_ipv6 else "IPv4"
-    raise CNIError(Code.INVALID_NETWORK_CONFIG, f'peer "{peer.name}": "addresses": {why} takes an {family} address')
-
-
-def _shared(peer: Node, subnet: str, links: Links) -> Iterator[tuple[str, int]]:
-    for address in peer.addresses:
-        if is_ipv6(address) == is_ipv6(subnet) and (link := links.of(address)):
-            yield address, link
+def _of_family(peer: Node, *, over_ipv6: bool, takes: str) -> list[str]:
+    found = [address for address in peer.addresses if is_ipv6(address) == over_ipv6]
+    if not found:
+        raise Unusable(f"has no {'IPv6' if over_ipv6 else 'IPv4'} address, which {takes} takes")
+    return found

@@ -44,6 +44,13 @@ def refused(cni: CNI, verb: str, conf: Mapping, pod: Pod | None = None) -> CNIFa
     raise AssertionError(f"{verb} succeeded")
 
 
+def told(cni: CNI, verb: str, conf: Mapping, pod: Pod | None = None) -> list[str]:
+    """The lines on stderr of a call that succeeds."""
+    done = cni.raw(conf["type"], cni.environ(verb, pod), json.dumps(conf))
+    assert done.returncode == 0, done.stdout
+    return done.stderr.splitlines()
+
+
 def own_routes(node: Node) -> dict[str, tuple[str, str]]:
     """The routes of our protocol: destination -> next hop and link."""
     routes = [*node.ip("-4", "route"), *node.ip("-6", "route")]

@@ -139,7 +139,7 @@ def test_two_subnets_of_one_family_are_refused(cni: CNI, node: Node) -> None:
         ({"ipMasq": "yes"}, '"ipMasq"'),
         ({"clusterCIDRs": ["all"]}, '"clusterCIDRs"'),
         ({"nonMasqueradeCIDRs": ["10.0.0.1/8"]}, '"nonMasqueradeCIDRs"'),
-        ({"peers": [{"name": "b"}]}, '"peers[0].addresses"'),
+        ({"peers": [{"name": "b", "addresses": ["b"]}]}, '"peers[0].addresses"'),
         ({"peers": [record(2), record(3, vtepMAC="02:24")]}, '"peers[1].vtepMAC"'),
         ({"peers": {"name": "b"}}, '"peers"'),
         ({"subnetFile": 1, "podCIDRs": None}, '"subnetFile"'),

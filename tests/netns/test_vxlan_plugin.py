@@ -134,8 +134,6 @@ def test_the_way_out_is_found_over_ipv6(cni: CNI, node: Node) -> None:
         ({"txChecksum": "off"}, 7, '"txChecksum"'),
         ({"removeDevice": "yes"}, 7, '"removeDevice"'),
         ({"device": "wan0"}, 999, "wan0"),
-        ({"peers": [record(2, addresses=["2001:db8:1::2"])]}, 7, '"n2"'),
-        ({"peers": [record(2), record(3, vtepMAC=MAC_2)]}, 7, MAC_2),
     ],
     ids=str,
 )

@@ -148,7 +148,7 @@ def test_every_key_of_host_local_is_documented_and_every_documented_one_read(
 def reading_node(request: Request) -> None:
     """Read what `kubenet` reads of a configuration, and do nothing."""
     node = conf.parse(request)
-    conf.read_peers(request, node)
+    conf.read_peers(request)
     pods.pod_conf(pods.with_ipam(request, node.subnets), node, 1500)
     assert request.conf.prev_result == Result()
     assert request.valid_attachments

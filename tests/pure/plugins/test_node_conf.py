@@ -77,14 +77,15 @@ def test_what_the_file_says_counts_where_the_configuration_is_silent(tmp_path, c
     assert (given.mtu, given.cluster) == (1300, ("10.0.0.0/8",))
 
 
-def test_the_own_record_is_no_peer(tmp_path) -> None:
-    """Told by its subnet, among the peers of the configuration and of the file."""
-    own = {"name": "a", "addresses": ["192.0.2.1"], "podCIDRs": ["10.244.1.0/24"]}
-    other = {"name": "b", "addresses": ["192.0.2.2"], "podCIDRs": ["10.244.2.0/24"]}
+def test_records_come_from_the_configuration_and_from_the_file(tmp_path) -> None:
+    """Those of the configuration first."""
+    records = [
+        {"name": n, "addresses": [f"192.0.2.{i}"], "podCIDRs": [f"10.244.{i}.0/24"]} for i, n in enumerate("abc")
+    ]
     path = tmp_path / "peers.json"
-    path.write_text(json.dumps({"peers": [own, {**other, "name": "c", "podCIDRs": ["10.244.3.0/24"]}]}))
-    asked = request(peers=[own, other], peersFile=str(path))
-    assert [peer.name for peer in read_peers(asked, parse(asked))] == ["b", "c"]
+    path.write_text(json.dumps({"peers": records[1:]}))
+    found = read_peers(request(peers=records[:1], peersFile=str(path)))
+    assert [peer.name for peer in found.nodes] == ["a", "b", "c"]
 
 
 def test_ipam_is_filled_in() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from plugins.node.records import Node, parse_node, read_peers_file, read_subnet_file
+from plugins.node.records import Node, Records, parse_node, read_peers_file, read_subnet_file
 from spec.config import Section
 from spec.errors import CNIError
 
@@ -58,7 +58,7 @@ def test_a_missing_subnet_file_is_named(tmp_path: Path) -> None:
 def test_a_peers_file_may_be_missing_unless_it_was_named(tmp_path: Path) -> None:
     """Without the default file there are no peers; a file that the configuration names must be there."""
     path = str(tmp_path / "peers.json")
-    assert read_peers_file(path, required=False) == ()
+    assert read_peers_file(path, required=False) == Records()
     with pytest.raises(CNIError) as caught:
         read_peers_file(path, required=True)
     assert caught.value.code == 11
@@ -74,10 +74,9 @@ def test_a_record_is_read_into_its_canonical_form() -> None:
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        ({"podCIDRs": ["10.244.2.0/24"]}, '"peers[0].addresses": expected a list that is not empty'),
-        ({"addresses": ["192.0.2.2"]}, '"peers[0].podCIDRs": expected a list that is not empty'),
         ({"addresses": ["192.0.2.2"], "podCIDRs": ["10.244.2.1/24"]}, "without host bits"),
         ({"addresses": ["node-b"], "podCIDRs": ["10.244.2.0/24"]}, '"peers[0].addresses": expected an address'),
+        ({"addresses": [2], "podCIDRs": ["10.244.2.0/24"]}, '"peers[0].addresses[0]": expected a string'),
     ],
 )
 def test_a_bad_record_is_named(raw: dict, message: str) -> None:
@@ -86,3 +85,71 @@ def test_a_bad_record_is_named(raw: dict, message: str) -> None:
         parse_node(Section(raw, "peers[0]"))
     assert caught.value.code == 7
     assert message in caught.value.msg
+
+
+@pytest.mark.parametrize("nothing", [None, [], [None]])
+def test_what_a_node_has_not_been_given_yet_is_no_error(nothing: list | None) -> None:
+    """A node that joined a moment ago; tools write [null] where they find nothing."""
+    raw = {"name": "b", "addresses": nothing, "podCIDRs": nothing}
+    assert parse_node(Section(raw)) == Node("b", (), ())
+
+
+GOOD = {"name": "b", "addresses": ["192.0.2.2"], "podCIDRs": ["10.244.2.0/24"]}
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        None,
+        7,
+        "b",
+        [],
+        {"name": 7},
+        {**GOOD, "podCIDRs": ["10.244.2.1/24"]},
+        {**GOOD, "podCIDRs": ["10.244.2.0"]},
+        {**GOOD, "podCIDRs": {"0": "10.244.2.0/24"}},
+        {**GOOD, "podCIDRs": "10.244.2.0/24,fd00::/64"},
+        {**GOOD, "addresses": ["192.0.2.256"]},
+        {**GOOD, "addresses": ["fe80::1%eth0"]},
+        {**GOOD, "addresses": 3221225986},
+        {**GOOD, "vtepMAC": "01:00:5e:00:00:01"},
+        {**GOOD, "vtepMAC": 7},
+    ],
+    ids=json.dumps,
+)
+def test_a_record_of_a_file_that_can_not_be_read_takes_nothing_from_the_others(tmp_path: Path, bad: object) -> None:
+    """It is left out, with a sentence that names its place."""
+    path = tmp_path / "peers.json"
+    path.write_text(json.dumps({"peers": [GOOD, bad, {**GOOD, "name": "c"}]}))
+    found = read_peers_file(str(path), required=True)
+    assert [node.name for node in found.nodes] == ["b", "c"]
+    assert len(found.left_out) == 1
+    assert "peers[1]" in found.left_out[0]
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "{}", "[]", "null", '{"peers": null}', '{"peers": {}}', '{"peers": [{}', "{}{}"]
+)
+def test_a_file_that_does_not_list_the_peers_can_not_be_used(tmp_path: Path, text: str) -> None:
+    """Without a list nobody knows which peers have gone: error 11, so that no route is removed for it."""
+    path = tmp_path / "peers.json"
+    path.write_text(text)
+    with pytest.raises(CNIError) as caught:
+        read_peers_file(str(path), required=False)
+    assert caught.value.code == 11
+    assert str(path) in caught.value.msg
+
+
+@pytest.mark.parametrize(
+    ("node", "label"),
+    [
+        (Node("b", ("192.0.2.2",), ()), 'peer "b"'),
+        (Node("", ("192.0.2.2",), ("10.244.2.0/24",)), "peer 192.0.2.2"),
+        (Node("", (), ("10.244.2.0/24",)), "peer 10.244.2.0/24"),
+        (Node("", (), (), place="peers[3]"), "peer peers[3]"),
+        (Node("b\nfatal: all lost", (), ()), 'peer "b\\nfatal: all lost"'),
+    ],
+)
+def test_a_peer_is_named_by_what_it_has(node: Node, label: str) -> None:
+    """On one line, whatever the record says."""
+    assert node.label == label

@@ -1,6 +1,7 @@
 """Which way the subnets of peers are reached: by the link that both share, or through the tunnel."""
 
 import ipaddress
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -10,8 +11,7 @@ from linux.addresses import Address
 from linux.overlay import Way
 from linux.vxlan import vtep_mac
 from plugins.node.records import Node
-from plugins.node.ways import Links, Tunnel, direct_ways, tunnel_ways, vteps
-from spec.errors import CNIError
+from plugins.node.ways import Links, Tunnel, Unusable, direct_way, tunnel_way, vteps
 
 ETH, LAN, BRIDGE, VTEP = 2, 3, 4, 9
 LINKLOCAL_SCOPE = 253
@@ -30,7 +30,8 @@ ADDRESSES = [
     on(BRIDGE, "10.244.1.1/24"),
     on(VTEP, "10.244.1.0/32"),
 ]
-LINKS = Links(ADDRESSES, apart_from=BRIDGE)
+LINKS = Links(ADDRESSES, apart_from=(BRIDGE, VTEP))
+TUNNEL = Tunnel(VTEP, "192.0.2.1")
 NEAR = Node("near", ("192.0.2.2", "2001:db8:1::2"), ("10.244.2.0/24", "fd00:244:0:2::/64"))
 FAR = Node("far", ("198.51.100.3", "2001:db8:2::3"), ("10.244.3.0/24", "fd00:244:0:3::/64"), "02:00:00:00:00:33")
 
@@ -67,52 +68,81 @@ def test_the_narrowest_network_decides(networks: list[tuple[int, int]], host: in
     assert (mine[found - 1].network.prefixlen if found else None) == max(lengths, default=None)
 
 
+def test_a_host_is_looked_for_on_links_that_can_reach_it() -> None:
+    """Never on one that is down; on one without carrier, or by a deprecated address, only if there is no better."""
+    addresses = [on(ETH, "192.0.2.1/24"), on(LAN, "192.0.2.9/24")]
+    assert Links(addresses, down=[ETH]).of("192.0.2.2") == LAN
+    assert Links(addresses, idle=[ETH]).of("192.0.2.2") == LAN
+    assert Links(addresses[:1], idle=[ETH]).of("192.0.2.2") == ETH
+    assert Links(addresses[:1], idle=[ETH]).of("192.0.2.2", good=True) == 0
+    assert Links(addresses[:1], down=[ETH]).of("192.0.2.2") == 0
+    old = replace(addresses[0], deprecated=True)
+    assert Links([old, addresses[1]]).of("192.0.2.2") == LAN
+    assert (Links([old]).of("192.0.2.2"), Links([old]).of("192.0.2.2", good=True)) == (ETH, 0)
+    assert Links([replace(old, failed=True)]).of("192.0.2.2") == 0
+
+
 def test_direct_routes() -> None:
     """Each subnet by the peer's address of the same version."""
-    assert direct_ways([NEAR], LINKS) == [
-        Way("10.244.2.0/24", "192.0.2.2", ETH),
-        Way("fd00:244:0:2::/64", "2001:db8:1::2", ETH),
-    ]
+    assert direct_way(NEAR, "10.244.2.0/24", LINKS) == Way("10.244.2.0/24", "192.0.2.2", ETH)
+    assert direct_way(NEAR, "fd00:244:0:2::/64", LINKS) == Way("fd00:244:0:2::/64", "2001:db8:1::2", ETH)
 
 
-def test_a_peer_on_no_link_is_refused() -> None:
+def test_a_direct_route_takes_the_first_address_that_works() -> None:
+    """A record may begin with an address that is of no use here; one on a link with carrier goes first."""
+    node = Node("b", ("198.51.100.3", "10.0.0.3", "192.0.2.3"), ())
+    assert direct_way(node, "10.244.3.0/24", LINKS).via == "10.0.0.3"
+    assert direct_way(node, "10.244.3.0/24", Links(ADDRESSES, idle=[LAN])).via == "192.0.2.3"
+
+
+@pytest.mark.parametrize(
+    ("node", "why"),
+    [
+        (FAR, '(198.51.100.3) is on no link of this node that is up: a route needs a shared link; use type "vxlan"'),
+        (Node("six", ("2001:db8:1::2",), ()), "has no IPv4 address, which the route to 10.244.3.0/24 takes"),
+    ],
+)
+def test_a_peer_that_no_route_reaches(node: Node, why: str) -> None:
     """With what could reach it."""
-    with pytest.raises(CNIError) as caught:
-        direct_ways([NEAR, FAR], LINKS)
-    assert caught.value.code == 7
-    assert 'peer "far" (198.51.100.3) is on no link of this node' in caught.value.msg
-    assert '"vxlan"' in caught.value.details
-
-
-def test_the_node_itself_is_no_peer() -> None:
-    """Whatever subnet its record names: it is told by any of its addresses."""
-    former = Node("self", ("203.0.113.9", "2001:db8:1::1"), ("10.244.77.0/24",))
-    assert direct_ways([former], LINKS) == []
-    assert tunnel_ways([former], LINKS, Tunnel(VTEP, over_ipv6=False), direct=True) == []
+    with pytest.raises(Unusable) as caught:
+        direct_way(node, "10.244.3.0/24", LINKS)
+    assert why in str(caught.value)
 
 
 @pytest.mark.parametrize("over_ipv6", [False, True])
 def test_ways_through_the_tunnel(over_ipv6: bool) -> None:
     """Next hop is the subnet's network address, the MAC is told or computed, the underlay's version the tunnel's."""
-    tunnel = Tunnel(VTEP, over_ipv6=over_ipv6)
+    tunnel = Tunnel(VTEP, ADDRESSES[over_ipv6].cidr.partition("/")[0])
     near, far = (peer.addresses[over_ipv6] for peer in (NEAR, FAR))
-    assert tunnel_ways([NEAR, FAR], LINKS, tunnel, direct=False) == [
+    assert [tunnel_way(peer, subnet, LINKS, tunnel) for peer in (NEAR, FAR) for subnet in peer.subnets] == [
         Way("10.244.2.0/24", "10.244.2.0", VTEP, "02:24:0a:f4:02:00", near),
         Way("fd00:244:0:2::/64", "fd00:244:0:2::", VTEP, "02:24:0a:f4:02:00", near),
         Way("10.244.3.0/24", "10.244.3.0", VTEP, "02:00:00:00:00:33", far),
         Way("fd00:244:0:3::/64", "fd00:244:0:3::", VTEP, "02:00:00:00:00:33", far),
     ]
-    mixed = tunnel_ways([NEAR, FAR], LINKS, tunnel, direct=True)
-    assert mixed[:2] == direct_ways([NEAR], LINKS)
-    assert [way.link for way in mixed[2:]] == [VTEP, VTEP]
+
+
+def test_direct_routing_is_for_shared_links_that_work() -> None:
+    """All other peers are behind the tunnel, also those on a link without carrier."""
+    tunnel = replace(TUNNEL, direct=True)
+    for subnet in NEAR.subnets:
+        assert tunnel_way(NEAR, subnet, LINKS, tunnel) == direct_way(NEAR, subnet, LINKS)
+    assert tunnel_way(FAR, FAR.subnets[0], LINKS, tunnel).link == VTEP
+    assert tunnel_way(NEAR, NEAR.subnets[0], Links(ADDRESSES[:3], idle=[ETH]), tunnel).link == VTEP
 
 
 def test_a_tunnel_takes_an_address_of_its_version() -> None:
-    """Else the peer is named."""
-    with pytest.raises(CNIError) as caught:
-        tunnel_ways([Node("v4", ("192.0.2.2",), ("10.244.2.0/24",))], LINKS, Tunnel(VTEP, over_ipv6=True), direct=True)
-    assert '"v4"' in caught.value.msg
-    assert "IPv6" in caught.value.msg
+    """Else the peer can not be used."""
+    with pytest.raises(Unusable) as caught:
+        tunnel_way(Node("v4", ("192.0.2.2",), ()), "10.244.2.0/24", LINKS, Tunnel(VTEP, "2001:db8:1::1"))
+    assert "no IPv6 address, which the tunnel takes" in str(caught.value)
+
+
+def test_a_peer_with_the_mac_of_this_node_can_not_be_used() -> None:
+    """What is sent to it would be taken for this node's own."""
+    with pytest.raises(Unusable) as caught:
+        tunnel_way(FAR, FAR.subnets[0], LINKS, replace(TUNNEL, mac=FAR.vtep_mac))
+    assert FAR.vtep_mac in str(caught.value)
 
 
 def test_all_peers_may_answer_through_the_tunnel() -> None:

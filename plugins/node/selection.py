@@ -1,0 +1,226 @@
+"""Which records of other nodes are used, and why the others are left out. Pure.
+
+Records come from other machines. One that is wrong must not stop the pods of this node, nor take traffic from a peer
+that is served already. Where two peers claim the same, the one whose routes are in place keeps it; if neither's are,
+neither gets it, for nothing here tells which of the two is right.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from linux.overlay import Way
+from plugins.node.records import Node
+from plugins.node.spans import Areas, Span, holds, overlap, span, width
+from plugins.node.ways import Links, Tunnel, Unusable, direct_way, tunnel_way
+
+_WIDEST = {4: 8, 6: 32}
+_NO_PODS = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/8", "fe80::/10", "ff00::/8")
+_NO_NODE = ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/3", "::/127", "fe80::/10", "ff00::/8")
+
+
+@dataclass(frozen=True)
+class Here:
+    """This node: its own subnets, the networks of all pods (may be none), its links, its tunnel (None: without)."""
+
+    subnets: tuple[str, ...]
+    cluster: tuple[str, ...]
+    links: Links
+    tunnel: Tunnel | None = None
+
+
+@dataclass(frozen=True)
+class Peers:
+    """The other nodes with those of their addresses and subnets that are used, the ways there, and what is left out."""
+
+    nodes: tuple[Node, ...]
+    ways: tuple[Way, ...]
+    left_out: tuple[str, ...]
+
+
+@dataclass(eq=False, slots=True)
+class _Claim:
+    """A subnet that a record claims for its node, the way there, and the node's address that it takes."""
+
+    node: Node
+    way: Way
+    network: Span
+    host: Span
+    why_not: str = ""
+
+
+def select(nodes: Sequence[Node], here: Here, in_place: Callable[[Sequence[Way]], Collection[Way]]) -> Peers:
+    """The peers among the records. `in_place`: which of some ways the kernel has now, asked for those at odds."""
+    judge = _Judge(here)
+    for node in nodes:
+        judge.take(node)
+    quarrels = [*_same_place(judge.claims), *_same_mac(judge.claims)]
+    if quarrels:
+        _settle(quarrels, in_place)
+    claims = [claim for claim in judge.claims if not claim.why_not]
+    refused = [f"{claim.node.label} {claim.why_not}" for claim in judge.claims if claim.why_not]
+    return Peers(
+        nodes=tuple(_with_subnets_of(claims)),
+        ways=tuple(dict.fromkeys(claim.way for claim in claims)),
+        left_out=(*judge.left_out, *refused),
+    )
+
+
+def _with_subnets_of(claims: Sequence[_Claim]) -> Iterable[Node]:
+    subnets: dict[int, dict[str, None]] = {}
+    for claim in claims:
+        subnets.setdefault(id(claim.node), {})[claim.way.subnet] = None
+    for node in {id(claim.node): claim.node for claim in claims}.values():
+        used = tuple(subnets[id(node)])
+        yield node if used == node.subnets else replace(node, subnets=used)
+
+
+class _Judge:
+    """Looks at each record by itself: is it this node's own, and what of it can be used?"""
+
+    def __init__(self, here: Here) -> None:
+        own = [(span(subnet), f"this node's own subnet {subnet}") for subnet in here.subnets]
+        self._taken = own + [(network, f"{address.cidr} of this node") for network, address in here.links.networks]
+        never_pods = [span(network) for network in _NO_PODS]
+        self._suspect = Areas([*never_pods, *(network for network, _ in self._taken)])
+        self._never_pods, self._never_a_node = Areas(never_pods), Areas(map(span, _NO_NODE))
+        self._cluster = Areas(map(span, here.cluster))
+        self._subnets, self._links, self._tunnel = frozenset(here.subnets), here.links, here.tunnel
+        self.claims: list[_Claim] = []
+        self.left_out: list[str] = []
+
+    def take(self, node: Node) -> None:
+        """Sort a record into `claims` and `left_out`, or into neither if it is this node's own."""
+        own = self._links.own
+        if not self._subnets.isdisjoint(node.subnets):
+            if own.isdisjoint(node.addresses):
+                addresses = ", ".join(node.addresses[:3]) or "none"
+                self._leave(node, f"has the subnet of this node, but its addresses ({addresses}) are not on this node")
+            return
+        if self._tunnel and self._tunnel.local in node.addresses:
+            return  # this node, under an earlier subnet
+        addresses = tuple(one for one in node.addresses if one not in own and not self._never_a_node.touch(span(one)))
+        if not addresses and not own.isdisjoint(node.addresses):
+            return
+        if not addresses or not node.subnets:
+            self._leave(node, f'has no "{"podCIDRs" if addresses else "addresses"}" that can be used')
+            return
+        node = node if addresses == node.addresses else replace(node, addresses=addresses)
+        for subnet in node.subnets:
+            self._claim(node, subnet)
+
+    def _claim(self, node: Node, subnet: str) -> None:
+        tunnel, network = self._tunnel, span(subnet)
+        try:
+            self._check(subnet, network)
+            way = tunnel_way(node, subnet, self._links, tunnel) if tunnel else direct_way(node, subnet, self._links)
+            host = span(way.underlay or way.via)
+            if holds(network, host):
+                raise Unusable(f"claims {subnet}, which holds its own address {way.underlay or way.via}")
+        except Unusable as error:
+            self._leave(node, str(error))
+        else:
+            self.claims.append(_Claim(node, way, network, host))
+
+    def _check(self, subnet: str, network: Span) -> None:
+        """Raise Unusable for a network that no peer's pods can have."""
+        if width(network) < _WIDEST[network[0]] or self._suspect.touch(network):
+            if width(network) < _WIDEST[network[0]] or self._never_pods.touch(network):
+                raise Unusable(f"claims {subnet}, which is no network for pods")
+            what = next(what for taken, what in self._taken if overlap(network, taken))
+            raise Unusable(f"claims {subnet}, which overlaps {what}")
+        if self._cluster.has(network[0]) and not self._cluster.hold(network):
+            raise Unusable(f'claims {subnet}, which is outside "clusterCIDRs"')
+
+    def _leave(self, node: Node, why: str) -> None:
+        self.left_out.append(f"{node.label} {why}")
+
+
+@dataclass(frozen=True)
+class _Quarrel:
+    """Claims that can not all stand: of one thing (`inner` empty), or of one that holds what the others claim."""
+
+    outer: Sequence[_Claim]
+    inner: Sequence[_Claim]
+    about: str
+
+    def settle(self, kept: Collection[int]) -> None:
+        """What is in place (`kept`, by id) stays, what is at odds with it goes.
+
+        Where nothing is in place all go; but of a network around several peers it is the network that is wrong.
+        """
+        outer, inner = ([claim for claim in claims if not claim.why_not] for claims in (self.outer, self.inner))
+        if len({claim.host for claim in (*outer, *inner)}) < 2 or (self.inner and not (outer and inner)):
+            return  # settled already, with another quarrel
+        is_kept = any(id(claim) in kept for claim in outer)
+        if not self.inner or not is_kept:
+            self._refuse(claim for claim in outer if id(claim) not in kept)
+        if is_kept or len({claim.host for claim in inner}) == 1:
+            self._refuse(claim for claim in inner if id(claim) not in kept)
+
+    def _refuse(self, claims: Iterable[_Claim]) -> None:
+        for claim in claims:
+            other = next(c.node for c in (*self.outer, *self.inner) if c.host != claim.host)
+            claim.why_not = f"claims {claim.way.subnet}, at odds with {other.label} over {self.about}"
+
+
+def _settle(quarrels: Sequence[_Quarrel], in_place: Callable[[Sequence[Way]], Collection[Way]]) -> None:
+    involved = {id(claim): claim for quarrel in quarrels for claim in (*quarrel.outer, *quarrel.inner)}
+    ways = in_place([claim.way for claim in involved.values()])
+    kept = {key for key, claim in involved.items() if claim.way in ways}
+    for quarrel in quarrels:
+        quarrel.settle(kept)
+
+
+def _same_mac(claims: Sequence[_Claim]) -> Iterable[_Quarrel]:
+    """Two nodes can not have one VTEP's MAC."""
+    by_mac: dict[str, list[_Claim]] = {}
+    for claim in claims:
+        if claim.way.mac:
+            by_mac.setdefault(claim.way.mac, []).append(claim)
+    for mac, found in by_mac.items():
+        if len(found) > 1 and len({claim.host for claim in found}) > 1:
+            yield _Quarrel(found, (), f"the VTEP MAC {mac}")
+
+
+def _same_place(claims: Sequence[_Claim]) -> Iterable[_Quarrel]:
+    """A subnet is one node's. No other's is inside of it, and no node's address: what is sent there would be lost."""
+    if _is_orderly(claims):
+        return
+    owners: dict[Span, list[_Claim]] = {}
+    hosts: dict[Span, list[_Claim]] = {}
+    for claim in claims:
+        owners.setdefault(claim.network, []).append(claim)
+        hosts.setdefault(claim.host, []).append(claim)
+    inside: dict[Span, dict[int, _Claim]] = {}
+    for outer, place in _nested(owners, hosts):
+        found = (*owners.get(place, ()), *hosts.get(place, ()))
+        inside.setdefault(outer, {}).update((id(claim), claim) for claim in found)
+    for outer, found in inside.items():
+        mine = {claim.host for claim in owners[outer]}
+        others = [claim for claim in found.values() if claim.host not in mine]
+        if others:
+            yield _Quarrel(owners[outer], others, f"the network {owners[outer][0].way.subnet}")
+    for found in owners.values():
+        if len({claim.host for claim in found}) > 1:
+            yield _Quarrel(found, (), f"the subnet {found[0].way.subnet}")
+
+
+def _is_orderly(claims: Sequence[_Claim]) -> bool:
+    """Whether it is plain that all subnets are disjoint and hold no host, as they mostly are."""
+    networks = sorted(claim.network for claim in claims)
+    if any(one[2] >= other[1] and one[0] == other[0] for one, other in pairwise(networks)):
+        return False
+    areas = Areas(networks)
+    return not any(areas.touch(claim.host) for claim in claims)
+
+
+def _nested(networks: Collection[Span], hosts: Collection[Span]) -> Iterable[tuple[Span, Span]]:
+    """(network, network or host inside of it) for all that are; the widest networks first where they begin alike."""
+    around: list[Span] = []
+    for place in sorted({*networks, *hosts}, key=lambda one: (one[0], one[1], -one[2])):
+        while around and not holds(around[-1], place):
+            around.pop()
+        yield from ((outer, place) for outer in around)
+        if place in networks:
+            around.append(place)

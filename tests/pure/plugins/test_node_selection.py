@@ -1,0 +1,226 @@
+"""Which records of other nodes are used: a bad one costs the others nothing, and takes nothing from them."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from linux.addresses import Address
+from linux.overlay import Way
+from plugins.node.records import Node, read_peers_file
+from plugins.node.selection import Here, Peers, select
+from plugins.node.ways import Links, Tunnel
+
+ETH, DOCKER, BRIDGE, VTEP = 2, 3, 4, 9
+OWN, CLUSTER = ("10.244.1.0/24", "fd00:244:0:1::/64"), ("10.244.0.0/16", "fd00:244::/48")
+ADDRESSES = [
+    Address(link, cidr, scope=0, tentative=False, failed=False)
+    for link, cidr in (
+        (ETH, "192.0.2.1/24"),
+        (ETH, "2001:db8:1::1/64"),
+        (DOCKER, "172.17.0.1/16"),
+        (BRIDGE, "10.244.1.1/24"),
+        (VTEP, "10.244.1.0/32"),
+    )
+]
+ROUTES = Here(OWN, (), Links(ADDRESSES, apart_from=(BRIDGE, VTEP)))
+TUNNEL = replace(ROUTES, tunnel=Tunnel(VTEP, "192.0.2.1", "02:24:0a:f4:01:00"))
+BOTH = pytest.mark.parametrize("here", [ROUTES, TUNNEL], ids=["routes", "tunnel"])
+
+
+def peer(number: int, *subnets: str, **keys: object) -> Node:
+    """Node N with its own subnet, unless others are given."""
+    node = Node(f"n{number}", (f"192.0.2.{number}",), subnets or (f"10.244.{number}.0/24",))
+    return replace(node, **keys)
+
+
+def chosen(here: Here, *nodes: Node, in_place: Sequence[Way] = ()) -> Peers:
+    """What is selected while the kernel has these ways."""
+    return select(nodes, here, lambda ways: [way for way in ways if way in in_place])
+
+
+def used(found: Peers) -> dict[str, tuple[str, ...]]:
+    """The subnets that are used, by name; the ways are theirs."""
+    assert {way.subnet for way in found.ways} == {subnet for node in found.nodes for subnet in node.subnets}
+    return {node.name: node.subnets for node in found.nodes}
+
+
+TWO, THREE = peer(2), peer(3)
+GOOD = {"n2": TWO.subnets, "n3": THREE.subnets}
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("bad", "why"),
+    [
+        (peer(7, addresses=()), 'has no "addresses"'),
+        (replace(peer(7), subnets=()), 'has no "podCIDRs"'),
+        (peer(7, addresses=("127.0.0.1", "224.0.0.7", "0.0.0.0", "::1", "fe80::7")), 'has no "addresses"'),
+        (peer(7, addresses=("2001:db8:1::7",)), "has no IPv4 address"),
+        (peer(7, "0.0.0.0/0"), "is no network for pods"),
+        (peer(7, "128.0.0.0/1"), "is no network for pods"),
+        (peer(7, "10.0.0.0/7"), "is no network for pods"),
+        (peer(7, "127.1.0.0/24"), "is no network for pods"),
+        (peer(7, "224.1.0.0/24"), "is no network for pods"),
+        (peer(7, "::/0", addresses=("2001:db8:1::7", "192.0.2.7")), "is no network for pods"),
+        (peer(7, "fe80::/64", addresses=("2001:db8:1::7", "192.0.2.7")), "is no network for pods"),
+        (peer(7, "10.244.1.128/25"), "overlaps this node's own subnet 10.244.1.0/24"),
+        (peer(7, "10.244.0.0/16"), "overlaps this node's own subnet 10.244.1.0/24"),
+        (peer(7, "192.0.2.0/25"), "overlaps 192.0.2.1/24 of this node"),
+        (peer(7, "192.0.0.0/16"), "overlaps 192.0.2.1/24 of this node"),
+        (peer(7, "172.17.4.0/24"), "overlaps 172.17.0.1/16 of this node"),
+        (peer(7, *OWN), "has the subnet of this node, but its addresses (192.0.2.7) are not on this node"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else str(value.subnets),
+)
+def test_a_bad_record_is_left_out_and_named(here: Here, bad: Node, why: str) -> None:
+    """The others are used as if it were not there."""
+    found = chosen(here, TWO, bad, THREE)
+    assert used(found) == GOOD
+    assert all(sentence.startswith('peer "n7" ') for sentence in found.left_out)
+    assert why in found.left_out[0]
+
+
+@BOTH
+def test_of_a_record_what_can_be_used_is_used(here: Here) -> None:
+    """An IPv6 subnet that has no IPv6 address to be reached by, or one that overlaps, takes nothing from the other."""
+    found = chosen(here, peer(2, "10.244.2.0/24", "10.244.1.64/26"), THREE)
+    assert used(found) == GOOD
+    assert len(found.left_out) == 1
+    if not here.tunnel:
+        found = chosen(here, peer(2, "10.244.2.0/24", "fd00:244:0:2::/64"), THREE)
+        assert used(found) == GOOD
+        assert "has no IPv6 address" in found.left_out[0]
+
+
+@BOTH
+def test_a_subnet_outside_of_the_clusters_networks_is_left_out(here: Here) -> None:
+    """Of a family for which there are any; so a file for another cluster is not mixed with this one's."""
+    found = chosen(replace(here, cluster=CLUSTER), TWO, THREE, peer(7, "10.30.7.0/24"))
+    assert used(found) == GOOD
+    assert 'claims 10.30.7.0/24, which is outside "clusterCIDRs"' in found.left_out[0]
+    assert used(chosen(replace(here, cluster=CLUSTER[1:]), peer(7, "10.30.7.0/24"))) == {"n7": ("10.30.7.0/24",)}
+
+
+@BOTH
+def test_the_nodes_own_record_is_left_out_in_silence(here: Here) -> None:
+    """It has the node's subnet and one of its addresses; or, under an earlier subnet, the node's addresses."""
+    for own in (peer(1), peer(1, *OWN), peer(1, "10.244.77.0/24"), peer(1, addresses=("203.0.113.1", "192.0.2.1"))):
+        assert chosen(here, TWO, own, THREE) == chosen(here, TWO, THREE)
+
+
+def test_the_node_is_known_by_the_address_of_its_tunnel() -> None:
+    """Also if its record has others beside, that are on no link of it (the public one of a cloud)."""
+    own = peer(1, "10.244.77.0/24", addresses=("203.0.113.1", "192.0.2.1"))
+    assert chosen(TUNNEL, own) == Peers((), (), ())
+
+
+@BOTH
+@pytest.mark.parametrize("shared", ["172.17.0.1", "2001:db8:1::1"])
+def test_a_peer_may_have_an_address_that_is_also_on_this_node(here: Here, shared: str) -> None:
+    """Docker's 172.17.0.1, a virtual address that moved here: the peer is reached by its others."""
+    found = chosen(here, peer(2, addresses=(shared, "192.0.2.2")))
+    assert [way.underlay or way.via for way in found.ways] == ["192.0.2.2"]
+    assert [node.addresses for node in found.nodes] == [("192.0.2.2",)]
+
+
+@BOTH
+@pytest.mark.parametrize(
+    "rival",
+    ["10.244.2.0/24", "10.244.2.0/25", "10.244.2.128/25", "10.244.2.0/23"],
+    ids=["same", "half", "rest", "more"],
+)
+def test_a_new_record_takes_nothing_from_a_peer_that_is_served(here: Here, rival: str) -> None:
+    """Whatever its place in the list, its name, and how narrow its subnet is."""
+    ways = chosen(here, TWO, THREE).ways
+    for name in ("a", "z"):
+        for nodes in ((peer(7, rival, name=name), TWO, THREE), (TWO, THREE, peer(7, rival, name=name))):
+            found = chosen(here, *nodes, in_place=ways)
+            assert used(found) == GOOD
+            assert found.left_out == (found.left_out[0],)
+            assert f'peer "{name}" claims {rival}, at odds with peer "n2"' in found.left_out[0]
+
+
+@BOTH
+def test_of_two_new_claims_neither_is_believed(here: Here) -> None:
+    """Nothing here tells which of the two nodes is the right one; both are named, the others served."""
+    found = chosen(here, TWO, peer(7, "10.244.2.0/24"), THREE)
+    assert used(found) == {"n3": THREE.subnets}
+    assert len(found.left_out) == 2
+
+
+@BOTH
+def test_a_network_around_several_peers_is_the_wrong_one(here: Here) -> None:
+    """Even where nothing is in place yet: one record does not cut off all others after a reboot."""
+    found = chosen(replace(here, subnets=("10.9.0.0/24",)), peer(7, "10.244.0.0/16"), TWO, THREE)
+    assert used(found) == GOOD
+    assert len(found.left_out) == 1
+
+
+@BOTH
+def test_one_node_may_have_two_records(here: Here) -> None:
+    """Twice the same, or an earlier subnet and the new one."""
+    assert used(chosen(here, TWO, peer(2))) == {"n2": TWO.subnets}
+    assert chosen(here, TWO, TWO).left_out == ()
+    both = chosen(here, TWO, peer(2, "10.244.9.0/24"))
+    assert {way.subnet for way in both.ways} == {"10.244.2.0/24", "10.244.9.0/24"}
+
+
+def test_two_nodes_can_not_have_one_mac() -> None:
+    """What is in place stays; of two new ones neither; this node's own is no peer's."""
+    thief = peer(7, vtep_mac="02:24:0a:f4:02:00")
+    assert used(chosen(TUNNEL, thief, TWO, THREE, in_place=chosen(TUNNEL, TWO, THREE).ways)) == GOOD
+    assert used(chosen(TUNNEL, thief, TWO, THREE)) == {"n3": THREE.subnets}
+    found = chosen(TUNNEL, peer(7, vtep_mac=TUNNEL.tunnel.mac), TWO, THREE)
+    assert (used(found), "VTEP MAC of this node" in found.left_out[0]) == (GOOD, True)
+
+
+FAR = Node("far", ("198.51.100.4",), ("10.244.4.0/24",))
+FARTHER = Node("farther", ("198.51.100.5",), ("10.244.5.0/24",))
+
+
+def test_no_subnet_holds_an_address_of_the_underlay() -> None:
+    """A tunnel that leads through itself goes round and round: its own address, and those of other peers."""
+    loop = peer(7, "198.51.100.0/24", addresses=("198.51.100.7",))
+    found = chosen(TUNNEL, TWO, loop)
+    assert (used(found), "holds its own address 198.51.100.7" in found.left_out[0]) == ({"n2": TWO.subnets}, True)
+    thief = peer(7, "198.51.100.0/24")
+    assert set(used(chosen(TUNNEL, FAR, FARTHER, thief))) == {"far", "farther"}
+    assert set(used(chosen(TUNNEL, FAR, thief, in_place=chosen(TUNNEL, FAR).ways))) == {"far"}
+    inside = peer(8, addresses=("10.244.2.8",))
+    assert set(used(chosen(TUNNEL, TWO, inside, in_place=chosen(TUNNEL, TWO).ways))) == {"n2"}
+    assert used(chosen(TUNNEL, TWO, inside)) == {}
+
+
+_words = st.sampled_from(
+    ["n", "192.0.2.2", "192.0.2.3", "192.0.2.1", "172.17.0.1", "2001:db8:1::2", "10.244.2.0/24", "10.244.2.0/25",
+     "10.244.0.0/16", "0.0.0.0/0", "fd00:244:0:2::/64", "::/0", "10.244.1.0/24", "02:24:0a:f4:02:00", ""]
+)  # fmt: skip
+_any = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=9) | _words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=6,
+)
+_record = st.fixed_dictionaries(
+    {}, optional={key: _any | st.lists(_words, max_size=3) for key in ("name", "addresses", "podCIDRs", "vtepMAC")}
+)
+
+
+@BOTH
+@given(st.lists(_any | _record, max_size=6))
+@settings(deadline=None)
+def test_whatever_a_file_lists_the_peers_that_are_served_stay_so(here: Here, tmp_path_factory, bad: list) -> None:
+    """No record makes the reading fail, and none takes a way from those in place."""
+    good = [
+        {"name": node.name, "addresses": list(node.addresses), "podCIDRs": list(node.subnets)} for node in (TWO, THREE)
+    ]
+    path = tmp_path_factory.mktemp("peers") / "peers.json"
+    path.write_text(json.dumps({"peers": [*bad, *good]}))
+    ways = chosen(here, TWO, THREE).ways
+    found = chosen(here, *read_peers_file(str(path), required=True).nodes, in_place=ways)
+    assert set(ways) <= set(found.ways)
+    assert len({way.subnet for way in found.ways}) == len(found.ways)
+    assert all("\n" not in sentence for sentence in found.left_out)
