@@ -30,8 +30,11 @@ from linux.nft_expressions import (
     verdict_of,
 )
 from linux.nft_table import Chain, Rule, Table
-from linux.packet_conditions import Condition
 from linux.pod_address import PodAddress
+
+TYPE_CHECKING = False  # as type checkers know it, without an import of typing
+if TYPE_CHECKING:
+    from linux.packet_conditions import Condition
 
 _PROTO, _SERVICE = 12, 13  # nft's numbers of its types inet_proto and inet_service; a concatenation has 6 bits for each
 _ADDRESS = {4: 7, 6: 8}
@@ -84,18 +87,22 @@ def conditional_map(version: int, *, exact: bool) -> Set:
     return _CONDITIONAL[version, exact]
 
 
-def conditional_chain(version: int, conditions: Sequence[Condition], *, exact: bool) -> Chain:
+def conditional_chain(version: int, conditions: "Sequence[Condition]", *, exact: bool) -> Chain:
     """The chain for ports with these conditions, all of which must hold; its name is a digest of them."""
     import hashlib
 
+    from linux.packet_conditions import combined
+
     text = " ".join(condition.text for condition in conditions)
     digest = hashlib.sha256(f"{version} {text}".encode()).hexdigest()[:16]
-    expressions = [part for condition in conditions for part in condition.expressions(version)]
     # IP SADDR ... goto exact
-    holds = Rule("conditions hold", (*of_version(version), *expressions, verdict(GOTO, "exact" if exact else "any")))
+    holds = [
+        Rule("conditions hold", (*of_version(version), *expressions, verdict(GOTO, "exact" if exact else "any")))
+        for expressions in combined(conditions)
+    ]
     # goto wildcard
     fails = (Rule("otherwise", (verdict(GOTO, "wildcard"),)),) if exact else ()
-    return Chain(f"{'host' if exact else 'port'}-if-{digest}", (holds, *fails))
+    return Chain(f"{'host' if exact else 'port'}-if-{digest}", (*holds, *fails))
 
 
 @lru_cache(maxsize=32)  # many pods, few subnets

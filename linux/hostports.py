@@ -31,9 +31,12 @@ from linux.nft import Element
 from linux.nft_table import Book, Chain
 from linux.nft_view import View
 from linux.ownership import forfeited, owner_tag
-from linux.packet_conditions import Condition
 from linux.pod_address import PodAddress
 from spec.attachment import Attachment
+
+TYPE_CHECKING = False  # as type checkers know it, without an import of typing
+if TYPE_CHECKING:
+    from linux.packet_conditions import Condition
 
 _NAMES = {number: name for name, number in TRANSPORTS.items()}
 _EEXIST = 17
@@ -70,7 +73,7 @@ class Wish:
     """
 
     forwards: tuple[Forward, ...]
-    conditions: dict[int, tuple[Condition, ...]]
+    conditions: "dict[int, tuple[Condition, ...]]"
     subnets: dict[int, PodAddress] | None
     everybody: bool = False
 

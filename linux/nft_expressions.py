@@ -45,8 +45,31 @@ def _compare(operator: int, data: bytes) -> bytes:
     return expression("cmp", big_endian(1, _REGISTER), big_endian(2, operator), _value(3, data))
 
 
-def _meta(key: int, register: int = _REGISTER) -> bytes:
+def meta(key: int, register: int = _REGISTER) -> bytes:
+    """Load what is known beside the packet's bytes (NFT_META_*) into a register."""
     return expression("meta", big_endian(1, register), big_endian(2, key))
+
+
+def connection(key: int) -> bytes:
+    """Load something of the packet's connection (NFT_CT_*) into register 1."""
+    return expression("ct", big_endian(1, _REGISTER), big_endian(2, key))
+
+
+def fib(flags: int) -> bytes:
+    """Load the type of an address (RTN_*) into register 1; `flags` say of which (NFTA_FIB_F_*)."""
+    wanted = (_REGISTER, _ADDRESS_TYPE, flags)
+    return expression("fib", *(big_endian(kind, value) for kind, value in enumerate(wanted, 1)))
+
+
+def swap_bytes(size: int) -> bytes:
+    """Bring the number of so many bytes in register 1 from the machine's order into network order."""
+    content = (_REGISTER, _REGISTER, 1, size, size)  # NFT_BYTEORDER_HTON
+    return expression("byteorder", *(big_endian(kind, value) for kind, value in enumerate(content, 1)))
+
+
+def in_range(first: bytes, last: bytes, *, inverted: bool = False) -> bytes:
+    """Go on if register 1 holds (`inverted`: does not) something from `first` to `last`, compared as bytes."""
+    return expression("range", big_endian(1, _REGISTER), big_endian(2, inverted), _value(3, first), _value(4, last))
 
 
 def load(base: int, offset: int, length: int, register: int = _REGISTER) -> bytes:
@@ -67,23 +90,23 @@ def differs(data: bytes) -> bytes:
 
 def incoming_link() -> bytes:
     """Load the name of the link a packet came in on, 16 bytes, into register 1."""
-    return _meta(6)
+    return meta(6)
 
 
 def outgoing_link_begins(begin: str) -> list[bytes]:
     """Packets alone that leave by a link whose name begins so."""
-    return [_meta(7), equals(begin.encode())]
+    return [meta(7), equals(begin.encode())]
 
 
 def links_in_and_out() -> list[bytes]:
     """Load the names of the links a packet came in on and leaves by, 16 bytes each, in a row."""
-    return [incoming_link(), _meta(7, 2)]
+    return [incoming_link(), meta(7, 2)]
 
 
 def destination_behind_link(version: int) -> list[bytes]:
     """Packets of this IP version alone; load the name of the link they leave by and their destination, in a row."""
     address = load(NETWORK_HEADER, DESTINATION_AT[version], _ADDRESS_BYTES[version], 2)
-    return [*_only_version(version), _meta(7), address]
+    return [*_only_version(version), meta(7), address]
 
 
 def frame_from(mac: bytes) -> list[bytes]:
@@ -93,7 +116,7 @@ def frame_from(mac: bytes) -> list[bytes]:
 
 def frame_of_version(version: int) -> list[bytes]:
     """Frames alone that hold a packet of IP version 4 or 6, where other kinds of frames pass too."""
-    return [_meta(1), equals(_ETHERTYPE[version])]
+    return [meta(1), equals(_ETHERTYPE[version])]
 
 
 def udp_to(port: int) -> list[bytes]:
@@ -150,27 +173,25 @@ def of_version(version: int) -> list[bytes]:
 
 def of_protocol(number: int) -> list[bytes]:
     """Packets of a transport protocol alone."""
-    return [_meta(16), equals(bytes([number]))]
+    return [meta(16), equals(bytes([number]))]
 
 
 def to_this_host() -> list[bytes]:
     """Packets alone whose destination is an address of this host (the fib says: local)."""
-    wanted = (_REGISTER, _ADDRESS_TYPE, _OF_DESTINATION)
-    look = expression("fib", *(big_endian(kind, value) for kind, value in enumerate(wanted, 1)))
-    return [look, equals(_RTN_LOCAL.to_bytes(4, byteorder))]
+    return [fib(_OF_DESTINATION), equals(_RTN_LOCAL.to_bytes(4, byteorder))]
 
 
 def marked(bit: int, *, inverted: bool = False) -> list[bytes]:
     """Packets alone whose mark has this bit (`inverted`: has it not)."""
     compare = equals if inverted else differs
-    return [_meta(3), _masked(bit.to_bytes(4, byteorder)), compare(bytes(4))]
+    return [meta(3), masked(bit.to_bytes(4, byteorder)), compare(bytes(4))]
 
 
 def unmark(bit: int) -> list[bytes]:
     """Take this bit from the packet's mark."""
     return [
-        _meta(3),
-        _masked((~bit & 0xFFFFFFFF).to_bytes(4, byteorder)),
+        meta(3),
+        masked((~bit & 0xFFFFFFFF).to_bytes(4, byteorder)),
         expression("meta", big_endian(2, 3), big_endian(3, _REGISTER)),
     ]
 
@@ -178,7 +199,7 @@ def unmark(bit: int) -> list[bytes]:
 def destination_translated() -> list[bytes]:
     """Packets of connections alone whose destination was changed on the way."""
     flag = _IPS_DST_NAT.to_bytes(4, byteorder)
-    return [expression("ct", big_endian(1, _REGISTER), big_endian(2, 2)), _masked(flag), differs(bytes(4))]
+    return [connection(2), masked(flag), differs(bytes(4))]
 
 
 def destination_and_port(version: int) -> list[bytes]:
@@ -199,7 +220,7 @@ def original_port(version: int) -> bytes:
 
 
 def _protocol_and_port(register: int) -> list[bytes]:
-    return [_meta(16, register), load(_TRANSPORT_HEADER, 2, 2, register + 1)]
+    return [meta(16, register), load(_TRANSPORT_HEADER, 2, 2, register + 1)]
 
 
 def translate_destination(version: int) -> bytes:
@@ -228,17 +249,18 @@ def source_outside(version: int, network: bytes, prefix_length: int) -> list[byt
 def _is_in(loaded: bytes, network: bytes, prefix_length: int) -> list[bytes]:
     bits = len(network) * 8
     mask = ((1 << bits) - (1 << bits - prefix_length)).to_bytes(len(network), "big")
-    return [loaded, *([_masked(mask)] if prefix_length < bits else []), equals(network)]
+    return [loaded, *([masked(mask)] if prefix_length < bits else []), equals(network)]
 
 
-def _masked(mask: bytes) -> bytes:
+def masked(mask: bytes) -> bytes:
+    """Keep these bits of register 1 and clear the others."""
     places = (big_endian(1, _REGISTER), big_endian(2, _REGISTER), big_endian(3, len(mask)))
     return expression("bitwise", *places, _value(4, mask), _value(5, bytes(len(mask))))
 
 
 def _only_version(version: int) -> list[bytes]:
     family = {4: AF_INET, 6: AF_INET6}[version]  # NFPROTO_IPV4 and NFPROTO_IPV6 are the same numbers
-    return [_meta(15), equals(bytes([family]))]
+    return [meta(15), equals(bytes([family]))]
 
 
 def _load_address(version: int, offsets: Mapping[int, int]) -> bytes:

@@ -1,60 +1,64 @@
 """Conditions on packets as people write them in a configuration, for nft or for iptables, in nftables' expressions.
 
-Only the forms that SUPPORTED names: to translate any other takes the programs that have the grammar.
+What neither names a set of its own nor needs an extension of x_tables can be said. One of several values (a set)
+becomes a rule for each; none of several stays one rule.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import reduce
+from itertools import product
+from operator import or_
 
-from linux.nft_expressions import destination_in, differs, equals, incoming_link, source_in
-from linux.pod_address import pod_address
+from linux.nft_expressions import differs, equals, in_range, masked
+from linux.packet_fields import Field, Value
 
 SUPPORTED = (
-    "`ip saddr|daddr ADDRESS[/LENGTH]` (`ip6` likewise) and `iifname NAME`, with `!=` before the value to negate; "
-    "or iptables' `-s`, `-d` and `-i`, with `!` before them to negate"
+    "matches of nft (ip, ip6, tcp, udp, sctp, th, meta, ct, fib, ether) or of iptables (-s, -d, -i, -o, -p, "
+    "-m addrtype, comment, connmark, conntrack, iprange, mac, mark, multiport, owner, pkttype, state, tcp, udp, sctp)"
 )
-"""What can be said, for messages."""
+"""What can be said, for messages; docs/portmap.md has it in full."""
 
-_LONGEST_NAME = 15
-_IPTABLES = {
-    "-s": "saddr",
-    "--source": "saddr",
-    "--src": "saddr",
-    "-d": "daddr",
-    "--destination": "daddr",
-    "--dst": "daddr",
-    "-i": "iifname",
-    "--in-interface": "iifname",
-}
-_FAMILY = {4: "ip", 6: "ip6"}
+_MOST_RULES = 1024
 
 
 @dataclass(frozen=True)
 class Condition:
-    """One thing that must hold, or not (`negated`): `field` is saddr, daddr or iifname.
+    """One thing that must hold: a field has one of the values, or (`negated`) none of them.
 
-    `value`: a network in CIDR, or the name of a link, with a * at the end only the begin of one.
+    `mask`: only these bits of it count. `any_bit`: the values are bits, of which one is enough.
     """
 
-    field: str
-    value: str
-    negated: bool
+    field: Field
+    values: tuple[Value, ...]
+    negated: bool = False
+    mask: bytes = b""
+    any_bit: bool = False
 
     @property
     def text(self) -> str:
-        """The condition as nft would write it, but for the family."""
-        return f"{self.field} {'!= ' if self.negated else ''}{self.value}"
+        """The condition as nft would write it, in one form."""
+        bits = f" & 0x{int.from_bytes(self.mask, self.field.order):x}" if self.mask else ""
+        sign = " any" if self.any_bit else ""
+        listed = ", ".join(value.text for value in self.values)
+        return f"{self.field.name}{bits}{sign} {'!= ' if self.negated else ''}{listed}"
 
-    def expressions(self, version: int) -> list[bytes]:
-        """Packets of this IP version, which must be known, for which it holds."""
-        compare = differs if self.negated else equals
-        if self.field == "iifname":
-            name = self.value.encode()
-            return [incoming_link(), compare(name[:-1] if name.endswith(b"*") else name.ljust(16, b"\0"))]
-        network = pod_address(self.value)
-        is_in = {"saddr": source_in, "daddr": destination_in}[self.field]
-        parts = is_in(version, network.packed, network.prefix_length)
-        return [*parts[:-1], compare(network.packed)]
+    def alternatives(self) -> list[list[bytes]]:
+        """Expressions, in lists of which one must hold."""
+        if self.any_bit:
+            bits = union(self.values)
+            compare = equals if self.negated else differs
+            return [[*self.field.load, masked(bits), compare(bytes(len(bits)))]]
+        if self.negated:
+            return [[part for value in self.values for part in self._compared(value)]]
+        return [self._compared(value) for value in self.values]
+
+    def _compared(self, value: Value) -> list[bytes]:
+        mask = self.mask or value.mask
+        loaded = [*self.field.load, *([masked(mask)] if mask else [])]
+        if value.upper:
+            return [*loaded, *self.field.ordered(), in_range(value.data, value.upper, inverted=self.negated)]
+        return [*loaded, (differs if self.negated else equals)(value.data)]
 
 
 def parse(words: Sequence[str], version: int) -> tuple[Condition, ...]:
@@ -62,49 +66,26 @@ def parse(words: Sequence[str], version: int) -> tuple[Condition, ...]:
 
     The first word decides which program's language it is, as in the reference: iptables' begins with - or !.
     """
-    given = iter([word for text in words for word in text.split()])
-    read = _iptables if words and words[0].lstrip()[:1] in ("-", "!") else _nft
-    return tuple(read(given, version))
+    if words and words[0].lstrip()[:1] in ("-", "!"):
+        from linux.iptables_conditions import read
+    else:
+        from linux.nft_conditions import read
+    found = tuple(read(words, version))
+    count = 1
+    for condition in found:
+        count *= len(condition.alternatives())
+    if count > _MOST_RULES:
+        raise ValueError(f"sets that come to {count} rules, of which there may be {_MOST_RULES}")
+    return found
 
 
-def _iptables(words: Iterator[str], version: int) -> Iterator[Condition]:
-    for word in words:
-        negated = word == "!"
-        option = next(words, "") if negated else word
-        value = next(words, "")
-        if option not in _IPTABLES:
-            raise ValueError(" ".join(filter(None, [word if negated else "", option, value])))
-        field = _IPTABLES[option]
-        if field == "iifname" and value.endswith("+"):
-            value = value[:-1] + "*"
-        yield Condition(field, _value(field, value, version), negated)
+def combined(conditions: Iterable[Condition]) -> list[list[bytes]]:
+    """Lists of expressions, one of which holds where all the conditions do."""
+    return [
+        [part for parts in chosen for part in parts] for chosen in product(*(one.alternatives() for one in conditions))
+    ]
 
 
-def _nft(words: Iterator[str], version: int) -> Iterator[Condition]:
-    for word in words:
-        field = next(words, "") if word == _FAMILY[version] else word
-        value = next(words, "")
-        operator = value if value in ("!=", "==") else ""
-        value = next(words, "") if operator else value
-        if field not in (("saddr", "daddr") if word == _FAMILY[version] else ("iifname",)):
-            raise ValueError(" ".join(filter(None, [word, field if field != word else "", operator, value])))
-        yield Condition(
-            field, _value(field, value.strip('"') if field == "iifname" else value, version), operator == "!="
-        )
-
-
-def _value(field: str, value: str, version: int) -> str:
-    """The value in the one form it is compared in. Raises ValueError."""
-    if field == "iifname":
-        name = value.removesuffix("*")
-        if not name or len(name.encode()) > _LONGEST_NAME or not name.isprintable() or "/" in name:
-            raise ValueError(f"{field} {value}")
-        return value
-    from netaddr.core import AddrFormatError
-    from netaddr.ip import IPNetwork
-
-    try:
-        network = IPNetwork(value, version=version)
-    except (AddrFormatError, ValueError):
-        raise ValueError(f"{field} {value}") from None
-    return str(network.cidr)
+def union(values: Sequence[Value]) -> bytes:
+    """The bits that any of the values has."""
+    return bytes(reduce(or_, column) for column in zip(*(value.data for value in values), strict=True))

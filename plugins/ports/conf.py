@@ -38,7 +38,7 @@ class PortmapConf:
 
 
 def parse(section: Section) -> PortmapConf:
-    """Read the keys. Raises CNIError 7."""
+    """Read the keys. Raises CNIError 7. Conditions are looked at only where there are ports that they could be of."""
     section.string("backend", choices=_BACKENDS)
     bit = section.integer("markMasqBit", None, low=0, high=31)
     if section.string("externalSetMarkChain") and bit is not None:
@@ -50,7 +50,7 @@ def parse(section: Section) -> PortmapConf:
         snat=section.boolean("snat", default=True),
         masquerade_all=section.boolean("masqAll"),
     )
-    if any(conf.conditions.values()):
+    if conf.mappings and any(conf.conditions.values()):
         _check_conditions(section, conf)
     return conf
 

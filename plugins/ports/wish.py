@@ -1,17 +1,29 @@
 """What a configuration and the result of the plugins before come to: the forwards of one pod."""
 
 from linux.hostports import Forward, Wish
-from linux.packet_conditions import parse
 from linux.pod_address import PodAddress, pod_address
 from plugins.ports.conf import Mapping, PortmapConf
 from spec.request import Request
 from spec.result import Result
 
+TYPE_CHECKING = False  # as type checkers know it, without an import of typing
+if TYPE_CHECKING:
+    from linux.packet_conditions import Condition
+
 
 def wish_of(conf: PortmapConf, pod: dict[int, PodAddress]) -> Wish:
     """The forwards to a pod with these addresses, by IP version; a version that it has not is left out."""
-    conditions = {version: parse(words, version) for version, words in conf.conditions.items()}
-    return Wish(forwards(conf.mappings, pod), conditions, pod if conf.snat else None, everybody=conf.masquerade_all)
+    return Wish(
+        forwards(conf.mappings, pod), _conditions(conf), pod if conf.snat else None, everybody=conf.masquerade_all
+    )
+
+
+def _conditions(conf: PortmapConf) -> "dict[int, tuple[Condition, ...]]":
+    if not any(conf.conditions.values()):
+        return {}
+    from linux.packet_conditions import parse
+
+    return {version: parse(words, version) for version, words in conf.conditions.items()}
 
 
 def forwards(mappings: tuple[Mapping, ...], pod: dict[int, PodAddress]) -> tuple[Forward, ...]:
