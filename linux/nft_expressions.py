@@ -138,7 +138,7 @@ def icmpv6_of_type(kind: int) -> list[bytes]:
 
 def arp() -> list[bytes]:
     """Frames alone that hold ARP."""
-    return [_meta(1), equals(_ETH_P_ARP)]
+    return [meta(1), equals(_ETH_P_ARP)]
 
 
 def link_and_arp_sender() -> list[bytes]:
