@@ -8,7 +8,7 @@ from functools import partial
 
 from agent import hostroot, memory, options, systemd
 from agent.dispatcher import Dispatcher
-from agent.endpoint import Endpoint, bind
+from agent.endpoint import Endpoint, Lent, bind
 from agent.options import Options
 from agent.pool import Pool
 from agent.record import NOTICE, Outcome, logger
@@ -83,7 +83,7 @@ def _endpoint(chosen: Options) -> Endpoint:
     given = systemd.given_listener(os.environ)
     if given is None:
         return bind(chosen.socket)
-    return Endpoint(given, os.fsdecode(given.getsockname()), is_lent=True)
+    return Lent(given, os.fsdecode(given.getsockname()))
 
 
 def _tell(listeners: list[Callable[[Outcome], None]], outcome: Outcome) -> None:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from threading import Lock
 
 from agent import wire
+from linux import waiting
 from spec import jsontext, verbs
 from spec.errors import Code
 from spec.versions import LATEST, SUPPORTED
@@ -75,24 +76,38 @@ class Call:
         self.answer(wire.DECLINED)
 
     def fail(self, message: str) -> None:
-        """Answer with error 11, "try again later"."""
+        """Answer with error 11, "try again later". It may be worked for all the same."""
         version = self.describe()[1]
         document = {"cniVersion": version, "code": int(Code.TRY_AGAIN_LATER), "msg": message}
-        self.answer(1, jsontext.dumps(document).encode())
+        reply = wire.reply(1, jsontext.dumps(document).encode())
+        if self._claim():
+            with self._connection, suppress(OSError):
+                self._connection.send(reply)  # the first bytes after the greeting: there is room for them
 
     def answer(self, status: int, stdout: bytes = b"", stderr: bytes = b"") -> bool:
-        """Send the reply and hang up; whether it could be sent, and was the first."""
-        with self._lock:
-            if self._answered:
+        """Send the reply and hang up, when nobody works for the call any more; whether the caller gets it.
+
+        The pod's namespace is closed first: a runtime that has its answer may unmount it at once. Where the caller is
+        known not to get the answer it stays open, for undoing what was done.
+        """
+        reply = wire.reply(status, stdout, stderr)
+        if not self._claim():
+            return False
+        with self._connection:
+            if self._is_abandoned():
                 return False
-            self._answered = True
+            self._close_netns()
             try:
-                self._send(wire.reply(status, stdout, stderr))
+                self._send(reply)
             except OSError:
                 return False
-            finally:
-                self._connection.close()
-            return True
+        return True
+
+    def _claim(self) -> bool:
+        """Whether it is for the calling thread, and nobody else, to answer and to close the connection."""
+        with self._lock:
+            is_first, self._answered = not self._answered, True
+        return is_first
 
     def _send(self, reply: bytes) -> None:
         """Send all of it: mostly there is room for it at once, and the connection does not wait as it is."""
@@ -100,17 +115,20 @@ class Call:
         with suppress(BlockingIOError):
             sent = self._connection.send(reply)
         if sent < len(reply):
-            self._connection.settimeout(_SEND_SECONDS)
-            self._connection.sendall(reply[sent:])
+            with waiting.aside():
+                self._connection.settimeout(_SEND_SECONDS)
+                self._connection.sendall(reply[sent:])
 
     def dispose(self) -> None:
         """Close all that is still open; when nobody works for the call any more."""
-        with self._lock:
-            self._answered = True
+        if self._claim():
             self._connection.close()
-            if self.netns is not None:
-                os.close(self.netns)
-                self.netns = None
+        self._close_netns()
+
+    def _close_netns(self) -> None:
+        netns, self.netns = self.netns, None
+        if netns is not None:
+            os.close(netns)
 
     def hear(self, config: Mapping[str, object]) -> None:
         """Take the configuration from who has decoded it anyway."""

@@ -3,33 +3,76 @@
 import os
 import socket
 from contextlib import suppress
+from enum import Enum
 from fcntl import LOCK_EX, flock
 
+from agent import wire
 from ipam.files import make_folders
 
 _BACKLOG = 1024
+_GREETING_SECONDS = 1.0
+_CREDENTIALS = socket.SOL_SOCKET, socket.SO_PEERCRED, 12
+_MAGIC = wire.HELLO[:4]  # whatever version it speaks
+
+
+class Reached(Enum):
+    """Whom a launcher that connects to the path reaches."""
+
+    THIS = "this agent"
+    ANOTHER = "another agent"
+    NOBODY = "nobody, or something that is no agent"
+    UNKNOWN = "somebody, whose queue is full"
 
 
 class Endpoint:
-    """A listening socket at `path`. `mark` tells whether the path still leads to it."""
+    """A listening socket at `path`."""
 
-    def __init__(self, listener: socket.socket, path: str, *, is_lent: bool = False) -> None:
-        """`is_lent`: somebody else made it and keeps it (systemd)."""
-        self.listener, self.path, self.is_lent = listener, path, is_lent
-        self._mark = _mark(path)
+    def __init__(self, listener: socket.socket, path: str, mark: tuple[int, int] | None = None) -> None:
+        """`mark`: that of the socket file where that is known to lead to the listener."""
+        self.listener, self.path = listener, path
+        self._mark = mark
         listener.settimeout(0)
 
-    def is_superseded(self) -> bool:
-        """Whether there is another socket in its place now: connections go there."""
-        return _mark(self.path) not in (None, self._mark)
+    def is_in_place(self) -> bool:
+        """Whether the path leads to the listener, as far as can be told by a look."""
+        return self._mark is not None and _mark(self.path) == self._mark
 
-    def is_lost(self) -> bool:
-        """Whether the file is gone, so that nobody can connect."""
-        return _mark(self.path) is None
+    def whom_reached(self) -> Reached:
+        """Whom a connection to the path reaches; it is told by a try, which may take a second."""
+        mark = _mark(self.path)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
+            try:
+                caller.settimeout(0)
+                caller.connect(self.path)
+                if self._is_reached_by(caller):
+                    self._mark = mark
+                    return Reached.THIS
+                caller.settimeout(_GREETING_SECONDS)
+                is_agent = caller.recv(len(_MAGIC), socket.MSG_WAITALL) == _MAGIC
+            except BlockingIOError:
+                return Reached.UNKNOWN
+            except OSError:
+                return Reached.NOBODY
+        return Reached.ANOTHER if is_agent else Reached.NOBODY
+
+    def _is_reached_by(self, _caller: socket.socket) -> bool:
+        """Whether a connection has come to the listener though the file is not the one that was made for it."""
+        return False
 
     def close(self) -> None:
         """Stop listening. The file stays: it may be another's by now, and at a dead one launchers know what to do."""
         self.listener.close()
+
+
+class Lent(Endpoint):
+    """One that somebody else has made, and keeps (systemd): it outlives this process.
+
+    Whether the path leads to it has to be tried: which file was made for it, its maker knows.
+    """
+
+    def _is_reached_by(self, caller: socket.socket) -> bool:
+        # Both tell who has called listen(2).
+        return caller.getsockopt(*_CREDENTIALS) == self.listener.getsockopt(*_CREDENTIALS)
 
 
 def bind(path: str) -> Endpoint:
@@ -47,8 +90,9 @@ def bind(path: str) -> Endpoint:
                 os.unlink(temporary)
             listener.bind(temporary)
             listener.listen(_BACKLOG)
+            mark = _mark(temporary)
             os.rename(temporary, path)
-            return Endpoint(listener, path)
+            return Endpoint(listener, path, mark)
         finally:
             os.close(lock)
     except BaseException:
@@ -59,6 +103,6 @@ def bind(path: str) -> Endpoint:
 def _mark(path: str) -> tuple[int, int] | None:
     try:
         found = os.stat(path)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a socket without a file
         return None
     return found.st_dev, found.st_ino

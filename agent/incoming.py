@@ -4,6 +4,9 @@ import os
 import socket
 import time
 from array import array
+from contextlib import suppress
+from dataclasses import dataclass
+from fcntl import ioctl
 from struct import Struct
 
 from agent import wire
@@ -13,6 +16,8 @@ _CHUNK, _LARGE_CHUNK = 1 << 14, 1 << 18
 """Bytes to make room for: nearly every request is smaller than the first."""
 _DESCRIPTOR = Struct("i")
 _CREDENTIALS = Struct("3i")
+_SIOCGSKNS = 0x894C  # since Linux 4.10
+_OWN_NETNS = "/proc/self/ns/net"
 
 
 class Incoming:
@@ -68,9 +73,19 @@ class Incoming:
         """The whole request. Raises Malformed."""
         return wire.parse(self._data)
 
+    def decline(self) -> None:
+        """Have the launcher do it otherwise; nothing was begun, and the pod's namespace is no longer held."""
+        self._close_netns()
+        with suppress(OSError):
+            self.connection.sendall(wire.reply(wire.DECLINED))
+        self.connection.close()
+
     def close(self) -> None:
         """Let go of the connection and the descriptor."""
         self.connection.close()
+        self._close_netns()
+
+    def _close_netns(self) -> None:
         if self.netns is not None:
             os.close(self.netns)
             self.netns = None
@@ -89,8 +104,22 @@ class Incoming:
             raise Malformed("more descriptors than one")
 
 
-def peer(connection: socket.socket) -> tuple[int, int]:
-    """(process id as seen from here or 0, user id) of the other end when it connected."""
+@dataclass(frozen=True)
+class Peer:
+    """The other end of a connection. `pid` is as seen from here, or 0; `is_elsewhere`: in another network namespace."""
+
+    pid: int
+    uid: int
+    is_elsewhere: bool = False
+
+
+def peer(connection: socket.socket) -> Peer:
+    """Who has connected, as the kernel knows it. Raises OSError."""
     data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, _ = _CREDENTIALS.unpack(data)
-    return pid, uid
+    # An accepted connection belongs to the namespace of the socket that connected, not to the listener's.
+    netns = ioctl(connection, _SIOCGSKNS)
+    try:
+        return Peer(pid, uid, is_elsewhere=not os.path.samestat(os.fstat(netns), os.stat(_OWN_NETNS)))
+    finally:
+        os.close(netns)

@@ -3,24 +3,26 @@
 import json
 import os
 import socket
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
-from socketserver import BaseServer, TCPServer, UnixStreamServer
-from threading import Thread
+from socketserver import BaseServer, TCPServer, ThreadingMixIn, UnixStreamServer
+from threading import Lock, Thread
 
 from agent import wire
 from agent.endpoint import bind
 from agent.options import split_address
 
 _SECONDS = 2.0
+_AT_ONCE = 8
 
 Page = Callable[[], tuple[int, str, bytes]]
 """Gives status, content type and body."""
 
 
 class Pages:
-    """The server of the pages, in a thread of its own, one request after the other."""
+    """The server of the pages, in threads of its own."""
 
     def __init__(self, where: str, pages: dict[str, Page]) -> None:
         """`where`: a path or HOST:PORT; `pages` by path. Raises OSError if it can not listen there."""
@@ -63,6 +65,7 @@ def _handler(pages: dict[str, Page]) -> type[BaseHTTPRequestHandler]:
         server_version, sys_version = "slash24", ""
 
         def do_GET(self) -> None:
+            self.server.settle(self.request)
             page = pages.get(self.path.partition("?")[0])
             status, kind, body = page() if page else answer_json(404, {"pages": sorted(pages)})
             self.send_response(status)
@@ -81,26 +84,77 @@ def _handler(pages: dict[str, Page]) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
-class _Unix(UnixStreamServer):
+class _Bounded(ThreadingMixIn):
+    """Keeps those who connect and say little, or nothing, from keeping others out: any local user can connect.
+
+    A connection has so many seconds for its request. Where there are too many, the oldest without one makes room.
+    """
+
+    daemon_threads = True
+    block_on_close = False
+    request_queue_size = 128
+
+    def __init__(self, *args: object, **options: object) -> None:
+        super().__init__(*args, **options)
+        self._waiting: dict[socket.socket, float] = {}  # since when for a request, the oldest first
+        self._answering: set[socket.socket] = set()
+        self._guard = Lock()
+
+    def process_request(self, request: socket.socket, client_address: object) -> None:
+        """Take a connection on."""
+        with self._guard:
+            while self._waiting and len(self._waiting) + len(self._answering) >= _AT_ONCE:
+                self._break_off(next(iter(self._waiting)))
+            is_full = len(self._answering) >= _AT_ONCE
+            if not is_full:
+                self._waiting[request] = time.monotonic()
+        if is_full:
+            self.shutdown_request(request)
+        else:
+            super().process_request(request, client_address)
+
+    def settle(self, request: socket.socket) -> None:
+        """The request is there."""
+        with self._guard:
+            if self._waiting.pop(request, None):
+                self._answering.add(request)
+
+    def shutdown_request(self, request: socket.socket) -> None:
+        """It is over."""
+        with self._guard:
+            self._waiting.pop(request, None)
+            self._answering.discard(request)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Called every now and then."""
+        with self._guard:
+            for request in [each for each, since in self._waiting.items() if time.monotonic() - since > _SECONDS]:
+                self._break_off(request)
+
+    def handle_error(self, *_: object) -> None:
+        """A caller that hangs up is its own affair."""
+
+    def _break_off(self, request: socket.socket) -> None:
+        del self._waiting[request]
+        with suppress(OSError):
+            request.shutdown(socket.SHUT_RDWR)  # its thread finds the end, and closes it
+
+
+class _Unix(_Bounded, UnixStreamServer):
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         connection, _ = super().get_request()
         connection.settimeout(_SECONDS)
         return connection, ("local", 0)
 
-    def handle_error(self, *_: object) -> None:
-        """A caller that hangs up is its own affair."""
 
-
-class _TCP(TCPServer):
+class _TCP(_Bounded, TCPServer):
     allow_reuse_address = True
 
     def server_bind(self) -> None:
         """Beside the agent that is being replaced, which has the port as well until it ends."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         super().server_bind()
-
-    def handle_error(self, *_: object) -> None:
-        """A caller that hangs up is its own affair."""
 
 
 def _unix_server(path: str, pages: dict[str, Page]) -> BaseServer:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -39,17 +40,29 @@ class Outcome:
 def logger(fd: int, environ: Mapping[str, str]) -> Log:
     """Write lines `key=value key="value with spaces"` to `fd`, each by one write, so that threads do not mix.
 
-    journald (it sets JOURNAL_STREAM) is told the priority as sd-daemon(3) has it.
+    journald is told the priority as sd-daemon(3) has it, and adds the time; anywhere else the line begins with it.
     """
-    to_journal = "JOURNAL_STREAM" in environ
+    to_journal = _leads_to_journal(fd, environ)
 
     def log(priority: int, fields: Mapping[str, object]) -> None:
         text = " ".join(f"{name}={_value(value)}" for name, value in fields.items())
-        prefix = f"<{priority}>" if to_journal else ""
+        prefix = f"<{priority}>" if to_journal else f"time={_now()} "
         with suppress(OSError):
             os.write(fd, f"{prefix}{text}\n".encode(errors="backslashreplace"))
 
     return log
+
+
+def _leads_to_journal(fd: int, environ: Mapping[str, str]) -> bool:
+    """Whether `fd` is what JOURNAL_STREAM speaks of, which whoever a service starts inherits (systemd.exec(5))."""
+    found = os.fstat(fd)
+    return environ.get("JOURNAL_STREAM") == f"{found.st_dev}:{found.st_ino}"
+
+
+def _now() -> str:
+    """RFC 3339, UTC: needs no file of a time zone."""
+    seconds, nanoseconds = divmod(time.time_ns(), 1_000_000_000)
+    return f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{nanoseconds // 1_000_000:03}Z"
 
 
 def _value(value: object) -> str:

@@ -2,26 +2,31 @@
 
 import errno
 import os
+import resource
 import select
 import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from agent import wire
 from agent.call import Call
 from agent.dispatcher import Dispatcher
-from agent.endpoint import Endpoint, bind
-from agent.incoming import Incoming, peer
+from agent.endpoint import Endpoint, Lent, Reached, bind
+from agent.incoming import Incoming, Peer, peer
 from agent.record import NOTICE, WARNING, Log
 from agent.wire import Malformed
 from spec.suite import Suite
 
 _ARRIVAL_SECONDS = 30.0
+_REQUEST_LIMIT = 512 << 10
+"""Bytes of a request: while a larger one was read, all other calls would wait, so that it is left to its launcher."""
 _ARRIVING_LIMIT = 64 << 20
 """Bytes of requests that are coming in at the same time; more are declined."""
 
 _CALLS_LIMIT = 1024
+_DESCRIPTORS_A_CALL, _DESCRIPTORS_BESIDE = 12, 12
+"""File descriptors that a call needs, and that the agent needs beside those it has at the start: sockets that it keeps,
+and those of the pages."""
 _PAUSE_SECONDS, _DRAINING_PAUSE_SECONDS, _BEHIND_PAUSE_SECONDS = 0.5, 0.02, 0.01
 _NO_DESCRIPTOR_SECONDS = 0.01
 
@@ -39,7 +44,9 @@ class Server:
         self._poll = select.epoll()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._spare = os.dup(self._wake)  # -1: there is none
+        self._descriptors = len(os.listdir("/proc/self/fd")) + _DESCRIPTORS_BESIDE
         self._stopping = False
+        self._told = ""
         self._poll.register(self._wake, select.EPOLLIN)
         self._poll.register(endpoint.listener, select.EPOLLIN)
 
@@ -99,25 +106,43 @@ class Server:
         if self._stopping:
             self._log(NOTICE, {"event": "stopping"})
             return True
-        if self._endpoint.is_superseded():
-            self._accept_all()
-            self._log(NOTICE, {"event": "superseded by another agent"})
-            return True
-        if self._endpoint.is_lost() and not self._endpoint.is_lent:
+        if self._endpoint.is_in_place():
+            return False
+        reached = self._endpoint.whom_reached()
+        if reached is Reached.ANOTHER:
+            return self._is_superseded()
+        if reached is Reached.NOBODY:
             self._bind_again()
         return False
 
+    def _is_superseded(self) -> bool:
+        """Whether to end for another agent: a service manager would only start this one again, so it stands by."""
+        if isinstance(self._endpoint, Lent):
+            self._warn("another agent has the socket; this one takes it back when that one ends")
+            return False
+        self._accept_all()
+        self._log(NOTICE, {"event": "superseded by another agent"})
+        return True
+
     def _bind_again(self) -> None:
         try:
-            endpoint = bind(self._endpoint.path)
+            endpoint = bind(self._path)
         except OSError as error:
-            self._log(WARNING, {"event": "the socket is gone, and can not be made again", "error": error})
+            self._warn("the socket is lost, and can not be made again", error=error)
             return
         self._accept_all()
         self._close_endpoint()
         self._endpoint = endpoint
         self._poll.register(endpoint.listener, select.EPOLLIN)
-        self._log(WARNING, {"event": "the socket was gone, and was made again"})
+        self._log(WARNING, {"event": "the socket was lost, and was made again", "socket": self._path})
+        self._told = ""
+
+    def _warn(self, event: str, **more: object) -> None:
+        """Log something that may be so for long, once."""
+        told = f"{event} {more}"
+        if told != self._told:
+            self._log(WARNING, {"event": event, "socket": self._path, **more})
+        self._told = told
 
     def _drain(self) -> None:
         self._close_endpoint()
@@ -166,15 +191,14 @@ class Server:
 
     def _greet(self, connection: socket.socket) -> None:
         # Who hears no greeting does without the agent.
-        pid, uid = peer(connection)
-        too_many = len(self._incoming) + self._dispatcher.under_way >= _CALLS_LIMIT
-        if uid != 0 or too_many:
-            self._log(WARNING, {"event": "turned away", "reason": "too many calls" if uid == 0 else f"user {uid}"})
-            connection.close()
-            return
         try:
-            incoming = Incoming(connection, pid)
-        except OSError:
+            caller = peer(connection)
+            reason = self._objection(caller)
+            incoming = None if reason else Incoming(connection, caller.pid)
+        except OSError as error:
+            reason, incoming = str(error), None
+        if not incoming:
+            self._log(WARNING, {"event": "turned away", "reason": reason})
             connection.close()
             return
         descriptor = connection.fileno()
@@ -184,13 +208,30 @@ class Server:
             incoming.is_watched = True
             self._poll.register(descriptor, select.EPOLLIN)
 
+    def _objection(self, caller: Peer) -> str:
+        """Why not to serve whoever has connected, "" to serve."""
+        if caller.uid != 0:
+            return f"user {caller.uid}"
+        if caller.is_elsewhere:
+            return "the caller is in another network namespace, which would be the node's to its plugin"
+        if len(self._incoming) + self._dispatcher.under_way >= self._most_calls():
+            return "too many calls"
+        return ""
+
+    def _most_calls(self) -> int:
+        """So many are taken on that none of them lacks a descriptor in the middle of its work."""
+        limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        if limit == resource.RLIM_INFINITY:
+            return _CALLS_LIMIT
+        return min(_CALLS_LIMIT, (limit - self._descriptors) // _DESCRIPTORS_A_CALL)
+
     def _receive(self, incoming: Incoming) -> None:
         try:
             if not incoming.receive():
                 self._bound(incoming)
                 return
-            request = incoming.request()
-            if not incoming.refused and self._suite.load(request.kind) is None:
+            request = None if incoming.refused else incoming.request()
+            if request and self._suite.load(request.kind) is None:
                 incoming.refused = f"no plugin {request.kind}"
         except (BlockingIOError, InterruptedError):
             return
@@ -201,14 +242,16 @@ class Server:
             self._refuse(incoming, "out of memory")
             return
         self._forget(incoming)
-        if not incoming.refused:
+        if request and not incoming.refused:
             call = Call(incoming.connection, request, incoming.netns, self._seconds)
             self._dispatcher.take(call, incoming.pid)
             return
         self._decline(incoming)
 
     def _bound(self, incoming: Incoming) -> None:
-        """See that requests under way are not more than there is memory for."""
+        """See that requests under way are not more than there is memory for, nor one more than it may cost others."""
+        if incoming.announced > _REQUEST_LIMIT:
+            incoming.refuse(f"{incoming.announced} bytes, of which the agent takes {_REQUEST_LIMIT}")
         if sum(each.announced for each in self._incoming.values() if not each.refused) > _ARRIVING_LIMIT:
             incoming.refuse("too much is coming in")
 
@@ -225,9 +268,7 @@ class Server:
         """Nothing was begun: the launcher can do it otherwise."""
         self.declined += 1
         self._log(WARNING, {"event": "request declined", "reason": incoming.refused})
-        with suppress(OSError):
-            incoming.connection.sendall(wire.reply(wire.DECLINED))
-        incoming.close()
+        incoming.decline()
 
     def _forget(self, incoming: Incoming) -> None:
         del self._incoming[incoming.connection.fileno()]

@@ -137,7 +137,7 @@ class Agent:
     @property
     def served(self) -> int:
         """How many calls it has told of."""
-        return len(re.findall("^verb=", self.log, re.MULTILINE))
+        return len(re.findall(r"^(?:time=\S+ )?verb=", self.log, re.MULTILINE))
 
     def stop(self) -> None:
         """Have it end. AssertionError if it holds a pod's namespace, or has failed in any way."""

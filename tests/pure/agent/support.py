@@ -12,6 +12,7 @@ import pytest
 
 from agent.dispatcher import Dispatcher
 from agent.endpoint import bind
+from agent.incoming import Peer
 from agent.record import Outcome
 from agent.server import Server
 from agent.work import Worker
@@ -47,13 +48,15 @@ class Agent:
         """One call, to the end."""
         return finish(self.begin(verb, container, kind, **variables))
 
-    def begin(self, verb: str, container: str = "pod", kind: str = "plain", **variables: str):
+    def begin(
+        self, verb: str, container: str = "pod", kind: str = "plain", *, netns: int | None = None, **variables: str
+    ):
         """The connection of a call that was sent."""
         connection = launcher.connect(self.path)
         assert connection is not None, "no greeting"
         environ = {**ENVIRON, "CNI_COMMAND": verb, "CNI_CONTAINERID": container, **variables}
         config = {"cniVersion": "1.1.0", "name": "net", "type": kind}
-        launcher.send(connection, launcher.request(kind, environ, json.dumps(config).encode()))
+        launcher.send(connection, launcher.request(kind, environ, json.dumps(config).encode()), netns)
         return connection
 
     def close(self) -> None:
@@ -61,6 +64,20 @@ class Agent:
         self.server.stop()
         self.thread.join(10)
         assert not self.thread.is_alive(), "the loop did not end"
+
+
+class Gate:
+    """Work that waits until it is let through, and remembers the order."""
+
+    def __init__(self) -> None:
+        self.began, self.ended = [], []
+        self.open = threading.Event()
+
+    def __call__(self, request: Request) -> None:
+        self.began.append((request.container_id, request.verb))
+        if request.container_id.startswith("slow"):
+            self.open.wait(20)
+        self.ended.append((request.container_id, request.verb))
 
 
 def finish(connection) -> tuple[int, str] | None:
@@ -75,7 +92,7 @@ def running(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: Callable[[Request], object], **options: object
 ) -> Iterator[Agent]:
     """An agent whose plugin "plain" does `work` for DEL and CHECK, and an ADD by nobody."""
-    monkeypatch.setattr("agent.server.peer", lambda _connection: (0, 0))  # these tests need no root
+    monkeypatch.setattr("agent.server.peer", lambda _connection: Peer(0, 0))  # these tests need no root
     agent = Agent(tmp_path / "cni.sock", Plugin("plain", delete=work, check=work), **options)
     try:
         yield agent

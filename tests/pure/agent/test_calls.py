@@ -11,27 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from agent.incoming import Peer
 from linux import waiting
 from spec.errors import CNIError
 from spec.request import Request
 from tests.netns import launcher
-from tests.pure.agent.support import descriptors, finish, running, wait_until
+from tests.pure.agent.support import Gate, descriptors, finish, running, wait_until
 
 DECLINED = launcher.DECLINED
-
-
-class Gate:
-    """Work that waits until it is let through, and remembers the order."""
-
-    def __init__(self) -> None:
-        self.began, self.ended = [], []
-        self.open = threading.Event()
-
-    def __call__(self, request: Request) -> None:
-        self.began.append((request.container_id, request.verb))
-        if request.container_id.startswith("slow"):
-            self.open.wait(20)
-        self.ended.append((request.container_id, request.verb))
 
 
 def test_a_call_gets_the_plugin_s_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,7 +156,7 @@ def test_an_add_that_nobody_waits_for_is_undone(tmp_path: Path, monkeypatch: pyt
     from spec.result import Result
     from tests.pure.agent.support import Agent
 
-    monkeypatch.setattr("agent.server.peer", lambda _connection: (0, 0))
+    monkeypatch.setattr("agent.server.peer", lambda _connection: Peer(0, 0))
     done, begun, gone = [], threading.Event(), threading.Event()
 
     def add(request: Request) -> Result:
@@ -212,7 +199,7 @@ def test_a_plugin_it_does_not_serve_is_declined(tmp_path: Path, monkeypatch: pyt
 def test_who_is_not_root_gets_no_greeting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And so runs without the agent, where the kernel says what it may do."""
     with running(tmp_path, monkeypatch, lambda _request: None) as agent:
-        monkeypatch.setattr("agent.server.peer", lambda _connection: (0, 1000))
+        monkeypatch.setattr("agent.server.peer", lambda _connection: Peer(0, 1000))
         assert launcher.connect(agent.path) is None
         assert wait_until(lambda: "user 1000" in agent.events)
 

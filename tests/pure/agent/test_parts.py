@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -48,18 +49,25 @@ def test_options_and_their_defaults() -> None:
     assert options.split_address("[::1]:80") == (socket.AF_INET6, "::1", 80)
 
 
-@pytest.mark.parametrize(("environ", "prefix"), [({}, b""), ({"JOURNAL_STREAM": "8:1"}, b"<6>")])
-def test_a_call_is_one_line(environ: dict, prefix: bytes) -> None:
-    """What could be mistaken for another field, or another line, is quoted; the journal gets its priority."""
+@pytest.mark.parametrize("where", ["journal", "elsewhere"])
+def test_a_call_is_one_line(where: str) -> None:
+    """What could be mistaken for another field, or another line, is quoted; what journald does not add is there."""
     reader, writer = os.pipe()
+    found = os.fstat(writer)
+    environ = {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino + (where != 'journal')}"}
     fields = outcome(container='a b="c"\nd', network="", code=7, message="über").fields()
     record.logger(writer, environ)(record.INFO, fields)
     line = os.read(reader, 4096)
-    assert line == (
-        prefix
-        + b'verb=ADD plugin=bridge network="" container="a b=\\"c\\"\\nd" ifname=eth0 duration_ms=4.0 outcome=7 '
-        + b'msg="\\u00fcber"\n'
+    prefix, text = line.split(b"verb=", 1)
+    assert text == (
+        b'ADD plugin=bridge network="" container="a b=\\"c\\"\\nd" ifname=eth0 duration_ms=4.0 outcome=7 '
+        b'msg="\\u00fcber"\n'
     )
+    if where == "journal":
+        assert prefix == b"<6>"
+    else:
+        told = datetime.strptime(prefix.decode(), "time=%Y-%m-%dT%H:%M:%S.%fZ ").replace(tzinfo=UTC)
+        assert abs(told - datetime.now(UTC)) < timedelta(hours=1)
     os.close(reader)
     os.close(writer)
 

@@ -1,0 +1,164 @@
+"""Who reaches the agent and whom it leaves alone: its socket, network namespaces, the descriptors that it holds."""
+
+import json
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.netns.agent_tools import (  # noqa: F401 (two are fixtures)
+    CONF,
+    SOCKET,
+    Start,
+    ViaAgent,
+    agents_started,
+    calls_by_agent,
+    nothing_is_left,
+)
+from tests.netns.node import Node, Pod, wait_until
+from tests.netns.way import agent_command, agent_environment
+
+pytestmark = pytest.mark.cold(reason="brings agents of its own")
+
+
+class Manager:
+    """A service manager as systemd is one: makes the socket, keeps it, and passes it to the agents that it starts."""
+
+    def __init__(self, node: Node, home: Path) -> None:
+        self._node, self._home = node, home
+        self.log = node.path("/run/managed.log")
+        path = node.path(SOCKET)
+        path.parent.mkdir()
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(path))
+        self.listener.listen()
+        self.agents: list[subprocess.Popen] = []
+
+    def start(self) -> subprocess.Popen:
+        """Another agent."""
+        text = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ['LISTEN_PID'] = str(os.getpid()); "
+        text += "os.execv(sys.argv[2], sys.argv[2:])"
+        argv = [sys.executable, "-c", text, str(self.listener.fileno()), *agent_command(self._home)]
+        environ = {**agent_environment(self._home), "LISTEN_FDS": "1"}
+        with self.log.open("a") as log:
+            agent = self._node.start(argv, env=environ, pass_fds=[self.listener.fileno()], stderr=log)
+        self.agents.append(agent)
+        assert wait_until(lambda: self.log.read_text().count("event=ready") == len(self.agents))
+        return agent
+
+    def close(self) -> None:
+        """End what is left."""
+        for agent in self.agents:
+            agent.kill()
+            agent.wait()
+        self.listener.close()
+
+
+@pytest.fixture
+def manager(node: Node, bin_dir: Path) -> Iterator[Manager]:
+    """A service manager on the node."""
+    made = Manager(node, bin_dir)
+    yield made
+    made.close()
+
+
+def is_served(warm: ViaAgent, pod: Pod) -> bool:
+    """Whether an agent does the call."""
+    before = warm.ways["agent"]
+    warm.delete(CONF, pod)
+    return warm.ways["agent"] > before
+
+
+def test_after_a_second_agent_was_killed_the_service_has_its_socket_again(
+    node: Node, warm: ViaAgent, manager: Manager, start: Start
+) -> None:
+    """One started by hand takes the socket over; the service stands by, and gets it back when that one is gone."""
+    service, pod = manager.start(), node.pod("pod1")
+    assert is_served(warm, pod)
+    by_hand = start()
+    assert wait_until(lambda: "another agent has the socket" in manager.log.read_text())
+    assert is_served(warm, pod)
+    assert wait_until(lambda: "verb=DEL" in by_hand.log)
+    by_hand.process.kill()
+    by_hand.process.wait()
+    assert wait_until(lambda: "was made again" in manager.log.read_text())
+    assert is_served(warm, pod)
+    assert service.poll() is None
+
+
+@pytest.mark.parametrize("what", ["dead", "gone"])
+def test_a_service_that_is_started_with_a_socket_that_nobody_reaches_is_reached(
+    node: Node, warm: ViaAgent, manager: Manager, what: str
+) -> None:
+    """What it was given leads nowhere: a second agent has put another in its place and died, or it was removed."""
+    path = node.path(SOCKET)
+    path.unlink()
+    if what == "dead":
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(path))
+    manager.start()
+    assert wait_until(lambda: is_served(warm, node.pod("pod1")), timeout=5)
+
+
+def test_a_socket_that_the_service_was_given_is_left_as_it_is(node: Node, warm: ViaAgent, manager: Manager) -> None:
+    """It leads to the agent: that nobody of its own made it is no reason to make another."""
+    inode = node.path(SOCKET).stat().st_ino
+    manager.start()
+    pod = node.pod("pod1")
+    assert all(is_served(warm, pod) for _ in range(3))
+    assert wait_until(lambda: manager.log.read_text().count("verb=DEL") == 3)
+    assert node.path(SOCKET).stat().st_ino == inode
+    assert "made again" not in manager.log.read_text()
+
+
+def test_a_call_from_another_network_namespace_is_done_there(
+    node: Node, warm: ViaAgent, bin_dir: Path, start: Start
+) -> None:
+    """`ip netns exec node2 bridge`: the bridge is made in node2, by the executable itself."""
+    agent = start()
+    node.run(["ip", "netns", "add", "node2"])
+    pod = node.pod("pod1")
+    program = ["ip", "netns", "exec", "node2", bin_dir / "bridge"]
+    done = node.run(program, env=warm.environ("ADD", pod), stdin=json.dumps(CONF))
+    assert json.loads(done.stdout)["ips"]
+    assert "br0" not in node.links()
+    assert "br0" in Pod(node, "node2").links()
+    assert "another network namespace" in agent.log
+    node.run(program, env=warm.environ("DEL", pod), stdin=json.dumps(CONF))
+    assert "verb=" not in agent.log
+
+
+def test_a_pod_s_namespace_can_be_unmounted_as_soon_as_a_call_is_answered(
+    node: Node, warm: ViaAgent, start: Start
+) -> None:
+    """Without MNT_DETACH, as some runtimes do it, in the same moment; twenty times."""
+    start()
+    pods = [node.pod(f"pod{number}") for number in range(20)]
+    results = [warm.add(CONF, pod) for pod in pods]
+    umount = 'for pod; do echo "$CNI_CONF" | CNI_CONTAINERID=$pod CNI_NETNS=/run/netns/$pod "$CNI_BIN"; '
+    umount += "umount /run/netns/$pod || exit 1; done"
+    environ = {**warm.environ("DEL", pods[0]), "CNI_CONF": json.dumps(CONF), "CNI_BIN": str(warm.folder / "bridge")}
+    node.run(["sh", "-c", umount, "sh", *[pod.name for pod in pods]], env=environ)
+    assert len(results) == 20
+    assert nothing_is_left(node)
+
+
+def test_a_call_has_the_descriptors_it_needs_or_is_not_begun(node: Node, warm: ViaAgent, start: Start) -> None:
+    """At any limit, forty calls at once: none fails for it, and so none leaves a lease that it could not take back."""
+    agent = start()
+    pods = [node.pod(f"pod{index}") for index in range(40)]
+    warm.delete(CONF, pods[0])
+    for limit in (16, 24, 32, 40, 64):
+        subprocess.run(["prlimit", f"--pid={agent.process.pid}", f"--nofile={limit}:"], check=True)
+        with ThreadPoolExecutor(len(pods)) as threads:
+            results = list(threads.map(lambda pod: warm.add(CONF, pod), pods))
+            list(threads.map(lambda one: warm.delete(CONF, *one), zip(pods, results, strict=True)))
+        assert nothing_is_left(node)
+    assert "out of file descriptors" not in agent.log
+    assert warm.ways["agent"]
+    assert warm.ways["alone"]
+    assert not warm.ways["lost"]

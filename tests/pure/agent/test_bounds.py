@@ -1,0 +1,131 @@
+"""What a call may cost others, whose calls the agent takes, and that it can be reached."""
+
+import os
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.incoming import Peer
+from spec.errors import CNIError
+from spec.request import Request
+from tests.netns import launcher
+from tests.pure.agent.support import Gate, finish, running, wait_until
+
+
+@pytest.mark.parametrize("what", ["dead", "symlink", "file", "stranger"])
+def test_a_socket_that_leads_elsewhere_is_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """To no agent: one that was killed, a link or a file by accident, a service of something else."""
+    path = tmp_path / "cni.sock"
+    with running(tmp_path, monkeypatch, lambda _request: None) as agent, socket.socket(socket.AF_UNIX) as other:
+        if what in ("dead", "stranger"):
+            other.bind(f"{path}.other")
+            other.listen()
+            if what == "dead":
+                other.close()
+            os.rename(f"{path}.other", path)
+        else:
+            path.unlink()
+            path.symlink_to("/nonexistent") if what == "symlink" else path.write_text("")
+        assert wait_until(lambda: "the socket was lost, and was made again" in agent.events)
+        assert agent.ask("DEL") == (0, "")
+    assert path.is_socket()
+
+
+def test_a_socket_that_was_moved_and_is_linked_to_is_still_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Launchers reach it: there is nothing to do."""
+    path = tmp_path / "cni.sock"
+    with running(tmp_path, monkeypatch, lambda _request: None) as agent:
+        path.rename(tmp_path / "moved.sock")
+        path.symlink_to("moved.sock")
+        time.sleep(1)
+        assert agent.ask("DEL") == (0, "")
+        assert path.is_symlink()
+
+
+def test_the_pod_s_namespace_is_closed_when_the_caller_is_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A runtime unmounts it as soon as it has the answer, be that a result, an error, or that the call is declined."""
+    told = threading.Event()
+    monkeypatch.setattr("agent.work.Worker._account", lambda *_, **__: told.wait(10))
+
+    def work(request: Request) -> None:
+        if request.container_id == "bad":
+            raise CNIError(42, "no")
+
+    with running(tmp_path, monkeypatch, work) as agent:
+        for container, kind in (("pod", "plain"), ("bad", "plain"), ("pod", "unheard-of")):
+            ours, theirs = os.pipe()
+            with agent.begin("DEL", container, kind, netns=theirs) as connection:
+                os.close(theirs)
+                assert launcher.receive(connection)[0] == {"pod": 0, "bad": 1}[container] or kind != "plain"
+                os.set_blocking(ours, False)
+                assert os.read(ours, 1) == b"", "somebody still has the descriptor"
+            os.close(ours)
+        told.set()
+
+
+def test_a_caller_that_does_not_read_keeps_nobody_from_being_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer is being sent when its time is over: others are accepted all the same."""
+    monkeypatch.setattr("agent.call._SEND_SECONDS", 30)
+
+    def work(request: Request) -> None:
+        if request.container_id == "large":
+            raise CNIError(42, "x" * (8 << 20))
+
+    with running(tmp_path, monkeypatch, work, seconds=0.5) as agent:
+        with agent.begin("DEL", "large"):
+            assert wait_until(lambda: agent.dispatcher.pool.busy)
+            time.sleep(1.5)  # beyond the deadline
+            assert agent.ask("DEL") == (0, "")
+            assert wait_until(lambda: agent.dispatcher.under_way == 1)
+        assert wait_until(lambda: agent.dispatcher.under_way == 0)
+
+
+def test_a_caller_in_another_network_namespace_gets_no_greeting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To its plugin that would be the node's, and here another is."""
+    with running(tmp_path, monkeypatch, lambda _request: None) as agent:
+        monkeypatch.setattr("agent.server.peer", lambda _connection: Peer(0, 0, is_elsewhere=True))
+        assert launcher.connect(agent.path) is None
+        assert wait_until(lambda: any("another network namespace" in str(event) for event in agent.events))
+
+
+def test_a_large_request_is_left_to_its_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four at once, of 3 MB of small objects: none is decoded here, where all others would wait for it."""
+    with running(tmp_path, monkeypatch, lambda _request: None) as agent:
+        asked = {"CNI_COMMAND": "DEL", "CNI_CONTAINERID": "large", "CNI_IFNAME": "eth0", "CNI_PATH": "/nowhere"}
+        stdin = b'{"name": "net", "type": "plain", "x": [' + b"{}," * (1 << 20) + b"{}]}"
+        monkeypatch.setattr("spec.jsontext.loads", lambda _: pytest.fail("decoded"))
+        connections = [launcher.connect(agent.path) for _ in range(4)]
+        for connection in connections:
+            launcher.send(connection, launcher.request("plain", asked, stdin))
+        assert [finish(connection)[0] for connection in connections] == [launcher.DECLINED] * 4
+        assert wait_until(lambda: sum("bytes, of which the agent takes" in str(each) for each in agent.events) == 4), (
+            agent.events
+        )
+
+
+def test_no_more_calls_than_there_are_descriptors_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is taken on has enough to the end; who comes then is turned away, to do without the agent."""
+    gate = Gate()
+    with running(tmp_path, monkeypatch, gate, workers=64) as agent:
+        limit = agent.server._descriptors + 3 * 12
+        monkeypatch.setattr("resource.getrlimit", lambda _: (limit, limit))
+        taken = [agent.begin("DEL", f"slow{index}") for index in range(3)]
+        assert launcher.connect(agent.path) is None
+        assert wait_until(lambda: "too many calls" in agent.events)
+        gate.open.set()
+        assert [finish(each) for each in taken] == [(0, "")] * 3
+        assert wait_until(lambda: agent.dispatcher.under_way == 0)
+        assert agent.ask("DEL") == (0, "")
