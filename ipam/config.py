@@ -3,8 +3,9 @@
 from collections.abc import Iterator, Mapping
 
 from ipam.addresses import Address, Network
+from ipam.files import read_file
 from ipam.resolvconf import parse_resolvconf
-from spec.config import Section, require_at_most, wrong_value
+from spec.config import Section, absolute_path, require_at_most, wrong_value
 from spec.errors import CNIError, Code, code_of
 from spec.result import DNS
 
@@ -36,12 +37,11 @@ def parse_requested(config: Section, args: Mapping[str, str]) -> tuple[Address, 
 
 def read_dns(ipam: Section) -> DNS:
     """What the file that `resolvConf` names says; empty without that key. Raises CNIError 7 if it can not be read."""
-    path = ipam.string("resolvConf")
+    path = absolute_path(ipam, "resolvConf")
     if not path:
         return DNS()
     try:
-        with open(path, encoding="utf-8", errors="replace") as file:
-            return parse_resolvconf(file.read())
+        return parse_resolvconf(read_file(path).decode(errors="replace"))
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         expected = ipam.error("resolvConf", "the path of a readable file").msg

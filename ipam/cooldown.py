@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 
 from ipam.boot import Boot
-from ipam.files import make_folders, replace_file
+from ipam.files import make_folders, read_file, replace_file
 
 _NAME = "released"
 _ROUNDED = 0.001  # seconds: moments are written in thousandths
@@ -35,8 +35,7 @@ def note_released(hidden: str, boot: Boot, seconds: int, addresses: Iterable[str
 
 def _read(hidden: str, boot: Boot, seconds: int) -> dict[str, tuple[float, str]]:
     try:
-        with open(os.path.join(hidden, _NAME), encoding="ascii", errors="replace") as file:
-            lines = file.readlines()
+        lines = read_file(os.path.join(hidden, _NAME)).decode("ascii", "replace").splitlines(keepends=True)
     except FileNotFoundError:
         return {}
     found = {}

@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import partial
 
 from ipam.store import DiskStore
-from spec.config import Section, read_version
+from spec.config import Section, absolute_path, read_version
 from spec.errors import CNIError, Code, code_of
 from spec.request import Request
 from spec.result import IPConfig, Result
@@ -149,15 +149,8 @@ def _read_range_sets(section: Section) -> "tuple[RangeSet, ...]":
 
 
 def _store(request: Request, ipam: Section) -> DiskStore:
-    folder = os.path.join(_data_dir(ipam) or DATA_DIR, request.conf.name)
+    folder = os.path.join(absolute_path(ipam, "dataDir") or DATA_DIR, request.conf.name)
     return DiskStore(folder, cooldown=ipam.integer("cooldown", 0, low=0))
-
-
-def _data_dir(ipam: Section) -> str:
-    path = ipam.string("dataDir")
-    if "\0" in path:
-        raise ipam.error("dataDir", "a path")
-    return path
 
 
 def _store_to_clean(request: Request) -> DiskStore:
@@ -168,7 +161,7 @@ def _store_to_clean(request: Request) -> DiskStore:
         ipam = section.section("ipam")
     except CNIError:
         ipam = Section({})
-    for key, read in (("dataDir", lambda _: _data_dir(ipam)), ("cooldown", partial(ipam.integer, low=0))):
+    for key, read in (("dataDir", partial(absolute_path, ipam)), ("cooldown", partial(ipam.integer, low=0))):
         try:
             values[key] = read(key)
         except CNIError as error:

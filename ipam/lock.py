@@ -39,7 +39,7 @@ def locked(path: str, patience: float) -> Iterator[None]:
 
 def _hold(path: str, deadline: float, patience: float) -> Iterator[None]:
     while True:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o750)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o750)
         try:
             _wait_for(descriptor, path, deadline, patience)
             # A lock on a file that was removed meanwhile, perhaps with its folder, keeps nobody out.
@@ -66,15 +66,23 @@ def _wait_for(descriptor: int, path: str, deadline: float, patience: float) -> N
 def _stand_in_line(descriptor: int, deadline: float) -> None:
     import signal
 
+    is_waiting = True
+
     def call_away(*_: object) -> None:
-        raise TimeoutError
+        if is_waiting:
+            raise TimeoutError
 
     before = signal.signal(signal.SIGALRM, call_away)
     try:
-        # Every second again, should the first alarm come just before the waiting.
-        signal.setitimer(signal.ITIMER_REAL, max(deadline - time.monotonic(), 0.001), 1)
-        flock(descriptor, LOCK_EX)
+        try:
+            # Every second again, should the first alarm come just before the waiting.
+            signal.setitimer(signal.ITIMER_REAL, max(deadline - time.monotonic(), 0.001), 1)
+            flock(descriptor, LOCK_EX)
+        finally:
+            is_waiting = False
     finally:
+        # Here no alarm raises any more, not even one that came just before the line above was done.
+        is_waiting = False
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
 

@@ -173,7 +173,7 @@ class Register:
 
 def _write_whole(path: str, content: bytes) -> None:
     try:
-        write_file(path, content, os.O_EXCL)
+        write_file(path, content)
     except FileExistsError:
         raise
     except OSError:

@@ -3,7 +3,10 @@
 from collections.abc import Callable
 from types import TracebackType
 
-from spec.errors import CNIError, as_cni_error
+from linux.waiting import wait_until
+from spec.errors import CNIError, as_cni_error, came_of_shortage
+
+_PATIENCE_SECONDS = 5
 
 
 class Undo:
@@ -31,8 +34,31 @@ class Undo:
         left = []
         for way_back in reversed(self._ways_back):
             try:
-                way_back()
+                _insist(way_back)
             except Exception as error:  # noqa: BLE001  (a fault in one must not keep the others from being done)
                 left.append(str(error if isinstance(error, OSError) else as_cni_error(error)))
         if left and isinstance(failure, CNIError):
             failure.details = "; ".join(filter(None, [failure.details, "left behind: " + ", ".join(left)]))
+
+
+def _insist(way_back: Callable[[], object]) -> None:
+    """Take a way back, again and again for some seconds while the node lacks descriptors or memory for it.
+
+    Other calls of the same process have what is lacking, and give it back when they end. A lease that is left here
+    stays until a GC.
+    """
+    shortage: Exception | None = None
+
+    def is_taken() -> bool:
+        nonlocal shortage
+        try:
+            way_back()
+        except Exception as error:
+            if not came_of_shortage(error):
+                raise
+            shortage = error
+            return False
+        return True
+
+    if not wait_until(is_taken, seconds=_PATIENCE_SECONDS):
+        raise shortage

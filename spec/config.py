@@ -260,6 +260,17 @@ def wrong_value(where: str, expected: str, value: object) -> CNIError:
     return CNIError(Code.INVALID_NETWORK_CONFIG, f'"{where}": expected {expected}, got {shown(value)}')
 
 
+def absolute_path(section: Section, key: str) -> str:
+    """The path under the key, "" where it is absent. Raises CNIError 7 for one that depends on who opens it where.
+
+    An agent has another working directory than the runtime.
+    """
+    path = section.string(key)
+    if path and (path[0] != "/" or "\0" in path):
+        raise section.error(key, "an absolute path")
+    return path
+
+
 def require_at_most(section: Section, key: str, most: int, what: str) -> None:
     """Raises CNIError 7 for a list of more than `most` entries, before anything is made of them."""
     value = section.raw(key)

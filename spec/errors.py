@@ -47,6 +47,11 @@ def is_shortage(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SHORTAGES)
 
 
+def came_of_shortage(error: BaseException) -> bool:
+    """Whether an exception is a shortage, or was raised for one."""
+    return is_shortage(error) or (error.__cause__ is not None and is_shortage(error.__cause__))
+
+
 def code_of(error: BaseException, otherwise: int = Code.INTERNAL) -> int:
     """The code (int) that tells of an exception: 11 for a shortage, else `otherwise`."""
     return Code.TRY_AGAIN_LATER if is_shortage(error) else otherwise

@@ -5,6 +5,7 @@ from spec.errors import CNIError, Code
 _ALPHANUMERIC = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789")
 _ALLOWED = _ALPHANUMERIC | frozenset("_.-")
 _IFNAME_BYTES = 15
+_CONTAINER_ID_BYTES = 1024  # with an interface's name, it must fit in a lease as the reference plugin reads it
 _IN_NO_NAME = frozenset(b"/:\t\n\v\f\r \xa0")
 _ALL_INTERFACES = ("all", "default")
 
@@ -16,6 +17,9 @@ def is_identifier(text: str) -> bool:
 
 def check_container_id(text: str) -> None:
     """Raises CNIError 4."""
+    if len(text) > _CONTAINER_ID_BYTES:
+        details = f"it has {len(text)} characters, {_CONTAINER_ID_BYTES} are allowed"
+        raise CNIError(Code.INVALID_ENVIRONMENT, "containerID is too long", details)
     if not is_identifier(text):
         raise CNIError(Code.INVALID_ENVIRONMENT, "invalid characters in containerID", text)
 

@@ -2,17 +2,20 @@
 
 from collections.abc import Mapping
 from io import BufferedIOBase, TextIOBase
+from time import sleep
 
 from spec import jsontext, verbs
 from spec.config import NetConf, Section, read_config, read_name, read_version
-from spec.errors import CNIError, Code, as_cni_error
-from spec.request import Request, check_variables, is_own_netns, parse_args, read_stdin, say
+from spec.errors import CNIError, Code, as_cni_error, came_of_shortage
+from spec.request import Request, check_variables, is_own_netns, parse_args, parse_path, read_stdin, say
 from spec.result import Result, check_expressible, dumps
 from spec.suite import Plugin, Suite
 from spec.verbs import VERBS, Verb
 from spec.versions import LATEST, SUPPORTED, at_least
 
 __all__ = ["NO_SUITE", "Plugin", "Suite", "call", "serve"]
+
+_UNDO_TRIES, _UNDO_PAUSE_SECONDS = 20, 0.1
 
 NO_SUITE = Suite(home=None, load=lambda _kind: None)
 """For a plugin that ships alone: whatever it delegates to is executed."""
@@ -156,7 +159,7 @@ class _Call:
             netns=netns,
             ifname=given.get(verbs.IFNAME, ""),
             args=args,
-            path=tuple(part for part in given[verbs.PATH].split(":") if part),
+            path=parse_path(given[verbs.PATH], strict=verb.strict),
             conf=conf,
             stdin=data,
             environ=environ,
@@ -171,11 +174,17 @@ class _Call:
 
 def undo_add(plugin: Plugin, request: Request) -> None:
     """DEL after an ADD whose result nobody got. Never raises: the ADD's own error is the one to tell."""
-    if plugin.delete is not None:
+    if plugin.delete is None:
+        return
+    for left in reversed(range(_UNDO_TRIES)):
         try:
             plugin.delete(request.with_verb("DEL"))
         except Exception as error:  # noqa: BLE001  (whatever it is must not hide why the ADD failed)
+            if left and came_of_shortage(error):
+                sleep(_UNDO_PAUSE_SECONDS)
+                continue
             request.say(f"{plugin.type}: undo of a failed ADD: {error}")
+        return
 
 
 def _add(plugin: Plugin, request: Request) -> Result:

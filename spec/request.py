@@ -130,6 +130,18 @@ def parse_args(text: str, *, strict: bool) -> dict[str, str]:
     return args
 
 
+def parse_path(text: str, *, strict: bool) -> tuple[str, ...]:
+    """The folders of CNI_PATH. Raises CNIError 4 for a relative one if `strict`, else does without it.
+
+    Which folder it means depends on the working directory: the runtime's, the agent's.
+    """
+    folders = tuple(part for part in text.split(":") if part)
+    relative = [folder for folder in folders if folder[0] != "/"]
+    if relative and strict:
+        raise CNIError(Code.INVALID_ENVIRONMENT, f'CNI_PATH: expected absolute paths, got "{relative[0]}"')
+    return tuple(folder for folder in folders if folder[0] == "/")
+
+
 def is_own_netns(netns: str, fd: int | None = None) -> bool:
     """Whether the path leads to the network namespace of the calling thread; one that can not be opened does not.
 

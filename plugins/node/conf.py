@@ -14,7 +14,7 @@ from plugins.node.records import (
     read_peers_file,
     read_subnet_file,
 )
-from spec.config import Section
+from spec.config import Section, absolute_path
 from spec.errors import CNIError, Code
 from spec.links import link_name, mtu_of
 from spec.request import Request
@@ -80,7 +80,7 @@ def read_peers(request: Request) -> Records:
     Raises CNIError 7 (configuration), 11 (the file is unreadable, or missing though the configuration names it).
     """
     section = request.conf.section
-    path = section.string("peersFile")
+    path = absolute_path(section, "peersFile")
     inline, filed = parse_peers(section), read_peers_file(path or PEERS_FILE, required=bool(path))
     return Records(inline + filed.nodes, filed.left_out, from_default_file=not path and bool(filed.nodes))
 
@@ -119,4 +119,4 @@ def _subnets(section: Section) -> Subnets:
             except ValueError as error:
                 raise section.error(key, str(error)) from error
             return Subnets(inline)
-    return read_subnet_file(section.string("subnetFile") or NODE_FILE)
+    return read_subnet_file(absolute_path(section, "subnetFile") or NODE_FILE)

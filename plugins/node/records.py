@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 
+from ipam.files import read_file
 from plugins.mac import EXPECTED, normal_mac
 from plugins.node.spans import first_of, span
 from spec import jsontext
@@ -15,6 +16,7 @@ from spec.errors import CNIError, Code
 
 NODE_FILE = "/run/slash24/node.json"
 PEERS_FILE = "/run/slash24/peers.json"
+_LARGEST = 4 << 20  # bytes of a file: 5,000 nodes with 800 each
 _NETWORK = 'a network like "10.244.2.0/24", without host bits'
 _KEPT = 2  # files, of up to a megabyte each
 _ADDRESS = 'an address like "192.0.2.2"'
@@ -212,8 +214,7 @@ def _telling(path: str, what: str) -> Iterator[None]:
 
 def _read(path: str, what: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            return file.read()
+        return read_file(path, _LARGEST)
     except OSError as error:
         raise _unreadable(path, what, error.strerror) from error
 

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 
+from ipam.files import read_file
 from spec.errors import CNIError, Code, code_of
 
 PATH = "/etc/cni/tuning/allowlist.conf"
@@ -17,8 +18,7 @@ def read(path: str = PATH) -> tuple[re.Pattern, ...] | None:
     Raises CNIError 5 if it can not be read, 7 for a line that is no regular expression.
     """
     try:
-        with open(path, encoding="utf-8") as file:
-            lines = [line.strip() for line in file]
+        lines = [line.strip() for line in read_file(path).decode().splitlines()]
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, UnicodeDecodeError) as error:

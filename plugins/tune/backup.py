@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from errno import ENAMETOOLONG, ENOENT, ENOTDIR
 
-from ipam.files import delete_file, make_folders, replace_file
+from ipam.files import delete_file, make_folders, read_file, replace_file
 from plugins.tune.originals import Originals
 from spec.attachment import Attachment
 from spec.errors import is_shortage
@@ -67,8 +67,8 @@ def path_in(folder: str, attachment: Attachment) -> str:
 def read(path: str) -> Backup | None:
     """What the file says; None if there is none. Raises OSError, or ValueError if it can not be understood."""
     document: object = None
-    with _nowhere_is_fine(), open(path, encoding="utf-8") as file:
-        document = json.load(file)
+    with _nowhere_is_fine():
+        document = json.loads(read_file(path).decode())
     if document is None:
         return None
     if not isinstance(document, dict):
@@ -92,8 +92,7 @@ def write(path: str, backup: Backup) -> Callable[[], None]:
     """Replace the file in one step; answers the way back to how it was. Raises OSError."""
     make_folders(os.path.dirname(path), 0o755)
     try:
-        with open(path, "rb") as file:
-            before = file.read()
+        before = read_file(path)
     except FileNotFoundError:
         before = None
     replace_file(path, _unfinished(path), _text(backup).encode())

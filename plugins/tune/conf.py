@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from plugins.mac import EXPECTED, normal_mac
-from spec.config import Section, wrong_value
+from spec.config import Section, absolute_path, wrong_value
 from spec.errors import CNIError, Code
 from spec.request import Request
 
@@ -61,10 +61,7 @@ def parse(request: Request) -> TuningConf:
 
 def read_data_dir(section: Section) -> str:
     """The folder of the backup files. Raises CNIError 7."""
-    folder = section.string("dataDir")
-    if "\0" in folder:
-        raise section.error("dataDir", "a path")
-    return folder or DATA_DIR
+    return absolute_path(section, "dataDir") or DATA_DIR
 
 
 def path_of(name: str, ifname: str) -> str:

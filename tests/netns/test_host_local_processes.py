@@ -17,7 +17,7 @@ from tests.netns.node import Node
 
 DATA_DIR = "/var/lib/cni/networks"
 CONF = {"cniVersion": "1.1.0", "name": "net", "type": "host-local"}
-SMALL = {**CONF, "ipam": {"type": "host-local", "subnet": "10.0.0.0/29"}}
+SMALL = {**CONF, "ipam": {"type": "host-local", "subnet": "10.0.0.0/29", "statusWhenFull": "unavailable"}}
 LARGE = {**CONF, "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.0.0.0/24"}], [{"subnet": "fd00::/64"}]]}}
 
 

@@ -149,7 +149,7 @@ def test_requested_in_vain(node, ips, message):
         ({"subnet": "10.0.0.0/29", "routes": [{"dst": "::/0", "mtu": 1.5}]}, {}, 7, ['"ipam.routes[0].mtu"', "1.5"]),
         ({"subnet": "10.0.0.0/29", "resolvConf": "/no/such"}, {}, 7, ["open /no/such", '"ipam.resolvConf"']),
         ({"subnet": "10.0.0.0/29", "dataDir": 7}, {}, 7, ['"ipam.dataDir": expected a string, got 7']),
-        ({"subnet": "10.0.0.0/29", "dataDir": "/a\0b"}, {}, 7, ['"ipam.dataDir": expected a path']),
+        ({"subnet": "10.0.0.0/29", "dataDir": "/a\0b"}, {}, 7, ['"ipam.dataDir": expected an absolute path']),
         ({"subnet": "10.0.0.0/29", "cooldown": -1}, {}, 7, ['"ipam.cooldown"', "at least 0", "-1"]),
         ({"subnet": "10.0.0.0/29", "cooldown": "1m"}, {}, 7, ['"ipam.cooldown"', '"1m"']),
         (None, {"runtimeConfig": {"ips": ["x"]}}, 7, ['"runtimeConfig.ips[0]"', '"x"']),

@@ -92,6 +92,26 @@ def test_nothing_is_left_of_the_waiting(store):
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
 
 
+def test_an_alarm_at_the_end_of_the_waiting_is_no_error(store, monkeypatch):
+    """One that comes between the lock and the end of the timer hits nothing, and leaves no timer behind."""
+    real, before = signal.setitimer, signal.getsignal(signal.SIGALRM)
+
+    def ring_first(which: int, seconds: float, interval: float = 0.0) -> None:
+        if not seconds:
+            signal.raise_signal(signal.SIGALRM)
+        real(which, seconds, interval)
+
+    monkeypatch.setattr(signal, "setitimer", ring_first)
+    with open(Path(store.folder) / "lock", "w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        timer = threading.Timer(0.05, file.close)
+        timer.start()
+        take(store, A, *GRANTS)
+        timer.join()
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
 def test_a_lock_that_was_removed(store, folder):
     """A folder that was removed and made again while somebody waited for its lock:
     the new lock is the one that counts.

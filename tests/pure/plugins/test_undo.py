@@ -1,5 +1,7 @@
 """Undo: what a failed ADD does on its way out. Attempts: what a DEL and a GC do whatever fails."""
 
+from errno import EMFILE
+
 import pytest
 
 from plugins.attempts import Attempts
@@ -89,3 +91,32 @@ def test_every_step_of_a_del_is_tried(fault: Exception) -> None:
     assert done == ["rest"]
     assert "later" not in caught.value.msg
     assert "ValueError: later" in caught.value.details
+
+
+def test_a_way_back_waits_for_what_the_node_lacks() -> None:
+    """Out of descriptors, a lease is still released: as soon as another call has given back what it had open."""
+    tries = []
+
+    def release() -> None:
+        tries.append(len(tries))
+        if len(tries) < 3:
+            raise CNIError(11, "the leases can not be used") from OSError(EMFILE, "Too many open files")
+
+    with pytest.raises(CNIError) as caught, Undo() as undo:
+        undo.push(release)
+        raise CNIError(999, "no")
+    assert (tries, caught.value.details) == ([0, 1, 2], "")
+
+
+def test_a_way_back_does_not_wait_for_anything_else() -> None:
+    """What is no shortage is tried once, also what says "try again later" for another reason."""
+    tries = []
+
+    def release() -> None:
+        tries.append(1)
+        raise CNIError(11, "the leases are locked by another process")
+
+    with pytest.raises(CNIError, match="no") as caught, Undo() as undo:
+        undo.push(release)
+        raise CNIError(999, "no")
+    assert (tries, caught.value.details) == ([1], "left behind: the leases are locked by another process")

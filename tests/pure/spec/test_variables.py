@@ -44,6 +44,26 @@ def test_any_other_identifier_is_refused(identifier: str) -> None:
     assert answer is None or answer.error == (7, "invalid characters found in network name")
 
 
+@pytest.mark.parametrize("verb", ["ADD", "DEL", "CHECK"])
+def test_a_container_id_that_no_lease_has_room_for_is_refused(verb: str) -> None:
+    """With 1025 characters and more; what is allowed is in the details."""
+    answer = run(Recorder().plugin, verb, CNI_CONTAINERID="a" * 4091)
+    assert answer.error == (4, "containerID is too long")
+    assert answer.document["details"] == "it has 4091 characters, 1024 are allowed"
+    assert run(Recorder().plugin, verb, CNI_CONTAINERID="a" * 1024).status == 0
+
+
+@pytest.mark.parametrize(("path", "relative"), [("bin", "bin"), ("/opt/cni/bin:./bin", "./bin"), (".", ".")])
+def test_a_relative_path_of_plugins_is_refused(path: str, relative: str) -> None:
+    """An agent has another working directory than the runtime; what cleans up does without the folder."""
+    for verb in ("ADD", "CHECK"):
+        answer = run(Recorder().plugin, verb, CNI_PATH=path)
+        assert answer.error == (4, f'CNI_PATH: expected absolute paths, got "{relative}"')
+    recorder = Recorder()
+    assert run(recorder.plugin, "DEL", CNI_PATH=path).status == 0
+    assert recorder.requests[0].path == tuple(each for each in path.split(":") if each[0] == "/")
+
+
 def test_the_details_show_the_identifier() -> None:
     """So that whoever reads the log knows which."""
     assert run(Recorder().plugin, "ADD", CNI_CONTAINERID="a b").document["details"] == "a b"
