@@ -12,7 +12,8 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, inet_ntop
 
-from linux import after_iptables, nft, nft_table
+from linux import after_iptables, nft, nft_found, nft_table
+from linux.holders import is_dead
 from linux.hostport_table import (
     FROM_ANYWHERE,
     MASQUERADES,
@@ -27,6 +28,7 @@ from linux.hostport_table import (
     table,
     to_the_node,
 )
+from linux.netlink import Netlink
 from linux.nft import Element
 from linux.nft_table import Book, Chain
 from linux.nft_view import View
@@ -43,7 +45,14 @@ _EEXIST = 17
 
 
 class PortTaken(OSError):
-    """A host port belongs to another attachment; the text says to which."""
+    """A host port belongs to another attachment; the text says to which.
+
+    `owner` is its tag, "" if the port has none; `entry` is the entry of the table, as nft takes it to delete it.
+    """
+
+    def __init__(self, message: str, owner: str, entry: str) -> None:
+        super().__init__(_EEXIST, message)
+        self.owner, self.entry = owner, entry
 
 
 @dataclass(frozen=True)
@@ -59,6 +68,13 @@ class Forward:
     host_port: int
     pod: bytes
     pod_port: int
+
+    @property
+    def entry(self) -> str:
+        """The element of a map that it is, as nft names one."""
+        protocol = _NAMES.get(self.protocol, self.protocol)
+        address = f"{_shown(self.host, self.version).strip('[]')} . " if self.host else ""
+        return f"{TARGETS[self.version, bool(self.host)].name} {{ {address}{protocol} . {self.host_port} }}"
 
     def __str__(self) -> str:
         return f"{_shown(self.host, self.version)}:{self.host_port}/{_NAMES.get(self.protocol, self.protocol)}"
@@ -83,18 +99,21 @@ def ensure(owner: Attachment, wish: Wish) -> bool:
 
     Raises PortTaken, or NetlinkError; then nothing has changed.
 
-    Who has ports that lead to an address of this very pod loses all ports: IPAM gave the address to `owner`, so
-    whoever had it is a leftover.
+    A leftover that is in the way loses all its ports: one whose ports lead to an address of this very pod, which IPAM
+    gave to `owner`, and one that has such a port and whose link is gone.
     """
     tag = owner_tag(owner)
     wanted, chains = _elements(tag, wish)
     pods = {forward.pod for forward in wish.forwards}
+    is_refused = False
 
     def decide(book: Book) -> bool:
         view = book.view(TABLE)
         is_new = not view.rules
         whole = table(_behind_iptables(book, view))
         stale = {tag, *(found.owner for found in view.find(pods) if found.owner and leads_to(found) in pods)}
+        if is_refused:
+            stale |= _dead_holders(book, wanted, stale)
         terms = {other.encode() for other in stale}
         nft_table.put_into(book, whole, chains, wanted, is_stale=lambda found: found.owner in stale, terms=terms)
         return is_new
@@ -102,9 +121,30 @@ def ensure(owner: Attachment, wish: Wish) -> bool:
     try:
         return nft_table.change(decide)
     except OSError as error:
+        if error.errno != _EEXIST:
+            raise
+    is_refused = True
+    try:
+        return nft_table.change(decide)
+    except OSError as error:
         if error.errno == _EEXIST:
             _raise_taken(wanted, tag, error)
         raise
+
+
+def _dead_holders(book: Book, wanted: Sequence[Element], known: Collection[str]) -> set[str]:
+    """Others that have the places of `wanted`, if every one of them is proven to be gone; else nobody."""
+    found = (nft_found.find_element(book.netlink, TABLE.name, *place) for place in _places(wanted))
+    others = [one for one in found if one and one.owner not in known]
+    return set() if _living(others) else {one.owner for one in others}
+
+
+def _living(elements: Iterable[Element]) -> list[Element]:
+    """Those that lead to pods of which nothing proves that they are gone."""
+    with Netlink() as host:
+        return [
+            one for one in elements if leads_to(one) and not (one.owner and is_dead(host, one.owner, leads_to(one)))
+        ]
 
 
 def _behind_iptables(book: Book, view: View) -> frozenset[int]:
@@ -225,12 +265,12 @@ def _forwards(elements: Iterable[Element]) -> list[Forward]:
 def _raise_taken(wanted: Sequence[Element], tag: str, error: OSError) -> None:
     """Raise PortTaken if one of the elements is somebody else's."""
     state = nft_table.inspect(TABLE, (), (), _places(wanted))
-    others = [found for found in state.elements if found.owner != tag]
+    others = _living(found for found in state.elements if found.owner != tag)
     for forward in _forwards(others):
         (other,) = {found.owner for found in others if _forwards([found]) == [forward]}
         pod = f"{_shown(forward.pod, forward.version)}:{forward.pod_port}"
         message = f"host port {forward} is taken by {other or 'somebody unknown'}, and leads to {pod}"
-        raise PortTaken(_EEXIST, message) from error
+        raise PortTaken(message, other, forward.entry) from error
 
 
 def _places(elements: Iterable[Element]) -> list[tuple[str, bytes]]:

@@ -1,7 +1,7 @@
 """Ways from the node's 127.0.0.1 to a pod: the kernel routes such packets only over links that allow it."""
 
 from errno import EHOSTUNREACH, ENETUNREACH
-from socket import AF_INET, inet_aton
+from socket import AF_INET, AF_INET6
 from struct import pack
 from sys import byteorder
 
@@ -14,11 +14,12 @@ _RTM_GETROUTE = 26
 _DESTINATION, _OUT_LINK = 1, 4  # RTA_DST, RTA_OIF
 
 
-def link_towards(netlink: Netlink, address: str) -> Link | None:
-    """The link by which the node reaches an IPv4 address; None if it does not."""
-    body = pack("=BB10x", AF_INET, 32)  # struct rtmsg: family, bits of the destination
+def link_towards(netlink: Netlink, address: bytes) -> Link | None:
+    """The link by which the node reaches an address (packed); None if it does not."""
+    family = AF_INET if len(address) == 4 else AF_INET6
+    body = pack("=BB10x", family, 8 * len(address))  # struct rtmsg: family, bits of the destination
     try:
-        found = netlink.get_raw(body + attribute(_DESTINATION, inet_aton(address)), _RTM_GETROUTE)
+        found = netlink.get_raw(body + attribute(_DESTINATION, address), _RTM_GETROUTE)
     except NetlinkError as error:
         if error.errno not in (ENETUNREACH, EHOSTUNREACH):
             raise

@@ -1,7 +1,10 @@
 """ADD: the ports forwarded, or everything as it was."""
 
+import os
+
 from linux import hostports, localnet
 from linux.errors import step
+from linux.hostport_table import TABLE
 from linux.hostports import PortTaken, Wish
 from linux.netlink import Netlink
 from plugins.ports.conf import PortmapConf
@@ -20,7 +23,7 @@ def add_ports(request: Request, conf: PortmapConf, result: Result) -> None:
     with Undo() as undo:
         _forward(request, wish, undo)
         if conf.snat and any(forward.version == 4 for forward in wish.forwards):
-            _route_localnet(str(pod[4]))
+            _route_localnet(pod[4].packed)
         undo.keep()
     forget_flows_elsewhere(request, wish.forwards)
 
@@ -30,11 +33,23 @@ def _forward(request: Request, wish: Wish, undo: Undo) -> None:
         try:
             made = hostports.ensure(request.attachment, wish)
         except PortTaken as error:
-            raise CNIError(Code.INTERNAL, error.strerror) from error
+            raise CNIError(Code.INTERNAL, error.strerror, _advice(request, error)) from error
     undo.push(lambda: hostports.undo(request.attachment, made=made))
 
 
-def _route_localnet(address: str) -> None:
+def _advice(request: Request, taken: PortTaken) -> str:
+    """How to free a port of which only people can know that its pod is gone."""
+    version, *parts = taken.owner.split(":")
+    if version != "v1" or len(parts) != 3:
+        return f"if that pod is gone, free the port: nft delete element {TABLE.name} '{taken.entry}'"
+    network, container_id, ifname = parts
+    conf = f'{{"cniVersion":"1.0.0","name":"{network}","type":"portmap"}}'
+    folder = next((one for one in request.path if os.path.exists(f"{one}/portmap")), "/opt/cni/bin")
+    call = f"CNI_COMMAND=DEL CNI_CONTAINERID={container_id} CNI_IFNAME={ifname} CNI_PATH={folder} {folder}/portmap"
+    return f"if that pod is gone, free its ports: echo '{conf}' | {call}"
+
+
+def _route_localnet(address: bytes) -> None:
     """Let the node's 127.0.0.1 reach the pod: by the link that leads to it; no link, no way."""
     with step("route from 127.0.0.1 to the pod"), Netlink() as host:
         link = localnet.link_towards(host, address)

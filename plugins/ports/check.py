@@ -23,7 +23,7 @@ def check_ports(request: Request, conf: PortmapConf, result: Result) -> None:
         if problems and reference_ports.serves(request.attachment, versions):
             problems = []
         if conf.snat and 4 in versions:
-            problems += _localnet_problems(str(pod[4]))
+            problems += _localnet_problems(pod[4].packed)
     if problems:
         raise CNIError(Code.INTERNAL, problems[0], "; ".join(problems[1:]))
 
@@ -36,7 +36,7 @@ def check_kernel() -> None:
         raise CNIError(Code.PLUGIN_NOT_AVAILABLE, f"the kernel can not forward ports: {reason(error)}") from error
 
 
-def _localnet_problems(address: str) -> list[str]:
+def _localnet_problems(address: bytes) -> list[str]:
     with Netlink() as host:
         link = localnet.link_towards(host, address)
     if link and not localnet.is_routed(link.name):

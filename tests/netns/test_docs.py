@@ -74,11 +74,12 @@ def test_dual_stack(cnitool: Cnitool) -> None:
 
 
 def test_published_ports(cnitool: Cnitool) -> None:
-    """published-ports.conflist: a port of the node leads to the pod."""
+    """published-ports.conflist: a port of the node leads to the pod, also for itself."""
     outside = cnitool.node.outside()
     mappings = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
     pod, result = added(cnitool, "published-ports", "pod", portMappings=mappings)
     assert ask(outside, pod, ips(result)[0], 80, "tcp", to=("192.0.2.1", 8080)) == "192.0.2.2"
+    assert ask(pod, pod, ips(result)[0], 80, "tcp", to=("192.0.2.1", 8080)) == "10.23.0.1"
     removed(cnitool, "published-ports", pod, portMappings=mappings)
 
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from tests.conftest import ROOT
-from tests.netns.cni import CNI, CNIFailure, with_prev
+from tests.netns.cni import CNI, PATH, CNIFailure, with_prev
 from tests.netns.nft_tools import chain, nft, table
 from tests.netns.node import NODE_V4, NODE_V6, OUTSIDE_V4, Node, Pod, ask
 from tests.netns.published import HTTP, POD_V4, POD_V6, TABLE, Member, port, portmap
@@ -246,6 +246,18 @@ def test_our_add_reference_del(pod: Member, reference: CNI, backend: str) -> Non
     pod.delete(HTTP, cni=reference, backend=backend)
     pod.cni.gc(portmap())
     assert "v1:" not in table(pod.node, TABLE)
+
+
+def test_changing_back_by_the_manual(pod: Member, reference: CNI) -> None:
+    """After the commands of docs/portmap.md nothing of ours is left, and nothing of the reference's is gone."""
+    pod.add(HTTP, cni=reference, backend="iptables")
+    before = pod.node.run(["nft", "-s", "list", "ruleset"]).stdout
+    pod.cni.add(with_prev(portmap(port(8081, 81)), pod.result), pod.pod, ifname="eth0", containerid="ours")
+    text = (ROOT / "docs" / "portmap.md").read_text().partition("## Changing back")[2]
+    commands = text.split("```sh\n")[1].split("```")[0].replace("conf.cni0.", "conf.br0.")
+    pod.node.run(["sh", "-ec", commands], env={"PATH": PATH})
+    assert pod.node.run(["nft", "-s", "list", "ruleset"]).stdout == before
+    assert pod.node.sysctl("ipv4/conf/br0/route_localnet") == "0"
 
 
 # -- failure, crowd and cost ----------------------------------------------------------------------------------------

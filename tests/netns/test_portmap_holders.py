@@ -1,0 +1,119 @@
+"""Who holds a port of the node that `portmap` is asked for: a pod that is gone gives way, any other is named."""
+
+import pytest
+
+from tests.netns.cni import CNI, CNIFailure
+from tests.netns.nft_tools import nft, table
+from tests.netns.node import NODE_V4, NODE_V6, OUTSIDE_V4, Node, Pod, ask, wait_until
+from tests.netns.published import BRIDGE, HTTP, OTHER_V4, TABLE, Member, port, portmap
+
+
+@pytest.fixture
+def outside(node: Node) -> Pod:
+    """The world; made first, so that the node has its addresses."""
+    return node.outside()
+
+
+@pytest.fixture
+def pod(cni: CNI, outside: Pod) -> Member:
+    """The pod that has the ports."""
+    return Member(cni, "poda")
+
+
+@pytest.fixture
+def other(cni: CNI, pod: Member) -> Member:
+    """The pod that wants them."""
+    return Member(cni, "podb")
+
+
+def die(pod: Pod, result: dict) -> None:
+    """The pod goes without a DEL; the kernel takes its link away when it can."""
+    pod.vanish()
+    veth = next(one["name"] for one in result["interfaces"] if one["name"].startswith("veth"))
+    assert wait_until(lambda: veth not in pod.node.links())
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp", "sctp"])
+@pytest.mark.parametrize("host_ip", ["", "0.0.0.0", "::", NODE_V4, NODE_V6])
+def test_a_dead_pod_gives_way(pod: Member, other: Member, protocol: str, host_ip: str) -> None:
+    """Its link is gone, so it loses the port that is wanted and all others, with conditions and masquerade."""
+    wanted = port(8083, 80, protocol, host_ip)
+    pod.add(wanted, HTTP, conditionsV4=["-s", "192.0.2.0/24"])
+    die(pod.pod, pod.result)
+    other.add(wanted)
+    assert "poda" not in table(pod.node, TABLE)
+    assert "-if-" not in table(pod.node, TABLE)
+    other.check(wanted)
+
+
+def test_traffic_follows(pod: Member, other: Member, outside: Pod) -> None:
+    """The port leads to the new pod."""
+    pod.add(HTTP)
+    die(pod.pod, pod.result)
+    other.add(HTTP)
+    assert ask(outside, other.pod, OTHER_V4, 80, "tcp", to=(NODE_V4, 8080)) == OUTSIDE_V4
+
+
+@pytest.mark.parametrize("holder", ["short name", "long name"])
+def test_a_living_pod_keeps_its_port_and_the_message_says_how_to_free_it(
+    pod: Member, other: Member, node: Node, holder: str
+) -> None:
+    """The command in the message, pasted into a shell, frees the port."""
+    wanted = port(8083, 80, host_ip=NODE_V4)
+    name = {"containerid": "a" * 120} if holder == "long name" else {}
+    third = node.pod("podc")
+    result = pod.cni.add(BRIDGE, third, **name)
+    pod.cni.add({**portmap(wanted), "prevResult": result}, third, **name)
+    before = node.ruleset()
+    with pytest.raises(CNIFailure, match="is taken by v1") as caught:
+        other.add(wanted)
+    assert node.ruleset() == before
+    advice = caught.value.details
+    assert advice.startswith("if that pod is gone, free ")
+    node.run(["sh", "-ec", advice.partition(": ")[2]])
+    other.add(wanted)
+    other.check(wanted)
+
+
+def test_a_pod_of_another_implementation_may_be_alive(pod: Member, other: Member, reference: CNI, node: Node) -> None:
+    """Where the bridge has a veth without a tag, it may be the holder's: nothing is proven, nothing is taken."""
+    pod.add(HTTP)
+    other.cni.delete(BRIDGE, pod.pod)
+    Member(reference, "podc")
+    with pytest.raises(CNIFailure, match="is taken by v1:net:poda:eth0"):
+        other.add(HTTP)
+
+
+def test_a_pod_on_another_network_gives_way_too(cni: CNI, pod: Member, outside: Pod) -> None:
+    """Its own bridge is the one that counts."""
+    far = pod.node.pod("podf")
+    ipam = {"type": "host-local", "subnet": "10.9.0.0/24"}
+    result = cni.add({**BRIDGE, "name": "there", "bridge": "br1", "ipam": ipam}, far)
+    cni.add({**portmap(HTTP, name="there"), "prevResult": result}, far)
+    with pytest.raises(CNIFailure, match="is taken by v1:there:podf:eth0"):
+        pod.add(HTTP)
+    die(far, result)
+    pod.add(HTTP)
+    pod.check(HTTP)
+
+
+def test_of_two_holders_the_living_one_saves_the_dead_ones_ports(cni: CNI, pod: Member, other: Member) -> None:
+    """An ADD that fails takes nothing from anybody."""
+    pod.add(HTTP)
+    third = Member(cni, "podc")
+    third.add(port(8081, 80))
+    die(pod.pod, pod.result)
+    before = pod.node.ruleset()
+    with pytest.raises(CNIFailure, match="8081/tcp is taken by v1:net:podc:eth0"):
+        other.add(HTTP, port(8081, 80))
+    assert pod.node.ruleset() == before
+
+
+def test_a_port_that_nobody_owns_is_nobodys_to_give(pod: Member, other: Member) -> None:
+    """An entry of an administrator stays, and the message says how to delete it."""
+    pod.add(port(8081, 80))
+    nft(pod.node, "add", "element", *TABLE.split(), "ports4", "{ tcp . 8080 : 10.9.9.9 . 80 }")
+    with pytest.raises(CNIFailure, match="is taken by somebody unknown") as caught:
+        other.add(HTTP)
+    pod.node.run(["sh", "-ec", caught.value.details.partition(": ")[2]])
+    other.add(HTTP)
