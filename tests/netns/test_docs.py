@@ -319,6 +319,24 @@ def test_removing_a_nodes_state_as_explained(cnitool: Cnitool) -> None:
     assert "10.30.2.0/24" not in node.routes()
 
 
+def test_a_renamed_network_as_explained(cnitool: Cnitool) -> None:
+    """What a pod leaves whose network was renamed before its DEL, the commands of docs/installing.md release."""
+    node, pod = cnitool.node, added(cnitool, "simple", "pod")[0]
+    old = json.loads((EXAMPLES / "simple.conflist").read_text())
+    cnitool.write(old | {"name": "renamed"})
+    cnitool.ok("del", "renamed", pod)
+    assert node.path("/var/lib/cni/networks/simple/10.21.0.2").exists()
+    text = (ROOT / "docs" / "installing.md").read_text()
+    (block,) = re.findall(r"^```sh\n(mkdir /tmp/old.*?)^```", text, re.MULTILINE | re.DOTALL)
+    for word, real in (("/tmp/", "/run/"), ("OLD.conflist", str(EXAMPLES / "simple.conflist")), ("OLD-NAME", "simple")):
+        block = block.replace(word, real)
+    block = block.replace("/opt/cni/bin", ":".join(map(str, cnitool.path))).replace(
+        "cnitool gc", f"{cnitool.executable} gc"
+    )
+    node.run(["sh", "-ec", block])
+    removed(cnitool, "simple")
+
+
 PEER = {"name": "b", "addresses": ["192.0.2.2"], "podCIDRs": ["10.30.2.0/24"]}
 
 
@@ -382,19 +400,6 @@ def test_the_demonstration_is_coloured_on_a_terminal(
     done = node.run(["script", "-qec", ROOT / "demo.sh", "/dev/null"], env=env)
     assert "0 veths, 0 leases, 0 masquerade elements" in done.stdout
     assert ("\x1b[1m" in done.stdout) == (not variables)
-
-
-def test_the_installation_in_the_readme_works(node: Node, reference_bin: Path) -> None:
-    """The commands under "Install", in other folders, give a node on which cnitool can add a pod."""
-    text = (ROOT / "README.md").read_text().partition("\n## Install")[2]
-    commands = re.search(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[1]
-    assert "./build.sh\n" in commands
-    commands = commands.replace("./build.sh\n", "").replace("/opt/cni/bin", "/run/bin").replace("/etc/cni", "/run/cni")
-    node.run(["sh", "-ec", f"cd {ROOT}\n{commands}"])
-    pod = node.pod("pod")
-    env = {"PATH": PATH, "CNI_PATH": "/run/bin", "NETCONFPATH": "/run/cni/net.d"}
-    done = node.run([reference_bin / "cnitool", "add", "simple", pod.path], env=env)
-    assert ips(json.loads(done.stdout)) == ["10.21.0.2"]
 
 
 def error(text: str) -> str:

@@ -35,6 +35,8 @@ SHELL = (
     "tests/vm/run.sh",
     "tests/vm/init.sh",
     "tests/vm/start.sh",
+    "tests/runtimes/fetch.sh",
+    "install.sh",
 )
 # Imports that cost a cold call too much where it begins; inside the function that needs one, they are welcome.
 SLOW = {"argparse", "asyncio", "hashlib", "ipaddress", "logging", "pathlib", "random", "subprocess", "tempfile"}

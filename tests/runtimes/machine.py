@@ -1,0 +1,118 @@
+"""A Debian node of a test's own, with Debian's containerd and podman as their packages bring them.
+
+Its root is the machine's tree with the unpacked packages over it; what is written lands in memory. Processes, network,
+mounts and names are its own, and all of it is gone with the process that holds it.
+"""
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.conftest import ROOT
+from tests.netns.node import Host, Pod, wait_until
+
+TREE = ROOT / "build" / "runtimes" / "tree"
+IMAGE = "localhost/pause:1"
+PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
+
+# A tree below the machine's can not lie over it, so it is copied; what runtimes store can not be in an overlay. The
+# node has a control group of its own, as root of a hierarchy of the second version, which every runtime can use.
+_HOLD = """
+set -e
+mount -t tmpfs node "$2"
+cd "$2"
+mkdir upper work root group
+mount -t cgroup2 node group
+mkdir group/$3
+echo 0 >group/$3/cgroup.procs
+cp -a "$1/." upper
+mount -t overlay -o lowerdir=/,upperdir=upper,workdir=work node root
+cd root
+for folder in run tmp var/lib/containerd var/lib/containers var/lib/cni; do
+    mkdir -p $folder
+    mount -t tmpfs node $folder
+done
+mkdir -p run/netns
+mount -t proc proc proc
+mount --rbind /dev dev
+mount --rbind /sys sys
+ip link set lo up
+exec unshare --cgroup sh -ec 'mount -t cgroup2 node sys/fs/cgroup; exec chroot . sh -c "echo ready; exec cat"'
+"""
+_REMOVE_GROUP = 'mount -t cgroup2 node "$1"; find "$1/$2" -depth -type d -exec rmdir {} +'
+
+
+class Machine(Host):
+    """The node."""
+
+    def __init__(self) -> None:
+        self._top = tempfile.mkdtemp()
+        flags = ["--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--propagation", "private"]
+        self._group = f"slash24-{os.path.basename(self._top)}"
+        argv = ["unshare", *flags, "--", "sh", "-c", _HOLD, "sh", str(TREE), self._top, self._group]
+        self._holder = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._holder.stdout.readline() == "ready\n", f"no node: has tests/runtimes/fetch.sh made {TREE}?"
+        holder = self._holder.pid
+        self.pid = int(Path(f"/proc/{holder}/task/{holder}/children").read_text())
+        super().__init__(self.pid, f"/proc/{self.pid}/ns/net")
+        flags = ["--mount", "--net", "--pid", "--uts", "--ipc", "--cgroup", "--root", "--wdns=/"]
+        self._enter = ["nsenter", f"--target={self.pid}", *flags, "--", "env", "-i", f"PATH={PATH}", "HOME=/root"]
+
+    def path(self, absolute: str) -> Path:
+        """A file of the node, as seen from the test."""
+        return Path(f"/proc/{self.pid}/root{absolute}")
+
+    def pod(self, name: str) -> Pod:
+        """A new, empty network namespace /run/netns/NAME."""
+        self.run(["ip", "netns", "add", name])
+        return Pod(self, name)
+
+    def netns(self, path: str) -> Host:
+        """A pod that a runtime has made, by the path of its network namespace."""
+        real = path.replace("/var/run/", "/run/", 1)  # a link to /run would be followed here
+        return Host(self.pid, f"/proc/{self.pid}/root{real}")
+
+    def image(self) -> str:
+        """An archive of the pods' image, which does nothing: its place on the node."""
+        self.path("/tmp/image.tar").write_bytes(image((TREE / "usr/bin/busybox").read_bytes()))
+        return "/tmp/image.tar"
+
+    def close(self) -> None:
+        """End the holder, and so every process of the node."""
+        self._holder.stdin.close()
+        self._holder.wait(timeout=20)
+        self._holder.stdout.close()
+        script = ["sh", "-ec", _REMOVE_GROUP, "sh", self._top, self._group]
+        assert wait_until(lambda: subprocess.run(["unshare", "--mount", *script], capture_output=True).returncode == 0)
+        os.rmdir(self._top)
+
+
+def image(busybox: bytes) -> bytes:
+    """A docker archive of an image whose command sleeps."""
+    layer = archive({"bin/sleep": busybox})
+    config = {
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Cmd": ["/bin/sleep", "1000000"]},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
+    }
+    manifest = [{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]
+    files = {"config.json": config, "manifest.json": manifest}
+    return archive({"layer.tar": layer} | {name: json.dumps(value).encode() for name, value in files.items()})
+
+
+def archive(files: Mapping[str, bytes]) -> bytes:
+    """A tar archive of executables."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        for name, content in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o755
+            tar.addfile(entry, io.BytesIO(content))
+    return packed.getvalue()

@@ -1,0 +1,146 @@
+"""What README says under "Install" works on Debian 12 with its own containerd and podman, and so does every example."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.netns.node import NODE_V4, OUTSIDE_V4, Host, Pod, ask, wait_until
+from tests.runtimes.engines import NET_D, Containerd, Podman
+from tests.runtimes.machine import TREE, Machine
+
+EXAMPLES = {path.stem: path for path in sorted((ROOT / "docs" / "conflists").glob("*.conflist"))}
+PLUGINS = {path.name for path in (ROOT / "dist" / "bin").iterdir() if path.is_file()} - {"slash24-agent"}
+NO_ADDRESSES = {"layer2", "local"}
+"""Networks for a second interface: a pod has no address by them, which containerd takes for a failure."""
+
+FOLDERS = ("/usr/lib/cni", "/opt/cni/bin")
+NODE_FILE = {"podCIDRs": ["10.30.1.0/24"]}
+PORT = (8080, 80)
+
+
+@pytest.fixture(params=sorted(EXAMPLES.keys() - {"flannel", "fixed"}))
+def network(request: pytest.FixtureRequest, machine: Machine) -> Iterator[str]:
+    """Each of the examples, but for one that is to be filled in first, and one that is for one pod."""
+    yield from installed(machine, request.param)
+
+
+def installed(machine: Machine, name: str) -> Iterator[str]:
+    """The example in the node's folder, before all others; its name."""
+    machine.path("/run/slash24").mkdir(exist_ok=True)
+    machine.path("/run/slash24/node.json").write_text(json.dumps(NODE_FILE))
+    file = machine.path(f"{NET_D}/00-{name}.conflist")
+    file.with_name(".new").write_text(EXAMPLES[name].read_text())
+    file.with_name(".new").rename(file)
+    yield name
+    file.unlink()
+
+
+def is_ours(machine: Machine, network: str) -> bool:
+    """Whether the links of pods are of this suite and network: they carry it in their aliases."""
+    aliases = [link.get("ifalias", "") for name, link in machine.links().items() if name.startswith("veth")]
+    return bool(aliases) and all(alias.startswith(f"v1:{network}:") for alias in aliases)
+
+
+def address(pod: Host) -> str:
+    """An address of the pod, IPv4 if it has one."""
+    return min(pod.addresses("eth0")).partition("/")[0]
+
+
+def is_clean(machine: Machine) -> bool:
+    """Whether nothing of any pod is left: link, lease, rule."""
+    leases = [path for path in machine.path("/var/lib/cni/networks").rglob("[0-9f]*.*") if path.is_file()]
+    veths = [name for name in machine.links() if name.startswith("veth")]
+    return not leases and not veths and "v1:" not in machine.run(["nft", "list", "ruleset"]).stdout
+
+
+@contextmanager
+def pods(
+    engine: Containerd | Podman, network: str, names: Mapping[str, Sequence[tuple[int, int]]]
+) -> Iterator[list[Host]]:
+    """Pods of these names, with these ports; removed afterwards."""
+    engine.use(network)
+    started = []
+    try:
+        yield [(started.append(name), engine.start(network, name, ports))[1] for name, ports in names.items()]
+    finally:
+        engine.remove(*started)
+
+
+def is_used(machine: Machine, folder: str, name: str) -> bool:
+    """Whether the plugin of that name in a folder of the node is the launcher that was built."""
+    return machine.run(["cmp", f"{folder}/{name}", ROOT / "dist" / "bin" / name], check=False).returncode == 0
+
+
+def test_no_plugin_of_others_is_found_under_our_names(machine: Machine) -> None:
+    """In both folders where runtimes look, every name of the suite is the suite's; Debian's plugins are kept aside."""
+    assert [name for name in PLUGINS for folder in FOLDERS if not is_used(machine, folder, name)] == []
+    theirs = {path.name for path in (TREE / "usr/lib/cni").iterdir()}
+    assert theirs & PLUGINS
+    assert {name for name in theirs if machine.path(f"/usr/lib/cni/{name}.distrib").exists()} == theirs & PLUGINS
+
+
+def test_an_example_works(engine: Containerd | Podman, machine: Machine, outside: Pod, network: str) -> None:
+    """Two pods of it reach each other, the outside reaches a published port, and a removal leaves nothing."""
+    if network in NO_ADDRESSES and isinstance(engine, Containerd):
+        return
+    has_ports = "portmap" in [plugin["type"] for plugin in json.loads(EXAMPLES[network].read_text())["plugins"]]
+    with pods(engine, network, {"published": [PORT] if has_ports else (), "other": ()}) as (pod, other):
+        assert network == "local" or is_ours(machine, network)
+        if network not in NO_ADDRESSES:
+            own = address(pod)
+            assert ask(other, pod, own, 80, "tcp") == address(other)
+            if has_ports:
+                assert ask(outside, pod, own, 80, "tcp", to=(NODE_V4, PORT[0])) == OUTSIDE_V4
+    assert wait_until(lambda: is_clean(machine))
+
+
+def test_the_example_for_one_pod_works(engine: Containerd | Podman, machine: Machine) -> None:
+    """fixed.conflist, whose addresses can be given once: the node reaches the pod at the one of the file."""
+    for network in installed(machine, "fixed"):
+        with pods(engine, network, {"only": ()}) as (pod,):
+            assert is_ours(machine, network)
+            assert ask(machine, pod, "10.29.0.10", 80, "tcp") == "10.29.0.1"
+    assert wait_until(lambda: is_clean(machine))
+
+
+def test_an_example_works_by_the_agent(engine: Containerd | Podman, machine: Machine) -> None:
+    """With the agent running where README has it, the runtimes' calls are done by it."""
+    log = machine.path("/tmp/agent.log")
+    machine.run(["sh", "-c", "/opt/cni/bin/slash24-agent >/tmp/agent.log 2>&1 </dev/null &"])
+    try:
+        assert wait_until(lambda: "event=ready" in log.read_text())
+        for network in installed(machine, "dual-stack"):
+            with pods(engine, network, {"one": (), "two": ()}) as (one, two):
+                assert one.reaches(address(two))
+    finally:
+        machine.run(["pkill", "slash24-agent"])
+    done = re.findall(r"^verb=(\w+) plugin=bridge .*outcome=(\d+)", log.read_text(), re.MULTILINE)
+    assert set(done) >= {("ADD", "0"), ("DEL", "0")}
+    assert wait_until(lambda: is_clean(machine))
+
+
+def test_removing_brings_back_what_was_there(machine: Machine) -> None:
+    """`--remove` leaves Debian's plugins as they were and nothing of ours; installing anew works, also twice."""
+    try:
+        machine.run([ROOT / "install.sh", "--remove"])
+        assert list(machine.path("/opt/cni/bin").iterdir()) == []
+        assert machine.run(["diff", "-r", TREE / "usr/lib/cni", "/usr/lib/cni"]).stdout == ""
+        assert "/cni/" not in machine.run(["dpkg-divert", "--list"]).stdout
+    finally:
+        for _ in range(2):
+            machine.run([ROOT / "install.sh"])
+    assert [name for name in PLUGINS for folder in FOLDERS if not is_used(machine, folder, name)] == []
+
+
+def test_an_upgrade_of_debians_plugins_leaves_ours(machine: Machine) -> None:
+    """dpkg puts what a package brings beside our plugins, not over them."""
+    done = machine.run(["dpkg-divert", "--truename", "/usr/lib/cni/bridge"])
+    assert done.stdout.strip() == "/usr/lib/cni/bridge.distrib"
+    assert (
+        machine.run(["dpkg-divert", "--truename", "/opt/cni/bin/bridge"]).stdout.strip()
+        == "/opt/cni/bin/bridge.distrib"
+    )
