@@ -1,16 +1,29 @@
-"""Egress: what the pods of this node's subnets send beyond the cluster leaves with the node's address.
+"""Egress: which packets leave this node with an address of its own.
 
-Traffic between pods, and from pods to nodes, is left alone. A connection's first packet costs three look-ups, however
-many nodes there are.
+What pods of this node's subnets send beyond the cluster is masqueraded: nobody there has a route back to a pod. With a
+tunnel, what enters it from no pod is too. Its source, mostly an address of the node on the network beneath the tunnel,
+is one that the pod's node reaches past the tunnel: strict rp_filter drops the packet there, or the answer leaves with a
+pod's address on a network that may know none.
+
+Traffic between pods is left alone, and what pods send to other nodes as far as the caller says. A connection's first
+packet costs three look-ups, however many nodes there are.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from linux import nft, nft_whole
 from linux.nft import Hook
 from linux.nft_elements import of_addresses, of_networks
-from linux.nft_expressions import destination_address, in_set, masquerade, source_address
+from linux.nft_expressions import (
+    destination_address,
+    from_this_host,
+    in_set,
+    masquerade,
+    outgoing_link_is,
+    source_address,
+)
 from linux.nft_table import Chain, Rule
 from linux.nft_whole import AddressSet, Whole, table_name
 
@@ -20,45 +33,70 @@ from linux.nft_whole import AddressSet, Whole, table_name
 _NEVER_OUTSIDE = ("224.0.0.0/4", "255.255.255.255/32", "ff00::/8", "fe80::/10")
 
 
-def ensure(network: str, own: Sequence[str], inside: Sequence[str], nodes: Sequence[str]) -> None:
-    """Masquerade what `own` send to anybody who is neither in `own` or `inside` nor one of `nodes`.
+@dataclass(frozen=True)
+class Egress:
+    """What to masquerade.
 
-    `own`, `inside`: CIDRs of both families, they may overlap; `nodes`: addresses. Nothing is written if nothing
-    changed. Raises NetlinkError, OSError or ValueError for what is no address or network.
+    With `beyond`, what `own` send to anybody who is neither in `own` or `inside` nor one of `nodes`. With `tunnel`, the
+    name of a device, what leaves by it and is neither from `own` nor from `inside`, or is of this node itself and not
+    from `own`. `own`, `inside`: CIDRs of both families, they may overlap; `nodes`: addresses.
     """
-    nft_whole.ensure(partial(_table, network, own, inside, nodes))
+
+    own: Sequence[str]
+    inside: Sequence[str]
+    nodes: Sequence[str] = ()
+    tunnel: str = ""
+    beyond: bool = True
+
+
+def ensure(network: str, wanted: Egress) -> None:
+    """Masquerade what is `wanted`, and nothing else for `network`; nothing is written if nothing changed.
+
+    Raises NetlinkError, OSError or ValueError for what is no address or network.
+    """
+    if wanted.beyond or wanted.tunnel:
+        nft_whole.ensure(partial(_table, network, wanted))
+    else:
+        nft_whole.delete(_name(network))
 
 
 def delete(network: str) -> None:
     """Masquerade nothing for `network` any more; nothing to do is success. Raises NetlinkError."""
-    nft_whole.delete(table_name(nft.INET, "egress", network))
+    nft_whole.delete(_name(network))
 
 
-def missing(network: str, own: Sequence[str], inside: Sequence[str], nodes: Sequence[str]) -> list[str]:
+def missing(network: str, wanted: Egress) -> list[str]:
     """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises as `ensure`."""
-    return nft_whole.missing(_table(network, own, inside, nodes))
+    return nft_whole.missing(_table(network, wanted)) if wanted.beyond or wanted.tunnel else []
 
 
-def _table(network: str, own: Sequence[str], inside: Sequence[str], nodes: Sequence[str], mark: str = "") -> Whole:
-    exempt = (*own, *inside, *_NEVER_OUTSIDE)
+def _name(network: str) -> nft.TableName:
+    return table_name(nft.INET, "egress", network)
+
+
+def _table(network: str, wanted: Egress, mark: str = "") -> Whole:
+    exempt = (*wanted.own, *wanted.inside, *_NEVER_OUTSIDE)
+    rules = [_beyond(version, mark) for version in (4, 6)] if wanted.beyond else []
+    if wanted.tunnel:
+        rules += [rule for version in (4, 6) for rule in _into(wanted.tunnel, version, mark)]
     return Whole(
-        table_name(nft.INET, "egress", network),
+        _name(network),
         f"slash24: pods of {nft_whole.shown(network)} reach the world with the node's address",
         tuple(
             each
             for version in (4, 6)
             for each in (
-                AddressSet(f"own{version}{mark}", version, of_networks(version, own), intervals=True),
+                AddressSet(f"own{version}{mark}", version, of_networks(version, wanted.own), intervals=True),
                 AddressSet(f"inside{version}{mark}", version, of_networks(version, exempt), intervals=True),
-                AddressSet(f"nodes{version}{mark}", version, of_addresses(version, nodes)),
+                AddressSet(f"nodes{version}{mark}", version, of_addresses(version, wanted.nodes)),
             )
         ),
         # type nat hook postrouting priority srcnat
-        (Chain("postrouting", tuple(_rule(version, mark) for version in (4, 6)), Hook("nat", 4, 100)),),
+        (Chain("postrouting", tuple(rules), Hook("nat", 4, 100)),),
     )
 
 
-def _rule(version: int, mark: str) -> Rule:
+def _beyond(version: int, mark: str) -> Rule:
     """ip saddr @own4 ip daddr != @inside4 ip daddr != @nodes4 masquerade"""
     return Rule(
         f"beyond the cluster, v{version}{mark}",
@@ -69,5 +107,25 @@ def _rule(version: int, mark: str) -> Rule:
             in_set(f"inside{version}{mark}", inverted=True),
             in_set(f"nodes{version}{mark}", inverted=True),
             masquerade(),
+        ),
+    )
+
+
+def _into(tunnel: str, version: int, mark: str) -> tuple[Rule, Rule]:
+    """oifname "slash24.1" ip saddr != @inside4 masquerade
+
+    oifname "slash24.1" ip saddr != @own4 fib saddr type local masquerade
+
+    (The second is for nodes whose own addresses are in a network that pods reach under their own address.)
+    """
+    leaving = (*outgoing_link_is(tunnel), *source_address(version))
+    return (
+        Rule(
+            f"into {tunnel} from no pod, v{version}{mark}",
+            (*leaving, in_set(f"inside{version}{mark}", inverted=True), masquerade()),
+        ),
+        Rule(
+            f"into {tunnel} from this node, v{version}{mark}",
+            (*leaving, in_set(f"own{version}{mark}", inverted=True), *from_this_host(), masquerade()),
         ),
     )

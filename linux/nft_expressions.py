@@ -22,7 +22,9 @@ _VERDICT_REGISTER, _REGISTER = 0, 1
 _FIRST_SMALL = 8  # the number of the first register of 4 bytes; it is the first quarter of register 1
 _ELEMENT, _NAME, _DATA = 1, 1, 2  # NFTA_LIST_ELEM, NFTA_EXPR_NAME, NFTA_EXPR_DATA
 _DATA_VALUE, _DATA_VERDICT = 1, 2
-_ADDRESS_TYPE, _OF_DESTINATION = 3, 1 << 1  # NFT_FIB_RESULT_ADDRTYPE, NFTA_FIB_F_DADDR
+_ADDRESS_TYPE, _ROUTE_LINK = 3, 1  # NFT_FIB_RESULT_ADDRTYPE, NFT_FIB_RESULT_OIF
+_OF_SOURCE, _OF_DESTINATION, _BY_INCOMING_LINK, _PRESENT = 1 << 0, 1 << 1, 1 << 3, 1 << 5  # NFTA_FIB_F_*
+_LINK_NAME_BYTES = 16
 _MAP_IPS, _MAP_PROTO = 1, 2  # NF_NAT_RANGE_*
 _RTN_LOCAL, _IPS_DST_NAT = 2, 1 << 5
 
@@ -55,9 +57,9 @@ def connection(key: int) -> bytes:
     return expression("ct", big_endian(1, _REGISTER), big_endian(2, key))
 
 
-def fib(flags: int) -> bytes:
-    """Load the type of an address (RTN_*) into register 1; `flags` say of which (NFTA_FIB_F_*)."""
-    wanted = (_REGISTER, _ADDRESS_TYPE, flags)
+def fib(flags: int, result: int = _ADDRESS_TYPE) -> bytes:
+    """Load the type of an address (RTN_*), or another `result`, into register 1; `flags`: of which (NFTA_FIB_F_*)."""
+    wanted = (_REGISTER, result, flags)
     return expression("fib", *(big_endian(kind, value) for kind, value in enumerate(wanted, 1)))
 
 
@@ -91,6 +93,30 @@ def differs(data: bytes) -> bytes:
 def incoming_link() -> bytes:
     """Load the name of the link a packet came in on, 16 bytes, into register 1."""
     return meta(6)
+
+
+def incoming_link_is(name: str) -> list[bytes]:
+    """Packets alone that came in by this link."""
+    return [incoming_link(), equals(_link_name(name))]
+
+
+def incoming_link_differs(name: str) -> list[bytes]:
+    """Packets alone that came in by another link."""
+    return [incoming_link(), differs(_link_name(name))]
+
+
+def incoming_link_is_bridge() -> list[bytes]:
+    """Packets alone that came in by a bridge."""
+    return [meta(26), equals(_link_name("bridge"))]
+
+
+def outgoing_link_is(name: str) -> list[bytes]:
+    """Packets alone that leave by this link."""
+    return [meta(7), equals(_link_name(name))]
+
+
+def _link_name(name: str) -> bytes:
+    return name.encode().ljust(_LINK_NAME_BYTES, b"\0")
 
 
 def outgoing_link_begins(begin: str) -> list[bytes]:
@@ -179,6 +205,25 @@ def of_protocol(number: int) -> list[bytes]:
 def to_this_host() -> list[bytes]:
     """Packets alone whose destination is an address of this host (the fib says: local)."""
     return [fib(_OF_DESTINATION), equals(_RTN_LOCAL.to_bytes(4, byteorder))]
+
+
+def from_this_host() -> list[bytes]:
+    """Packets alone whose source is an address of this host."""
+    return [fib(_OF_SOURCE), equals(_RTN_LOCAL.to_bytes(4, byteorder))]
+
+
+def source_is_elsewhere() -> list[bytes]:
+    """Packets alone whose source is not reached by the link that they came in on."""
+    return [fib(_OF_SOURCE | _BY_INCOMING_LINK | _PRESENT, _ROUTE_LINK), equals(_is_there(0))]
+
+
+def destination_is_where_it_came_from() -> list[bytes]:
+    """Packets alone whose destination is reached by the link that they came in on."""
+    return [fib(_OF_DESTINATION | _BY_INCOMING_LINK | _PRESENT, _ROUTE_LINK), equals(_is_there(1))]
+
+
+def _is_there(value: int) -> bytes:
+    return value.to_bytes(4, byteorder)
 
 
 def marked(bit: int, *, inverted: bool = False) -> list[bytes]:

@@ -51,7 +51,7 @@ class AddressSet:
 
 @dataclass(frozen=True)
 class Whole:
-    """A table and all that it should hold: every chain is a base chain."""
+    """A table and all that it should hold. A chain that rules jump to stands before theirs."""
 
     name: TableName
     comment: str
@@ -170,7 +170,7 @@ def _problems(netlink: Netlink, table: Whole) -> Iterator[str]:
         held.setdefault(rule.chain, []).append(rule.comment)
     for chain in table.chains:
         # At its hook it sees the packets it should, and lets pass what its rules do not drop.
-        if nft_found.find_hook(netlink, table.name, chain.name) != (chain.hook, ACCEPT):
+        if nft_found.find_hook(netlink, table.name, chain.name) != (chain.hook and (chain.hook, ACCEPT)):
             yield f"chain {chain.name} of table {table.name} is not at its hook"
         elif held.get(chain.name, []) != [rule.comment for rule in chain.rules]:
             yield f"chain {chain.name} of table {table.name} does not hold its rules"

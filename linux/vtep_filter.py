@@ -1,19 +1,45 @@
-"""VTEP filter: VXLAN datagrams for our network from addresses that are no known VTEP are dropped.
+"""VTEP filter: VXLAN datagrams for our network that no peer sent are dropped.
 
-VXLAN itself takes frames from anybody who knows the VNI. The rules see datagrams where they enter the node, at the
-input hook: IPv4 is put together from its fragments by then, and nothing that is only routed through comes by. (Before
-connection tracking there are whole datagrams only if something else asked for them.) A datagram passes if it shows that
-it is of another VNI; what is too short to show its VNI does not: IPv6 fragments are put together behind the hook unless
-connection tracking does it, and a first fragment without the VXLAN header would slip through.
+VXLAN itself takes frames from anybody who knows the VNI. A datagram of ours passes if it comes from the address of a
+peer, by the parent link or by the one that leads to that peer; and never from the bridge of the pods or out of the
+tunnel itself. So no pod gets into the tunnel of its own node, whatever source address it writes.
+
+The same holds for what is only routed through this node. There a masquerade may follow, of whatever network, and the
+other node would see this node's address: what this node lets pass, no other can tell from the tunnel's own. (A node
+that carries the datagrams of two peers to each other lets them pass: they are from peers.) What goes to pods goes on:
+a cluster inside of pods may have the same VNI and port. Those are what leaves by the pods' bridge or by the tunnel, and
+what a bridge with br_netfilter shows that only forwards it between its ports.
+
+Datagrams to this node are seen at the input hook: IPv4 is put together from its fragments by then. (Before connection
+tracking there are whole datagrams only if something else asked for them.) A datagram passes if it shows that it is of
+another VNI; what is too short to show its VNI does not: IPv6 fragments are put together behind the hook unless
+connection tracking does it, what is routed through may be in fragments too, and a first fragment without the VXLAN
+header would slip through.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from linux import nft, nft_whole
 from linux.nft import Hook
 from linux.nft_elements import of_addresses
-from linux.nft_expressions import DROP, RETURN, in_set, source_address, udp_payload_differs, udp_to, verdict
+from linux.nft_expressions import (
+    DROP,
+    JUMP,
+    RETURN,
+    destination_is_where_it_came_from,
+    in_set,
+    incoming_link_differs,
+    incoming_link_is,
+    incoming_link_is_bridge,
+    outgoing_link_is,
+    source_address,
+    source_is_elsewhere,
+    udp_payload_differs,
+    udp_to,
+    verdict,
+)
 from linux.nft_table import Chain, Rule
 from linux.nft_whole import AddressSet, Whole, table_name
 
@@ -21,13 +47,28 @@ _VNI_AT = 4  # bytes behind the begin of the VXLAN header (RFC 7348, section 5)
 _VNI_BYTES = 3
 
 
-def ensure(network: str, vni: int, port: int, peers: Sequence[str]) -> None:
-    """Let VXLAN datagrams of `vni` to UDP `port` in only from `peers` (addresses of VTEPs of both families).
+@dataclass(frozen=True)
+class Tunnel:
+    """Which datagrams are the tunnel's: UDP to `port`, with this `vni`, and who may send them.
 
-    Other VNIs on the port are not touched. Nothing is written if nothing changed. Raises NetlinkError, OSError for what
-    is no address.
+    `peers`: addresses of VTEPs of both families. `parent`, `device`, `bridge`: names of the link by which the tunnel
+    leaves, of the VTEP, of the pods' bridge.
     """
-    nft_whole.ensure(partial(_table, network, vni, port, peers))
+
+    vni: int
+    port: int
+    peers: Sequence[str]
+    parent: str
+    device: str
+    bridge: str
+
+
+def ensure(network: str, tunnel: Tunnel) -> None:
+    """Drop the datagrams of `tunnel` that no peer sent. Other VNIs on the port are not touched.
+
+    Nothing is written if nothing changed. Raises NetlinkError, OSError for what is no address.
+    """
+    nft_whole.ensure(partial(_table, network, tunnel))
 
 
 def delete(network: str) -> None:
@@ -35,29 +76,74 @@ def delete(network: str) -> None:
     nft_whole.delete(table_name(nft.INET, "vtep", network))
 
 
-def missing(network: str, vni: int, port: int, peers: Sequence[str]) -> list[str]:
+def missing(network: str, tunnel: Tunnel) -> list[str]:
     """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises as `ensure`."""
-    return nft_whole.missing(_table(network, vni, port, peers))
+    return nft_whole.missing(_table(network, tunnel))
 
 
-def _table(network: str, vni: int, port: int, peers: Sequence[str], mark: str = "") -> Whole:
-    others = Rule(
-        f"other VNIs than {vni} on port {port}",
-        # udp dport 4789 @th,96,24 != 0x1 return
-        (*udp_to(port), *udp_payload_differs(_VNI_AT, vni.to_bytes(_VNI_BYTES, "big")), verdict(RETURN)),
-    )
+def _table(network: str, tunnel: Tunnel, mark: str = "") -> Whole:
     return Whole(
         table_name(nft.INET, "vtep", network),
         f"slash24: only known nodes reach the pods of {nft_whole.shown(network)} by VXLAN",
-        tuple(AddressSet(f"peers{version}{mark}", version, of_addresses(version, peers)) for version in (4, 6)),
-        # type filter hook input priority raw
-        (Chain("input", (others, _strangers(4, port, mark), _strangers(6, port, mark)), Hook("filter", 1, -300)),),
+        tuple(AddressSet(f"peers{version}{mark}", version, of_addresses(version, tunnel.peers)) for version in (4, 6)),
+        (
+            Chain("strangers", _strangers(tunnel, mark)),
+            Chain("through", _through(tunnel)),
+            # type filter hook forward priority raw
+            Chain("forward", (_to_chain(tunnel.port, "through"),), Hook("filter", 2, -300)),
+            # type filter hook input priority raw
+            Chain("input", (_to_chain(tunnel.port, "strangers"),), Hook("filter", 1, -300)),
+        ),
     )
 
 
-def _strangers(version: int, port: int, mark: str) -> Rule:
-    """udp dport 4789 ip saddr != @peers4 drop"""
-    return Rule(
-        f"strangers on port {port}, v{version}{mark}",
-        (*udp_to(port), *source_address(version), in_set(f"peers{version}{mark}", inverted=True), verdict(DROP)),
+def _to_chain(port: int, chain: str) -> Rule:
+    """udp dport 4789 jump strangers"""
+    return Rule(f"port {port}", (*udp_to(port), verdict(JUMP, chain)))
+
+
+def _strangers(tunnel: Tunnel, mark: str) -> tuple[Rule, ...]:
+    """Drop what no peer sent."""
+    vni = tunnel.vni.to_bytes(_VNI_BYTES, "big")
+    return (
+        # @th,96,24 != 0x1 return
+        Rule(f"other VNIs than {tunnel.vni}", (*udp_payload_differs(_VNI_AT, vni), verdict(RETURN))),
+        # iifname "cbr0" drop
+        *(Rule(f"from {link}", (*incoming_link_is(link), verdict(DROP))) for link in (tunnel.bridge, tunnel.device)),
+        # ip saddr != @peers4 drop
+        *(
+            Rule(
+                f"strangers, v{version}{mark}",
+                (*source_address(version), in_set(f"peers{version}{mark}", inverted=True), verdict(DROP)),
+            )
+            for version in (4, 6)
+        ),
+        # iifname != "eth0" fib saddr . iif oif missing drop
+        Rule(
+            f"by another link than {tunnel.parent} or the sender's",
+            (*incoming_link_differs(tunnel.parent), *source_is_elsewhere(), verdict(DROP)),
+        ),
+    )
+
+
+def _through(tunnel: Tunnel) -> tuple[Rule, ...]:
+    """The same for what is routed through this node and not to pods."""
+    return (
+        # oifname "cbr0" return
+        *(
+            Rule(f"to pods by {link}", (*outgoing_link_is(link), verdict(RETURN)))
+            for link in (tunnel.bridge, tunnel.device)
+        ),
+        # iifkind "bridge" iifname != "eth0" fib daddr . iif oif exists return
+        Rule(
+            f"between neighbours on a bridge other than {tunnel.parent}",
+            (
+                *incoming_link_is_bridge(),
+                *incoming_link_differs(tunnel.parent),
+                *destination_is_where_it_came_from(),
+                verdict(RETURN),
+            ),
+        ),
+        # jump strangers
+        Rule("to nodes", (verdict(JUMP, "strangers"),)),
     )

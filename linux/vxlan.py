@@ -1,6 +1,6 @@
 """The VTEP of a node: its vxlan device, as flannel would make it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from errno import EEXIST, ENODEV
 from socket import AF_INET, AF_INET6, inet_pton
@@ -32,14 +32,17 @@ class Vtep:
     tx_checksum: bool
 
 
-def ensure_vtep(netlink: Netlink, wanted: Vtep, addresses: Sequence[str]) -> tuple[Link, bool]:
+def ensure_vtep(
+    netlink: Netlink, wanted: Vtep, addresses: Sequence[str], guard: Callable[[], object] | None = None
+) -> tuple[Link, bool]:
     """Make the device so, with exactly these global addresses (CIDR); the link, and whether another one made way.
 
     MAC, MTU, addresses and the like are corrected in place; a vxlan device with other parameters is deleted (with it go
-    the routes through it) and made anew. The calling thread is in the network namespace of the socket. Raises OSError
-    (EEXIST: a link of another kind has the name, or another device the VNI and port).
+    the routes through it) and made anew. `guard` is called in between: no device with other parameters is there any
+    more, and this one is not brought up before. The calling thread is in the network namespace of the socket. Raises
+    OSError (EEXIST: a link of another kind has the name, or another device the VNI and port).
     """
-    from linux.links import delete_link, find_link
+    from linux.links import delete_link, find_link, set_up
 
     replaced = False
     for _ in range(_TRIES):
@@ -53,6 +56,10 @@ def ensure_vtep(netlink: Netlink, wanted: Vtep, addresses: Sequence[str]) -> tup
     else:
         raise NetlinkError(EEXIST, f"{wanted.name} is being made by somebody else, otherwise")
     _correct(netlink, wanted, link)
+    if guard:
+        guard()
+    if not link.up:
+        set_up(netlink, link.index)
     _correct_addresses(netlink, link, addresses)
     return find_link(netlink, wanted.name) or link, replaced
 
@@ -174,10 +181,10 @@ def _create(netlink: Netlink, wanted: Vtep) -> None:
 
 
 def _correct(netlink: Netlink, wanted: Vtep, link: Link) -> None:
-    """What can be changed in place; the device is up last, when no router's announcement can change it any more."""
+    """What can be changed in place, before the device is up and a router's announcement can change it."""
     from linux import sysctls
     from linux.ethtool import has_tx_checksum, set_tx_checksum
-    from linux.links import set_mac, set_mtu, set_up
+    from linux.links import set_mac, set_mtu
 
     # A kernel without IPv6 has neither, and a read-only /proc/sys keeps what it has. Nothing needs a link-local
     # address: the peers are permanent neighbours.
@@ -191,8 +198,6 @@ def _correct(netlink: Netlink, wanted: Vtep, link: Link) -> None:
         set_mtu(netlink, link.index, wanted.mtu)
     if not wanted.tx_checksum and has_tx_checksum(wanted.name):
         set_tx_checksum(wanted.name, on=False)
-    if not link.up:
-        set_up(netlink, link.index)
 
 
 def _set_alias(netlink: Netlink, link: Link) -> None:

@@ -4,14 +4,12 @@ What kubenet was to the kubelet until Kubernetes 1.24, as a plugin that any runt
 every key.
 """
 
-from collections.abc import Sequence
-
 from linux.errors import step
 from linux.netlink import Netlink
 from plugins.node import here, pods, state
 from plugins.node.conf import NodeConf, parse, read_peers, telling_status
 from plugins.node.mtu import smallest_mtu
-from plugins.node.records import Node
+from plugins.node.selection import Peers
 from plugins.undo import Undo
 from spec.delegate import delegate
 from spec.errors import CNIError, Code
@@ -39,7 +37,7 @@ def add(request: Request) -> Result:
 
 def delete(request: Request) -> None:
     """DEL: never fails for the configuration or the files, which may have been changed since the ADD."""
-    pods.delete(request, _nodes)
+    pods.delete(request, _peers)
 
 
 def check(request: Request) -> None:
@@ -53,14 +51,14 @@ def check(request: Request) -> None:
     with Netlink() as host, step("look at the node"):
         peers = here.peers_of(host, records, node)
         wrong = state.ways_missing(host, peers.ways, device=0)
-        wrong += state.missing_rules(host, request.conf.name, node, peers.nodes)
+        wrong += state.missing_rules(host, request.conf.name, node, peers)
     if wrong:
         raise CNIError(Code.INTERNAL, wrong[0], "; ".join(wrong[1:]))
 
 
 def gc(request: Request) -> None:
     """GC: what belongs to pods that the runtime no longer knows, and gateways that nobody uses any more."""
-    pods.sweep(request, _nodes)
+    pods.sweep(request, _peers)
 
 
 def status(request: Request) -> None:
@@ -85,12 +83,12 @@ def _ensure_node(host: Netlink, pod: Request, node: NodeConf, result: Result) ->
             peers = here.peers_of(host, records, node)
         pods.settle_gateways(host, pod, node, result)
         problems = state.ensure_ways(host, peers.ways, device=0, within=node.cluster)
-        state.ensure_rules(host, pod.conf.name, node, peers.nodes)
+        state.ensure_rules(host, pod.conf.name, node, peers)
     here.tell(pod, [*problems, *peers.left_out])
 
 
-def _nodes(host: Netlink, request: Request, node: NodeConf) -> Sequence[Node]:
-    return here.peers_of(host, read_peers(request), node).nodes
+def _peers(host: Netlink, request: Request, node: NodeConf) -> tuple[Peers, str]:
+    return here.peers_of(host, read_peers(request), node), ""
 
 
 PLUGIN = Plugin(type="kubenet", add=add, delete=delete, check=check, gc=gc, status=status)

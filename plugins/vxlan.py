@@ -4,15 +4,15 @@ VXLAN is RFC 7348. Entries and frames are those of flannel's vxlan, so nodes of 
 `docs/vxlan.md` has every key.
 """
 
-from collections.abc import Sequence
 from contextlib import suppress
 
 from linux import overlay, vxlan
 from linux.errors import step
+from linux.links import find_link, find_link_by_index
 from linux.netlink import Netlink
 from plugins.node import here, pods, state, tunnel, ways
 from plugins.node.conf import NodeConf, parse, read_peers, telling_status
-from plugins.node.records import Node, Records
+from plugins.node.records import Records
 from plugins.node.selection import Peers
 from plugins.node.tunnel import TunnelConf
 from plugins.undo import Undo
@@ -42,7 +42,7 @@ def add(request: Request) -> Result:
 
 def delete(request: Request) -> None:
     """DEL: the pod; the tunnel stays, also after the last one."""
-    pods.delete(request, _nodes)
+    pods.delete(request, _known)
 
 
 def check(request: Request) -> None:
@@ -60,7 +60,7 @@ def check(request: Request) -> None:
 
 def gc(request: Request) -> None:
     """GC: as `kubenet`; and with no attachment left and `removeDevice`, the tunnel."""
-    pods.sweep(request, _nodes)
+    pods.sweep(request, _known)
     if request.valid_attachments or request.conf.section.raw("removeDevice") is not True:
         return
     conf, cluster = tunnel.parse(request), ()
@@ -89,21 +89,40 @@ def status(request: Request) -> None:
 
 
 def _ensure_node(host: Netlink, pod: Request, node: NodeConf, conf: TunnelConf, result: Result) -> None:
-    from linux import vtep_filter
-
     network = pod.conf.name
     with state.locked(network):
         records, vtep = read_peers(pod), tunnel.plan(host, node, conf)
-        with step(f'set up "{vtep.name}"'):
-            device, _ = vxlan.ensure_vtep(host, vtep, tunnel.addresses_of(node))
+        peers = _ensure_device(host, network, records, node, conf, vtep)
+        pods.settle_gateways(host, pod, node, result)
+        problems = state.ensure_ways(host, peers.ways, device=_index(host, vtep.name), within=node.cluster)
+        state.ensure_rules(host, network, node, peers, vtep.name)
+    here.tell(pod, [*problems, *peers.left_out])
+
+
+def _ensure_device(
+    host: Netlink, network: str, records: Records, node: NodeConf, conf: TunnelConf, vtep: vxlan.Vtep
+) -> Peers:
+    """The device, and before it is up its filter. (Without the device, the filter would be in the way of others.)"""
+    from linux import vtep_filter
+
+    peers = None
+
+    def guard() -> None:
+        nonlocal peers
         with step("look at the node"):
             peers = _peers(host, records, node, conf, vtep)
         with step("filter frames of unknown VTEPs"):
-            vtep_filter.ensure(network, vtep.vni, vtep.port, ways.vteps(peers.nodes, over_ipv6=is_ipv6(vtep.local)))
-        pods.settle_gateways(host, pod, node, result)
-        problems = state.ensure_ways(host, peers.ways, device=device.index, within=node.cluster)
-        state.ensure_rules(host, network, node, peers.nodes)
-    here.tell(pod, [*problems, *peers.left_out])
+            vtep_filter.ensure(network, _filter(host, node, peers, vtep))
+
+    with step(f'set up "{vtep.name}"'):
+        try:
+            vxlan.ensure_vtep(host, vtep, tunnel.addresses_of(node), guard)
+        except OSError:
+            found = find_link(host, vtep.name)
+            if not found or not found.up:
+                vtep_filter.delete(network)
+            raise
+    return peers
 
 
 def _differences(host: Netlink, request: Request, node: NodeConf, conf: TunnelConf) -> list[str]:
@@ -115,9 +134,16 @@ def _differences(host: Netlink, request: Request, node: NodeConf, conf: TunnelCo
     device = _index(host, vtep.name)
     if device:
         wrong += state.ways_missing(host, peers.ways, device)
+    wrong += vtep_filter.missing(request.conf.name, _filter(host, node, peers, vtep))
+    return wrong + state.missing_rules(host, request.conf.name, node, peers, vtep.name)
+
+
+def _filter(host: Netlink, node: NodeConf, peers: Peers, vtep: vxlan.Vtep) -> "Tunnel":  # noqa: F821
+    from linux.vtep_filter import Tunnel
+
     known = ways.vteps(peers.nodes, over_ipv6=is_ipv6(vtep.local))
-    wrong += vtep_filter.missing(request.conf.name, vtep.vni, vtep.port, known)
-    return wrong + state.missing_rules(host, request.conf.name, node, peers.nodes)
+    parent = find_link_by_index(host, vtep.parent)
+    return Tunnel(vtep.vni, vtep.port, known, parent.name if parent else "", vtep.name, node.bridge)
 
 
 def _peers(host: Netlink, records: Records, node: NodeConf, conf: TunnelConf, vtep: vxlan.Vtep) -> Peers:
@@ -125,14 +151,12 @@ def _peers(host: Netlink, records: Records, node: NodeConf, conf: TunnelConf, vt
     return here.peers_of(host, records, node, end)
 
 
-def _nodes(host: Netlink, request: Request, node: NodeConf) -> Sequence[Node]:
+def _known(host: Netlink, request: Request, node: NodeConf) -> tuple[Peers, str]:
     conf = tunnel.parse(request)
-    return _peers(host, read_peers(request), node, conf, tunnel.plan(host, node, conf)).nodes
+    return _peers(host, read_peers(request), node, conf, tunnel.plan(host, node, conf)), conf.device
 
 
 def _index(host: Netlink, name: str) -> int:
-    from linux.links import find_link
-
     with suppress(OSError):
         found = find_link(host, name)
         return found.index if found else 0

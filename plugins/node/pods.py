@@ -11,7 +11,6 @@ from linux.links import find_link
 from linux.netlink import Netlink
 from plugins.mac import requested_mac
 from plugins.node.conf import HAIRPIN_VETH, PROMISCUOUS_BRIDGE, NodeConf, ipam_of, parse
-from plugins.node.records import Node
 from plugins.pod.conf import PodConf
 from plugins.undo import Undo
 from spec.config import NetConf, read_config
@@ -43,8 +42,8 @@ def with_ipam(request: Request, subnets: tuple[str, ...]) -> Request:
     return _with(request, ipam_of(request.conf.section, subnets))
 
 
-PeersOf = Callable[[Netlink, Request, NodeConf], Sequence[Node]]
-"""The peers that are used, as an ADD has them."""
+PeersOf = Callable[[Netlink, Request, NodeConf], tuple["Peers", str]]  # noqa: F821
+"""The peers that are used, as an ADD has them, and the name of the device by which they are reached, or ""."""
 
 
 def delete(request: Request, peers_of: PeersOf) -> None:
@@ -102,7 +101,7 @@ def _drop_if_known(request: Request, pod: Request, peers_of: PeersOf) -> None:
             with state.locked(network):
                 in_use = partial(_in_use, host, pod, bridge)
                 if state.drop_old_gateways(host, network, bridge, node.gateways, in_use):
-                    state.ensure_rules(host, network, node, peers_of(host, request, node))
+                    state.ensure_rules(host, network, node, *peers_of(host, request, node))
 
 
 def _in_use(host: Netlink, pod: Request, bridge: str) -> Sequence[str]:

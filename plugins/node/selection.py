@@ -12,7 +12,7 @@ from itertools import pairwise
 from linux.overlay import Way
 from plugins.node.records import Node
 from plugins.node.spans import Areas, Span, holds, overlap, span, width
-from plugins.node.ways import Links, Tunnel, Unusable, direct_way, tunnel_way
+from plugins.node.ways import Links, Tunnel, Unusable, addresses_on, direct_way, tunnel_way
 
 _WIDEST = {4: 8, 6: 32}
 _NO_PODS = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/8", "fe80::/10", "ff00::/8")
@@ -31,11 +31,15 @@ class Here:
 
 @dataclass(frozen=True)
 class Peers:
-    """The other nodes with those of their addresses and subnets that are used, the ways there, and what is left out."""
+    """The other nodes with those of their addresses and subnets that are used, the ways there, and what is left out.
+
+    `shared`: those of the addresses that get pods' packets as they are: on a link of this node, and not past a tunnel.
+    """
 
     nodes: tuple[Node, ...]
     ways: tuple[Way, ...]
     left_out: tuple[str, ...]
+    shared: tuple[str, ...] = ()
 
 
 @dataclass(eq=False, slots=True)
@@ -59,10 +63,13 @@ def select(nodes: Sequence[Node], here: Here, in_place: Callable[[Sequence[Way]]
         _settle(quarrels, in_place)
     claims = [claim for claim in judge.claims if not claim.why_not]
     refused = [f"{claim.node.label} {claim.why_not}" for claim in judge.claims if claim.why_not]
+    used = tuple(_with_subnets_of(claims))
+    is_direct = here.tunnel is None or here.tunnel.direct
     return Peers(
-        nodes=tuple(_with_subnets_of(claims)),
+        nodes=used,
         ways=tuple(dict.fromkeys(claim.way for claim in claims)),
         left_out=(*judge.left_out, *refused),
+        shared=addresses_on(here.links, used) if is_direct else (),
     )
 
 

@@ -15,6 +15,7 @@ from linux.overlay import Way
 from linux.ownership import is_of_network
 from plugins.node.conf import PROMISCUOUS_BRIDGE, NodeConf
 from plugins.node.records import Node
+from plugins.node.selection import Peers
 from spec.addresses import is_ipv6
 
 FOLDER = "/run/slash24"
@@ -35,17 +36,17 @@ def locked(network: str) -> Iterator[None]:
             yield
 
 
-def ensure_rules(host: Netlink, network: str, node: NodeConf, peers: Sequence[Node]) -> None:
-    """Masquerade and duplicate filter as wanted; what is not wanted is removed. Raises CNIError."""
+def ensure_rules(host: Netlink, network: str, node: NodeConf, peers: Peers, tunnel: str = "") -> None:
+    """Masquerade and duplicate filter as wanted; what is not wanted is removed. Raises CNIError.
+
+    `tunnel`: the name of the device by which peers are reached, "" without one.
+    """
     from linux import dedup, egress
 
     bridge = find_link(host, node.bridge)
     gateways = _all_gateways(host, bridge, node)
     with step("set the masquerade of the node"):
-        if node.ip_masq:
-            egress.ensure(network, _subnets_of(gateways), inside_of(node, peers), nodes_of(peers))
-        else:
-            egress.delete(network)
+        egress.ensure(network, _egress(node, peers, gateways, tunnel))
     with step("set the filter of duplicate frames"):
         if node.hairpin_mode == PROMISCUOUS_BRIDGE and bridge:
             dedup.ensure(network, bridge.mac, _filtered(gateways))
@@ -55,15 +56,13 @@ def ensure_rules(host: Netlink, network: str, node: NodeConf, peers: Sequence[No
                 set_promiscuous(host, bridge.index, on=False)
 
 
-def missing_rules(host: Netlink, network: str, node: NodeConf, peers: Sequence[Node]) -> list[str]:
+def missing_rules(host: Netlink, network: str, node: NodeConf, peers: Peers, tunnel: str = "") -> list[str]:
     """What of `ensure_rules` is not there, a sentence each."""
     from linux import dedup, egress
 
-    problems = []
     bridge = find_link(host, node.bridge)
     gateways = _all_gateways(host, bridge, node)
-    if node.ip_masq:
-        problems += egress.missing(network, _subnets_of(gateways), inside_of(node, peers), nodes_of(peers))
+    problems = egress.missing(network, _egress(node, peers, gateways, tunnel))
     if node.hairpin_mode == PROMISCUOUS_BRIDGE and bridge:
         problems += dedup.missing(network, bridge.mac, _filtered(gateways))
     return problems
@@ -82,9 +81,11 @@ def inside_of(node: NodeConf, peers: Sequence[Node]) -> tuple[str, ...]:
     return (*node.inside, *node.subnets, *(subnet for peer in peers for subnet in peer.subnets))
 
 
-def nodes_of(peers: Sequence[Node]) -> tuple[str, ...]:
-    """The addresses of the other nodes, which pods reach under their own address too. (This one's are local.)"""
-    return tuple(sorted({address for peer in peers for address in peer.addresses}))
+def _egress(node: NodeConf, peers: Peers, gateways: Sequence[str], tunnel: str) -> "Egress":  # noqa: F821
+    from linux.egress import Egress
+
+    own, inside = _subnets_of(gateways), inside_of(node, peers.nodes)
+    return Egress(own, inside, nodes=peers.shared, tunnel=tunnel, beyond=node.ip_masq)
 
 
 def ensure_gateways(host: Netlink, bridge: str, gateways: Sequence[str]) -> None:

@@ -102,6 +102,11 @@ def tunnel_way(peer: Node, subnet: str, links: Links, tunnel: Tunnel) -> Way:
     return Way(subnet=subnet, via=subnet.partition("/")[0], link=tunnel.device, mac=mac, underlay=underlay)
 
 
+def addresses_on(links: Links, peers: Sequence[Node]) -> tuple[str, ...]:
+    """Those of the peers' addresses that are on a link of this node: there nobody between minds a pod's address."""
+    return tuple(sorted({address for peer in peers for address in peer.addresses if links.of(address, good=True)}))
+
+
 def vteps(peers: Sequence[Node], *, over_ipv6: bool) -> list[str]:
     """The addresses from which frames of the tunnel may come: also those of peers that are reached directly.
 

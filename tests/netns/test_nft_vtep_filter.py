@@ -9,6 +9,8 @@ from functools import partial
 import pytest
 
 from linux import vtep_filter
+from linux.vtep_filter import Tunnel
+from tests.netns.frames import ipv4, ipv4_fragment, ipv6_fragment, udp, vxlan
 from tests.netns.nft_tools import nft, on, table
 from tests.netns.node import Host, Node
 
@@ -28,14 +30,39 @@ def golden(vni: str, number: int, port: int, peers4: str, peers6: str) -> str:
 table {TABLE} {{
 	comment "slash24: only known nodes reach the pods of vxlan by VXLAN"
 {sets}\
+	chain strangers {{
+		@th,96,24 != {vni} return comment "other VNIs than {number}"
+		iifname "cbr0" drop comment "from cbr0"
+		iifname "vx1" drop comment "from vx1"
+		ip saddr != @peers4 drop comment "strangers, v4"
+		ip6 saddr != @peers6 drop comment "strangers, v6"
+		iifname != "under0" fib saddr . iif oif missing drop comment "by another link than under0 or the sender's"
+	}}
+
+	chain through {{
+		oifname "cbr0" return comment "to pods by cbr0"
+		oifname "vx1" return comment "to pods by vx1"
+		meta iifkind "bridge" iifname != "under0" fib daddr . iif oif exists return comment \
+"between neighbours on a bridge other than under0"
+		jump strangers comment "to nodes"
+	}}
+
+	chain forward {{
+		type filter hook forward priority raw; policy accept;
+		udp dport {port} jump through comment "port {port}"
+	}}
+
 	chain input {{
 		type filter hook input priority raw; policy accept;
-		udp dport {port} @th,96,24 != {vni} return comment "other VNIs than {number} on port {port}"
-		udp dport {port} ip saddr != @peers4 drop comment "strangers on port {port}, v4"
-		udp dport {port} ip6 saddr != @peers6 drop comment "strangers on port {port}, v6"
+		udp dport {port} jump strangers comment "port {port}"
 	}}
 }}
 """
+
+
+def tunnel(vni: int, port: int, peers: list[str]) -> Tunnel:
+    """The tunnel of the node of these tests."""
+    return Tunnel(vni, port, peers, parent="under0", device="vx1", bridge="cbr0")
 
 
 @pytest.mark.parametrize(
@@ -49,29 +76,30 @@ table {TABLE} {{
 )
 def test_text(node: Node, vni: int, text: str, port: int, peers: list[str], peers4: str, peers6: str) -> None:
     """VNI and port are in the rules, the peers in a set for each family."""
-    on(node, vtep_filter.ensure, "vxlan", vni, port, peers)
+    on(node, vtep_filter.ensure, "vxlan", tunnel(vni, port, peers))
     assert table(node, TABLE) == golden(text, vni, port, peers4, peers6)
-    assert on(node, vtep_filter.missing, "vxlan", vni, port, peers) == []
+    assert on(node, vtep_filter.missing, "vxlan", tunnel(vni, port, peers)) == []
 
 
 @pytest.mark.parametrize(("vni", "port"), [(2, 4789), (1, 4790)])
 def test_another_vni_or_port(node: Node, vni: int, port: int) -> None:
     """A filter of another VNI or port is none."""
-    on(node, vtep_filter.ensure, "vxlan", vni, port, ["192.0.2.2"])
-    problem = f"chain input of table {TABLE} does not hold its rules"
-    assert on(node, vtep_filter.missing, "vxlan", 1, 4789, ["192.0.2.2"]) == [problem]
-    on(node, vtep_filter.ensure, "vxlan", 1, 4789, ["192.0.2.2"])
+    on(node, vtep_filter.ensure, "vxlan", tunnel(vni, port, ["192.0.2.2"]))
+    problems = on(node, vtep_filter.missing, "vxlan", tunnel(1, 4789, ["192.0.2.2"]))
+    chains = ["strangers"] if port == 4789 else ["forward", "input"]
+    assert problems == [f"chain {chain} of table {TABLE} does not hold its rules" for chain in chains]
+    on(node, vtep_filter.ensure, "vxlan", tunnel(1, 4789, ["192.0.2.2"]))
     assert table(node, TABLE) == golden("0x1", 1, 4789, "192.0.2.2", "")
 
 
 def test_thousands(node: Node) -> None:
     """5,000 peers are all there; one that is missing is told."""
     peers = [f"172.16.{i >> 8}.{i & 255}" for i in range(5000)] + [f"2001:db8::{i:x}" for i in range(5000)]
-    on(node, vtep_filter.ensure, "vxlan", 1, 4789, peers)
+    on(node, vtep_filter.ensure, "vxlan", tunnel(1, 4789, peers))
     held = table(node, TABLE)
     assert [held.count(text) for text in ("172.16.", "2001:db8::")] == [5000, 5000]
-    assert on(node, vtep_filter.missing, "vxlan", 1, 4789, peers) == []
-    assert on(node, vtep_filter.missing, "vxlan", 1, 4789, [*peers, "192.0.2.2"]) == [
+    assert on(node, vtep_filter.missing, "vxlan", tunnel(1, 4789, peers)) == []
+    assert on(node, vtep_filter.missing, "vxlan", tunnel(1, 4789, [*peers, "192.0.2.2"])) == [
         f"set peers4 of table {TABLE} lacks 192.0.2.2"
     ]
 
@@ -94,7 +122,7 @@ class World:
 
     def ensure(self, *peers: int) -> None:
         """Let these hosts in by VNI 1."""
-        on(self.node, vtep_filter.ensure, "vxlan", 1, PORT, [self.underlay.format(peer) for peer in peers])
+        on(self.node, vtep_filter.ensure, "vxlan", tunnel(1, PORT, [self.underlay.format(peer) for peer in peers]))
 
     def hears(self, send: Callable[[], object]) -> bool:
         """Whether the pod hears what `send` sends to its port 7001."""
@@ -198,14 +226,14 @@ def test_another_vni_on_the_port(world: World) -> None:
     """The tunnel of another network on the same port is open to all, until it has a filter of its own."""
     world.ensure(2)
     assert [world.tunnelled(2, 2), world.tunnelled(3, 2)] == [True, True]
-    on(world.node, vtep_filter.ensure, "second", 2, PORT, [world.underlay.format(3)])
+    on(world.node, vtep_filter.ensure, "second", tunnel(2, PORT, [world.underlay.format(3)]))
     assert [world.tunnelled(2, 2), world.tunnelled(3, 2)] == [False, True]
     assert [world.tunnelled(2, 1), world.tunnelled(3, 1)] == [True, False]
 
 
 def test_another_port(world: World) -> None:
     """A filter of another port does nothing to the tunnel, nor the tunnel's to other services of the node."""
-    on(world.node, vtep_filter.ensure, "vxlan", 1, PORT + 1, [])
+    on(world.node, vtep_filter.ensure, "vxlan", tunnel(1, PORT + 1, []))
     assert world.tunnelled(3, 1)
     world.ensure()
     local = world.underlay.format(1)
@@ -250,36 +278,6 @@ def packed(world: World, number: int) -> bytes:
 
 def vxlan_datagram(world: World, host: int, port: int) -> bytes:
     """UDP to this port: VXLAN of VNI 1: Ethernet: IPv4: UDP to the pod's port 7001: "word"."""
-    inner = struct.pack(">4H", 7000, 7001, 8 + 4, 0) + b"word"
-    source, pod = socket.inet_aton(f"10.1.{host}.1"), socket.inet_aton(POD)
-    ethernet = bytes.fromhex((mac(1, 1) + mac(1, host)).replace(":", "")) + b"\x08\x00"
-    payload = struct.pack(">II", 8 << 24, 1 << 8) + ethernet + ipv4(source, pod, inner)
-    header = struct.pack(">3H", 50000, port, 8 + len(payload))
-    ends = packed(world, host) + packed(world, 1)
-    checksum = internet_checksum(ends + struct.pack(">II", 8 + len(payload), 17) + header + b"\0\0" + payload)
-    return header + struct.pack(">H", checksum or 0xFFFF) + payload
-
-
-def ipv4(source: bytes, to: bytes, payload: bytes, fragment: int = 0) -> bytes:
-    """An IPv4 packet that carries UDP."""
-    start = struct.pack(">BBHHHBB", 0x45, 0, 20 + len(payload), 4242, fragment, 64, 17)
-    return start + struct.pack(">H", internet_checksum(start + b"\0\0" + source + to)) + source + to + payload
-
-
-def ipv4_fragment(source: bytes, to: bytes, part: bytes, offset: int, *, more: bool) -> bytes:
-    """A fragment of a UDP datagram in IPv4."""
-    return ipv4(source, to, part, offset // 8 | more << 13)
-
-
-def ipv6_fragment(source: bytes, to: bytes, part: bytes, offset: int, *, more: bool) -> bytes:
-    """A fragment of a UDP datagram in IPv6."""
-    fragment = struct.pack(">BBHI", 17, 0, offset | more, 4242)
-    return struct.pack(">IHBB", 6 << 28, 8 + len(part), 44, 64) + source + to + fragment + part
-
-
-def internet_checksum(data: bytes) -> int:
-    """RFC 1071."""
-    total = sum(struct.unpack(f">{len(data) // 2}H", data[: len(data) & ~1])) + (data[-1] << 8 if len(data) & 1 else 0)
-    while total >> 16:
-        total = (total & 0xFFFF) + (total >> 16)
-    return ~total & 0xFFFF
+    ends = socket.inet_aton(f"10.1.{host}.1") + socket.inet_aton(POD)
+    inner = ipv4(ends[:4], ends[4:], udp(ends, 7001, b"word"))
+    return udp(packed(world, host) + packed(world, 1), port, vxlan(1, mac(1, 1), inner))

@@ -8,7 +8,9 @@ from types import ModuleType
 import pytest
 
 from linux import dedup, egress, nft, vtep_filter
+from linux.egress import Egress
 from linux.netlink import NETLINK_NETFILTER, Netlink
+from linux.vtep_filter import Tunnel
 from tests.netns.nft_tools import at_once, chain, on, table
 from tests.netns.nft_tools import nft as nft_program
 from tests.netns.node import Node
@@ -16,7 +18,10 @@ from tests.netns.node import Node
 
 @dataclass(frozen=True)
 class Feature:
-    """A feature, two things it may be asked for, its table for network "net1", its chain and a set of IPv4 ones."""
+    """A feature, two things it may be asked for, its table for network "net1", its chain and a set of IPv4 ones.
+
+    `reader`: the chain whose rules look into the set.
+    """
 
     module: ModuleType
     wanted: tuple
@@ -25,6 +30,7 @@ class Feature:
     chain: str
     set: str = ""
     element: str = ""
+    reader: str = "postrouting"
 
     def __str__(self) -> str:
         return self.table.split("_")[1]
@@ -41,8 +47,8 @@ class Feature:
 FEATURES = [
     Feature(
         egress,
-        (["10.244.1.0/24", "fd00:1::/64"], ["10.0.0.0/8", "fd00::/32"], ["192.0.2.1", "192.0.2.2", "2001:db8:1::1"]),
-        (["10.244.1.0/24"], ["10.0.0.0/9"], ["192.0.2.7"]),
+        (Egress(["10.244.1.0/24", "fd00:1::/64"], ["10.0.0.0/8", "fd00::/32"], ["192.0.2.1", "192.0.2.2"], "vx"),),
+        (Egress(["10.244.1.0/24"], ["10.0.0.0/9"], ["192.0.2.7"], "vy"),),
         "inet slash24_egress_net1",
         "postrouting",
         "nodes4",
@@ -57,12 +63,13 @@ FEATURES = [
     ),
     Feature(
         vtep_filter,
-        (1, 4789, ["192.0.2.2", "192.0.2.3", "2001:db8:1::2"]),
-        (7, 8472, ["192.0.2.2"]),
+        (Tunnel(1, 4789, ["192.0.2.2", "192.0.2.3", "2001:db8:1::2"], "eth0", "vx", "cbr0"),),
+        (Tunnel(7, 8472, ["192.0.2.2"], "eth1", "vy", "cbr1"),),
         "inet slash24_vtep_net1",
         "input",
         "peers4",
         "192.0.2.2",
+        "strangers",
     ),
 ]
 
@@ -203,10 +210,10 @@ DRIFTS_OF_SETS = {
     "element deleted": "delete element {table} {set} {{ {element} }}",
     "element added": "add element {table} {set} {{ 203.0.113.9 }}",
     "set flushed": "flush set {table} {set}",
-    "set deleted": "flush chain {table} {chain}; delete set {table} {set}",
-    "set of another kind": "flush chain {table} {chain}; delete set {table} {set}; "
+    "set deleted": "flush chain {table} {reader}; delete set {table} {set}",
+    "set of another kind": "flush chain {table} {reader}; delete set {table} {set}; "
     "add set {table} {set} {{ type ether_addr; }}",
-    "set in foreign use": "flush chain {table} {chain}; "
+    "set in foreign use": "flush chain {table} {reader}; "
     "add chain {table} foreign; add rule {table} foreign ip saddr @{set} drop",
 }
 

@@ -91,15 +91,16 @@ def test_without_direct_routing_all_is_tunnelled(underlay: Underlay, members: li
 
 
 def test_outside_is_reached_with_the_address_of_the_node(underlay: Underlay, cluster: list[Member]) -> None:
-    """What leaves the cluster is masqueraded, not what goes to another node, be it behind the router."""
+    """What leaves the cluster is masqueraded, and what goes to a node behind the router; not what stays on the link."""
     pods = {member.number: member.add("pod") for member in cluster}
     for member in cluster:
         for place, own in enumerate(member.addresses):
             for kind in ("tcp", "udp"):
                 assert ask(pods[member.number], underlay.outside, OUTSIDE[place], 8000, kind) == own
-    one, three = cluster[0], cluster[2]
+    one, two, three = cluster
     for place, family in enumerate((4, 6)):
-        assert ask(pods[1], three.node, three.addresses[place], 8000, "tcp") == one.address(pods[1], family)
+        assert ask(pods[1], three.node, three.addresses[place], 8000, "tcp") == one.addresses[place]
+        assert ask(pods[1], two.node, two.addresses[place], 8000, "tcp") == one.address(pods[1], family)
 
 
 @pytest.mark.parametrize(("over", "overhead"), [(4, 50), (6, 70)])
