@@ -8,7 +8,7 @@ nf_tables variant); what iptables-legacy accepts can not be seen.
 
 from collections.abc import Iterator
 
-from linux import iptables, nft, nft_found
+from linux import iptables, nft, nft_found, port_notes
 from linux.netlink import Netlink
 from linux.nft import Hook, Step, TableName
 
@@ -25,13 +25,15 @@ def steps(netlink: Netlink, version: int) -> list[Step]:
 
 
 def removal(netlink: Netlink, version: int) -> list[Step]:
-    """Steps that delete the rules, and the table if nothing else is in it. Raises NetlinkError."""
+    """Steps that delete the rules, and chain and table if nothing else is in them. Raises NetlinkError."""
     table = iptables.NAT[version]
     rules = nft_found.list_rules(netlink, table)
     ours = [rule for rule in rules if _is_ours(rule)]
-    if ours and len(ours) == len(rules) and set(nft_found.list_chains(netlink, table)) <= set(_CHAINS):
+    if ours and len(ours) == len(rules) and set(nft_found.list_chains(netlink, table)) <= {*_CHAINS, port_notes.CHAIN}:
         return [nft.delete_table(table)]
-    return [nft.delete_rule(table, rule.chain, rule.handle) for rule in ours]
+    is_idle = nft_found.chain_uses(netlink, table, port_notes.CHAIN) == 0
+    idle = [nft.delete_chain(table, port_notes.CHAIN)] if is_idle else []
+    return [*(nft.delete_rule(table, rule.chain, rule.handle) for rule in ours), *idle]
 
 
 def missing(netlink: Netlink, version: int) -> Iterator[str]:

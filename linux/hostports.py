@@ -8,11 +8,11 @@ The answer to what was sent on must come back this way, so who would be answered
 pod's own subnet, and the node's 127.0.0.0/8. Only the first packet of a connection sees any of this.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, inet_ntop
 
-from linux import after_iptables, nft, nft_found, nft_table
+from linux import after_iptables, iptables, nft, nft_found, nft_table, port_notes
 from linux.holders import is_dead
 from linux.hostport_table import (
     FROM_ANYWHERE,
@@ -110,12 +110,20 @@ def ensure(owner: Attachment, wish: Wish) -> bool:
     def decide(book: Book) -> bool:
         view = book.view(TABLE)
         is_new = not view.rules
-        whole = table(_behind_iptables(book, view))
+        behind, lost = _behind_iptables(book, view)
+        whole = table(behind)
         stale = {tag, *(found.owner for found in view.find(pods) if found.owner and leads_to(found) in pods)}
         if is_refused:
             stale |= _dead_holders(book, wanted, stale)
         terms = {other.encode() for other in stale}
+        held = {found for found in view.find(terms) if found.owner in stale}
         nft_table.put_into(book, whole, chains, wanted, is_stale=lambda found: found.owner in stale, terms=terms)
+        if 4 in behind and (lost or held != set(wanted)):
+            noted = view.everything() if lost else wanted
+            if lost or held:
+                owners = stale | {one.owner for one in noted}
+                book.append(port_notes.removal(book.netlink, owners.__contains__))
+            book.append(port_notes.steps(_ports(noted)))
         return is_new
 
     try:
@@ -147,9 +155,12 @@ def _living(elements: Iterable[Element]) -> list[Element]:
         ]
 
 
-def _behind_iptables(book: Book, view: View) -> frozenset[int]:
-    """Have iptables see packets first; the IP versions for which that is so. A kernel without x_tables can not."""
-    found = _after_iptables(view)
+def _behind_iptables(book: Book, view: View) -> tuple[frozenset[int], bool]:
+    """Have iptables see packets first; the IP versions for which that is so, and whether IPv4's had to be made so.
+
+    A kernel without x_tables can not.
+    """
+    found, was_lost = _after_iptables(view), False
     is_new = view.lacks(to_the_node(found))
     for version in (4, 6):
         if version not in found and not is_new:
@@ -162,7 +173,8 @@ def _behind_iptables(book: Book, view: View) -> frozenset[int]:
                 continue
         book.do(steps)
         found |= {version}
-    return found
+        was_lost = was_lost or (version == 4 and bool(steps))
+    return found, was_lost
 
 
 def _after_iptables(view: View) -> frozenset[int]:
@@ -189,7 +201,9 @@ def _delete_unused(book: Book) -> None:
 def delete(owner: Attachment) -> list[Forward]:
     """Forward nothing for `owner` any more; what was forwarded. Nothing to do is success. Raises NetlinkError."""
     tag = owner_tag(owner)
-    return _forwards(nft_table.remove(TABLE, lambda found: found.owner == tag, terms={tag.encode()}))
+    gone = nft_table.remove(TABLE, lambda found: found.owner == tag, terms={tag.encode()})
+    _delete_notes(lambda other: other == tag)
+    return _forwards(gone)
 
 
 def missing(owner: Attachment, wish: Wish) -> list[str]:
@@ -218,7 +232,28 @@ def missing(owner: Attachment, wish: Wish) -> list[str]:
 def sweep(network: str, valid: Collection[Attachment]) -> list[Forward]:
     """Forward nothing for attachments to `network` that are not `valid`; what was forwarded. Raises NetlinkError."""
     is_forfeit = forfeited(network, valid)
-    return _forwards(nft_table.remove(TABLE, lambda found: is_forfeit(found.owner)))
+    gone = nft_table.remove(TABLE, lambda found: is_forfeit(found.owner))
+    _delete_notes(is_forfeit)
+    return _forwards(gone)
+
+
+def _delete_notes(doomed: Callable[[str], bool]) -> None:
+    def decide(book: Book) -> None:
+        if not book.is_absent(iptables.NAT[4]):
+            book.append(port_notes.removal(book.netlink, doomed))
+
+    nft_table.change(decide)
+
+
+def _ports(elements: Iterable[Element]) -> dict[tuple[str, int, bytes, int], None]:
+    """The ports to note: for IPv6, which has no place in a table of IPv4, those of all addresses."""
+    owners = {(one.set, one.key): one.owner for one in elements}
+    noted = {}
+    for (version, exact), target in TARGETS.items():
+        for (name, key), owner in owners.items():
+            if name == target.name and not (version == 6 and exact):
+                noted[owner, key[-8], key[:-8], int.from_bytes(key[-4:-2], "big")] = None
+    return noted
 
 
 def _elements(tag: str, wish: Wish) -> tuple[list[Element], list[Chain]]:

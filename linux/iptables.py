@@ -6,6 +6,7 @@ expression for are those of the kernel's x_tables, with their structures (<linux
 """
 
 import struct
+from collections.abc import Sequence
 
 from linux import nft, nft_found
 from linux.attributes import attribute, text
@@ -20,6 +21,7 @@ from linux.nft_expressions import (
     equals,
     expression,
     load,
+    of_protocol,
     verdict,
 )
 from linux.nft_found import FoundRule
@@ -30,6 +32,9 @@ NAT = {4: TableName(nft.IP, "nat"), 6: TableName(nft.IP6, "nat")}
 _COMMENT_BYTES = 256
 _CONNTRACK_BYTES, _FLAGS_AT = 168, 146  # sizeof(struct xt_conntrack_mtinfo3), aligned; offset of match_flags
 _STATE = 1
+_TO_PORTS = 1  # XT_MULTIPORT_DESTINATION
+MOST_PORTS = 15
+"""Of a rule: XT_MULTI_PORTS."""
 _LOCAL = 1 << 2  # XT_ADDRTYPE_LOCAL
 RELATED_ESTABLISHED, DNAT = 0b110, 1 << 7
 """States of a connection, as bits: --ctstate."""
@@ -61,6 +66,22 @@ def mark_local(bit: int, comment: str) -> list[bytes]:
     mark = expression("target", text(1, "MARK"), big_endian(2, 2), attribute(3, info))
     local = struct.pack("=HHI", 0, _LOCAL, 0)  # struct xt_addrtype_info_v1: source, dest, flags
     return [_match("addrtype", 1, local), _commented(comment), _counter(), mark]
+
+
+def to_ports(protocol: int, host: bytes, ports: Sequence[int], comment: str) -> list[bytes]:
+    """[-d HOST] -p PROTOCOL -m multiport --dports PORTS -m comment --comment COMMENT: and do nothing.
+
+    `ports`: MOST_PORTS at most. `host`: a packed IPv4 address, or b"".
+    """
+    numbers = b"".join(struct.pack("=H", port) for port in ports).ljust(2 * MOST_PORTS, b"\0")
+    info = bytes([_TO_PORTS, len(ports)]) + numbers + bytes(MOST_PORTS + 1)  # struct xt_multiport_v1
+    to_host = _compare(host, DESTINATION_AT) if host else []
+    return [*to_host, *of_protocol(protocol), _match("multiport", 1, info), _commented(comment), _counter()]
+
+
+def comment_of(rule: FoundRule) -> str:
+    """The comment (-m comment) of a rule, "" if it has none."""
+    return nft_found.match_info(rule, "comment").split(b"\0", 1)[0].decode("utf-8", "replace") or rule.comment
 
 
 def bit_marked(rule: FoundRule) -> int:

@@ -214,10 +214,21 @@ def flush_chain(table: TableName, chain: str) -> Step:
 
 
 def add_rule(
-    table: TableName, chain: str, expressions: Iterable[bytes], comment: str | None, *, first: bool = False
+    table: TableName,
+    chain: str,
+    expressions: Iterable[bytes],
+    comment: str | None,
+    *,
+    first: bool = False,
+    protocol: int = 0,
 ) -> Step:
-    """Append a rule to a chain, or put it `first`; adding twice makes two."""
+    """Append a rule to a chain, or put it `first`; adding twice makes two.
+
+    `protocol`: the one that the rule asks for, where it has a match of x_tables that is for some protocols only.
+    """
     request = of(table, chain) + nested(4, *expressions) + _commented(7, comment)
+    if protocol:
+        request += nested(5, big_endian(1, protocol), big_endian(2, 0))
     flags = NLM_F_CREATE if first else NLM_F_CREATE | NLM_F_APPEND
     return Step(f"add a rule to chain {chain} of table {table}", NEWRULE, flags, request)
 

@@ -131,6 +131,10 @@ class Book:
         self.is_certain = self.is_certain and not steps
         self.has_done_more = self.has_done_more or bool(steps)
 
+    def append(self, steps: Iterable[Step]) -> None:
+        """Do what is right whatever else is decided, and changes nothing that a view shows."""
+        self.steps += steps
+
     def leave_to_caller(self) -> None:
         """The caller commits, or does not, what it decides."""
         if not self._is_alone:

@@ -1,11 +1,13 @@
 """Who holds a port of the node that `portmap` is asked for: a pod that is gone gives way, any other is named."""
 
+import re
+
 import pytest
 
 from tests.netns.cni import CNI, CNIFailure
 from tests.netns.nft_tools import nft, table
 from tests.netns.node import NODE_V4, NODE_V6, OUTSIDE_V4, Node, Pod, ask, wait_until
-from tests.netns.published import BRIDGE, HTTP, OTHER_V4, TABLE, Member, port, portmap
+from tests.netns.published import BRIDGE, HTTP, OTHER_V4, POD_V4, TABLE, Member, port, portmap
 
 
 @pytest.fixture
@@ -117,3 +119,63 @@ def test_a_port_that_nobody_owns_is_nobodys_to_give(pod: Member, other: Member) 
         other.add(HTTP)
     pod.node.run(["sh", "-ec", caught.value.details.partition(": ")[2]])
     other.add(HTTP)
+
+
+# -- programs that look for free ports ------------------------------------------------------------------------------
+
+
+def noted(node: Node) -> set[tuple[str, int]]:
+    """The ports in use, with their address ("" for all), as nerdctl reads them from iptables."""
+    found = set()
+    shown = node.run(["iptables", "-t", "nat", "-S", "CNI-HOSTPORT-DNAT"], check=False).stdout
+    for rule in shown.splitlines():
+        ports = re.search(r"--dports ((,?\d+)+)", rule)
+        address = re.search(r"-d (\S+?)(?:/\d+)?\s", rule)
+        found |= {(address[1] if address else "", int(one)) for one in (ports[1].split(",") if ports else ())}
+    return found
+
+
+def test_ports_in_use_are_noted_where_nerdctl_looks(pod: Member, other: Member) -> None:
+    """Each port of each pod, until it goes: replaced, by DEL, by GC, or with a dead pod."""
+    node, many = pod.node, [port(9000 + number, 80, "udp") for number in range(20)]
+    pod.add(HTTP, port(8053, 53, "udp", NODE_V4), port(8132, 132, "sctp", "::"), port(8133, 80, "tcp", NODE_V6))
+    assert noted(node) == {("", 8080), (NODE_V4, 8053), ("", 8132)}
+    other.add(*many)
+    assert noted(node) == {("", 8080), (NODE_V4, 8053), ("", 8132), *(("", 9000 + number) for number in range(20))}
+    pod.add(port(8081, 80))
+    other.delete()
+    assert noted(node) == {("", 8081)}
+    other.add(HTTP)
+    pod.cni.gc(portmap(), other.pod)
+    assert noted(node) == {("", 8080)}
+    die(other.pod, other.result)
+    pod.add(HTTP, port(8084, 80))
+    assert noted(node) == {("", 8080), ("", 8084)}
+    node.run(["iptables", "-t", "nat", "-F"])
+    pod.add(HTTP)
+    assert noted(node) == {("", 8080)}
+
+
+def test_notes_of_all_pods_come_back(pod: Member, other: Member) -> None:
+    """After somebody has flushed the table, with the next ADD of any pod."""
+    pod.add(HTTP)
+    pod.node.run(["iptables", "-t", "nat", "-F"])
+    other.add(port(8081, 80))
+    other.add(port(8081, 80))
+    assert noted(pod.node) == {("", 8080), ("", 8081)}
+    shown = pod.node.run(["iptables", "-t", "nat", "-S", "CNI-HOSTPORT-DNAT"]).stdout
+    assert shown.count("--dports") == 2
+
+
+def test_notes_do_nothing_to_packets_of_the_reference(pod: Member, other: Member, outside: Pod, reference: CNI) -> None:
+    """The reference's jump leads through them to its own rules, and neither's CHECK takes them for its ports."""
+    pod.add(HTTP)
+    other.add(port(8081, 80), cni=reference, backend="iptables")
+    assert ask(outside, other.pod, OTHER_V4, 80, "tcp", to=(NODE_V4, 8081)) == OUTSIDE_V4
+    assert ask(outside, pod.pod, POD_V4, 80, "tcp", to=(NODE_V4, 8080)) == OUTSIDE_V4
+    other.check(port(8081, 80), cni=reference, backend="iptables")
+    other.delete(port(8081, 80), cni=reference, backend="iptables")
+    pod.check(HTTP)
+    nft(pod.node, "flush", "map", *TABLE.split(), "ports4")
+    with pytest.raises(CNIFailure, match="is not forwarded"):
+        pod.check(HTTP)
