@@ -116,6 +116,13 @@ def status(request: Request) -> None:
         request.say(f"host-local: {text}: {details}")
 
 
+def asked_for(section: Section) -> list[str]:
+    """The subnets that a network configuration has, as they are written. Raises CNIError 7."""
+    ipam, runtime = section.section("ipam"), section.section("runtimeConfig")
+    ranges = [each for group in (*(runtime.groups("ipRanges") or ()), *(ipam.groups("ranges") or ())) for each in group]
+    return [each.string("subnet") for each in (ipam, *ranges)]
+
+
 def leased(request: Request) -> tuple[str, ...]:
     """All addresses of the network that anybody holds, for plugins that build on this one. Raises CNIError 5 or 11."""
     store = _store_to_clean(request)

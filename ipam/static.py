@@ -44,6 +44,13 @@ def status(request: Request) -> None:
     read_dns(ipam.section("dns"))
 
 
+def asked_for(section: Section) -> list[str]:
+    """The addresses that a network configuration has, as they are written. Raises CNIError 7."""
+    replacing = section.section("runtimeConfig").strings("ips") or section.section("args").section("cni").strings("ips")
+    configured = () if replacing else section.section("ipam").sections("addresses") or ()
+    return list(replacing or [entry.string("address") for entry in configured])
+
+
 def _ipam(request: Request) -> Section:
     section = request.conf.section
     if not section.has("ipam"):

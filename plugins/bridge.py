@@ -3,6 +3,7 @@
 The configuration is that of the reference plugin; `docs/bridge.md` has every key.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from plugins.mac import requested_mac
@@ -10,7 +11,7 @@ from plugins.pod.conf import PodConf
 from spec.config import NetConf, Section
 from spec.delegate import delegate
 from spec.errors import CNIError, Code
-from spec.links import link_name, mtu_of
+from spec.links import link_name, mtu_of, require_suitable_mtu, suits_ipv6
 from spec.plugin import Plugin
 from spec.request import Request
 from spec.result import Result
@@ -87,11 +88,24 @@ def _parse(section: Section) -> PodConf:
         accept_ra=section.boolean("acceptRA", None),
         dns=common.dns,
     )
+    if not suits_ipv6(conf.mtu):
+        require_suitable_mtu(conf.mtu, _asked_for(section, conf.ipam_type))
     if conf.hairpin and conf.promiscuous:
         raise _clash("cannot set hairpin mode and promiscuous mode at the same time", "hairpinMode", "promiscMode")
     if conf.ipam_type and not conf.container_up:
         raise _clash("cannot use IPAM when DisableContainerInterface flag is set", "ipam", "disableContainerInterface")
     return conf
+
+
+def _asked_for(section: Section, ipam_type: str) -> Sequence[str]:
+    """The subnets and addresses that the configuration asks of IPAM, as far as it is one of this suite's."""
+    if ipam_type == "static":
+        from ipam.static import asked_for
+    elif ipam_type == "host-local":
+        from ipam.host_local import asked_for
+    else:
+        return ()
+    return asked_for(section)
 
 
 def _clash(sentence: str, *keys: str) -> CNIError:

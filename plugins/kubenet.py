@@ -13,6 +13,7 @@ from plugins.node.selection import Peers
 from plugins.undo import Undo
 from spec.delegate import delegate
 from spec.errors import CNIError, Code
+from spec.links import require_suitable_mtu
 from spec.plugin import Plugin
 from spec.request import Request
 from spec.result import Result
@@ -25,8 +26,7 @@ def add(request: Request) -> Result:
     node = parse(request)
     pod = pods.with_ipam(request, node.subnets)
     with Netlink() as host, Undo() as undo:
-        with step("find the MTU"):
-            mtu = node.mtu or smallest_mtu(host, node.bridge)
+        mtu = _mtu(host, node)
         pods.undo_bridge(host, node.bridge, undo)
         result = add_pod(pod, pods.pod_conf(pod, node, mtu))
         undo.push(lambda: delete(request))
@@ -69,11 +69,20 @@ def status(request: Request) -> None:
         records = read_peers(request)
         with Netlink() as host, step("look at the node"):
             left_out = here.peers_of(host, records, node).left_out
+            _mtu(host, node)
         here.tell(request, left_out, at_most=len(left_out))
         pod = pods.with_ipam(request, node.subnets)
         delegate(pod, "STATUS", pod.conf.ipam_type)
 
     telling_status(begin)
+
+
+def _mtu(host: Netlink, node: NodeConf) -> int:
+    """The MTU of pods, in bytes. Raises CNIError 7 if the node's links leave too little for IPv6."""
+    with step("find the MTU"):
+        mtu = node.mtu or smallest_mtu(host, node.bridge)
+    require_suitable_mtu(mtu, node.subnets, of="the smallest MTU of the node's links")
+    return mtu
 
 
 def _ensure_node(host: Netlink, pod: Request, node: NodeConf, result: Result) -> None:

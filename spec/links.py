@@ -1,9 +1,14 @@
 """Names and MTUs of links in configurations, as every plugin that makes links reads them."""
 
+from collections.abc import Iterable
+
+from spec.addresses import is_ipv6
 from spec.config import Section
+from spec.errors import CNIError, Code
 from spec.identifiers import is_link_name
 
 _MTU_LOWEST, _MTU_HIGHEST = 68, 65535  # RFC 791, section 3.1; the kernel's limit for veth
+_MTU_OF_IPV6 = 1280  # RFC 8200, section 5; the kernel takes all of IPv6 from a link with less
 
 
 def link_name(section: Section, key: str, default: str) -> str:
@@ -20,3 +25,16 @@ def mtu_of(section: Section) -> int:
     if type(value) is int and value <= 0:
         return 0
     return section.integer("mtu", 0, low=_MTU_LOWEST, high=_MTU_HIGHEST)
+
+
+def suits_ipv6(mtu: int) -> bool:
+    """Whether a link with that MTU in bytes can have IPv6; 0 is the kernel's default."""
+    return mtu == 0 or mtu >= _MTU_OF_IPV6
+
+
+def require_suitable_mtu(mtu: int, addresses: Iterable[str], *, of: str = '"mtu"') -> None:
+    """Raises CNIError 7 if an MTU in bytes (0: the kernel's) is too small for one of the addresses or subnets."""
+    too_large = "" if suits_ipv6(mtu) else next(filter(is_ipv6, addresses), "")
+    if too_large:
+        message = f"{of}: expected at least {_MTU_OF_IPV6}, which IPv6 ({too_large}) needs, got {mtu}"
+        raise CNIError(Code.INVALID_NETWORK_CONFIG, message)

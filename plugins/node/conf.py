@@ -8,7 +8,7 @@ from plugins.node.records import (
     PEERS_FILE,
     Records,
     Subnets,
-    by_family,
+    check_subnets,
     parse_networks,
     parse_peers,
     read_peers_file,
@@ -16,7 +16,7 @@ from plugins.node.records import (
 )
 from spec.config import Section, absolute_path
 from spec.errors import CNIError, Code
-from spec.links import link_name, mtu_of
+from spec.links import link_name, mtu_of, require_suitable_mtu
 from spec.request import Request
 
 HAIRPIN_VETH, PROMISCUOUS_BRIDGE, NO_HAIRPIN = "hairpin-veth", "promiscuous-bridge", "none"
@@ -59,10 +59,12 @@ def parse(request: Request) -> NodeConf:
     section = request.conf.section
     subnets = _subnets(section)
     cluster = parse_networks(section, "clusterCIDRs") or subnets.cluster
+    mtu = mtu_of(section) or subnets.mtu
+    require_suitable_mtu(mtu, subnets.subnets)
     return NodeConf(
         bridge=link_name(section, "bridge", DEFAULT_BRIDGE),
         subnets=subnets.subnets,
-        mtu=mtu_of(section) or subnets.mtu,
+        mtu=mtu,
         hairpin_mode=section.string(
             "hairpinMode", HAIRPIN_VETH, choices=(HAIRPIN_VETH, PROMISCUOUS_BRIDGE, NO_HAIRPIN)
         ),
@@ -115,7 +117,7 @@ def _subnets(section: Section) -> Subnets:
         inline = parse_networks(section, key)
         if inline:
             try:
-                by_family(inline)
+                check_subnets(inline)
             except ValueError as error:
                 raise section.error(key, str(error)) from error
             return Subnets(inline)

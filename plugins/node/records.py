@@ -120,7 +120,7 @@ def read_subnet_file(path: str) -> Subnets:
             found = _parse_environment(text.decode())
         if not found.subnets:
             raise ValueError("it names no subnet")
-        by_family(found.subnets)
+        check_subnets(found.subnets)
     return found
 
 
@@ -195,12 +195,14 @@ def _masked(text: str) -> str:
     return f"{canonical_ip(first_of(span(network)))}/{network.partition('/')[2]}"
 
 
-def by_family(networks: tuple[str, ...]) -> dict[bool, str]:
-    """One network a family: whether it is IPv6, and the network. Raises ValueError for two of one family."""
-    found = {is_ipv6(network): network for network in networks}
-    if len(found) != len(networks):
+def check_subnets(subnets: tuple[str, ...]) -> None:
+    """Raises ValueError for what can not be the subnets of a node: two of a family, or no room for gateway and pod."""
+    if len(set(map(is_ipv6, subnets))) != len(subnets):
         raise ValueError("one subnet a family")
-    return found
+    for subnet in subnets:
+        largest = 126 if is_ipv6(subnet) else 30
+        if int(subnet.partition("/")[2]) > largest:
+            raise ValueError(f"a subnet with room for a gateway and a pod, at most /{largest}")
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from plugins.node.records import parse_mac
 from spec.addresses import canonical_ip, is_ipv6
 from spec.config import Section
 from spec.errors import CNIError, Code
-from spec.links import link_name
+from spec.links import link_name, require_suitable_mtu
 from spec.request import Request
 
 _DEFAULT_VNI, _DEFAULT_PORT = 1, 4789  # RFC 7348, section 8
@@ -66,6 +66,7 @@ def plan(host: Netlink, node: NodeConf, conf: TunnelConf) -> Vtep:
     with step("find the way out of the node"):
         parent, local = _way_out(host, conf)
     largest = parent.mtu - overhead(local)
+    require_suitable_mtu(largest, node.subnets, of=f'MTU that the tunnel leaves of the {parent.mtu} of "{parent.name}"')
     return Vtep(
         name=conf.device,
         vni=conf.vni,

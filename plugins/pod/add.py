@@ -19,6 +19,7 @@ from plugins.undo import Undo
 from spec.addresses import is_ipv6, is_unspecified, network_of
 from spec.delegate import delegate
 from spec.errors import CNIError, Code
+from spec.links import require_suitable_mtu
 from spec.request import Request
 from spec.result import Interface, IPConfig, Result, check_expressible
 
@@ -139,6 +140,7 @@ def _lease(request: Request, conf: PodConf, undo: Undo) -> Result:
     undo.push(lambda: delegate(request, "DEL", conf.ipam_type))
     if result is None or not result.ips:
         raise CNIError(Code.INTERNAL, "IPAM plugin returned missing IP config", f'"ipam": "type": "{conf.ipam_type}"')
+    require_suitable_mtu(conf.mtu, [ip.address for ip in result.ips])
     ips = tuple(IPConfig(ip.address, _gateway(ip, conf), interface=_CONTAINER) for ip in result.ips)
     routes = tuple(replace(route, dst=network_of(route.dst)) for route in result.routes)
     defaults = container.default_routes(ips, routes) if conf.is_default_gateway else ()

@@ -25,6 +25,7 @@ from plugins.pod import vlans
 from plugins.pod.conf import PodConf
 from plugins.undo import Undo
 from spec.errors import CNIError, Code
+from spec.links import require_suitable_mtu
 
 FORWARDING = {AF_INET: "ipv4/ip_forward", AF_INET6: "ipv6/conf/all/forwarding"}
 """The sysctl that makes the node forward, by family."""
@@ -107,6 +108,7 @@ def ensure_gateway_link(host: Netlink, conf: PodConf, bridge: Link, undo: Undo) 
 
 def ensure_gateways(host: Netlink, conf: PodConf, link: Link, bridge: Link, gateways: list[str], undo: Undo) -> None:
     """Give the gateway link its addresses (CIDR form) and make the node forward; raises CNIError on a conflict."""
+    require_suitable_mtu(link.mtu, gateways, of=f'MTU of "{link.name}"')
     with step(f'set the gateway address of "{link.name}"'):
         present = {address.cidr for address in list_addresses(host, link.index) if address.is_global}
         for gateway in gateways:

@@ -15,6 +15,7 @@ from plugins.tune.conf import TuningConf
 from plugins.tune.originals import Originals, change, look, put_back
 from plugins.undo import Undo
 from spec.errors import CNIError, Code, code_of
+from spec.links import require_suitable_mtu
 from spec.request import Request
 from spec.result import Interface, Result
 
@@ -26,6 +27,7 @@ def tune(request: Request, conf: TuningConf, result: Result) -> Result:
     """
     if not (conf.sysctls or conf.tunes_link):
         return result
+    require_suitable_mtu(conf.mtu, _addresses(request, result))
     with step(f'open network namespace "{request.netns}"'):
         netns = open_netns(request.netns, request.netns_fd)
     try:
@@ -39,6 +41,12 @@ def tune(request: Request, conf: TuningConf, result: Result) -> Result:
     finally:
         os.close(netns)
     return replace(result, interfaces=tuple(_tuned(one, request.ifname, conf) for one in result.interfaces))
+
+
+def _addresses(request: Request, result: Result) -> list[str]:
+    """Those of the pod's interface: with too small an MTU the kernel would take the IPv6 ones away."""
+    carriers = [(ip, result.interface_of(ip)) for ip in result.ips]
+    return [ip.address for ip, link in carriers if link is None or (link.name == request.ifname and link.sandbox)]
 
 
 def netns_name() -> str:

@@ -125,3 +125,14 @@ def test_two_subnets_of_one_family_are_refused(keys: dict) -> None:
         parse(request(**keys))
     assert caught.value.code == 7
     assert next(key for key, value in keys.items() if value) in caught.value.msg
+
+
+@pytest.mark.parametrize("subnet", ["10.1.0.0/31", "10.1.0.1/32", "fd00::/127", "fd00::1/128"])
+def test_a_subnet_has_room_for_a_gateway_and_a_pod(subnet: str, tmp_path) -> None:
+    """A smaller one is refused, in the configuration (7) and in a file (11)."""
+    file = tmp_path / "node.json"
+    file.write_text(json.dumps({"podCIDRs": [subnet]}))
+    for keys, code in (({"podCIDRs": [subnet]}, 7), ({"podCIDRs": None, "subnetFile": str(file)}, 11)):
+        with pytest.raises(CNIError, match=r"room for a gateway and a pod, at most /(30|126)") as caught:
+            parse(request(**keys))
+        assert caught.value.code == code
