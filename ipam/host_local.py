@@ -59,19 +59,20 @@ def delete(request: Request) -> None:
 def check(request: Request) -> None:
     """Raises CNIError 999 unless the attachment holds a lease, and each address of prevResult that is of our ranges."""
     from ipam.addresses import Address
+    from ipam.ranges import membership
 
     ipam = _ipam(request)
-    range_sets = _range_sets(request)
+    is_ours = membership(_range_sets(request))
     prev_result = request.conf.prev_result
     expected = [str(Address.parse(ip.address.partition("/")[0])) for ip in prev_result.ips] if prev_result else []
-    ours = [text for text in expected if any(ranges.find(Address.parse(text)) for ranges in range_sets)]
+    ours = [text for text in expected if is_ours(Address.parse(text))]
     store = _store(request, ipam)
     held: tuple[str, ...] = ()
     with _telling_errors(store):
         if store.exists():
             with store.locked(writable=False) as leases:
                 held = leases.held_by(request.attachment)
-    missing = [text for text in ours if text not in held]
+    missing = sorted(set(ours).difference(held))
     if missing or not held:
         message = f"host-local: Failed to find address added by container {request.container_id}"
         details = f"{', '.join(missing)}: not leased to {request.container_id} {request.ifname}" if missing else ""

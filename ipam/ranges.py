@@ -1,6 +1,7 @@
 """The ranges a network hands out: read from the configuration, checked, and asked what they contain. Pure."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from ipam.addresses import Address, Network, text_of, texts_of
@@ -69,6 +70,18 @@ class RangeSet:
 
     def __str__(self) -> str:
         return ",".join(str(each) for each in self.ranges)
+
+
+def membership(range_sets: Iterable[RangeSet]) -> Callable[[Address], bool]:
+    """A function that tells whether an address is of one of the sets, however many there are."""
+    spans = sorted((each.version, each.first, each.last) for one in range_sets for each in one.ranges)
+
+    def is_member(address: Address) -> bool:
+        # No two overlap, so only the last one that begins before the address can contain it.
+        at = bisect(spans, (address.version, address.number + 1)) - 1
+        return at >= 0 and spans[at][0] == address.version and address.number <= spans[at][2]
+
+    return is_member
 
 
 def parse_range_sets(config: Section, *, one_per_family: bool, needs_gateway: bool = False) -> tuple[RangeSet, ...]:

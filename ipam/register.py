@@ -23,7 +23,9 @@ import os
 from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from errno import ELOOP
 from functools import cached_property
+from stat import S_ISLNK
 
 from ipam.boot import Boot
 from ipam.files import delete_file, make_folders, write_file
@@ -44,6 +46,9 @@ class Register:
         self.path = path
         self._boot = boot
         try:
+            # What a link leads to is not ours to sweep.
+            if S_ISLNK(os.lstat(path).st_mode):
+                raise OSError(ELOOP, "a link, where a folder is to be", path)
             with os.scandir(path) as entries:
                 self._labels = [entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
         except FileNotFoundError:

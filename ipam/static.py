@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from ipam.routes import parse_routes
-from spec.addresses import canonical_cidr, canonical_ip, is_ipv6, why_no_gateway
+from spec.addresses import canonical_cidr, canonical_ip, is_ipv6, network_of, why_no_gateway
 from spec.config import Section, read_dns, require_at_most
 from spec.errors import CNIError, Code
 from spec.request import Request
@@ -26,10 +26,11 @@ def check(request: Request) -> None:
     """Raises CNIError 999 unless prevResult has every address, each with the gateway that is configured for it."""
     ipam = _ipam(request)
     result = request.conf.require_prev_result()
+    # Whoever called may have filled in a gateway where none is configured.
+    found = {(ip.address, gateway) for ip in result.ips for gateway in ("", ip.gateway)}
     wrong = []
     for wanted in _addresses(request, ipam):
-        # Whoever called may have filled in a gateway where none is configured.
-        if not any(ip.address == wanted.address and wanted.gateway in ("", ip.gateway) for ip in result.ips):
+        if (wanted.address, wanted.gateway) not in found:
             gateway = f" with gateway {wanted.gateway}" if wanted.gateway else ""
             wrong.append(f"static: Failed to match addr {wanted.address}{gateway} on interface {request.ifname}")
     if wrong:
@@ -104,9 +105,9 @@ def _of_cni_args(request: Request) -> Iterator[IPConfig]:
     code = Code.INVALID_ENVIRONMENT
     gateways = [
         _read(canonical_ip, text, f"invalid gateway address: {text}", 'CNI_ARGS: "GATEWAY"', code)
-        for text in _listed(request.args.get("GATEWAY", ""))
+        for text in _listed(request, "GATEWAY")
     ]
-    for text in _listed(request.args.get("IP", "")):
+    for text in _listed(request, "IP"):
         message = f"the 'ip' field is expected to be in CIDR notation, got: '{text}'"
         ip = IPConfig(_read(canonical_cidr, text, message, f'CNI_ARGS: "IP": {_CIDR}', code))
         for gateway in gateways:
@@ -122,14 +123,18 @@ def _why_no_gateway(gateway: str, cidr: str) -> str:
     return "the pod's own address" if is_own else why_no_gateway(gateway, cidr)
 
 
-def _listed(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",")] if text else []
+def _listed(request: Request, key: str) -> list[str]:
+    text = request.args.get(key, "")
+    found = [part.strip() for part in text.split(",")] if text else []
+    if len(found) > _MOST:
+        message = f'CNI_ARGS: "{key}": expected at most {_MOST} addresses, got {len(found)}'
+        raise CNIError(Code.INVALID_ENVIRONMENT, message)
+    return found
 
 
 def _contains(cidr: str, address: str) -> bool:
-    from netaddr.ip import IPAddress, IPNetwork
-
-    return is_ipv6(cidr) is is_ipv6(address) and IPAddress(address) in IPNetwork(cidr)
+    length = cidr.partition("/")[2]
+    return is_ipv6(cidr) is is_ipv6(address) and network_of(f"{address}/{length}") == network_of(cidr)
 
 
 def _read(

@@ -84,26 +84,25 @@ def _addresses_and_routes(pod: Netlink, link: Link, result: Result) -> Iterator[
     for ip in mine:
         if ip.address not in has:
             yield f"Failed to match addr {ip.address} on interface {link.name}"
-    for family in sorted({family_of(route.dst) for route in result.routes}):
-        routes = [route for route in list_routes(pod, family) if route.link == link.index]
-        for wanted in result.routes:
-            gateway = next_hop(result, wanted)
-            if family_of(wanted.dst) == family and not _installed(wanted, routes, gateway):
-                destination = network_of(wanted.dst)
-                yield f"Expected Route {destination} via {gateway or 'the link'}{_attributes(wanted)} not found"
+    routes: dict[str, list[KernelRoute]] = {}
+    for family in {family_of(route.dst) for route in result.routes}:
+        for route in list_routes(pod, family):
+            if route.link == link.index:
+                routes.setdefault(route.dst, []).append(route)
+    for wanted in result.routes:
+        # Somebody else's result may have bits of the host in a destination; the kernel has none.
+        destination, gateway = network_of(wanted.dst), next_hop(result, wanted)
+        if not any(_is_as_wanted(route, wanted, gateway) for route in routes.get(destination, ())):
+            yield f"Expected Route {destination} via {gateway or 'the link'}{_attributes(wanted)} not found"
 
 
-def _installed(wanted: Route, routes: list[KernelRoute], gateway: str) -> bool:
-    # Somebody else's result may have bits of the host in a destination; the kernel has none.
-    destination = network_of(wanted.dst)
-    return any(
-        route.dst == destination
-        and route.via == gateway
+def _is_as_wanted(route: KernelRoute, wanted: Route, gateway: str) -> bool:
+    return (
+        route.via == gateway
         and (not wanted.priority or route.priority == wanted.priority)
         and (wanted.table is None or route.table == wanted.table)
         and route.mtu == wanted.mtu
         and route.advmss == wanted.advmss
-        for route in routes
     )
 
 

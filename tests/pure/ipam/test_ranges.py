@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ipam.addresses import Address, Network
-from ipam.ranges import parse_range_sets
+from ipam.ranges import membership, parse_range_sets
 from spec.config import Section
 from spec.errors import CNIError, Code
 from tests.pure.ipam.support import range_sets
@@ -153,6 +153,17 @@ def test_an_overlap_is_found_whatever_the_order(spans, in_sets):
         assert overlaps and "overlap" in error.msg  # noqa: PT017,PT018  (both outcomes are judged)
     else:
         assert not overlaps
+
+
+@settings(deadline=None)
+@given(starts=st.sets(st.integers(0, 12), min_size=1), number=st.integers(0, 255))
+def test_membership_is_that_of_any_set(starts, number):
+    """What asks every range answers the same, for addresses between, before and behind the ranges."""
+    pieces = [{"rangeStart": f"10.0.0.{19 * each}", "rangeEnd": f"10.0.0.{19 * each + 9}"} for each in starts]
+    sets = range_sets(*([{"subnet": "10.0.0.0/24", **piece}] for piece in pieces), [{"subnet": "fd00::/64"}])
+    is_member = membership(sets)
+    for address in (Address.parse(f"10.0.0.{number}"), Address.parse(f"fd00::{number:x}"), Address.parse("fe80::1")):
+        assert is_member(address) == any(each.find(address) is not None for each in sets)
 
 
 @pytest.mark.parametrize("key", ["ranges", "ipRanges"])

@@ -166,6 +166,13 @@ def test_bad_cni_args_are_a_bad_variable(args: dict) -> None:
     assert refusal({}, cni_args=args).code == 4
 
 
+@pytest.mark.parametrize("key", ["IP", "GATEWAY"])
+def test_cni_args_have_so_many_addresses_at_most(key: str) -> None:
+    """More are refused by number, before each is compared with each."""
+    error = refusal({}, cni_args={key: ",".join(["10.0.0.3/24"] * 257)})
+    assert (error.code, error.msg) == (4, f'CNI_ARGS: "{key}": expected at most 256 addresses, got 257')
+
+
 @pytest.mark.parametrize("version", ["0.1.0", "0.2.0"])
 def test_old_versions_know_one_address_a_family(version: str) -> None:
     """More is an error, and not a silent loss; one of each family is fine."""
