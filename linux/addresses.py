@@ -1,5 +1,6 @@
 """Addresses of links by rtnetlink."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from errno import EADDRNOTAVAIL, EEXIST, ENODEV
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
@@ -61,6 +62,17 @@ def overlap(one: str, other: str) -> bool:
     return family == other_family and number_of >> host_bits == other_number >> host_bits
 
 
+def carries(cidrs: Collection[str], wanted: str) -> bool:
+    """Whether a link with the addresses `cidrs` has the address `wanted`, and the subnet of that.
+
+    An IPv6 address can be on a link but once: one in a larger subnet does for those in smaller ones.
+    """
+    address, _, length = wanted.partition("/")
+    if wanted in cidrs or family_of(address) == AF_INET:
+        return wanted in cidrs
+    return any(cidr.startswith(f"{address}/") and int(cidr.partition("/")[2]) <= int(length) for cidr in cidrs)
+
+
 def list_addresses(netlink: Netlink, index: int = 0, family: int = 0) -> list[Address]:
     """The addresses of the link with that index, none if it is gone, or (0) of all; of one family, or (0) of both."""
     try:
@@ -75,14 +87,19 @@ def list_addresses(netlink: Netlink, index: int = 0, family: int = 0) -> list[Ad
 def add_address(netlink: Netlink, index: int, cidr: str, *, dad: bool = True) -> bool:
     """Give a link an address; False if it has it already. An IPv4 subnet gets its broadcast address.
 
-    `dad` False: an IPv6 address is usable at once, without duplicate address detection (RFC 4862, 5.4).
+    An IPv6 address that is there with another prefix length is replaced: the kernel takes it for the same. `dad` False:
+    it is usable at once, without duplicate address detection (RFC 4862, 5.4).
     """
+    request = address_request(netlink, index, cidr, dad=dad)
     try:
-        netlink.send([address_request(netlink, index, cidr, dad=dad)])
+        netlink.send([request])
     except NetlinkError as error:
         if error.errno != EEXIST:
             raise
-        return False
+        other = _of_other_length(netlink, index, cidr)
+        if not other:
+            return False
+        netlink.send([_deletion(netlink, index, other), request], tolerated=(EADDRNOTAVAIL, EEXIST))
     return True
 
 
@@ -95,12 +112,25 @@ def address_request(netlink: Netlink, index: int, cidr: str, *, dad: bool = True
 def delete_address(netlink: Netlink, index: int, cidr: str) -> bool:
     """Take an address from a link; False if it did not have it."""
     try:
-        netlink.change(_message(index, cidr, dad=True), RTM_DELADDR)
+        netlink.send([_deletion(netlink, index, cidr)])
     except NetlinkError as error:
         if error.errno not in (EADDRNOTAVAIL, ENODEV):
             raise
         return False
     return True
+
+
+def _deletion(netlink: Netlink, index: int, cidr: str) -> bytes:
+    return netlink.encode(_message(index, cidr, dad=True), RTM_DELADDR, NLM_F_REQUEST | NLM_F_ACK)
+
+
+def _of_other_length(netlink: Netlink, index: int, cidr: str) -> str:
+    """The IPv6 address as the link has it with another prefix length, "" if it does not."""
+    if family_of(cidr) == AF_INET:
+        return ""
+    has = {one.cidr for one in list_addresses(netlink, index, AF_INET6)}
+    wanted = _parsed(cidr)[1]
+    return "" if cidr in has else next((other for other in has if _parsed(other)[1] == wanted), "")
 
 
 def _parsed(cidr: str) -> tuple[int, int, int]:

@@ -5,10 +5,12 @@ Every call sends and reads these messages, so they are bytes, made and taken apa
 """
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from errno import EEXIST, ENODEV
+from errno import EEXIST, ENODEV, ENOENT
 from socket import AF_BRIDGE, AF_INET
 from struct import Struct
+from sys import byteorder
 
 from linux.attributes import attribute, attributes_of, nested, number, runs_of, text
 from linux.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_ECHO, NLM_F_EXCL, NLM_F_REQUEST, Netlink, NetlinkError
@@ -24,13 +26,14 @@ _ADDRESS, _IFNAME, _MTU, _LINK, _MASTER, _PROTINFO, _TXQLEN, _OPERSTATE = 1, 3, 
 _LINKINFO, _IFALIAS, _AF_SPEC, _GROUP, _NET_NS_FD, _EXT_MASK = 18, 20, 26, 27, 28, 29
 _NUM_TX_QUEUES, _NUM_RX_QUEUES, _LINK_NETNSID = 31, 32, 37
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
-_BR_VLAN_FILTERING, _BRPORT_MODE, _BRPORT_ISOLATED = 7, 4, 33
+_BR_VLAN_FILTERING, _BR_VLAN_DEFAULT_PVID, _BRPORT_MODE, _BRPORT_ISOLATED = 7, 39, 4, 33
+_VLAN_ID = 1
 _VETH_PEER = 1
 _INET_CONF, _ARP_NOTIFY = 1, 22
 _BRIDGE_VLAN_FLAGS, _BRIDGE_VLAN_INFO = 0, 2
-_VLAN_MASTER, _VLAN_PVID, _VLAN_UNTAGGED = 0x1, 0x2, 0x4
+_VLAN_MASTER, _VLAN_PVID, _VLAN_UNTAGGED, _VLAN_RANGE_BEGIN, _VLAN_RANGE_END = 0x1, 0x2, 0x4, 0x8, 0x10
 _NLA_F_NESTED = 0x8000  # without it the kernel takes IFLA_PROTINFO for the old form, one byte
-_RTEXT_FILTER_BRVLAN, _RTEXT_FILTER_SKIP_STATS = 2, 8
+_RTEXT_FILTER_BRVLAN_COMPRESSED, _RTEXT_FILTER_SKIP_STATS = 4, 8
 
 _SHORT, _PAIR, _NUMBER, _INDEX = Struct("=H"), Struct("=HH"), Struct("=I"), Struct("=i")
 # What veths use unless somebody asks for more. Else the kernel sets up as many as there are CPUs, and takes all but one
@@ -92,6 +95,18 @@ class Link:
         return self.kind == "bridge" and _is_on(self.own_settings, _BR_VLAN_FILTERING)
 
     @property
+    def default_vlan(self) -> int:
+        """Of a bridge: the VLAN that a new port has as its native one (`vlan_default_pvid`); 0 for none."""
+        settings = attributes_of(self.own_settings) if self.kind == "bridge" else _NOTHING
+        return int.from_bytes(settings.get(_BR_VLAN_DEFAULT_PVID, b""), byteorder)
+
+    @property
+    def vlan(self) -> int:
+        """Of an 802.1Q device on another link (`peer`): its VLAN."""
+        settings = attributes_of(self.own_settings) if self.kind == "vlan" else _NOTHING
+        return int.from_bytes(settings.get(_VLAN_ID, b""), byteorder)
+
+    @property
     def hairpin(self) -> bool:
         """Whether it is a port of a bridge that may send frames back to where they came from."""
         return _is_on(self.port_settings, _BRPORT_MODE)
@@ -108,8 +123,8 @@ def find_link(netlink: Netlink, name: str) -> Link | None:
 
 
 def find_link_by_index(netlink: Netlink, index: int) -> Link | None:
-    """The link of that index, or None."""
-    return _find(netlink, index, b"")
+    """The link of that index, or None; 0 is the index of none."""
+    return _find(netlink, index, b"") if index else None
 
 
 def list_links(netlink: Netlink, *, containing: bytes = b"") -> list[Link]:
@@ -135,13 +150,14 @@ def list_ports(netlink: Netlink, bridge: int) -> list[Link]:
     return [_link(found) for found in netlink.dump_raw(message, RTM_GETLINK)]
 
 
-def create_bridge(netlink: Netlink, name: str, *, mtu: int) -> bool:
+def create_bridge(netlink: Netlink, name: str, *, mtu: int, filters_vlans: bool = False) -> bool:
     """Make a bridge with a MAC of its own; False if a link of that name is there already.
 
     A bridge that is given a MAC keeps it; one that is not takes the lowest of its ports', which changes as pods come
-    and go. `mtu` 0 leaves it to the kernel.
+    and go. `mtu` 0 leaves it to the kernel. Raises NetlinkError (EOPNOTSUPP: a kernel without VLAN filtering).
     """
-    message = _body() + text(_IFNAME, name) + _mac(random_mac()) + _info("bridge") + _mtu_if(mtu)
+    data = nested(_INFO_DATA, _switch(_BR_VLAN_FILTERING, on=True)) if filters_vlans else b""
+    message = _body() + text(_IFNAME, name) + _mac(random_mac()) + _info("bridge", data) + _mtu_if(mtu)
     try:
         netlink.change(message, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL)
     except NetlinkError as error:
@@ -217,6 +233,11 @@ def set_queue_length(netlink: Netlink, index: int, packets: int) -> None:
     netlink.change(_body(index=index) + number(_TXQLEN, packets), RTM_SETLINK)
 
 
+def set_alias(netlink: Netlink, index: int, alias: str) -> None:
+    """Give a link an alias: a text that it shows."""
+    netlink.change(_body(index=index) + text(_IFALIAS, alias), RTM_SETLINK)
+
+
 def set_mac(netlink: Netlink, index: int, mac: str) -> None:
     """Give a link a MAC; a bridge that is given its own keeps it from then on."""
     netlink.change(_body(index=index) + _mac(mac), RTM_SETLINK)
@@ -258,14 +279,29 @@ def announce_request(netlink: Netlink, index: int) -> bytes:
 
 
 def list_vlans(netlink: Netlink) -> dict[int, dict[int, int]]:
-    """For each bridge port by index: its VLANs, id to flags (BRIDGE_VLAN_INFO_*)."""
-    request = _body(family=AF_BRIDGE) + number(_EXT_MASK, _RTEXT_FILTER_BRVLAN)
+    """For each bridge port, and bridge, by index: its VLANs, id to flags (BRIDGE_VLAN_INFO_*).
+
+    The kernel is asked for ranges: a port can have more VLANs than it could list in one message.
+    """
+    request = _body(family=AF_BRIDGE) + number(_EXT_MASK, _RTEXT_FILTER_BRVLAN_COMPRESSED)
     ports: dict[int, dict[int, int]] = {}
     for found in netlink.dump_raw(request, RTM_GETLINK):
         entries = runs_of(attributes_of(found, _ATTRIBUTES).get(_AF_SPEC, b""))
-        vlans = [_PAIR.unpack(entry) for kind, entry in entries if kind == _BRIDGE_VLAN_INFO]
-        ports[_BODY.unpack_from(found, 16)[2]] = {vlan: flags for flags, vlan in vlans}
+        vlans = (_PAIR.unpack(entry) for kind, entry in entries if kind == _BRIDGE_VLAN_INFO)
+        ports[_BODY.unpack_from(found, 16)[2]] = _spread(vlans)
     return ports
+
+
+def _spread(entries: Iterable[tuple[int, int]]) -> dict[int, int]:
+    """The VLANs of single ones and ranges, (flags, VLAN) each; a range is its first and its last."""
+    vlans, first = {}, 0
+    for flags, vlan in entries:
+        if flags & _VLAN_RANGE_BEGIN:
+            first = vlan
+            continue
+        begin = first if flags & _VLAN_RANGE_END else vlan
+        vlans |= dict.fromkeys(range(begin, vlan + 1), flags & (_VLAN_PVID | _VLAN_UNTAGGED))
+    return vlans
 
 
 def add_vlan(netlink: Netlink, port: int, vlan: int, *, native: bool) -> None:
@@ -274,8 +310,12 @@ def add_vlan(netlink: Netlink, port: int, vlan: int, *, native: bool) -> None:
 
 
 def delete_vlan(netlink: Netlink, port: int, vlan: int) -> None:
-    """Take a VLAN from a bridge port."""
-    _change_vlan(netlink, port, vlan, RTM_DELLINK, 0)
+    """Take a VLAN from a bridge port; that it does not have it is no error."""
+    try:
+        _change_vlan(netlink, port, vlan, RTM_DELLINK, 0)
+    except NetlinkError as error:
+        if error.errno != ENOENT:
+            raise
 
 
 def random_mac() -> str:

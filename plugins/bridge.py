@@ -11,6 +11,7 @@ from plugins.pod.conf import PodConf
 from spec.config import NetConf, Section
 from spec.delegate import delegate
 from spec.errors import CNIError, Code
+from spec.identifiers import is_link_name
 from spec.links import link_name, mtu_of, require_suitable_mtu, suits_ipv6
 from spec.plugin import Plugin
 from spec.request import Request
@@ -30,7 +31,7 @@ def delete(request: Request) -> None:
     """DEL: never fails for the configuration, which may have been changed since the ADD."""
     from plugins.pod.delete import delete_pod
 
-    delete_pod(request, **_traces(request.conf))
+    delete_pod(request, ipam_type=request.conf.ipam_type, gateway_link=_gateway_link(request.conf.section))
 
 
 def check(request: Request) -> None:
@@ -44,7 +45,7 @@ def gc(request: Request) -> None:
     """GC."""
     from plugins.pod.sweep import sweep_pods
 
-    sweep_pods(request, **_traces(request.conf))
+    sweep_pods(request, ipam_type=request.conf.ipam_type)
 
 
 def status(request: Request) -> None:
@@ -94,6 +95,7 @@ def _parse(section: Section) -> PodConf:
         raise _clash("cannot set hairpin mode and promiscuous mode at the same time", "hairpinMode", "promiscMode")
     if conf.ipam_type and not conf.container_up:
         raise _clash("cannot use IPAM when DisableContainerInterface flag is set", "ipam", "disableContainerInterface")
+    _refuse_long_name(conf)
     return conf
 
 
@@ -112,13 +114,23 @@ def _clash(sentence: str, *keys: str) -> CNIError:
     return CNIError(Code.INVALID_NETWORK_CONFIG, sentence, "give only one of " + ", ".join(f'"{key}"' for key in keys))
 
 
-def _traces(conf: NetConf) -> dict[str, object]:
-    """Where an ADD of this configuration left something. What can not be read counts as yes: looking costs little."""
+def _refuse_long_name(conf: PodConf) -> None:
+    """The link that carries the gateway of a VLAN is named after bridge and VLAN."""
+    if conf.vlan and conf.is_gateway and not is_link_name(conf.gateway_link):
+        raise CNIError(
+            Code.INVALID_NETWORK_CONFIG,
+            f'"bridge" and "vlan": "{conf.gateway_link}", which would carry the gateway, is longer than 15 bytes',
+            f'shorten "bridge" to {14 - len(str(conf.vlan))} bytes',
+        )
 
-    def flag(key: str) -> bool:
-        return conf.section.raw(key) not in (None, False)
 
-    return {"ipam_type": conf.ipam_type, "ip_masq": flag("ipMasq"), "check_mac": flag("macspoofchk")}
+def _gateway_link(section: Section) -> str:
+    """The name of the VLAN's gateway link, "" where the configuration has none or can not be read."""
+    try:
+        conf = section.derive(_parse)
+    except CNIError:
+        return ""
+    return conf.gateway_link if conf.vlan and conf.is_gateway else ""
 
 
 def _trunk(section: Section) -> tuple[int, ...] | None:

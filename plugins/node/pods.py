@@ -51,7 +51,7 @@ def delete(request: Request, peers_of: PeersOf) -> None:
     from plugins.pod.delete import delete_pod
 
     pod = _to_clean(request)
-    delete_pod(pod, ipam_type=pod.conf.ipam_type, ip_masq=False, check_mac=False)
+    delete_pod(pod, ipam_type=pod.conf.ipam_type)
     _drop_if_known(request, pod, peers_of)
 
 
@@ -60,7 +60,7 @@ def sweep(request: Request, peers_of: PeersOf) -> None:
     from plugins.pod.sweep import sweep_pods
 
     pod = _to_clean(request)
-    sweep_pods(pod, ipam_type=pod.conf.ipam_type, ip_masq=False, check_mac=False)
+    sweep_pods(pod, ipam_type=pod.conf.ipam_type)
     _drop_if_known(request, pod, peers_of)
 
 

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
-from linux.addresses import add_address, delete_address, list_addresses
+from linux.addresses import add_address, carries, delete_address, list_addresses
 from linux.errors import step
 from linux.links import Link, find_link, list_ports, set_mac, set_promiscuous
 from linux.netlink import Netlink
@@ -97,7 +97,7 @@ def ensure_gateways(host: Netlink, bridge: str, gateways: Sequence[str]) -> None
         found = find_link(host, bridge)
         present = gateways_on(host, found)
         for gateway in gateways:
-            if found and gateway not in present and add_address(host, found.index, gateway, dad=False):
+            if found and not carries(present, gateway) and add_address(host, found.index, gateway, dad=False):
                 set_mac(host, found.index, found.mac)
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 from errno import EEXIST, ENODEV
 
 from linux.addresses import first_host
+from linux.bridge_lock import joining
 from linux.errors import step
 from linux.links import Link, attach_port, create_veth, find_link, find_link_by_index, random_mac
 from linux.netlink import Netlink, NetlinkError
@@ -44,10 +45,11 @@ def add_pod(request: Request, conf: PodConf) -> Result:
 
 def _try_to_add(netns: int, request: Request, conf: PodConf) -> Result:
     with Netlink() as host, Undo() as undo:
-        bridge = network.ensure_bridge(host, conf, undo)
         mac = conf.mac or random_mac()
-        port = _create_veth(host, netns, request, conf, mac, undo)
-        _join(host, port, bridge, request, conf)
+        with step("join a bridge"), joining():
+            bridge = network.ensure_bridge(host, conf, undo)
+            port = _create_veth(host, netns, request, conf, mac, undo)
+            port = _join(host, port, bridge, request, conf)
         if conf.check_mac:
             _check_mac(request, port, mac, undo)
         leases = _lease(request, conf, undo) if conf.ipam_type else Result()
@@ -55,10 +57,15 @@ def _try_to_add(netns: int, request: Request, conf: PodConf) -> Result:
             _check_sources(request, conf, port, leases, undo)
         if conf.container_up:
             container.configure(netns, port.peer, request, conf, leases)
-        gateway_links = _gateways(host, conf, bridge, leases, undo) if conf.is_gateway and leases.ips else []
+        gateway_links = []
+        if conf.is_gateway and leases.ips:
+            link = _gateway_link(host, request, conf, bridge, port, undo)
+            gateways = [f"{ip.gateway}/{ip.address.partition('/')[2]}" for ip in leases.ips if ip.gateway]
+            network.ensure_gateways(host, conf, link, port, gateways, undo)
+            gateway_links = [link] if conf.vlan else []
         if conf.ip_masq and leases.ips:
             _masquerade(request, leases, undo)
-        _confirm(host, conf, port, bridge)
+        bridge = _confirm(host, conf, port, bridge)
         links = [Interface(name=link.name, mac=link.mac) for link in (bridge, port, *gateway_links)]
         links.insert(_CONTAINER, Interface(name=request.ifname, mac=mac, sandbox=request.netns))
         result = Result(interfaces=tuple(links), ips=leases.ips, routes=leases.routes, dns=conf.dns or leases.dns)
@@ -113,8 +120,8 @@ def _taken(netns: int, ifname: str) -> bool:
         return find_link(pod, ifname) is not None
 
 
-def _join(host: Netlink, port: Link, bridge: Link, request: Request, conf: PodConf) -> None:
-    """Make the host's end a port of the bridge."""
+def _join(host: Netlink, port: Link, bridge: Link, request: Request, conf: PodConf) -> Link:
+    """Make the host's end a port of the bridge; the port."""
     alias = owner_tag(request.attachment)
     with step(f'attach "{port.name}" to bridge "{bridge.name}"'):
         try:
@@ -123,15 +130,17 @@ def _join(host: Netlink, port: Link, bridge: Link, request: Request, conf: PodCo
             if find_link_by_index(host, bridge.index) is None:
                 raise network.BridgeGone(bridge.name) from error
             raise
-        vlans.set_port(host, port.index, conf)
+        vlans.set_port(host, port.index, bridge, conf)
+    return replace(port, master=bridge.index)
 
 
-def _gateways(host: Netlink, conf: PodConf, bridge: Link, leases: Result, undo: Undo) -> list[Link]:
-    """Put the gateways of the pod's addresses on the node; the link that was made for them, if any."""
-    addresses = [f"{ip.gateway}/{ip.address.partition('/')[2]}" for ip in leases.ips if ip.gateway]
-    link = network.ensure_gateway_link(host, conf, bridge, undo)
-    network.ensure_gateways(host, conf, link, bridge, addresses, undo)
-    return [link] if conf.vlan else []
+def _gateway_link(host: Netlink, request: Request, conf: PodConf, bridge: Link, port: Link, undo: Undo) -> Link:
+    """The link that carries the gateways of the pod's addresses."""
+    if not conf.vlan:
+        return bridge
+    from plugins.pod import vlan_gateway
+
+    return vlan_gateway.ensure(host, request.conf.name, conf, port, undo)
 
 
 def _lease(request: Request, conf: PodConf, undo: Undo) -> Result:
@@ -189,8 +198,11 @@ def _check_sources(request: Request, conf: PodConf, port: Link, leases: Result, 
                 raise
 
 
-def _confirm(host: Netlink, conf: PodConf, port: Link, bridge: Link) -> None:
-    """Wait until the port carries traffic; raises CNIError if it does not, or is no longer a port of the bridge."""
+def _confirm(host: Netlink, conf: PodConf, port: Link, bridge: Link) -> Link:
+    """Wait until the port carries traffic; the bridge as it is then.
+
+    Raises CNIError if it carries none, or is no longer a port of the bridge.
+    """
     last = port
 
     def is_up() -> bool:
@@ -204,3 +216,5 @@ def _confirm(host: Netlink, conf: PodConf, port: Link, bridge: Link) -> None:
 
     if not wait_until(is_up, seconds=_PORT_UP_SECONDS if conf.container_up else 0) and conf.container_up:
         raise CNIError(Code.TRY_AGAIN_LATER, f'bridge port "{port.name}" in error state: {last.operstate}')
+    with step(f'look at "{bridge.name}"'):
+        return network.settled(host, conf, bridge)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from socket import AF_INET6
 
 from linux import advertisements, sysctls
-from linux.addresses import family_of, list_addresses
+from linux.addresses import carries, family_of, list_addresses
 from linux.errors import step
 from linux.links import Link, find_link, find_link_by_index
 from linux.netlink import Netlink
@@ -60,7 +60,7 @@ def _differences(host: Netlink, netns: int, request: Request, conf: PodConf, res
         if conf.check_sources and port and result.ips:
             yield from _source_filter(request, conf, port, result)
     if conf.is_gateway:
-        yield from _gateways(host, conf, result)
+        yield from _gateways(host, bridge, conf, result)
     if conf.ip_masq and result.ips:
         yield from _masquerade(request, result)
 
@@ -121,12 +121,13 @@ def _bridge(host: Netlink, bridge: Link | None, conf: PodConf, result: Result) -
     entry = next((one for one in result.interfaces if one.name == conf.bridge and not one.sandbox), None)
     if entry is None:
         yield f'prevResult has no bridge "{conf.bridge}"'
-    elif entry.mac and bridge.mac != entry.mac.lower():
-        yield f'Bridge "{conf.bridge}" has MAC {bridge.mac}, prevResult says {entry.mac}'
+    # Not its MAC: the kernel gives a bridge that has none of its own the lowest of its ports', whoever they are.
     if conf.promiscuous and not bridge.promiscuous:
         yield f'Bridge "{conf.bridge}" is not in promiscuous mode'
     if not bridge.up:
         yield f'Bridge "{conf.bridge}" is down'
+    if conf.filters_vlans and not bridge.vlan_filtering:
+        yield f'Bridge "{conf.bridge}" does not filter VLANs'
     if advertisements.accepts_from_pods(host, bridge):
         yield f"A pod can give the node routes: net/ipv6/conf/{conf.bridge}/accept_ra is not 0"
 
@@ -141,16 +142,20 @@ def _port(host: Netlink, port: Link | None, link: Link, bridge: Link, conf: PodC
         yield f'Bridge port "{port.name}" has hairpin mode {_on(port.hairpin)}, configured is {_on(conf.hairpin)}'
     if port.isolated != conf.isolated:
         yield f'Bridge port "{port.name}" has isolation {_on(port.isolated)}, configured is {_on(conf.isolated)}'
-    for sentence in vlans.missing(host, port.index, conf):
+    for sentence in vlans.differences(host, port.index, bridge, conf):
         yield f'Bridge port "{port.name}": {sentence}'
 
 
-def _gateways(host: Netlink, conf: PodConf, result: Result) -> Iterator[str]:
+def _gateways(host: Netlink, bridge: Link | None, conf: PodConf, result: Result) -> Iterator[str]:
+    if conf.vlan and bridge and any(ip.gateway for ip in result.ips):
+        from plugins.pod import vlan_gateway
+
+        yield from vlan_gateway.differences(host, conf, bridge)
     link = find_link(host, conf.gateway_link)
     has = {address.cidr for address in list_addresses(host, link.index)} if link else set()
     for ip in result.ips:
         gateway = f"{ip.gateway}/{ip.address.partition('/')[2]}"
-        if ip.gateway and gateway not in has:
+        if ip.gateway and not carries(has, gateway):
             yield f'Gateway address {gateway} is not on "{conf.gateway_link}"'
     for family in {family_of(ip.address) for ip in result.ips}:
         if sysctls.read(FORWARDING[family]) != "1":

@@ -28,6 +28,7 @@ def configure(netns: int, index: int, request: Request, conf: PodConf, result: R
     `netns`: a descriptor; `index`: the link's there. Without addresses (L2) it is brought up and nothing else.
     """
     name = request.ifname
+    _refuse_two_lengths(result)
     with step(f'configure "{name}" in the container'), entered(netns), Netlink() as pod:
         families = {family_of(ip.address) for ip in result.ips}
         _set_advertisements(name, conf, families)
@@ -51,6 +52,19 @@ def configure(netns: int, index: int, request: Request, conf: PodConf, result: R
             _send_with_routes(pod, index, [], result)
         if AF_INET6 in families and not conf.detect_duplicates:
             _await_use(pod, index)
+
+
+def _refuse_two_lengths(result: Result) -> None:
+    """Raises CNIError 7: the kernel has an IPv6 address with one prefix length, and passes over the second."""
+    given: dict[str, str] = {}
+    for ip in result.ips:
+        address = ip.address.partition("/")[0]
+        other = given.setdefault(address, ip.address)
+        if other != ip.address and family_of(address) == AF_INET6:
+            raise CNIError(
+                Code.INVALID_NETWORK_CONFIG,
+                f"IPAM gave {other} and {ip.address}: an interface has an IPv6 address once, with one prefix length",
+            )
 
 
 def _send_with_routes(pod: Netlink, index: int, requests: list[bytes], result: Result) -> None:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from linux import antispoof, masquerade, reference_leftovers, source_validation
 from linux.addresses import list_addresses
 from linux.links import Link, find_link, find_link_by_index, list_links
 from linux.netlink import Netlink
@@ -28,38 +29,40 @@ class _Found:
     looked: bool = True
 
 
-def delete_pod(request: Request, *, ipam_type: str, ip_masq: bool, check_mac: bool) -> None:
-    """Take the pod from the network: link, lease, masquerade, filter.
+def delete_pod(request: Request, *, ipam_type: str, gateway_link: str = "") -> None:
+    """Take the pod from the network: link, lease, masquerade, filter, whatever the configuration has of these by now.
 
-    Every step is tried, also after one has failed; then the first failure is raised with the others in its details.
+    `gateway_link`: the name of the VLAN's, which goes too if it is but half made. Every step is tried, also after one
+    has failed; then the first failure is raised with the others in its details.
     """
-    from linux import source_validation
-
     owner = request.attachment
     addresses: list[str] = [ip.address for ip in request.conf.prev_result.ips] if request.conf.prev_result else []
     attempts = Attempts()
-    attempts.make(f'delete link "{request.ifname}"', lambda: addresses.extend(_delete_links(request, tell=ip_masq)))
+    attempts.make(f'delete link "{request.ifname}"', lambda: addresses.extend(_delete_links(request)))
     if ipam_type:
         attempts.make("release the addresses", lambda: delegate(request, "DEL", ipam_type))
-    if ip_masq:
-        from linux import masquerade, reference_leftovers
-
-        attempts.make("delete the masquerade", lambda: masquerade.delete(owner, addresses))
-        attempts.make(
-            "delete another implementation's masquerade",
-            lambda: reference_leftovers.delete_masquerade(owner, addresses),
-        )
-    if check_mac:
-        from linux import antispoof, reference_leftovers
-
-        attempts.make("delete the MAC filter", lambda: antispoof.delete(owner))
-        attempts.make("delete another implementation's MAC filter", lambda: reference_leftovers.delete_antispoof(owner))
-    attempts.make("unbind the pod from its addresses", lambda: source_validation.delete(owner))
+    for what, action in (
+        ("delete the masquerade", lambda: masquerade.delete(owner, addresses)),
+        ("delete another implementation's masquerade", lambda: reference_leftovers.delete_masquerade(owner, addresses)),
+        ("delete the MAC filter", lambda: antispoof.delete(owner)),
+        ("unbind the pod from its addresses", lambda: source_validation.delete(owner)),
+        ("delete another implementation's MAC filter", lambda: reference_leftovers.delete_antispoof(owner)),
+    ):
+        attempts.make(what, action)
+    if gateway_link:
+        attempts.make(f'look at "{gateway_link}"', lambda: _delete_half_made(request, gateway_link))
     attempts.finish()
 
 
-def _delete_links(request: Request, *, tell: bool) -> Sequence[str]:
-    """Delete the pod's pair from whichever end can be reached; if `tell`, the addresses that the container's end had.
+def _delete_half_made(request: Request, gateway_link: str) -> None:
+    from plugins.pod.vlan_gateway import delete_half_made
+
+    with Netlink() as host:
+        delete_half_made(host, request.conf.name, gateway_link)
+
+
+def _delete_links(request: Request) -> Sequence[str]:
+    """Delete the pod's pair from whichever end can be reached; the addresses that the container's end had.
 
     From the container by name. And by the name that the host's end has, should the namespace's path be lost while a
     process still lives in it; its alias says whether it is the pod's. By other names only what could be reached neither
@@ -67,7 +70,7 @@ def _delete_links(request: Request, *, tell: bool) -> Sequence[str]:
     """
     tag = owner_tag(request.attachment)
     with Netlink() as host:
-        found = _look_into_container(host, request, tag, tell=tell)
+        found = _look_into_container(host, request, tag)
         ends = [found.end] if found.end else []
         name = host_end_name(request.attachment)
         if name not in (end.name for end in ends):
@@ -80,7 +83,7 @@ def _delete_links(request: Request, *, tell: bool) -> Sequence[str]:
     return found.addresses
 
 
-def _look_into_container(host: Netlink, request: Request, tag: str, *, tell: bool) -> _Found:
+def _look_into_container(host: Netlink, request: Request, tag: str) -> _Found:
     """A pair of which the host's end names nobody, or is not on this host, is deleted here."""
     try:
         netns = open_netns(request.netns, request.netns_fd) if request.netns else None
@@ -100,8 +103,7 @@ def _look_into_container(host: Netlink, request: Request, tag: str, *, tell: boo
                 # Another attachment's: an ADD that failed because the name was taken is followed by a DEL, which must
                 # not take the interface of the one that has it.
                 return _Found()
-            has = list_addresses(pod, link.index) if tell else ()
-            addresses = [address.cidr for address in has if address.is_global]
+            addresses = [address.cidr for address in list_addresses(pod, link.index) if address.is_global]
             if end and end.alias == tag and end.peer == link.index:
                 return _Found(end, addresses)
             delete_links(pod, [link])

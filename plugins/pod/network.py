@@ -1,31 +1,37 @@
-"""The bridge itself: making it, its VLAN interface, its gateway addresses."""
+"""The bridge itself: making it, its settings, its gateway addresses."""
 
-from errno import EEXIST, ENODEV
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from errno import ENODEV
+from functools import partial
 from socket import AF_INET, AF_INET6
 
 from linux import sysctls
-from linux.addresses import add_address, delete_address, family_of, list_addresses, overlap
+from linux.addresses import add_address, carries, delete_address, family_of, list_addresses, overlap
+from linux.bridge_lock import taking_back
 from linux.errors import step
 from linux.links import (
     Link,
-    attach_port,
     create_bridge,
-    create_veth,
     delete_link,
     find_link,
+    find_link_by_index,
+    list_links,
     list_ports,
-    random_mac,
     set_mac,
     set_promiscuous,
     set_up,
     set_vlan_filtering,
 )
 from linux.netlink import Netlink, NetlinkError
-from plugins.pod import vlans
 from plugins.pod.conf import PodConf
 from plugins.undo import Undo
 from spec.errors import CNIError, Code
 from spec.links import require_suitable_mtu
+
+GATEWAY_MARK = "slash24 gateway"
+"""The alias of both ends of a link that carries the gateway of a VLAN."""
 
 FORWARDING = {AF_INET: "ipv4/ip_forward", AF_INET6: "ipv6/conf/all/forwarding"}
 """The sysctl that makes the node forward, by family."""
@@ -39,7 +45,10 @@ class BridgeGone(CNIError):
 
 
 def ensure_bridge(host: Netlink, conf: PodConf, undo: Undo) -> Link:
-    """The bridge, made if need be, up and set as `conf` says; raises CNIError."""
+    """The bridge, made if need be, up and set as `conf` says; raises CNIError.
+
+    For who holds `bridge_lock.joining` until a port has joined it.
+    """
     with step(f'create bridge "{conf.bridge}"'):
         bridge = find_link(host, conf.bridge) or _new_bridge(host, conf, undo)
         if bridge is None:
@@ -57,7 +66,9 @@ def ensure_bridge(host: Netlink, conf: PodConf, undo: Undo) -> Link:
 
 
 def _new_bridge(host: Netlink, conf: PodConf, undo: Undo) -> Link | None:
-    if create_bridge(host, conf.bridge, mtu=conf.mtu):
+    with _filtering(conf) if conf.filters_vlans else nullcontext():
+        is_new = create_bridge(host, conf.bridge, mtu=conf.mtu, filters_vlans=conf.filters_vlans)
+    if is_new:
         undo.push(lambda: delete_unused_bridge(host, conf.bridge))
     return find_link(host, conf.bridge)
 
@@ -65,65 +76,89 @@ def _new_bridge(host: Netlink, conf: PodConf, undo: Undo) -> Link | None:
 def _set_bridge(host: Netlink, bridge: Link, conf: PodConf, undo: Undo) -> None:
     if conf.promiscuous and not bridge.promiscuous:
         set_promiscuous(host, bridge.index, on=True)
-        undo.push(lambda: set_promiscuous(host, bridge.index, on=False))
-    _refuse_advertisements(host, bridge)
+        undo.push(lambda: unless_used(host, bridge, lambda: set_promiscuous(host, bridge.index, on=False)))
+    refuse_advertisements(host, bridge)
     if not bridge.up:
         set_up(host, bridge.index)
     if conf.filters_vlans and not bridge.vlan_filtering:
-        with step(f'filter VLANs on bridge "{conf.bridge}" (which takes a kernel with CONFIG_BRIDGE_VLAN_FILTERING)'):
+        _refuse_to_cut(host, bridge, conf)
+        with _filtering(conf):
             set_vlan_filtering(host, bridge.index, on=True)
-            undo.push(lambda: set_vlan_filtering(host, bridge.index, on=False))
+        undo.push(lambda: unless_used(host, bridge, lambda: set_vlan_filtering(host, bridge.index, on=False)))
+
+
+def _filtering(conf: PodConf) -> step:
+    return step(f'filter VLANs on bridge "{conf.bridge}" (which takes a kernel with CONFIG_BRIDGE_VLAN_FILTERING)')
+
+
+def _refuse_to_cut(host: Netlink, bridge: Link, conf: PodConf) -> None:
+    """Raises CNIError 7 if others use the bridge: a bridge that begins to filter drops their tagged frames."""
+    for link in list_links(host):
+        is_foreign_port = link.master == bridge.index and not link.alias.startswith(("v1", GATEWAY_MARK))
+        if is_foreign_port or (link.kind == "vlan" and link.peer == bridge.index):
+            key = "vlan" if conf.vlan else "vlanTrunk"
+            raise CNIError(
+                Code.INVALID_NETWORK_CONFIG,
+                f'"{key}" needs VLAN filtering, which is off on "{bridge.name}" and would cut off "{link.name}"',
+                f'give the network a "bridge" of its own, or give the other ports of "{bridge.name}" their VLANs and '
+                f"switch filtering on: ip link set {bridge.name} type bridge vlan_filtering 1",
+            )
 
 
 def delete_unused_bridge(host: Netlink, name: str) -> None:
-    """Delete a bridge that has no ports. Another ADD joins its port before it relies on anything else of the bridge."""
-    bridge = find_link(host, name)
-    if bridge and not list_ports(host, bridge.index):
-        delete_link(host, bridge.index)
+    """Delete a bridge that has no ports."""
+    with taking_back():
+        bridge = find_link(host, name)
+        if bridge and not list_ports(host, bridge.index):
+            delete_link(host, bridge.index)
 
 
-def ensure_gateway_link(host: Netlink, conf: PodConf, bridge: Link, undo: Undo) -> Link:
-    """The link that carries the gateway: the bridge, or with a VLAN a veth pair from it, `<bridge>.<vlan>`."""
-    if not conf.vlan:
-        return bridge
-    name = conf.gateway_link
-    with step(f'create VLAN interface "{name}"'):
-        inner = "veth" + random_mac().replace(":", "")[:8]
-        try:
-            create_veth(host, name, inner, peer_netns=None, peer_mac=random_mac(), mtu=bridge.mtu)
-        except NetlinkError as error:
-            if error.errno != EEXIST:
-                raise
-            link = _existing(host, name)
-            _refuse_advertisements(host, link)
-            return link
-        link, port = _existing(host, name), _existing(host, inner)
-        undo.push(lambda: delete_link(host, link.index))
-        _refuse_advertisements(host, link)
-        attach_port(host, port.index, bridge.index, alias="", hairpin=False, isolated=False)
-        vlans.set_port(host, port.index, conf)
-        set_up(host, link.index)
-    return link
+def ensure_gateways(host: Netlink, conf: PodConf, link: Link, port: Link, gateways: Sequence[str], undo: Undo) -> None:
+    """Give the gateway link its addresses (CIDR form) and make the node forward; raises CNIError on a conflict.
 
-
-def ensure_gateways(host: Netlink, conf: PodConf, link: Link, bridge: Link, gateways: list[str], undo: Undo) -> None:
-    """Give the gateway link its addresses (CIDR form) and make the node forward; raises CNIError on a conflict."""
+    `port`: the pod's, which has joined the bridge, as whoever takes addresses back finds.
+    """
     require_suitable_mtu(link.mtu, gateways, of=f'MTU of "{link.name}"')
     with step(f'set the gateway address of "{link.name}"'):
         present = {address.cidr for address in list_addresses(host, link.index) if address.is_global}
         for gateway in gateways:
-            if gateway in present:
+            if gateway in present or (conf.keep_addresses and carries(present, gateway)):
                 continue
-            for other in sorted(present - set(gateways)):
-                if not conf.keep_addresses and _conflict(other, gateway):
-                    _replace(host, conf, link, other, gateway, undo)
-                    present.discard(other)
+            replaced = _conflicts(host, conf, link, gateway, present - set(gateways))
+            undo.push(partial(_take_back, host, link, port, gateway, replaced))
+            for index, other in replaced:
+                delete_address(host, index, other)
             if add_address(host, link.index, gateway, dad=False):
-                undo.push(lambda gateway=gateway: _delete_unused_address(host, link, bridge, gateway))
-                set_mac(host, link.index, link.mac)
+                _keep_mac(host, link)
     with step("enable forwarding"):
         for family in sorted({family_of(gateway) for gateway in gateways}):
             _forward(host, family)
+
+
+def settled(host: Netlink, conf: PodConf, bridge: Link) -> Link:
+    """The bridge as it is with the pod's port. Raises BridgeGone, NetlinkError.
+
+    `bridge`: as it was before. If it carries a gateway, it keeps the MAC that other pods remember.
+    """
+    now = find_link_by_index(host, bridge.index)
+    if now is None:
+        raise BridgeGone(bridge.name)
+    if conf.is_gateway and not conf.vlan and now.mac != bridge.mac and _has_mac(bridge):
+        _keep_mac(host, bridge)
+        return replace(now, mac=bridge.mac)
+    return now
+
+
+def _has_mac(link: Link) -> bool:
+    """Not so of a bridge that has lost its last port."""
+    return bool(link.mac.strip("0:"))
+
+
+def _keep_mac(host: Netlink, link: Link) -> None:
+    """Give a link the MAC that it had as its own: a bridge that is given one keeps it whatever ports it has."""
+    known = link if _has_mac(link) else find_link_by_index(host, link.index)
+    if known:
+        set_mac(host, link.index, known.mac)
 
 
 def _forward(host: Netlink, family: int) -> None:
@@ -138,7 +173,7 @@ def _forward(host: Netlink, family: int) -> None:
     sysctls.write(FORWARDING[family], "1")
 
 
-def _refuse_advertisements(host: Netlink, link: Link) -> None:
+def refuse_advertisements(host: Netlink, link: Link) -> None:
     """Have a link that faces pods give the node no routes."""
     if sysctls.read_if_there(f"ipv6/conf/{link.name}/accept_ra") not in ("", "0"):
         from linux.advertisements import refuse
@@ -146,15 +181,41 @@ def _refuse_advertisements(host: Netlink, link: Link) -> None:
         refuse(host, link)
 
 
-def _replace(host: Netlink, conf: PodConf, link: Link, other: str, gateway: str, undo: Undo) -> None:
-    if not conf.force_address:
+def _conflicts(host: Netlink, conf: PodConf, link: Link, gateway: str, others: set[str]) -> list[tuple[int, str]]:
+    """(index of the link, CIDR) of each address that must make way for the gateway.
+
+    Raises CNIError 7 if there is one and `conf` does not say that it may be replaced.
+    """
+    beside = [] if conf.keep_addresses else [other for other in sorted(others) if _conflict(other, gateway)]
+    found = [(link, other) for other in beside] + _of_other_vlans(host, conf, link, gateway)
+    if found and not conf.force_address:
+        where, other = found[0]
+        if where is link:
+            raise CNIError(
+                Code.INVALID_NETWORK_CONFIG,
+                f'"{link.name}" already has an IP address different from {gateway}',
+                f'it has {other}; set "forceAddress" to replace it, or give this network another "bridge"',
+            )
         raise CNIError(
             Code.INVALID_NETWORK_CONFIG,
-            f'"{link.name}" already has an IP address different from {gateway}',
-            f'it has {other}; set "forceAddress" to replace it, or give this network another "bridge"',
+            f'"vlan": {gateway} can not be on "{link.name}", because "{where.name}" has {other}',
+            "a node reaches a subnet by one link alone, and pods on the other may use it: give this network another "
+            f'subnet or "bridge", delete the address from "{where.name}" when its pods are gone, or set "forceAddress"',
         )
-    if delete_address(host, link.index, other):
-        undo.push(lambda: add_address(host, link.index, other, dad=False))
+    return [(where.index, other) for where, other in found]
+
+
+def _of_other_vlans(host: Netlink, conf: PodConf, link: Link, gateway: str) -> list[tuple[Link, str]]:
+    """Addresses in the gateway's subnet on the bridge's links of other VLANs, or on the bridge where `link` is one."""
+    found = []
+    for address in list_addresses(host):
+        if address.link != link.index and address.is_global and overlap(address.cidr, gateway):
+            other = find_link_by_index(host, address.link)
+            name, _, vlan = other.name.rpartition(".") if other else ("", "", "")
+            is_beside = other and (other.name == conf.bridge or (name == conf.bridge and vlan.isdecimal()))
+            if is_beside and other.master == link.master:  # not where each is in a VRF of its own
+                found.append((other, address.cidr))
+    return found
 
 
 def _conflict(other: str, wanted: str) -> bool:
@@ -166,14 +227,21 @@ def _conflict(other: str, wanted: str) -> bool:
     return overlap(other, wanted)
 
 
-def _delete_unused_address(host: Netlink, link: Link, bridge: Link, gateway: str) -> None:
-    """Take back a gateway address unless other pods have joined the bridge meanwhile and rely on it."""
-    if not [port for port in list_ports(host, bridge.index) if port.alias]:
+def _take_back(host: Netlink, link: Link, port: Link, gateway: str, replaced: Sequence[tuple[int, str]]) -> None:
+    """Take a gateway address back, and put back what had to make way, unless other pods rely on it."""
+    bridge = find_link_by_index(host, port.master)
+
+    def restore() -> None:
         delete_address(host, link.index, gateway)
+        for index, other in replaced:
+            add_address(host, index, other, dad=False)
+
+    if bridge:
+        unless_used(host, bridge, restore, but=port.index)
 
 
-def _existing(host: Netlink, name: str) -> Link:
-    link = find_link(host, name)
-    if link is None:
-        raise NetlinkError(ENODEV, f'"{name}" is gone again')
-    return link
+def unless_used(host: Netlink, bridge: Link, take_back: Callable[[], object], *, but: int = 0) -> None:
+    """Take something back unless pods other than that of the port `but` have joined the bridge, and rely on it."""
+    with taking_back():
+        if not any(port.alias.startswith("v1") and port.index != but for port in list_ports(host, bridge.index)):
+            take_back()

@@ -1,5 +1,6 @@
 """GC: what belongs to attachments that the runtime no longer knows goes."""
 
+from linux import antispoof, masquerade, source_validation
 from linux.links import Link, list_group, list_links
 from linux.netlink import Netlink
 from linux.ownership import forfeited, group_of
@@ -13,23 +14,16 @@ from spec.request import Request
 _NAMING_SECONDS = 2
 
 
-def sweep_pods(request: Request, *, ipam_type: str, ip_masq: bool, check_mac: bool) -> None:
+def sweep_pods(request: Request, *, ipam_type: str) -> None:
     """Delete links, masquerade and filters of this network's attachments that are not valid, then let IPAM do its part.
 
-    Every step is tried; then the first failure is raised with the others in its details.
+    A VLAN's gateway link that an ADD could not complete goes with the links. Every step is tried; then the first
+    failure is raised with the others in its details.
     """
-    from linux import source_validation
-
     network, valid, attempts = request.conf.name, request.valid_attachments, Attempts()
     attempts.make("delete stale links", lambda: _sweep_links(network, valid))
-    if ip_masq:
-        from linux import masquerade
-
-        attempts.make("delete stale masquerade", lambda: masquerade.sweep(network, valid))
-    if check_mac:
-        from linux import antispoof
-
-        attempts.make("delete stale MAC filters", lambda: antispoof.sweep(network, valid))
+    attempts.make("delete stale masquerade", lambda: masquerade.sweep(network, valid))
+    attempts.make("delete stale MAC filters", lambda: antispoof.sweep(network, valid))
     attempts.make("unbind stale pods", lambda: source_validation.sweep(network, valid))
     if ipam_type:
         attempts.make("release stale addresses", lambda: delegate(request, "GC", ipam_type))

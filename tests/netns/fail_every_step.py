@@ -44,15 +44,25 @@ class Refusal:
 def state(netns: str) -> dict[str, str]:
     """Everything an ADD could leave: links, addresses, settings of the pod, rules, leases, originals."""
     settings = "grep -rs '' /proc/sys/net | grep -v -e nf_conntrack_count -e /neigh/.*_ms | sort"
+    # What an ADD leaves, for others rely on it by then: that the node forwards, with what the kernel changes along with
+    # that, and that its bridges take no router advertisements of pods.
+    kept = "grep -v -e /ip_forward: -e /forwarding: -e /accept_redirects: -e /accept_ra:"
     leases = "cd /run/leases/net 2>/dev/null && grep -H . [0-9f]*:* [0-9]*.*.*.*"
     return {
         "node": links([]),
         "pod": links(["nsenter", f"--net={netns}"]),
         "settings": run(["nsenter", f"--net={netns}", "sh", "-c", settings]),
+        "settings of the node": run(["sh", "-c", f"{settings} | {kept}"]),
         "originals": run(["sh", "-c", "cat /run/cni/tuning/* 2>&1"]),
         "rules": run(["nft", "list", "ruleset"]),
         "leases": run(["sh", "-c", leases]),
     }
+
+
+def changed(before: str, after: str) -> list[str]:
+    """What is there before and after: of many lines those that are not on both sides."""
+    lines, others = before.splitlines(), after.splitlines()
+    return ["\n".join(sorted(set(one) - set(other))) for one, other in ((lines, others), (others, lines))]
 
 
 def links(enter: list[str]) -> str:
@@ -100,7 +110,7 @@ def refuse_each(refusal: Refusal, forget: Callable[[], object], conf: str, home:
         refused = refusal.refused
         refusal.turn = 0
         after = state(netns)
-        left = {name: [before[name], after[name]] for name in before if before[name] != after[name]} if status else {}
+        left = {name: changed(before[name], after[name]) for name in before if before[name] != after[name] and status}
         story.append({"refused": refused, "status": status, "left": left})
         assert call("DEL", conf, home, netns) == 0
         refusal.refused = refused

@@ -43,6 +43,33 @@ def test_add_undoes_itself_whichever_request_is_refused(node: Node, bin_dir: Pat
     assert [entry for entry in failed if entry["left"]] == []
 
 
+BRIDGES = {
+    "fresh": "fresh",
+    "an administrator's": "ip link add b0 type bridge",
+    "with another gateway": "ip link add b0 type bridge; ip link set b0 up; ip addr add 10.9.0.1/24 dev b0",
+}
+
+
+@pytest.mark.parametrize("bridge", BRIDGES)
+def test_a_failing_add_takes_nothing_from_a_pod_that_joins_meanwhile(node: Node, bin_dir: Path, bridge: str) -> None:
+    """Another pod is added to the bridge at any step of an ADD that fails there, or of its undo: it has all it needs.
+
+    The bridge itself, promiscuous mode, the gateway's addresses: CHECK finds them, for every step.
+    """
+    for name in ("pod", "other"):
+        node.pod(name)
+    conf = {**COMMON, **EVERYTHING, "ipam": IPAM, "forceAddress": True}
+    argv = [sys.executable, "-m", "tests.netns.join_every_step", "steps", bin_dir]
+    env = {"PYTHONPATH": str(ROOT), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
+    argv += ["/run/netns/pod", "/run/netns/other", BRIDGES[bridge]]
+    story = json.loads(node.run(argv, stdin=json.dumps(conf), env=env).stdout)
+    failed = [entry for entry in story if entry["status"]]
+    assert len(failed) >= 12, f"too few requests were refused to prove anything: {story}"
+    assert [entry for entry in story if entry.get("other") or entry.get("check")] == []
+    in_undo = [entry for entry in story if entry["at"] == "the last step" and "other" in entry]
+    assert len(in_undo) >= 10, f"the other joined too rarely during an undo to prove anything: {story}"
+
+
 def test_add_leaves_a_bridge_that_was_there_before(node: Node, bin_dir: Path) -> None:
     """The undo of a failed ADD takes the bridge only if this ADD made it."""
     node.pod("pod")

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
@@ -173,6 +174,40 @@ def test_vlan_filtering_of_a_bridge_is_read() -> None:
     data = {"attrs": [("IFLA_BR_VLAN_FILTERING", 1)]}
     info = {"attrs": [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", data)]}
     assert links._link(_shown(index=1, attrs=[("IFLA_LINKINFO", info)])).vlan_filtering
+
+
+def test_the_default_vlan_of_a_bridge_and_the_vlan_of_a_device_are_read() -> None:
+    """IFLA_BR_VLAN_DEFAULT_PVID of a bridge, IFLA_VLAN_ID of an 802.1Q device; 0 of any other link."""
+    pvid, vid = (struct.pack("=HHHxx", 6, kind, 5) for kind in (39, 1))
+    links_ = [
+        links._link(_shown(index=1, attrs=[("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", kind)]})]))
+        for kind in ("bridge", "vlan", "dummy")
+    ]
+    found = [replace(link, own_settings=pvid + vid) for link in links_]
+    assert [(link.default_vlan, link.vlan) for link in found] == [(5, 0), (0, 5), (0, 0)]
+
+
+def test_ranges_of_vlans_are_spread() -> None:
+    """A range is listed as its first and its last VLAN; what is beside it is single."""
+    begin, end = 0x8, 0x10
+    listed = [(0x6, 1), (begin, 10), (end, 13), (0, 20), (begin | 0x4, 30), (end | 0x4, 31)]
+    assert links._spread(listed) == {1: 0x6, 10: 0, 11: 0, 12: 0, 13: 0, 20: 0, 30: 0x4, 31: 0x4}
+
+
+@pytest.mark.parametrize(
+    ("has", "wanted", "does"),
+    [
+        ({"10.1.2.1/24"}, "10.1.2.1/24", True),
+        ({"10.1.2.1/16"}, "10.1.2.1/24", False),
+        ({"fd00:1::1/64"}, "fd00:1::1/80", True),
+        ({"fd00:1::1/80"}, "fd00:1::1/64", False),
+        ({"fd00:1::11/64"}, "fd00:1::1/80", False),
+        (set(), "fd00:1::1/80", False),
+    ],
+)
+def test_an_ipv6_address_in_a_larger_subnet_will_do(has: set[str], wanted: str, *, does: bool) -> None:
+    """The kernel has an IPv6 address once on a link, and an IPv4 address once for each subnet."""
+    assert addresses.carries(has, wanted) is does
 
 
 class Kernel(Netlink):

@@ -67,6 +67,12 @@ def test_mtu_of_nothing_is_left_to_the_kernel(mtu: int) -> None:
             '"vlanTrunk[0].minID": expected an integer of at most 100, which is maxID, got 1000',
         ),
         ({"vlanTrunk": [{"id": 0}]}, '"vlanTrunk[0].id": expected an integer of 1 to 4094, got 0'),
+        (
+            {"bridge": "a-bridge-13-b", "vlan": 10, "isGateway": True},
+            '"bridge" and "vlan": "a-bridge-13-b.10"',
+        ),
+        ({"bridge": "a-bridge-of-15b", "vlan": 1, "isDefaultGateway": True}, "longer than 15 bytes"),
+        ({"bridge": "bridge-äöü", "vlan": 1000, "isGateway": True}, '"bridge-äöü.1000"'),
         ({"runtimeConfig": {"mac": "zz"}}, '"runtimeConfig.mac": expected a unicast MAC address'),
         ({"args": {"cni": {"mac": "01:00:5e:00:00:01"}}}, '"args.cni.mac": expected a unicast MAC address'),
     ],
@@ -76,6 +82,12 @@ def test_bad_configuration_is_named(conf: dict, message: str) -> None:
     error = refusal(conf)
     assert error.code == 7
     assert message in error.msg
+
+
+@pytest.mark.parametrize("conf", [{"bridge": "a-bridge-of-14", "vlan": 0}, {"bridge": "a-bridge-of-15b", "vlan": 100}])
+def test_a_long_name_matters_only_to_a_link_that_is_made_of_it(conf: dict) -> None:
+    """Without a gateway, or without a VLAN, no link is named after bridge and VLAN."""
+    assert parse(request({**conf, "isGateway": not conf["vlan"]})).bridge == conf["bridge"]
 
 
 def test_bad_mac_of_cni_args_is_a_bad_variable() -> None:

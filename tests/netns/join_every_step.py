@@ -1,0 +1,148 @@
+"""Run on a node by a test of undo: a pod is added to the bridge at every step of another pod's ADD, which fails.
+
+`steps HOME NETNS OTHER BRIDGE`: stdin is the configuration; stdout a JSON list, an entry for each step at which the
+other pod was added: "at", how both ADDs ended, what the other's CHECK says afterwards. BRIDGE: "fresh", or a line of
+shell that makes it before each. `join HOME NETNS`: the other's ADD: "blocked" as soon as it waits for who takes
+something of a bridge back, then its result.
+"""
+
+import errno
+import io
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+
+from linux import bridge_lock, sysctls
+from linux.netlink import Netlink, NetlinkError
+from plugins.__main__ import load
+from plugins.pod import network
+from spec.plugin import Suite, serve
+from tests.netns.fail_every_step import Refusal, run
+
+
+def call(verb: str, conf: dict, home: str, netns: str, prev: dict | None = None) -> tuple[int, dict]:
+    """One call for a pod, in this process: exit status and what it printed."""
+    environ = {"CNI_COMMAND": verb, "CNI_CONTAINERID": os.path.basename(netns), "CNI_NETNS": netns}
+    environ |= {"CNI_IFNAME": "eth0", "CNI_PATH": home}
+    stdin, out = json.dumps(conf | ({"prevResult": prev} if prev else {})).encode(), io.BytesIO()
+    suite = Suite(home=home, load=load)
+    plugin = load(conf["type"])
+    status = serve(plugin, environ=environ, stdin=io.BytesIO(stdin), stdout=out, stderr=sys.stderr, suite=suite)
+    return status, json.loads(out.getvalue() or "{}")
+
+
+class Joining(Refusal):
+    """Refuses one request, or the end of the ADD, and has the other pod join just before that, or before an undo's."""
+
+    def __init__(self, join: Callable[[], object]) -> None:
+        super().__init__()
+        self.join, self.join_at, self.undo_at = join, 0, 0
+
+    def guard(self, function: Callable, what: Callable[[tuple], str]) -> Callable:
+        """`function`, before which the other joins when its time has come."""
+        refusing = super().guard(function, what)
+
+        def guarded(*args: object, **kwargs: object) -> object:
+            if self.count + 1 == self.join_at:
+                self.join_at = 0
+                self.join()
+            return refusing(*args, **kwargs)
+
+        return guarded
+
+
+    def fail_at_the_end(self, settled: Callable) -> Callable:
+        """The ADD's last step, that fails if the other is to join before a request of the undo: it is counted anew."""
+
+        def failing(*args: object) -> object:
+            if not self.undo_at:
+                return settled(*args)
+            self.count, self.join_at, self.undo_at = 0, self.undo_at, 0
+            self.refused = "the last step"
+            raise NetlinkError(errno.EIO, "refused by the test")
+
+        return failing
+
+
+class Other:
+    """The other pod's ADD, in a process of its own."""
+
+    def __init__(self, home: str, netns: str, conf: dict) -> None:
+        # In the namespace of the node, wherever this thread is when it is started.
+        node = os.open("/proc/self/ns/net", os.O_RDONLY)
+        self._argv = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{node}", sys.executable, "-m"]
+        self._argv += ["tests.netns.join_every_step", "join", home, netns]
+        self._conf = json.dumps(conf)
+        self.process: subprocess.Popen | None = None
+
+    def start(self) -> None:
+        """Until it is done, or waits."""
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(self._argv, stdin=pipe, stdout=pipe, text=True)
+        self.process.stdin.write(self._conf)
+        self.process.stdin.close()
+        self.first = self.process.stdout.readline()
+
+    def end(self) -> tuple[int, dict]:
+        """How it ended."""
+        rest = self.process.stdout.read()
+        return self.process.wait(), json.loads(rest if self.first == "blocked\n" else self.first + rest)
+
+
+def steps(home: str, netns: str, other_netns: str, bridge: str) -> list[dict]:
+    """The story."""
+    conf = json.loads(sys.stdin.read())
+    other = Other(home, other_netns, conf)
+    joining = Joining(other.start)
+    for name in ("send", "get_raw", "dump_raw", "transact"):
+        setattr(Netlink, name, joining.guard(getattr(Netlink, name), lambda _, name=name: name))
+    sysctls.write = joining.guard(sysctls.write, lambda args: f"sysctl {args[0]}")
+
+    network.settled = joining.fail_at_the_end(network.settled)
+
+    def attempt(refused: int, undo_at: int = 0) -> dict:
+        run(["ip", "link", "del", conf["bridge"]])
+        if bridge != "fresh":
+            run(["sh", "-c", bridge])
+        joining.start(refused)
+        joining.join_at, joining.undo_at = refused, undo_at
+        status, _ = call("ADD", conf, home, netns)
+        entry = {"at": joining.refused, "status": status, "requests": joining.count}
+        joining.turn = joining.join_at = 0
+        if other.process:
+            entry["other"], result = other.end()
+            entry["check"] = call("CHECK", conf, home, other_netns, result)[1] if not entry["other"] else result
+            assert call("DEL", conf, home, other_netns)[0] == 0
+        assert call("DEL", conf, home, netns)[0] == 0
+        other.process = None
+        return entry
+
+    story = [attempt(number) for number in range(1, attempt(0)["requests"] + 1)]
+    undone = attempt(0, 1000)["requests"]
+    return story + [attempt(0, number) for number in range(1, undone + 1)]
+
+
+def join(home: str, netns: str) -> int:
+    """The other's ADD."""
+    conf = json.loads(sys.stdin.read())
+    original, said = bridge_lock._try, []
+
+    def try_(descriptor: int, kind: int) -> bool:
+        got = original(descriptor, kind)
+        if not got and not said:
+            said.append(True)
+            print("blocked", flush=True)
+        return got
+
+    bridge_lock._try = try_
+    status, answer = call("ADD", conf, home, netns)
+    print(json.dumps(answer), flush=True)
+    return status
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "join":
+        sys.exit(join(*sys.argv[2:]))
+    json.dump(steps(*sys.argv[2:]), sys.stdout)
