@@ -210,9 +210,12 @@ _FIXED = (
     Chain("exact", (*_forwarding(exact=True), Rule("any address", (verdict(GOTO, "wildcard"),)))),
     Chain("hostports", (*_conditional(exact=True), Rule("without conditions", (verdict(GOTO, "exact"),)))),
 )
+LOOPBACK = Chain("loopback", _strangers(), Hook("filter", 0, -300))  # type filter hook prerouting priority raw
+"""What makes it harmless that a link routes 127.0.0.0/8."""
+
 _BASE = (
     Chain("answers", tuple(_masquerading())),
-    Chain("loopback", _strangers(), Hook("filter", 0, -300)),  # type filter hook prerouting priority raw
+    LOOPBACK,
     # Behind kube-proxy, which is at dstnat: what it translates is seen by no chain after it.
     Chain("prerouting", _ENTRY, Hook("nat", 0, -95)),  # type nat hook prerouting priority dstnat + 5
     Chain("output", _ENTRY, Hook("nat", 3, -95)),  # type nat hook output priority -95

@@ -16,6 +16,7 @@ from linux import after_iptables, iptables, nft, nft_found, nft_table, port_note
 from linux.holders import is_dead
 from linux.hostport_table import (
     FROM_ANYWHERE,
+    LOOPBACK,
     MASQUERADES,
     TABLE,
     TARGETS,
@@ -30,6 +31,7 @@ from linux.hostport_table import (
 )
 from linux.netlink import Netlink
 from linux.nft import Element
+from linux.nft_session import repair
 from linux.nft_table import Book, Chain
 from linux.nft_view import View
 from linux.ownership import forfeited, owner_tag
@@ -85,13 +87,13 @@ class Wish:
     """The forwards of an attachment, when they apply, and who gets the node's address.
 
     `conditions` by IP version, () for always. `subnets`: the pod's, by IP version; None masquerades nobody.
-    `everybody`: whoever comes is masqueraded.
+    `everybody`: the IP versions in which whoever comes is masqueraded.
     """
 
     forwards: tuple[Forward, ...]
     conditions: "dict[int, tuple[Condition, ...]]"
     subnets: dict[int, PodAddress] | None
-    everybody: bool = False
+    everybody: Collection[int] = ()
 
 
 def ensure(owner: Attachment, wish: Wish) -> bool:
@@ -181,6 +183,21 @@ def _after_iptables(view: View) -> frozenset[int]:
     """The IP versions whose packets need the mark of iptables' last rule, as the table is now."""
     comments = view.rules.get("to-the-node", ())
     return frozenset(version for version in (4, 6) if after(version) in comments)
+
+
+def guard_loopback() -> bool:
+    """Make sure of the rules that keep strangers from the node's 127.0.0.0/8; whether they were gone.
+
+    Raises NetlinkError.
+    """
+
+    def decide(book: Book) -> bool:
+        is_gone = book.view(TABLE).lacks(LOOPBACK)
+        if is_gone:
+            book.do([nft.add_table(TABLE.name, TABLE.comment), *repair(TABLE, [LOOPBACK], is_whole=True)])
+        return is_gone
+
+    return nft_table.change(decide)
 
 
 def undo(owner: Attachment, *, made: bool) -> None:
@@ -275,7 +292,7 @@ def _elements(tag: str, wish: Wish) -> tuple[list[Element], list[Chain]]:
             lead(conditional_map(version, exact=exact).name, key, conditional_chain(version, conditions, exact=exact))
         if wish.subnets is not None:
             answer = forward.pod + _number(forward.protocol) + _number(forward.pod_port, 2)
-            back = FROM_ANYWHERE if wish.everybody else masquerading_chain(wish.subnets[version].subnet)
+            back = FROM_ANYWHERE if version in wish.everybody else masquerading_chain(wish.subnets[version].subnet)
             lead(MASQUERADES[version].name, answer + _number(forward.host_port, 2), back)
     return list(elements.values()), list(chains.values())
 

@@ -38,5 +38,10 @@ def is_routed(link: str) -> bool:
     return sysctls.read(_key(link)) == "1"
 
 
+def is_any_routed() -> bool:
+    """Whether they are over any link; a setting for all links is somebody else's, who has rules of his own."""
+    return any(sysctls.read_if_there(_key(link)) == "1" for link in sysctls.list_scopes("ipv4/conf") if link != "all")
+
+
 def _key(link: str) -> str:
     return f"ipv4/conf/{link}/route_localnet"

@@ -35,6 +35,11 @@ def exists(key: str) -> bool:
     return os.path.exists(_ROOT + key)
 
 
+def list_scopes(folder: str) -> list[str]:
+    """The names in a folder of settings: of "ipv4/conf" the links, "all" and "default". Raises OSError."""
+    return os.listdir(_ROOT + folder)
+
+
 def write(key: str, value: str) -> None:
     """Set `key`; raises OSError."""
     file = os.open(_ROOT + key, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)

@@ -19,7 +19,27 @@ def add(request: Request) -> Result:
         from plugins.ports.add import add_ports
 
         add_ports(request, conf, result)
+    elif is_exposed(result):
+        from plugins.ports.guard import guard
+
+        guard(request)
     return result
+
+
+def is_exposed(result: Result) -> bool:
+    """Whether packets of 127.0.0.0/8 are routed over a link of the node that the result names (route_localnet).
+
+    Read without the modules that talk to the kernel: most pods have no ports, and most nodes no such link.
+    """
+    for interface in result.interfaces:
+        if not interface.sandbox and "/" not in interface.name:
+            try:
+                with open(f"/proc/sys/net/ipv4/conf/{interface.name}/route_localnet", "rb") as file:
+                    if file.read(1) == b"1":
+                        return True
+            except (OSError, ValueError):
+                continue
+    return False
 
 
 def delete(request: Request) -> None:
@@ -27,6 +47,10 @@ def delete(request: Request) -> None:
     from plugins.ports.delete import delete_ports
 
     delete_ports(request)
+    if request.conf.prev_result and is_exposed(request.conf.prev_result):
+        from plugins.ports.guard import guard
+
+        guard(request)
 
 
 def check(request: Request) -> None:
@@ -46,6 +70,7 @@ def gc(request: Request) -> None:
     from plugins.ports.delete import sweep_ports
 
     sweep_ports(request)
+    _guard_all(request)
 
 
 def status(request: Request) -> None:
@@ -55,6 +80,15 @@ def status(request: Request) -> None:
 
     parse(request.conf.section)
     check_kernel()
+    _guard_all(request)
+
+
+def _guard_all(request: Request) -> None:
+    from linux.localnet import is_any_routed
+    from plugins.ports.guard import guard
+
+    if is_any_routed():
+        guard(request)
 
 
 PLUGIN = Plugin(type="portmap", add=add, delete=delete, check=check, gc=gc, status=status, reads_args=False)

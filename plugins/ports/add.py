@@ -19,7 +19,7 @@ from spec.result import Result
 def add_ports(request: Request, conf: PortmapConf, result: Result) -> None:
     """Forward the ports of the configuration to the pod; raises CNIError, and then none."""
     pod = pod_addresses(request, result)
-    wish = wish_of(conf, pod)
+    wish = wish_of(conf, pod, result)
     with Undo() as undo:
         _forward(request, wish, undo)
         if conf.snat and any(forward.version == 4 for forward in wish.forwards):

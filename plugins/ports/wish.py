@@ -11,11 +11,19 @@ if TYPE_CHECKING:
     from linux.packet_conditions import Condition
 
 
-def wish_of(conf: PortmapConf, pod: dict[int, PodAddress]) -> Wish:
+def wish_of(conf: PortmapConf, pod: dict[int, PodAddress], result: Result) -> Wish:
     """The forwards to a pod with these addresses, by IP version; a version that it has not is left out."""
-    return Wish(
-        forwards(conf.mappings, pod), _conditions(conf), pod if conf.snat else None, everybody=conf.masquerade_all
-    )
+    everybody = (4, 6) if conf.masquerade_all else _without_route(result)
+    return Wish(forwards(conf.mappings, pod), _conditions(conf), pod if conf.snat else None, everybody)
+
+
+def _without_route(result: Result) -> tuple[int, ...]:
+    """The IP version of which a result has no route though it has some: the pod can answer its own subnet alone.
+
+    A result without any route says nothing: there are plugins that leave them out.
+    """
+    found = {6 if ":" in route.dst else 4 for route in result.routes}
+    return tuple({4, 6} - found) if found else ()
 
 
 def _conditions(conf: PortmapConf) -> "dict[int, tuple[Condition, ...]]":

@@ -6,10 +6,22 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.netns.cni import CNI
+from tests.netns.cni import CNI, CNIFailure
 from tests.netns.nft_tools import nft, table
 from tests.netns.node import NODE_V4, NODE_V6, OUTSIDE_V4, OUTSIDE_V6, Node, Pod, ask
-from tests.netns.published import GATEWAY_V4, HTTP, OTHER_V4, POD_V4, POD_V6, TABLE, Member, port, refused
+from tests.netns.published import (
+    GATEWAY_V4,
+    HTTP,
+    OTHER_V4,
+    POD_V4,
+    POD_V6,
+    RANGES,
+    TABLE,
+    Member,
+    port,
+    portmap,
+    refused,
+)
 
 
 @pytest.fixture
@@ -102,6 +114,54 @@ def test_loopback_stays_the_nodes(pod: Member, node: Node) -> None:
         assert listener.recvfrom(16)[0] == b"word"  # it is that rule which kept it out
 
 
+def reaches_loopback(pod: Member, node: Node) -> bool:
+    """Whether a datagram of the pod to 127.0.0.9 arrives at the node."""
+    with node.socket("127.0.0.9", "udp") as listener, pod.pod.socket(POD_V4, "udp") as caller:
+        listener.bind(("127.0.0.9", 99))
+        listener.settimeout(0.5)
+        caller.sendto(b"word", ("127.0.0.9", 99))
+        try:
+            return listener.recvfrom(16)[0] == b"word"
+        except TimeoutError:
+            return False
+
+
+@pytest.fixture
+def attacker(cni: CNI, pod: Member) -> Member:
+    """A pod that sends packets to 127.0.0.9 out by its link."""
+    made = Member(cni, "podb")
+    made.pod.run(["ip", "route", "add", "127.0.0.0/8", "via", GATEWAY_V4, "table", "77"])
+    made.pod.run(["ip", "rule", "add", "pref", "0", "to", "127.0.0.9", "lookup", "77"])
+    made.pod.run(["sh", "-c", "echo 1 >/proc/sys/net/ipv4/conf/all/route_localnet"])
+    return made
+
+
+@pytest.mark.parametrize("call", ["ADD without ports", "ADD", "DEL", "GC", "STATUS"])
+def test_loopback_is_closed_again_by_any_call(pod: Member, attacker: Member, node: Node, call: str) -> None:
+    """After `nft flush ruleset` the link still routes 127.0.0.1: whichever call comes next puts the rules back."""
+    pod.add(HTTP)
+    assert not reaches_loopback(attacker, node)
+    nft(node, "flush", "ruleset")
+    assert reaches_loopback(attacker, node)
+    match call:
+        case "ADD without ports":
+            attacker.add()
+        case "ADD":
+            attacker.add(port(8081, 81))
+        case "DEL":
+            attacker.delete()
+        case "GC":
+            pod.cni.gc(portmap(), pod.pod)
+        case "STATUS":
+            pod.cni.status(portmap())
+    assert not reaches_loopback(attacker, node)
+    with pytest.raises(CNIFailure):
+        pod.check(HTTP)
+    pod.add(HTTP)
+    pod.check(HTTP)
+    assert "iptables has v4" in table(node, TABLE), "the next ADD makes the whole table"
+
+
 def test_without_snat(pod: Member, other: Member, node: Node) -> None:
     """`snat: false`: the port works from outside, nobody is masqueraded, and 127.0.0.0/8 is not routed."""
     pod.add(HTTP, snat=False)
@@ -116,6 +176,18 @@ def test_masquerade_all(pod: Member, outside: Pod) -> None:
     pod.add(HTTP, masqAll=True)
     assert ask(outside, pod.pod, POD_V4, 80, "tcp", to=(NODE_V4, 8080)) == GATEWAY_V4
     assert ask(outside, pod.pod, POD_V6, 80, "tcp", to=(NODE_V6, 8080)) == "fd00:1::1"
+
+
+def test_a_family_without_a_route(cni: CNI, outside: Pod) -> None:
+    """A pod with addresses of both families and a route of one answers in the other too: it sees the gateway there."""
+    ipam = {"type": "host-local", "ranges": RANGES, "routes": [{"dst": "0.0.0.0/0"}]}
+    made = Member(cni, "poda", isDefaultGateway=False, isGateway=True, ipam=ipam)
+    assert made.pod.reaches("fd00:1::1", timeout=15)
+    assert "default6" not in made.pod.routes()
+    made.add(HTTP)
+    assert ask(outside, made.pod, POD_V6, 80, "tcp", to=(NODE_V6, 8080)) == "fd00:1::1"
+    assert ask(outside, made.pod, POD_V4, 80, "tcp", to=(NODE_V4, 8080)) == OUTSIDE_V4
+    made.check(HTTP)
 
 
 def test_host_ip(pod: Member, other: Member, outside: Pod, node: Node) -> None:
