@@ -68,14 +68,15 @@ inputs() {
 
 version() { sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml; }
 
-# The launcher for both machines, and under the name of every frozen executable this machine's in dist/bin.
+# The launcher for both machines, and under the name of every frozen executable this machine's in dist/bin: copies, no
+# links, as who copies another suite's executable over one of them (cp) would write into all.
 launch() { # FOLDER
     say "compiling the launcher"
     PYTHON=$PWD/$VENV/bin/python launcher/build.sh build/launcher
     local frozen
     cp "build/launcher/$(uname -m)/launcher" "$1/.launcher"
     find "$1/slash24.d" -maxdepth 1 -type f -perm -u+x -not -name '*.so*' -print0 |
-        while IFS= read -r -d '' frozen; do ln "$1/.launcher" "$1/${frozen##*/}"; done
+        while IFS= read -r -d '' frozen; do cp "$1/.launcher" "$1/${frozen##*/}"; done
     rm "$1/.launcher"
 }
 

@@ -19,6 +19,11 @@ _SEND_SECONDS = 10
 _NAMING_LIMIT = 1 << 20
 
 
+def longest(seconds: float) -> float:
+    """After how long a call is answered in any case, that is to last so many seconds: undoing it takes time as well."""
+    return seconds + min(seconds, 10)
+
+
 class Call:
     """A request whose connection waits for the reply. Its methods may be called from any thread.
 
@@ -32,7 +37,7 @@ class Call:
         self.netns = netns
         self.arrived = time.monotonic()
         self.deadline = self.arrived + seconds
-        self.last = self.deadline + min(seconds, 10)
+        self.last = self.arrived + longest(seconds)
         self.begun = False
         self.in_order = False  # whether others for the same attachment wait for its end
         self._config: Mapping[str, object] | None = None

@@ -12,7 +12,6 @@ from ipam.files import make_folders
 _BACKLOG = 1024
 _GREETING_SECONDS = 1.0
 _CREDENTIALS = socket.SOL_SOCKET, socket.SO_PEERCRED, 12
-_MAGIC = wire.HELLO[:4]  # whatever version it speaks
 
 
 class Reached(Enum):
@@ -48,7 +47,7 @@ class Endpoint:
                     self._mark = mark
                     return Reached.THIS
                 caller.settimeout(_GREETING_SECONDS)
-                is_agent = caller.recv(len(_MAGIC), socket.MSG_WAITALL) == _MAGIC
+                is_agent = caller.recv(len(wire.MAGIC), socket.MSG_WAITALL) == wire.MAGIC
             except BlockingIOError:
                 return Reached.UNKNOWN
             except OSError:

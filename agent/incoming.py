@@ -26,7 +26,7 @@ class Incoming:
     `is_watched`: whether the server is told when more comes.
     """
 
-    def __init__(self, connection: socket.socket, pid: int) -> None:
+    def __init__(self, connection: socket.socket, pid: int, hello: bytes) -> None:
         """Sends the greeting to process `pid`; raises OSError if nobody is there any more."""
         self.connection, self.pid = connection, pid
         self.since = time.monotonic()
@@ -37,7 +37,7 @@ class Incoming:
         self._data = bytearray()
         self._received = 0
         connection.settimeout(0)
-        connection.sendall(wire.HELLO)
+        connection.sendall(hello)
 
     @property
     def is_silent(self) -> bool:

@@ -51,10 +51,10 @@ def greets(path: str) -> str:
         caller.settimeout(_SECONDS)
         try:
             caller.connect(path)
-            hello = caller.recv(len(wire.HELLO), socket.MSG_WAITALL)
+            magic = caller.recv(len(wire.MAGIC), socket.MSG_WAITALL)
         except OSError as error:
             return f"{path}: {error.strerror or error}"
-    return "" if hello == wire.HELLO else f"{path}: no greeting"
+    return "" if magic == wire.MAGIC else f"{path}: no greeting"
 
 
 def _handler(pages: dict[str, Page]) -> type[BaseHTTPRequestHandler]:

@@ -9,12 +9,14 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 
-from agent.call import Call
+from agent import wire
+from agent.call import Call, longest
 from agent.dispatcher import Dispatcher
 from agent.endpoint import Endpoint, Lent, Reached, bind
 from agent.incoming import Incoming, Peer, peer
 from agent.record import NOTICE, WARNING, Log
 from agent.wire import Malformed
+from spec import verbs
 from spec.suite import Suite
 
 _ARRIVAL_SECONDS = 30.0
@@ -47,6 +49,9 @@ class Server:
         self._descriptors = len(os.listdir("/proc/self/fd")) + _DESCRIPTORS_BESIDE
         self._stopping = False
         self._told = ""
+        self._hello = wire.hello(longest(seconds))
+        root = os.stat("/")
+        self._root = root.st_dev, root.st_ino
         self._poll.register(self._wake, select.EPOLLIN)
         self._poll.register(endpoint.listener, select.EPOLLIN)
 
@@ -194,7 +199,7 @@ class Server:
         try:
             caller = peer(connection)
             reason = self._objection(caller)
-            incoming = None if reason else Incoming(connection, caller.pid)
+            incoming = None if reason else Incoming(connection, caller.pid, self._hello)
         except OSError as error:
             reason, incoming = str(error), None
         if not incoming:
@@ -231,8 +236,8 @@ class Server:
                 self._bound(incoming)
                 return
             request = None if incoming.refused else incoming.request()
-            if request and self._suite.load(request.kind) is None:
-                incoming.refused = f"no plugin {request.kind}"
+            if request:
+                incoming.refused = self._refusal(request)
         except (BlockingIOError, InterruptedError):
             return
         except (OSError, Malformed) as error:
@@ -247,6 +252,16 @@ class Server:
             self._dispatcher.take(call, incoming.pid)
             return
         self._decline(incoming)
+
+    def _refusal(self, request: wire.Request) -> str:
+        """Why not to do what is asked, "" to do it."""
+        if self._suite.load(request.kind) is None:
+            return f"no plugin {request.kind}"
+        if request.root != self._root:
+            return "the caller's root folder is another, so that its files are (in a container: --host-root)"
+        if not all(folder.startswith("/") for folder in request.environ.get(verbs.PATH, "").split(":") if folder):
+            return f"{verbs.PATH} is relative to the caller's current folder"
+        return ""
 
     def _bound(self, incoming: Incoming) -> None:
         """See that requests under way are not more than there is memory for, nor one more than it may cost others."""

@@ -1,10 +1,11 @@
-"""What launcher and agent say to each other, version 1: bytes to values and back. Pure.
+"""What launcher and agent say to each other, version 2: bytes to values and back. Pure.
 
-One connection is one call. The agent greets before it reads (HELLO), the launcher sends its request without waiting for
+One connection is one call. The agent greets before it reads, the launcher sends its request without waiting for
 that. A launcher that sees no such greeting shuts the connection and runs the executable plugin itself, which is safe:
 nothing was begun, and an agent that can not send its greeting does not read. After the request comes the agent's reply.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,13 +13,14 @@ from struct import Struct
 
 from spec.request import STDIN_LIMIT
 
-VERSION = 1
-HELLO = Struct("<4sI").pack(b"S24A", VERSION)
+VERSION = 2
+MAGIC = b"S24A"
 DECLINED = 0xFFFFFFFF
 """The status of a call that was not begun, and that the launcher is to do otherwise."""
 
 TYPE_LIMIT, ENVIRON_LIMIT = 64, 256 << 10  # bytes
-HEADER = Struct("<4s4I")
+HEADER = Struct("<4s4I2Q")
+_HELLO, _ANSWER = Struct("<4s2I"), Struct("<4s4I")
 _REQUEST, _REPLY = b"S24Q", b"S24R"
 _SAID_LIMIT = 1 << 20
 
@@ -29,16 +31,25 @@ class Malformed(Exception):
 
 @dataclass(frozen=True)
 class Request:
-    """A call as a launcher carries it: the plugin's type, its whole environment, all of its stdin."""
+    """A call as a launcher carries it: the plugin's type, its whole environment, all of its stdin.
+
+    `root`: device and inode of the folder that is the launcher's root.
+    """
 
     kind: str
     environ: Mapping[str, str]
     stdin: bytes
+    root: tuple[int, int] = (0, 0)
+
+
+def hello(seconds: float) -> bytes:
+    """The greeting; a launcher waits so many seconds for its answer, and then a little."""
+    return _HELLO.pack(MAGIC, VERSION, min(math.ceil(seconds) + 1, 0xFFFFFFFF))
 
 
 def announced(data: bytes | bytearray) -> int:
     """The length in bytes of the whole request that begins with these (a header at least). Raises Malformed."""
-    magic, version, kind, environ, stdin = HEADER.unpack_from(data)
+    magic, version, kind, environ, stdin, _, _ = HEADER.unpack_from(data)
     if magic != _REQUEST:
         raise Malformed(f"begins with {bytes(magic)!r}")
     if version != VERSION:
@@ -57,14 +68,14 @@ def parse(data: bytes | bytearray) -> Request:
     """A whole request. Raises Malformed."""
     if len(data) < HEADER.size or len(data) != announced(data):
         raise Malformed(f"{len(data)} bytes, which are not what its header announces")
-    _, _, kind_length, environ_length, _ = HEADER.unpack_from(data)
+    _, _, kind_length, environ_length, _, *root = HEADER.unpack_from(data)
     environ_at = HEADER.size + kind_length
     stdin_at = environ_at + environ_length
     with memoryview(data) as view:
         kind = bytes(view[HEADER.size : environ_at])
         environ = bytes(view[environ_at:stdin_at])
         stdin = bytes(view[stdin_at:])
-    return Request(_parse_kind(kind), _parse_environ(environ), stdin)
+    return Request(_parse_kind(kind), _parse_environ(environ), stdin, tuple(root))
 
 
 def request(asked: Request) -> bytes:
@@ -72,13 +83,13 @@ def request(asked: Request) -> bytes:
     kind = asked.kind.encode()
     environ = b"".join(os.fsencode(f"{name}={value}") + b"\0" for name, value in asked.environ.items())
     lengths = (len(kind), len(environ), len(asked.stdin))
-    return HEADER.pack(_REQUEST, VERSION, *lengths) + kind + environ + asked.stdin
+    return HEADER.pack(_REQUEST, VERSION, *lengths, *asked.root) + kind + environ + asked.stdin
 
 
 def reply(status: int, stdout: bytes = b"", stderr: bytes = b"") -> bytes:
     """The bytes of a reply; of very much on stderr, the end."""
     stderr = stderr[-_SAID_LIMIT:]
-    return HEADER.pack(_REPLY, VERSION, status, len(stdout), len(stderr)) + stdout + stderr
+    return _ANSWER.pack(_REPLY, VERSION, status, len(stdout), len(stderr)) + stdout + stderr
 
 
 def _parse_kind(text: bytes) -> str:

@@ -37,7 +37,7 @@ static enum outcome told(const unsigned char *data, size_t length)
     enum outcome outcome = converse(ends[0], &request, &reply, &reason);
     check((outcome == LOST) == (reason != NULL) || outcome == NOT_BEGUN, "a loss without a reason, or the reverse");
     if (outcome == ANSWERED) {
-        const size_t before = 8 + 20;
+        const size_t before = 12 + 20;
         check(reply.status >= 0 && reply.status <= 255, "a status that is none");
         check(before + reply.stdout_length + reply.stderr_length <= length, "more bytes than were sent");
         check(memcmp(reply.stdout_bytes, data + before, reply.stdout_length) == 0, "another stdout");
@@ -52,7 +52,7 @@ static enum outcome told(const unsigned char *data, size_t length)
 
 int LLVMFuzzerTestOneInput(const unsigned char *data, size_t length)
 {
-    static const char hello[] = "S24A\1\0\0";
+    static const char hello[] = "S24A\2\0\0\0\1\0\0"; /* and the NUL at its end */
     unsigned char greeted[4096];
     if (length > sizeof greeted - sizeof hello) {
         return 0;
@@ -89,17 +89,17 @@ static const struct {
     size_t length;
 } seeds[] = {
 #define SEED(text) {text, sizeof text - 1}
-    SEED("S24A\1\0\0\0S24R\1\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0{}"),
-    SEED("S24R\1\0\0\0\1\0\0\0\2\0\0\0\3\0\0\0{}no\n"),
-    SEED("S24R\1\0\0\0\377\377\377\377\0\0\0\0\0\0\0\0"),
-    SEED("S24R\1\0\0\0\0\0\0\0\0\0\0\4\0\0\0\0"),
+    SEED("S24A\2\0\0\0\1\0\0\0S24R\2\0\0\0\0\0\0\0\2\0\0\0\0\0\0\0{}"),
+    SEED("S24R\2\0\0\0\1\0\0\0\2\0\0\0\3\0\0\0{}no\n"),
+    SEED("S24R\2\0\0\0\377\377\377\377\0\0\0\0\0\0\0\0"),
+    SEED("S24R\2\0\0\0\0\0\0\0\0\0\0\4\0\0\0\0"),
     SEED("{\"cniVersion\": \"1.0.0\", \"name\": \"n\", \"x\": [{\"y\": \"\\\"\"}]}"),
     SEED("{\"CNIVERSION\" : \"0.4.0\", \"name\": {\"cniVersion\": \"0.3.1\"}}"),
 };
 
 static size_t mutate(unsigned char *data, size_t length, size_t room)
 {
-    static const unsigned char telling[] = "\0\1\2\4\177\200\377\"\\{}[]: SRA1";
+    static const unsigned char telling[] = "\0\1\2\4\177\200\377\"\\{}[]: SRA2";
     size_t at = below(length + 1);
     switch (below(5)) {
     case 0:

@@ -16,6 +16,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* What is said to the agent (wire.c), and to who looks at the executable (main.c). */
+#define PROTOCOL 2
+
 enum {
     TYPE_LIMIT = 64,
     ENVIRONMENT_LIMIT = 256 << 10,

@@ -1,8 +1,9 @@
 /*
- * The conversation with the agent, version 1: one connection a call, integers of 32 bits, little-endian.
+ * The conversation with the agent, version 2: one connection a call, integers of 32 bits, little-endian.
  *
- *   agent     "S24A", version
- *   launcher  "S24Q", version, lengths of: plugin's name, environment, configuration; these three.
+ *   agent     "S24A", version, seconds after which the launcher need wait no longer for the answer
+ *   launcher  "S24Q", version, lengths of: plugin's name, environment, configuration; device and inode of the root folder
+ *             (64 bits each), by which the agent knows whether a path means the same to both; the three parts.
  *             With the first byte rides the descriptor of the pod's network namespace, if there is one.
  *   agent     "S24R", version, exit status, lengths of: stdout, stderr; these two
  *
@@ -17,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/uio.h>
 #include <sys/un.h>
@@ -25,8 +27,8 @@
 #define DEFAULT_SOCKET "/run/slash24/cni.sock"
 
 enum {
-    PROTOCOL = 1,
-    HELLO = 8,
+    HELLO = 12,
+    REQUEST = 36,
     HEADER = 20,
     PARTS = 4,
     PATIENCE = 5, /* seconds for the agent to accept, to read, and to greet; systemd may just start it */
@@ -46,6 +48,12 @@ static void put(unsigned char *to, size_t value)
     }
 }
 
+static void put_long(unsigned char *to, uint64_t value)
+{
+    put(to, (uint32_t)value);
+    put(to + 4, (uint32_t)(value >> 32));
+}
+
 static bool starts(const unsigned char *message, const char *magic)
 {
     return memcmp(message, magic, 4) == 0 && get(message + 4) == PROTOCOL;
@@ -59,6 +67,7 @@ static bool receive(int agent, unsigned char *to, size_t length)
             continue;
         }
         if (got <= 0) {
+            errno = got == 0 ? 0 : errno;
             return false;
         }
         to += got;
@@ -102,14 +111,18 @@ static bool send_all(int agent, struct msghdr *message, size_t length)
 /* Whether all of the request was sent. */
 static bool send_request(int agent, const struct request *request)
 {
-    unsigned char header[HEADER] = "S24Q";
+    unsigned char header[REQUEST] = "S24Q";
     size_t type_length = strlen(request->type);
+    struct stat root = {0}; /* what can not be told is no folder's */
+    stat("/", &root);
     put(header + 4, PROTOCOL);
     put(header + 8, type_length);
     put(header + 12, request->environment_length);
     put(header + 16, request->config_length);
+    put_long(header + 20, (uint64_t)root.st_dev);
+    put_long(header + 28, (uint64_t)root.st_ino);
     struct iovec parts[PARTS] = {
-        {header, HEADER},
+        {header, REQUEST},
         {(void *)(uintptr_t)request->type, type_length},
         {(void *)(uintptr_t)request->environment, request->environment_length},
         {request->config, request->config_length},
@@ -127,7 +140,7 @@ static bool send_request(int agent, const struct request *request)
         message.msg_control = control.space;
         message.msg_controllen = sizeof control.space;
     }
-    return send_all(agent, &message, HEADER + type_length + request->environment_length + request->config_length);
+    return send_all(agent, &message, REQUEST + type_length + request->environment_length + request->config_length);
 }
 
 static enum outcome lost(const char **reason, const char *why)
@@ -136,12 +149,18 @@ static enum outcome lost(const char **reason, const char *why)
     return LOST;
 }
 
+/* After a receive() that has failed. */
+static enum outcome lost_at_end(const char **reason, const char *why)
+{
+    return lost(reason, errno == EAGAIN ? "it did not answer in time" : why);
+}
+
 /* `header` has the first `got` bytes of the reply. */
 static enum outcome receive_reply(int agent, unsigned char header[HEADER], size_t got, struct reply *reply,
                                   const char **reason)
 {
     if (!receive(agent, header + got, HEADER - got)) {
-        return lost(reason, "it hung up without an answer");
+        return lost_at_end(reason, "it hung up without an answer");
     }
     uint32_t status = get(header + 8);
     if (!starts(header, "S24R") || (status > UINT8_MAX && status != DECLINED)) {
@@ -164,13 +183,14 @@ static enum outcome receive_reply(int agent, unsigned char header[HEADER], size_
     }
     reply->stderr_bytes = reply->stdout_bytes + reply->stdout_length;
     if (!receive(agent, reply->stdout_bytes, length)) {
+        enum outcome outcome = lost_at_end(reason, "it hung up in the middle of its answer");
         free(reply->stdout_bytes);
-        return lost(reason, "it hung up in the middle of its answer");
+        return outcome;
     }
     return ANSWERED;
 }
 
-/* Sets how long to wait for the agent to do one step, 0: for ever. */
+/* Sets how long to wait for the agent to do one step. */
 static bool set_patience(int agent, int option, time_t seconds)
 {
     struct timeval limit = {.tv_sec = seconds};
@@ -211,16 +231,24 @@ enum outcome converse(int agent, const struct request *request, struct reply *re
     if (got < HELLO) {
         return withdraw(agent) && sent ? lost(reason, "it greeted too late") : NOT_BEGUN;
     }
-    if (!starts(start, "S24A")) {
+    uint32_t seconds = get(start + 8); /* beyond its deadline: it answers itself, unless it stands still */
+    if (!starts(start, "S24A") || seconds == 0) {
         return NOT_BEGUN;
     }
-    /* The agent has a deadline for every call, and so has the runtime. */
     if (sent) {
-        set_patience(agent, SO_RCVTIMEO, 0);
+        set_patience(agent, SO_RCVTIMEO, seconds);
     }
     enum outcome outcome = receive_reply(agent, start + HELLO, got - HELLO, reply, reason);
     /* One that refuses a request need not read all of it. */
     return !sent && outcome != ANSWERED ? NOT_BEGUN : outcome;
+}
+
+/* Whether who listens may be told all that a runtime tells its plugins, and be believed: root, or the caller itself. */
+static bool is_trusted(int agent)
+{
+    struct ucred owner;
+    socklen_t size = sizeof owner;
+    return getsockopt(agent, SOL_SOCKET, SO_PEERCRED, &owner, &size) == 0 && (owner.uid == 0 || owner.uid == geteuid());
 }
 
 /* A socket connected to the agent, or -1. Where its queue is full, connect(2) waits as long as SO_SNDTIMEO says. */
@@ -244,7 +272,7 @@ static int reach(void)
     while (connected && connect(agent, (const struct sockaddr *)&address, sizeof address) != 0) {
         connected = errno == EINTR;
     }
-    if (!connected) {
+    if (!connected || !is_trusted(agent)) {
         close(agent);
         return -1;
     }

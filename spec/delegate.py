@@ -25,6 +25,9 @@ _NO_IPAM = frozenset((*_LINK_MAKERS.split(), *_CHAINED.split(), "slash24-agent")
 _LONGEST_MESSAGE = 4096  # characters; a runtime passes errors on to logs, events and RPCs that have limits
 _CODE_HIGHEST = 2**32 - 1
 
+_ELF, _LAUNCHER_MARK = b"\x7fELF", b"slash24 launcher, protocol 2\0"  # launcher/main.c
+_LAUNCHER_LIMIT = 256 << 10  # bytes; it has some 50,000
+
 _BUSY_TRIES = 5
 _BUSY_PAUSE_SECONDS = 1
 _ETXTBSY = 26
@@ -113,11 +116,25 @@ def _find_for(request: Request, verb: str, kind: str) -> tuple[str, str]:
 
 
 def _own_plugin(request: Request, real: str) -> Plugin | None:
-    """The suite's own plugin if that is what the executable at this real path is."""
+    """The suite's own plugin if that is what the executable at this real path is: not by its name alone."""
     home, folder = request.suite.home, os.path.dirname(real)
     if home is None or (folder != home and folder != os.path.realpath(home)):
         return None
-    return request.suite.load(os.path.basename(real))
+    plugin = request.suite.load(os.path.basename(real))
+    return plugin if plugin is not None and is_launcher(real) else None
+
+
+def is_launcher(path: str) -> bool:
+    """Whether the file is a launcher that would hand the call to this suite's agent: be it a hard link or a copy.
+
+    One that can not be read, or is of another protocol's version, is not: to execute it is always right.
+    """
+    try:
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            data = file.read(_LAUNCHER_LIMIT)
+    except OSError:
+        return False
+    return data.startswith(_ELF) and _LAUNCHER_MARK in data
 
 
 def _delegate_to_child(request: Request, executable: str, kind: str) -> Result | None:

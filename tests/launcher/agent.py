@@ -12,8 +12,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-PROTOCOL = 1
-HELLO = b"S24A" + struct.pack("<I", PROTOCOL)
+PROTOCOL = 2
+HELLO = b"S24A" + struct.pack("<2I", PROTOCOL, 60)
 DECLINED = 0xFFFFFFFF
 RESULT = b'{"cniVersion": "1.1.0", "dns": {}}'
 
@@ -25,12 +25,16 @@ def reply(status: int = 0, stdout: bytes = b"", stderr: bytes = b"", *, version:
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as the agent got it; `netns` are (device, inode) of each descriptor that came with its first byte."""
+    """One request as the agent got it; `netns` are (device, inode) of each descriptor that came with its first byte.
+
+    `root` is that of the launcher's root.
+    """
 
     kind: str
     variables: tuple[str, ...]
     stdin: bytes
     netns: tuple[tuple[int, int], ...]
+    root: tuple[int, int]
 
     @property
     def environ(self) -> dict[str, str]:
@@ -63,15 +67,15 @@ def read_request(connection: socket.socket) -> Asked:
     found = tuple((os.fstat(fd).st_dev, os.fstat(fd).st_ino) for fd in fds)
     for fd in fds:
         os.close(fd)
-    header = first + read_exactly(connection, 19)
-    magic, version, *lengths = struct.unpack("<4s4I", header)
+    header = first + read_exactly(connection, 35)
+    magic, version, *lengths, device, inode = struct.unpack("<4s4I2Q", header)
     assert (magic, version) == (b"S24Q", PROTOCOL)
     kind, variables, stdin = (read_exactly(connection, length) for length in lengths)
     assert not variables or variables.endswith(b"\0")
     assert b"\0" not in kind
     names = tuple(variable.decode(errors="surrogateescape") for variable in variables.split(b"\0")[:-1])
     names = tuple(name for name in names if not name.startswith("SLASH24_SOCKET="))  # which every test sets
-    return Asked(kind.decode(), names, stdin, found)
+    return Asked(kind.decode(), names, stdin, found, (device, inode))
 
 
 class Agent:

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from agent import wire
+from spec.delegate import is_launcher
+
 MACHINES = {"x86_64": 62, "aarch64": 183}  # elf(5), e_machine
 DYN = 3  # position-independent
 DYNAMIC, INTERP, GNU_STACK, GNU_RELRO = 2, 3, 0x6474E551, 0x6474E552
@@ -37,6 +40,14 @@ def test_it_needs_nothing_and_gives_nothing_away(shipped: tuple[Path, tuple[str,
     assert entries[FLAGS] & BIND_NOW
     assert GNU_RELRO in found
     assert not found[GNU_STACK][0] & EXECUTABLE
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_plugins_know_it_by_its_mark(shipped: tuple[Path, tuple[str, ...]], machine: str) -> None:
+    """That of the protocol which this suite's agent speaks."""
+    launcher = shipped[0].parent.parent / machine / "launcher"
+    assert is_launcher(str(launcher))
+    assert f"slash24 launcher, protocol {wire.VERSION}\0".encode() in launcher.read_bytes()
 
 
 def test_the_sanitized_one_would_tell(sanitized: Path) -> None:

@@ -19,7 +19,7 @@ def test_the_agent_is_asked_what_the_runtime_asked(home: Folder, agent: Agent) -
     assert home.run(agent.path) == Done(0, RESULT, b"")
     (asked,) = agent.asked
     assert asked.environ == CALL
-    assert asked == Asked("bridge", asked.variables, CONF, (identity("/proc/self/ns/net"),))
+    assert asked == Asked("bridge", asked.variables, CONF, (identity("/proc/self/ns/net"),), identity("/"))
 
 
 def test_the_agent_gets_all_variables(home: Folder, agent: Agent) -> None:
@@ -62,7 +62,7 @@ def test_version_does_not_wait_for_stdin(home: Folder, agent: Agent) -> None:
     """A person asks for it on a terminal."""
     with home.start(agent.path, env={"CNI_COMMAND": "VERSION"}) as process:
         assert process.stdout.read() == RESULT  # while stdin is open
-    assert agent.asked == [Asked("bridge", ("CNI_COMMAND=VERSION",), b"", ())]
+    assert agent.asked == [Asked("bridge", ("CNI_COMMAND=VERSION",), b"", (), identity("/"))]
 
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 16, 1 << 20, 16 << 20])
@@ -125,7 +125,7 @@ def test_a_descriptor_in_the_answer_is_dropped(home: Folder, listen: Callable[..
 
 
 def test_an_answer_is_waited_for_longer_than_a_greeting(home: Folder, listen: Callable[..., Agent]) -> None:
-    """A call may take its time: the agent and the runtime have deadlines for it, the launcher has none."""
+    """A call may take its time, as the agent says in its greeting."""
 
     def think(agent: Agent, connection: socket.socket) -> None:
         connection.sendall(HELLO)

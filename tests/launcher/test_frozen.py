@@ -2,9 +2,11 @@
 
 import os
 import select
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -20,9 +22,11 @@ GREETINGS = {
     "nothing": b"",
     "half a greeting": HELLO[:5],
     "another magic": b"S24R" + HELLO[4:],
-    "a newer version": b"S24A\x02\0\0\0",
-    "no version": b"S24A\0\0\0\0",
-    "the version in the wrong order": b"S24A\0\0\0\x01",
+    "an older version": b"S24A\x01\0\0\0" + reply(DECLINED, version=1),
+    "a newer version": b"S24A\x03\0\0\0" + HELLO[8:],
+    "no time to wait": HELLO[:8] + bytes(4),
+    "no version": b"S24A\0\0\0\0" + HELLO[8:],
+    "the version in the wrong order": b"S24A\0\0\0\x02" + HELLO[8:],
     "another protocol": b"HTTP/1.1 400 Bad Request\r\n\r\n",
 }
 
@@ -216,3 +220,28 @@ def test_a_name_too_long_for_any_plugin_is_not_sent(home: Folder, agent: Agent) 
         agent.asked.clear()
         home.run(agent.path, executable=executable)
         assert len(agent.asked) == asked
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="kernel lacks another user for us")
+def test_an_agent_of_another_user_is_told_nothing(home: Folder, tmp_path: Path) -> None:
+    """Who is neither root nor the caller gets no byte of the call, and is not believed."""
+    with socket.socket(socket.AF_UNIX) as listener:
+        folder = Path(tempfile.mkdtemp(prefix="agent-"))
+        path = folder / "cni.sock"
+        listener.bind(str(path))
+        folder.chmod(0o755)
+        child = os.fork()
+        if child == 0:
+            os.setuid(65534)
+            listener.listen()  # by this it is known who listens
+            os._exit(0)
+        os.waitpid(child, 0)
+        listener.settimeout(20)
+        with home.start(path) as process:
+            process.stdin.write(CONF)
+            process.stdin.close()
+            with listener.accept()[0] as connection:
+                connection.settimeout(20)
+                assert connection.recv(100) == b""
+            assert process.stdout.read() == b"frozen CHECK \n" + CONF
+        shutil.rmtree(folder)

@@ -1,6 +1,7 @@
 """An agent that is lost in the middle of a call: error 11, and never the frozen plugin."""
 
 import socket
+import struct
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ MESSAGE = "the agent was lost in the middle of the call"
 WHOLE = reply(0, RESULT, b"said\n")
 GARBAGE = {
     "another magic": b"S24A" + WHOLE[4:],
-    "another version": reply(0, RESULT, version=2),
+    "another version": reply(0, RESULT, version=1),
     "a status over 255": reply(256, RESULT),
     "a status that is nearly declined": reply(0xFFFFFFFE),
     "text": b"HTTP/1.1 500 Internal Server Error\r\n\r\n",
@@ -58,6 +59,22 @@ def test_an_agent_that_is_killed_during_the_call(home: Folder, listen: Callable[
         threading.Event().wait(0.1)
 
     assert home.run(listen(die).path).error == (11, MESSAGE, "it hung up without an answer", "1.0.0")
+
+
+@pytest.mark.parametrize("said", [b"", WHOLE[:7], WHOLE[:30]])
+def test_an_agent_that_stands_still_during_the_call(home: Folder, listen: Callable[..., Agent], said: bytes) -> None:
+    """Stopped after its greeting, or in the middle of its answer: it is waited for as long as it said."""
+    ended = threading.Event()
+
+    def stand(agent: Agent, connection: socket.socket) -> None:
+        connection.sendall(HELLO[:8] + struct.pack("<I", 1))
+        agent.read(connection)
+        connection.sendall(said)
+        ended.wait(30)
+
+    agent = listen(stand)
+    assert home.run(agent.path).error == (11, MESSAGE, "it did not answer in time", "1.0.0")
+    ended.set()
 
 
 VERSIONS = {f'{{"cniVersion": "{version}", "name": "n"}}': version for version in SUPPORTED} | {

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-HEADER = struct.Struct("<4s4I")
-HELLO = struct.pack("<4sI", b"S24A", 1)
+VERSION = 2
+HEADER, HELLO, REPLY = struct.Struct("<4s4I2Q"), struct.Struct("<4s2I"), struct.Struct("<4s4I")
 DECLINED = 0xFFFFFFFF
 
 
@@ -32,7 +32,8 @@ def request(kind: str, environ: Mapping[str, str], stdin: bytes) -> bytes:
     """The bytes that a launcher sends."""
     variables = b"".join(os.fsencode(f"{name}={value}") + b"\0" for name, value in environ.items())
     lengths = (len(kind.encode()), len(variables), len(stdin))
-    return HEADER.pack(b"S24Q", 1, *lengths) + kind.encode() + variables + stdin
+    root = os.stat("/")
+    return HEADER.pack(b"S24Q", VERSION, *lengths, root.st_dev, root.st_ino) + kind.encode() + variables + stdin
 
 
 def connect(path: str) -> socket.socket | None:
@@ -41,9 +42,10 @@ def connect(path: str) -> socket.socket | None:
     connection.settimeout(60)
     try:
         connection.connect(path)
-        if connection.recv(len(HELLO), socket.MSG_WAITALL) == HELLO:
+        magic, version, seconds = HELLO.unpack(connection.recv(HELLO.size, socket.MSG_WAITALL))
+        if (magic, version) == (b"S24A", VERSION) and seconds:
             return connection
-    except OSError:
+    except (OSError, struct.error):
         pass
     connection.close()
     return None
@@ -60,12 +62,12 @@ def send(connection: socket.socket, data: bytes, netns: int | None = None) -> No
 def receive(connection: socket.socket) -> tuple[int, bytes, bytes] | None:
     """Status, stdout and stderr of the reply; None if none came, or not all of it."""
     try:
-        header = connection.recv(HEADER.size, socket.MSG_WAITALL)
-        magic, version, status, out, err = HEADER.unpack(header)
+        header = connection.recv(REPLY.size, socket.MSG_WAITALL)
+        magic, version, status, out, err = REPLY.unpack(header)
         body = connection.recv(out + err, socket.MSG_WAITALL) if out + err else b""
     except (OSError, struct.error):
         return None
-    return (status, body[:out], body[out:]) if (magic, version, len(body)) == (b"S24R", 1, out + err) else None
+    return (status, body[:out], body[out:]) if (magic, version, len(body)) == (b"S24R", VERSION, out + err) else None
 
 
 def launch(

@@ -1,6 +1,8 @@
 """Who reaches the agent and whom it leaves alone: its socket, network namespaces, the descriptors that it holds."""
 
 import json
+import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -10,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conformance.support import network
 from tests.netns.agent_tools import (  # noqa: F401 (two are fixtures)
     CONF,
     SOCKET,
@@ -17,8 +20,10 @@ from tests.netns.agent_tools import (  # noqa: F401 (two are fixtures)
     ViaAgent,
     agents_started,
     calls_by_agent,
+    foreign,
     nothing_is_left,
 )
+from tests.netns.cni import CNI, CNIFailure
 from tests.netns.node import Node, Pod, wait_until
 from tests.netns.way import agent_command, agent_environment
 
@@ -162,3 +167,72 @@ def test_a_call_has_the_descriptors_it_needs_or_is_not_begun(node: Node, warm: V
     assert warm.ways["agent"]
     assert warm.ways["alone"]
     assert not warm.ways["lost"]
+
+
+def suite_with_a_stranger(tmp_path: Path, bin_dir: Path) -> Path:
+    """The suite as `cp -r` installs it, and somebody's own host-local in the place of ours."""
+    home = tmp_path / "bin"
+    shutil.copytree(bin_dir, home, symlinks=True)
+    (home / "host-local").unlink()
+    lease = '{"cniVersion": "1.1.0", "ips": [{"address": "10.1.2.9/24"}]}'
+    return foreign(home, "host-local", f"cat >/dev/null; echo '{lease}'")
+
+
+def test_a_stranger_s_host_local_among_our_executables_is_executed(
+    node: Node, bin_dir: Path, tmp_path: Path, start: Start
+) -> None:
+    """With an agent and without; ours, which is a copy, is called again when it is back."""
+    home = suite_with_a_stranger(tmp_path, bin_dir)
+    conf, pod = network({"type": "host-local", "ranges": [[{"subnet": "10.1.2.0/24"}]]}), node.pod("pod1")
+    cold = CNI(node, home)
+    assert cold.add(conf, pod)["ips"][0]["address"] == "10.1.2.9/24"
+    cold.delete(conf, pod)
+    start("--home", str(home))
+    warm = ViaAgent(node, home)
+    assert warm.add(conf, pod)["ips"][0]["address"] == "10.1.2.9/24"
+    warm.delete(conf, pod)
+    assert warm.ways == {"agent": 2}
+    shutil.copy(bin_dir / "host-local", home)
+    assert warm.add(conf, pod)["ips"][0]["address"] == "10.1.2.2/24"
+    warm.delete(conf, pod)
+
+
+def test_an_agent_that_is_stopped_during_a_call_is_not_waited_for_without_end(
+    node: Node, bin_dir: Path, tmp_path: Path, start: Start
+) -> None:
+    """Error 11, as when it is killed; continued, it takes back what it had begun."""
+    folder = foreign(
+        tmp_path / "others", "hung", f'[ "$CNI_COMMAND" = ADD ] && touch {tmp_path}/begun && sleep 60; exit 0'
+    )
+    agent = start("--deadline", "1")
+    warm, pod = ViaAgent(node, bin_dir, more=(folder,)), node.pod("pod1")
+    with ThreadPoolExecutor(1) as thread:
+        failing = thread.submit(warm.add, network({"type": "hung"}), pod)
+        assert wait_until((tmp_path / "begun").exists)
+        agent.process.send_signal(signal.SIGSTOP)
+        with pytest.raises(CNIFailure, match="it did not answer in time") as raised:
+            failing.result(30)
+    assert raised.value.code == 11
+    agent.process.send_signal(signal.SIGCONT)
+    assert wait_until(lambda: set(pod.links()) == {"lo"})
+    assert wait_until(lambda: is_served(warm, pod))
+    assert nothing_is_left(node)
+
+
+def test_a_call_of_another_root_folder_is_left_to_its_executable(
+    node: Node, warm: ViaAgent, bin_dir: Path, start: Start
+) -> None:
+    """The same paths lead to other files there: an agent in a container without --host-root does nothing by mistake."""
+    node.path("/run/other").mkdir()
+    agent = start("--socket", "/run/agent.sock")
+    environ = {**warm.environ("STATUS"), "SLASH24_SOCKET": "/run/agent.sock"}
+    done = node.run([bin_dir / "bridge"], env=environ, stdin=json.dumps(CONF))
+    assert done.stdout == ""
+    assert wait_until(lambda: "verb=STATUS" in agent.log)
+    mounted = "mount -t tmpfs none /run/other && for each in $(ls /); do "
+    mounted += "mkdir -p /run/other/$each; [ -L /$each ] && rmdir /run/other/$each && cp -P /$each /run/other || "
+    mounted += 'mount --rbind /$each /run/other/$each; done; exec chroot /run/other "$@"'
+    argv = ["unshare", "--mount", "sh", "-c", mounted, "sh", bin_dir / "bridge"]
+    node.run(argv, env=environ, stdin=json.dumps(CONF))
+    assert "root folder is another" in agent.log
+    assert agent.log.count("verb=STATUS") == 1

@@ -206,7 +206,7 @@ def test_who_is_not_root_gets_no_greeting(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(garbage=st.one_of(st.binary(min_size=1, max_size=300), st.binary(max_size=200).map(b"S24Q\1\0\0\0".__add__)))
+@given(garbage=st.one_of(st.binary(min_size=1, max_size=300), st.binary(max_size=200).map(b"S24Q\2\0\0\0".__add__)))
 def test_garbage_harms_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, garbage: bytes) -> None:
     """Whatever comes is declined or ends; the next call is answered, and no descriptor is left."""
     with running(tmp_path, monkeypatch, lambda _request: None) as agent:
@@ -223,7 +223,7 @@ def test_a_slow_sender_costs_nobody_else(tmp_path: Path, monkeypatch: pytest.Mon
     with running(tmp_path, monkeypatch, lambda _request: None, workers=1) as agent:
         half = [launcher.connect(agent.path) for _ in range(20)]
         for connection in half:
-            connection.sendall(b"S24Q\1\0\0\0\5")
+            connection.sendall(b"S24Q\2\0\0\0\5")
         assert agent.ask("DEL") == (0, "")
         for connection in half:
             connection.close()

@@ -75,18 +75,3 @@ def test_others_are_found_and_run_as_the_suite_says(tmp_path: Path) -> None:
     assert runs == [("/host/bin/foreign", "net", "ADD", "/run/netns/elsewhere")]
     status, document = answer(Plugin("upper", add=add), suite, CNI_PATH="/bin")
     assert (status, document["code"]) == (1, 999)
-
-
-def test_ours_is_known_by_where_it_really_is() -> None:
-    """The link in CNI_PATH leads to the suite's folder on the host: it is called, not run."""
-    called = []
-
-    def run(*_: object) -> tuple[int, bytes, bytes]:
-        raise AssertionError("executed")
-
-    own = Plugin("own", delete=called.append, is_ipam=True)
-    children = Children(lambda path, _: "/real/own" if path == "/host/bin/own" else None, run)
-    suite = Suite("/real", {"own": own}.get, children=children)
-    upper = Plugin("upper", delete=lambda request: delegate(request, "DEL", "own"))
-    assert answer(upper, suite, "DEL")[0] == 0
-    assert len(called) == 1

@@ -15,7 +15,8 @@ from agent.wire import HEADER, Malformed
 KINDS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
 NAMES = st.one_of(st.from_regex(r"[^=\x00\ud800-\udfff]{1,10}", fullmatch=True), st.just("CNI_COMMAND"))
 VALUES = st.binary(max_size=40).map(lambda value: value.replace(b"\0", b"").decode("utf-8", "surrogateescape"))
-REQUESTS = st.builds(wire.Request, KINDS, st.dictionaries(NAMES, VALUES, max_size=6), st.binary(max_size=200))
+ROOTS = st.tuples(*[st.integers(0, 2**64 - 1)] * 2)
+REQUESTS = st.builds(wire.Request, KINDS, st.dictionaries(NAMES, VALUES, max_size=6), st.binary(max_size=200), ROOTS)
 
 
 @given(REQUESTS)
@@ -58,7 +59,7 @@ def test_a_request_with_other_bytes_in_it_is_a_request_or_malformed(
 def test_nothing_longer_than_allowed_is_even_read(lengths: tuple[int, int, int], message: str) -> None:
     """The header alone is enough to refuse it."""
     with pytest.raises(Malformed, match=message):
-        wire.announced(HEADER.pack(b"S24Q", 1, *lengths))
+        wire.announced(HEADER.pack(b"S24Q", wire.VERSION, *lengths, 0, 0))
 
 
 @pytest.mark.parametrize(
@@ -77,20 +78,20 @@ def test_nothing_longer_than_allowed_is_even_read(lengths: tuple[int, int, int],
 def test_no_other_types_and_variables(kind: bytes, environ: bytes) -> None:
     """Only the names of plugins, only variables that are some, each with its end."""
     with pytest.raises(Malformed):
-        wire.parse(HEADER.pack(b"S24Q", 1, len(kind), len(environ), 0) + kind + environ)
+        wire.parse(HEADER.pack(b"S24Q", wire.VERSION, len(kind), len(environ), 0, 0, 0) + kind + environ)
 
 
-@pytest.mark.parametrize("start", [b"S24A\1\0\0\0", b"S24Q\2\0\0\0", b"GET / HT", b"\0" * 8])
+@pytest.mark.parametrize("start", [b"S24A\2\0\0\0", b"S24Q\1\0\0\0", b"S24Q\3\0\0\0", b"GET / HT", b"\0" * 8])
 def test_other_protocols_and_versions_are_malformed(start: bytes) -> None:
     """They are known by their first bytes."""
     with pytest.raises(Malformed):
-        wire.announced(start + bytes(12))
+        wire.announced(start + bytes(28))
 
 
 def test_a_reply_says_how_long_its_parts_are() -> None:
     """Little-endian, as the launcher reads it; a flood on stderr is cut from its front."""
     data = wire.reply(1, b"{}", b"x" * 2_000_000 + b"end")
-    assert struct.unpack("<4sIIII", data[:20]) == (b"S24R", 1, 1, 2, 1 << 20)
+    assert struct.unpack("<4sIIII", data[:20]) == (b"S24R", wire.VERSION, 1, 2, 1 << 20)
     assert data[20:22] == b"{}"
     assert data.endswith(b"xend")
     assert len(data) == 22 + (1 << 20)
@@ -103,8 +104,8 @@ def test_however_it_is_cut_in_pieces_it_is_whole_at_its_end(stdin: bytes, cuts: 
     data = io.BytesIO(wire.request(request))
     ours, theirs = socket.socketpair()
     with theirs:
-        incoming = Incoming(ours, 0)
-        assert theirs.recv(8) == wire.HELLO
+        incoming = Incoming(ours, 0, wire.hello(250.0))
+        assert theirs.recv(12) == b"S24A\2\0\0\0\xfb\0\0\0"
         for piece in [*map(data.read, cuts), data.read()]:
             whole = False
             if piece:

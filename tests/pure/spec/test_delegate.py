@@ -4,50 +4,21 @@ import os
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from spec.delegate import HERE, delegate, find
 from spec.errors import CNIError
-from spec.plugin import NO_SUITE, Suite
+from spec.plugin import NO_SUITE
 from spec.request import Request
 from spec.result import IPConfig, Result
-from tests.pure.spec import fake_ipam
+from tests.pure.spec.delegation import STRANGER, folder_of_plugins, suite, upper, write_program  # noqa: F401 (a fixture)
 from tests.pure.spec.driver import Answer, Recorder, conf, run
 
 ROOT = Path(__file__).resolve().parents[3]
 VERBS = ("ADD", "DEL", "CHECK", "GC", "STATUS")
-
-
-def write_program(path: Path, text: str) -> Path:
-    """An executable script."""
-    path.write_text(text)
-    path.chmod(0o755)
-    return path
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A CNI_PATH with the fake IPAM plugin as an executable."""
-    (tmp_path / "bin").mkdir()
-    program = f"#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m tests.pure.spec.fake_ipam\n"
-    write_program(tmp_path / "bin" / "fake-ipam", program)
-    return tmp_path / "bin"
-
-
-def suite(folder: Path) -> Suite:
-    """The suite that the fake IPAM plugin belongs to."""
-    return Suite(home=str(folder), load={"fake-ipam": fake_ipam.PLUGIN}.get)
-
-
-def upper(kind: str = "fake-ipam", *, verb: str | None = None) -> Recorder:
-    """A plugin that delegates each verb to another, as it is or as `verb`."""
-
-    def forward(request: Request) -> Result | None:
-        return delegate(request, verb or request.verb, kind)
-
-    return Recorder(**dict.fromkeys(("add", "delete", "check", "gc", "status"), forward))
 
 
 def run_upper(
@@ -88,23 +59,11 @@ def test_both_ways_give_the_same_answer(folder: Path, tmp_path: Path, verb: str,
     assert logs[0][0].startswith(f"{verb} {verb} ")
 
 
-def test_the_suite_s_own_plugin_is_found_behind_a_symbolic_link(folder: Path, tmp_path: Path) -> None:
-    """As package managers install executables: the call stays in-process, so no process can fail to start."""
-    (folder / "fake-ipam").write_text("not executable at all")
-    other = tmp_path / "opt"
-    other.mkdir()
-    (other / "fake-ipam").symlink_to(folder / "fake-ipam")
-    log = tmp_path / "log"
-    config = conf(ipam={"type": "fake-ipam", "log": str(log)})
-    assert run(upper().plugin, "DEL", config, suite=suite(folder), CNI_PATH=str(other)).status == 0
-    assert log.read_text().startswith("DEL DEL ")
-
-
 def test_a_namesake_elsewhere_is_executed(folder: Path, tmp_path: Path) -> None:
     """Upstream's host-local earlier in CNI_PATH is not ours."""
     other = tmp_path / "upstream"
     other.mkdir()
-    write_program(other / "fake-ipam", '#!/bin/sh\ncat >/dev/null\necho \'{"ips": [{"address": "10.9.9.9/32"}]}\'\n')
+    write_program(other / "fake-ipam", STRANGER)
     answer = run(upper().plugin, "ADD", conf(), suite=suite(folder), CNI_PATH=f"{other}:{folder}")
     assert answer.document["ips"] == [{"address": "10.9.9.9/32"}]
 
@@ -269,7 +228,7 @@ def test_what_gives_no_addresses_is_not_executed(tmp_path: Path, kind: str) -> N
 
 def test_a_plugin_of_the_suite_that_gives_no_addresses_is_refused(folder: Path) -> None:
     """By what it is: a new one needs no entry in a list."""
-    other = Suite(home=str(folder), load={"fake-ipam": Recorder().plugin}.get)
+    other = replace(suite(folder), load={"fake-ipam": Recorder().plugin}.get)
     assert run(upper().plugin, "ADD", suite=other, CNI_PATH=str(folder)).error[0] == 7
 
 
