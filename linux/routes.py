@@ -14,12 +14,21 @@ from spec.result import Route
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
 _BODY = Struct("=BBBBBBBBI")  # struct rtmsg: family, dst_len, src_len, tos, table, protocol, scope, type, flags
 _HOP = Struct("=HBBi")  # struct rtnexthop: length, flags, hops, index of the link
-_DST, _OIF, _GATEWAY, _PRIORITY, _METRICS, _MULTIPATH, _TABLE = 1, 4, 5, 6, 8, 9, 15
+_DST, _OIF, _GATEWAY, _PRIORITY, _PREFSRC, _METRICS, _MULTIPATH, _TABLE = 1, 4, 5, 6, 7, 8, 9, 15
 _MTU, _ADVMSS = 2, 8
 _TABLE_COMPAT, _TABLE_MAIN = 252, 254  # rtm_table is one byte; a larger number stands in RTA_TABLE alone
 PROTOCOL_RA = 9  # of routes that the kernel has from router advertisements
 _PROTOCOL_BOOT, _TYPE_UNICAST = 3, 1
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What the kernel does with a packet of this node: the `link` (index), the next hop ("": none), the source."""
+
+    link: int
+    via: str
+    source: str
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,20 @@ def route_request(netlink: Netlink, index: int, route: Route, gateway: str) -> b
     if metrics:
         message += nested(_METRICS, *metrics)
     return netlink.encode(message, RTM_NEWROUTE, NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE)
+
+
+def look_up(netlink: Netlink, address: str, *, link: int = 0) -> Choice:
+    """How the kernel would send to an address now, by all its rules and tables; over a certain link, if given.
+
+    Raises NetlinkError: ENETUNREACH (there is no route), EINVAL (it is a blackhole), EACCES (prohibit), EHOSTUNREACH
+    (unreachable).
+    """
+    family = family_of(address)
+    destination = inet_pton(family, address)
+    request = _BODY.pack(family, 8 * len(destination), 0, 0, 0, 0, 0, 0, 0) + attribute(_DST, destination)
+    shown = attributes_of(netlink.get_raw(request + (number(_OIF, link) if link else b""), RTM_GETROUTE), RTNL_BODY)
+    source = shown.get(_PREFSRC, b"")
+    return Choice(_number(shown, _OIF), _via(shown), inet_ntop(family, source) if source else "")
 
 
 def list_routes(netlink: Netlink, family: int) -> list[KernelRoute]:

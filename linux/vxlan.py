@@ -97,6 +97,17 @@ def delete_vtep(netlink: Netlink, name: str) -> bool:
     return delete_link(netlink, link.index)
 
 
+def sends_from(netlink: Netlink, name: str, parent: int) -> str:
+    """The address from which the vxlan device of that name sends, "" if there is none on that link (index)."""
+    from linux.links import find_link
+
+    link = find_link(netlink, name)
+    if link is None or link.kind != _KIND:
+        return ""
+    parameters = _parameters_of(netlink, link)
+    return str(parameters["local"] or "") if parameters.get("parent") == parent else ""
+
+
 def vtep_mac(subnets: Sequence[str]) -> str:
     """The MAC of the VTEP of the node with these pod subnets (canonical CIDRs): any peer can compute it.
 

@@ -1,13 +1,15 @@
 """The node's end of the VXLAN tunnel: its keys, and what they mean on this machine."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from linux.addresses import list_addresses
+from linux.addresses import Address, list_addresses
 from linux.errors import step
 from linux.links import Link, find_link, find_link_by_index
 from linux.netlink import Netlink
-from linux.routes import list_routes
-from linux.vxlan import Vtep, overhead, vtep_mac
+from linux.routes import list_routes, look_up
+from linux.vxlan import Vtep, overhead, sends_from, vtep_mac
 from plugins.node.conf import NodeConf
 from plugins.node.records import parse_mac
 from spec.addresses import canonical_ip, is_ipv6
@@ -19,6 +21,7 @@ from spec.request import Request
 _DEFAULT_VNI, _DEFAULT_PORT = 1, 4789  # RFC 7348, section 8
 _MAX_VNI, _LONGEST_NAMED = (1 << 24) - 1, 9_999_999
 _TABLE_MAIN = 254
+_FAR = ("198.41.0.4", "2001:503:ba3e::2:30")  # nothing is sent there: the kernel is asked how it would
 
 
 @dataclass(frozen=True)
@@ -86,26 +89,66 @@ def addresses_of(node: NodeConf) -> list[str]:
 
 
 def _way_out(host: Netlink, conf: TunnelConf) -> tuple[Link, str]:
-    """The parent link and the local address: as configured, or those of the default route, IPv4 before IPv6."""
+    """The parent link and the local address: as configured, or those of the default route."""
     addresses = [one for one in list_addresses(host) if one.is_global]
     if conf.local:
-        index = next((one.link for one in addresses if one.cidr.partition("/")[0] == conf.local), 0)
+        index = next((one.link for one in addresses if _host(one) == conf.local), 0)
         if not index:
             raise _no_way("localAddress", f"no link of this node has the address {conf.local}")
         return _named(host, conf.parent) if conf.parent else _indexed(host, index), conf.local
     parent = _named(host, conf.parent) if conf.parent else _default_link(host)
-    local = [one.cidr.partition("/")[0] for one in addresses if one.link == parent.index]
-    if not local:
-        raise _no_way("localAddress", f'link "{parent.name}" has no address')
-    return parent, min(local, key=is_ipv6)
+    return parent, _local_address(host, conf, parent, [one for one in addresses if one.link == parent.index])
+
+
+def _local_address(host: Netlink, conf: TunnelConf, parent: Link, addresses: Sequence[Address]) -> str:
+    """The address from which the tunnel sends, if nobody named it, IPv4 before IPv6.
+
+    The one that the device has, as long as its link has it: peers know that one. Else what the kernel would choose; but
+    no address that is about to go or not sure yet.
+    """
+    if (in_use := sends_from(host, conf.device, parent.index)) in map(_host, addresses):
+        return in_use
+    for far, version in zip(_FAR, (4, 6), strict=True):
+        lasting = [one for one in addresses if _is_lasting(one) and is_ipv6(one.cidr) == (version == 6)]
+        choice = [_host(one) for one in lasting if not _is_virtual(one)] or [_host(one) for one in lasting]
+        if choice:
+            with suppress(OSError):
+                if (source := look_up(host, far, link=parent.index).source) in choice:
+                    return source
+            return choice[0 if version == 4 else -1]  # the kernel lists the newest IPv6 address first
+    states = ", ".join(f"{_host(one)} is {_state(one)}" for one in addresses)
+    raise _no_way("localAddress", f'link "{parent.name}" has no address{f" that lasts: {states}" if states else ""}')
+
+
+def _host(address: Address) -> str:
+    return address.cidr.partition("/")[0]
+
+
+def _is_lasting(address: Address) -> bool:
+    return not (address.failed or address.tentative or address.deprecated or address.temporary)
+
+
+def _is_virtual(address: Address) -> bool:
+    """Whether it is an address alone, without a network, which no DHCP gave: mostly one that moves between nodes."""
+    return address.cidr.endswith("/128" if is_ipv6(address.cidr) else "/32") and not address.dynamic
+
+
+def _state(address: Address) -> str:
+    if address.failed:
+        return "a duplicate"
+    return next(name for name in ("tentative", "deprecated", "temporary") if getattr(address, name))
 
 
 def _default_link(host: Netlink) -> Link:
+    """The link of the main table's default route; without one, that by which the rules lead out of the node."""
     for family in (2, 10):
         found = [route for route in list_routes(host, family) if route.table == _TABLE_MAIN]
         ways = [route for route in found if route.dst.endswith("/0") and route.link]
         if ways:
             return _indexed(host, min(ways, key=lambda route: route.priority).link)
+    for far in _FAR:
+        with suppress(OSError):
+            return _indexed(host, look_up(host, far).link)
     raise _no_way("parent", "this node has no default route")
 
 
