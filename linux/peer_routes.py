@@ -191,6 +191,11 @@ def _find_foreign(netlink: Netlink, keys: set[Key]) -> dict[Key, tuple[Hop, byte
     return found
 
 
+def dump_main(netlink: Netlink) -> Iterable[bytes]:
+    """The messages of all routes of the main table. Raises NetlinkError."""
+    return _dump(netlink, 0)
+
+
 def _dump(netlink: Netlink, protocol: int) -> Iterable[bytes]:
     """The routes of the main table, of one protocol or (0) of all; sorted out by the kernel."""
     for family in (AF_INET, AF_INET6):

@@ -21,6 +21,9 @@ PROTOCOL_RA = 9  # of routes that the kernel has from router advertisements
 _PROTOCOL_BOOT, _TYPE_UNICAST = 3, 1
 _SCOPE_UNIVERSE, _SCOPE_LINK = 0, 253
 
+FAR = {4: "198.41.0.4", 6: "2001:503:ba3e::2:30"}
+"""By IP version an address (a root server's) that mostly only the default route leads to. `look_up` sends nothing."""
+
 
 @dataclass(frozen=True)
 class Choice:

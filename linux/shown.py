@@ -1,8 +1,10 @@
 """Routes, neighbours and forwarding entries in words, as `ip` and `bridge` would print them."""
 
 import struct
-from socket import AF_BRIDGE, AF_INET, AF_INET6, inet_ntop
+from collections.abc import Mapping
+from socket import AF_BRIDGE, AF_INET, AF_INET6, inet_ntop, inet_pton
 
+from linux.addresses import family_of
 from linux.attributes import RTNL_BODY, attributes_of
 from linux.links import find_link_by_index
 from linux.netlink import Netlink
@@ -31,8 +33,7 @@ def describe_route(netlink: Netlink, message: bytes) -> str:
     """A route, such as "10.244.2.0/24 via 192.0.2.9 dev eth0 proto 4"."""
     shown = attributes_of(message, RTNL_BODY)
     family, length, protocol, kind = message[16], message[17], message[21], message[23]
-    dst = shown.get(_RTA_DST) or bytes(16 if family == AF_INET6 else 4)
-    words = [f"{_TYPES.get(kind, '')}{_address(dst)}/{length}"]
+    words = [f"{_TYPES.get(kind, '')}{_address(_destination(message, shown))}/{length}"]
     if _RTA_GATEWAY in shown:
         words.append(f"via {_address(shown[_RTA_GATEWAY])}")
     if _RTA_OIF in shown:
@@ -43,6 +44,38 @@ def describe_route(netlink: Netlink, message: bytes) -> str:
     if _RTA_PRIORITY in shown and _number(shown[_RTA_PRIORITY]) != _DEFAULT_METRIC[family]:
         words.append(f"metric {_number(shown[_RTA_PRIORITY])}")
     return " ".join(words)
+
+
+def overriding(netlink: Netlink, address: str, link: int) -> tuple[str, str]:
+    """The route of the main table that takes an address from the link with that index (0: from nobody).
+
+    As text, and its destination (CIDR); "" twice if there is none, so that it is no route of this table. Raises
+    NetlinkError. Takes long where there are very many routes, so only to name what `look_up` has found wrong.
+    """
+    from linux.peer_routes import dump_main
+
+    family = family_of(address)
+    number = int.from_bytes(inet_pton(family, address), "big")
+    best, found = (-1, 0), b""
+    for message in dump_main(netlink):
+        shown, length = attributes_of(message, RTNL_BODY), message[17]
+        dst = _destination(message, shown)
+        host_bits = 8 * len(dst) - length
+        if message[16] != family or int.from_bytes(dst, "big") >> host_bits != number >> host_bits:
+            continue
+        is_its_own = link and _number(shown.get(_RTA_OIF, bytes(4))) == link
+        rank = (length, -_number(shown.get(_RTA_PRIORITY, bytes(4))))
+        if rank > best or (rank == best and not is_its_own):
+            best, found = rank, b"" if is_its_own else message
+    if not found:
+        return "", ""
+    return describe_route(
+        netlink, found
+    ), f"{_address(_destination(found, attributes_of(found, RTNL_BODY)))}/{found[17]}"
+
+
+def _destination(message: bytes, shown: Mapping[int, bytes]) -> bytes:
+    return shown.get(_RTA_DST) or bytes(16 if message[16] == AF_INET6 else 4)
 
 
 def _address(packed: bytes) -> str:

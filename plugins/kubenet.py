@@ -6,7 +6,7 @@ every key.
 
 from linux.errors import step
 from linux.netlink import Netlink
-from plugins.node import here, pods, state
+from plugins.node import here, own, pods, state
 from plugins.node.conf import NodeConf, parse, read_peers, telling_status
 from plugins.node.mtu import smallest_mtu
 from plugins.node.selection import Peers
@@ -26,6 +26,9 @@ def add(request: Request) -> Result:
     node = parse(request)
     pod = pods.with_ipam(request, node.subnets)
     with Netlink() as host, Undo() as undo:
+        with step("look at the node"):
+            if not own.is_set_up(host, node):
+                own.check_subnets(host, node)
         mtu = _mtu(host, node)
         pods.undo_bridge(host, node.bridge, undo)
         result = add_pod(pod, pods.pod_conf(pod, node, mtu))
@@ -49,9 +52,12 @@ def check(request: Request) -> None:
     check_pod(pod, pods.pod_conf(pod, node, node.mtu))
     records = read_peers(request)
     with Netlink() as host, step("look at the node"):
+        own.check_subnets(host, node)
         peers = here.peers_of(host, records, node)
-        wrong = state.ways_missing(host, peers.ways, device=0)
+        wrong = own.cut_off(host, node, request.conf.require_prev_result())
+        wrong += state.ways_missing(host, peers.ways, device=0)
         wrong += state.missing_rules(host, request.conf.name, node, peers)
+        wrong += _not_forwarding(host, node, peers)
     if wrong:
         raise CNIError(Code.INTERNAL, wrong[0], "; ".join(wrong[1:]))
 
@@ -68,9 +74,11 @@ def status(request: Request) -> None:
         node = parse(request)
         records = read_peers(request)
         with Netlink() as host, step("look at the node"):
-            left_out = here.peers_of(host, records, node).left_out
+            own.check_ready(host, node)
             _mtu(host, node)
-        here.tell(request, left_out, at_most=len(left_out))
+            peers = here.peers_of(host, records, node)
+            said = [*_not_forwarding(host, node, peers), *peers.left_out]
+        here.tell(request, said, at_most=len(said))
         pod = pods.with_ipam(request, node.subnets)
         delegate(pod, "STATUS", pod.conf.ipam_type)
 
@@ -91,9 +99,17 @@ def _ensure_node(host: Netlink, pod: Request, node: NodeConf, result: Result) ->
         with step("look at the node"):
             peers = here.peers_of(host, records, node)
         pods.settle_gateways(host, pod, node, result)
+        own.ensure_forwarding(node, [node.bridge])
         problems = state.ensure_ways(host, peers.ways, device=0, within=node.cluster)
         state.ensure_rules(host, pod.conf.name, node, peers)
+        with step("look at the node"):
+            own.check_reach(host, node, result)
+            problems += _not_forwarding(host, node, peers)
     here.tell(pod, [*problems, *peers.left_out])
+
+
+def _not_forwarding(host: Netlink, node: NodeConf, peers: Peers) -> list[str]:
+    return own.not_forwarding(host, node, [node.bridge], [way.link for way in peers.ways])
 
 
 def _peers(host: Netlink, request: Request, node: NodeConf) -> tuple[Peers, str]:

@@ -10,7 +10,7 @@ from linux import overlay, vxlan
 from linux.errors import step
 from linux.links import find_link, find_link_by_index
 from linux.netlink import Netlink
-from plugins.node import here, pods, state, tunnel, ways
+from plugins.node import here, own, pods, state, tunnel, ways
 from plugins.node.conf import NodeConf, parse, read_peers, telling_status
 from plugins.node.records import Records
 from plugins.node.selection import Peers
@@ -31,6 +31,9 @@ def add(request: Request) -> Result:
     node, conf = parse(request), tunnel.parse(request)
     pod = pods.with_ipam(request, node.subnets)
     with Netlink() as host, Undo() as undo:
+        with step("look at the node"):
+            if not own.is_set_up(host, node):
+                own.check_subnets(host, node, conf.device)
         vtep = tunnel.plan(host, node, conf)
         pods.undo_bridge(host, node.bridge, undo)
         result = add_pod(pod, pods.pod_conf(pod, node, node.mtu or vtep.mtu))
@@ -80,8 +83,10 @@ def status(request: Request) -> None:
         node, conf = parse(request), tunnel.parse(request)
         records = read_peers(request)
         with Netlink() as host, step("look at the node"):
-            left_out = _peers(host, records, node, conf, tunnel.plan(host, node, conf)).left_out
-        here.tell(request, left_out, at_most=len(left_out))
+            own.check_ready(host, node, conf.device)
+            peers = _peers(host, records, node, conf, tunnel.plan(host, node, conf))
+            said = [*peers.about_this, *_not_forwarding(host, node, conf, peers), *peers.left_out]
+        here.tell(request, said, at_most=len(said))
         pod = pods.with_ipam(request, node.subnets)
         delegate(pod, "STATUS", pod.conf.ipam_type)
 
@@ -94,9 +99,13 @@ def _ensure_node(host: Netlink, pod: Request, node: NodeConf, conf: TunnelConf, 
         records, vtep = read_peers(pod), tunnel.plan(host, node, conf)
         peers = _ensure_device(host, network, records, node, conf, vtep)
         pods.settle_gateways(host, pod, node, result)
+        own.ensure_forwarding(node, [node.bridge, vtep.name])
         problems = state.ensure_ways(host, peers.ways, device=_index(host, vtep.name), within=node.cluster)
         state.ensure_rules(host, network, node, peers, vtep.name)
-    here.tell(pod, [*problems, *peers.left_out])
+        with step("look at the node"):
+            own.check_reach(host, node, result)
+            problems += _not_forwarding(host, node, conf, peers)
+    here.tell(pod, [*peers.about_this, *problems, *peers.left_out])
 
 
 def _ensure_device(
@@ -128,14 +137,17 @@ def _ensure_device(
 def _differences(host: Netlink, request: Request, node: NodeConf, conf: TunnelConf) -> list[str]:
     from linux import vtep_filter
 
+    own.check_subnets(host, node, conf.device)
     records, vtep = read_peers(request), tunnel.plan(host, node, conf)
     peers = _peers(host, records, node, conf, vtep)
-    wrong = vxlan.differences(host, vtep, tunnel.addresses_of(node))
+    wrong = own.cut_off(host, node, request.conf.require_prev_result())
+    wrong += vxlan.differences(host, vtep, tunnel.addresses_of(node))
     device = _index(host, vtep.name)
     if device:
         wrong += state.ways_missing(host, peers.ways, device)
     wrong += vtep_filter.missing(request.conf.name, _filter(host, node, peers, vtep))
-    return wrong + state.missing_rules(host, request.conf.name, node, peers, vtep.name)
+    wrong += state.missing_rules(host, request.conf.name, node, peers, vtep.name)
+    return [*wrong, *peers.about_this, *_not_forwarding(host, node, conf, peers)]
 
 
 def _filter(host: Netlink, node: NodeConf, peers: Peers, vtep: vxlan.Vtep) -> "Tunnel":  # noqa: F821
@@ -144,6 +156,11 @@ def _filter(host: Netlink, node: NodeConf, peers: Peers, vtep: vxlan.Vtep) -> "T
     known = ways.vteps(peers.nodes, over_ipv6=is_ipv6(vtep.local))
     parent = find_link_by_index(host, vtep.parent)
     return Tunnel(vtep.vni, vtep.port, known, parent.name if parent else "", vtep.name, node.bridge)
+
+
+def _not_forwarding(host: Netlink, node: NodeConf, conf: TunnelConf, peers: Peers) -> list[str]:
+    direct = [way.link for way in peers.ways if not way.mac]
+    return own.not_forwarding(host, node, [node.bridge, conf.device], direct)
 
 
 def _peers(host: Netlink, records: Records, node: NodeConf, conf: TunnelConf, vtep: vxlan.Vtep) -> Peers:

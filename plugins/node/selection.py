@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from linux.overlay import Way
+from linux.vxlan import vtep_mac
 from plugins.node.records import Node
 from plugins.node.spans import Areas, Span, holds, overlap, span, width
 from plugins.node.ways import Links, Tunnel, Unusable, addresses_on, direct_way, tunnel_way
@@ -34,12 +35,14 @@ class Peers:
     """The other nodes with those of their addresses and subnets that are used, the ways there, and what is left out.
 
     `shared`: those of the addresses that get pods' packets as they are: on a link of this node, and not past a tunnel.
+    `about_this`: what is wrong with the record of this node itself, from which peers learn of it.
     """
 
     nodes: tuple[Node, ...]
     ways: tuple[Way, ...]
     left_out: tuple[str, ...]
     shared: tuple[str, ...] = ()
+    about_this: tuple[str, ...] = ()
 
 
 @dataclass(eq=False, slots=True)
@@ -70,6 +73,7 @@ def select(nodes: Sequence[Node], here: Here, in_place: Callable[[Sequence[Way]]
         ways=tuple(dict.fromkeys(claim.way for claim in claims)),
         left_out=(*judge.left_out, *refused),
         shared=addresses_on(here.links, used) if is_direct else (),
+        about_this=tuple(judge.about_this),
     )
 
 
@@ -95,6 +99,7 @@ class _Judge:
         self._subnets, self._links, self._tunnel = frozenset(here.subnets), here.links, here.tunnel
         self.claims: list[_Claim] = []
         self.left_out: list[str] = []
+        self.about_this: list[str] = []
 
     def take(self, node: Node) -> None:
         """Sort a record into `claims` and `left_out`, or into neither if it is this node's own."""
@@ -103,6 +108,8 @@ class _Judge:
             if own.isdisjoint(node.addresses):
                 addresses = ", ".join(node.addresses[:3]) or "none"
                 self._leave(node, f"has the subnet of this node, but its addresses ({addresses}) are not on this node")
+            elif self._tunnel:
+                self._compare(node, self._tunnel)
             return
         if self._tunnel and self._tunnel.local in node.addresses:
             return  # this node, under an earlier subnet
@@ -115,6 +122,18 @@ class _Judge:
         node = node if addresses == node.addresses else replace(node, addresses=addresses)
         for subnet in node.subnets:
             self._claim(node, subnet)
+
+    def _compare(self, node: Node, tunnel: Tunnel) -> None:
+        """The record of this node: what peers make of it has to be what the tunnel here has."""
+        mac = node.vtep_mac or vtep_mac(node.subnets)
+        if tunnel.mac and mac != tunnel.mac:
+            whence = "" if node.vtep_mac else ", that of its first subnet"
+            self.about_this.append(
+                f"the record of this node has the VTEP MAC {mac}{whence}, but the tunnel {tunnel.mac}"
+            )
+        if tunnel.local not in node.addresses:
+            addresses = ", ".join(node.addresses[:3])
+            self.about_this.append(f"the record of this node has {addresses}, but the tunnel sends from {tunnel.local}")
 
     def _claim(self, node: Node, subnet: str) -> None:
         tunnel, network = self._tunnel, span(subnet)

@@ -8,7 +8,7 @@ from linux.addresses import Address, list_addresses
 from linux.errors import step
 from linux.links import Link, find_link, find_link_by_index
 from linux.netlink import Netlink
-from linux.routes import list_routes, look_up
+from linux.routes import FAR, list_routes, look_up
 from linux.vxlan import Vtep, overhead, sends_from, vtep_mac
 from plugins.node.conf import NodeConf
 from plugins.node.records import parse_mac
@@ -21,7 +21,6 @@ from spec.request import Request
 _DEFAULT_VNI, _DEFAULT_PORT = 1, 4789  # RFC 7348, section 8
 _MAX_VNI, _LONGEST_NAMED = (1 << 24) - 1, 9_999_999
 _TABLE_MAIN = 254
-_FAR = ("198.41.0.4", "2001:503:ba3e::2:30")  # nothing is sent there: the kernel is asked how it would
 
 
 @dataclass(frozen=True)
@@ -108,7 +107,7 @@ def _local_address(host: Netlink, conf: TunnelConf, parent: Link, addresses: Seq
     """
     if (in_use := sends_from(host, conf.device, parent.index)) in map(_host, addresses):
         return in_use
-    for far, version in zip(_FAR, (4, 6), strict=True):
+    for version, far in FAR.items():
         lasting = [one for one in addresses if _is_lasting(one) and is_ipv6(one.cidr) == (version == 6)]
         choice = [_host(one) for one in lasting if not _is_virtual(one)] or [_host(one) for one in lasting]
         if choice:
@@ -146,7 +145,7 @@ def _default_link(host: Netlink) -> Link:
         ways = [route for route in found if route.dst.endswith("/0") and route.link]
         if ways:
             return _indexed(host, min(ways, key=lambda route: route.priority).link)
-    for far in _FAR:
+    for far in FAR.values():
         with suppress(OSError):
             return _indexed(host, look_up(host, far).link)
     raise _no_way("parent", "this node has no default route")

@@ -159,7 +159,7 @@ def test_each_peer_has_a_neighbour_a_forwarding_entry_and_a_route(cni: CNI, read
     over6 = network("vxlan", peers=[record(2)], localAddress="2001:db8:1::1")
     cni.add(over6, ready.pod("third"))
     assert entries(ready) == ways_to((2, MAC_2, "2001:db8:1::2"))
-    v6only = network("vxlan", peers=[record(2, podCIDRs=["fd00:244:0:2::/64"])])
+    v6only = network("vxlan", peers=[record(2, podCIDRs=["fd00:244:0:2::/64"])], localAddress="192.0.2.1")
     cni.add(v6only, ready.pod("fourth"))
     assert entries(ready)["forwarding"] == {("02:26:14:42:d9:9b", "192.0.2.2")}
 

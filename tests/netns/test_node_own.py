@@ -1,0 +1,154 @@
+"""A node's own subnet and links: what cuts its pods off is named, before they are made if no pod can be reached."""
+
+import pytest
+
+from tests.netns.cluster_tools import NO_PODS, network, pods_left, record, refused, told
+from tests.netns.cni import CNI
+from tests.netns.node import Node
+
+KINDS = pytest.mark.parametrize("kind", ["kubenet", "vxlan"])
+
+
+@pytest.fixture
+def ready(node: Node) -> Node:
+    """A node with a way out."""
+    node.outside()
+    node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
+    return node
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("cidr", "subnet"),
+    [
+        ("10.244.0.9/16", "10.244.1.0/24"),
+        ("10.244.1.9/25", "10.244.1.0/24"),
+        ("10.244.1.77/32", "10.244.1.0/24"),
+        ("fd00:244::9/48", "fd00:244:0:1::/64"),
+    ],
+)
+def test_a_subnet_that_overlaps_a_link_of_the_node_is_refused(
+    cni: CNI, ready: Node, kind: str, cidr: str, subnet: str
+) -> None:
+    """7 for an ADD, 50 for STATUS, with both networks and the link; nothing is made."""
+    ready.run(["sh", "-c", "ip link add lan0 type bridge; ip link set lan0 up"])
+    ready.run(["ip", "addr", "add", cidr, "dev", "lan0", *(["nodad"] if ":" in cidr else [])])
+    pod, conf = ready.pod("pod"), network(kind)
+    for verb, code in (("ADD", 7), ("STATUS", 50)):
+        error = refused(cni, verb, conf, pod)
+        assert error.code == code
+        assert f'"podCIDRs": {subnet} overlaps {cidr} of link "lan0"' in error.msg
+    assert pods_left(ready, pod) == NO_PODS
+    assert "cbr0" not in ready.links()
+    ready.run(["ip", "link", "set", "lan0", "down"])
+    cni.add(conf, pod)
+
+
+@KINDS
+def test_a_subnet_may_overlap_what_is_made_for_pods(cni: CNI, ready: Node, kind: str) -> None:
+    """The gateway alone on every pod's link, as `ptp` has it, the network's address on flannel's device, the bridge."""
+    for name, address in (("ptp0", "10.244.1.1/32"), ("old.1", "10.244.1.0/32"), ("cbr0", "10.244.1.1/24")):
+        ready.run(
+            ["sh", "-c", f"ip link add {name} type bridge; ip link set {name} up; ip addr add {address} dev {name}"]
+        )
+    pod, conf = ready.pod("pod"), network(kind)
+    cni.check(conf, pod, cni.add(conf, pod))
+    cni.status(conf)
+
+
+@KINDS
+def test_a_link_that_comes_to_overlap_is_named(cni: CNI, ready: Node, kind: str) -> None:
+    """By CHECK, and by STATUS, for then no pod is sure to be reached."""
+    pod, conf = ready.pod("pod"), network(kind)
+    result = cni.add(conf, pod)
+    ready.run(["ip", "addr", "add", "10.244.0.9/16", "dev", "wan0"])
+    for verb, code in (("CHECK", 7), ("STATUS", 50)):
+        error = refused(cni, verb, {**conf, "prevResult": result} if verb == "CHECK" else conf, pod)
+        assert (error.code, 'of link "wan0"' in error.msg) == (code, True)
+
+
+@KINDS
+@pytest.mark.parametrize("route", ["blackhole", "prohibit", "unreachable"])
+def test_a_route_over_the_whole_subnet_is_named(cni: CNI, ready: Node, kind: str, route: str) -> None:
+    """Before the first pod (Canal leaves a blackhole): the ADD fails and leaves no pod, STATUS says that none works."""
+    ready.run(["ip", "route", "add", route, "10.244.1.0/24"])
+    pod, conf = ready.pod("pod"), network(kind)
+    for verb, code in (("STATUS", 50), ("ADD", 999), ("STATUS", 50)):
+        error = refused(cni, verb, conf, pod)
+        assert error.code == code
+        assert f"in the way: {route} 10.244.1.0/24" in error.text
+    assert pods_left(ready, pod) == NO_PODS
+    ready.run(["ip", "route", "del", route, "10.244.1.0/24"])
+    cni.status(conf)
+    cni.add(conf, pod)
+
+
+@KINDS
+@pytest.mark.parametrize(
+    ("command", "named"),
+    [
+        ("ip route add 10.244.1.0/25 via 192.0.2.9", "10.244.1.0/25 via 192.0.2.9 dev wan0"),
+        ("ip route add 10.244.1.2 dev wan0", "10.244.1.2/32 dev wan0"),
+        ("ip route add blackhole 10.244.1.2", "blackhole 10.244.1.2/32"),
+        ("ip -6 route add blackhole fd00:244:0:1::2", "blackhole fd00:244:0:1::2/128"),
+        ("ip route add 10.244.1.0/24 dev wan0 table 9; ip rule add lookup 9 prio 9", "ip rule"),
+    ],
+)
+def test_a_route_over_a_pods_address_is_named(cni: CNI, ready: Node, kind: str, command: str, named: str) -> None:
+    """By CHECK of the pod; the ADD of another pod, which is reached, is not concerned."""
+    pod, second, conf = ready.pod("pod"), ready.pod("second"), network(kind)
+    result, other = cni.add(conf, pod), cni.add(conf, second)
+    cni.check(conf, pod, result)
+    ready.run(["sh", "-c", command])
+    error = refused(cni, "CHECK", {**conf, "prevResult": result}, pod)
+    assert "is not reached by the pods' bridge, in the way: " in error.text
+    assert named in error.text
+    if "/2" not in named and "rule" not in named:
+        cni.check(conf, second, other)
+
+
+@KINDS
+def test_wide_routes_of_refusal_are_no_harm(cni: CNI, ready: Node, kind: str) -> None:
+    """Routers refuse what they do not know (blackhole 10.0.0.0/8); the bridge's route is narrower."""
+    ready.run(["sh", "-c", "ip route add blackhole 10.0.0.0/8; ip -6 route add unreachable fd00::/8"])
+    pod, conf = ready.pod("pod"), network(kind)
+    cni.status(conf)
+    cni.check(conf, pod, cni.add(conf, pod))
+    cni.status(conf)
+
+
+@KINDS
+def test_links_of_ours_forward_whatever_new_links_do_by_default(cni: CNI, ready: Node, kind: str) -> None:
+    """Also switched off again; the uplink is named, by ADD and STATUS on stderr and by CHECK as its error."""
+    ready.run(["sh", "-c", "cd /proc/sys/net/ipv4; echo 1 >ip_forward; echo 0 >conf/default/forwarding"])
+    pod, second, conf = ready.pod("pod"), ready.pod("second"), network(kind, peers=[record(2)])
+    result = cni.add(conf, pod)
+    links = ["cbr0", "slash24.1"] if kind == "vxlan" else ["cbr0"]
+    assert {name: ready.sysctl(f"ipv4/conf/{name}/forwarding") for name in links} == dict.fromkeys(links, "1")
+    cni.check(conf, pod, result)
+    for name in [*links, "wan0"]:
+        ready.run(["sh", "-c", f"echo 0 >/proc/sys/net/ipv4/conf/{name}/forwarding"])
+        error = refused(cni, "CHECK", {**conf, "prevResult": result}, pod)
+        assert f'"{name}" does not forward IPv4' in error.text
+    for lines in (told(cni, "ADD", conf, second), told(cni, "STATUS", conf)):
+        assert lines == [f'{kind}: "wan0" does not forward IPv4: set net/ipv4/conf/wan0/forwarding to 1']
+
+
+@pytest.mark.parametrize(
+    ("keys", "named"),
+    [
+        (
+            {"podCIDRs": ["10.244.9.0/24", "10.244.1.0/24"]},
+            "has the VTEP MAC 02:24:0a:f4:09:00, that of its first subnet",
+        ),
+        ({"vtepMAC": "02:00:00:00:00:33"}, "has the VTEP MAC 02:00:00:00:00:33, but the tunnel 02:24:0a:f4:01:00"),
+        ({"addresses": ["192.0.2.9", "2001:db8:1::1"]}, "but the tunnel sends from 192.0.2.1"),
+    ],
+)
+def test_a_record_by_which_peers_do_not_reach_this_node_is_named(cni: CNI, ready: Node, keys: dict, named: str) -> None:
+    """All nodes may have one file, and so this node sees what is said of it."""
+    conf, pod = network("vxlan", peers=[record(1, **keys), record(2)]), ready.pod("pod")
+    result = cni.add(network("vxlan", peers=[record(1), record(2)]), pod)
+    assert any(named in line for line in told(cni, "ADD", conf, ready.pod("second")))
+    assert any(named in line for line in told(cni, "STATUS", conf))
+    assert named in refused(cni, "CHECK", {**conf, "prevResult": result}, pod).text
