@@ -112,7 +112,7 @@ def test_the_default_route_may_be_in_another_table(cni: CNI, ready: Node) -> Non
     """If a rule leads there; a table that no rule leads to says nothing."""
     ready.run(["ip", "route", "add", "default", "via", "192.0.2.2", "table", "77"])
     assert "no default route" in refused(cni, "STATUS", network("vxlan")).msg
-    ready.run(["ip", "rule", "add", "from", "all", "lookup", "77"])
+    ready.run(["ip", "rule", "add", "lookup", "77", "prio", "40000"])
     cni.status(network("vxlan"))
     cni.add(network("vxlan"), ready.pod("pod"))
     assert local_of(ready) == "192.0.2.1"

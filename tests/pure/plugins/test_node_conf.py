@@ -42,6 +42,8 @@ def test_defaults() -> None:
         ip_masq=True,
         cluster=(),
         inside=(),
+        check_sources=True,
+        sources_required=False,
     )
 
 

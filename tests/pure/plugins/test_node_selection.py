@@ -200,7 +200,7 @@ _words = st.sampled_from(
      "10.244.0.0/16", "0.0.0.0/0", "fd00:244:0:2::/64", "::/0", "10.244.1.0/24", "02:24:0a:f4:02:00", ""]
 )  # fmt: skip
 _any = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=9) | _words,
+    st.none() | st.booleans() | st.integers() | st.floats(-1e9, 1e9) | st.text(max_size=9) | _words,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
