@@ -25,8 +25,12 @@ missing_packages() {
     local pair
     for pair in ip:iproute2 nft:nftables iptables:iptables ping:iputils-ping conntrack:conntrack tcpdump:tcpdump \
         strace:strace nsenter:util-linux sysctl:procps gcc:gcc systemd-analyze:systemd \
-        qemu-system-x86_64:qemu-system-x86 xz:xz-utils; do
+        qemu-system-x86_64:qemu-system-x86 xz:xz-utils dbus-daemon:dbus-daemon; do
         command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
+    done
+    # What firewalld (tests/tools.sh) is written in and with.
+    for pair in firewall:python3-firewall dbus:python3-dbus gi:python3-gi nftables:python3-nftables; do
+        /usr/bin/python3 -c "import ${pair%%:*}" 2>/dev/null || echo "${pair##*:}"
     done
     [ -e /usr/include/stdio.h ] || echo libc6-dev
 }

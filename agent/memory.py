@@ -13,7 +13,7 @@ from pkgutil import walk_packages
 _ROOMS = ("spec", "ipam", "linux", "plugins")
 # What the plugins import where they need it.
 _MORE = ("hashlib", "re", "signal", "socket", "subprocess", "threading", "traceback")
-_MORE += ("netaddr.core", "netaddr.ip", "pyroute2.netlink.rtnl.ifinfmsg")
+_MORE += ("netaddr.core", "netaddr.ip", "jeepney", "re2", "pyroute2.netlink.rtnl.ifinfmsg")
 # In which a runtime might write JSON (RFC 8259), and what is asked for when an address is read.
 _CODECS = ("ascii", "latin-1", "idna", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le")
 _CODECS += ("utf-32-be",)

@@ -15,7 +15,7 @@ Its executables bundle what follows; each part is under its own licence, whose t
 
 """
 PYROUTE2 = "offered under Apache-2.0 or GPL-2.0-or-later; it is bundled here under Apache-2.0"
-PACKAGES = (("netaddr", ""), ("prometheus_client", ""), ("pyroute2", PYROUTE2))
+PACKAGES = (("jeepney", ""), ("netaddr", ""), ("prometheus_client", ""), ("pyroute2", PYROUTE2), ("google-re2", ""))
 PYINSTALLER = "the executables' bootloader; its exception to the GPL permits bundling it with any program"
 
 
@@ -23,7 +23,7 @@ def notices(root: str, binaries: Iterable[Entry], modules: Iterable[Entry]) -> s
     """The whole text. `binaries` and `modules` are PyInstaller's tables of what is bundled: (name, path, kind)."""
     parts = [("slash24", "", _read(os.path.join(root, "LICENSE"))), ("Python", "", _python())]
     bundled = {name.partition(".")[0] for name, _, _ in modules}
-    parts += [_package(name, note) for name, note in PACKAGES if name in bundled]
+    parts += [_package(name, note) for name, note in PACKAGES if name.removeprefix("google-") in bundled]
     parts += [_package("pyinstaller", PYINSTALLER), *_libraries(binaries)]
     contents = "".join(f"  {name}{': ' + note if note else ''}\n" for name, note, _ in parts)
     rule = "=" * 100

@@ -33,7 +33,7 @@ from spec.attachment import Attachment
 
 _FORWARD, _OURS = "FORWARD", "CNI-FORWARD"
 _TO_OURS, _TO_ADMIN = "CNI firewall plugin rules", "CNI firewall plugin admin overrides"
-_FIREWALLD = TableName(nft.INET, "firewalld")
+_FIREWALLD, _REJECTS = TableName(nft.INET, "firewalld"), "filter_FORWARD"
 # What is accepted of an address: in words, which of a packet's addresses it is and the states asked for, the rule.
 _RULES = (
     ("answers to", ("destination", iptables.RELATED_ESTABLISHED), iptables.accept_answers_to),
@@ -105,10 +105,32 @@ def sweep(network: str, valid: Collection[Attachment]) -> None:
     _remove(lambda one: is_forfeit(one.owner), ())
 
 
-def missing(owner: Attachment, wish: Wish) -> list[str]:
+def released(owner: Attachment, addresses: Collection[bytes] = ()) -> set[bytes]:
+    """The addresses that nobody has any more when `owner` has none; `addresses` as for `delete`."""
+    tag = owner_tag(owner)
+    return until_settled(
+        lambda netlink, _: _lost(View(netlink, TABLE).everything(), lambda one: one.owner == tag, addresses)
+    )
+
+
+def swept(network: str, valid: Collection[Attachment]) -> set[bytes]:
+    """The addresses that nobody has any more after a `sweep`. Raises NetlinkError."""
+    is_forfeit = forfeited(network, valid)
+    return until_settled(
+        lambda netlink, _: _lost(View(netlink, TABLE).everything(), lambda one: is_forfeit(one.owner), ())
+    )
+
+
+def known(addresses: Collection[bytes]) -> set[bytes]:
+    """Those of the addresses that a pod has as far as our table knows. Raises NetlinkError."""
+    return until_settled(lambda netlink, _: {address_of(one) for one in View(netlink, TABLE).find({*addresses})})
+
+
+def missing(owner: Attachment, wish: Wish, *, by_firewalld: bool = False) -> list[str]:
     """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises NetlinkError.
 
-    A pod of which our table knows nothing but that is let through is one that the reference has added: that is well.
+    A pod of which our table knows nothing but that is let through, be it `by_firewalld`, is one that the reference has
+    added: that is well.
     """
     tag = owner_tag(owner)
     wanted = pod_elements(tag, wish.addresses, wish.policy, wish.bridge)
@@ -120,7 +142,7 @@ def missing(owner: Attachment, wish: Wish) -> list[str]:
         elements = view.find({tag.encode(), SHARED.encode(), *wish.addresses})
         ours = any(address_of(one) in wish.addresses for one in elements)
         problems = [s for version in (4, 6) for s in _not_through(netlink, version, wish, ours=ours)]
-        if not ours and not problems and _forwards(netlink, wish):
+        if not ours and (by_firewalld or (not problems and _forwards(netlink, wish))):
             return []
         problems += [
             f"chain {chain.name} of table {TABLE.name} does not hold its rules"
@@ -141,7 +163,7 @@ def missing(owner: Attachment, wish: Wish) -> list[str]:
 
 def is_firewalld_at_work() -> bool:
     """Whether firewalld filters here, with nftables: then what it does not accept is rejected, whatever we accept."""
-    return change(lambda book: not book.is_absent(_FIREWALLD))
+    return change(lambda book: not book.is_absent(_FIREWALLD) and _has_chain(book.netlink, _FIREWALLD, _REJECTS))
 
 
 def rehearse() -> None:
@@ -153,8 +175,7 @@ def _remove(doomed: Callable[[Element], bool], addresses: Collection[bytes]) -> 
     def attempt(netlink: Netlink, generation: int) -> None:
         everything = View(netlink, TABLE).everything()
         gone = [one for one in everything if doomed(one)]
-        foreign = {address_of(one) for one in everything if not doomed(one)}
-        lost = ({address_of(one) for one in gone} | set(addresses)) - foreign
+        lost = _lost(everything, doomed, addresses)
         steps = [*(nft.delete_element(TABLE.name, one) for one in gone), *_shared(netlink, gone, ())]
         for version in (4, 6):
             steps += _no_longer_through(netlink, version, lost)
@@ -162,6 +183,12 @@ def _remove(doomed: Callable[[Element], bool], addresses: Collection[bytes]) -> 
             nft.commit(netlink, steps, generation=generation)
 
     until_settled(attempt)
+
+
+def _lost(everything: Sequence[Element], doomed: Callable[[Element], bool], addresses: Collection[bytes]) -> set[bytes]:
+    """The addresses of doomed elements, and `addresses`, less those that are somebody else's."""
+    foreign = {address_of(one) for one in everything if not doomed(one)}
+    return ({address_of(one) for one in everything if doomed(one)} | set(addresses)) - foreign - {b""}
 
 
 def _made(drifted: Sequence[Chain]) -> list[Step]:

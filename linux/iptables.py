@@ -36,6 +36,7 @@ _TO_PORTS = 1  # XT_MULTIPORT_DESTINATION
 MOST_PORTS = 15
 """Of a rule: XT_MULTI_PORTS."""
 _LOCAL = 1 << 2  # XT_ADDRTYPE_LOCAL
+_CT_STATE, _CT_STATUS, _IPS_DST_NAT = 0, 2, 1 << 5  # NFT_CT_STATE, NFT_CT_STATUS, nf_conntrack_common.h
 RELATED_ESTABLISHED, DNAT = 0b110, 1 << 7
 """States of a connection, as bits: --ctstate."""
 
@@ -94,9 +95,17 @@ def bit_marked(rule: FoundRule) -> int:
 
 
 def states_of(rule: FoundRule) -> int:
-    """The states that a rule asks for, 0 if it does not."""
+    """The states that a rule asks for, 0 if it does not.
+
+    By a match of iptables, or by what nft makes of that when it lists rules and loads them again.
+    """
     info = nft_found.match_info(rule, "conntrack")
-    return struct.unpack_from("=H", info, _FLAGS_AT + 4)[0] if len(info) == _CONNTRACK_BYTES else 0
+    if len(info) == _CONNTRACK_BYTES:
+        return struct.unpack_from("=H", info, _FLAGS_AT + 4)[0]
+    found = nft_found.conntrack_bits(rule)
+    if found.get(_CT_STATUS) == _IPS_DST_NAT:
+        return DNAT
+    return found.get(_CT_STATE, 0)  # the bits are the same
 
 
 def _commented(comment: str) -> bytes:

@@ -30,6 +30,7 @@ from linux.nft_expressions import ACCEPT, DESTINATION_AT, NETWORK_HEADER, SOURCE
 
 _ENOENT, _EAGAIN = 2, 11
 _META_MARK = 3
+_NOT_EQUAL = 1  # NFT_CMP_NEQ
 _LISTING_PAUSES = tuple(0.001 * 2**attempt for attempt in range(12))  # seconds; 4 in all
 
 
@@ -192,6 +193,22 @@ def bit_marked(rule: FoundRule) -> int:
         elif name == "meta" and _number(body.get(2)) == _META_MARK and 3 in body:  # a register to set it from
             return int.from_bytes(added, byteorder)
     return 0
+
+
+def conntrack_bits(rule: FoundRule) -> dict[int, int]:
+    """Of `ct state established,related`: the bits of which one has to be set, by the NFT_CT_* that they are of."""
+    found, key, mask = {}, None, b""
+    for name, body in _expressions(rule):
+        if name == "ct":
+            key, mask = _number(body.get(2)), b""
+        elif name == "bitwise":
+            mask = attributes_of(body.get(4, b"")).get(1, b"")
+        elif name == "cmp" and key is not None:
+            zero = not any(attributes_of(body.get(3, b"")).get(1, b"\1"))
+            if zero and mask and _number(body.get(2)) == _NOT_EQUAL:
+                found[key] = int.from_bytes(mask, byteorder)
+            key = None
+    return found
 
 
 def source_network(rule: FoundRule, version: int) -> tuple[bytes, bytes] | None:

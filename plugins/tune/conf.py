@@ -11,6 +11,7 @@ from spec.request import Request
 
 DATA_DIR = "/run/cni/tuning"
 _INT31, _UINT32 = 2**31 - 1, 2**32 - 1
+_MOST_SYSCTLS, _LONGEST_NAME = 1000, 255
 _SWAPPED = str.maketrans("./", "/.")
 
 
@@ -74,7 +75,7 @@ def path_of(name: str, ifname: str) -> str:
     path = name.translate(_SWAPPED) if dot >= 0 and (slash < 0 or dot < slash) else name
     parts = path.replace("IFNAME", ifname, 1).split("/")
     plain = all(part not in ("", ".", "..") and part.isprintable() and " " not in part for part in parts)
-    if parts[0] != "net" or len(parts) < 2 or not plain:
+    if parts[0] != "net" or len(parts) < 2 or not plain or len(name) > _LONGEST_NAME:
         raise ValueError(name)
     return "/".join(parts[1:])
 
@@ -116,6 +117,10 @@ def _sysctls_of(place: Section, ifname: str, replaced: Mapping[str, Sysctl]) -> 
     given = place.raw("sysctl")
     if given is not None and not isinstance(given, dict):
         raise place.error("sysctl", "an object of strings")
+    if len(given or {}) > _MOST_SYSCTLS:
+        raise CNIError(
+            Code.INVALID_NETWORK_CONFIG, f'"{place.path_of("sysctl")}": expected at most {_MOST_SYSCTLS} settings'
+        )
     seen: dict[str, str] = {}
     for name, value in (given or {}).items():
         where = f"{place.path_of('sysctl')}.{name}"

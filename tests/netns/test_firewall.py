@@ -347,19 +347,6 @@ def test_check_tells_damage_and_add_repairs_it(pod: Member, other: Member, dropp
     other.check(ingressPolicy="same-bridge")
 
 
-def test_firewalld_is_an_error(pod: Member, node: Node) -> None:
-    """Asked for by name, or found at work without a name: ADD and STATUS say what to do; a named backend goes on."""
-    for verb in (pod.add, lambda **keys: pod.cni.status(pod.conf(**keys))):
-        with pytest.raises(CNIFailure, match="D-Bus") as caught:
-            verb(backend="firewalld")
-        assert caught.value.code == 7
-    nft(node, "add table inet firewalld")
-    with pytest.raises(CNIFailure, match="firewall-cmd --zone=trusted"):
-        pod.add()
-    assert "slash24" not in node.ruleset()
-    pod.add(backend="nftables")
-
-
 def test_status(pod: Member, dropping: Node) -> None:
     """STATUS leaves nothing behind, and fails where the rules can not be made."""
     before = dropping.ruleset()
@@ -422,3 +409,29 @@ def test_sixteen_at_once(cni: CNI, outside: Pod, dropping: Node) -> None:
         member.check(ingressPolicy="isolated")
     assert sum(rule.startswith("-A CNI-FORWARD") for rule in shown(dropping)) == 1 + 3 * 8
     assert all(talks(member.pod, outside, OUTSIDE_V4) for member in members[8:10])
+
+
+@pytest.mark.parametrize("policy", ["open", "same-bridge", "isolated"])
+def test_rules_that_were_saved_and_loaded_by_nft_are_the_same_to_check(
+    pod: Member, other: Member, dropping: Node, policy: str
+) -> None:
+    """As nftables.service does it at a reboot: nft writes the matches of iptables in its own words."""
+    for member in (pod, other):
+        member.add(ingressPolicy=policy)
+    saved = dropping.ruleset()
+    dropping.run(["sh", "-ec", "nft flush ruleset; nft -f -"], stdin=saved)
+    for member in (pod, other):
+        member.check(ingressPolicy=policy)
+        member.add(ingressPolicy=policy)
+    assert dropping.ruleset().count("10.1.2.") == saved.count("10.1.2."), "an ADD made rules again that were there"
+    nft(dropping, "delete rule ip filter CNI-FORWARD handle " + _handle(dropping, f"{POD_V4} ct status dnat"))
+    with pytest.raises(CNIFailure, match=f"does not accept what is translated to {POD_V4}"):
+        pod.check(ingressPolicy=policy)
+    pod.delete()
+    assert f" {POD_V4} " not in dropping.ruleset()
+
+
+def _handle(node: Node, rule: str) -> str:
+    """The handle of a rule of CNI-FORWARD."""
+    listed = node.run(["nft", "-a", "list", "chain", "ip", "filter", "CNI-FORWARD"]).stdout
+    return next(line.rpartition(" ")[2] for line in listed.splitlines() if rule in line)

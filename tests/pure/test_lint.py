@@ -18,8 +18,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 MAY_IMPORT = {
     "spec": set(),
     "ipam": {"spec", "netaddr"},
-    "linux": {"spec", "pyroute2", "netaddr"},
-    "plugins": {"spec", "ipam", "linux", "netaddr"},
+    "linux": {"spec", "pyroute2", "netaddr", "jeepney"},
+    "plugins": {"spec", "ipam", "linux", "netaddr", "re2"},
     "agent": {"spec", "ipam", "linux", "plugins", "prometheus_client", "pyimod02_importers"},
 }
 FUNCTION_LINES, MODULE_LINES = 50, 450

@@ -4,14 +4,32 @@ import pytest
 
 from linux.attributes import attributes_of
 from linux.iptables import accept_answers_to, accept_from, jump
-from plugins.firewall import PLUGIN, FirewallConf, parse
+from plugins.firewall import PLUGIN
+from plugins.wall.conf import FirewallConf, firewalld_zone, parse
 from spec.config import Section
 from spec.errors import CNIError
+
+NO_CHAINS = [
+    "a b",
+    "-j",
+    "!x",
+    "a;b",
+    "a\n",
+    "ä",
+    "0",
+    "ACCEPT",
+    "DROP",
+    "REJECT",
+    "LOG",
+    "FORWARD",
+    "INPUT",
+    "CNI-FORWARD",
+]
 
 
 def test_defaults() -> None:
     """Nothing given, and empty strings."""
-    expected = FirewallConf(backend="", admin_chain="CNI-ADMIN", policy="open")
+    expected = FirewallConf(backend="", admin_chain="CNI-ADMIN", policy="open", zone="trusted")
     assert parse(Section({})) == expected
     assert parse(Section({"backend": "", "iptablesAdminChainName": "", "ingressPolicy": ""})) == expected
 
@@ -19,20 +37,19 @@ def test_defaults() -> None:
 def test_values() -> None:
     """Everything given."""
     keys = {"backend": "iptables", "iptablesAdminChainName": "MINE", "ingressPolicy": "isolated", "firewalldZone": "z"}
-    assert parse(Section(keys)) == FirewallConf("iptables", "MINE", "isolated")
+    assert parse(Section(keys)) == FirewallConf("iptables", "MINE", "isolated", "z")
 
 
 @pytest.mark.parametrize(
     ("keys", "said"),
     [
-        ({"backend": "firewalld"}, '"backend": expected "iptables" or "nftables": there is no way to firewalld'),
-        ({"backend": "zz"}, 'expected one of "", "iptables", "nftables", got "zz"'),
+        ({"backend": "zz"}, 'expected one of "", "iptables", "nftables", "firewalld", got "zz"'),
         ({"ingressPolicy": "zz"}, 'expected one of "", "open", "same-bridge", "isolated", got "zz"'),
-        ({"iptablesAdminChainName": "x" * 29}, "at most 28 characters"),
-        ({"iptablesAdminChainName": "a b"}, "without white space"),
-        ({"iptablesAdminChainName": "-j"}, '"iptablesAdminChainName"'),
+        ({"iptablesAdminChainName": "x" * 29}, "at most 28 letters"),
+        *(({"iptablesAdminChainName": name}, "a chain of your own") for name in NO_CHAINS),
         ({"iptablesAdminChainName": 5}, "expected a string"),
         ({"firewalldZone": 5}, "expected a string"),
+        *(({"firewalldZone": zone}, "a zone of firewalld") for zone in ("a b", "a;b", "-'", "a\n", "trusted\0")),
     ],
 )
 def test_wrong_values(keys: dict, said: str) -> None:
@@ -57,3 +74,18 @@ def test_rules_of_iptables_count_packets() -> None:
     assert names(jump("X", "why")) == ["match", "counter", "immediate"]
     assert names(accept_from(bytes(4))) == ["payload", "cmp", "counter", "immediate"]
     assert names(accept_answers_to(bytes(16))) == ["payload", "cmp", "match", "counter", "immediate"]
+
+
+@pytest.mark.parametrize(
+    ("keys", "zone"),
+    [
+        ({}, "trusted"),
+        ({"firewalldZone": "work"}, "work"),
+        ({"backend": "firewalld", "firewalldZone": 7, "ingressPolicy": 7}, "trusted"),
+        ({"backend": [], "firewalldZone": "a b"}, "trusted"),
+        ({"backend": "iptables", "firewalldZone": "work"}, ""),
+    ],
+)
+def test_a_del_reads_what_it_can(keys: dict, zone: str) -> None:
+    """The zone is the configured one if it can be read; none where another backend is named."""
+    assert firewalld_zone(Section(keys)) == zone

@@ -1,15 +1,15 @@
 """The allowlist of `tuning`."""
 
-import re
 from pathlib import Path
 
 import pytest
+import re2
 
 from plugins.tune.allowlist import read, require_allowed
 from spec.errors import CNIError
 
 
-def allowlist(tmp_path: Path, content: str) -> tuple[re.Pattern, ...] | None:
+def allowlist(tmp_path: Path, content: str) -> tuple[re2._Regexp, ...] | None:
     """The patterns of a file with this content."""
     file = tmp_path / "allowlist.conf"
     file.write_text(content)
@@ -37,13 +37,50 @@ def test_an_empty_file_allows_nothing_and_none_everything(tmp_path: Path) -> Non
         require_allowed(["net.x"], allowlist(tmp_path, "\n \n"))
 
 
-BAD = ["(net", "a**", "[z-a]", "x\\", "(?U)a", "a(?i)b"]
-GOS = ["[[:alpha:]]", "[:alpha:]", r"\p{L}", r"\Qnet\E", r"a\Z", "a{,2}"]
+GOS = [
+    ("^net.core.[[:alpha:]]+$", "net.core.somaxconn", "net.core.x1"),
+    (r"^net.core.\p{L}+$", "net.core.somaxconn", "net.core.x1"),
+    (r"^\Qnet.core.x\E\z", "net.core.x", "net.coreax"),
+    ("^net.a{,2}$", "net.a{,2}", "net.aa"),
+    ("^net.(?U:a)(?i)B$", "net.ab", "net.b"),
+    (r"^net\.ipv4\.conf\.(IFNAME|eth\d+)\.rp_filter$", "net.ipv4.conf.eth10.rp_filter", "net.ipv4.conf.eth.rp_filter"),
+]
 
 
-@pytest.mark.parametrize("line", BAD + GOS)
-def test_a_line_that_is_no_pattern_or_one_of_go_alone_is_named(tmp_path: Path, line: str) -> None:
-    """What can not be read, or would be read as something else than Go reads it, is an error with file and line."""
+@pytest.mark.parametrize(("line", "allowed", "refused"), GOS)
+def test_a_line_means_what_it_means_to_the_reference(tmp_path: Path, line: str, allowed: str, refused: str) -> None:
+    """Go's syntax, also where other languages read the same characters otherwise."""
+    patterns = allowlist(tmp_path, line)
+    require_allowed([allowed], patterns)
+    with pytest.raises(CNIError):
+        require_allowed([refused], patterns)
+
+
+@pytest.mark.parametrize("line", [r"^net\.ipv4\.([a-z0-9_]+\.?)+$", "^(a|a)*$", "^(net.*)*#$", "(x+x+)+y"])
+def test_no_line_takes_longer_than_others(tmp_path: Path, line: str) -> None:
+    """A name for which Python's own expressions try 2^100,000 ways: with those this test does not end."""
+    with pytest.raises(CNIError, match="is not allowed"):
+        require_allowed(["net.ipv4." + "a" * 100_000 + "!" + "x" * 100_000], allowlist(tmp_path, line + "|^$"))
+
+
+BAD = [
+    "(net",
+    "a**",
+    "[z-a]",
+    "x\\",
+    r"a\Z",
+    "(?=net)",
+    "(?!net)",
+    r"(a)\1",
+    "a{1001}",
+    "(a{1000}){1000}",
+    "a" * 10_000_000,
+]
+
+
+@pytest.mark.parametrize("line", BAD, ids=range(len(BAD)))
+def test_a_line_that_is_no_pattern_is_named(tmp_path: Path, line: str) -> None:
+    """What can not be read, or not be matched in bounded time and memory, is an error with file and line."""
     with pytest.raises(CNIError) as caught:
         allowlist(tmp_path, f"net\n{line}\n")
     assert caught.value.code == 7

@@ -1,0 +1,122 @@
+"""firewalld, by D-Bus: which of its zones the traffic of an address belongs to, at run time.
+
+What firewalld does not accept it rejects, whatever others accept; only firewalld itself can be made to accept it. What
+is set here lasts until firewalld is reloaded or restarted.
+"""
+
+from contextlib import suppress
+from itertools import count
+from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+
+from linux import dbus, waiting
+
+NAME = "org.fedoraproject.FirewallD1"
+_PATH, _ZONES = "/org/fedoraproject/FirewallD1", f"{NAME}.zone"
+_SECONDS = 30.0  # for one change: firewalld works through a queue, and writes whole rule sets
+_ALREADY, _CONFLICT, _UNKNOWN = "ZONE_ALREADY_SET", "ZONE_CONFLICT", "UNKNOWN_SOURCE"
+
+
+class FirewalldError(OSError):
+    """firewalld's own refusal; `kind` is its name for it, such as "INVALID_ZONE"."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.kind = text.partition(":")[0]
+
+
+def is_running(address: str) -> bool:
+    """Whether there is a firewalld on the bus; `address` as for dbus.connect."""
+    with waiting.aside():
+        return dbus.has_service(NAME, address)
+
+
+def source_of(address: bytes) -> str:
+    """A packed address as firewalld names it: 10.1.2.5/32."""
+    family, bits = (AF_INET, 32) if len(address) == 4 else (AF_INET6, 128)
+    return f"{inet_ntop(family, address)}/{bits}"
+
+
+class Firewalld:
+    """A connection to firewalld; every method raises OSError, FirewalldError for what firewalld refuses."""
+
+    def __init__(self, address: str) -> None:
+        """`address`: of the bus, as for dbus.connect."""
+        self._address, self._serials = address, count(2)
+
+    def __enter__(self) -> "Firewalld":
+        from jeepney import Parser
+
+        self._bus, rest = dbus.connect(self._address, _SECONDS)
+        self._parser = Parser()
+        self._parser.add_data(rest)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bus.close()
+
+    def add(self, zone: str, source: str) -> bool:
+        """Have the zone decide about what comes from there; False if it does already."""
+        try:
+            self._call("addSource", zone, source)
+        except FirewalldError as error:
+            if error.kind != _ALREADY:
+                raise
+            return False
+        return True
+
+    def move(self, zone: str, source: str) -> str:
+        """Have this zone decide about it in place of another; the name of that."""
+        before = self.zone_of(source)
+        self._call("changeZoneOfSource", zone, source)
+        return before
+
+    def remove(self, zone: str, source: str) -> None:
+        """Have no zone decide about it; `zone` is where it is expected to be."""
+        try:
+            self._call("removeSource", self.zone_of(source) or zone, source)
+        except FirewalldError as error:
+            if error.kind != _UNKNOWN:
+                raise
+
+    def zone_of(self, source: str) -> str:
+        """The zone that has just this source, "" if there is none, or if that is not told."""
+        with suppress(FirewalldError):
+            return self._call("getZoneOfSource", source)
+        return ""
+
+    def has(self, zone: str, source: str) -> bool:
+        """Whether the zone has this source, or a network in which it is."""
+        if self._call("querySource", zone, source):
+            return True
+        with suppress(FirewalldError):
+            return any(_holds(network, source) for network in self._call("getSources", zone))
+        return False
+
+    def _call(self, method: str, *arguments: str) -> object:
+        from jeepney import DBusAddress, HeaderFields, MessageType, new_method_call
+
+        serial = next(self._serials)
+        message = new_method_call(DBusAddress(_PATH, NAME, _ZONES), method, "s" * len(arguments), arguments)
+        with waiting.aside():
+            self._bus.sendall(message.serialise(serial))
+            while True:
+                reply = self._parser.get_next_message()
+                if reply is None:
+                    self._parser.add_data(dbus.receive(self._bus))
+                elif reply.header.fields.get(HeaderFields.reply_serial) == serial:
+                    break
+        if reply.header.message_type is MessageType.error:
+            raise FirewalldError(str(reply.body[0]) if reply.body else reply.header.fields[HeaderFields.error_name])
+        return reply.body[0]
+
+
+def _holds(network: str, source: str) -> bool:
+    """Whether a source of firewalld's (it may be a MAC, or the name of an ipset) is a network around an address."""
+    family = AF_INET6 if ":" in source else AF_INET
+    text, _, length = network.partition("/")
+    try:
+        packed, address = inet_pton(family, text), inet_pton(family, source.partition("/")[0])
+        shift = len(packed) * 8 - (int(length) if length else len(packed) * 8)
+        return int.from_bytes(packed) >> shift == int.from_bytes(address) >> shift
+    except (OSError, ValueError):
+        return False

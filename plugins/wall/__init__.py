@@ -1,0 +1,1 @@
+"""What `firewall` reads, and how it has firewalld let pods through."""

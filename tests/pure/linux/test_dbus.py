@@ -1,0 +1,99 @@
+"""The little of D-Bus that is written here, against a library for it."""
+
+import socket
+import threading
+from pathlib import Path
+
+import pytest
+from jeepney import HeaderFields, Parser, new_error, new_method_return, new_signal
+from jeepney.bus_messages import message_bus
+
+from linux import dbus
+from linux.firewalld import NAME, _holds
+
+
+def test_calls_are_those_of_a_library() -> None:
+    """Byte for byte."""
+    assert dbus._call(1, "Hello") == message_bus.Hello().serialise(1)
+    assert dbus._call(2, "NameHasOwner", NAME) == message_bus.NameHasOwner(NAME).serialise(2)
+
+
+def serve(path: Path, answers: bytes, *, chunk: int) -> threading.Thread:
+    """A bus at this path that says this, so many bytes at a time, to whoever comes first, and hangs up."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+
+    def talk() -> None:
+        with listener, listener.accept()[0] as connection:
+            connection.recv(4096)
+            for at in range(0, len(answers), chunk):
+                connection.send(answers[at : at + chunk])
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(4096):
+                pass
+
+    thread = threading.Thread(target=talk)
+    thread.start()
+    return thread
+
+
+def reply(serial: int, method: str, signature: str, body: tuple, *, fails: bool = False) -> bytes:
+    """What the bus answers to a call."""
+    call = Parser().feed(dbus._call(serial, method))[0]
+    made = new_error(call, "a.b", signature, body) if fails else new_method_return(call, signature, body)
+    made.header.fields[HeaderFields.sender] = "org.freedesktop.DBus"
+    return made.serialise(serial)
+
+
+LOGIN = b"DATA\r\nOK 0123456789abcdef\r\n"
+HELLO = reply(1, "Hello", "s", (":1.7",))
+ACQUIRED = new_signal(message_bus, "NameAcquired", "s", (":1.7",)).serialise(9)
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 4096])
+@pytest.mark.parametrize(
+    ("answers", "is_there"),
+    [
+        (LOGIN + HELLO + ACQUIRED + reply(2, "NameHasOwner", "b", (True,)), True),
+        (LOGIN + HELLO + ACQUIRED + reply(2, "NameHasOwner", "b", (False,)), False),
+        (LOGIN + HELLO + reply(2, "NameHasOwner", "s", ("no",), fails=True), False),
+        (LOGIN + HELLO, False),
+        (LOGIN, False),
+        (b"REJECTED EXTERNAL\r\nERROR\r\n", False),
+        (b"", False),
+    ],
+)
+def test_a_service_is_there_if_the_bus_says_so(tmp_path: Path, answers: bytes, is_there: bool, chunk: int) -> None:
+    """Whatever comes in between, in whatever pieces; a bus that does not say it has none."""
+    bus = serve(tmp_path / "bus", answers, chunk=chunk)
+    assert dbus.has_service(NAME, f"unix:path={tmp_path}/bus") is is_there
+    bus.join()
+
+
+@pytest.mark.parametrize(
+    "address", ["unix:path=/nonexistent/bus", "tcp:host=localhost,port=1", "unix:guid=7", "x", ";"]
+)
+def test_without_a_bus_there_is_no_service(address: str) -> None:
+    """Neither is an address that is none an error: there are nodes without D-Bus."""
+    assert dbus.has_service(NAME, address) is False
+
+
+@pytest.mark.parametrize(
+    ("network", "source", "holds"),
+    [
+        ("10.1.2.0/24", "10.1.2.5/32", True),
+        ("10.1.3.0/24", "10.1.2.5/32", False),
+        ("10.1.2.5", "10.1.2.5/32", True),
+        ("0.0.0.0/0", "10.1.2.5/32", True),
+        ("fd00:1::/64", "fd00:1::5/128", True),
+        ("fd00:2::/64", "fd00:1::5/128", False),
+        ("::/0", "10.1.2.5/32", False),
+        ("00:11:22:33:44:55", "10.1.2.5/32", False),
+        ("ipset:pods", "fd00:1::5/128", False),
+        ("10.1.2.0/x", "10.1.2.5/32", False),
+    ],
+)
+def test_which_sources_hold_an_address(network: str, source: str, holds: bool) -> None:
+    """Networks do; MACs and ipsets, which a zone may have as well, are not looked into."""
+    assert _holds(network, source) is holds
