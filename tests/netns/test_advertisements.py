@@ -223,3 +223,19 @@ def test_pods_may_configure_themselves(cni: CNI, node: Node, router: Pod, keys: 
         assert is_accepted(router, "eth0", pod, "eth0")
     else:
         assert is_ignored(router, "eth0", pod, "eth0")
+
+
+def test_pods_of_a_vlan_give_the_node_no_route(cni: CNI, node: Node) -> None:
+    """The link that carries a VLAN's gateway accepts nothing, new or set back since."""
+    made = node.run(["ip", "link", "add", "br0", "type", "bridge", "vlan_filtering", "1"], check=False)
+    if made.returncode:
+        pytest.skip("kernel lacks bridge VLAN filtering")
+    conf, pod = network(host_local(V6), vlan=100), node.pod("pod1")
+    result = cni.add(conf, pod)
+    assert (accept_ra(node, "br0"), accept_ra(node, "br0.100")) == ("0", "0")
+    assert is_ignored(pod, "eth0", node, "br0.100")
+    set_sysctl(node, "ipv6/conf/br0.100/accept_ra", 1)
+    with pytest.raises(CNIFailure, match=r"net/ipv6/conf/br0\.100/accept_ra is not 0"):
+        cni.check(conf, pod, result)
+    cni.add(conf, node.pod("pod2"))
+    assert accept_ra(node, "br0.100") == "0"
