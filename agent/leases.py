@@ -58,4 +58,4 @@ def _size(config: Mapping) -> int:
     except CNIError as error:
         raise ValueError(str(error)) from error
     ranges = [each for group in sets for each in group.ranges]
-    return sum(each.last - each.first + 1 - (each.first <= each.gateway <= each.last) for each in ranges)
+    return sum(each.last - each.first + 1 - len(each.gateways) for each in ranges)

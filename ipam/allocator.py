@@ -82,7 +82,7 @@ def _choose(
 
 def _requested(ranges: RangeSet, address: Address, leases: "Leases") -> tuple[Range, Address]:
     found = ranges.find(address)
-    if address.number == found.gateway:
+    if address.number in found.gateways:
         raise CNIError(Code.INTERNAL, f"requested ip {address} is subnet's gateway")
     state = leases.state(str(address))
     if state == State.TAKEN:

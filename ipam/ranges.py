@@ -1,8 +1,8 @@
 """The ranges a network hands out: read from the configuration, checked, and asked what they contain. Pure."""
 
-from bisect import bisect
+from bisect import bisect, bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ipam.addresses import Address, Network, text_of, texts_of
 from spec.addresses import why_no_gateway
@@ -14,9 +14,9 @@ _MOST_SETS, _MOST_RANGES = 256, 4096
 
 @dataclass(frozen=True)
 class Range:
-    """The addresses `first` to `last` (inclusive) of a subnet, but for the gateway; numbers of family `version`.
+    """The addresses `first` to `last` (inclusive) of a subnet, but for gateways; numbers of family `version`.
 
-    `gateway` is -1 where there is none.
+    `gateway` is -1 where there is none. `gateways`: those of all the network's ranges that are in this one, in order.
     """
 
     version: int
@@ -24,6 +24,7 @@ class Range:
     first: int
     last: int
     gateway: int
+    gateways: tuple[int, ...] = ()
 
     def contains(self, address: Address) -> bool:
         """Whether the address is of this family and between the ends; the gateway may be."""
@@ -63,9 +64,10 @@ class RangeSet:
             spans += [(each, each.first, each.last) for each in self.ranges[at + 1 :] + self.ranges[:at]]
             spans += [(current, current.first, last_reserved.number)]
         for each, first, last in spans:
-            if first <= each.gateway <= last:
-                yield each, texts_of(each.version, first, each.gateway - 1)
-                first = each.gateway + 1  # noqa: PLW2901  (the rest of the span)
+            for gateway in each.gateways:
+                if first <= gateway <= last:
+                    yield each, texts_of(each.version, first, gateway - 1)
+                    first = gateway + 1  # noqa: PLW2901  (the rest of the span)
             yield each, texts_of(each.version, first, last)
 
     def __str__(self) -> str:
@@ -109,7 +111,18 @@ def parse_range_sets(config: Section, *, one_per_family: bool, needs_gateway: bo
     if one_per_family and len(families) != len(set(families)):
         stated = config.string("cniVersion") or "0.1.0"
         raise _invalid(f"CNI version {stated} does not support more than 1 address per family")
-    return sets
+    return _with_gateways(sets)
+
+
+def _with_gateways(sets: Sequence[RangeSet]) -> tuple[RangeSet, ...]:
+    """Each range with the gateways that are in it: no pod gets one, whichever range's it is."""
+    known = sorted({(each.version, each.gateway) for one in sets for each in one.ranges})
+
+    def marked(each: Range) -> Range:
+        low, high = bisect_left(known, (each.version, each.first)), bisect(known, (each.version, each.last))
+        return replace(each, gateways=tuple(gateway for _, gateway in known[low:high]))
+
+    return tuple(RangeSet(tuple(map(marked, one.ranges))) for one in sets)
 
 
 def _parse_set(number: int, group: Sequence[Section], *, needs_gateway: bool) -> RangeSet:

@@ -247,6 +247,20 @@ def test_order_over_several_ranges():
     assert order(two, last="10.0.0.4") == ["10.0.1.1", "10.0.0.2", "10.0.0.3", "10.0.0.4"]
 
 
+def test_no_range_gives_away_the_gateway_of_another():
+    """Be it in the same set or in another; who asks for it by name is refused as for the range's own."""
+    low = {"subnet": "10.0.0.0/28", "rangeStart": "10.0.0.2", "rangeEnd": "10.0.0.4", "gateway": "10.0.0.9"}
+    high = {"subnet": "10.0.0.0/28", "rangeStart": "10.0.0.8", "rangeEnd": "10.0.0.11", "gateway": "10.0.0.3"}
+    assert order([low, high]) == ["10.0.0.2", "10.0.0.4", "10.0.0.8", "10.0.0.10", "10.0.0.11"]
+    sets = range_sets([low], [high])
+    found = [[text for _, texts in each.candidates(None) for text in texts] for each in sets]
+    assert found == [["10.0.0.2", "10.0.0.4"], ["10.0.0.8", "10.0.0.10", "10.0.0.11"]]
+    assert [each.ranges[0].gateways for each in sets] == [
+        (Address.parse("10.0.0.3").number,),
+        (Address.parse("10.0.0.9").number,),
+    ]
+
+
 @pytest.mark.parametrize("last", ["10.0.0.128", "10.9.0.1", "fd00::5"])
 def test_order_without_a_useful_last(last):
     """A last address that is not of the set starts the order anew."""
