@@ -52,7 +52,6 @@ class Joining(Refusal):
 
         return guarded
 
-
     def fail_at_the_end(self, settled: Callable) -> Callable:
         """The ADD's last step, that fails if the other is to join before a request of the undo: it is counted anew."""
 

@@ -1,6 +1,9 @@
 """What the tests of `portmap` share: pods on a bridge, and their ports."""
 
+import socket
+import struct
 from collections.abc import Mapping
+from contextlib import ExitStack
 
 from tests.netns.cni import CNI, with_prev
 from tests.netns.node import Host
@@ -53,3 +56,42 @@ def refused(client: Host, address: str, number: int) -> bool:
     with client.socket(address, "tcp") as caller:
         caller.settimeout(0.5)
         return caller.connect_ex((address, number)) != 0
+
+
+def sctp_arrives(client: Host, source: str, to: tuple[str, int], server: Host) -> int:
+    """Send the first packet of an SCTP association; the port at which it arrives, 0 if it does not.
+
+    Its checksum is compared: whoever changes the port has to correct it.
+    """
+    with ExitStack() as stack:
+        sockets = []
+        for host in (server, client):
+            with host._inside():
+                sockets.append(stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_SCTP)))
+        listener, caller = sockets
+        listener.settimeout(2)
+        caller.bind((source, 0))
+        caller.sendto(_sctp_init(to[1]), (to[0], 0))
+        try:
+            packet = listener.recv(200)[20:]
+        except TimeoutError:
+            return 0
+    assert struct.unpack_from("<I", packet, 8)[0] == _crc32c(packet[:8] + bytes(4) + packet[12:])
+    return struct.unpack_from(">HH", packet)[1]
+
+
+def _sctp_init(number: int) -> bytes:
+    """An SCTP INIT chunk (RFC 9260) to a port."""
+    chunk = struct.pack(">BBHIIHHI", 1, 0, 20, 1, 65535, 1, 1, 1)
+    packet = struct.pack(">HHII", 4000, number, 0, 0) + chunk
+    return packet[:8] + struct.pack("<I", _crc32c(packet)) + packet[12:]
+
+
+def _crc32c(data: bytes) -> int:
+    """CRC-32C, bit by bit."""
+    value = 0xFFFFFFFF
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+    return value ^ 0xFFFFFFFF

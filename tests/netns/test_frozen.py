@@ -149,7 +149,7 @@ def test_a_foreign_plugin_gets_the_environment_as_the_runtime_made_it(
     """What we execute sees nothing of our bootloader's variables, and would load none of our libraries."""
     foreign = node.path("/run/foreign")
     foreign.mkdir()
-    (foreign / "foreign-ipam").write_text("#!/bin/sh\n/usr/bin/env >/run/env\necho '{\"cniVersion\": \"1.1.0\"}'\n")
+    (foreign / "foreign-ipam").write_text('#!/bin/sh\n/usr/bin/env >/run/env\necho \'{"cniVersion": "1.1.0"}\'\n')
     (foreign / "foreign-ipam").chmod(0o755)
     env = environ(node, "DEL", f"/run/foreign:{bin_dir}", **theirs)
     node.run([bin_dir / "bridge"], env=env, stdin=json.dumps(CONF | {"ipam": {"type": "foreign-ipam"}}))

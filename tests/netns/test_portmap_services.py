@@ -11,7 +11,7 @@ import pytest
 from tests.netns.cni import CNI, CNIFailure
 from tests.netns.nft_tools import nft, table
 from tests.netns.node import NODE_V4, NODE_V6, OUTSIDE_V4, OUTSIDE_V6, Host, Node, Pod, ask
-from tests.netns.published import HTTP, POD_V4, POD_V6, TABLE, Member, port
+from tests.netns.published import HTTP, OTHER_V4, POD_V4, POD_V6, TABLE, Member, port, sctp_arrives
 
 CLUSTER_IP = {4: "10.96.0.1", 6: "fd00:96::1"}
 NODE, OUTSIDE, POD = {4: NODE_V4, 6: NODE_V6}, {4: OUTSIDE_V4, 6: OUTSIDE_V6}, {4: POD_V4, 6: POD_V6}
@@ -48,6 +48,12 @@ def client(cni: CNI, pod: Member) -> Member:
     return made
 
 
+def address_of(member: Member, version: int) -> str:
+    """The pod's address of an IP version."""
+    found = [ip["address"].partition("/")[0] for ip in member.result["ips"]]
+    return next(address for address in found if (":" in address) == (version == 6))
+
+
 def restore(node: Node, version: int, *lines: str) -> None:
     """Restore chains into iptables' nat table and put jumps first in the builtin ones, as kube-proxy does."""
     chains = ("SERVICES", "NODEPORTS", "MARK-MASQ", "POSTROUTING", "SVC-HTTPS", "SEP-HTTPS")
@@ -57,46 +63,52 @@ def restore(node: Node, version: int, *lines: str) -> None:
         node.run([IPTABLES[version], "-t", "nat", "-I", hook, "-j", f"KUBE-{target}"])
 
 
-def by_iptables(node: Node, version: int) -> None:
+def by_iptables(node: Node, version: int, endpoint: str = "") -> None:
     """Mode iptables: a ClusterIP, an external address that is the node's own, and a NodePort, all translated."""
-    target = {4: f"{OUTSIDE_V4}:9443", 6: f"[{OUTSIDE_V6}]:9443"}[version]
+    endpoint = endpoint or OUTSIDE[version]
+    target = {4: f"{endpoint}:9443", 6: f"[{endpoint}]:9443"}[version]
     restore(
         node,
         version,
         f"-A KUBE-SERVICES -d {CLUSTER_IP[version]} -p tcp -m tcp --dport 443 -j KUBE-SVC-HTTPS",
         f"-A KUBE-SERVICES -d {CLUSTER_IP[version]} -p udp -m udp --dport 443 -j KUBE-SVC-HTTPS",
+        f"-A KUBE-SERVICES -d {CLUSTER_IP[version]} -p sctp -m sctp --dport 443 -j KUBE-SVC-HTTPS",
         f"-A KUBE-SERVICES -d {NODE[version]} -p tcp -m tcp --dport 443 -j KUBE-SVC-HTTPS",
         f"-A KUBE-SERVICES -d {NODE[version]} -p udp -m udp --dport 443 -j KUBE-SVC-HTTPS",
+        f"-A KUBE-SERVICES -d {NODE[version]} -p sctp -m sctp --dport 443 -j KUBE-SVC-HTTPS",
         f"-A KUBE-SERVICES ! -d {LOCALHOST[version]} -m addrtype --dst-type LOCAL -j KUBE-NODEPORTS",
         "-A KUBE-NODEPORTS -p tcp -m tcp --dport 30443 -j KUBE-SVC-HTTPS",
         "-A KUBE-NODEPORTS -p udp -m udp --dport 30443 -j KUBE-SVC-HTTPS",
+        "-A KUBE-NODEPORTS -p sctp -m sctp --dport 30443 -j KUBE-SVC-HTTPS",
         "-A KUBE-SVC-HTTPS -j KUBE-MARK-MASQ",
         "-A KUBE-SVC-HTTPS -j KUBE-SEP-HTTPS",
         f"-A KUBE-SEP-HTTPS -p tcp -m tcp -j DNAT --to-destination {target}",
         f"-A KUBE-SEP-HTTPS -p udp -m udp -j DNAT --to-destination {target}",
+        f"-A KUBE-SEP-HTTPS -p sctp -m sctp -j DNAT --to-destination {target}",
     )
 
 
-def by_nftables(node: Node, version: int) -> None:
+def by_nftables(node: Node, version: int, endpoint: str = "") -> None:
     """Mode nftables: the same."""
-    ip, target = {4: ("ip", OUTSIDE_V4), 6: ("ip6", OUTSIDE_V6)}[version]
+    ip, target = {4: "ip", 6: "ip6"}[version], endpoint or OUTSIDE[version]
     services = ", ".join(
         f"{address} . {protocol} . 443 : goto service-https"
         for address in (CLUSTER_IP[version], NODE[version])
-        for protocol in ("tcp", "udp")
+        for protocol in ("tcp", "udp", "sctp")
     )
+    nodeports = ", ".join(f"{protocol} . 30443 : goto service-https" for protocol in ("tcp", "udp", "sctp"))
     nft(node, "-f", "-", stdin=f"""
         table {ip} kube-proxy {{
             map service-ips {{ type {ip}{"v4" if version == 4 else ""}_addr . inet_proto . inet_service : verdict
                 elements = {{ {services} }}
             }}
             map service-nodeports {{ type inet_proto . inet_service : verdict
-                elements = {{ tcp . 30443 : goto service-https, udp . 30443 : goto service-https }}
+                elements = {{ {nodeports} }}
             }}
             set nodeport-ips {{ type {ip}{"v4" if version == 4 else ""}_addr; elements = {{ {NODE[version]} }} }}
             chain service-https {{
                 mark set mark or 0x4000
-                meta l4proto {{ tcp, udp }} dnat to {f"[{target}]" if version == 6 else target}:9443
+                meta l4proto {{ tcp, udp, sctp }} dnat to {f"[{target}]" if version == 6 else target}:9443
             }}
             chain services {{
                 {ip} daddr . meta l4proto . th dport vmap @service-ips
@@ -113,7 +125,7 @@ def by_ipvs(node: Node, version: int) -> None:
     node.run(["sh", "-c", "ip link show kube-ipvs0 2>/dev/null || ip link add kube-ipvs0 up type bridge"])
     node.run(["ip", "address", "add", f"{CLUSTER_IP[version]}/{32 if version == 4 else 128}", "dev", "kube-ipvs0", *(
         ["nodad"] if version == 6 else [])])  # fmt: skip
-    is_service = [f"-d {CLUSTER_IP[version]} -p {kind} -m {kind} --dport 443" for kind in ("tcp", "udp")]
+    is_service = [f"-d {CLUSTER_IP[version]} -p {kind} -m {kind} --dport 443" for kind in ("tcp", "udp", "sctp")]
     restore(
         node,
         version,
@@ -125,7 +137,7 @@ def by_ipvs(node: Node, version: int) -> None:
 
 
 ORDERS = pytest.mark.parametrize("first", ["kube-proxy", "host ports"])
-PORTS = [port(number, 80, kind) for number in (443, 30443, 8080) for kind in ("tcp", "udp")]
+PORTS = [port(number, 80, kind) for number in (443, 30443, 8080) for kind in ("tcp", "udp", "sctp")]
 
 
 def both(pod: Member, first: str, proxy: Callable[[Node, int], None]) -> None:
@@ -162,6 +174,27 @@ def test_what_kube_proxy_translates_is_the_services(
                     if asks == "node" and to[0] == CLUSTER_IP[version]:
                         continue  # routed to the world without kube-proxy's own route
                     assert ask(host, outside, OUTSIDE[version], 9443, kind, to=to), f"{asks} {to} {kind}"
+
+
+@ORDERS
+@pytest.mark.parametrize("proxy", [by_iptables, by_nftables])
+def test_from_outside_too(pod: Member, client: Member, outside: Pod, first: str, proxy: Callable) -> None:
+    """The same asked from beyond the node: the endpoint is a pod."""
+    both(pod, first, lambda node, version: proxy(node, version, address_of(client, version)))
+    for version in (4, 6):
+        for to in ((NODE[version], 443), (NODE[version], 30443)):
+            for kind in ("tcp", "udp"):
+                assert ask(outside, client.pod, address_of(client, version), 9443, kind, to=to), f"{to} {kind}"
+
+
+@ORDERS
+@pytest.mark.parametrize("proxy", [by_iptables, by_nftables])
+def test_sctp(pod: Member, client: Member, outside: Pod, first: str, proxy: Callable) -> None:
+    """SCTP likewise: a service's port goes to its endpoint, another to the pod."""
+    both(pod, first, proxy)
+    for to in ((CLUSTER_IP[4], 443), (NODE_V4, 443), (NODE_V4, 30443)):
+        assert sctp_arrives(client.pod, OTHER_V4, to, outside) == 9443
+    assert sctp_arrives(outside, OUTSIDE_V4, (NODE_V4, 8080), pod.pod) == 80
 
 
 @ORDERS
@@ -258,6 +291,23 @@ def test_without_x_tables_host_ports_work(pod: Member, outside: Pod) -> None:
     assert "iptables has v4" not in table(pod.node, TABLE)
     for version in (4, 6):
         assert ask(outside, pod.pod, POD[version], 80, "tcp", to=(NODE[version], 8080)) == OUTSIDE[version]
+
+
+def test_firewalld_lets_host_ports_pass(pod: Member, client: Member, outside: Pod) -> None:
+    """Its forward chain accepts what is translated before it rejects; its own translations stand behind ours."""
+    pod.add(HTTP)
+    nft(pod.node, "-f", "-", stdin="""
+        table inet firewalld {
+            chain nat_PREROUTING { type nat hook prerouting priority dstnat + 10; }
+            chain filter_FORWARD { type filter hook forward priority filter + 10;
+                ct state { established, related } accept
+                ct status dnat accept
+                reject with icmpx admin-prohibited
+            }
+        }""")  # fmt: skip
+    for version in (4, 6):
+        assert ask(outside, pod.pod, POD[version], 80, "tcp", to=(NODE[version], 8080)) == OUTSIDE[version]
+        assert ask(client.pod, pod.pod, POD[version], 80, "tcp", to=(NODE[version], 8080))
 
 
 @pytest.mark.parametrize("nat", ["none", "docker's"])

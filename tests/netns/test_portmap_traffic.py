@@ -1,7 +1,6 @@
 """`portmap` on real nodes: where packets go."""
 
 import socket
-import struct
 from contextlib import ExitStack
 
 import pytest
@@ -21,6 +20,7 @@ from tests.netns.published import (
     port,
     portmap,
     refused,
+    sctp_arrives,
 )
 
 
@@ -213,37 +213,10 @@ def test_only_the_nodes_own_addresses(pod: Member, outside: Pod, node: Node) -> 
         assert ask(pod.pod, outside, "198.51.100.7", number, "tcp") == POD_V4
 
 
-def sctp_init(source: str, target: str, number: int) -> bytes:
-    """An SCTP INIT chunk (RFC 9260), its CRC32c left to be wrong: conntrack is told not to mind."""
-    chunk = struct.pack(">BBHIIHHI", 1, 0, 20, 1, 65535, 1, 1, 1)
-    packet = struct.pack(">HHII", 4000, number, 0, 0) + chunk
-    return packet[:8] + struct.pack("<I", crc32c(packet)) + packet[12:]
-
-
-def crc32c(data: bytes) -> int:
-    """CRC-32C, bit by bit."""
-    value = 0xFFFFFFFF
-    for byte in data:
-        value ^= byte
-        for _ in range(8):
-            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
-    return value ^ 0xFFFFFFFF
-
-
 def test_sctp(pod: Member, outside: Pod) -> None:
     """An SCTP association's first packet arrives at the pod, its port changed, with a good checksum."""
     pod.add(port(8132, 132, "sctp"))
-    with ExitStack() as stack:
-        sockets = []
-        for host in (pod.pod, outside):
-            with host._inside():
-                sockets.append(stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_SCTP)))
-        listener, caller = sockets
-        listener.settimeout(2)
-        caller.sendto(sctp_init(OUTSIDE_V4, NODE_V4, 8132), (NODE_V4, 0))
-        packet = listener.recv(200)[20:]
-    assert struct.unpack_from(">HH", packet) == (4000, 132)
-    assert struct.unpack_from("<I", packet, 8)[0] == crc32c(packet[:8] + bytes(4) + packet[12:])
+    assert sctp_arrives(outside, OUTSIDE_V4, (NODE_V4, 8132), pod.pod) == 132
 
 
 CONDITIONS = {
