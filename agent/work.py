@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from agent.call import Call
 from agent.children import children_of
-from agent.record import INFO, WARNING, Log, Outcome
+from agent.record import INFO, NOTICE, WARNING, Log, Outcome
 from linux.netns import OWN
 from spec import verbs
 from spec.errors import Code
@@ -41,7 +41,7 @@ class Worker:
         if not is_delivered and status == 0 and call.verb == "ADD":
             # Nobody knows of this success: the launcher is gone, or was told that time is over.
             self._serve(call, "DEL")
-        self._account(call, status, stdout, seconds, is_delivered=is_delivered)
+        self._account(call, (status, stdout, stderr), seconds, is_delivered=is_delivered)
 
     def _serve(self, call: Call, verb: str) -> tuple[int, bytes, bytes]:
         plugin = self._suite.load(call.request.kind)
@@ -59,7 +59,8 @@ class Worker:
         )
         return status, stdout.getvalue(), stderr.getvalue().encode(errors="backslashreplace")
 
-    def _account(self, call: Call, status: int, stdout: bytes, seconds: float, *, is_delivered: bool) -> None:
+    def _account(self, call: Call, reply: tuple[int, bytes, bytes], seconds: float, *, is_delivered: bool) -> None:
+        status, stdout, stderr = reply
         network, _, config = call.describe()
         code, message = _error_of(stdout) if status else (0, "")
         if not is_delivered:
@@ -67,7 +68,10 @@ class Worker:
         environ = call.request.environ
         container, ifname = environ.get(verbs.CONTAINERID, ""), environ.get(verbs.IFNAME, "")
         outcome = Outcome(call.verb, call.request.kind, network, container, ifname, seconds, code, message, config)
-        self._log(WARNING if code else INFO, outcome.fields())
+        said = stderr.decode().strip()
+        # A plugin that succeeds writes there what somebody should look at, as that a record of a peer is left out.
+        priority = WARNING if code else NOTICE if said else INFO
+        self._log(priority, outcome.fields() | ({"stderr": said} if said else {}))
         self._tell(outcome)
 
 

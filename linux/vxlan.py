@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from errno import EEXIST, ENODEV
+from errno import EADDRINUSE, EEXIST, ENODEV
 from socket import AF_INET, AF_INET6, inet_pton
 
 from linux.links import Link
@@ -12,6 +12,8 @@ OWNER = "slash24 vtep"  # the alias of a device of ours
 _KIND = "vxlan"
 _TRIES = 4
 _ADDR_GEN_NONE = "1"
+_RECEIVING = ("IFLA_VXLAN_COLLECT_METADATA", "IFLA_VXLAN_UDP_ZERO_CSUM6_RX", "IFLA_VXLAN_REMCSUM_RX")  # 0, if absent
+_MARKS = ("IFLA_VXLAN_GBP", "IFLA_VXLAN_GPE", "IFLA_VXLAN_REMCSUM_NOPARTIAL")  # there or absent
 
 
 @dataclass(frozen=True)
@@ -40,28 +42,60 @@ def ensure_vtep(
     MAC, MTU, addresses and the like are corrected in place; a vxlan device with other parameters is deleted (with it go
     the routes through it) and made anew. `guard` is called in between: no device with other parameters is there any
     more, and this one is not brought up before. The calling thread is in the network namespace of the socket. Raises
-    OSError (EEXIST: a link of another kind has the name, or another device the VNI and port).
+    OSError (EEXIST: a link of another kind has the name, or another device the VNI and port; EADDRINUSE: the port is
+    taken); a device that was made here is gone then.
     """
-    from linux.links import delete_link, find_link, set_up
+    from linux.links import delete_link, find_link
 
-    replaced = False
+    replaced, made = False, False
     for _ in range(_TRIES):
         link = find_link(netlink, wanted.name)
         if link is None:
-            _create(netlink, wanted)
+            made = _create(netlink, wanted) or made
         elif _parameters_of(netlink, link) == _parameters(wanted):
             break
+        elif rival := find_rival(netlink, wanted):
+            raise rival
         else:
             replaced = delete_link(netlink, link.index) or replaced
     else:
         raise NetlinkError(EEXIST, f"{wanted.name} is being made by somebody else, otherwise")
-    _correct(netlink, wanted, link)
-    if guard:
-        guard()
-    if not link.up:
-        set_up(netlink, link.index)
-    _correct_addresses(netlink, link, addresses)
+    try:
+        _correct(netlink, wanted, link)
+        if guard:
+            guard()
+        if not link.up:
+            _bring_up(netlink, wanted, link)
+        _correct_addresses(netlink, link, addresses)
+    except BaseException:
+        if made:
+            delete_link(netlink, link.index)
+        raise
     return find_link(netlink, wanted.name) or link, replaced
+
+
+def find_rival(netlink: Netlink, wanted: Vtep) -> NetlinkError | None:
+    """Does another vxlan device keep this one from being made (EEXIST) or from coming up (EADDRINUSE)?
+
+    The kernel has one device for a VNI, port and IP version, and one socket for a port, with the flags of its first.
+    """
+    from linux.links import list_links
+
+    for link in list_links(netlink, containing=_KIND.encode()):
+        if link.kind != _KIND or link.name == wanted.name:
+            continue
+        data = _data_of(netlink, link)
+        if data is None or data.get_attr("IFLA_VXLAN_PORT") != wanted.port:
+            continue
+        is_plain = not any(map(data.get_attr, _RECEIVING)) and all(data.get_attr(mark) is None for mark in _MARKS)
+        is_of_version = bool(data.get_attr("IFLA_VXLAN_LOCAL6")) == (":" in wanted.local)
+        if is_plain and is_of_version and data.get_attr("IFLA_VXLAN_ID") == wanted.vni:
+            return NetlinkError(EEXIST, f'VNI {wanted.vni} on UDP port {wanted.port} is taken by "{link.name}"')
+        if link.up and not is_plain:
+            return NetlinkError(
+                EADDRINUSE, f'UDP port {wanted.port} is taken by "{link.name}", which receives otherwise'
+            )
+    return None
 
 
 def differences(netlink: Netlink, wanted: Vtep, addresses: Sequence[str]) -> list[str]:
@@ -136,19 +170,10 @@ def _parameters(wanted: Vtep) -> dict[str, object]:
 
 def _parameters_of(netlink: Netlink, link: Link) -> dict[str, object]:
     """The same of the device that is there; nothing if it is gone again. Raises NetlinkError (EEXIST: other kind)."""
-    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-
-    from linux.links import RTM_GETLINK
-
     if link.kind != _KIND:
         raise NetlinkError(EEXIST, f"{link.name} is there already, and no vxlan device but {link.kind or 'a real one'}")
-    request = ifinfmsg()
-    request.update(family=0, index=link.index, attrs=[])
-    try:
-        data = netlink.get(request, RTM_GETLINK, ifinfmsg).get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
-    except NetlinkError as error:
-        if error.errno != ENODEV:
-            raise
+    data = _data_of(netlink, link)
+    if data is None:
         return {}
     return {
         "VNI": data.get_attr("IFLA_VXLAN_ID"),
@@ -163,10 +188,26 @@ def _parameters_of(netlink: Netlink, link: Link) -> dict[str, object]:
     }
 
 
-def _create(netlink: Netlink, wanted: Vtep) -> None:
+def _data_of(netlink: Netlink, link: Link) -> "nlmsg_base | None":  # noqa: F821
+    """The settings of a vxlan device as pyroute2 decodes them; None if it is gone again."""
+    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+    from linux.links import RTM_GETLINK
+
+    request = ifinfmsg()
+    request.update(family=0, index=link.index, attrs=[])
+    try:
+        return netlink.get(request, RTM_GETLINK, ifinfmsg).get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
+    except NetlinkError as error:
+        if error.errno != ENODEV:
+            raise
+        return None
+
+
+def _create(netlink: Netlink, wanted: Vtep) -> bool:
     """Make the device with a MAC of its own, so that udev's MACAddressPolicy leaves it alone; down.
 
-    It is no error if a link of that name has come into being meanwhile.
+    False, and no error, if a link of that name has come into being meanwhile.
     """
     from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
@@ -187,8 +228,23 @@ def _create(netlink: Netlink, wanted: Vtep) -> None:
     try:
         netlink.change(message, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL)
     except NetlinkError as error:
-        if error.errno != EEXIST or not find_link(netlink, wanted.name):
+        if error.errno == EEXIST and find_link(netlink, wanted.name):
+            return False
+        raise (find_rival(netlink, wanted) or error) from error
+    return True
+
+
+def _bring_up(netlink: Netlink, wanted: Vtep, link: Link) -> None:
+    """The kernel opens the UDP port now, and not before."""
+    from linux.links import set_up
+
+    try:
+        set_up(netlink, link.index)
+    except NetlinkError as error:
+        if error.errno != EADDRINUSE:
             raise
+        by = f"UDP port {wanted.port} is taken by another program of this node; ss -lunp shows it"
+        raise (find_rival(netlink, wanted) or NetlinkError(EADDRINUSE, by)) from error
 
 
 def _correct(netlink: Netlink, wanted: Vtep, link: Link) -> None:

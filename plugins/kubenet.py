@@ -6,7 +6,7 @@ every key.
 
 from linux.errors import step
 from linux.netlink import Netlink
-from plugins.node import here, own, pods, state
+from plugins.node import here, own, pods, seen, state
 from plugins.node.conf import NodeConf, parse, read_peers, telling_status
 from plugins.node.mtu import smallest_mtu
 from plugins.node.selection import Peers
@@ -96,6 +96,7 @@ def _mtu(host: Netlink, node: NodeConf) -> int:
 def _ensure_node(host: Netlink, pod: Request, node: NodeConf, result: Result) -> None:
     with state.locked(pod.conf.name):
         records = read_peers(pod)
+        seen.note(pod.conf.name, peers=records.from_default_file)
         with step("look at the node"):
             peers = here.peers_of(host, records, node)
         pods.settle_gateways(host, pod, node, result)

@@ -10,7 +10,7 @@ from linux import overlay, vxlan
 from linux.errors import step
 from linux.links import find_link, find_link_by_index
 from linux.netlink import Netlink
-from plugins.node import here, own, pods, state, tunnel, ways
+from plugins.node import here, own, pods, seen, state, tunnel, ways
 from plugins.node.conf import NodeConf, parse, read_peers, telling_status
 from plugins.node.records import Records
 from plugins.node.selection import Peers
@@ -84,7 +84,10 @@ def status(request: Request) -> None:
         records = read_peers(request)
         with Netlink() as host, step("look at the node"):
             own.check_ready(host, node, conf.device)
-            peers = _peers(host, records, node, conf, tunnel.plan(host, node, conf))
+            vtep = tunnel.plan(host, node, conf)
+            if rival := vxlan.find_rival(host, vtep):
+                raise CNIError(Code.PLUGIN_NOT_AVAILABLE, f'no device "{vtep.name}": {rival.strerror}')
+            peers = _peers(host, records, node, conf, vtep)
             said = [*peers.about_this, *_not_forwarding(host, node, conf, peers), *peers.left_out]
         here.tell(request, said, at_most=len(said))
         pod = pods.with_ipam(request, node.subnets)
@@ -97,6 +100,7 @@ def _ensure_node(host: Netlink, pod: Request, node: NodeConf, conf: TunnelConf, 
     network = pod.conf.name
     with state.locked(network):
         records, vtep = read_peers(pod), tunnel.plan(host, node, conf)
+        seen.note(network, peers=records.from_default_file)
         peers = _ensure_device(host, network, records, node, conf, vtep)
         pods.settle_gateways(host, pod, node, result)
         own.ensure_forwarding(node, [node.bridge, vtep.name])

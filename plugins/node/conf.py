@@ -1,8 +1,10 @@
 """What is wanted of a node: its subnet, its bridge, the ways to the others, and what leaves masqueraded."""
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from plugins.node import seen
 from plugins.node.records import (
     NODE_FILE,
     PEERS_FILE,
@@ -79,12 +81,17 @@ def parse(request: Request) -> NodeConf:
 def read_peers(request: Request) -> Records:
     """The records of the other nodes, of the configuration and of the file; the node's own may be among them.
 
-    Raises CNIError 7 (configuration), 11 (the file is unreadable, or missing though the configuration names it).
+    Raises CNIError 7 (configuration), 11 (the file is unreadable; or missing, though the configuration names it, or
+    though it had peers when it was last read).
     """
     section = request.conf.section
-    path = absolute_path(section, "peersFile")
+    path = section.string("peersFile")
+    if not path and not os.path.lexists(PEERS_FILE) and seen.had_peers(request.conf.name):
+        message = f'the peers file "{PEERS_FILE}" is missing, but had peers when it was last read'
+        raise CNIError(Code.TRY_AGAIN_LATER, message, 'write it; {"peers": []} says that there are none any more')
     inline, filed = parse_peers(section), read_peers_file(path or PEERS_FILE, required=bool(path))
-    return Records(inline + filed.nodes, filed.left_out, from_default_file=not path and bool(filed.nodes))
+    from_default_file = not path and bool(filed.nodes or filed.left_out)
+    return Records(inline + filed.nodes, filed.left_out, from_default_file)
 
 
 def telling_status(action: Callable[[], object]) -> None:

@@ -51,6 +51,14 @@ def test_what_it_does_is_what_the_executables_do(node: Node, warm: ViaAgent, cni
     assert f"verb=ADD plugin=bridge network=net container={first.name} ifname=eth0 duration_ms=" in agent.log
 
 
+def test_its_log_has_what_a_plugin_says_beside_its_answer(node: Node, warm: ViaAgent, start: Start) -> None:
+    """A peer that is left out stops no ADD; the line of the call names it."""
+    agent, peer = start(), {"name": "joining", "addresses": ["192.0.2.7"]}
+    warm.add({**CONF, "type": "kubenet", "podCIDRs": ["10.244.1.0/24"], "peers": [peer], "ipam": {}}, node.pod("pod1"))
+    assert wait_until(lambda: "outcome=0" in agent.log), (agent.log, warm.ways)
+    assert r'stderr="kubenet: peer \"joining\" has no \"podCIDRs\" that can be used"' in agent.log
+
+
 def test_its_errors_are_those_of_the_executables(node: Node, warm: ViaAgent, cni: CNI, start: Start) -> None:
     """The same documents for the same mistakes; its own namespace is refused, and a path to nothing."""
     start()

@@ -33,9 +33,39 @@ def test_peers_inline_in_a_file_or_in_the_agents_file(cni: CNI, node: Node, pod:
         cni.check(conf, pod, result)
         cni.delete(conf, pod, result)
         assert own_routes(node) == wanted, "routes belong to the node, not to a pod"
-    node.path(PEERS_FILE).unlink()
+    write(node, PEERS_FILE, {"peers": []})
     cni.add(network("kubenet"), pod)
     assert own_routes(node) == {}
+
+
+@pytest.mark.parametrize("kind", ["kubenet", "vxlan"])
+def test_a_file_that_had_peers_must_not_be_gone(cni: CNI, node: Node, pod: Pod, kind: str) -> None:
+    """Deleted, or lost in a reboot: nothing is changed for it, ADD is 11 and STATUS 50; an empty list is an answer."""
+    node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
+    conf, second = network(kind), node.pod("second")
+    cni.status(conf)
+    cni.delete(conf, second, cni.add(conf, second))
+    write(node, PEERS_FILE, {"peers": [record(2)]})
+    result = cni.add(conf, pod)
+    routes = own_routes(node)
+    assert set(routes) == set(TO_2)
+    node.path(PEERS_FILE).unlink()
+    for verb, code, which in (("ADD", 11, second), ("STATUS", 50, None), ("CHECK", 11, pod)):
+        error = refused(cni, verb, {**conf, "prevResult": result} if verb == "CHECK" else conf, which)
+        assert (error.code, "is missing, but had peers when it was last read" in error.msg) == (code, True)
+    assert own_routes(node) == routes
+    cni.delete(conf, pod, result)
+    cni.add(network(kind, peersFile=write(node, "/run/others.json", {"peers": [record(3)]})), pod)
+    cni.delete(conf, pod)
+    assert set(own_routes(node)) == set(TO_3)
+    cni.add(conf, pod)  # the file that is named is another's matter, and the default one has been given up
+    write(node, PEERS_FILE, {"peers": [record(2)]})
+    cni.delete(conf, pod)
+    cni.add(conf, pod)
+    write(node, PEERS_FILE, {"peers": []})
+    cni.add(conf, second)
+    node.path(PEERS_FILE).unlink()
+    cni.status(conf)
 
 
 @pytest.mark.parametrize(("content", "why"), [(None, "No such file"), ("{", ""), ("[]", "peers"), ("{}{}", "")])
