@@ -11,6 +11,7 @@ from linux.netlink import Netlink, NetlinkError
 from linux.ownership import owner_tag
 from linux.tc import Bucket
 from plugins.shape.ends import find_host_end
+from plugins.shape.ifbs import find_ifb, find_reference_ifb
 from plugins.shape.limits import Limit, Limits
 from plugins.shape.names import ifb_name, reference_ifb_name
 from plugins.undo import Undo
@@ -80,13 +81,15 @@ def _way_back_to(host: Netlink, link: Link, before: Bucket | None) -> Callable[[
 
 def _ensure_ifb(host: Netlink, request: Request, end: Link, undo: Undo) -> tuple[Link, bool]:
     """The ifb, and whether it was made."""
-    name = ifb_name(request.attachment)
-    with step(f'make "{name}"'):
-        made = shaping.create_ifb(host, name, mtu=end.mtu)
-        ifb = find_link(host, name)
-        if ifb is None or ifb.kind != "ifb":
-            raise NetlinkError(EEXIST, f"a link of that name is there, but is no ifb: {ifb and ifb.kind}")
-        if made:
+    names = (reference_ifb_name(request.attachment), ifb_name(request.attachment))
+    with step(f'make "{names[0]}"'):
+        ifb = find_ifb(host, request.attachment)
+        made = ifb is None
+        if ifb is None:
+            name = next((name for name in names if shaping.create_ifb(host, name, mtu=end.mtu)), None)
+            ifb = find_link(host, name) if name else None
+            if ifb is None:
+                raise NetlinkError(EEXIST, f'"{names[0]}" and "{names[1]}" are there, and are not this interface\'s')
             undo.push(lambda: delete_link(host, ifb.index))
         shaping.set_ifb(host, ifb.index, mtu=end.mtu, alias=owner_tag(request.attachment))
     return ifb, made
@@ -115,7 +118,7 @@ def _redirect(host: Netlink, end: Link, ifb: Link, request: Request, undo: Undo)
 def _let_pass(host: Netlink, end: Link, request: Request, undo: Undo) -> None:
     """Nothing limits what the pod sends any more, if something did."""
     with step(f'let pass what comes in by "{end.name}"'):
-        own = find_link(host, ifb_name(request.attachment))
+        own = find_ifb(host, request.attachment)
         ifbs = [*([own.index] if own else []), *_reference_ifb(host, request)]
         if not ifbs:
             return
@@ -141,8 +144,8 @@ def _delete_redirects(host: Netlink, end: Link, ifb: Link) -> None:
 
 def _reference_ifb(host: Netlink, request: Request) -> list[int]:
     """The index of the ifb that the reference plugin made for this container on this network, in a list, or none."""
-    link = find_link(host, reference_ifb_name(request.attachment))
-    return [link.index] if link and link.kind == "ifb" and not link.alias else []
+    link = find_reference_ifb(host, request.attachment)
+    return [link.index] if link else []
 
 
 def _delete_unused(host: Netlink, ifbs: list[int]) -> None:

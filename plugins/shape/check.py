@@ -4,13 +4,14 @@ from collections.abc import Iterator
 
 from linux import tc
 from linux.errors import step
-from linux.links import Link, find_link
+from linux.links import Link
 from linux.netlink import Netlink
 from linux.tc import Bucket
 from plugins.shape.add import buckets
 from plugins.shape.ends import find_host_end
+from plugins.shape.ifbs import find_ifb, find_reference_ifb
 from plugins.shape.limits import Limits
-from plugins.shape.names import ifb_name, reference_ifb_name
+from plugins.shape.names import reference_ifb_name
 from spec.errors import CNIError, Code
 from spec.request import Request
 from spec.result import Result
@@ -32,10 +33,10 @@ def check_shaping(request: Request, limits: Limits, result: Result) -> None:
 def _egress(host: Netlink, end: Link, request: Request, wanted: Bucket) -> Iterator[str]:
     """What the pod sends may go through an ifb of ours, or one that the reference plugin made before we came."""
     redirects = [one for one in tc.list_redirects(host, end.index) if one.everything]
-    names = (ifb_name(request.attachment), reference_ifb_name(request.attachment))
-    ifbs = [link for link in (find_link(host, name) for name in names) if link and link.kind == "ifb"]
+    own, theirs = find_ifb(host, request.attachment), find_reference_ifb(host, request.attachment)
+    ifbs = [ifb for ifb in (own, theirs) if ifb]
     if not ifbs:
-        yield f'ifb "{names[0]}" not found'
+        yield f'ifb "{reference_ifb_name(request.attachment)}" not found'
     if not any(qdisc.parent == tc.INGRESS for qdisc in tc.list_qdiscs(host, end.index)):
         yield f'"{end.name}" has no ingress qdisc'
     elif not redirects:

@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 from linux import shaping, tc
 from linux.errors import reason, step
-from linux.links import find_link, list_links
+from linux.links import list_links
 from linux.netlink import Netlink
 from linux.ownership import forfeited
 from linux.reaping import delete_links
 from plugins.shape.ends import find_left_ends
-from plugins.shape.names import ifb_name, reference_ifb_name
+from plugins.shape.ifbs import find_ifb, find_reference_ifb
 from spec.errors import CNIError, Code
 from spec.request import Request
 
@@ -19,17 +19,17 @@ def delete_shaping(request: Request) -> None:
 
     Every step is tried, also after one has failed; then the first failure is raised with the others in its details.
     """
-    own, theirs = ifb_name(request.attachment), reference_ifb_name(request.attachment)
     failures: list[str] = []
     with step("look for limits"), Netlink() as host:
         ends = list(find_left_ends(host, request))
-        ifbs = [link for link in (find_link(host, own), find_link(host, theirs)) if link and link.kind == "ifb"]
+        own, theirs = find_ifb(host, request.attachment), find_reference_ifb(host, request.attachment)
+        ifbs = [ifb for ifb in (own, theirs) if ifb]
         targets = {0, *(ifb.index for ifb in ifbs)}
         for end in ends:
             what = f'take the limits from "{end.name}"'
             _attempt(what, lambda end=end: shaping.delete_limits(host, end.index, targets), failures)
         for ifb in ifbs:
-            if ifb.name == own or not any(shaping.redirecting_links(host, [ifb.index])):
+            if ifb is own or not any(shaping.redirecting_links(host, [ifb.index])):
                 _attempt(f'delete "{ifb.name}"', lambda ifb=ifb: delete_links(host, [ifb]), failures)
     if failures:
         raise CNIError(Code.INTERNAL, failures[0], "; ".join(failures[1:]))

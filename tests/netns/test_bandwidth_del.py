@@ -5,6 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from plugins.shape.names import reference_ifb_name
+from spec.attachment import Attachment
 from tests.netns.cni import CNI, CNIFailure, with_prev
 from tests.netns.node import Node
 from tests.netns.shaping_tools import BOTH, EGRESS, Link, ifbs, limited, qdiscs, state
@@ -74,6 +76,44 @@ def test_del_leaves_the_reference_ifb_of_another_interface(link: Link, reference
     link.check(first_result, **EGRESS)
     link.delete(first_result, **EGRESS)
     assert ifbs(link.node) == []
+
+
+def test_the_reference_checks_and_deletes_what_ours_added(link: Link, reference: CNI) -> None:
+    """The ifb has the name under which it looks, so nothing stays after a change back."""
+    result = link.add(**BOTH)
+    link.check(result, reference, **BOTH)
+    assert ifbs(link.node) == [result["interfaces"][-1]["name"]]
+    link.delete(result, reference, **BOTH)
+    assert ifbs(link.node) == []
+
+
+def test_interfaces_of_a_container_have_an_ifb_each(link: Link) -> None:
+    """Of one network: the second can not have the reference's name, and neither is the other's in ADD, CHECK or DEL."""
+    second = Link(link.cni, ifname="eth1", pod=link.pod)
+    results = {each: each.add(**EGRESS) for each in (link, second)}
+    assert len(ifbs(link.node)) == 2
+    for each in (second, link):
+        results[each] = each.add(**EGRESS)  # again: each finds its own
+    assert len(ifbs(link.node)) == 2
+    link.delete(results[link], **EGRESS)
+    second.check(results[second], **EGRESS)
+    assert ifbs(link.node) == [results[second]["interfaces"][-1]["name"]]
+    link.add(**EGRESS)
+    second.delete(results[second], **EGRESS)
+    link.check(results[link], **EGRESS)
+
+
+def test_a_stranger_s_link_has_the_reference_s_name(link: Link) -> None:
+    """It stays, and the ifb has its other name; that is found again."""
+    name = reference_ifb_name(Attachment("net", link.pod.name, "eth0"))
+    link.node.run(["ip", "link", "add", name, "type", "ifb"])
+    link.node.run(["ip", "link", "set", name, "alias", "a stranger's"])
+    result = link.add(**EGRESS)
+    own = result["interfaces"][-1]["name"]
+    assert sorted(ifbs(link.node)) == sorted([name, own])
+    link.check(link.add(**EGRESS), **EGRESS)
+    link.delete(result, **EGRESS)
+    assert ifbs(link.node) == [name]
 
 
 def test_add_takes_over_from_the_reference(link: Link, reference: CNI) -> None:

@@ -378,6 +378,27 @@ def test_either_adds_and_the_other_checks_and_deletes(
     assert f"{other.v6}/128" not in "\n".join(shown(dropping, "ip6tables"))
 
 
+def test_what_is_left_after_a_change_back_goes_by_the_commands_of_the_manual(
+    pod: Member, other: Member, dropping: Node, reference: CNI
+) -> None:
+    """Rules of pods that are gone go, those of running pods stay; policies go with the table."""
+    for member in (pod, other):
+        member.add(ingressPolicy="isolated")
+    pod.delete(reference)
+    section = (ROOT / "docs/firewall.md").read_text().partition("## Changing back")[2]
+    script, command = section.partition("```sh\n")[2].partition("```")[0], "nft delete table inet slash24_firewall"
+    for _ in range(2):
+        dropping.run(["sh", "-e", "-c", script])
+    for program, gone, stays in (("iptables", POD_V4, other.v4), ("ip6tables", POD_V6, other.v6)):
+        rules = "\n".join(shown(dropping, program))
+        assert f" {gone}/" not in rules
+        assert rules.count(f" {stays}/") == 3
+    assert command in section
+    dropping.run(command.split())
+    assert "poda" not in dropping.ruleset()
+    other.check(reference)
+
+
 # -- failure and crowd ----------------------------------------------------------------------------------------------
 
 
