@@ -358,47 +358,6 @@ def test_status(pod: Member, dropping: Node) -> None:
     assert caught.value.code == 50
 
 
-# -- the reference --------------------------------------------------------------------------------------------------
-
-
-def test_either_adds_and_the_other_checks_and_deletes(
-    pod: Member, other: Member, dropping: Node, reference: CNI
-) -> None:
-    """The rules are the same, so each takes the other's for its own."""
-    pod.add()
-    pod.check(reference)
-    pod.delete(reference)
-    assert [rule for rule in shown(dropping) if f"{POD_V4}/32" in rule and "--ctstate DNAT" not in rule] == []
-    pod.cni.gc(pod.conf())
-    assert f"{POD_V4}/32" not in "\n".join(shown(dropping))
-    other.add(reference)
-    other.check()
-    other.delete()
-    assert f"{other.v4}/32" not in "\n".join(shown(dropping))
-    assert f"{other.v6}/128" not in "\n".join(shown(dropping, "ip6tables"))
-
-
-def test_what_is_left_after_a_change_back_goes_by_the_commands_of_the_manual(
-    pod: Member, other: Member, dropping: Node, reference: CNI
-) -> None:
-    """Rules of pods that are gone go, those of running pods stay; policies go with the table."""
-    for member in (pod, other):
-        member.add(ingressPolicy="isolated")
-    pod.delete(reference)
-    section = (ROOT / "docs/firewall.md").read_text().partition("## Changing back")[2]
-    script, command = section.partition("```sh\n")[2].partition("```")[0], "nft delete table inet slash24_firewall"
-    for _ in range(2):
-        dropping.run(["sh", "-e", "-c", script])
-    for program, gone, stays in (("iptables", POD_V4, other.v4), ("ip6tables", POD_V6, other.v6)):
-        rules = "\n".join(shown(dropping, program))
-        assert f" {gone}/" not in rules
-        assert rules.count(f" {stays}/") == 3
-    assert command in section
-    dropping.run(command.split())
-    assert "poda" not in dropping.ruleset()
-    other.check(reference)
-
-
 # -- failure and crowd ----------------------------------------------------------------------------------------------
 
 
@@ -430,29 +389,3 @@ def test_sixteen_at_once(cni: CNI, outside: Pod, dropping: Node) -> None:
         member.check(ingressPolicy="isolated")
     assert sum(rule.startswith("-A CNI-FORWARD") for rule in shown(dropping)) == 1 + 3 * 8
     assert all(talks(member.pod, outside, OUTSIDE_V4) for member in members[8:10])
-
-
-@pytest.mark.parametrize("policy", ["open", "same-bridge", "isolated"])
-def test_rules_that_were_saved_and_loaded_by_nft_are_the_same_to_check(
-    pod: Member, other: Member, dropping: Node, policy: str
-) -> None:
-    """As nftables.service does it at a reboot: nft writes the matches of iptables in its own words."""
-    for member in (pod, other):
-        member.add(ingressPolicy=policy)
-    saved = dropping.ruleset()
-    dropping.run(["sh", "-ec", "nft flush ruleset; nft -f -"], stdin=saved)
-    for member in (pod, other):
-        member.check(ingressPolicy=policy)
-        member.add(ingressPolicy=policy)
-    assert dropping.ruleset().count("10.1.2.") == saved.count("10.1.2."), "an ADD made rules again that were there"
-    nft(dropping, "delete rule ip filter CNI-FORWARD handle " + _handle(dropping, f"{POD_V4} ct status dnat"))
-    with pytest.raises(CNIFailure, match=f"does not accept what is translated to {POD_V4}"):
-        pod.check(ingressPolicy=policy)
-    pod.delete()
-    assert f" {POD_V4} " not in dropping.ruleset()
-
-
-def _handle(node: Node, rule: str) -> str:
-    """The handle of a rule of CNI-FORWARD."""
-    listed = node.run(["nft", "-a", "list", "chain", "ip", "filter", "CNI-FORWARD"]).stdout
-    return next(line.rpartition(" ")[2] for line in listed.splitlines() if rule in line)
