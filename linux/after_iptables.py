@@ -57,4 +57,4 @@ def _steps(netlink: Netlink, table: TableName, chain: str) -> Iterator[Step]:
 
 
 def _is_ours(rule: nft_found.FoundRule) -> bool:
-    return iptables.bit_marked(rule) == BIT
+    return iptables.is_mark_local(rule, BIT, _COMMENT)

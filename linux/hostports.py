@@ -37,6 +37,7 @@ from linux.nft_view import View
 from linux.ownership import forfeited, owner_tag
 from linux.pod_address import PodAddress
 from spec.attachment import Attachment
+from spec.errors import is_shortage
 
 TYPE_CHECKING = False  # as type checkers know it, without an import of typing
 if TYPE_CHECKING:
@@ -122,7 +123,7 @@ def ensure(owner: Attachment, wish: Wish) -> bool:
         nft_table.put_into(book, whole, chains, wanted, is_stale=lambda found: found.owner in stale, terms=terms)
         if 4 in behind and (lost or held != set(wanted)):
             noted = view.everything() if lost else wanted
-            if lost or held:
+            if lost or held or is_new:
                 owners = stale | {one.owner for one in noted}
                 book.append(port_notes.removal(book.netlink, owners.__contains__))
             book.append(port_notes.steps(_ports(noted)))
@@ -171,7 +172,9 @@ def _behind_iptables(book: Book, view: View) -> tuple[frozenset[int], bool]:
         if steps and is_new:
             try:
                 nft.rehearse(book.netlink, steps)
-            except OSError:
+            except OSError as error:
+                if is_shortage(error):
+                    raise
                 continue
         book.do(steps)
         found |= {version}

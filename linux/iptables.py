@@ -85,13 +85,14 @@ def comment_of(rule: FoundRule) -> str:
     return nft_found.match_info(rule, "comment").split(b"\0", 1)[0].decode("utf-8", "replace") or rule.comment
 
 
-def bit_marked(rule: FoundRule) -> int:
-    """The bit that a rule adds to the packet's mark, 0 if it adds none.
+def is_mark_local(rule: FoundRule, bit: int, comment: str) -> bool:
+    """Whether it is what `mark_local` makes.
 
     Also after nft has saved and loaded the rules: it writes them in its own expressions, and without their comments.
     """
-    value, mask = struct.unpack("=II", nft_found.target_info(rule, "MARK").ljust(8, b"\0")[:8])
-    return value & mask or nft_found.bit_marked(rule)
+    if nft_found.target_info(rule, "MARK") == struct.pack("=II", bit, bit):
+        return comment_of(rule) == comment
+    return nft_found.bit_marked(rule) == bit
 
 
 def states_of(rule: FoundRule) -> int:

@@ -185,30 +185,15 @@ def target_info(rule: FoundRule, target: str) -> bytes:
 
 
 def bit_marked(rule: FoundRule) -> int:
-    """What a rule adds to the packet's mark by nftables' own expressions, 0 if nothing."""
-    added = b""
+    """The bits that a rule adds to the mark of packets, all others left alone, by nftables' own expressions; or 0."""
+    kept, added = b"", b""
     for name, body in _expressions(rule):
         if name == "bitwise":
-            added = attributes_of(body.get(5, b"")).get(1, b"")
+            kept, added = (attributes_of(body.get(number, b"")).get(1, b"") for number in (4, 5))
         elif name == "meta" and _number(body.get(2)) == _META_MARK and 3 in body:  # a register to set it from
-            return int.from_bytes(added, byteorder)
+            bits = int.from_bytes(added, byteorder)
+            return bits if int.from_bytes(kept, byteorder) == ~bits & 0xFFFFFFFF else 0
     return 0
-
-
-def conntrack_bits(rule: FoundRule) -> dict[int, int]:
-    """Of `ct state established,related`: the bits of which one has to be set, by the NFT_CT_* that they are of."""
-    found, key, mask = {}, None, b""
-    for name, body in _expressions(rule):
-        if name == "ct":
-            key, mask = _number(body.get(2)), b""
-        elif name == "bitwise":
-            mask = attributes_of(body.get(4, b"")).get(1, b"")
-        elif name == "cmp" and key is not None:
-            zero = not any(attributes_of(body.get(3, b"")).get(1, b"\1"))
-            if zero and mask and _number(body.get(2)) == _NOT_EQUAL:
-                found[key] = int.from_bytes(mask, byteorder)
-            key = None
-    return found
 
 
 def source_network(rule: FoundRule, version: int) -> tuple[bytes, bytes] | None:

@@ -283,6 +283,19 @@ def test_the_rule_goes_behind_what_came_since(pod: Member, client: Member) -> No
     assert ["ACCEPT" in rule for rule in rules[1:]] == [True, False]
 
 
+def test_somebody_elses_mark_is_not_taken_for_ours(pod: Member, client: Member) -> None:
+    """A rule that sets the same bit for its own ends stays, and does not stand for the rule that is missing."""
+    theirs = ["-d", NODE_V4, "-p", "tcp", "--dport", "9", "-j", "MARK", "--set-xmark", "0x1000/0x1000"]
+    pod.node.run(["iptables", "-t", "nat", "-A", "PREROUTING", *theirs])
+    pod.node.run(["iptables", "-t", "nat", "-A", "OUTPUT", "-j", "MARK", "--set-xmark", "0x1000/0xffff"])
+    pod.add(HTTP)
+    pod.check(HTTP)
+    pod.node.run(["iptables", "-t", "nat", "-C", "PREROUTING", *theirs])
+    for chain in ("PREROUTING", "OUTPUT"):
+        rules = pod.node.run(["iptables", "-t", "nat", "-S", chain]).stdout.splitlines()
+        assert ["slash24" in rule for rule in rules[1:]] == [False, True]
+
+
 def test_without_x_tables_host_ports_work(pod: Member, outside: Pod) -> None:
     """Where the rule can not be made (here: somebody's chain has the name), packets are not asked for its mark."""
     nft(pod.node, "add table ip nat; add chain ip nat PREROUTING { type filter hook input priority 0; }")
