@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+from linux.attributes import attributes_of
 from linux.netlink import Netlink
 from linux.netns import entered, open_netns
 from linux.overlay import Way
@@ -19,6 +20,7 @@ UNDERLAY_V4, UNDERLAY_V6 = "192.0.2.{}", "2001:db8:1::{}"
 _GROUPS = 0x4 | 0x40 | 0x400  # RTMGRP_NEIGH (forwarding entries too), RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE
 _NEWS = {24: "+route", 25: "-route", 28: "+neighbour", 29: "-neighbour"}
 _AF_BRIDGE, _PERMANENT = 7, 0x80
+_NDA_LLADDR, _NDMSG_SIZE = 2, 12
 
 
 @contextmanager
@@ -139,8 +141,11 @@ class News:
         self._socket.setblocking(False)
 
     def read(self) -> list[str]:
-        """All since the last time, in order; what is neither of our protocol nor permanent is left out."""
-        told = []
+        """All since the last time, in order; what is neither of our protocol nor permanent is left out.
+
+        Before 6.13 the kernel announces a change of a forwarding entry twice in a row: that is one.
+        """
+        told, before = [], None
         while True:
             try:
                 data = self._socket.recv(1 << 18)
@@ -148,7 +153,10 @@ class News:
                 return told
             while data:
                 length, kind = struct.unpack_from("=IH", data)
-                told += self._name(kind, data[16:length])
+                forwarding = _forwarding(kind, data[16:length])
+                if forwarding is None or forwarding != before:
+                    told += self._name(kind, data[16:length])
+                before = forwarding
                 data = data[(length + 3) & ~3 :]
 
     def _name(self, kind: int, body: bytes) -> list[str]:
@@ -165,3 +173,10 @@ class News:
     def close(self) -> None:
         """No more."""
         self._socket.close()
+
+
+def _forwarding(kind: int, body: bytes) -> tuple[int, bytes] | None:
+    """What is announced of which MAC, if that is a forwarding entry."""
+    if "neighbour" not in _NEWS.get(kind, "") or body[0] != _AF_BRIDGE:
+        return None
+    return kind, attributes_of(body, _NDMSG_SIZE)[_NDA_LLADDR]
