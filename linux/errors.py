@@ -28,8 +28,10 @@ class step:
 
 
 def reason(error: OSError) -> str:
-    """The reason alone, with the path where there is one."""
-    said = error.strerror or str(error)
+    """The reason alone, with the path where there is one, and the kernel's age where that may be the reason."""
+    from linux.kernel import remark
+
+    said = (error.strerror or str(error)) + remark(error)
     return f"{error.filename}: {said}" if error.filename else said
 
 

@@ -102,6 +102,11 @@ def sweep(network: str, valid: Collection[Attachment]) -> int:
     return len({found.owner for found in nft_table.remove(_TABLE, lambda found: is_forfeit(found.owner))})
 
 
+def rehearse() -> None:
+    """Have the kernel try to make the table, and take it back; raises NetlinkError if it can not."""
+    nft_table.rehearse(_TABLE)
+
+
 def _wish(owner: Attachment, pods: Sequence[PodAddress]) -> tuple[str, list[Element], list[Chain]]:
     """The mark of the owner, the elements and the chains that they lead to."""
     tag = owner_tag(owner)

@@ -49,8 +49,12 @@ def gc(request: Request) -> None:
 
 
 def status(request: Request) -> None:
-    """STATUS: ready if the configuration can be used and IPAM is ready."""
+    """STATUS: ready if the configuration can be used, on this kernel too, and IPAM is ready."""
     conf = parse(request)
+    if conf.ip_masq:
+        from linux import kernel
+
+        kernel.check_ready()
     if conf.ipam_type:
         delegate(request, "STATUS", conf.ipam_type)
 
