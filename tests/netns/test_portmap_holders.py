@@ -99,6 +99,29 @@ def test_a_pod_on_another_network_gives_way_too(cni: CNI, pod: Member, outside: 
     pod.check(HTTP)
 
 
+@pytest.mark.parametrize("gateway", ["other end of a port", "VLAN of the bridge"])
+def test_a_pod_behind_a_gateway_beside_the_bridge_gives_way_too(cni: CNI, outside: Pod, gateway: str) -> None:
+    """Where the gateway is on the link of a VLAN, the bridge behind it counts, and that link's end is no pod's."""
+    node, conf = outside.node, {**BRIDGE, "isDefaultGateway": False}
+    pods = [node.pod("poda"), node.pod("podb")]
+    results = [cni.add(conf, pod) for pod in pods]
+    if gateway == "VLAN of the bridge":
+        made = node.run(["ip", "link", "add", "link", "br0", "name", "br0.7", "type", "vlan", "id", "7"], check=False)
+        if made.returncode:
+            pytest.skip("this kernel has no VLAN links")
+    else:
+        node.run(["ip", "link", "add", "br0.7", "type", "veth", "peer", "name", "inner"])
+        node.run(["ip", "link", "set", "inner", "up", "master", "br0"])
+    node.run(["ip", "link", "set", "br0.7", "up"])
+    node.run(["ip", "address", "add", "10.1.2.1/24", "dev", "br0.7"])
+    node.run(["ip", "address", "add", "fd00:1::1/64", "dev", "br0.7", "nodad"])
+    cni.add({**portmap(HTTP), "prevResult": results[0]}, pods[0])
+    with pytest.raises(CNIFailure, match="is taken by"):
+        cni.add({**portmap(HTTP), "prevResult": results[1]}, pods[1])
+    die(pods[0], results[0])
+    cni.add({**portmap(HTTP), "prevResult": results[1]}, pods[1])
+
+
 def test_of_two_holders_the_living_one_saves_the_dead_ones_ports(cni: CNI, pod: Member, other: Member) -> None:
     """An ADD that fails takes nothing from anybody."""
     pod.add(HTTP)
