@@ -5,6 +5,11 @@ tunnel, what enters it from no pod is too. Its source, mostly an address of the 
 is one that the pod's node reaches past the tunnel: strict rp_filter drops the packet there, or the answer leaves with a
 pod's address on a network that may know none.
 
+The chain stands behind those of iptables and kube-proxy (srcnat), of which each packet meets the first alone that
+translates it. What kube-proxy has marked it must masquerade itself: there it also takes its mark away. Around a packet
+that enters the tunnel with the mark, the datagram has the mark too, and would be masqueraded for it: kernels that give
+such a datagram a wrong checksum are widespread, and some of it would get lost.
+
 Traffic between pods is left alone, and what pods send to other nodes as far as the caller says. A connection's first
 packet costs three look-ups, however many nodes there are.
 """
@@ -91,8 +96,8 @@ def _table(network: str, wanted: Egress, mark: str = "") -> Whole:
                 AddressSet(f"nodes{version}{mark}", version, of_addresses(version, wanted.nodes)),
             )
         ),
-        # type nat hook postrouting priority srcnat
-        (Chain("postrouting", tuple(rules), Hook("nat", 4, 100)),),
+        # type nat hook postrouting priority srcnat + 1
+        (Chain("postrouting", tuple(rules), Hook("nat", 4, 101)),),
     )
 
 

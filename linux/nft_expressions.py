@@ -156,6 +156,11 @@ def udp_payload_differs(offset: int, data: bytes) -> list[bytes]:
     return [load(_TRANSPORT_HEADER, at, len(data)), differs(data)]
 
 
+def udp_payload_is(offset: int, data: bytes) -> list[bytes]:
+    """UDP datagrams alone whose payload is `data`, `offset` bytes behind its begin."""
+    return [load(_TRANSPORT_HEADER, _UDP_HEADER_BYTES + offset, len(data)), equals(data)]
+
+
 def icmpv6_of_type(kind: int) -> list[bytes]:
     """Frames alone that hold an ICMPv6 message of a type (RFC 4861: 134 is a router advertisement)."""
     of_type = [load(_TRANSPORT_HEADER, 0, 1), equals(bytes([kind]))]
@@ -341,3 +346,8 @@ def verdict_data(code: int, chain: str | None = None) -> bytes:
 def masquerade() -> bytes:
     """Source address of the link the packet leaves by."""
     return expression("masq")
+
+
+def notrack() -> bytes:
+    """Connection tracking lets the packet pass by."""
+    return expression("notrack")

@@ -43,8 +43,8 @@ from linux.nft_expressions import (
 from linux.nft_table import Chain, Rule
 from linux.nft_whole import AddressSet, Whole, table_name
 
-_VNI_AT = 4  # bytes behind the begin of the VXLAN header (RFC 7348, section 5)
-_VNI_BYTES = 3
+VNI_AT = 4  # bytes behind the begin of the VXLAN header (RFC 7348, section 5)
+VNI_BYTES = 3
 
 
 @dataclass(frozen=True)
@@ -104,10 +104,10 @@ def _to_chain(port: int, chain: str) -> Rule:
 
 def _strangers(tunnel: Tunnel, mark: str) -> tuple[Rule, ...]:
     """Drop what no peer sent."""
-    vni = tunnel.vni.to_bytes(_VNI_BYTES, "big")
+    vni = tunnel.vni.to_bytes(VNI_BYTES, "big")
     return (
         # @th,96,24 != 0x1 return
-        Rule(f"other VNIs than {tunnel.vni}", (*udp_payload_differs(_VNI_AT, vni), verdict(RETURN))),
+        Rule(f"other VNIs than {tunnel.vni}", (*udp_payload_differs(VNI_AT, vni), verdict(RETURN))),
         # iifname "cbr0" drop
         *(Rule(f"from {link}", (*incoming_link_is(link), verdict(DROP))) for link in (tunnel.bridge, tunnel.device)),
         # ip saddr != @peers4 drop

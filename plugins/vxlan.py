@@ -106,6 +106,7 @@ def _ensure_node(host: Netlink, pod: Request, node: NodeConf, conf: TunnelConf, 
         own.ensure_forwarding(node, [node.bridge, vtep.name])
         problems = state.ensure_ways(host, peers.ways, device=_index(host, vtep.name), within=node.cluster)
         state.ensure_rules(host, network, node, peers, vtep.name)
+        state.ensure_untracked(network, vtep if conf.notrack else None)
         with step("look at the node"):
             own.check_reach(host, node, result)
             problems += _not_forwarding(host, node, conf, peers)
@@ -139,7 +140,7 @@ def _ensure_device(
 
 
 def _differences(host: Netlink, request: Request, node: NodeConf, conf: TunnelConf) -> list[str]:
-    from linux import vtep_filter
+    from linux import untracked, vtep_filter
 
     own.check_subnets(host, node, conf.device)
     records, vtep = read_peers(request), tunnel.plan(host, node, conf)
@@ -150,6 +151,8 @@ def _differences(host: Netlink, request: Request, node: NodeConf, conf: TunnelCo
     if device:
         wrong += state.ways_missing(host, peers.ways, device)
     wrong += vtep_filter.missing(request.conf.name, _filter(host, node, peers, vtep))
+    if conf.notrack:
+        wrong += untracked.missing(request.conf.name, vtep)
     wrong += state.missing_rules(host, request.conf.name, node, peers, vtep.name)
     return [*wrong, *peers.about_this, *_not_forwarding(host, node, conf, peers)]
 

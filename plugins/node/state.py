@@ -13,6 +13,7 @@ from linux.links import Link, find_link, list_ports, set_mac, set_promiscuous
 from linux.netlink import Netlink
 from linux.overlay import Way
 from linux.ownership import is_of_network
+from linux.vxlan import Vtep
 from plugins.node.conf import PROMISCUOUS_BRIDGE, NodeConf
 from plugins.node.records import Node
 from plugins.node.selection import Peers
@@ -56,6 +57,17 @@ def ensure_rules(host: Netlink, network: str, node: NodeConf, peers: Peers, tunn
                 set_promiscuous(host, bridge.index, on=False)
 
 
+def ensure_untracked(network: str, vtep: Vtep | None) -> None:
+    """Have the datagrams of a VTEP pass untracked; None: have all of the network tracked. Raises CNIError."""
+    from linux import untracked
+
+    with step("set what is not tracked"):
+        if vtep:
+            untracked.ensure(network, vtep)
+        else:
+            untracked.delete(network)
+
+
 def missing_rules(host: Netlink, network: str, node: NodeConf, peers: Peers, tunnel: str = "") -> list[str]:
     """What of `ensure_rules` is not there, a sentence each."""
     from linux import dedup, egress
@@ -69,10 +81,10 @@ def missing_rules(host: Netlink, network: str, node: NodeConf, peers: Peers, tun
 
 
 def delete_rules(network: str) -> None:
-    """Remove all that `ensure_rules` and the tunnel's filter made. Raises NetlinkError."""
-    from linux import dedup, egress, vtep_filter
+    """Remove all that `ensure_rules` and the tunnel made. Raises NetlinkError."""
+    from linux import dedup, egress, untracked, vtep_filter
 
-    for feature in (egress, dedup, vtep_filter):
+    for feature in (egress, dedup, untracked, vtep_filter):
         feature.delete(network)
 
 

@@ -35,6 +35,7 @@ class TunnelConf:
     mac: str
     direct_routing: bool
     tx_checksum: bool
+    notrack: bool
 
 
 def parse(request: Request) -> TunnelConf:
@@ -52,6 +53,7 @@ def parse(request: Request) -> TunnelConf:
         mac=parse_mac(section, "vtepMAC"),
         direct_routing=section.boolean("directRouting"),
         tx_checksum=section.boolean("txChecksum", default=True),
+        notrack=section.boolean("notrack"),
     )
 
 

@@ -40,7 +40,7 @@ table {TABLE} {{
 	comment "slash24: pods of kubenet reach the world with the node's address"
 {sets}\
 	chain postrouting {{
-		type nat hook postrouting priority srcnat; policy accept;
+		type nat hook postrouting priority srcnat + 1; policy accept;
 		ip saddr @own4 ip daddr != @inside4 ip daddr != @nodes4 masquerade comment "beyond the cluster, v4"
 		ip6 saddr @own6 ip6 daddr != @inside6 ip6 daddr != @nodes6 masquerade comment "beyond the cluster, v6"
 	}}

@@ -1,4 +1,4 @@
-"""What holds for each table that is written whole: egress, duplicates, VTEP filter."""
+"""What holds for each table that is written whole: egress, duplicates, VTEP filter, what is untracked."""
 
 import os
 from dataclasses import dataclass
@@ -7,10 +7,11 @@ from types import ModuleType
 
 import pytest
 
-from linux import dedup, egress, nft, vtep_filter
+from linux import dedup, egress, nft, untracked, vtep_filter
 from linux.egress import Egress
 from linux.netlink import NETLINK_NETFILTER, Netlink
 from linux.vtep_filter import Tunnel
+from linux.vxlan import Vtep
 from tests.netns.nft_tools import at_once, chain, on, table
 from tests.netns.nft_tools import nft as nft_program
 from tests.netns.node import Node
@@ -70,6 +71,13 @@ FEATURES = [
         "peers4",
         "192.0.2.2",
         "strangers",
+    ),
+    Feature(
+        untracked,
+        (Vtep("vx", 1, 4789, 1, "192.0.2.1", "02:24:00:00:00:01", 1450, tx_checksum=True),),
+        (Vtep("vx", 7, 8472, 1, "2001:db8:1::1", "02:24:00:00:00:01", 1430, tx_checksum=True),),
+        "inet slash24_untracked_net1",
+        "prerouting",
     ),
 ]
 

@@ -5,6 +5,15 @@ import pytest
 from tests.netns.node import Host, Node, ask
 from tests.system.underlay import Member, Underlay, assert_talk, capture, subnets, vtep_mac
 
+FIREWALL = """
+add table inet firewall
+add chain inet firewall input {{ type filter hook input priority 0; policy drop; }}
+add rule inet firewall input ct state established, related accept
+add rule inet firewall input iifname != "eth0" accept
+add rule inet firewall input meta l4proto {{ icmp, ipv6-icmp }} accept
+add rule inet firewall input udp dport 4789 ct state {{ {states} }} accept
+"""
+
 
 @pytest.fixture
 def members(underlay: Underlay) -> list[Member]:
@@ -131,3 +140,20 @@ def test_the_overlay_outlives_the_last_pod(members: list[Member]) -> None:
     assert other.reaches("10.244.1.0")
     assert other.reaches("10.244.1.1")
     assert_talk((one, one.add("next")), (two, other))
+
+
+@pytest.mark.parametrize(("notrack", "states"), [(False, "new"), (True, "new, untracked")])
+def test_a_firewall_that_asks_for_the_state_passes_the_tunnel(
+    members: list[Member], states: str, *, notrack: bool
+) -> None:
+    """`new` is what it takes by default; with `notrack` also `untracked`, and there is no connection to be seen."""
+    for member in members:
+        member.conf["notrack"] = notrack
+        member.node.run(["nft", "-f", "-"], stdin=FIREWALL.format(states=states))
+    assert_talk(*[(member, member.add("pod")) for member in members])
+    for member in members:
+        tracked = member.node.run(["cat", "/proc/net/nf_conntrack"]).stdout
+        assert ("dport=4789" in tracked) != notrack, tracked
+        member.conf["notrack"] = False
+        member.add("tracked")
+        assert "notrack" not in member.node.ruleset()
