@@ -2,15 +2,18 @@
 
 import os
 import socket
+import time
 from contextlib import suppress
 from enum import Enum
-from fcntl import LOCK_EX, flock
+from errno import EAGAIN
+from fcntl import LOCK_EX, LOCK_NB, flock
 
 from agent import wire
 from ipam.files import make_folders
 
 _BACKLOG = 1024
 _GREETING_SECONDS = 1.0
+_LOCK_SECONDS, _LOCK_PAUSE_SECONDS = 2.0, 0.02
 _CREDENTIALS = socket.SOL_SOCKET, socket.SO_PEERCRED, 12
 
 
@@ -83,7 +86,7 @@ def bind(path: str) -> Endpoint:
         make_folders(os.path.dirname(os.path.abspath(path)), 0o755)
         lock = os.open(f"{path}.lock", os.O_RDONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            flock(lock, LOCK_EX)
+            _lock(lock)
             temporary = f"{path}.new"
             with suppress(FileNotFoundError):
                 os.unlink(temporary)
@@ -97,6 +100,20 @@ def bind(path: str) -> Endpoint:
     except BaseException:
         listener.close()
         raise
+
+
+def _lock(descriptor: int) -> None:
+    """Wait until no other agent is binding, or until none can be: one that was stopped meanwhile is not waited for."""
+    end = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            flock(descriptor, LOCK_EX | LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                raise OSError(EAGAIN, "another agent has been making its socket for too long") from None
+            time.sleep(_LOCK_PAUSE_SECONDS)
+        else:
+            return
 
 
 def _mark(path: str) -> tuple[int, int] | None:

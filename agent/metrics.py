@@ -14,6 +14,7 @@ from spec.verbs import VERBS
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 120)
+_LARGEST_CODE = 999  # ours; an IPAM plugin of others may answer any, and what was counted once is kept for ever
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
@@ -52,7 +53,8 @@ class Metrics:
     def note(self, outcome: Outcome) -> None:
         """Count a call."""
         verb = outcome.verb if outcome.verb in VERBS or outcome.verb == "VERSION" else "other"
-        self._calls.labels(verb, outcome.plugin, str(outcome.code)).inc()
+        code = str(outcome.code) if outcome.code <= _LARGEST_CODE else "other"
+        self._calls.labels(verb, outcome.plugin, code).inc()
         self._seconds.labels(verb, outcome.plugin).observe(outcome.seconds)
 
     def note_batch(self, kind: str, size: int) -> None:

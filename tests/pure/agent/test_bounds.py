@@ -4,15 +4,19 @@ import os
 import socket
 import threading
 import time
+from fcntl import LOCK_EX, flock
 from pathlib import Path
 
 import pytest
 
+from agent import endpoint
 from agent.incoming import Peer
+from agent.leases import Networks
+from agent.metrics import Metrics
 from spec.errors import CNIError
 from spec.request import Request
 from tests.netns import launcher
-from tests.pure.agent.support import Gate, finish, running, wait_until
+from tests.pure.agent.support import Gate, finish, outcome, running, wait_until
 
 
 @pytest.mark.parametrize("what", ["dead", "symlink", "file", "stranger"])
@@ -129,3 +133,26 @@ def test_no_more_calls_than_there_are_descriptors_for(tmp_path: Path, monkeypatc
         assert [finish(each) for each in taken] == [(0, "")] * 3
         assert wait_until(lambda: agent.dispatcher.under_way == 0)
         assert agent.ask("DEL") == (0, "")
+
+
+def test_an_agent_that_was_stopped_while_it_made_its_socket_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The lock beside the socket is somebody's who does not go on: that is an error, and the next try may succeed."""
+    path = str(tmp_path / "cni.sock")
+    monkeypatch.setattr(endpoint, "_LOCK_SECONDS", 0.1)
+    with open(f"{path}.lock", "w") as lock:
+        flock(lock, LOCK_EX)
+        with pytest.raises(OSError, match="for too long"):
+            endpoint.bind(path)
+    endpoint.bind(path).close()
+
+
+def test_errors_of_others_do_not_grow_the_metrics_without_end() -> None:
+    """An IPAM plugin of others may answer with any code: those beyond the usual are counted together."""
+    metrics = Metrics(Networks())
+    for code in range(900, 5000):
+        metrics.note(outcome(code=code))
+    lines = [line for line in metrics.text().decode().splitlines() if line.startswith("slash24_calls_total{")]
+    assert len(lines) == 101
+    assert 'slash24_calls_total{outcome="other",plugin="bridge",verb="ADD"} 4000.0' in lines

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -47,6 +48,16 @@ def test_options_and_their_defaults() -> None:
     assert options.parse([], {"SLASH24_SOCKET": "/a"}).socket == "/a"
     assert options.parse(["--socket", "/b", "--listen", "[::1]:0"], {"SLASH24_SOCKET": "/a"}).socket == "/b"
     assert options.split_address("[::1]:80") == (socket.AF_INET6, "::1", 80)
+
+
+def test_the_daemonset_has_the_host_s_root_mounted_where_its_agent_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it, with what is mounted in it later, and not read-only."""
+    manifest = (ROOT / "deploy/daemonset.yaml").read_text()
+    monkeypatch.setattr(os.path, "isdir", lambda _: True)
+    chosen = options.parse(re.findall(r"^ +- (--\S+)", manifest, re.MULTILINE), {})
+    (mount,) = re.findall(r"\{name: (\w+), mountPath: (\S+), mountPropagation: HostToContainer\}", manifest)
+    assert mount[1] == chosen.host_root != ""
+    assert f"- {{name: {mount[0]}, hostPath: {{path: /}}}}" in manifest
 
 
 @pytest.mark.parametrize("where", ["journal", "elsewhere"])
