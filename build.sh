@@ -68,8 +68,8 @@ inputs() {
 
 version() { sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml; }
 
-# The launcher for both machines, and under the name of every frozen executable this machine's in dist/bin: copies, no
-# links, as who copies another suite's executable over one of them (cp) would write into all.
+# The launcher for both machines, and under the name of every frozen executable this machine's in dist/bin: copies, not
+# links, because cp writes into an existing file: copying another suite's executable over one link would change all.
 launch() { # FOLDER
     say "compiling the launcher"
     PYTHON=$PWD/$VENV/bin/python launcher/build.sh build/launcher

@@ -18,12 +18,12 @@ _CREDENTIALS = socket.SOL_SOCKET, socket.SO_PEERCRED, 12
 
 
 class Reached(Enum):
-    """Whom a launcher that connects to the path reaches."""
+    """What a connection to the path leads to."""
 
     THIS = "this agent"
     ANOTHER = "another agent"
-    NOBODY = "nobody, or something that is no agent"
-    UNKNOWN = "somebody, whose queue is full"
+    NOBODY = "nothing that is an agent"
+    UNKNOWN = "a listener whose queue is full"
 
 
 class Endpoint:
@@ -40,7 +40,7 @@ class Endpoint:
         return self._mark is not None and _mark(self.path) == self._mark
 
     def whom_reached(self) -> Reached:
-        """Whom a connection to the path reaches; it is told by a try, which may take a second."""
+        """What a connection to the path leads to, by trying one; that may take a second."""
         mark = _mark(self.path)
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
             try:
@@ -69,11 +69,11 @@ class Endpoint:
 class Lent(Endpoint):
     """One that somebody else has made, and keeps (systemd): it outlives this process.
 
-    Whether the path leads to it has to be tried: which file was made for it, its maker knows.
+    Only its maker knows which file was made for it, so whether the path leads to it has to be tried.
     """
 
     def _is_reached_by(self, caller: socket.socket) -> bool:
-        # Both tell who has called listen(2).
+        # Both are the credentials of the process that called listen(2).
         return caller.getsockopt(*_CREDENTIALS) == self.listener.getsockopt(*_CREDENTIALS)
 
 

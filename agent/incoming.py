@@ -114,7 +114,7 @@ class Peer:
 
 
 def peer(connection: socket.socket) -> Peer:
-    """Who has connected, as the kernel knows it. Raises OSError."""
+    """The process that has connected, as the kernel knows it. Raises OSError."""
     data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, _ = _CREDENTIALS.unpack(data)
     # An accepted connection belongs to the namespace of the socket that connected, not to the listener's.

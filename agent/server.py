@@ -218,7 +218,7 @@ class Server:
         if caller.uid != 0:
             return f"user {caller.uid}"
         if caller.is_elsewhere:
-            return "the caller is in another network namespace, which would be the node's to its plugin"
+            return "the caller is in another network namespace"
         if len(self._incoming) + self._dispatcher.under_way >= self._most_calls():
             return "too many calls"
         return ""
@@ -258,9 +258,9 @@ class Server:
         if self._suite.load(request.kind) is None:
             return f"no plugin {request.kind}"
         if request.root != self._root:
-            return "the caller's root folder is another, so that its files are (in a container: --host-root)"
+            return "the caller has another root directory, and so other files (in a container: --host-root)"
         if not all(folder.startswith("/") for folder in request.environ.get(verbs.PATH, "").split(":") if folder):
-            return f"{verbs.PATH} is relative to the caller's current folder"
+            return f"{verbs.PATH} has a relative path, and the caller another current directory"
         return ""
 
     def _bound(self, incoming: Incoming) -> None:

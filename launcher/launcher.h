@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* What is said to the agent (wire.c), and to who looks at the executable (main.c). */
+/* The protocol's version, sent to the agent (wire.c) and marked in the executable (main.c). */
 #define PROTOCOL 2
 
 enum {

@@ -13,7 +13,7 @@
 #define TEXT(number) #number
 #define MARK(protocol) "slash24 launcher, protocol " TEXT(protocol)
 
-/* By which a plugin knows this executable, under any name and as any copy: spec/delegate.py. */
+/* Plugins recognise this executable by it, whatever its name and however it was copied: spec/delegate.py. */
 __attribute__((used, retain)) static const char mark[] = MARK(PROTOCOL);
 
 /* A stream that the caller has closed is an empty one, and no file that we open may be taken for it. */

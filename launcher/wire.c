@@ -113,7 +113,7 @@ static bool send_request(int agent, const struct request *request)
 {
     unsigned char header[REQUEST] = "S24Q";
     size_t type_length = strlen(request->type);
-    struct stat root = {0}; /* what can not be told is no folder's */
+    struct stat root = {0}; /* zeros match no agent's root */
     stat("/", &root);
     put(header + 4, PROTOCOL);
     put(header + 8, type_length);
@@ -231,7 +231,7 @@ enum outcome converse(int agent, const struct request *request, struct reply *re
     if (got < HELLO) {
         return withdraw(agent) && sent ? lost(reason, "it greeted too late") : NOT_BEGUN;
     }
-    uint32_t seconds = get(start + 8); /* beyond its deadline: it answers itself, unless it stands still */
+    uint32_t seconds = get(start + 8); /* beyond its own deadline, at which it answers unless it is stopped */
     if (!starts(start, "S24A") || seconds == 0) {
         return NOT_BEGUN;
     }
@@ -243,7 +243,7 @@ enum outcome converse(int agent, const struct request *request, struct reply *re
     return !sent && outcome != ANSWERED ? NOT_BEGUN : outcome;
 }
 
-/* Whether who listens may be told all that a runtime tells its plugins, and be believed: root, or the caller itself. */
+/* Whether the listener is trusted with the call and its answer: it runs as root, or as the caller. */
 static bool is_trusted(int agent)
 {
     struct ucred owner;

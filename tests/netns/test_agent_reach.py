@@ -234,5 +234,5 @@ def test_a_call_of_another_root_folder_is_left_to_its_executable(
     mounted += 'mount --rbind /$each /run/other/$each; done; exec chroot /run/other "$@"'
     argv = ["unshare", "--mount", "sh", "-c", mounted, "sh", bin_dir / "bridge"]
     node.run(argv, env=environ, stdin=json.dumps(CONF))
-    assert "root folder is another" in agent.log
+    assert "another root directory" in agent.log
     assert agent.log.count("verb=STATUS") == 1

@@ -105,6 +105,16 @@ def test_a_caller_in_another_network_namespace_gets_no_greeting(
         assert wait_until(lambda: any("another network namespace" in str(event) for event in agent.events))
 
 
+@pytest.mark.parametrize("path", ["bin", "/opt/cni/bin:bin", "./bin:/opt/cni/bin"])
+def test_a_relative_folder_in_cni_path_is_left_to_its_launcher(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """It is one of the caller's current directory, which is not the agent's."""
+    with running(tmp_path, monkeypatch, lambda _request: None) as agent:
+        assert agent.ask("DEL", CNI_PATH=path) == (launcher.DECLINED, "")
+        assert agent.ask("DEL", CNI_PATH="/opt/cni/bin:") == (0, "")
+
+
 def test_a_large_request_is_left_to_its_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Four at once, of 3 MB of small objects: none is decoded here, where all others would wait for it."""
     with running(tmp_path, monkeypatch, lambda _request: None) as agent:
