@@ -171,7 +171,8 @@ def _not_forwarding(host: Netlink, node: NodeConf, conf: TunnelConf, peers: Peer
 
 
 def _peers(host: Netlink, records: Records, node: NodeConf, conf: TunnelConf, vtep: vxlan.Vtep) -> Peers:
-    end = ways.Tunnel(_index(host, vtep.name), vtep.local, vtep.mac, conf.direct_routing)
+    has_ipv6 = own.has_ipv6(vtep.name)
+    end = ways.Tunnel(_index(host, vtep.name), vtep.local, vtep.mac, conf.direct_routing, has_ipv6)
     return here.peers_of(host, records, node, end)
 
 

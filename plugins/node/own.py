@@ -72,6 +72,12 @@ def _subnets_cut_off(host: Netlink, node: NodeConf) -> list[str]:
     return [why for why in found if why]
 
 
+def has_ipv6(name: str) -> bool:
+    """Whether a link has IPv6, or would have it as a new one. (A kernel without IPv6 has no such settings.)"""
+    disabled = _setting(f"ipv6/conf/{name}/disable_ipv6") or _setting("ipv6/conf/default/disable_ipv6")
+    return disabled == "0"
+
+
 def ensure_forwarding(node: NodeConf, names: Iterable[str]) -> None:
     """Links of ours pass IPv4 on, also where new links do not by default. (IPv6 knows no such switch of a link.)
 

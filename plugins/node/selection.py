@@ -14,6 +14,7 @@ from linux.vxlan import vtep_mac
 from plugins.node.records import Node
 from plugins.node.spans import Areas, Span, holds, overlap, span, width
 from plugins.node.ways import Links, Tunnel, Unusable, addresses_on, direct_way, tunnel_way
+from spec.addresses import is_ipv6
 
 _WIDEST = {4: 8, 6: 32}
 _NO_PODS = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/8", "fe80::/10", "ff00::/8")
@@ -94,7 +95,8 @@ class _Judge:
         self._taken = own + [(network, f"{address.cidr} of this node") for network, address in here.links.networks]
         never_pods = [span(network) for network in _NO_PODS]
         self._suspect = Areas([*never_pods, *(network for network, _ in self._taken)])
-        self._never_pods, self._never_a_node = Areas(never_pods), Areas(map(span, _NO_NODE))
+        self._never_pods = Areas(never_pods)
+        self._never_a_node = Areas([*map(span, _NO_NODE), *map(span, here.subnets)])
         self._cluster = Areas(map(span, here.cluster))
         self._subnets, self._links, self._tunnel = frozenset(here.subnets), here.links, here.tunnel
         self.claims: list[_Claim] = []
@@ -122,6 +124,11 @@ class _Judge:
         node = node if addresses == node.addresses else replace(node, addresses=addresses)
         for subnet in node.subnets:
             self._claim(node, subnet)
+        if self._tunnel and not node.vtep_mac and sum(not is_ipv6(subnet) for subnet in node.subnets) > 1:
+            mac = vtep_mac(node.subnets)
+            self._leave(
+                node, f'has several IPv4 subnets and no "vtepMAC": it is sent to as {mac}, the MAC of the first'
+            )
 
     def _compare(self, node: Node, tunnel: Tunnel) -> None:
         """The record of this node: what peers make of it has to be what the tunnel here has."""

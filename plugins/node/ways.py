@@ -19,13 +19,14 @@ class Unusable(Exception):
 class Tunnel:
     """The node's end of the tunnel: the device's index, its MAC, and the address that it sends from.
 
-    `direct`: peers on a shared link are reached without the tunnel.
+    `direct`: peers on a shared link are reached without the tunnel. `has_ipv6`: the node has IPv6 not switched off.
     """
 
     device: int
     local: str
     mac: str = ""
     direct: bool = False
+    has_ipv6: bool = True
 
     @property
     def over_ipv6(self) -> bool:
@@ -91,6 +92,8 @@ def tunnel_way(peer: Node, subnet: str, links: Links, tunnel: Tunnel) -> Way:
 
     Raises Unusable.
     """
+    if is_ipv6(subnet) and not tunnel.has_ipv6:
+        raise Unusable(f"claims {subnet}, and IPv6 is switched off on this node")
     if tunnel.direct:
         for address in peer.addresses:
             if is_ipv6(address) == is_ipv6(subnet) and (link := links.of(address, good=True)):

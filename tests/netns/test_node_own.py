@@ -152,3 +152,14 @@ def test_a_record_by_which_peers_do_not_reach_this_node_is_named(cni: CNI, ready
     assert any(named in line for line in told(cni, "ADD", conf, ready.pod("second")))
     assert any(named in line for line in told(cni, "STATUS", conf))
     assert named in refused(cni, "CHECK", {**conf, "prevResult": result}, pod).text
+
+
+def test_a_node_without_ipv6_has_dual_stack_peers(cni: CNI, ready: Node) -> None:
+    """Their IPv4 subnets are reached, and no ADD fails for the others."""
+    ready.run(["sh", "-c", "cd /proc/sys/net/ipv6/conf; echo 1 >all/disable_ipv6; echo 1 >default/disable_ipv6"])
+    for kind in ("vxlan", "kubenet"):
+        conf, pod = network(kind, podCIDRs=["10.244.1.0/24"], peers=[record(2)]), ready.pod(kind)
+        result = cni.add(conf, pod)
+        assert "10.244.2.0/24" in ready.routes()
+        cni.check(conf, pod, result)
+        cni.delete(conf, pod, result)

@@ -87,7 +87,7 @@ def test_a_bad_record_is_left_out_and_named(here: Here, bad: Node, why: str) -> 
 @BOTH
 def test_of_a_record_what_can_be_used_is_used(here: Here) -> None:
     """An IPv6 subnet that has no IPv6 address to be reached by, or one that overlaps, takes nothing from the other."""
-    found = chosen(here, peer(2, "10.244.2.0/24", "10.244.1.64/26"), THREE)
+    found = chosen(here, peer(2, "10.244.2.0/24", "10.244.1.64/26", vtep_mac="02:00:00:00:00:02"), THREE)
     assert used(found) == GOOD
     assert len(found.left_out) == 1
     if not here.tunnel:
@@ -180,6 +180,28 @@ def test_two_nodes_can_not_have_one_mac() -> None:
 
 FAR = Node("far", ("198.51.100.4",), ("10.244.4.0/24",))
 FARTHER = Node("farther", ("198.51.100.5",), ("10.244.5.0/24",))
+
+
+def test_a_node_without_ipv6_takes_no_ipv6_subnet_of_a_peer() -> None:
+    """The kernel would refuse the route, and the ADD of every pod with it."""
+    here = replace(TUNNEL, tunnel=replace(TUNNEL.tunnel, has_ipv6=False))
+    found = chosen(here, peer(2, "10.244.2.0/24", "fd00:244:0:2::/64"), THREE)
+    assert (used(found), "IPv6 is switched off on this node" in found.left_out[0]) == (GOOD, True)
+
+
+def test_a_peer_is_not_in_this_nodes_own_subnet() -> None:
+    """Packets to it would go to the pods' bridge; another address of its record is taken."""
+    assert used(chosen(TUNNEL, peer(2, addresses=("10.244.1.9",)), THREE)) == {"n3": THREE.subnets}
+    (way,) = chosen(TUNNEL, peer(2, addresses=("10.244.1.9", "192.0.2.2"))).ways
+    assert way.underlay == "192.0.2.2"
+
+
+def test_which_of_several_subnets_names_the_mac_is_said() -> None:
+    """The wrong one would make the node unreachable, and nobody could see why; `vtepMAC` leaves no doubt."""
+    both = peer(2, "10.244.2.0/24", "10.244.9.0/24")
+    assert "sent to as 02:24:0a:f4:02:00, the MAC of the first" in chosen(TUNNEL, both).left_out[0]
+    assert chosen(TUNNEL, replace(both, vtep_mac="02:00:00:00:00:02")).left_out == ()
+    assert chosen(ROUTES, both).left_out == ()
 
 
 def test_no_subnet_holds_an_address_of_the_underlay() -> None:
