@@ -7,7 +7,7 @@ the reference suite's: two a pod and address. Whose address it is stands in our 
 All of a change, in all tables, is one transaction.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from linux import iptables, nft, nft_found
@@ -249,13 +249,13 @@ def _frame(netlink: Netlink, version: int, admin: str) -> list[Step]:
 def _no_longer_through(netlink: Netlink, version: int, addresses: Collection[bytes]) -> list[Step]:
     """Steps that delete the rules of these addresses, whoever made them."""
     table = iptables.FILTER[version]
-    doomed = _of(version, addresses)
+    doomed = set(_of(version, addresses))
     if not doomed:
         return []
     return [
         nft.delete_rule(table, rule.chain, rule.handle)
         for rule in nft_found.list_rules(netlink, table, _OURS)
-        if any(rule in _rules_of([rule], version, address) for address in doomed)
+        if not doomed.isdisjoint(_subjects(rule, version))
     ]
 
 
@@ -279,10 +279,11 @@ def _not_through(netlink: Netlink, version: int, wish: Wish, *, ours: bool) -> I
 
 def _forwards(netlink: Netlink, wish: Wish) -> bool:
     """Whether there are rules that let the pod through (not: whether it is let through for want of any chain)."""
+    wanted = set(wish.addresses)
     return any(
-        _rules_of(nft_found.list_rules(netlink, iptables.FILTER[version], _OURS), version, address)
+        not wanted.isdisjoint(_subjects(rule, version))
         for version in (4, 6)
-        for address in _of(version, wish.addresses)
+        for rule in nft_found.list_rules(netlink, iptables.FILTER[version], _OURS)
     )
 
 
@@ -300,15 +301,11 @@ def _held(rules: Sequence[FoundRule], version: int, address: bytes) -> set[tuple
     return held
 
 
-def _rules_of(rules: Sequence[FoundRule], version: int, address: bytes) -> list[FoundRule]:
-    """The rules about just this address."""
-    whole = (address, b"\xff" * len(address))
-    return [
-        rule
-        for rule in rules
-        if address in rule.expressions
-        and whole in (nft_found.source_network(rule, version), nft_found.destination_network(rule, version))
-    ]
+def _subjects(rule: FoundRule, version: int) -> Iterator[bytes]:
+    """The addresses that a rule is about, each as a whole, not as a network."""
+    for network in (nft_found.source_network(rule, version), nft_found.destination_network(rule, version)):
+        if network and network[1] == b"\xff" * {4: 4, 6: 16}[version]:
+            yield network[0]
 
 
 def _of(version: int, addresses: Iterable[bytes]) -> list[bytes]:

@@ -6,7 +6,9 @@ The configuration is that of the reference plugin; `docs/firewall.md` has every 
 from collections.abc import Callable
 
 from plugins.wall.conf import FirewallConf, firewalld_zone, parse
+from spec.config import wrong_value
 from spec.errors import CNIError, Code
+from spec.identifiers import is_link_name
 from spec.plugin import Plugin
 from spec.request import Request
 from spec.result import Result
@@ -119,6 +121,8 @@ def _wish(conf: FirewallConf, result: Result) -> "Wish":
         message = f'interface needs to be set for ingress policy "{conf.policy}"'
         raise CNIError(Code.INVALID_NETWORK_CONFIG, message, '"prevResult": "interfaces": expected a bridge first')
     bridge = result.interfaces[0].name if conf.policy != "open" else ""
+    if conf.policy != "open" and not is_link_name(bridge):
+        raise wrong_value("prevResult.interfaces[0].name", "the bridge, as a link is called", bridge)
     return Wish(_addresses(result), conf.policy, bridge, conf.admin_chain, make_chain=conf.backend == "iptables")
 
 
