@@ -10,10 +10,12 @@ from linux.nft_expressions import (
     DROP,
     GOTO,
     RETURN,
+    destination_address,
     destination_and_port,
     destination_in,
     destination_translated,
     differs,
+    in_set,
     incoming_link,
     marked,
     masquerade,
@@ -78,6 +80,15 @@ MASQUERADES = {
     for version in _VERSIONS
 }
 """By the pod's address, protocol and port, and the port of the node: the chain that knows who is to be masqueraded."""
+
+SERVICES = {
+    version: Set(f"services{version}", _ADDRESS[version], _ADDRESS_BYTES[version], byte_order=2)
+    for version in _VERSIONS
+}
+"""Addresses of services (linux/service_addresses.py): host ports are not at those."""
+
+SERVICES_OWNER = "services"
+"""What their elements have in an owner's place."""
 
 FROM_ANYWHERE = Chain("from-anywhere", (Rule("everybody", (masquerade(),)),))
 
@@ -180,6 +191,14 @@ _ENTRY = (Rule("to the node", (*to_this_host(), verdict(GOTO, "to-the-node"))),)
 
 def to_the_node(after_iptables: Collection[int]) -> Chain:
     """The chain that lets packets go on: of these IP versions only those that iptables has left to others."""
+    # ip daddr @services4 return
+    services = [
+        Rule(
+            f"services v{version}",
+            (*of_version(version), destination_address(version), in_set(SERVICES[version].name), verdict(RETURN)),
+        )
+        for version in _VERSIONS
+    ]
     # meta nfproto ipv4 meta mark & 0x1000 == 0 return
     kept = [
         Rule(after(version), (*of_version(version), *marked(BIT, inverted=True), verdict(RETURN)))
@@ -188,7 +207,7 @@ def to_the_node(after_iptables: Collection[int]) -> Chain:
     ]
     # meta mark set meta mark & 0xffffefff
     seen = [Rule("the mark has served", tuple(unmark(BIT)))] if kept else []
-    return Chain("to-the-node", (*kept, *seen, Rule("host ports", (verdict(GOTO, "hostports"),))))
+    return Chain("to-the-node", (*services, *kept, *seen, Rule("host ports", (verdict(GOTO, "hostports"),))))
 
 
 def after(version: int) -> str:
@@ -197,7 +216,7 @@ def after(version: int) -> str:
 
 
 def leads_to(found: Element) -> bytes:
-    """The packed address of the pod that an element is about; b"" for that of conditions."""
+    """The packed address of the pod that an element is about; b"" for that of conditions or a service."""
     for version, masquerades in MASQUERADES.items():
         if found.set == masquerades.name:
             return found.key[: _ADDRESS_BYTES[version]]
@@ -237,7 +256,7 @@ def table(after_iptables: frozenset[int]) -> Table:
     return Table(
         TableName(nft.INET, "slash24_portmap"),
         "slash24: ports of the node lead to pods",
-        (*TARGETS.values(), *_CONDITIONAL.values(), *MASQUERADES.values()),
+        (*TARGETS.values(), *_CONDITIONAL.values(), *MASQUERADES.values(), *SERVICES.values()),
         (*_FIXED, to_the_node(after_iptables), *_BASE),
         subject=leads_to,
     )

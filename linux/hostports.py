@@ -18,6 +18,8 @@ from linux.hostport_table import (
     FROM_ANYWHERE,
     LOOPBACK,
     MASQUERADES,
+    SERVICES,
+    SERVICES_OWNER,
     TABLE,
     TARGETS,
     TRANSPORTS,
@@ -36,6 +38,7 @@ from linux.nft_table import Book, Chain
 from linux.nft_view import View
 from linux.ownership import forfeited, owner_tag
 from linux.pod_address import PodAddress
+from linux.service_addresses import list_service_addresses
 from spec.attachment import Attachment
 from spec.errors import is_shortage
 
@@ -107,6 +110,7 @@ def ensure(owner: Attachment, wish: Wish) -> bool:
     """
     tag = owner_tag(owner)
     wanted, chains = _elements(tag, wish)
+    services = _services()
     pods = {forward.pod for forward in wish.forwards}
     is_refused = False
 
@@ -120,7 +124,10 @@ def ensure(owner: Attachment, wish: Wish) -> bool:
             stale |= _dead_holders(book, wanted, stale)
         terms = {other.encode() for other in stale}
         held = {found for found in view.find(terms) if found.owner in stale}
-        nft_table.put_into(book, whole, chains, wanted, is_stale=lambda found: found.owner in stale, terms=terms)
+        stale.add(SERVICES_OWNER)
+        terms.add(SERVICES_OWNER.encode())
+        everything = [*wanted, *services]
+        nft_table.put_into(book, whole, chains, everything, is_stale=lambda found: found.owner in stale, terms=terms)
         if 4 in behind and (lost or held != set(wanted)):
             noted = view.everything() if lost else wanted
             if lost or held or is_new:
@@ -141,6 +148,13 @@ def ensure(owner: Attachment, wish: Wish) -> bool:
         if error.errno == _EEXIST:
             _raise_taken(wanted, tag, error)
         raise
+
+
+def _services() -> list[Element]:
+    """The elements that keep host ports off the addresses of services, as these are now."""
+    with Netlink() as host:
+        found = list_service_addresses(host)
+    return [Element(SERVICES[4 if len(one) == 4 else 6].name, one, SERVICES_OWNER) for one in found]
 
 
 def _dead_holders(book: Book, wanted: Sequence[Element], known: Collection[str]) -> set[str]:
@@ -213,7 +227,7 @@ def undo(owner: Attachment, *, made: bool) -> None:
 def _delete_unused(book: Book) -> None:
     """Delete the table if there is no port in it, and with it the rules by which iptables marks packets for it."""
     view = book.view(TABLE)
-    if view.rules and not view.everything():
+    if view.rules and all(one.owner == SERVICES_OWNER for one in view.everything()):
         marking = [step for version in (4, 6) for step in after_iptables.removal(book.netlink, version)]
         book.do([nft.delete_table(TABLE.name), *marking])
 

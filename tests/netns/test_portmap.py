@@ -71,6 +71,8 @@ GOLDEN_CHAINS = {
     "prerouting": ['fib daddr type local goto to-the-node comment "to the node"'],
     "output": ['fib daddr type local goto to-the-node comment "to the node"'],
     "to-the-node": [
+        'ip daddr @services4 return comment "services v4"',
+        'ip6 daddr @services6 return comment "services v6"',
         'meta nfproto ipv4 meta mark & 0x00001000 == 0x00000000 return comment "iptables has v4"',
         'meta nfproto ipv6 meta mark & 0x00001000 == 0x00000000 return comment "iptables has v6"',
         'meta mark set meta mark & 0xffffefff comment "the mark has served"',

@@ -225,6 +225,27 @@ def test_what_iptables_accepts_is_the_services(pod: Member, client: Member, outs
                 assert ask(host, pod.pod, POD[version], 80, kind, to=(NODE[version], 443))
 
 
+@pytest.mark.parametrize("link", ["kube-ipvs0", "kube-dummy-if"])
+def test_addresses_of_an_ipvs_proxy_are_no_place_for_host_ports(pod: Member, client: Member, link: str) -> None:
+    """Without any rule to see (iptables-legacy, kube-router), as of the last ADD: not what another link has too."""
+    node = pod.node
+    node.run(["ip", "link", "add", link, "up", "type", "bridge"])
+    for address in (f"{CLUSTER_IP[4]}/32", f"{CLUSTER_IP[6]}/128", f"{NODE_V4}/32"):
+        node.run(["ip", "address", "add", address, "dev", link, *(["nodad"] if ":" in address else [])])
+    pod.add(port(443, 80))
+    for version in (4, 6):
+        for host in (client.pod, node):
+            assert ask(host, node, CLUSTER_IP[version], 443, "tcp")
+            assert ask(host, pod.pod, POD[version], 80, "tcp", to=(NODE[version], 443))
+    assert 'elements = { fd00:96::1 comment "services" }' in table(node, TABLE)
+    pod.check(port(443, 80))
+    node.run(["ip", "link", "delete", link])
+    client.add(HTTP)
+    assert 'services" }' not in table(node, TABLE)
+    client.delete()
+    pod.check(port(443, 80))
+
+
 def test_the_mark_stays_where_it_is_set(pod: Member, client: Member) -> None:
     """Nothing but the chain that asks for it sees the bit, and other bits of the packet's mark stay."""
     node = pod.node

@@ -1,0 +1,22 @@
+"""Addresses that an IPVS proxy holds for services: kube-proxy on the link kube-ipvs0, kube-router on kube-dummy-if."""
+
+from socket import inet_pton
+
+from linux.addresses import family_of, list_addresses
+from linux.links import find_link
+from linux.netlink import Netlink
+
+_LINKS = ("kube-ipvs0", "kube-dummy-if")
+_SCOPE_LINK = 253
+
+
+def list_service_addresses(netlink: Netlink) -> list[bytes]:
+    """The addresses (packed) that no other link has: what is on one too is the node's own. Raises NetlinkError."""
+    links = [link.index for name in _LINKS if (link := find_link(netlink, name))]
+    if not links:
+        return []
+    theirs: dict[bool, set[str]] = {True: set(), False: set()}
+    for address in list_addresses(netlink):
+        if address.scope != _SCOPE_LINK:
+            theirs[address.link in links].add(address.cidr.partition("/")[0])
+    return [inet_pton(family_of(address), address) for address in sorted(theirs[True] - theirs[False])]
