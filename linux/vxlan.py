@@ -40,14 +40,15 @@ def ensure_vtep(
     """Make the device so, with exactly these global addresses (CIDR); the link, and whether another one made way.
 
     MAC, MTU, addresses and the like are corrected in place; a vxlan device with other parameters is deleted (with it go
-    the routes through it) and made anew. `guard` is called in between: no device with other parameters is there any
+    the routes through it) and made anew. So is one of ours under another name that has these addresses: the node's of
+    an earlier configuration, which nothing guards any more. `guard` is called in between: no such device is there any
     more, and this one is not brought up before. The calling thread is in the network namespace of the socket. Raises
     OSError (EEXIST: a link of another kind has the name, or another device the VNI and port; EADDRINUSE: the port is
     taken); a device that was made here is gone then.
     """
     from linux.links import delete_link, find_link
 
-    replaced, made = False, False
+    replaced, made = _delete_earlier(netlink, wanted, addresses), False
     for _ in range(_TRIES):
         link = find_link(netlink, wanted.name)
         if link is None:
@@ -72,6 +73,18 @@ def ensure_vtep(
             delete_link(netlink, link.index)
         raise
     return find_link(netlink, wanted.name) or link, replaced
+
+
+def _delete_earlier(netlink: Netlink, wanted: Vtep, addresses: Sequence[str]) -> bool:
+    from linux.addresses import list_addresses
+    from linux.links import delete_link, find_link_by_index
+
+    held = {address.link for address in list_addresses(netlink) if address.cidr in addresses}
+    links = [link for index in held if (link := find_link_by_index(netlink, index))]
+    earlier = [link for link in links if link.name != wanted.name and (link.kind, link.alias) == (_KIND, OWNER)]
+    for link in earlier:
+        delete_link(netlink, link.index)
+    return bool(earlier)
 
 
 def find_rival(netlink: Netlink, wanted: Vtep) -> NetlinkError | None:

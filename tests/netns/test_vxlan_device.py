@@ -217,3 +217,31 @@ def test_many_at_once_make_one_device(netlink: Netlink, node: Node) -> None:
     assert set(seen) == {find_link(netlink, DEVICE).index}
     assert differences(netlink, wanted, ADDRESSES) == []
     assert differences(netlink, replace(wanted, vni=2), ADDRESSES) == ["slash24.1 has VNI 1, not 2"]
+
+
+def test_the_device_of_an_earlier_configuration_goes(netlink: Netlink, node: Node) -> None:
+    """Ours with the same addresses, under another name; not somebody else's, nor ours of another network."""
+    ensure_vtep(netlink, vtep(node, 1), ADDRESSES)
+    other = replace(vtep(node, 1), name="slash24.9", vni=9)
+    ensure_vtep(netlink, other, ["10.9.1.0/32"])
+    shell(node, f"ip link add foreign type bridge\nip addr add {ADDRESSES[0]} dev foreign")
+    link, replaced = ensure_vtep(netlink, replace(vtep(node, 1), name="slash24.2", vni=2), ADDRESSES)
+    assert (link.name, replaced) == ("slash24.2", True)
+    assert {name for name in node.links() if name.startswith(("slash24", "foreign"))} == {
+        "slash24.2",
+        "slash24.9",
+        "foreign",
+    }
+
+
+def test_the_guard_is_up_before_the_device(netlink: Netlink, node: Node) -> None:
+    """It finds the device with the right parameters, and down; or, if it is there already, as it is."""
+    seen = []
+
+    def guard() -> None:
+        link = node.links()[DEVICE]
+        seen.append((link["linkinfo"]["info_data"]["id"], "UP" in link["flags"]))
+
+    for vni in (1, 1, 2):
+        ensure_vtep(netlink, replace(vtep(node, 1), vni=vni), ADDRESSES, guard)
+    assert seen == [(1, False), (1, True), (2, False)]

@@ -132,6 +132,7 @@ def test_the_way_out_is_found_over_ipv6(cni: CNI, node: Node) -> None:
         ({"vtepMAC": "here"}, 7, '"vtepMAC"'),
         ({"directRouting": 1}, 7, '"directRouting"'),
         ({"txChecksum": "off"}, 7, '"txChecksum"'),
+        ({"notrack": 1}, 7, '"notrack"'),
         ({"removeDevice": "yes"}, 7, '"removeDevice"'),
         ({"device": "wan0"}, 999, "wan0"),
     ],

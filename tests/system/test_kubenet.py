@@ -39,6 +39,22 @@ def test_outside_is_reached_with_the_address_of_the_node(underlay: Underlay, clu
         assert ask(pod, two.node, two.addresses[place], 8000, "tcp") == one.address(pod, 6 if place else 4)
 
 
+def test_an_address_of_a_node_behind_the_router_sees_the_node(underlay: Underlay, cluster: list[Member]) -> None:
+    """The router knows no pods; in `nonMasqueradeCIDRs`, an address gets the pod's all the same."""
+    one, two, _ = cluster
+    far = ("203.0.113.99", "2001:db8:9::99")
+    for address, gateway in zip(far, two.addresses, strict=True):
+        two.node.run(["ip", "addr", "add", address, "dev", "lo"])
+        underlay.fabric.run(["ip", "route", "add", address, "via", gateway])
+    one.conf["peers"][1] = two.record | {"addresses": [*two.addresses, *far]}
+    pod = one.add("pod")
+    two.add("other")
+    assert [ask(pod, two.node, address, 8000, "tcp") for address in far] == list(one.addresses)
+    one.conf["nonMasqueradeCIDRs"] = ["203.0.113.0/24", "2001:db8:9::/64"]
+    again = one.add("again")
+    assert [ask(again, two.node, to, 8001, "tcp") for to in far] == [one.address(again, family) for family in (4, 6)]
+
+
 def test_the_mtu_is_that_of_the_link(cluster: list[Member]) -> None:
     """The largest packet of the underlay reaches a pod of another node."""
     one, two, _ = cluster

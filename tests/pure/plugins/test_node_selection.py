@@ -246,3 +246,11 @@ def test_whatever_a_file_lists_the_peers_that_are_served_stay_so(here: Here, tmp
     assert set(ways) <= set(found.ways)
     assert len({way.subnet for way in found.ways}) == len(found.ways)
     assert all("\n" not in sentence for sentence in found.left_out)
+
+
+@pytest.mark.parametrize(("direct", "shared"), [(None, True), (True, True), (False, False)])
+def test_addresses_that_get_pods_packets_as_they_are(direct: bool | None, *, shared: bool) -> None:
+    """Those on a link of this node, however many a record has; none past a tunnel."""
+    here = ROUTES if direct is None else replace(TUNNEL, tunnel=replace(TUNNEL.tunnel, direct=direct))
+    node = peer(2, addresses=("198.51.100.2", "192.0.2.2", "192.0.2.102", "2001:db8:1::2", "2001:db8:7::2"))
+    assert chosen(here, node).shared == (("192.0.2.102", "192.0.2.2", "2001:db8:1::2") if shared else ())
