@@ -42,7 +42,7 @@ def open_netns(path: str, given: int | None = None) -> int:
 
 def _open(path: str) -> int:
     try:
-        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except (FileNotFoundError, NotADirectoryError, ProcessLookupError) as error:
         raise NoNetns(error.errno, "no such network namespace", path) from error
 
