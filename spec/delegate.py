@@ -22,7 +22,6 @@ _CHAINED = "bandwidth firewall flannel portmap sbr tuning vrf"
 _NO_IPAM = frozenset((*_LINK_MAKERS.split(), *_CHAINED.split(), "slash24-agent"))
 """What is named so makes links, executes whatever `ipam.type` names, which is itself, or is no plugin at all."""
 
-_LONGEST_MESSAGE = 4096  # characters; a runtime passes errors on to logs, events and RPCs that have limits
 _CODE_HIGHEST = 2**32 - 1
 
 _ELF, _LAUNCHER_MARK = b"\x7fELF", b"slash24 launcher, protocol 2\0"  # launcher/main.c
@@ -208,7 +207,7 @@ HERE = Children(resolve, _run_here)
 
 def _mute_error(status: int, said: str) -> CNIError:
     if said.strip():
-        return CNIError(Code.INTERNAL, f"netplugin failed: {jsontext.dumps(_cut(said.strip()))}")
+        return CNIError(Code.INTERNAL, f"netplugin failed: {jsontext.dumps(said.strip())}")
     how = f"signal {-status}" if status < 0 else f"exit status {status}"
     return CNIError(Code.INTERNAL, f"netplugin failed with no error message: {how}")
 
@@ -218,15 +217,11 @@ def _child_error(output: bytes) -> CNIError:
     try:
         document = Section(_object(output))
         code = document.integer("code", 0, low=0, high=_CODE_HIGHEST)
-        return CNIError(code or Code.INTERNAL, _cut(document.string("msg")), _cut(document.string("details")))
+        return CNIError(code or Code.INTERNAL, document.string("msg"), document.string("details"))
     except (ValueError, CNIError) as error:
-        text = jsontext.dumps(_cut(output.decode(errors="replace")))
+        text = jsontext.dumps(output.decode(errors="replace"))
         message = f"netplugin failed but error parsing its diagnostic message {text}: {error}"
         return CNIError(Code.INTERNAL, message)
-
-
-def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST_MESSAGE else text[:_LONGEST_MESSAGE] + "…"
 
 
 def _read_result(output: bytes, request: Request, kind: str) -> Result:

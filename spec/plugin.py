@@ -17,6 +17,9 @@ __all__ = ["NO_SUITE", "Plugin", "Suite", "call", "serve"]
 
 _UNDO_TRIES, _UNDO_PAUSE_SECONDS = 20, 0.1
 
+_LONGEST_TEXT = 4096
+"""Characters of an error's message, and of its details: runtimes pass them on to logs, events and RPCs with limits."""
+
 NO_SUITE = Suite(home=None, load=lambda _kind: None)
 """For a plugin that ships alone: whatever it delegates to is executed."""
 
@@ -216,10 +219,14 @@ def _version_text(plugin: Plugin) -> str:
 def error_text(error: BaseException, version: str) -> str:
     """The error document in `version`; anything but a CNIError becomes code 999, or 11 for a shortage."""
     error = as_cni_error(error)
-    document = {"cniVersion": version, "code": int(error.code), "msg": str(error.msg)}
+    document = {"cniVersion": version, "code": int(error.code), "msg": _cut(str(error.msg))}
     if error.details:
-        document["details"] = str(error.details)
+        document["details"] = _cut(str(error.details))
     return jsontext.dumps(document)
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…"
 
 
 def _write(stdout: BufferedIOBase, text: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conformance.support import leases, network
+from tests.netns import firewalld_tools
 from tests.netns.agent_tools import (  # noqa: F401 (a fixture)
     CONF,
     SOCKET,
@@ -21,7 +22,7 @@ from tests.netns.agent_tools import (  # noqa: F401 (a fixture)
     installed,
     nothing_is_left,
 )
-from tests.netns.cni import CNIFailure
+from tests.netns.cni import CNIFailure, with_prev
 from tests.netns.node import Node, wait_until
 from tests.netns.tuned_pod import conf as tuning
 from tests.netns.tuned_pod import pod_with_link
@@ -29,7 +30,7 @@ from tests.netns.tuned_pod import pod_with_link
 pytestmark = pytest.mark.cold(reason="brings agents of its own")
 
 HOST = "/run/host"
-FOLDERS = ("/etc/cni", "/var/lib/cni", "/run/netns", "/run/others", "/run/slash24", "/run/cni")
+FOLDERS = ("/etc/cni", "/var/lib/cni", "/run/netns", "/run/others", "/run/slash24", "/run/cni", "/run/dbus")
 
 
 def contained(node: Node, bin_dir: Path, start: Start, *options: str) -> Agent:
@@ -93,6 +94,23 @@ def test_the_allowlist_of_sysctls_is_the_host_s(node: Node, bin_dir: Path, warm:
         with pytest.raises(CNIFailure, match="is not allowed"):
             refused()
     assert warm.ways == {"agent": 3}
+
+
+def test_firewalld_is_the_host_s(node: Node, bin_dir: Path, warm: ViaAgent, start: Start) -> None:
+    """The container has no system bus, and nothing is left to import for D-Bus from there."""
+    pod = node.pod("pod1")
+    contained(node, bin_dir, start)
+    result = warm.add(CONF, pod)
+    conf = {"cniVersion": "1.1.0", "name": "net", "type": "firewall"}
+    with firewalld_tools.bus(node), firewalld_tools.fake(node):
+        warm.add(with_prev(conf, result), pod)
+        warm.check(conf, pod, result)
+        warm.delete(conf, pod, result)
+    addresses = sorted(ip["address"].partition("/")[0] for ip in result["ips"])
+    for method in ("addSource", "removeSource"):
+        calls = [line for line in firewalld_tools.told(node) if line.startswith(method)]
+        assert sorted(calls) == [f"{method} trusted {each}/{128 if ':' in each else 32}" for each in addresses]
+    assert warm.ways == {"agent": 4}
 
 
 def test_files_that_a_configuration_names_are_the_host_s(

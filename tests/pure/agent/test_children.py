@@ -77,7 +77,8 @@ def test_what_hangs_is_killed_with_all_it_started(tmp_path: Path, children: Call
 def test_what_runs_dies_with_the_agent(tmp_path: Path) -> None:
     """Should it be killed, nothing that it executed does anything for a caller who was told that it failed."""
     note = tmp_path / "pids"
-    path = program(tmp_path, f"sleep 60 & echo $! $$ >{note}; sleep 60")
+    # It gets its stdin when the agent has it on the leash.
+    path = program(tmp_path, f"cat; sleep 60 & echo $! $$ >{note}; sleep 60")
     text = f"""
 import socket
 from agent import wire

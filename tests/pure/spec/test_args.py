@@ -64,6 +64,13 @@ def test_leniently_what_can_be_read_is_read() -> None:
     assert parse_args("IP=a;junk;X=1=2;MAC=b", strict=False) == {"IP": "a", "MAC": "b"}
 
 
+def test_an_error_is_no_longer_than_a_log_takes() -> None:
+    """Whatever it repeats: the environment may have a megabyte."""
+    answer = run(Recorder().plugin, "ADD", CNI_ARGS=";".join(f"K{number}=x" for number in range(20_000)))
+    assert answer.error[0] == 4
+    assert len(answer.stdout) < 10_000
+
+
 def test_no_args_are_no_pair() -> None:
     """The empty text is fine."""
     assert parse_args("", strict=True) == {}
