@@ -10,6 +10,7 @@ pod's own subnet, and the node's 127.0.0.0/8. Only the first packet of a connect
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from socket import AF_INET, AF_INET6, inet_ntop
 
 from linux import after_iptables, iptables, nft, nft_found, nft_table, port_notes
@@ -91,13 +92,14 @@ class Wish:
     """The forwards of an attachment, when they apply, and who gets the node's address.
 
     `conditions` by IP version, () for always. `subnets`: the pod's, by IP version; None masquerades nobody.
-    `everybody`: the IP versions in which whoever comes is masqueraded.
+    `everybody`: the IP versions in which whoever comes is masqueraded. `noted`: in iptables, for who looks for a port.
     """
 
     forwards: tuple[Forward, ...]
     conditions: "dict[int, tuple[Condition, ...]]"
     subnets: dict[int, PodAddress] | None
     everybody: Collection[int] = ()
+    noted: bool = True
 
 
 def ensure(owner: Attachment, wish: Wish) -> bool:
@@ -128,7 +130,7 @@ def ensure(owner: Attachment, wish: Wish) -> bool:
         terms.add(SERVICES_OWNER.encode())
         everything = [*wanted, *services]
         nft_table.put_into(book, whole, chains, everything, is_stale=lambda found: found.owner in stale, terms=terms)
-        if 4 in behind and (lost or held != set(wanted)):
+        if wish.noted and 4 in behind and (lost or held != set(wanted)):
             noted = view.everything() if lost else wanted
             if lost or held or is_new:
                 owners = stale | {one.owner for one in noted}
@@ -152,8 +154,7 @@ def ensure(owner: Attachment, wish: Wish) -> bool:
 
 def _services() -> list[Element]:
     """The elements that keep host ports off the addresses of services, as these are now."""
-    with Netlink() as host:
-        found = list_service_addresses(host)
+    found = list_service_addresses()
     return [Element(SERVICES[4 if len(one) == 4 else 6].name, one, SERVICES_OWNER) for one in found]
 
 
@@ -182,7 +183,7 @@ def _behind_iptables(book: Book, view: View) -> tuple[frozenset[int], bool]:
     for version in (4, 6):
         if version not in found and not is_new:
             continue  # it was tried when the chain was made
-        steps = after_iptables.steps(book.netlink, version)
+        steps = book.once(("after iptables", version), partial(after_iptables.steps, book.netlink, version))
         if steps and is_new:
             try:
                 nft.rehearse(book.netlink, steps)
@@ -217,9 +218,9 @@ def guard_loopback() -> bool:
     return nft_table.change(decide)
 
 
-def undo(owner: Attachment, *, made: bool) -> None:
+def undo(owner: Attachment, *, made: bool, noted: bool) -> None:
     """Take back what `ensure` did for an owner of whom there was nothing; `made` is what it returned."""
-    delete(owner)
+    delete(owner, noted=noted)
     if made:
         nft_table.change(_delete_unused)
 
@@ -232,11 +233,15 @@ def _delete_unused(book: Book) -> None:
         book.do([nft.delete_table(TABLE.name), *marking])
 
 
-def delete(owner: Attachment) -> list[Forward]:
-    """Forward nothing for `owner` any more; what was forwarded. Nothing to do is success. Raises NetlinkError."""
+def delete(owner: Attachment, *, noted: bool = True) -> list[Forward]:
+    """Forward nothing for `owner` any more; what was forwarded. Nothing to do is success. Raises NetlinkError.
+
+    `noted`: whether there may be notes of it.
+    """
     tag = owner_tag(owner)
     gone = nft_table.remove(TABLE, lambda found: found.owner == tag, terms={tag.encode()})
-    _delete_notes(lambda other: other == tag)
+    if noted:
+        _delete_notes(lambda other: other == tag, owner=tag)
     return _forwards(gone)
 
 
@@ -271,10 +276,10 @@ def sweep(network: str, valid: Collection[Attachment]) -> list[Forward]:
     return _forwards(gone)
 
 
-def _delete_notes(doomed: Callable[[str], bool]) -> None:
+def _delete_notes(doomed: Callable[[str], bool], *, owner: str = "") -> None:
     def decide(book: Book) -> None:
         if not book.is_absent(iptables.NAT[4]):
-            book.append(port_notes.removal(book.netlink, doomed))
+            book.append(port_notes.removal(book.netlink, doomed, owner=owner))
 
     nft_table.change(decide)
 

@@ -44,11 +44,18 @@ class FoundRule:
     expressions: bytes
 
 
-def list_rules(netlink: Netlink, table: TableName, chain: str | None = None) -> list[FoundRule]:
-    """The rules of a table, or of one chain, in order; none if there is no such table or chain."""
+def list_rules(
+    netlink: Netlink, table: TableName, chain: str | None = None, *, containing: bytes = b""
+) -> list[FoundRule]:
+    """The rules of a table, or of one chain, in order; none if there is no such table or chain.
+
+    `containing`: only those in whose message these bytes stand (a comment, say), which is quicker.
+    """
     request = of(table) if chain is None else of(table, chain)
     rules = []
     for body in netlink.dump_raw(request, kind(GETRULE)):
+        if containing not in body:
+            continue
         found = attributes_of(body, BODY)
         # Old kernels do not know the filter and list everything.
         if _text(found.get(1)) == table.name and chain in (None, _text(found.get(2))):

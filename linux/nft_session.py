@@ -93,6 +93,13 @@ class Book:
             absent.add(table)
         return table in absent
 
+    def once(self, key: object, look: Callable[[], object]) -> object:
+        """What `look` answers about the rules, asked again only when others, or `do`, may have changed them."""
+        found = self._session.found
+        if key not in found:
+            found[key] = look()
+        return found[key]
+
     def repair(self, table: Table, chains: Iterable[Chain]) -> None:
         """Give chains their rules, and make whatever those need; nothing if they hold them."""
         view = self.view(table)
@@ -197,6 +204,7 @@ class _Session:
     def __init__(self) -> None:
         self.views: dict[TableName, View] = {}
         self.absent: set[TableName] = set()
+        self.found: dict[object, object] = {}
         self.users = 0
         self._socket: Netlink | None = None
         self._generation: int | None = None  # that `views` and `absent` tell of
@@ -348,6 +356,7 @@ class _Session:
     def _forget(self) -> None:
         self.views.clear()
         self.absent.clear()
+        self.found.clear()
         self._generation = None
 
 

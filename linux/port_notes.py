@@ -29,8 +29,8 @@ def steps(ports: Iterable[_Port]) -> Iterator[Step]:
             yield nft.add_rule(_TABLE, CHAIN, iptables.to_ports(protocol, host, some, tag), None, protocol=protocol)
 
 
-def removal(netlink: Netlink, doomed: Callable[[str], bool]) -> list[Step]:
-    """Steps that delete the notes whose owner's tag is `doomed`. Raises NetlinkError."""
-    rules = nft_found.list_rules(netlink, _TABLE, CHAIN)
+def removal(netlink: Netlink, doomed: Callable[[str], bool], *, owner: str = "") -> list[Step]:
+    """Steps that delete the notes whose owner's tag is `doomed` (`owner` alone, if given). Raises NetlinkError."""
+    rules = nft_found.list_rules(netlink, _TABLE, CHAIN, containing=owner.encode())
     ours = [rule for rule in rules if not nft_found.target_chain(rule) and doomed(iptables.comment_of(rule))]
     return [nft.delete_rule(_TABLE, CHAIN, rule.handle) for rule in ours]

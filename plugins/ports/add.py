@@ -19,7 +19,7 @@ from spec.result import Result
 def add_ports(request: Request, conf: PortmapConf, result: Result) -> None:
     """Forward the ports of the configuration to the pod; raises CNIError, and then none."""
     pod = pod_addresses(request, result)
-    wish = wish_of(conf, pod, result)
+    wish = wish_of(request, conf, pod, result)
     with Undo() as undo:
         _forward(request, wish, undo)
         if conf.snat and any(forward.version == 4 for forward in wish.forwards):
@@ -34,7 +34,7 @@ def _forward(request: Request, wish: Wish, undo: Undo) -> None:
             made = hostports.ensure(request.attachment, wish)
         except PortTaken as error:
             raise CNIError(Code.INTERNAL, error.strerror, _advice(request, error)) from error
-    undo.push(lambda: hostports.undo(request.attachment, made=made))
+    undo.push(lambda: hostports.undo(request.attachment, made=made, noted=wish.noted))
 
 
 def _advice(request: Request, taken: PortTaken) -> str:

@@ -14,7 +14,7 @@ from spec.result import Result
 def check_ports(request: Request, conf: PortmapConf, result: Result) -> None:
     """Raises CNIError 999 with everything that is not as configured; what the reference made is as good."""
     pod = pod_addresses(request, result)
-    wish = wish_of(conf, pod, result)
+    wish = wish_of(request, conf, pod, result)
     versions = {forward.version for forward in wish.forwards}
     if not versions:
         return

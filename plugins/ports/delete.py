@@ -4,7 +4,7 @@ from linux import hostports, reference_ports
 from linux.errors import step
 from plugins.ports.conf import mappings_if_readable
 from plugins.ports.flows import forget_flows_to
-from plugins.ports.wish import forwards, pod_addresses
+from plugins.ports.wish import forwards, is_noted, pod_addresses
 from spec.request import Request
 
 
@@ -15,7 +15,7 @@ def delete_ports(request: Request) -> None:
     gone = [*forwards(mappings, pod_addresses(request, result))] if result else []
     try:
         with step("delete the forwarded ports"):
-            gone += hostports.delete(request.attachment)
+            gone += hostports.delete(request.attachment, noted=is_noted(request))
     finally:
         with step("delete another implementation's forwarded ports"):
             reference_ports.delete(request.attachment)

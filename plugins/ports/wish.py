@@ -11,10 +11,16 @@ if TYPE_CHECKING:
     from linux.packet_conditions import Condition
 
 
-def wish_of(conf: PortmapConf, pod: dict[int, PodAddress], result: Result) -> Wish:
+def wish_of(request: Request, conf: PortmapConf, pod: dict[int, PodAddress], result: Result) -> Wish:
     """The forwards to a pod with these addresses, by IP version; a version that it has not is left out."""
     everybody = (4, 6) if conf.masquerade_all else _without_route(result)
-    return Wish(forwards(conf.mappings, pod), _conditions(conf), pod if conf.snat else None, everybody)
+    subnets = pod if conf.snat else None
+    return Wish(forwards(conf.mappings, pod), _conditions(conf), subnets, everybody, noted=is_noted(request))
+
+
+def is_noted(request: Request) -> bool:
+    """Whether programs may look for free host ports: not in Kubernetes, which chooses none and names every pod."""
+    return "K8S_POD_NAME" not in request.args
 
 
 def _without_route(result: Result) -> tuple[int, ...]:

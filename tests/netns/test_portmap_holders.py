@@ -179,6 +179,17 @@ def test_ports_in_use_are_noted_where_nerdctl_looks(pod: Member, other: Member) 
     assert noted(node) == {("", 8080)}
 
 
+def test_pods_of_kubernetes_need_no_notes(pod: Member, other: Member) -> None:
+    """Kubernetes chooses no port by itself."""
+    args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web"
+    conf = {**portmap(HTTP), "prevResult": pod.result}
+    pod.cni.add(conf, pod.pod, args=args)
+    other.add(port(8081, 80))
+    assert noted(pod.node) == {("", 8081)}
+    pod.cni.delete(conf, pod.pod, pod.result, args=args)
+    assert noted(pod.node) == {("", 8081)}
+
+
 def test_notes_of_all_pods_come_back(pod: Member, other: Member) -> None:
     """After somebody has flushed the table, with the next ADD of any pod."""
     pod.add(HTTP)
