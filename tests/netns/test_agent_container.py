@@ -135,6 +135,42 @@ def test_files_that_a_configuration_names_are_the_host_s(
     assert set(warm.ways) == {"agent"}
 
 
+def test_every_plugin_has_all_that_it_needs(node: Node, bin_dir: Path, warm: ViaAgent, start: Start) -> None:
+    """Nothing of any verb is left to be loaded from the container when it is first wanted, nor to say what failed."""
+    pods = [node.pod(f"pod{index}") for index in range(3)]
+    node.outside()
+    agent = contained(node, bin_dir, start)
+    base = {"cniVersion": "1.1.0", "name": "net"}
+    static = {"type": "static", "addresses": [{"address": "10.1.2.9/24"}]}
+    result = warm.add(network(static, ipMasq=True, macspoofchk=True), pods[0])
+    ports = [
+        {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+        {"hostPort": 53, "containerPort": 53, "protocol": "udp"},
+    ]
+    chain = [
+        {"type": "portmap", "runtimeConfig": {"portMappings": ports}},
+        {"type": "bandwidth", "ingressRate": 8000000, "ingressBurst": 8000000, "egressRate": 1000, "egressBurst": 8000},
+        {"type": "firewall", "ingressPolicy": "same-bridge"},
+        {"type": "tuning", "sysctl": {"net.ipv4.conf.IFNAME.arp_filter": "1"}, "mtu": 1400, "allmulti": True},
+    ]
+    nodes = {"podCIDRs": ["10.244.1.0/24"], "clusterCIDRs": ["10.244.0.0/16"], "parent": "wan0"}
+    nodes["peers"] = [{"name": "b", "podCIDRs": ["10.244.2.0/24"], "addresses": ["192.0.2.2"]}]
+    confs = [(pods[0], {**base, **each, "prevResult": result}) for each in chain]
+    confs += [(pods[1], {**base, "type": "loopback"}), (pods[2], {**base, "name": "vx", "type": "vxlan", **nodes})]
+    for pod, conf in confs:
+        added = warm.add(conf, pod)
+        warm.call("CHECK", {**conf, "prevResult": added}, pod)
+        warm.status(conf)
+        with pytest.raises(CNIFailure):
+            warm.add({**conf, "cniVersion": "9.9.9"}, pod)
+    for pod, conf in reversed(confs):
+        warm.delete(conf, pod)
+        warm.gc(conf)
+    assert "call failed in the agent" not in agent.log
+    assert "Error" not in agent.log
+    assert set(warm.ways) == {"agent"}
+
+
 def test_nothing_of_the_container_can_be_reached_by_a_path(node: Node, bin_dir: Path, start: Start) -> None:
     """Whatever a plugin opens, now or in a later version: root and current folder of every thread are the host's."""
     agent = contained(node, bin_dir, start)

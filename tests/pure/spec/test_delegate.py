@@ -265,11 +265,30 @@ def test_an_answer_is_whole_when_the_plugin_ends(tmp_path: Path) -> None:
         os.kill(daemon, 9)
 
 
+def test_of_much_on_stderr_the_end_is_kept(tmp_path: Path) -> None:
+    """A plugin may be as talkative as it likes."""
+    text = "#!/bin/sh\nyes 0123456789 | head -c 3000000 >&2; echo the end >&2; echo {}"
+    write_program(tmp_path / "child", text)
+    answer = run(upper("child").plugin, "ADD", CNI_PATH=str(tmp_path))
+    assert answer.status == 0, answer.stdout
+    assert answer.stderr.endswith("the end\n")
+    assert len(answer.stderr) < (1 << 20) + 100
+
+
+def test_what_a_plugin_leaves_running_may_print_without_end(tmp_path: Path) -> None:
+    """It has ended: what is in the pipe then is its answer."""
+    write_program(tmp_path / "child", "#!/bin/sh\n(exec yes >&2) & echo $! >$0.pid; echo {}")
+    try:
+        assert run(upper("child").plugin, "ADD", CNI_PATH=str(tmp_path)).status == 0
+    finally:
+        os.kill(int((tmp_path / "child.pid").read_text()), 9)
+
+
 def test_a_flood_of_output_ends_without_an_agent_too(tmp_path: Path) -> None:
     """The plugin is ended, and its output is no answer."""
     write_program(tmp_path / "child", "#!/bin/sh\nexec yes 0123456789012345678901234567890123456789\n")
     code, message = run(upper("child").plugin, "DEL", CNI_PATH=str(tmp_path)).error
-    assert (code, message) == (999, f"{tmp_path}/child printed more than {16 << 20} bytes")
+    assert (code, message) == (999, f"{tmp_path}/child printed more than {1 << 20} bytes")
 
 
 @pytest.mark.parametrize("code", ["9" * 401, "-1", "1.5", "4294967296", "true", '"7"', "[]", "1e400"])
