@@ -37,8 +37,8 @@ class Changes:
     removed: int
 
 
-class ForeignRoute(OSError):
-    """EEXIST: somebody else's route leads to a peer's subnet another way; `strerror` names it."""
+class RouteRefused(OSError):
+    """A peer's subnet has no route: somebody else's leads elsewhere, or the kernel took none. `strerror` names it."""
 
 
 def sync(netlink: Netlink, ways: Sequence[Way], *, device: int = 0, within: Sequence[str] = ()) -> Changes:
@@ -50,8 +50,9 @@ def sync(netlink: Netlink, ways: Sequence[Way], *, device: int = 0, within: Sequ
     entry of the device can not be made, no route is touched. Two callers that want the same do not disturb each other.
 
     A foreign route (another protocol) to a peer's subnet is accepted if it leads to the same next hop. One that leads
-    elsewhere is not touched: all else is done, then ForeignRoute raised. Raises ValueError for ways that contradict
-    each other, NetlinkError with the object that the kernel refused.
+    elsewhere is not touched: all else is done, then RouteRefused raised; and so for routes that the kernel refuses for
+    what they are. Raises ValueError for ways that contradict each other, NetlinkError with the object that could not be
+    made for another reason.
     """
     from linux.bulk import change_all
     from linux.peer_routes import write_routes
@@ -60,15 +61,17 @@ def sync(netlink: Netlink, ways: Sequence[Way], *, device: int = 0, within: Sequ
     added = change_all(netlink, [write.request for write in tunnel.writes()]) if tunnel else 0
     for _ in range(_TRIES):
         routes = _routes(netlink, ways, device, within)
-        written, outrun = write_routes(netlink, [write.request for write in routes.writes()])
+        written, outrun, refused = write_routes(netlink, [write.request for write in routes.writes()])
         added += written
         if not outrun:
             break
     else:
         raise NetlinkError(EEXIST, "routes to peers are being made by somebody else at the same time")
     removed = routes.remove_unwanted() + (tunnel.remove_unwanted() if tunnel else 0)
-    if routes.refused:
-        raise ForeignRoute(EEXIST, f"in the way: {_name_all(netlink, routes.refused)}")
+    problems = [f"in the way: {_name_all(netlink, routes.refused)}"] if routes.refused else []
+    problems += [str(error.strerror) for error in refused[:_TOLD]]
+    if problems:
+        raise RouteRefused(EEXIST, "; ".join(problems))
     return Changes(added, removed)
 
 

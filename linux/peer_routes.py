@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Iterable, Mapping, Sequence
-from errno import EEXIST, EINVAL, ESRCH
+from errno import EACCES, EADDRNOTAVAIL, EEXIST, EHOSTUNREACH, EINVAL, ENETDOWN, ENETUNREACH, ESRCH
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
@@ -25,6 +25,7 @@ _NAMES_ITS_HOPS = (_RTA_GATEWAY, _RTA_VIA, _RTA_OIF, _RTA_MULTIPATH)
 _PRIORITY = {AF_INET: struct.pack("=I", 0), AF_INET6: struct.pack("=I", 1024)}  # the kernel's own, if none is given
 _NO_PRIORITY = bytes(4)
 _INDEX = struct.Struct("=I")
+_OF_THE_ROUTE = frozenset((EINVAL, EACCES, EADDRNOTAVAIL, EHOSTUNREACH, ENETDOWN, ENETUNREACH))
 
 Key = tuple[bytes, int]  # network and prefix length
 Hop = tuple[bytes, int]  # gateway and index of the link
@@ -107,22 +108,28 @@ class Routes:
         return template(self._netlink, message, _RTM_NEWROUTE, flags, (dst, via))
 
 
-def write_routes(netlink: Netlink, requests: Sequence[bytes]) -> tuple[int, bool]:
-    """Send what `Routes.writes` gave; how many were written, and whether others were quicker (look again).
+def write_routes(netlink: Netlink, requests: Sequence[bytes]) -> tuple[int, bool, list[NetlinkError]]:
+    """Send what `Routes.writes` gave: how many were written, whether others were quicker (look again), the refused.
 
-    Raises the first NetlinkError, all being sent.
+    Refused is a route for what it is (a gateway that can be none, a family that is switched off): nothing that stands
+    in the way of the others. Raises the first NetlinkError of another kind, all being sent.
     """
-    written, failure = len(requests), None
+    written, failure, refused, is_outrun = len(requests), None, [], False
     for place, error in netlink.change_many(requests):
         if error.errno == EINVAL and _is_onlink_ipv6(requests[place]):
             error = _write_over_stone(netlink, requests[place])  # noqa: PLW2901
-        if error:
-            written -= 1
-            if error.errno != EEXIST:
-                failure = failure or named(netlink, error, requests[place])
+        if not error:
+            continue
+        written -= 1
+        if error.errno == EEXIST:
+            is_outrun = True
+        elif error.errno in _OF_THE_ROUTE:
+            refused.append(named(netlink, error, requests[place]))
+        else:
+            failure = failure or named(netlink, error, requests[place])
     if failure:
         raise failure
-    return written, written < len(requests)
+    return written, is_outrun, refused
 
 
 def _is_onlink_ipv6(request: bytes) -> bool:

@@ -96,7 +96,8 @@ class _Judge:
         never_pods = [span(network) for network in _NO_PODS]
         self._suspect = Areas([*never_pods, *(network for network, _ in self._taken)])
         self._never_pods = Areas(never_pods)
-        self._never_a_node = Areas([*map(span, _NO_NODE), *map(span, here.subnets)])
+        ends = [one for network, _ in here.links.networks for one in _ends(network)]
+        self._never_a_node = Areas([*map(span, _NO_NODE), *map(span, here.subnets), *ends])
         self._cluster = Areas(map(span, here.cluster))
         self._subnets, self._links, self._tunnel = frozenset(here.subnets), here.links, here.tunnel
         self.claims: list[_Claim] = []
@@ -167,6 +168,12 @@ class _Judge:
 
     def _leave(self, node: Node, why: str) -> None:
         self.left_out.append(f"{node.label} {why}")
+
+
+def _ends(network: Span) -> tuple[Span, ...]:
+    """The first and the last address of an IPv4 network, which no host has (the last is all hosts')."""
+    version, first, last = network
+    return ((4, first, first), (4, last, last)) if version == 4 and last - first > 1 else ()
 
 
 @dataclass(frozen=True)

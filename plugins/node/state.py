@@ -155,15 +155,15 @@ def addresses_behind(host: Netlink, bridge: str) -> Sequence[str]:
 def ensure_ways(host: Netlink, wanted: Sequence[Way], *, device: int, within: Sequence[str]) -> list[str]:
     """Make the ways to the peers equal to `wanted`; see `overlay.sync`. Raises CNIError.
 
-    Returns a sentence if somebody else's route leads to a peer's subnet: that costs the traffic with this peer, and no
-    other pod.
+    Returns a sentence if a peer's subnet got no route, as somebody else's is in the way, or the kernel took none: that
+    costs the traffic with this peer, and no other pod.
     """
     from linux import overlay
 
     with step("set the ways to the other nodes"):
         try:
             overlay.sync(host, wanted, device=device, within=within)
-        except overlay.ForeignRoute as error:
+        except overlay.RouteRefused as error:
             return [str(error.strerror)]
     return []
 

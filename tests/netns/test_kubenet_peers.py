@@ -232,3 +232,29 @@ def test_check_names_what_has_drifted_and_the_next_add_repairs_it(cni: CNI, node
         assert named in error.text, error
         cni.delete(conf, second, cni.add(conf, second))
         cni.check(conf, pod, result)
+
+
+ODD = [
+    record(20, podCIDRs=["10.244.20.0/32", "fd00:244:0:20::/128"]),
+    record(21, podCIDRs=["10.244.21.0/31", "::ffff:10.244.22.0/120"]),
+    record(22, addresses=["192.0.2.255", "2001:db8:1::"], podCIDRs=["10.244.23.0/24", "fd00:244:0:23::/64"]),
+    record(23, addresses=["::ffff:192.0.2.23", "2001:db8:1::23"], podCIDRs=["10.244.24.0/24"]),
+    record(24, addresses=["255.255.255.255", "169.254.1.1"], podCIDRs=["10.244.25.0/24"]),
+    record(25, addresses=["192.0.2.25"] * 40, podCIDRs=["10.244.26.0/24"] * 40, name="n" * 4000),
+    record(26, addresses=["2001:db8:1::2", "192.0.2.2"], podCIDRs=["fd00:244:0:26::/64"], name='"\n\u202e'),
+    record(27, podCIDRs=["0.0.0.0/32"]),
+    record(28, podCIDRs=["::/128", "::1/128"]),
+    *(record(30 + n, podCIDRs=["10.244.30.0/24"]) for n in range(40)),
+]
+
+
+@pytest.mark.parametrize("kind", ["kubenet", "vxlan"])
+def test_whatever_can_be_read_stops_nobody(cni: CNI, node: Node, pod: Pod, kind: str) -> None:
+    """Also what the kernel alone would refuse: the good peers' routes are there, and CHECK finds what ADD made."""
+    node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
+    write(node, PEERS_FILE, {"peers": [*ODD, record(2), record(3)]})
+    conf = network(kind)
+    result = cni.add(conf, pod)
+    assert (set(TO_2) | set(TO_3)) <= set(own_routes(node))
+    cni.check(conf, pod, result)
+    assert all(line.startswith(f"{kind}: ") and len(line) < 500 for line in told(cni, "STATUS", conf))

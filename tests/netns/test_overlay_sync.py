@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from linux.netlink import NetlinkError
-from linux.overlay import Changes, ForeignRoute, Way, missing, sync
+from linux.overlay import Changes, RouteRefused, Way, missing, sync
 from tests.netns.node import Node
 from tests.netns.overlay_tools import (
     DEVICE,
@@ -263,7 +263,7 @@ def test_a_foreign_route_elsewhere_is_refused_by_name_and_not_touched(tunnel: Tu
     shell(tunnel.node, f"ip route add {kind}{route}")
     before = tunnel.node.routes()
     ways = tunnel.ways([2, 3])
-    with pytest.raises(ForeignRoute) as refused:
+    with pytest.raises(RouteRefused) as refused:
         sync(tunnel.netlink, ways, device=tunnel.device)
     assert refused.value.errno == 17
     assert refused.value.strerror == f"in the way: {kind}{route}"
@@ -291,7 +291,7 @@ def test_a_route_of_ours_is_kept_when_a_foreign_one_stands_in_the_way_of_its_cha
     run_sync(tunnel, [Way("10.244.2.0/24", "192.0.2.2", wan)])
     shell(tunnel.node, "ip route append 10.244.2.0/24 via 192.0.2.9 dev wan0 proto 4")
     before = tunnel.node.run(["ip", "route"]).stdout
-    with pytest.raises(ForeignRoute):
+    with pytest.raises(RouteRefused):
         sync(tunnel.netlink, [Way("10.244.2.0/24", "192.0.2.3", wan)], device=tunnel.device)
     assert tunnel.node.run(["ip", "route"]).stdout == before
 
@@ -314,7 +314,7 @@ def test_a_gateway_on_no_link_is_refused_by_name_and_the_others_are_done(tunnel:
     wan = tunnel.node.links()["wan0"]["ifindex"]
     ways = [Way("10.244.2.0/24", "198.51.100.9", wan), Way("10.244.3.0/24", "192.0.2.3", wan)]
     with pytest.raises(
-        NetlinkError, match=r"route 10.244.2.0/24 via 198.51.100.9 dev wan0 proto 24: .*invalid gateway"
+        RouteRefused, match=r"route 10.244.2.0/24 via 198.51.100.9 dev wan0 proto 24: .*invalid gateway"
     ):
         sync(tunnel.netlink, ways)
     assert entries(tunnel.node).routes == {("10.244.3.0/24", "192.0.2.3", "wan0")}

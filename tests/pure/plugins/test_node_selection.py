@@ -59,6 +59,7 @@ GOOD = {"n2": TWO.subnets, "n3": THREE.subnets}
         (peer(7, addresses=()), 'has no "addresses"'),
         (replace(peer(7), subnets=()), 'has no "podCIDRs"'),
         (peer(7, addresses=("127.0.0.1", "224.0.0.7", "0.0.0.0", "::1", "fe80::7")), 'has no "addresses"'),
+        (peer(7, addresses=("192.0.2.0", "192.0.2.255")), 'has no "addresses"'),
         (peer(7, addresses=("2001:db8:1::7",)), "has no IPv4 address"),
         (peer(7, "0.0.0.0/0"), "is no network for pods"),
         (peer(7, "128.0.0.0/1"), "is no network for pods"),
