@@ -120,7 +120,8 @@ class _Judge:
         if not addresses and not own.isdisjoint(node.addresses):
             return
         if not addresses or not node.subnets:
-            self._leave(node, f'has no "{"podCIDRs" if addresses else "addresses"}" that can be used')
+            unused = f" ({', '.join(node.addresses[:3])})" if node.addresses and not addresses else ""
+            self._leave(node, f'has no "{"podCIDRs" if addresses else "addresses"}" that can be used{unused}')
             return
         node = node if addresses == node.addresses else replace(node, addresses=addresses)
         for subnet in node.subnets:
