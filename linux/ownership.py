@@ -21,6 +21,11 @@ def owner_tag(attachment: Attachment) -> str:
     return f"{_hashed_network(attachment.network)}{rest}"
 
 
+def is_owner_tag(text: str) -> bool:
+    """Whether a text, the alias of a link say, is the mark of an attachment."""
+    return text.startswith(("v1:", "v1#"))
+
+
 def is_of_network(tag: str, network: str) -> bool:
     """Whether a mark is that of an attachment to this network."""
     return tag.startswith((f"v1:{network}:", _hashed_network(network)))

@@ -19,12 +19,14 @@ from linux.links import (
     find_link_by_index,
     list_links,
     list_ports,
+    set_down,
     set_mac,
     set_promiscuous,
     set_up,
     set_vlan_filtering,
 )
 from linux.netlink import Netlink, NetlinkError
+from linux.ownership import is_owner_tag
 from plugins.pod.conf import PodConf
 from plugins.undo import Undo
 from spec.errors import CNIError, Code
@@ -80,6 +82,7 @@ def _set_bridge(host: Netlink, bridge: Link, conf: PodConf, undo: Undo) -> None:
     refuse_advertisements(host, bridge)
     if not bridge.up:
         set_up(host, bridge.index)
+        undo.push(lambda: unless_used(host, bridge, lambda: set_down(host, bridge.index)))
     if conf.filters_vlans and not bridge.vlan_filtering:
         _refuse_to_cut(host, bridge, conf)
         with _filtering(conf):
@@ -94,8 +97,8 @@ def _filtering(conf: PodConf) -> step:
 def _refuse_to_cut(host: Netlink, bridge: Link, conf: PodConf) -> None:
     """Raises CNIError 7 if others use the bridge: a bridge that begins to filter drops their tagged frames."""
     for link in list_links(host):
-        is_foreign_port = link.master == bridge.index and not link.alias.startswith(("v1", GATEWAY_MARK))
-        if is_foreign_port or (link.kind == "vlan" and link.peer == bridge.index):
+        is_ours = is_owner_tag(link.alias) or link.alias == GATEWAY_MARK
+        if (link.master == bridge.index and not is_ours) or (link.kind == "vlan" and link.peer == bridge.index):
             key = "vlan" if conf.vlan else "vlanTrunk"
             raise CNIError(
                 Code.INVALID_NETWORK_CONFIG,
@@ -206,10 +209,14 @@ def _conflicts(host: Netlink, conf: PodConf, link: Link, gateway: str, others: s
 
 
 def _of_other_vlans(host: Netlink, conf: PodConf, link: Link, gateway: str) -> list[tuple[Link, str]]:
-    """Addresses in the gateway's subnet on the bridge's links of other VLANs, or on the bridge where `link` is one."""
-    found = []
+    """Addresses in the gateway's subnet on the bridge's links of other VLANs, or on the bridge where `link` is one.
+
+    Not those in a larger subnet: the kernel prefers the smaller one.
+    """
+    found, length = [], int(gateway.partition("/")[2])
     for address in list_addresses(host):
-        if address.link != link.index and address.is_global and overlap(address.cidr, gateway):
+        is_inside = overlap(address.cidr, gateway) and int(address.cidr.partition("/")[2]) >= length
+        if address.link != link.index and address.is_global and is_inside:
             other = find_link_by_index(host, address.link)
             name, _, vlan = other.name.rpartition(".") if other else ("", "", "")
             is_beside = other and (other.name == conf.bridge or (name == conf.bridge and vlan.isdecimal()))
@@ -243,5 +250,5 @@ def _take_back(host: Netlink, link: Link, port: Link, gateway: str, replaced: Se
 def unless_used(host: Netlink, bridge: Link, take_back: Callable[[], object], *, but: int = 0) -> None:
     """Take something back unless pods other than that of the port `but` have joined the bridge, and rely on it."""
     with taking_back():
-        if not any(port.alias.startswith("v1") and port.index != but for port in list_ports(host, bridge.index)):
+        if not any(is_owner_tag(port.alias) and port.index != but for port in list_ports(host, bridge.index)):
             take_back()

@@ -34,9 +34,24 @@ def _sweep_links(network: str, valid: frozenset[Attachment]) -> None:
     is_stale = forfeited(network, valid)
     with Netlink() as host:
         delete_links(host, [link for link in list_links(host, containing=b"v1") if is_stale(link.alias)])
-        # An ADD that was killed before it could name the owner. One that lives does so in a moment.
-        wait_until(lambda: not _nameless(host, network), seconds=_NAMING_SECONDS)
-        delete_links(host, _nameless(host, network))
+        delete_links(host, _left_nameless(host, network))
+
+
+def _left_nameless(host: Netlink, network: str) -> list[Link]:
+    """Links of ADDs that were killed before they could name the owner. One that lives does so in a moment.
+
+    A link that comes meanwhile is of an ADD that lives.
+    """
+    left = _nameless(host, network)
+
+    def are_named() -> bool:
+        nonlocal left
+        now = {link.index for link in _nameless(host, network)} if left else set()
+        left = [link for link in left if link.index in now]
+        return not left
+
+    wait_until(are_named, seconds=_NAMING_SECONDS)
+    return left
 
 
 def _nameless(host: Netlink, network: str) -> list[Link]:

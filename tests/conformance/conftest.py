@@ -13,7 +13,7 @@ import pytest
 
 from tests.conformance.support import StandIn
 from tests.netns.cni import CNI
-from tests.netns.fixtures import node, untouched_machine  # noqa: F401 (fixtures)
+from tests.netns.fixtures import node, untouched_machine, vlan_filtering  # noqa: F401 (fixtures)
 from tests.netns.node import Node, Pod
 
 HERE = Path(__file__).parent

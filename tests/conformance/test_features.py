@@ -173,15 +173,6 @@ def test_no_duplicate_address_detection_by_default(cni: CNI, pod: Pod) -> None:
     assert pod.sysctl("ipv6/conf/eth0/accept_dad") == "0"
 
 
-@pytest.fixture
-def vlan_filtering(node: Node) -> None:
-    """A kernel whose bridges know VLANs."""
-    made = node.run(["ip", "link", "add", "probe", "type", "bridge", "vlan_filtering", "1"], check=False)
-    if made.returncode != 0:
-        pytest.skip("kernel lacks bridge VLAN filtering")
-    node.run(["ip", "link", "del", "probe"])
-
-
 @pytest.mark.usefixtures("vlan_filtering")
 def test_pods_of_a_vlan_talk_only_to_each_other(cni: CNI, node: Node, pod: Pod, other: Pod) -> None:
     """vlan: pods of the same VLAN reach each other, and a pod of another VLAN on the same bridge does not."""

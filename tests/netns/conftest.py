@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.netns.cni import CNI
-from tests.netns.fixtures import node, untouched_machine  # noqa: F401 (fixtures)
+from tests.netns.fixtures import node, untouched_machine, vlan_filtering  # noqa: F401 (fixtures)
 from tests.netns.node import Node
 
 

@@ -1,6 +1,7 @@
 """Run on a node by tests of undo: one ADD for each request it makes of the kernel, that request refused.
 
-argv: folder of the suite's executables, path of a netns, "fresh" (the bridge is removed before each ADD) or "used".
+argv: folder of the suite's executables, path of a netns, "fresh" (the bridge is removed before each ADD), "used", or a
+line of shell that is run before each ADD.
 stdin: the configuration. stdout: a JSON list, an entry an ADD: what was refused, how the ADD ended, what it left.
 """
 
@@ -129,7 +130,11 @@ def main() -> None:
     sysctls.write = refusal.guard(sysctls.write, lambda args: f"sysctl {args[0]}")
     os.replace = refusal.guard(os.replace, lambda args: f"replace {args[1]}")
     os.link = refusal.guard(os.link, lambda args: f"link {args[1]}")
-    forget = (lambda: run(["ip", "link", "del", json.loads(conf)["bridge"]])) if bridge == "fresh" else (lambda: None)
+    prepare = {"fresh": f"ip link del {json.loads(conf)['bridge']}", "used": "true"}.get(bridge, bridge)
+
+    def forget() -> None:
+        run(["sh", "-c", prepare])
+
     json.dump(refuse_each(refusal, forget, conf, home, netns), sys.stdout)
 
 

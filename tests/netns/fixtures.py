@@ -25,3 +25,12 @@ def node() -> Iterator[Node]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture
+def vlan_filtering(node: Node) -> None:
+    """A kernel whose bridges know VLANs."""
+    made = node.run(["ip", "link", "add", "probe", "type", "bridge", "vlan_filtering", "1"], check=False)
+    if made.returncode != 0:
+        pytest.skip("kernel lacks bridge VLAN filtering")
+    node.run(["ip", "link", "del", "probe"])

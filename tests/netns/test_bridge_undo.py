@@ -70,6 +70,17 @@ def test_a_failing_add_takes_nothing_from_a_pod_that_joins_meanwhile(node: Node,
     assert len(in_undo) >= 10, f"the other joined too rarely during an undo to prove anything: {story}"
 
 
+def test_add_leaves_an_administrators_bridge_as_it_was(node: Node, bin_dir: Path) -> None:
+    """A bridge that is down, with an address of its own: it is so again whichever request is refused."""
+    node.pod("pod")
+    made = "ip link add b0 address 02:00:00:00:00:b0 type bridge; ip addr add 10.7.0.9/24 dev b0"
+    conf = {**CASES["everything"], "forceAddress": True}
+    story = refuse_each(node, bin_dir, conf, f"ip link del b0; {made}")
+    failed = [entry for entry in story if entry["status"]]
+    assert len(failed) >= 12, f"too few requests were refused to prove anything: {story}"
+    assert [entry for entry in failed if entry["left"]] == []
+
+
 def test_add_leaves_a_bridge_that_was_there_before(node: Node, bin_dir: Path) -> None:
     """The undo of a failed ADD takes the bridge only if this ADD made it."""
     node.pod("pod")
