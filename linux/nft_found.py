@@ -203,6 +203,22 @@ def bit_marked(rule: FoundRule) -> int:
     return 0
 
 
+def conntrack_bits(rule: FoundRule) -> dict[int, int]:
+    """Of `ct state established,related`: the bits of which one has to be set, by the NFT_CT_* that they are of."""
+    found, key, mask = {}, None, b""
+    for name, body in _expressions(rule):
+        if name == "ct":
+            key, mask = _number(body.get(2)), b""
+        elif name == "bitwise":
+            mask = attributes_of(body.get(4, b"")).get(1, b"")
+        elif name == "cmp" and key is not None:
+            zero = not any(attributes_of(body.get(3, b"")).get(1, b"\1"))
+            if zero and mask and _number(body.get(2)) == _NOT_EQUAL:
+                found[key] = int.from_bytes(mask, byteorder)
+            key = None
+    return found
+
+
 def source_network(rule: FoundRule, version: int) -> tuple[bytes, bytes] | None:
     """The (address, mask) with which a rule compares the source address of an IP packet; None if it does not.
 
