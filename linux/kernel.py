@@ -14,10 +14,15 @@ _UNKNOWN = {EAFNOSUPPORT, EINVAL, ENOENT, ENOPROTOOPT, ENOSYS, EOPNOTSUPP, EPROT
 """What a kernel answers to a request that it does not know."""
 
 
+def is_before(version: tuple[int, int]) -> bool:
+    """Whether this kernel's number is lower; no if it can not be read."""
+    numbers = os.uname().release.split("-")[0].split(".")[:2]
+    return all(number.isdigit() for number in numbers) and tuple(map(int, numbers)) < version
+
+
 def is_old() -> bool:
     """Whether this kernel is older than the oldest that is supported."""
-    numbers = os.uname().release.split("-")[0].split(".")[:2]
-    return all(number.isdigit() for number in numbers) and tuple(map(int, numbers)) < OLDEST
+    return is_before(OLDEST)
 
 
 def remark(error: OSError) -> str:

@@ -17,11 +17,11 @@ connection tracking does it, what is routed through may be in fragments too, and
 header would slip through.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from linux import nft, nft_whole
+from linux import kernel, nft, nft_whole
 from linux.nft import Hook
 from linux.nft_elements import of_addresses
 from linux.nft_expressions import (
@@ -45,6 +45,8 @@ from linux.nft_whole import AddressSet, Whole, table_name
 
 VNI_AT = 4  # bytes behind the begin of the VXLAN header (RFC 7348, section 5)
 VNI_BYTES = 3
+_KNOWS_LINKS = (6, 1)
+"""Kernels from this on let rules of the input and forward hooks ask by which link an address is reached."""
 
 
 @dataclass(frozen=True)
@@ -118,11 +120,22 @@ def _strangers(tunnel: Tunnel, mark: str) -> tuple[Rule, ...]:
             )
             for version in (4, 6)
         ),
-        # iifname != "eth0" fib saddr . iif oif missing drop
-        Rule(
-            f"by another link than {tunnel.parent} or the sender's",
-            (*incoming_link_differs(tunnel.parent), *source_is_elsewhere(), verdict(DROP)),
-        ),
+        _by_another_link(tunnel.parent),
+    )
+
+
+def _by_another_link(parent: str) -> Rule:
+    """Drop what did not come by the way to its source; on an older kernel, what came from any bridge of pods."""
+    if kernel.is_before(_KNOWS_LINKS):
+        # iifkind "bridge" iifname != "eth0" drop
+        return Rule(
+            f"by another bridge than {parent}",
+            (*incoming_link_is_bridge(), *incoming_link_differs(parent), verdict(DROP)),
+        )
+    # iifname != "eth0" fib saddr . iif oif missing drop
+    return Rule(
+        f"by another link than {parent} or the sender's",
+        (*incoming_link_differs(parent), *source_is_elsewhere(), verdict(DROP)),
     )
 
 
@@ -134,16 +147,22 @@ def _through(tunnel: Tunnel) -> tuple[Rule, ...]:
             Rule(f"to pods by {link}", (*outgoing_link_is(link), verdict(RETURN)))
             for link in (tunnel.bridge, tunnel.device)
         ),
-        # iifkind "bridge" iifname != "eth0" fib daddr . iif oif exists return
-        Rule(
-            f"between neighbours on a bridge other than {tunnel.parent}",
-            (
-                *incoming_link_is_bridge(),
-                *incoming_link_differs(tunnel.parent),
-                *destination_is_where_it_came_from(),
-                verdict(RETURN),
-            ),
-        ),
+        *_between_neighbours(tunnel.parent),
         # jump strangers
         Rule("to nodes", (verdict(JUMP, "strangers"),)),
     )
+
+
+def _between_neighbours(parent: str) -> Iterator[Rule]:
+    """Let pass what a bridge only forwards between its ports; an older kernel can not tell it from what is routed."""
+    if not kernel.is_before(_KNOWS_LINKS):
+        # iifkind "bridge" iifname != "eth0" fib daddr . iif oif exists return
+        yield Rule(
+            f"between neighbours on a bridge other than {parent}",
+            (
+                *incoming_link_is_bridge(),
+                *incoming_link_differs(parent),
+                *destination_is_where_it_came_from(),
+                verdict(RETURN),
+            ),
+        )

@@ -1,10 +1,12 @@
 """The VTEP filter: its text, and the VXLAN datagrams of real devices that pods receive in spite of it."""
 
+import os
 import socket
 import struct
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 
@@ -79,6 +81,27 @@ def test_text(node: Node, vni: int, text: str, port: int, peers: list[str], peer
     on(node, vtep_filter.ensure, "vxlan", tunnel(vni, port, peers))
     assert table(node, TABLE) == golden(text, vni, port, peers4, peers6)
     assert on(node, vtep_filter.missing, "vxlan", tunnel(vni, port, peers)) == []
+
+
+@pytest.fixture
+def older_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One whose rules can not ask for links."""
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release="5.15.0-130-generic"))
+
+
+@pytest.mark.usefixtures("older_kernel")
+def test_text_for_an_older_kernel(node: Node) -> None:
+    """In place of the links by which addresses are reached, bridges are looked at."""
+    on(node, vtep_filter.ensure, "vxlan", tunnel(1, 4789, ["192.0.2.2"]))
+    lines = golden("0x1", 1, 4789, "192.0.2.2", "").splitlines(keepends=True)
+    text = "".join(line for line in lines if "between neighbours" not in line and "iifkind" not in line)
+    by_link = (
+        'iifname != "under0" fib saddr . iif oif missing drop comment "by another link than under0 or the sender\'s"'
+    )
+    by_bridge = 'meta iifkind "bridge" iifname != "under0" drop comment "by another bridge than under0"'
+    assert by_link in text
+    assert table(node, TABLE) == text.replace(by_link, by_bridge)
+    assert on(node, vtep_filter.missing, "vxlan", tunnel(1, 4789, ["192.0.2.2"])) == []
 
 
 @pytest.mark.parametrize(("vni", "port"), [(2, 4789), (1, 4790)])
@@ -220,6 +243,16 @@ def test_strangers(world: World) -> None:
     assert [world.tunnelled(2, 1), world.tunnelled(3, 1)] == [False, False]
     on(world.node, vtep_filter.delete, "vxlan")
     assert [world.tunnelled(2, 1), world.tunnelled(3, 1)] == [True, True]
+
+
+@pytest.mark.usefixtures("older_kernel")
+def test_strangers_and_pods_on_an_older_kernel(world: World) -> None:
+    """A known peer is heard, a stranger not; nor a known peer's address that comes from a bridge of pods."""
+    world.ensure(2)
+    assert [world.tunnelled(2, 1), world.tunnelled(3, 1)] == [True, False]
+    other = replace(tunnel(1, PORT, [world.underlay.format(2)]), parent="lo")
+    on(world.node, vtep_filter.ensure, "vxlan", other)
+    assert not world.tunnelled(2, 1)
 
 
 def test_another_vni_on_the_port(world: World) -> None:
