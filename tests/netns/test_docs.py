@@ -438,7 +438,7 @@ def test_errors_are_as_explained(cni: CNI, node: Node) -> None:
 
 def test_starting_over_as_explained(cni: CNI, node: Node) -> None:
     """The commands under "Starting over" remove all that is left when no pod lives, and an ADD works after them."""
-    conf = {**L3, "ipMasq": True, "macspoofchk": True}
+    conf = {**L3, "ipMasq": True, "macspoofchk": True, "sourceAddressValidation": True}
     pod = node.pod("pod")
     cni.add(conf, pod)
     pod.vanish()
