@@ -12,9 +12,11 @@ from linux import sysctls
 from linux.addresses import list_addresses
 from linux.links import IFF_LOOPBACK, Link, list_links, list_ports
 from linux.netlink import Netlink
+from linux.ownership import is_owner_tag
 from linux.routes import PROTOCOL_RA, list_routes
 
 _REFUSED, _UNLESS_FORWARDING, _ALWAYS = "0", "1", "2"
+_OURS = "slash24 "  # how the aliases begin of links that belong to the node: gateways of VLANs, the tunnel
 _UPLINK_KINDS = ("", "bond", "team", "vlan", "macvlan", "ipvlan")  # "": a device of hardware, or that of a hypervisor
 
 
@@ -72,7 +74,8 @@ def _default_links(netlink: Netlink) -> set[int]:
 
 
 def _is_uplink(netlink: Netlink, bridge: Link) -> bool:
-    if all(port.alias.startswith("v1") for port in list_ports(netlink, bridge.index)):
+    ports = list_ports(netlink, bridge.index)
+    if all(is_owner_tag(port.alias) or port.alias.startswith(_OURS) for port in ports):
         return False
     return _setting(bridge.name) == _ALWAYS or bridge.index in _learning(netlink)
 

@@ -159,6 +159,17 @@ def test_pods_give_the_node_no_route(cni: CNI, node: Node, conf: dict, setting: 
     assert accept_ra(node, "br0") == "0"
 
 
+def test_links_of_this_suite_make_a_bridge_no_uplink(cni: CNI, node: Node) -> None:
+    """Beside pods' ports there is only the one of a VLAN's gateway: what the bridge accepts comes from pods."""
+    conf = layer2()
+    cni.add(conf, node.pod("pod1"))
+    node.run(["ip", "link", "add", "br0.100", "type", "veth", "peer", "name", "inner"])
+    node.run(["ip", "link", "set", "inner", "master", "br0", "alias", "slash24 gateway"])
+    set_sysctl(node, "ipv6/conf/br0/accept_ra", 2)
+    cni.add(conf, node.pod("pod2"))
+    assert accept_ra(node, "br0") == "0"
+
+
 @pytest.mark.parametrize("kind", ["kubenet", "vxlan"])
 def test_pods_of_a_node_give_it_no_route(cni: CNI, node: Node, kind: str) -> None:
     """Likewise the bridge of `kubenet` and `vxlan`, made before by somebody else; also where pods may send anything."""
