@@ -100,6 +100,7 @@ def test_firewalld_is_the_host_s(node: Node, bin_dir: Path, warm: ViaAgent, star
     """The container has no system bus, and nothing is left to import for D-Bus from there."""
     pod = node.pod("pod1")
     contained(node, bin_dir, start)
+    node.path("/etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")  # a bus asks who root is
     result = warm.add(CONF, pod)
     conf = {"cniVersion": "1.1.0", "name": "net", "type": "firewall"}
     with firewalld_tools.bus(node), firewalld_tools.fake(node):
