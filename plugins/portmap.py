@@ -68,27 +68,21 @@ def check(request: Request) -> None:
 def gc(request: Request) -> None:
     """GC: forward nothing to pods that are gone."""
     from plugins.ports.delete import sweep_ports
+    from plugins.ports.guard import guard_all
 
     sweep_ports(request)
-    _guard_all(request)
+    guard_all(request)
 
 
 def status(request: Request) -> None:
     """STATUS: ready if the configuration can be used and the kernel would take the rules."""
     from plugins.ports.check import check_kernel
     from plugins.ports.conf import parse
+    from plugins.ports.guard import guard_all
 
     parse(request.conf.section)
     check_kernel()
-    _guard_all(request)
-
-
-def _guard_all(request: Request) -> None:
-    from linux.localnet import is_any_routed
-    from plugins.ports.guard import guard
-
-    if is_any_routed():
-        guard(request)
+    guard_all(request)
 
 
 PLUGIN = Plugin(type="portmap", add=add, delete=delete, check=check, gc=gc, status=status, reads_args=False)

@@ -4,7 +4,7 @@ The setting of the link (route_localnet) and the rules that make it harmless do 
 takes the rules alone. So every call that sees the setting puts them back, whether or not it is about ports.
 """
 
-from linux import hostports
+from linux import hostports, localnet
 from linux.errors import reason
 from spec.request import Request
 
@@ -16,3 +16,14 @@ def guard(request: Request) -> None:
             request.say("portmap: the rules that keep pods from the node's 127.0.0.1 were gone, and have been put back")
     except OSError as error:
         request.say(f"portmap: pods may reach the node's 127.0.0.1: {reason(error)}")
+
+
+def guard_all(request: Request) -> None:
+    """The same if any link of the node routes that address."""
+    try:
+        is_open = localnet.is_any_routed()
+    except OSError as error:
+        request.say(f"portmap: whether pods may reach the node's 127.0.0.1 is unknown: {reason(error)}")
+        return
+    if is_open:
+        guard(request)
