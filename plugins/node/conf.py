@@ -85,7 +85,7 @@ def read_peers(request: Request) -> Records:
     though it had peers when it was last read).
     """
     section = request.conf.section
-    path = section.string("peersFile")
+    path = absolute_path(section, "peersFile")
     if not path and not os.path.lexists(PEERS_FILE) and seen.had_peers(request.conf.name):
         message = f'the peers file "{PEERS_FILE}" is missing, but had peers when it was last read'
         raise CNIError(Code.TRY_AGAIN_LATER, message, 'write it; {"peers": []} says that there are none any more')
