@@ -19,7 +19,7 @@ say() { echo "install.sh: $*" >&2; }
 
 is_debian() { command -v dpkg-divert >/dev/null; }
 
-is_ours() { [ "$1" -ef "$FOLDER/slash24-agent" ]; }
+is_ours() { grep -qaF 'slash24 launcher' "$1" 2>/dev/null; } # as the launcher says of itself
 
 # Make room for a file of ours.
 divert() { # FILE
