@@ -180,7 +180,7 @@ def shell(node: Node | Pod, lines: str) -> None:
     node.run(["sh", "-ec", lines])
 
 
-def transfer(client: Side, server: Side, version: int, seconds: float) -> Run:
+def transfer(client: Side, server: Side, version: int, seconds: int) -> Run:
     """One iperf3 run from pod to pod."""
     address = server.addresses[version]
     assert client.pod.reaches(address, timeout=5), f"{address} is not reached"
@@ -227,7 +227,7 @@ def sides(name: str, kind: str, folder: Path, nodes: Sequence[Node]) -> list[Sid
     return [ours(node, number, kind, folder, **keys) for number, node in numbered]
 
 
-def measure(kind: str, folder: Path, rounds: int, seconds: float) -> dict[str, dict[str, list[Run]]]:
+def measure(kind: str, folder: Path, rounds: int, seconds: int) -> dict[str, dict[str, list[Run]]]:
     """The runs: IP version -> contestant -> list."""
     names = CONTESTANTS[kind]
     found: dict[str, dict[str, list[Run]]] = {version: {name: [] for name in names} for version in VERSIONS}
@@ -263,7 +263,7 @@ def main() -> None:
     """Measure both plugins and report."""
     parser = argparse.ArgumentParser(description="Throughput between pods of two nodes, in Gbit/s, against ip by hand.")
     parser.add_argument("--rounds", type=int, default=9, help="timed runs of each kind (default: 9)")
-    parser.add_argument("--seconds", type=float, default=2, help="of each run (default: 2)")
+    parser.add_argument("--seconds", type=int, default=2, help="of each run (default: 2)")
     parser.add_argument("--json", metavar="FILE", help="write every single run there")
     parser.add_argument("--bin", type=Path, default=lab.OURS, help="the folder of our plugins (default: dist/bin)")
     options = parser.parse_args()
@@ -273,7 +273,7 @@ def main() -> None:
     measured = {kind: measure(kind, folder, options.rounds, options.seconds) for kind in CONTESTANTS}
     rows = [row for kind, found in measured.items() for row in summary(kind, found)]
     print(tabulate(rows, headers="keys", floatfmt=".3f"))
-    print(f"\n{options.rounds} runs of {options.seconds:g} s each, Gbit/s; {lab.machine()}")
+    print(f"\n{options.rounds} runs of {options.seconds} s each, Gbit/s; {lab.machine()}")
     if options.json:
         report = {"machine": lab.machine(), "rounds": options.rounds, "seconds": options.seconds}
         Path(options.json).write_text(json.dumps(report | {"medians": rows, "runs": measured}, default=vars, indent=2))

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from bench import lab, picture, profile, report
+from bench import lab, picture, profile, report, throughput
 from bench.figures import Report, Row
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -95,3 +95,12 @@ def test_samples_count_for_the_innermost_frame_of_ours() -> None:
     areas = profile.by_area("\n".join(stacks))
     assert sorted(areas.values()) == [2, 4]
     assert areas["kernel, by netlink"] == 2
+
+
+def test_ratios_of_throughput_are_of_neighbours_in_time() -> None:
+    """A machine that gets twice as slow between rounds changes no ratio; less processor time a byte is better."""
+    limit = [throughput.Run(8.0, 0.5), throughput.Run(4.0, 1.0), throughput.Run(8.0, 0.5)]
+    mine = [throughput.Run(4.0, 1.0), throughput.Run(2.0, 2.0), throughput.Run(4.0, 1.0)]
+    rows = throughput.summary("vxlan", {"IPv4": {"slash24": mine, throughput.BY_HAND: limit}})
+    keys = ("ratio", "ratio of bytes a CPU s", "ratio of best bytes a CPU s")
+    assert [[row[key] for key in keys] for row in rows] == [[0.5] * 3, [1.0] * 3]
