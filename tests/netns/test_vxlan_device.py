@@ -158,9 +158,9 @@ def test_a_link_of_another_kind_keeps_its_name(netlink: Netlink, node: Node) -> 
 
 
 def test_another_device_with_the_same_vni_and_port_is_told(netlink: Netlink, node: Node) -> None:
-    """flannel is still running, say: the kernel's own words, and nothing is left behind."""
+    """flannel is still running, say: the device is named, and nothing is left behind."""
     shell(node, "ip link add flannel.1 type vxlan id 1 dev wan0 local 192.0.2.1 dstport 4789 nolearning")
-    with pytest.raises(NetlinkError, match="VNI already exists"):
+    with pytest.raises(NetlinkError, match="VNI 1 on UDP port 4789 is taken by .flannel.1"):
         ensure_vtep(netlink, vtep(node, 1), ADDRESSES)
     assert DEVICE not in node.links()
 
