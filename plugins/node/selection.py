@@ -56,6 +56,11 @@ class _Claim:
     host: Span
     why_not: str = ""
 
+    @property
+    def end(self) -> tuple[Span, str]:
+        """To whom the way leads: the node's address, and the MAC of its VTEP."""
+        return self.host, self.way.mac
+
 
 def select(nodes: Sequence[Node], here: Here, in_place: Callable[[Sequence[Way]], Collection[Way]]) -> Peers:
     """The peers among the records. `in_place`: which of some ways the kernel has now, asked for those at odds."""
@@ -99,6 +104,9 @@ class _Judge:
         ends = [one for network, _ in here.links.networks for one in _ends(network)]
         self._never_a_node = Areas([*map(span, _NO_NODE), *map(span, here.subnets), *ends])
         self._cluster = Areas(map(span, here.cluster))
+        # Where this node's own subnet is outside of them, they are not the networks of all pods.
+        beyond = {network[0] for network, _ in own if not self._cluster.hold(network)}
+        self._bounded = frozenset(version for version in (4, 6) if self._cluster.has(version)) - beyond
         self._subnets, self._links, self._tunnel = frozenset(here.subnets), here.links, here.tunnel
         self.claims: list[_Claim] = []
         self.left_out: list[str] = []
@@ -164,7 +172,7 @@ class _Judge:
                 raise Unusable(f"claims {subnet}, which is no network for pods")
             what = next(what for taken, what in self._taken if overlap(network, taken))
             raise Unusable(f"claims {subnet}, which overlaps {what}")
-        if self._cluster.has(network[0]) and not self._cluster.hold(network):
+        if network[0] in self._bounded and not self._cluster.hold(network):
             raise Unusable(f'claims {subnet}, which is outside "clusterCIDRs"')
 
     def _leave(self, node: Node, why: str) -> None:
@@ -191,17 +199,17 @@ class _Quarrel:
         Where nothing is in place all go; but of a network around several peers it is the network that is wrong.
         """
         outer, inner = ([claim for claim in claims if not claim.why_not] for claims in (self.outer, self.inner))
-        if len({claim.host for claim in (*outer, *inner)}) < 2 or (self.inner and not (outer and inner)):
+        if len({claim.end for claim in (*outer, *inner)}) < 2 or (self.inner and not (outer and inner)):
             return  # settled already, with another quarrel
         is_kept = any(id(claim) in kept for claim in outer)
         if not self.inner or not is_kept:
             self._refuse(claim for claim in outer if id(claim) not in kept)
-        if is_kept or len({claim.host for claim in inner}) == 1:
+        if is_kept or len({claim.end for claim in inner}) == 1:
             self._refuse(claim for claim in inner if id(claim) not in kept)
 
     def _refuse(self, claims: Iterable[_Claim]) -> None:
         for claim in claims:
-            other = next(c.node for c in (*self.outer, *self.inner) if c.host != claim.host)
+            other = next(c.node for c in (*self.outer, *self.inner) if c.end != claim.end)
             claim.why_not = f"claims {claim.way.subnet}, at odds with {other.label} over {self.about}"
 
 
@@ -238,12 +246,12 @@ def _same_place(claims: Sequence[_Claim]) -> Iterable[_Quarrel]:
         found = (*owners.get(place, ()), *hosts.get(place, ()))
         inside.setdefault(outer, {}).update((id(claim), claim) for claim in found)
     for outer, found in inside.items():
-        mine = {claim.host for claim in owners[outer]}
-        others = [claim for claim in found.values() if claim.host not in mine]
+        mine = {claim.end for claim in owners[outer]}
+        others = [claim for claim in found.values() if claim.end not in mine]
         if others:
             yield _Quarrel(owners[outer], others, f"the network {owners[outer][0].way.subnet}")
     for found in owners.values():
-        if len({claim.host for claim in found}) > 1:
+        if len({claim.end for claim in found}) > 1:
             yield _Quarrel(found, (), f"the subnet {found[0].way.subnet}")
 
 

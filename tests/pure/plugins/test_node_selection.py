@@ -103,7 +103,8 @@ def test_a_subnet_outside_of_the_clusters_networks_is_left_out(here: Here) -> No
     found = chosen(replace(here, cluster=CLUSTER), TWO, THREE, peer(7, "10.30.7.0/24"))
     assert used(found) == GOOD
     assert 'claims 10.30.7.0/24, which is outside "clusterCIDRs"' in found.left_out[0]
-    assert used(chosen(replace(here, cluster=CLUSTER[1:]), peer(7, "10.30.7.0/24"))) == {"n7": ("10.30.7.0/24",)}
+    for cluster in (CLUSTER[1:], ("10.31.0.0/16",)):  # of another family; not even this node's own subnet is in it
+        assert used(chosen(replace(here, cluster=cluster), peer(7, "10.30.7.0/24"))) == {"n7": ("10.30.7.0/24",)}
 
 
 @BOTH
@@ -179,6 +180,15 @@ def test_two_nodes_can_not_have_one_mac() -> None:
     assert (used(found), "VTEP MAC of this node" in found.left_out[0]) == (GOOD, True)
 
 
+@pytest.mark.parametrize("subnet", ["10.244.2.0/24", "10.244.2.0/25"])
+def test_a_node_can_not_have_two_macs_for_one_subnet(subnet: str) -> None:
+    """Two records of one address: what is in place stays, of two new ones neither."""
+    again = peer(2, subnet, vtep_mac="02:00:00:00:00:02", name="again")
+    found = chosen(TUNNEL, again, TWO, THREE, in_place=chosen(TUNNEL, TWO, THREE).ways)
+    assert used(found) == GOOD
+    assert used(chosen(TUNNEL, again, TWO, THREE)) == {"n3": THREE.subnets}
+
+
 FAR = Node("far", ("198.51.100.4",), ("10.244.4.0/24",))
 FARTHER = Node("farther", ("198.51.100.5",), ("10.244.5.0/24",))
 
@@ -232,6 +242,16 @@ _record = st.fixed_dictionaries(
 )
 
 
+def assert_agree(ways: Sequence[Way]) -> None:
+    """What `linux.overlay.sync` demands of ways: a next hop has one MAC, a MAC one address, a subnet one next hop."""
+    for pairs in (
+        {(way.subnet, (way.via, way.link)) for way in ways},
+        {(way.via, way.mac) for way in ways if way.mac},
+        {(way.mac, way.underlay) for way in ways if way.mac},
+    ):
+        assert len(dict(pairs)) == len(pairs), pairs
+
+
 @BOTH
 @given(st.lists(_any | _record, max_size=6))
 @settings(deadline=None)
@@ -245,7 +265,7 @@ def test_whatever_a_file_lists_the_peers_that_are_served_stay_so(here: Here, tmp
     ways = chosen(here, TWO, THREE).ways
     found = chosen(here, *read_peers_file(str(path), required=True).nodes, in_place=ways)
     assert set(ways) <= set(found.ways)
-    assert len({way.subnet for way in found.ways}) == len(found.ways)
+    assert_agree(found.ways)
     assert all("\n" not in sentence for sentence in found.left_out)
 
 
