@@ -5,16 +5,19 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos.networks import FOREIGN_LEASES, NETWORKS, Network
+from tests.chaos.networks import FOREIGN_LEASES, NETWORKS, PEERS, Network
 from tests.netns.node import Node
 from tests.netns.way import namespaces_held
 
 _LEASES = "/var/lib/cni/networks"
+UPLINK = "wan0"
+# What the kernel counts or draws there.
+_READINGS = {"netfilter/nf_conntrack_count", "ipv4/tcp_fastopen_key", "ipv4/inet_peer_threshold", "ipv4/fib_sync_mem"}
 
 
 @dataclass(frozen=True)
@@ -37,15 +40,15 @@ class Attached:
 
     def host_ends(self) -> list[str]:
         """Its links on the node, by name: the veth, and what shapes its traffic."""
-        bridge = self.network.plugins[0]["bridge"]
         names = [i["name"] for i in self.result["interfaces"] if not i.get("sandbox")]
-        return [name for name in names if name != bridge]
+        return [name for name in names if name.partition(".")[0] != self.network.bridge]
 
 
 def problems(node: Node, living: Collection[Attached], agents: Iterable[int] = ()) -> list[str]:
     """In what the node differs from what it should be, a sentence each; `agents` are process ids."""
     found = [*_leases(node, living), *_foreign_leases(node, living), *_links(node, living)]
     found += [*_elements(node, living), *_chains(node, living), *_shaping(node, living), *_namespaces(node, living)]
+    found += _peers(node, living)
     found += [f"a process of the foreign plugin: {pid}" for pid in _foreign_processes(node)]
     for pid in agents:
         found += [f"the agent {pid} holds {link}" for link in namespaces_held(pid)]
@@ -61,7 +64,7 @@ def _leases(node: Node, living: Collection[Attached]) -> list[str]:
     """Leases of host-local, and our register of who has them."""
     found = []
     for network in NETWORKS:
-        if network.is_foreign:
+        if not network.has_our_leases:
             continue
         folder = node.path(f"{_LEASES}/{network.name}")
         theirs = [pod for pod in living if pod.network == network]
@@ -85,11 +88,26 @@ def _foreign_leases(node: Node, living: Collection[Attached]) -> list[str]:
 
 
 def _links(node: Node, living: Collection[Attached]) -> list[str]:
-    bridges = {network.plugins[0]["bridge"] for network in NETWORKS}
-    links = node.links().keys() - bridges - {"lo"}
+    all_links = node.links()
+    links = [name for name in all_links if name not in _of_the_node(all_links)]
     found = _difference("link", links, [name for pod in living for name in pod.host_ends()])
     wanted = sum(1 + pod.network.ifbs for pod in living)
     return [*found, *([] if len(links) == wanted else [f"{len(links)} links, for pods that have {wanted}"])]
+
+
+def _of_the_node(links: Mapping[str, Mapping]) -> set[str]:
+    """The links that stay without pods: the bridges, what leads out of the node, a VLAN's gateway and its port."""
+    found = {network.bridge for network in NETWORKS} | {"lo", UPLINK, "slash24.1"}
+    gateways = [name for name in links if name.partition(".")[0] in found and "." in name]
+    return found.union(gateways, (links[name]["link"] for name in gateways if "link" in links[name]))
+
+
+def _peers(node: Node, living: Collection[Attached]) -> list[str]:
+    """Routes to the other nodes, which are known to be right where a pod of the overlay lives."""
+    if not any(pod.network.is_overlay for pod in living):
+        return []
+    there = [one["dst"] for version in ("-4", "-6") for one in node.ip(version, "route", "show", "proto", "24")]
+    return _difference("route to a peer", there, [subnet for peer in PEERS for subnet in peer["podCIDRs"]])
 
 
 def _elements(node: Node, living: Collection[Attached]) -> list[str]:
@@ -112,7 +130,7 @@ def _shaping(node: Node, living: Collection[Attached]) -> list[str]:
 
 
 def _namespaces(node: Node, living: Collection[Attached]) -> list[str]:
-    there = [file.name for file in node.path("/run/netns").glob("*")]
+    there = [file.name for file in node.path("/run/netns").glob("*") if file.name != "outside"]
     return _difference("namespace", there, [pod.container_id for pod in living])
 
 
@@ -125,3 +143,12 @@ def _foreign_processes(node: Node) -> list[int]:
                 name = Path(f"/proc/{pid}/comm").read_text().strip()
                 found += [int(pid)] if name in ("foreign", "sleep") else []
     return found
+
+
+def sysctls(node: Node) -> dict[str, str]:
+    """The node's network settings by name; those of links that come and go with pods are left out."""
+    read = "cd /proc/sys/net && grep -rs '' ipv4 ipv6 core netfilter bridge"
+    lines = node.run(["sh", "-c", read], check=False).stdout.splitlines()
+    found = dict(line.split(":", 1) for line in lines)
+    lasting = re.compile(rf".*/(conf|neigh)/(all|default|lo|{UPLINK})/.*|(?!.*/(conf|neigh)/).*")
+    return {name: value for name, value in found.items() if lasting.fullmatch(name) and name not in _READINGS}

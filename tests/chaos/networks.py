@@ -1,9 +1,11 @@
-"""The networks of the chaos test, and the IPAM plugin of others on one of them."""
+"""The networks of the chaos test, the files of a node among others, and the IPAM plugin of others on one network."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.netns.node import OUTSIDE_V4, Node
 
 MOODS = ("", "slow", "hang-before", "hang-after")
 """What a call may tell the foreign plugin to be: as it should; slow; hanging before or after it has done its work."""
@@ -59,17 +61,41 @@ echo '{{"cniVersion": "1.1.0", "ips": [{{"address": "10.43.0.'$number'/24", "gat
 
 @dataclass(frozen=True)
 class Network:
-    """A network configuration list. `elements`: how many elements of nftables a pod has there; `ifbs`, the same."""
+    """A network configuration list. `elements`: how many elements of nftables a pod has there; `ifbs`, the same.
+
+    `is_reference`: its plugins are the Go suite's. `filters_vlans`: it takes a kernel that filters VLANs.
+    """
 
     name: str
     plugins: tuple[Mapping, ...]
     elements: int
     ifbs: int = 0
+    is_reference: bool = False
+    filters_vlans: bool = False
 
     @property
     def is_foreign(self) -> bool:
         """Whether its addresses are another's."""
-        return self.plugins[0]["ipam"]["type"] == "foreign"
+        return self._ipam.get("type") == "foreign"
+
+    @property
+    def has_our_leases(self) -> bool:
+        """Whether our host-local gives the addresses, and nobody else."""
+        return not self.is_foreign and not self.is_reference
+
+    @property
+    def is_overlay(self) -> bool:
+        """Whether it has nodes, of which files tell."""
+        return self.plugins[0]["type"] == "vxlan"
+
+    @property
+    def bridge(self) -> str:
+        """The bridge of its pods."""
+        return self.plugins[0]["bridge"]
+
+    @property
+    def _ipam(self) -> Mapping:
+        return self.plugins[0].get("ipam", {})
 
     def configurations(self, slot: int, mood: str) -> list[dict]:
         """What a runtime gives each plugin, in order, for the pod of that number."""
@@ -80,7 +106,7 @@ class Network:
         }
         found = []
         for plugin in self.plugins:
-            conf = {**json.loads(json.dumps(plugin)), "cniVersion": "1.1.0", "name": self.name}
+            conf = {"cniVersion": "1.1.0", **json.loads(json.dumps(plugin)), "name": self.name}
             wanted = {name: capabilities[name] for name in conf.pop("capabilities", {})}
             if self.is_foreign and mood:
                 conf["ipam"]["mood"] = mood
@@ -113,7 +139,82 @@ NETWORKS = (
         ifbs=1,
     ),
     Network("foreign", (_bridge("foreign0", {"type": "foreign"}, ipMasq=True),), elements=1),
+    Network(
+        "six",
+        (
+            _bridge("six0", _host_local("fd00:44::/64"), ipMasq=True, macspoofchk=True),
+            {"type": "portmap", "capabilities": {"portMappings": True}},
+        ),
+        elements=5,
+    ),
+    Network("overlay", ({"type": "vxlan", "bridge": "cbr0"},), elements=5),
+    # A second suite's pods between ours on one bridge, whose gateway is not theirs.
+    Network(
+        "guest",
+        ({"type": "bridge", "bridge": "chain0", "ipam": _host_local("10.45.0.0/24")},),
+        elements=0,
+        is_reference=True,
+    ),
+    Network(
+        "vlans",
+        (_bridge("vlan0", _host_local("10.46.0.0/24", "fd00:46::/64"), vlan=100, ipMasq=True),),
+        elements=2,
+        filters_vlans=True,
+    ),
 )
+
+NODE_FILE, PEERS_FILE = "/run/slash24/node.json", "/run/slash24/peers.json"
+NODE = {"podCIDRs": ["10.47.1.0/24", "fd00:47:0:1::/64"], "clusterCIDRs": ["10.47.0.0/16", "fd00:47::/48"]}
+
+
+def peer(number: int) -> dict:
+    """The record of another node."""
+    subnets = [f"10.47.{number}.0/24", f"fd00:47:0:{number}::/64"]
+    return {"name": f"node{number}", "addresses": [f"192.0.2.{number}"], "podCIDRs": subnets}
+
+
+PEERS = [peer(2), peer(3)]
+BROKEN_FILES = ("", "{", '{"peers": [{"name": "node2", "addr', "[]", '{"peers": null}')
+"""What a file of peers may be after a crash, for which an ADD may fail."""
+
+WRONG_RECORDS = (
+    None,
+    {},
+    {**peer(4), "podCIDRs": []},
+    {**peer(4), "podCIDRs": [None]},
+    {**peer(4), "podCIDRs": ["0.0.0.0/0"]},
+    {**peer(4), "podCIDRs": ["10.47.2.128/25"]},
+    {**peer(4), "podCIDRs": NODE["podCIDRs"]},
+    {**peer(4), "podCIDRs": ["192.0.2.0/24"]},
+    {**peer(4), "addresses": []},
+    {**peer(4), "addresses": ["2001:db8::4"]},
+    {**peer(4), "vtepMAC": "ff:ff:ff:ff:ff:ff"},
+    {**peer(4), "name": ["node4"]},
+)
+"""Records beside good ones, for which none may: of a node that is not there yet, of a liar."""
+
+
+def begin_overlay(node: Node) -> None:
+    """What the node's network among nodes takes: a link to the others, and the files that say who they are."""
+    node.outside()
+    node.run(["ip", "route", "add", "default", "via", OUTSIDE_V4])
+    node.path(NODE_FILE).parent.mkdir(exist_ok=True)
+    write_whole(node.path(NODE_FILE), json.dumps(NODE))
+    write_whole(node.path(PEERS_FILE), json.dumps({"peers": PEERS}))
+
+
+def write_whole(file: Path, text: str) -> None:
+    """Replace the file in one step."""
+    new = file.with_name(f".{file.name}.new")
+    new.write_text(text)
+    new.rename(file)
+
+
+def usable(node: Node) -> list[Network]:
+    """The networks for which the kernel has what it takes."""
+    made = node.run(["ip", "link", "add", "probe", "type", "bridge", "vlan_filtering", "1"], check=False)
+    node.run(["ip", "link", "del", "probe"], check=False)
+    return [network for network in NETWORKS if made.returncode == 0 or not network.filters_vlans]
 
 
 def write_foreign(folder: Path) -> None:

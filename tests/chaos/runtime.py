@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.chaos.leftovers import Attached
-from tests.chaos.networks import HANG_SECONDS, MOODS, NETWORKS, Network
+from tests.chaos.networks import HANG_SECONDS, MOODS, NETWORKS, Network, usable
 from tests.chaos.weather import DEADLINE_SECONDS, Weather
 from tests.netns.cni import PATH
 from tests.netns.node import Node
@@ -55,6 +55,19 @@ class Slot:
         return f"pod{self.number}-{self.generation}"
 
 
+@dataclass(frozen=True)
+class Folders:
+    """Where the plugins are: ours, the foreign IPAM plugin, the Go suite's."""
+
+    ours: Path
+    foreign: Path
+    reference: Path
+
+    def home(self, network: Network) -> Path:
+        """The folder of the network's main plugin."""
+        return self.reference if network.is_reference else self.ours
+
+
 class Gate:
     """ADDs of a network pass together, a GC alone: what it is told to be valid must be all that there is."""
 
@@ -83,11 +96,11 @@ class Gate:
 
 
 class Runtime:
-    """Pods in slots on one node. `calls` counts by verb and outcome; `wrongs` are answers that should not be."""
+    """Pods in slots on one node, on `networks`. `calls` counts by verb and outcome; `wrongs` are what should not be."""
 
-    def __init__(self, node: Node, home: Path, foreign: Path, weather: Weather, slots: int) -> None:
-        self._node, self._home, self._weather = node, home, weather
-        self._path = f"{foreign}:{home}"
+    def __init__(self, node: Node, folders: Folders, weather: Weather, slots: int) -> None:
+        self._node, self._folders, self._weather = node, folders, weather
+        self.networks = usable(node)
         self.slots = [Slot(number) for number in range(slots)]
         self.calls: Counter[tuple[str, str]] = Counter()
         self.wrongs: list[str] = []
@@ -101,7 +114,7 @@ class Runtime:
     def step(self, choose: random.Random) -> None:
         """One thing with one pod that nobody else works on, or a GC."""
         if choose.random() < 0.02:
-            self.gc(choose.choice(NETWORKS), choose=choose)
+            self.gc(choose.choice(self.networks), choose=choose)
             return
         slot = choose.choice(self.slots)
         if not slot.lock.acquire(blocking=False):
@@ -115,6 +128,15 @@ class Runtime:
                 self.check(slot, choose)
         finally:
             slot.lock.release()
+
+    def repair(self) -> None:
+        """In calm weather: a pod comes and goes on the overlay, with which the node learns what its files say now."""
+        overlay = next(network for network in self.networks if network.is_overlay)
+        slot = Slot(len(self.slots))
+        self._attach(slot, overlay, None)
+        if slot.state != "alive":
+            self.wrongs.append("ADD of a pod of the overlay does not succeed in calm weather")
+        self._end(slot, None)
 
     def settle(self, choose: random.Random, *, kept: bool) -> None:
         """In calm weather: delete what is dirty and, unless `kept`, what lives; CHECK what lives. All must succeed."""
@@ -143,12 +165,16 @@ class Runtime:
             ]
             for conf in network.configurations(0, ""):
                 conf.pop("runtimeConfig", None)
-                self._call("GC", None, {**conf, "cni.dev/valid-attachments": valid}, None)
+                self._call("GC", None, {**conf, "cni.dev/valid-attachments": valid}, None, network)
 
     def _begin(self, slot: Slot, choose: random.Random) -> None:
-        """A new pod: its namespace, and ADD with each plugin until one fails."""
+        """A new pod."""
+        self._attach(slot, choose.choice(self.networks), choose)
+
+    def _attach(self, slot: Slot, network: Network, choose: random.Random | None) -> None:
+        """A pod's namespace, and ADD with each plugin until one fails."""
         slot.generation += 1
-        slot.network = choose.choice(NETWORKS)
+        slot.network = network
         if self._node.run(["ip", "netns", "add", slot.container_id], check=False).returncode != 0:
             self._node.run(["ip", "netns", "del", slot.container_id], check=False)
             return  # no room in /run: nothing has begun
@@ -183,21 +209,31 @@ class Runtime:
         mood = choose.choice(MOODS) if choose and choose.random() < _MOODY_SHARE and verb != "CHECK" else ""
         return slot.network.configurations(slot.number, mood)
 
-    def _call(self, verb: str, slot: Slot | None, conf: Mapping, choose: random.Random | None) -> Answer:
-        """One call of one plugin, judged; sometimes killed in the middle."""
-        env = {"PATH": PATH, "CNI_COMMAND": verb, "CNI_PATH": self._path}
+    def _call(
+        self,
+        verb: str,
+        slot: Slot | None,
+        conf: Mapping,
+        choose: random.Random | None,
+        network: Network | None = None,
+    ) -> Answer:
+        """One call of one plugin, judged; one of ours is sometimes killed in the middle."""
+        network = network or slot.network
+        home = self._folders.home(network)
+        env = {"PATH": PATH, "CNI_COMMAND": verb, "CNI_PATH": f"{self._folders.foreign}:{home}"}
         if slot:
             netns = f"/run/netns/{slot.container_id}"
             env |= {"CNI_CONTAINERID": slot.container_id, "CNI_NETNS": netns, "CNI_IFNAME": "eth0"}
         # Soon: an agent does it in milliseconds; or later: a plugin that has to start takes a tenth of a second.
-        kill = choose.expovariate(choose.choice((10, 100))) if choose and choose.random() < _KILLED_SHARE else None
+        is_killed = choose and choose.random() < _KILLED_SHARE and not network.is_reference
+        kill = choose.expovariate(choose.choice((10, 100))) if is_killed else None
         begin = time.monotonic()
-        status, stdout, stderr = self._run(self._home / conf["type"], env, json.dumps(conf), kill)
+        status, stdout, stderr = self._run(home / conf["type"], env, json.dumps(conf), kill)
         answer, wrong = judge(verb, status, stdout)
         hangs = conf.get("ipam", {}).get("mood", "").startswith("hang")
         if slot and hangs:
             slot.waits_until = time.monotonic() + HANG_SECONDS + DEADLINE_SECONDS
-        excused = hangs or bool(slot and begin < slot.waits_until) or self._weather.was_bad(begin, time.monotonic())
+        excused = hangs or bool(slot and begin < slot.waits_until) or self._excuses(network, verb, begin)
         if not wrong and not answer.is_success and not excused and answer.outcome != "killed":
             wrong = "failed in calm weather"
         if wrong:
@@ -206,6 +242,12 @@ class Runtime:
             )
         self.calls[verb, answer.outcome] += 1
         return answer
+
+    def _excuses(self, network: Network, verb: str, begin: float) -> bool:
+        """Whether a call that began then may fail: for the weather, for wrong files, or because it is not ours."""
+        now = time.monotonic()
+        is_misled = network.is_overlay and verb in ("CHECK", "STATUS") and self._weather.was_misled(begin, now)
+        return is_misled or network.is_reference or self._weather.was_bad(begin, now)
 
     def _run(self, plugin: Path, env: Mapping[str, str], stdin: str, kill: float | None) -> tuple[int, str, str]:
         pipe = subprocess.PIPE

@@ -1,4 +1,4 @@
-"""Fifty pods come and go on three networks while the node suffers: afterwards everything is as if it had not."""
+"""Fifty pods come and go on seven networks while the node suffers: afterwards everything is as if it had not."""
 
 import random
 import threading
@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.leftovers import problems
-from tests.chaos.networks import NETWORKS, write_foreign
-from tests.chaos.runtime import Runtime
+from tests.chaos.leftovers import UPLINK, problems, sysctls
+from tests.chaos.networks import write_foreign
+from tests.chaos.runtime import Folders, Runtime
 from tests.chaos.weather import Weather
 from tests.netns.node import Node, wait_until
 
@@ -19,6 +19,14 @@ pytestmark = pytest.mark.cold(reason="brings agents of its own")
 
 PODS, WORKERS = 50, 12
 ROUND_SECONDS = 30
+LINKS = ("all", "default", UPLINK, "lo")
+TO_FORWARD = {
+    "ipv4/ip_forward": "1",
+    **{f"{ip}/conf/{link}/forwarding": "1" for ip in ("ipv4", "ipv6") for link in LINKS},
+    "ipv4/conf/all/accept_redirects": "0",  # by the kernel, as the node forwards
+    f"ipv6/conf/{UPLINK}/accept_ra": "2",  # so that the node keeps routes that routers advertise
+}
+"""All that may be another setting of the node afterwards."""
 
 
 class Chaos:
@@ -27,15 +35,16 @@ class Chaos:
     def __init__(self, node: Node, runtime: Runtime, weather: Weather, seed: int) -> None:
         self.node, self.runtime, self.weather, self.seed = node, runtime, weather, seed
         self.rounds = self.only_by_gc = 0
+        self.settings = sysctls(node)
 
     def round(self, seconds: float) -> None:
         """Chaos for so long, by choices that only seed and round decide."""
         self.rounds += 1
         stop = threading.Event()
         seeds = random.Random(f"{self.seed} {self.rounds}")
-        with ThreadPoolExecutor(WORKERS + 2) as threads:
+        disturbing = (self.weather.rage, self.weather.flood, self.weather.mislead)
+        with ThreadPoolExecutor(WORKERS + len(disturbing)) as threads:
             running = [threads.submit(self._work, stop, random.Random(seeds.random())) for _ in range(WORKERS)]
-            disturbing = (self.weather.rage, self.weather.flood)
             running += [threads.submit(disturb, stop, random.Random(seeds.random())) for disturb in disturbing]
             try:
                 time.sleep(seconds)
@@ -53,14 +62,20 @@ class Chaos:
 
         That is so before a GC: DEL alone leaves nothing, but for what was begun for a caller that did not wait.
         """
+        self.runtime.repair()
         self.runtime.settle(random.Random(self.seed), kept=kept)
         living = self.runtime.living()
         wait_until(lambda: not problems(self.node, living, self.weather.agents), timeout=15)
         self.only_by_gc += len(problems(self.node, living, self.weather.agents))
-        for network in NETWORKS:
+        for network in self.runtime.networks:
             self.runtime.gc(network, choose=None)
         wrongs = [*self.runtime.wrongs, *self.weather.wrongs, *problems(self.node, living, self.weather.agents)]
         assert not wrongs, "\n".join([f"round {self.rounds} of --seed {self.seed}:", *wrongs])
+
+    def changed_settings(self) -> dict[str, str]:
+        """The node's settings that are not what they were before, as they are now."""
+        now = sysctls(self.node)
+        return {name: now.get(name, "gone") for name, was in self.settings.items() if now.get(name) != was}
 
     def report(self) -> dict:
         """The counts."""
@@ -75,13 +90,15 @@ class Chaos:
 
 
 @pytest.fixture
-def chaos(node: Node, bin_dir: Path, tmp_path: Path, report: dict, pytestconfig: pytest.Config) -> Iterator[Chaos]:
+def chaos(
+    node: Node, bin_dir: Path, reference_bin: Path, tmp_path: Path, report: dict, pytestconfig: pytest.Config
+) -> Iterator[Chaos]:
     """A node in bad weather, and a runtime on it; what happened is reported in any case."""
     write_foreign(tmp_path)
     chosen = pytestconfig.getoption("--seed")
     seed = random.SystemRandom().randrange(1 << 32) if chosen is None else chosen
     weather = Weather(node, bin_dir)
-    made = Chaos(node, Runtime(node, bin_dir, tmp_path, weather, PODS), weather, seed)
+    made = Chaos(node, Runtime(node, Folders(bin_dir, tmp_path, reference_bin), weather, PODS), weather, seed)
     try:
         yield made
     finally:
@@ -98,5 +115,6 @@ def test_nothing_is_lost_and_nothing_is_left(chaos: Chaos, pytestconfig: pytest.
         chaos.calm(kept=True)
     chaos.calm(kept=False)
     assert chaos.runtime.living() == []
+    assert chaos.changed_settings().items() <= TO_FORWARD.items()
     assert chaos.runtime.calls["ADD", "ok"] > PODS
     assert chaos.runtime.calls["CHECK", "ok"] > 0

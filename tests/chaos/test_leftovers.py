@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.chaos.leftovers import Attached, problems
-from tests.chaos.networks import NETWORKS, write_foreign
+from tests.chaos.networks import NETWORKS, begin_overlay, write_foreign
 from tests.chaos.runtime import judge
 from tests.netns.cni import CNI, with_prev
 from tests.netns.node import Node, wait_until
@@ -39,16 +39,20 @@ DAMAGES = {
         "tc qdisc del dev $(ip -o link show type ifb | cut -d' ' -f2 | tr -d :) root",
         "no shaping for a pod: bwp",
     ),
+    "a route": ("ip route add 10.47.9.0/24 via 192.0.2.2 proto 24", "route to a peer without a pod: 10.47.9.0/24"),
+    "no route": ("ip route del 10.47.2.0/24", "no route to a peer for a pod: 10.47.2.0/24"),
     "a namespace": ("ip netns add stray", "namespace without a pod: stray"),
 }
 
 
 @pytest.fixture
 def living(node: Node, bin_dir: Path, tmp_path: Path) -> list[Attached]:
-    """A pod on each network."""
+    """A pod on each network of ours that any kernel can have."""
     write_foreign(tmp_path)
+    begin_overlay(node)
     cni, found = CNI(node, bin_dir, more=(tmp_path,)), []
-    for number, network in enumerate(NETWORKS):
+    everywhere = [network for network in NETWORKS if not (network.is_reference or network.filters_vlans)]
+    for number, network in enumerate(everywhere):
         pod, result = node.pod(f"pod{number}"), None
         for conf in network.configurations(number, ""):
             result = cni.add(with_prev(conf, result), pod)

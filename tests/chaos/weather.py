@@ -1,5 +1,7 @@
-"""What happens to a node in the chaos test: its agent dies, is replaced, starves, stands still; its disk is full."""
+"""What happens to a node in the chaos test: its agent dies, is replaced, starves, stands still; its disk is full; the
+files about the other nodes are gone, half written or wrong."""
 
+import json
 import os
 import random
 import resource
@@ -8,9 +10,19 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
+from tests.chaos.networks import (
+    BROKEN_FILES,
+    NODE,
+    NODE_FILE,
+    PEERS,
+    PEERS_FILE,
+    WRONG_RECORDS,
+    begin_overlay,
+    write_whole,
+)
 from tests.netns.node import Node
 from tests.netns.way import Agent
 
@@ -33,6 +45,8 @@ class Weather:
             options = ",".join(f"{name}={value}" for name, value in _ROOM.items())
             node.run(["mount", "-o", f"remount,{options}", folder])
         self._agent: Agent | None = None
+        self._wrong_files: list[list[float]] = []  # likewise, in which the files about the other nodes are wrong
+        begin_overlay(node)
         self._begin_agent()
 
     @property
@@ -42,7 +56,11 @@ class Weather:
 
     def was_bad(self, begin: float, end: float) -> bool:
         """Whether a call that lasted from `begin` to `end` (of time.monotonic()) had a reason to fail."""
-        return any(since <= end and begin <= until for since, until in list(self._bad))
+        return _meets(self._bad, begin, end)
+
+    def was_misled(self, begin: float, end: float) -> bool:
+        """Whether the files about the other nodes were not what they should be: no reason for an ADD to fail."""
+        return _meets(self._wrong_files, begin, end)
 
     def rage(self, stop: threading.Event, choose: random.Random) -> None:
         """Disturb the agent until told to stop; it runs afterwards."""
@@ -71,6 +89,26 @@ class Weather:
                 time.sleep(choose.uniform(0.2, 1.5))
                 _empty(filler)
 
+    def mislead(self, stop: threading.Event, choose: random.Random) -> None:
+        """Damage the files about the nodes, and mend them again, until told to stop."""
+        peers, node = self._node.path(PEERS_FILE), self._node.path(NODE_FILE)
+        while not stop.wait(choose.uniform(0.5, 3)):
+            if choose.random() < 0.6:
+                with self._misled("wrong record"):
+                    _write_at_last(peers, json.dumps({"peers": [*PEERS, choose.choice(WRONG_RECORDS)]}))
+                    time.sleep(choose.uniform(0.1, 1))
+                    _write_at_last(peers, json.dumps({"peers": PEERS}))
+                continue
+            file, right = choose.choice(((peers, {"peers": PEERS}), (node, NODE)))
+            with self._bad_time(f"{file.name} broken"), self._misled("broken file"):
+                if choose.random() < 0.5:
+                    file.unlink()
+                else:
+                    with suppress(OSError):  # the disk is full: half of it is written
+                        file.write_text(choose.choice(BROKEN_FILES))
+                time.sleep(choose.uniform(0.1, 0.5))
+                _write_at_last(file, json.dumps(right))
+
     def end(self) -> None:
         """End the agent, which holds no namespace and exits with 0."""
         if self._agent:
@@ -78,20 +116,27 @@ class Weather:
             self._agent.stop()
             self._agent = None
 
-    @contextmanager
-    def _bad_time(self, name: str) -> Iterator[None]:
+    def _misled(self, name: str) -> AbstractContextManager[None]:
+        """CHECKs that are under way meanwhile may fail, for they name what is wrong."""
+        return self._time_of(self._wrong_files, name)
+
+    def _bad_time(self, name: str) -> AbstractContextManager[None]:
         """Calls that are under way meanwhile may fail."""
+        return self._time_of(self._bad, name)
+
+    @contextmanager
+    def _time_of(self, kind: list[list[float]], name: str) -> Iterator[None]:
         self.events[name] += 1
         times = [time.monotonic(), float("inf")]
-        self._bad.append(times)
+        kind.append(times)
         try:
             yield
         finally:
             times[1] = time.monotonic()
 
     def _begin_agent(self) -> None:
-        """Start an agent; where that is impossible (no room for its socket), try again."""
-        while True:
+        """Start an agent; where that is impossible (no room for its socket), try again, a hundred times."""
+        for tries in range(100, 0, -1):
             begin = time.monotonic()
             try:
                 self._agent = Agent(self._node.start, self._home, "--deadline", str(DEADLINE_SECONDS))
@@ -99,6 +144,8 @@ class Weather:
                 self.events["agent could not start"] += 1
                 if not self.was_bad(begin, time.monotonic()):
                     self.wrongs.append(f"an agent does not start in calm weather: {failure}")
+                if tries == 1:
+                    raise
                 time.sleep(0.2)
             else:
                 return
@@ -175,6 +222,20 @@ class Weather:
             if found:
                 self.wrongs.append(f"an agent said: {before[-200:]}{found}{after[:3000]}")
         self.events["calls served"] += agent.served
+
+
+def _meets(times: list[list[float]], begin: float, end: float) -> bool:
+    return any(since <= end and begin <= until for since, until in list(times))
+
+
+def _write_at_last(file: Path, text: str) -> None:
+    """Write the file whole, as soon as there is room for it."""
+    for _ in range(200):
+        with suppress(OSError):
+            write_whole(file, text)
+            return
+        time.sleep(0.05)
+    write_whole(file, text)
 
 
 def _fill_with_bytes(filler: Path) -> None:
