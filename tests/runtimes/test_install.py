@@ -118,7 +118,7 @@ def test_an_example_works_by_the_agent(engine: Containerd | Podman, machine: Mac
                 assert one.reaches(address(two))
     finally:
         machine.run(["pkill", "slash24-agent"])
-    done = re.findall(r"^verb=(\w+) plugin=bridge .*outcome=(\d+)", log.read_text(), re.MULTILINE)
+    done = re.findall(r"\bverb=(\w+) plugin=bridge .*outcome=(\d+)", log.read_text())
     assert set(done) >= {("ADD", "0"), ("DEL", "0")}
     assert wait_until(lambda: is_clean(machine))
 
