@@ -82,6 +82,8 @@ def remove(
     """
 
     def decide(book: Book) -> list[Element]:
+        if not book.is_seen(table.name) and book.is_absent(table.name):
+            return []
         gone = _doomed_at(book, table, doomed, places)
         if gone is None:
             view = book.view(table)
