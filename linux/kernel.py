@@ -7,8 +7,6 @@ refuses a request, or could not masquerade, its age is the likely reason, and it
 import os
 from errno import EAFNOSUPPORT, EINVAL, ENOENT, ENOPROTOOPT, ENOSYS, EOPNOTSUPP, EPROTONOSUPPORT
 
-from spec.errors import CNIError, Code
-
 OLDEST = (5, 10)
 _UNKNOWN = {EAFNOSUPPORT, EINVAL, ENOENT, ENOPROTOOPT, ENOSYS, EOPNOTSUPP, EPROTONOSUPPORT}
 """What a kernel answers to a request that it does not know."""
@@ -32,16 +30,3 @@ def remark(error: OSError) -> str:
     if not isinstance(error, NetlinkError) or error.errno not in _UNKNOWN or not is_old():
         return ""
     return f" (this node's kernel is {os.uname().release}, the oldest that is supported is {OLDEST[0]}.{OLDEST[1]})"
-
-
-def check_ready() -> None:
-    """Can this kernel masquerade? Raises CNIError 50; one that is supported is not asked."""
-    if not is_old():
-        return
-    from linux import masquerade
-    from linux.errors import reason
-
-    try:
-        masquerade.rehearse()
-    except OSError as error:
-        raise CNIError(Code.PLUGIN_NOT_AVAILABLE, f"the kernel can not masquerade: {reason(error)}") from error

@@ -1,7 +1,6 @@
-"""Conditions on packets as people write them in a configuration, for nft or for iptables, in nftables' expressions.
+"""Conditions on packets in nftables' expressions.
 
-What neither names a set of its own nor needs an extension of x_tables can be said. One of several values (a set)
-becomes a rule for each; none of several stays one rule.
+One of several values (a set) becomes a rule for each; none of several stays one rule.
 """
 
 from collections.abc import Iterable, Sequence
@@ -12,14 +11,6 @@ from operator import or_
 
 from linux.nft_expressions import differs, equals, in_range, masked
 from linux.packet_fields import Field, Value
-
-SUPPORTED = (
-    "matches of nft (ip, ip6, tcp, udp, sctp, th, meta, ct, fib, ether) or of iptables (-s, -d, -i, -o, -p, "
-    "-m addrtype, comment, connmark, conntrack, iprange, mac, mark, multiport, owner, pkttype, state, tcp, udp, sctp)"
-)
-"""What can be said, for messages; docs/portmap.md has it in full."""
-
-_MOST_RULES = 1024
 
 
 @dataclass(frozen=True)
@@ -59,24 +50,6 @@ class Condition:
         if value.upper:
             return [*loaded, *self.field.ordered(), in_range(value.data, value.upper, inverted=self.negated)]
         return [*loaded, (differs if self.negated else equals)(value.data)]
-
-
-def parse(words: Sequence[str], version: int) -> tuple[Condition, ...]:
-    """The conditions in a list of words, all of which are to hold. Raises ValueError with the words not understood.
-
-    The first word decides which program's language it is, as in the reference: iptables' begins with - or !.
-    """
-    if words and words[0].lstrip()[:1] in ("-", "!"):
-        from linux.iptables_conditions import read
-    else:
-        from linux.nft_conditions import read
-    found = tuple(read(words, version))
-    count = 1
-    for condition in found:
-        count *= len(condition.alternatives())
-    if count > _MOST_RULES:
-        raise ValueError(f"sets that come to {count} rules, of which there may be {_MOST_RULES}")
-    return found
 
 
 def combined(conditions: Iterable[Condition]) -> list[list[bytes]]:

@@ -1,7 +1,7 @@
 """The routes to the subnets of peers, told from everybody else's by their protocol number."""
 
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from errno import EACCES, EADDRNOTAVAIL, EEXIST, EHOSTUNREACH, EINVAL, ENETDOWN, ENETUNREACH, ESRCH
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
@@ -11,11 +11,12 @@ from linux.attributes import RTNL_BODY, attributes_of
 from linux.bulk import SLOT_DST, SLOT_VIA, Write, change_all, echo, named, template
 from linux.neighbours import Table
 from linux.netlink import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, Netlink, NetlinkError
+from linux.routes import dump_main
 
 PROTOCOL = 24
 """By which routes are ours: nobody else has registered it (/etc/iproute2/rt_protos)."""
 
-_RTM_NEWROUTE, _RTM_DELROUTE, _RTM_GETROUTE = 24, 25, 26
+_RTM_NEWROUTE, _RTM_DELROUTE = 24, 25
 _TABLE_MAIN, _TYPE_UNICAST, _ONLINK = 254, 1, 4
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_METRICS, _RTA_MULTIPATH, _RTA_TABLE = 1, 4, 5, 6, 8, 9, 15
 _RTA_VIA, _RTA_ENCAP, _RTA_NH_ID = 18, 22, 30
@@ -174,7 +175,7 @@ def list_hops(netlink: Netlink) -> Mapping[Key, Hop | None]:
 def _list_own(netlink: Netlink) -> Table:
     """Our routes of both families: destination to next hop; None for one that is not like those we make."""
     table = Table()
-    for message in _dump(netlink, PROTOCOL):
+    for message in dump_main(netlink, PROTOCOL):
         shown = attributes_of(message, RTNL_BODY)
         _, _, sources, tos, _, _, _, kind = message[16:24]
         usual = shown.get(_RTA_PRIORITY, _NO_PRIORITY) == _PRIORITY[message[16]]
@@ -189,29 +190,13 @@ def _list_own(netlink: Netlink) -> Table:
 def _find_foreign(netlink: Netlink, keys: set[Key]) -> dict[Key, tuple[Hop, bytes]]:
     """For each of these destinations that has any, the foreign route of least metric: its next hop, and its message."""
     found: dict[Key, tuple[Hop, bytes]] = {}
-    for message in _dump(netlink, 0):
+    for message in dump_main(netlink, 0):
         if message[21] != PROTOCOL:
             shown = attributes_of(message, RTNL_BODY)
             key = _key(message, shown)
             if key in keys and key not in found:
                 found[key] = (_hop(shown), message)
     return found
-
-
-def dump_main(netlink: Netlink) -> Iterable[bytes]:
-    """The messages of all routes of the main table. Raises NetlinkError."""
-    return _dump(netlink, 0)
-
-
-def _dump(netlink: Netlink, protocol: int) -> Iterable[bytes]:
-    """The routes of the main table, of one protocol or (0) of all; sorted out by the kernel."""
-    for family in (AF_INET, AF_INET6):
-        request = rtmsg()
-        request.update(family=family, table=_TABLE_MAIN, proto=protocol, attrs=[])
-        for message in netlink.dump_raw(request, _RTM_GETROUTE):
-            # A kernel without IPv6 answers for IPv4 again.
-            if message[16] == family and message[20] == _TABLE_MAIN and protocol in (0, message[21]):
-                yield message
 
 
 def _key(message: bytes, shown: Mapping[int, bytes]) -> Key:

@@ -1,5 +1,6 @@
 """Routes by rtnetlink."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from errno import EEXIST
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
@@ -103,6 +104,16 @@ def list_routes(netlink: Netlink, family: int) -> list[KernelRoute]:
     for found in netlink.dump_raw(request, RTM_GETROUTE):
         routes += _kernel_routes(found)
     return routes
+
+
+def dump_main(netlink: Netlink, protocol: int = 0) -> Iterator[bytes]:
+    """The messages of the main table's routes, of one protocol or (0) of all. Raises NetlinkError."""
+    for family in (AF_INET, AF_INET6):
+        request = _BODY.pack(family, 0, 0, 0, _TABLE_MAIN, protocol, 0, 0, 0)
+        for message in netlink.dump_raw(request, RTM_GETROUTE):
+            # A kernel without IPv6 answers for IPv4 again.
+            if message[16] == family and message[20] == _TABLE_MAIN and protocol in (0, message[21]):
+                yield message
 
 
 def _kernel_routes(message: bytes) -> list[KernelRoute]:

@@ -8,6 +8,7 @@ from linux.addresses import family_of
 from linux.attributes import RTNL_BODY, attributes_of
 from linux.links import find_link_by_index
 from linux.netlink import Netlink
+from linux.routes import dump_main
 
 _RTM_ROUTES = (24, 25)
 _TYPES = {6: "blackhole ", 7: "unreachable ", 8: "prohibit ", 9: "throw "}
@@ -52,8 +53,6 @@ def overriding(netlink: Netlink, address: str, link: int) -> tuple[str, str]:
     As text, and its destination (CIDR); "" twice if there is none, so that it is no route of this table. Raises
     NetlinkError. Takes long where there are very many routes, so only to name what `look_up` has found wrong.
     """
-    from linux.peer_routes import dump_main
-
     family = family_of(address)
     number = int.from_bytes(inet_pton(family, address), "big")
     best, found = (-1, 0), b""

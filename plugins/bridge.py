@@ -52,9 +52,9 @@ def status(request: Request) -> None:
     """STATUS: ready if the configuration can be used, on this kernel too, and IPAM is ready."""
     conf = parse(request)
     if conf.ip_masq:
-        from linux import kernel
+        from linux import readiness
 
-        kernel.check_ready()
+        readiness.check_ready()
     if conf.ipam_type:
         delegate(request, "STATUS", conf.ipam_type)
 

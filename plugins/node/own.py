@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from errno import EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH
 
-from linux import kernel, sysctls
+from linux import readiness, sysctls
 from linux.addresses import Address, list_addresses
 from linux.errors import step
 from linux.links import Link, find_link, find_link_by_index
@@ -42,7 +42,7 @@ def is_set_up(host: Netlink, node: NodeConf) -> bool:
 
 def check_ready(host: Netlink, node: NodeConf, device: str = "") -> None:
     """Can a pod of this node be reached? Raises CNIError 50 where no pod can, OSError."""
-    kernel.check_ready()
+    readiness.check_ready()
     try:
         check_subnets(host, node, device)
     except CNIError as error:

@@ -108,7 +108,7 @@ def _host(entry: Section) -> tuple[bytes, tuple[int, ...]]:
 
 
 def _check_conditions(section: Section, conf: PortmapConf) -> None:
-    from linux.packet_conditions import SUPPORTED, parse
+    from linux.condition_words import SUPPORTED, parse
 
     for version, words in conf.conditions.items():
         try:

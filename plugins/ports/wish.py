@@ -35,7 +35,7 @@ def _without_route(result: Result) -> tuple[int, ...]:
 def _conditions(conf: PortmapConf) -> "dict[int, tuple[Condition, ...]]":
     if not any(conf.conditions.values()):
         return {}
-    from linux.packet_conditions import parse
+    from linux.condition_words import parse
 
     return {version: parse(words, version) for version, words in conf.conditions.items()}
 

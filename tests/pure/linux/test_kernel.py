@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from linux import kernel, masquerade
+from linux import kernel, masquerade, readiness
 from linux.errors import reason, step
 from linux.netlink import NetlinkError
 from spec.errors import CNIError
@@ -68,7 +68,7 @@ def test_status_asks_an_old_kernel_whether_it_can_masquerade(monkeypatch: pytest
     on(monkeypatch, OLD)
     asked = []
     monkeypatch.setattr(masquerade, "rehearse", lambda: asked.append(1))
-    kernel.check_ready()
+    readiness.check_ready()
     assert asked == [1]
 
     def refuse() -> None:
@@ -76,7 +76,7 @@ def test_status_asks_an_old_kernel_whether_it_can_masquerade(monkeypatch: pytest
 
     monkeypatch.setattr(masquerade, "rehearse", refuse)
     with pytest.raises(CNIError, match=r"^the kernel can not masquerade: .*4\.19\.0.*5\.10") as raised:
-        kernel.check_ready()
+        readiness.check_ready()
     assert raised.value.code == 50
 
 
@@ -84,7 +84,7 @@ def test_status_does_not_trouble_a_supported_kernel(monkeypatch: pytest.MonkeyPa
     """STATUS is asked every few seconds."""
     on(monkeypatch, "5.10.0")
     monkeypatch.setattr(masquerade, "rehearse", lambda: pytest.fail("asked"))
-    kernel.check_ready()
+    readiness.check_ready()
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/installing.md"])

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from linux.condition_words import parse as parse_conditions
 from linux.packet_conditions import combined
-from linux.packet_conditions import parse as parse_conditions
 from plugins.portmap import PLUGIN
 from plugins.ports.conf import Mapping, PortmapConf, mappings_if_readable, parse
 from plugins.ports.wish import forwards, pod_addresses
