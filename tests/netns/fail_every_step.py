@@ -130,7 +130,7 @@ def main() -> None:
     sysctls.write = refusal.guard(sysctls.write, lambda args: f"sysctl {args[0]}")
     os.replace = refusal.guard(os.replace, lambda args: f"replace {args[1]}")
     os.link = refusal.guard(os.link, lambda args: f"link {args[1]}")
-    prepare = {"fresh": f"ip link del {json.loads(conf)['bridge']}", "used": "true"}.get(bridge, bridge)
+    prepare = {"fresh": f"ip link del {json.loads(conf).get('bridge')}", "used": "true"}.get(bridge, bridge)
 
     def forget() -> None:
         run(["sh", "-c", prepare])

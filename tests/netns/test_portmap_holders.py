@@ -108,7 +108,7 @@ def test_a_pod_behind_a_gateway_beside_the_bridge_gives_way_too(cni: CNI, outsid
     if gateway == "VLAN of the bridge":
         made = node.run(["ip", "link", "add", "link", "br0", "name", "br0.7", "type", "vlan", "id", "7"], check=False)
         if made.returncode:
-            pytest.skip("this kernel has no VLAN links")
+            pytest.skip("kernel lacks VLAN links")
     else:
         node.run(["ip", "link", "add", "br0.7", "type", "veth", "peer", "name", "inner"])
         node.run(["ip", "link", "set", "inner", "up", "master", "br0"])
