@@ -30,8 +30,8 @@ from tests.netns.cni import CNI
 from tests.netns.node import Node, Pod
 
 WARM_UP = 1
-BY_HAND, FLANNEL, NOTRACK = "by hand", "flannel's rules", "slash24, notrack"
-CONTESTANTS = {"kubenet": ("slash24", BY_HAND), "vxlan": ("slash24", NOTRACK, FLANNEL, BY_HAND)}
+BY_HAND, FLANNEL, TRACKED = "by hand", "flannel's rules", "slash24, tracked"
+CONTESTANTS = {"kubenet": ("slash24", BY_HAND), "vxlan": ("slash24", TRACKED, FLANNEL, BY_HAND)}
 VERSIONS = {"IPv4": 4, "IPv6": 6}
 OVERHEAD = 50  # of a tunnel over IPv4
 
@@ -223,7 +223,7 @@ def sides(name: str, kind: str, folder: Path, nodes: Sequence[Node]) -> list[Sid
         return [by_hand(node, number, kind) for number, node in numbered]
     if name == FLANNEL:
         return [with_flannels_rules(node, number) for number, node in numbered]
-    keys = {"notrack": True} if name == NOTRACK else {}
+    keys = {"notrack": False} if name == TRACKED else {}
     return [ours(node, number, kind, folder, **keys) for number, node in numbered]
 
 

@@ -21,6 +21,7 @@ from linux.nft import (
     Hook,
     TableName,
     kind,
+    message,
     of,
     of_chain,
     of_element,
@@ -30,6 +31,7 @@ from linux.nft_expressions import ACCEPT, DESTINATION_AT, NETWORK_HEADER, SOURCE
 
 _ENOENT, _EAGAIN = 2, 11
 _META_MARK = 3
+_FAMILY_AT = 16  # of nfgen_family in an answer: behind the netlink header
 _NOT_EQUAL = 1  # NFT_CMP_NEQ
 _LISTING_PAUSES = tuple(0.001 * 2**attempt for attempt in range(12))  # seconds; 4 in all
 
@@ -126,6 +128,18 @@ def table_flags(netlink: Netlink, table: TableName) -> int | None:
     return None if found is None else _number(found.get(2))
 
 
+def list_tables(netlink: Netlink) -> list[TableName]:
+    """The tables of all families."""
+    bodies = netlink.dump_raw(message(0), kind(GETTABLE))
+    return [TableName(body[_FAMILY_AT], _text(attributes_of(body, BODY).get(1))) for body in bodies]
+
+
+def list_base_chains(netlink: Netlink, table: TableName) -> list[tuple[str, Hook, int]]:
+    """The base chains of a table: name, where packets enter, and the verdict on those that no rule decides on."""
+    found = (attributes_of(body, BODY) for body in netlink.dump_raw(of(table), kind(GETCHAIN)))
+    return [(_text(chain.get(3)), *_hook(chain)) for chain in found if _text(chain.get(1)) == table.name and 4 in chain]
+
+
 def list_chains(netlink: Netlink, table: TableName) -> list[str]:
     """The names of the chains of a table; none if there is no such table."""
     found = (attributes_of(body, BODY) for body in netlink.dump_raw(of(table), kind(GETCHAIN)))
@@ -141,11 +155,13 @@ def chain_uses(netlink: Netlink, table: TableName, chain: str) -> int | None:
 def find_hook(netlink: Netlink, table: TableName, chain: str) -> tuple[Hook, int] | None:
     """Where packets enter a base chain, and what becomes of those that no rule decides on; None if there is none."""
     found = _get(netlink, of_chain(table, chain), GETCHAIN)
-    place = attributes_of(found.get(4, b"")) if found else {}
-    if not found or not place:
-        return None
+    return _hook(found) if found and 4 in found else None
+
+
+def _hook(chain: dict[int, bytes]) -> tuple[Hook, int]:
+    place = attributes_of(chain[4])
     priority = int.from_bytes(place.get(2, b""), "big", signed=True)
-    return Hook(_text(found.get(7)), _number(place.get(1)), priority), _number(found.get(5))
+    return Hook(_text(chain.get(7)), _number(place.get(1)), priority), _number(chain.get(5))
 
 
 def _get(netlink: Netlink, request: bytes, message_type: int) -> dict[int, bytes] | None:

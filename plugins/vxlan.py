@@ -106,11 +106,20 @@ def _ensure_node(host: Netlink, pod: Request, node: NodeConf, conf: TunnelConf, 
         own.ensure_forwarding(node, [node.bridge, vtep.name])
         problems = state.ensure_ways(host, peers.ways, device=_index(host, vtep.name), within=node.cluster)
         state.ensure_rules(host, network, node, peers, vtep.name)
-        state.ensure_untracked(network, vtep if conf.notrack else None)
+        state.ensure_untracked(network, vtep if _is_untracked(conf) else None)
         with step("look at the node"):
             own.check_reach(host, node, result)
             problems += _not_forwarding(host, node, conf, peers)
     here.tell(pod, [*peers.about_this, *problems, *peers.left_out])
+
+
+def _is_untracked(conf: TunnelConf) -> bool:
+    if conf.notrack is not None:
+        return conf.notrack
+    from linux import host_firewall
+
+    with step("look at the node's firewall"):
+        return not host_firewall.may_ask_for_states()
 
 
 def _ensure_device(
@@ -151,8 +160,11 @@ def _differences(host: Netlink, request: Request, node: NodeConf, conf: TunnelCo
     if device:
         wrong += state.ways_missing(host, peers.ways, device)
     wrong += vtep_filter.missing(request.conf.name, _filter(host, node, peers, vtep))
+    tracked = untracked.missing(request.conf.name, vtep)
     if conf.notrack:
-        wrong += untracked.missing(request.conf.name, vtep)
+        wrong += tracked
+    elif not tracked and not _is_untracked(conf):
+        wrong.append("the tunnel's datagrams are not tracked, and the node's firewall may ask for their state")
     wrong += state.missing_rules(host, request.conf.name, node, peers, vtep.name)
     return [*wrong, *peers.about_this, *_not_forwarding(host, node, conf, peers)]
 

@@ -25,7 +25,10 @@ _TABLE_MAIN = 254
 
 @dataclass(frozen=True)
 class TunnelConf:
-    """The keys `vxlan` has beyond kubenet's. `parent`, `local` and `mac` are "" where they are to be found out."""
+    """The keys `vxlan` has beyond kubenet's. `parent`, `local` and `mac` are "" where they are to be found out.
+
+    `notrack` None: unless the node's firewall may ask for the state of connections.
+    """
 
     device: str
     vni: int
@@ -35,7 +38,7 @@ class TunnelConf:
     mac: str
     direct_routing: bool
     tx_checksum: bool
-    notrack: bool
+    notrack: bool | None
 
 
 def parse(request: Request) -> TunnelConf:
@@ -53,7 +56,7 @@ def parse(request: Request) -> TunnelConf:
         mac=parse_mac(section, "vtepMAC"),
         direct_routing=section.boolean("directRouting"),
         tx_checksum=section.boolean("txChecksum", default=True),
-        notrack=section.boolean("notrack"),
+        notrack=section.boolean("notrack", None),
     )
 
 

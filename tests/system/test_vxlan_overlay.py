@@ -142,18 +142,18 @@ def test_the_overlay_outlives_the_last_pod(members: list[Member]) -> None:
     assert_talk((one, one.add("next")), (two, other))
 
 
-@pytest.mark.parametrize(("notrack", "states"), [(False, "new"), (True, "new, untracked")])
+@pytest.mark.parametrize(("notrack", "states"), [(None, "new"), (False, "new"), (True, "new, untracked")])
 def test_a_firewall_that_asks_for_the_state_passes_the_tunnel(
-    members: list[Member], states: str, *, notrack: bool
+    members: list[Member], states: str, *, notrack: bool | None
 ) -> None:
     """`new` is what it takes by default; with `notrack` also `untracked`, and there is no connection to be seen."""
     for member in members:
-        member.conf["notrack"] = notrack
+        member.conf.update({} if notrack is None else {"notrack": notrack})
         member.node.run(["nft", "-f", "-"], stdin=FIREWALL.format(states=states))
     assert_talk(*[(member, member.add("pod")) for member in members])
     for member in members:
         tracked = member.node.run(["cat", "/proc/net/nf_conntrack"]).stdout
-        assert ("dport=4789" in tracked) != notrack, tracked
+        assert ("dport=4789" in tracked) != bool(notrack), tracked
         member.conf["notrack"] = False
         member.add("tracked")
         assert "notrack" not in member.node.ruleset()
