@@ -72,7 +72,16 @@ def _new_bridge(host: Netlink, conf: PodConf, undo: Undo) -> Link | None:
         is_new = create_bridge(host, conf.bridge, mtu=conf.mtu, filters_vlans=conf.filters_vlans)
     if is_new:
         undo.push(lambda: delete_unused_bridge(host, conf.bridge))
+        spare_detection(conf.bridge)
     return find_link(host, conf.bridge)
+
+
+def spare_detection(link: str) -> None:
+    """Have a link that we made use its link-local address at once: pods are there, and no other router.
+
+    While it looks for duplicates, a second or two, the node can not ask for pods' MACs (RFC 4861 section 7.2.2).
+    """
+    sysctls.try_write(f"ipv6/conf/{link}/accept_dad", "0")
 
 
 def _set_bridge(host: Netlink, bridge: Link, conf: PodConf, undo: Undo) -> None:

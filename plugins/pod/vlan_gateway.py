@@ -23,7 +23,7 @@ from linux.netlink import Netlink, NetlinkError
 from linux.ownership import group_of
 from plugins.pod import vlans
 from plugins.pod.conf import PodConf
-from plugins.pod.network import GATEWAY_MARK, refuse_advertisements, unless_used
+from plugins.pod.network import GATEWAY_MARK, refuse_advertisements, spare_detection, unless_used
 from plugins.undo import Undo
 from spec.errors import CNIError, Code
 
@@ -39,6 +39,7 @@ def ensure(host: Netlink, network: str, conf: PodConf, pod: Link, undo: Undo) ->
         link = find_link(host, name)
         if link is None and _create(host, network, name, bridge):
             undo.push(lambda: unless_used(host, bridge, lambda: _delete(host, name), but=pod.index))
+            spare_detection(name)
         link = _existing(link or find_link(host, name), name)
         refuse_advertisements(host, link)
         _complete(host, conf, bridge, link)
