@@ -10,10 +10,9 @@ not load a saved ruleset with such a rule.
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from errno import EAFNOSUPPORT, ENOENT, EOPNOTSUPP, EPROTONOSUPPORT
+from socket import IPPROTO_TCP
 
 from linux import nft, nft_table
-from linux.netlink import NetlinkError
 from linux.nft import Element, Hook, Set, TableName
 from linux.nft_expressions import (
     DROP,
@@ -25,6 +24,7 @@ from linux.nft_expressions import (
     incoming_link,
     link_and_arp_sender,
     link_and_source,
+    of_protocol,
     source_outside,
     verdict,
 )
@@ -33,7 +33,6 @@ from linux.ownership import forfeited, owner_tag
 from linux.pod_address import PodAddress, pod_address
 from spec.attachment import Attachment
 
-_KERNEL_LACKS = {ENOENT, EAFNOSUPPORT, EOPNOTSUPP, EPROTONOSUPPORT}  # how nf_tables without bridges refuses the table
 _NAME_BYTES = 16  # IFNAMSIZ
 _IFNAME, _IPV4_ADDR, _IPV6_ADDR = 41, 7, 8  # nft's numbers of these types; a concatenation has 6 bits for each
 _BOUND = Set("bound", key_type=_IFNAME, key_bytes=_NAME_BYTES, byte_order=1)
@@ -45,8 +44,7 @@ _LINK_LOCAL, _LINK_LOCAL_BITS = bytes([0xFE, 0x80, *[0] * 14]), 10
 _ROUTER_ADVERTISEMENT = 134
 _UNSPECIFIED = ("0.0.0.0", "::")
 
-_FOREIGN_V4 = in_set("sources4", inverted=True)
-_FOREIGN_V6 = in_set("sources6", inverted=True)
+_TCP_V6 = (*frame_of_version(6), *of_protocol(IPPROTO_TCP))
 
 _TABLE = Table(
     TableName(nft.BRIDGE, "slash24_source_validation"),
@@ -56,12 +54,16 @@ _TABLE = Table(
         Chain(
             "prerouting",
             (
+                # First what nearly all frames are, for one look-up: iifname . ip saddr @sources4 return
+                Rule("own IPv4", (*frame_of_version(4), *link_and_source(4), in_set("sources4"), verdict(RETURN))),
+                # meta l4proto tcp iifname . ip6 saddr @sources6 return
+                Rule("own TCP over IPv6", (*_TCP_V6, *link_and_source(6), in_set("sources6"), verdict(RETURN))),
                 # iifname != @bound return
                 Rule("not bound", (incoming_link(), in_set("bound", inverted=True), verdict(RETURN))),
-                # iifname . ip saddr != @sources4 drop
-                Rule("IPv4", (*frame_of_version(4), *link_and_source(4), _FOREIGN_V4, verdict(DROP))),
+                # meta protocol ip drop
+                Rule("IPv4", (*frame_of_version(4), verdict(DROP))),
                 # iifname . arp saddr ip != @sources4 drop
-                Rule("ARP", (*arp(), *link_and_arp_sender(), _FOREIGN_V4, verdict(DROP))),
+                Rule("ARP", (*arp(), *link_and_arp_sender(), in_set("sources4", inverted=True), verdict(DROP))),
                 # ip6 saddr != fe80::/10 iifname . ip6 saddr != @sources6 drop
                 Rule(
                     "IPv6",
@@ -69,7 +71,7 @@ _TABLE = Table(
                         *frame_of_version(6),
                         *source_outside(6, _LINK_LOCAL, _LINK_LOCAL_BITS),
                         *link_and_source(6),
-                        _FOREIGN_V6,
+                        in_set("sources6", inverted=True),
                         verdict(DROP),
                     ),
                 ),
@@ -99,32 +101,16 @@ def ensure(owner: Attachment, host_link: str, addresses: Sequence[str]) -> None:
     )
 
 
-def is_possible() -> bool:
-    """Whether the kernel can hold the rules: it can not if its nf_tables knows no bridges. Raises NetlinkError."""
-    try:
-        nft_table.rehearse(_TABLE)
-    except NetlinkError as error:
-        if error.errno in _KERNEL_LACKS:
-            return False
-        raise
-    return True
-
-
 def delete(owner: Attachment) -> None:
     """Bind nothing for `owner` any more; nothing to do is success. Raises NetlinkError."""
     tag = owner_tag(owner)
     nft_table.remove(_TABLE, lambda found: found.owner == tag, terms={tag.encode()})
 
 
-def missing(owner: Attachment, host_link: str, addresses: Sequence[str], *, required: bool = True) -> list[str]:
-    """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises as `ensure`.
-
-    Not `required`: a link that is not bound at all is well, too.
-    """
+def missing(owner: Attachment, host_link: str, addresses: Sequence[str]) -> list[str]:
+    """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises as `ensure`."""
     tag, name = owner_tag(owner), _name(host_link)
     state = nft_table.inspect(_TABLE, (), {name})
-    if not required and not any(found.set == _BOUND.name and found.key == name for found in state.elements):
-        return []
     problems = [f"chain {chain.name} of table {_TABLE.name} does not hold its rules" for chain in state.drifted]
     wanted = {(element.set, element.key) for element in _elements(tag, host_link, addresses)}
     of_link = {(found.set, found.key): found.owner for found in state.elements if found.key.startswith(name)}

@@ -86,7 +86,6 @@ def _parse(section: Section) -> PodConf:
         preserve_default_vlan=section.boolean("preserveDefaultVlan"),
         check_mac=section.boolean("macspoofchk"),
         check_sources=section.boolean("sourceAddressValidation"),
-        sources_required=True,
         detect_duplicates=section.boolean("enabledad"),
         container_up=not section.boolean("disableContainerInterface"),
         isolated=section.boolean("portIsolation"),

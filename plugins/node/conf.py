@@ -31,7 +31,7 @@ class NodeConf:
 
     `subnets`: the node's own, one a family. `mtu` in bytes, 0 where it is to be derived. `inside`: networks that pods
     reach under their own address. `cluster`: the networks of all pods, () where nobody said. `check_sources`: pods
-    send from their own addresses alone; `sources_required`: the configuration says so, it is not the default.
+    send from their own addresses alone.
     """
 
     bridge: str
@@ -42,7 +42,6 @@ class NodeConf:
     cluster: tuple[str, ...]
     inside: tuple[str, ...]
     check_sources: bool
-    sources_required: bool
 
     @property
     def gateways(self) -> tuple[str, ...]:
@@ -73,8 +72,7 @@ def parse(request: Request) -> NodeConf:
         ip_masq=section.boolean("ipMasq", default=True),
         cluster=cluster,
         inside=(*cluster, *parse_networks(section, "nonMasqueradeCIDRs")),
-        check_sources=section.boolean("sourceAddressValidation", default=True),
-        sources_required=section.boolean("sourceAddressValidation"),
+        check_sources=section.boolean("sourceAddressValidation"),
     )
 
 

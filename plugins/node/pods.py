@@ -31,7 +31,6 @@ def pod_conf(request: Request, node: NodeConf, mtu: int) -> PodConf:
         hairpin=node.hairpin_mode == HAIRPIN_VETH,
         promiscuous=node.hairpin_mode == PROMISCUOUS_BRIDGE,
         check_sources=node.check_sources,
-        sources_required=node.sources_required,
         mac=requested_mac(request),
         dns=request.conf.dns,
     )

@@ -54,7 +54,7 @@ def _try_to_add(netns: int, request: Request, conf: PodConf) -> Result:
             _check_mac(request, port, mac, undo)
         leases = _lease(request, conf, undo) if conf.ipam_type else Result()
         if conf.check_sources and leases.ips:
-            _check_sources(request, conf, port, leases, undo)
+            _check_sources(request, port, leases, undo)
         if conf.container_up:
             container.configure(netns, port.peer, request, conf, leases)
         gateway_links = []
@@ -186,16 +186,12 @@ def _check_mac(request: Request, port: Link, mac: str, undo: Undo) -> None:
         antispoof.ensure(request.attachment, port.name, mac)
 
 
-def _check_sources(request: Request, conf: PodConf, port: Link, leases: Result, undo: Undo) -> None:
+def _check_sources(request: Request, port: Link, leases: Result, undo: Undo) -> None:
     from linux import source_validation
 
     with step("bind the pod to its addresses"):
         undo.push(lambda: source_validation.delete(request.attachment))
-        try:
-            source_validation.ensure(request.attachment, port.name, [ip.address for ip in leases.ips])
-        except NetlinkError:
-            if conf.sources_required or source_validation.is_possible():
-                raise
+        source_validation.ensure(request.attachment, port.name, [ip.address for ip in leases.ips])
 
 
 def _confirm(host: Netlink, conf: PodConf, port: Link, bridge: Link) -> Link:

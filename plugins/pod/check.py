@@ -58,7 +58,7 @@ def _differences(host: Netlink, netns: int, request: Request, conf: PodConf, res
         if conf.check_mac and port:
             yield from _mac_filter(request, port, entry)
         if conf.check_sources and port and result.ips:
-            yield from _source_filter(request, conf, port, result)
+            yield from _source_filter(request, port, result)
     if conf.is_gateway:
         yield from _gateways(host, bridge, conf, result)
     if conf.ip_masq and result.ips:
@@ -184,12 +184,11 @@ def _mac_filter(request: Request, port: Link, entry: Interface) -> Iterator[str]
         yield from wrong
 
 
-def _source_filter(request: Request, conf: PodConf, port: Link, result: Result) -> Iterator[str]:
+def _source_filter(request: Request, port: Link, result: Result) -> Iterator[str]:
     from linux import source_validation
 
     own = [ip.address for ip in result.ips if ip.interface is None or _name(result, ip.interface) == request.ifname]
-    # By default a pod need not be bound: another plugin may have made it, before the node moved to this one.
-    yield from source_validation.missing(request.attachment, port.name, own, required=conf.sources_required)
+    yield from source_validation.missing(request.attachment, port.name, own)
 
 
 def _name(result: Result, index: int) -> str:

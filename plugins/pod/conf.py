@@ -12,8 +12,7 @@ class PodConf:
     `mtu` in bytes, 0 leaves it to the kernel. `vlan` 0 is none; `trunk` None is none, an empty one still filters.
     Another address on the bridge is a conflict; `force_address` replaces it, `keep_addresses` lets it stand.
     `accept_ra`: whether the container's end accepts router advertisements, None: as its addresses suggest.
-    `check_sources`: packets from other addresses than the pod's are dropped; `sources_required`: also where the kernel
-    has no nf_tables for bridges, so that an ADD fails there.
+    `check_sources`: packets from other addresses than the pod's are dropped.
     `mac` of the container's end, "" for a random one. `dns` None: what IPAM says. `ipam_type` "": no addresses.
     """
 
@@ -32,7 +31,6 @@ class PodConf:
     preserve_default_vlan: bool = False
     check_mac: bool = False
     check_sources: bool = False
-    sources_required: bool = False
     detect_duplicates: bool = False
     container_up: bool = True
     isolated: bool = False

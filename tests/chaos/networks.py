@@ -147,7 +147,7 @@ NETWORKS = (
         ),
         elements=5,
     ),
-    Network("overlay", ({"type": "vxlan", "bridge": "cbr0"},), elements=5),
+    Network("overlay", ({"type": "vxlan", "bridge": "cbr0", "sourceAddressValidation": True},), elements=5),
     # A second suite's pods between ours on one bridge, whose gateway is not theirs.
     Network(
         "guest",

@@ -178,7 +178,6 @@ def test_pods_of_a_node_give_it_no_route(cni: CNI, node: Node, kind: str) -> Non
     node.run(["ip", "link", "add", "cbr0", "type", "bridge"])
     set_sysctl(node, "ipv6/conf/cbr0/accept_ra", 2)
     conf = {"cniVersion": "1.1.0", "name": "cluster", "type": kind, "bridge": "cbr0", "podCIDRs": ["fd00:244:0:1::/64"]}
-    conf["sourceAddressValidation"] = False
     pod = node.pod("pod1")
     cni.add(conf, pod)
     assert is_ignored(pod, "eth0", node, "cbr0")

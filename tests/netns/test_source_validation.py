@@ -1,4 +1,4 @@
-"""`sourceAddressValidation`: pods of `kubenet` and `vxlan` send from their own addresses; of `bridge` if asked."""
+"""`sourceAddressValidation`: pods send from their own addresses alone, if asked."""
 
 import pytest
 
@@ -9,13 +9,13 @@ from tests.netns.node import Node, Pod
 
 CASES = {
     "bridge": network(DUAL, sourceAddressValidation=True),
-    "kubenet": cluster_tools.network("kubenet"),
-    "vxlan": cluster_tools.network("vxlan"),
+    "kubenet": cluster_tools.network("kubenet", sourceAddressValidation=True),
+    "vxlan": cluster_tools.network("vxlan", sourceAddressValidation=True),
 }
 OFF = {
     "bridge": network(DUAL),
-    "kubenet": cluster_tools.network("kubenet", sourceAddressValidation=False),
-    "vxlan": cluster_tools.network("vxlan", sourceAddressValidation=False),
+    "kubenet": cluster_tools.network("kubenet"),
+    "vxlan": cluster_tools.network("vxlan"),
 }
 
 

