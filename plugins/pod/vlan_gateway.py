@@ -17,6 +17,7 @@ from linux.links import (
     list_vlans,
     random_mac,
     set_alias,
+    set_mac,
     set_up,
 )
 from linux.netlink import Netlink, NetlinkError
@@ -37,7 +38,7 @@ def ensure(host: Netlink, network: str, conf: PodConf, pod: Link, undo: Undo) ->
     with step(f'set up VLAN interface "{name}"'), joining():
         bridge = _existing(find_link_by_index(host, pod.master), conf.bridge)
         link = find_link(host, name)
-        if link is None and _create(host, network, name, bridge):
+        if link is None and _create(host, network, conf, bridge):
             undo.push(lambda: unless_used(host, bridge, lambda: _delete(host, name), but=pod.index))
             spare_detection(name)
         link = _existing(link or find_link(host, name), name)
@@ -46,17 +47,24 @@ def ensure(host: Netlink, network: str, conf: PodConf, pod: Link, undo: Undo) ->
     return link
 
 
-def _create(host: Netlink, network: str, name: str, bridge: Link) -> bool:
+def _create(host: Netlink, network: str, conf: PodConf, bridge: Link) -> bool:
     """Make the pair; until it has its alias, its group says whose it is. False if there is a link of that name."""
-    inner = "veth" + random_mac().replace(":", "")[:8]
-    mac, group = random_mac(), group_of(network)
+    name, inner = conf.gateway_link, "veth" + random_mac().replace(":", "")[:8]
+    group = group_of(network)
     try:
-        create_veth(host, name, inner, peer_netns=None, peer_mac=mac, mtu=bridge.mtu, group=group)
+        create_veth(host, name, inner, peer_netns=None, peer_mac=random_mac(), mtu=bridge.mtu, group=group)
     except NetlinkError as error:
         if error.errno != EEXIST or find_link(host, name) is None:
             raise
         return False
+    set_mac(host, _existing(find_link(host, name), name).index, _mac(bridge.mac, conf.vlan))
     return True
+
+
+def _mac(bridge: str, vlan: int) -> str:
+    """The link's MAC, by the bridge's and the VLAN: a link that is made again has the one that pods remember."""
+    first, second, third, *rest = bytes.fromhex(bridge.replace(":", ""))
+    return bytes([(first ^ 4 | 2) & 0xFE, second ^ vlan >> 8, third ^ vlan & 0xFF, *rest]).hex(":")
 
 
 def _complete(host: Netlink, conf: PodConf, bridge: Link, link: Link) -> None:
