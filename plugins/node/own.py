@@ -24,8 +24,9 @@ def check_subnets(host: Netlink, node: NodeConf, device: str = "") -> None:
 
     Raises CNIError 7, OSError. Pods in a network of one of the node's links cut off what is there, and are cut off.
     """
+    addresses = list_addresses(host)  # before the links: another call may make the bridge in between
     apart = {link.index for link in (find_link(host, node.bridge), device and find_link(host, device)) if link}
-    others = [one for one in list_addresses(host) if one.is_global and one.link not in apart]
+    others = [one for one in addresses if one.is_global and one.link not in apart]
     for subnet in node.subnets:
         for one in others:
             if overlap(span(subnet), span(one.cidr)) and not _is_of_a_pod(one, span(subnet)):
@@ -69,6 +70,8 @@ def _subnets_cut_off(host: Netlink, node: NodeConf) -> list[str]:
         version, first, last = span(subnet)
         probe = first_of((version, min(first + 2, last), last))
         found.append(_elsewhere(host, probe, bridge if bridge and bridge.carrier else None, within=span(subnet)))
+    if bridge is None and find_link(host, node.bridge):
+        return []  # the first pod has just made it: what was found may be its own route
     return [why for why in found if why]
 
 
