@@ -12,8 +12,9 @@
 #   ./test.sh warm             netns, conformance and system by way of an agent
 #   ./test.sh mixed            ... every other call: ways change in the middle of a pod's life
 #   ./test.sh vm [KERNEL]      netns by way of an agent on Debian's kernel 5.10, 6.1 (default) or 6.12, in a virtual machine: hours
-#   ./test.sh TIER ARGUMENTS   ... with further arguments for pytest, such as -k NAME
+#   ./test.sh TIER ARGUMENTS   ... with further arguments for pytest, such as -k NAME, or -n 0: all in one process
 #
+# As many processes run tests as there are cores, each in network and mount namespaces of its own.
 # A test for which this machine's kernel lacks something is run in the virtual machine, whatever the tier.
 
 set -euo pipefail
@@ -38,6 +39,7 @@ missing_packages() {
 tier=${1:-all}
 shift || true
 calling=(tests/netns tests/conformance tests/system)
+pytest=(build/venv/bin/python -m pytest -n auto --dist loadgroup)
 case $tier in
     all) tests=(tests) ;;
     pure | netns | conformance | system | runtimes | launcher | chaos) tests=("tests/$tier") ;;
@@ -67,8 +69,8 @@ fi
 if [ "$tier" = all ]; then
     # Both to their ends, whatever the first finds.
     status=0
-    build/venv/bin/python -m pytest "${tests[@]}" "$@" || status=$?
-    build/venv/bin/python -m pytest "${calling[@]}" --way warm "$@" || status=$?
+    "${pytest[@]}" "${tests[@]}" "$@" || status=$?
+    "${pytest[@]}" "${calling[@]}" --way warm "$@" || status=$?
     exit "$status"
 fi
 if [ "$tier" = vm ]; then
@@ -77,4 +79,4 @@ if [ "$tier" = vm ]; then
     exec tests/vm/run.sh --kernel "$kernel" --timeout 43200 build/venv/bin/python -m pytest -p no:cacheprovider \
         --reports /results/reports "${tests[@]}" "$@"
 fi
-exec build/venv/bin/python -m pytest "${tests[@]}" "$@"
+exec "${pytest[@]}" "${tests[@]}" "$@"

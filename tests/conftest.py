@@ -10,6 +10,7 @@ from tests.netns import way
 from tests.vm import handover
 
 ROOT = Path(__file__).resolve().parent.parent
+PURE = ROOT / "tests" / "pure"
 
 # How long an example takes depends on what else the machine does.
 settings.register_profile("untimed", parent=settings(), deadline=None)
@@ -27,12 +28,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """Tell the nodes of all tests how calls go."""
     config.addinivalue_line("markers", "slow: takes some ten seconds or more, most of them of the processor")
     config.addinivalue_line("markers", "cold(reason): no agent of ours on its nodes; not repeated by another --way")
+    config.addinivalue_line("markers", "xdist_group(name): one worker of pytest-xdist runs them, one after another")
     reports, asked, named = (config.getoption(option) for option in ("--reports", "--way", "--cni-bin"))
     # In the virtual machine all calls go by an agent, as starting Python takes seconds there: once is enough.
     way.CHOSEN.choose("warm" if reports else asked, _chosen_bin(config))
     if reports:
         config.pluginmanager.register(handover.There(config, reports))
-    elif asked == "cold":
+    elif asked == "cold" and not hasattr(config, "workerinput"):
         config.pluginmanager.register(handover.Here(["--cni-bin", named] if named else []))
 
 
@@ -42,8 +44,12 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"plugins: {way.CHOSEN.home}, way: {way.CHOSEN.way}{command}"
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is the same whatever the way, when that is asked about another than the default."""
+    for item in items:
+        if item.path.is_relative_to(PURE):  # so short that it would take longer to give each to a worker
+            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(PURE))))
     if config.getoption("--way") != "cold":
         config.hook.pytest_deselected(items=[item for item in items if not _has_ways(item)])
         items[:] = [item for item in items if _has_ways(item)]

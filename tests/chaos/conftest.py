@@ -9,7 +9,8 @@ from tests.netns.fixtures import node, untouched_machine  # noqa: F401 (fixtures
 
 REPORT = ROOT / "build" / "chaos.json"
 _SECONDS = 60
-_REPORT = pytest.StashKey[dict]()
+_REPORT = "chaos"
+"""Its name among the properties of the test's report, which pytest-xdist hands to the process that prints."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -21,14 +22,19 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def report(request: pytest.FixtureRequest) -> dict:
     """What the test tells of itself at the end of the run, and in build/chaos.json."""
-    return request.config.stash.setdefault(_REPORT, {})
+    told = {}
+    request.node.user_properties.append((_REPORT, told))
+    return told
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """The counts of the run, passed or not."""
-    told = config.stash.get(_REPORT, {})
-    if not told:
-        return
+    for report in (report for reports in terminalreporter.stats.values() for report in reports):
+        if getattr(report, "when", "") == "teardown" and (told := dict(report.user_properties).get(_REPORT)):
+            _show(terminalreporter, told)
+
+
+def _show(terminalreporter: pytest.TerminalReporter, told: dict) -> None:
     terminalreporter.section("chaos")
     for name, value in told.items():
         if not isinstance(value, dict):

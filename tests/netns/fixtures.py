@@ -4,12 +4,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.netns.node import Node, machine_state
+from tests.netns.node import Node, leave_machine, machine_state
 
 
 @pytest.fixture(scope="session", autouse=True)
 def untouched_machine() -> Iterator[None]:
-    """The tests leave no link, namespace, mount, rule, sysctl, file or process on the machine."""
+    """The tests leave no link, namespace, mount, rule, sysctl, file or process on the machine.
+
+    It is looked at from network and mount namespaces of the run's own, where no other program makes anything.
+    """
+    leave_machine()
     before = machine_state()
     yield
     after = machine_state()

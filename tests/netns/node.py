@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.netns.way import Calls
 
-CLONE_NEWNET = 0x40000000
+CLONE_NEWNET, CLONE_NEWNS = 0x40000000, 0x00020000
 
 # What a plugin writes outside its network namespace (leases, caches, names of namespaces, locks) lands in these two
 # tmpfs; /sys is mounted anew because a sysfs shows the links of the namespace that mounted it.
@@ -231,6 +231,22 @@ def _receive(listener: socket.socket, send: Callable[[], object]) -> tuple[bytes
     return listener.recvfrom(16)
 
 
+_SHARED = ("/var/lib/cni", "/run/cni", "/run/netns", "/etc/cni")
+"""Folders of a machine that plugins and runtimes write to."""
+
+
+def leave_machine() -> None:
+    """Network and mount namespaces of its own for this process (this thread, and all that it starts), for good.
+
+    What somebody makes on the machine from now on is not seen there, and the shared folders are empty.
+    """
+    unshare = ctypes.CDLL(None, use_errno=True).unshare
+    assert unshare(CLONE_NEWNET | CLONE_NEWNS) == 0, os.strerror(ctypes.get_errno())
+    empty = [["mount", "-t", "tmpfs", "tests", folder] for folder in _SHARED if os.path.isdir(folder)]
+    for argv in (["mount", "--make-rprivate", "/"], *empty, ["ip", "link", "set", "lo", "up"]):
+        subprocess.run(argv, check=True)
+
+
 def machine_state() -> dict[str, str]:
     """What the tests must leave on the machine as they found it, each as text."""
     commands = {
@@ -240,7 +256,7 @@ def machine_state() -> dict[str, str]:
         "iptables": "iptables-save; ip6tables-save",
         "mounts": "cut -d' ' -f4- /proc/self/mountinfo",
         "forwarding": "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding",
-        "files": "ls -R /var/lib/cni /run/cni /run/netns /etc/cni 2>&1",
+        "files": f"ls -R {' '.join(_SHARED)} 2>&1",
         "holders": f"pgrep -P {os.getpid()} unshare; pgrep -P {os.getpid()} cat; true",
     }
     runs = {name: subprocess.run(["sh", "-c", line], capture_output=True, text=True) for name, line in commands.items()}

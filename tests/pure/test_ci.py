@@ -7,6 +7,7 @@ have no deadline.
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,8 +18,11 @@ ONE_TEST = "import pytest\ndef test_it(): pytest.skip({reason!r})\n"
 WHOLE_MODULE = "import pytest\npytest.skip({reason!r}, allow_module_level=True)\ndef test_it(): pass\n"
 PYTEST = ["-q", "-p", "tests.conftest", "-c", "/dev/null", "--rootdir", "."]
 
+WORKERS = ("-n2", "--dist=loadgroup")
+
 FOR_ANOTHER_KERNEL = """
 import os, pytest
+@pytest.mark.xdist_group("pair")
 @pytest.mark.parametrize("vlan", [1, 2])
 def test_it(vlan):
     if "THERE" not in os.environ:
@@ -39,16 +43,21 @@ THERE=1 exec "$@" """
 """In place of the virtual machine: a shell that runs the command on this one."""
 
 
-def run(folder: Path, source: str, *, ci: str, vm: str = "exit 125") -> str:
-    """What a run says, with the suite's conftest, of a file; `vm`: what the virtual machine does before the command."""
+def run(folder: Path, source: str, *, ci: str, vm: str = "exit 125", options: Sequence[str] = ()) -> str:
+    """What a run with the suite's conftest and these options of pytest says of a file.
+
+    `vm`: what the virtual machine does before the command.
+    """
     (folder / "test_it.py").write_text(source)
     (folder / "vm").write_text(VM.format(say=vm) + " ".join(PYTEST))
     (folder / "vm").chmod(0o755)
     (folder / "conftest.py").write_text(f"from tests.vm import handover\nhandover.RUN = [{str(folder / 'vm')!r}]\n")
+    # What was meant for the run that this is a test of is not for the one that it starts.
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *PYTEST, "-p", "no:cacheprovider", "."],
+        [sys.executable, "-m", "pytest", *PYTEST, "-p", "no:cacheprovider", *options, "."],
         cwd=folder,
-        env=os.environ | {"CI": ci, "PYTHONPATH": str(ROOT)},
+        env=environ | {"CI": ci, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
@@ -74,17 +83,18 @@ def test_a_skip_stands_outside_ci(tmp_path: Path, source: str) -> None:
     assert "1 skipped" in closing(run(tmp_path, source.format(reason="no such tool"), ci=""))
 
 
-@pytest.mark.parametrize("ci", ["true", ""])
-def test_what_the_kernel_lacks_is_run_on_another(tmp_path: Path, ci: str) -> None:
+@pytest.mark.parametrize(("ci", "options"), [("true", WORKERS), ("", ())], ids=["workers", "here"])
+def test_what_the_kernel_lacks_is_run_on_another(tmp_path: Path, ci: str, options: Sequence[str]) -> None:
     """A test that skips because "kernel lacks ..." passes if it passes in the virtual machine; all run in one."""
-    said = run(tmp_path, FOR_ANOTHER_KERNEL.format(body="pass"), ci=ci, vm="echo $# >>started")
+    said = run(tmp_path, FOR_ANOTHER_KERNEL.format(body="pass"), ci=ci, vm="echo $# >>started", options=options)
     assert closing(said).startswith("3 passed")
     assert (tmp_path / "started").read_text().count("\n") == 1
 
 
-def test_a_failure_in_the_virtual_machine_is_a_failure_here(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [(), WORKERS], ids=["here", "workers"])
+def test_a_failure_in_the_virtual_machine_is_a_failure_here(tmp_path: Path, options: Sequence[str]) -> None:
     """What fails there is shown here, with what was compared."""
-    said = run(tmp_path, FOR_ANOTHER_KERNEL.format(body="assert vlan == 2"), ci="", vm="")
+    said = run(tmp_path, FOR_ANOTHER_KERNEL.format(body="assert vlan == 2"), ci="", vm="", options=options)
     assert closing(said).startswith("1 failed, 2 passed")
     assert "assert 1 == 2" in said
 

@@ -5,6 +5,7 @@ the virtual machine, on Debian's stock kernel, with the same plugins; what is re
 """
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -12,14 +13,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from _pytest.runner import runtestprotocol
 
 EXCUSE = "kernel lacks"
 SECONDS = 600
 """How long the virtual machine may run."""
 
-RUN = [str(Path(__file__).with_name("run.sh"))]
-"""What runs a command there."""
+_NETWORK = os.open("/proc/self/ns/net", os.O_RDONLY)
+
+RUN = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{_NETWORK}", str(Path(__file__).with_name("run.sh"))]
+"""What runs a command there: on the machine's network, which tests leave, as its kernel may have to be fetched."""
 
 
 def lacks(report: pytest.TestReport | pytest.CollectReport) -> bool:
@@ -29,37 +31,43 @@ def lacks(report: pytest.TestReport | pytest.CollectReport) -> bool:
 
 def reason(longrepr: object) -> str:
     """Why a test was skipped."""
-    text = longrepr[2] if isinstance(longrepr, tuple) else str(longrepr)
+    text = longrepr[2] if isinstance(longrepr, (tuple, list)) else str(longrepr)
     return text.removeprefix("Skipped: ")
 
 
+def _without_group(nodeid: str) -> str:
+    """The test's name, without the group that pytest-xdist appends to it."""
+    name, at, group = nodeid.rpartition("@")
+    return name if at and "]" not in group else nodeid
+
+
 class Here:
-    """The run on this machine: holds back tests that its kernel can not run, and has them run elsewhere."""
+    """The run on this machine: does not show tests that its kernel can not run, and has them run elsewhere.
+
+    Under pytest-xdist it belongs to the controller, which gets the reports of all workers.
+    """
 
     def __init__(self, options: list[str]) -> None:
         """`options`: of pytest, to say there which plugins are tested, and how."""
         self._options = options
-        self._items: list[pytest.Item] = []
+        self._held: dict[str, pytest.TestReport] = {}
 
     @pytest.hookimpl(tryfirst=True)
-    def pytest_runtest_protocol(self, item: pytest.Item, nextitem: pytest.Item | None) -> bool:
-        """Run a test; report it, unless it is for another kernel."""
-        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-        reports = runtestprotocol(item, nextitem=nextitem, log=False)
-        if any(map(lacks, reports)):
-            self._items.append(item)
-        else:
-            for report in reports:
-                item.ihook.pytest_runtest_logreport(report=report)
-        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
-        return True
+    def pytest_report_teststatus(self, report: pytest.TestReport | pytest.CollectReport) -> tuple[str, str, str] | None:
+        """Neither show nor count what has not been run yet."""
+        return ("", "", "") if isinstance(report, pytest.TestReport) and lacks(report) else None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take note of a test that is for another kernel."""
+        if lacks(report):
+            self._held[_without_group(report.nodeid)] = report
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Iterator[None]:
         """When all others are through, run those that were held back."""
         done = yield
-        if self._items:
-            session.config.get_terminal_writer().line(f"\nin the virtual machine: {len(self._items)} tests")
+        if self._held:
+            session.config.get_terminal_writer().line(f"\nin the virtual machine: {len(self._held)} tests")
             self._hand_over(session.config)
         return done
 
@@ -71,16 +79,15 @@ class Here:
         finished = {report.nodeid for report in reports if report.when == "teardown"}
         for report in reports:
             config.hook.pytest_runtest_logreport(report=report)
-        for item in self._items:
-            if item.nodeid not in finished:
+        for nodeid, held in self._held.items():
+            if nodeid not in finished:
                 text = f"the virtual machine has no result of this test. It said:\n{said}"
-                failed = pytest.TestReport(item.nodeid, item.location, {}, "failed", text, "call")
+                failed = pytest.TestReport(nodeid, held.location, {}, "failed", text, "call")
                 config.hook.pytest_runtest_logreport(report=failed)
 
     def _run(self, folder: Path, results: str) -> str:
-        names = [item.nodeid for item in self._items]
         pytest_there = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--reports", "/results/reports"]
-        argv = [*RUN, "--timeout", str(SECONDS), "--results", results, *pytest_there, *self._options, *names]
+        argv = [*RUN, "--timeout", str(SECONDS), "--results", results, *pytest_there, *self._options, *self._held]
         done = subprocess.run(argv, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         return done.stdout
 
