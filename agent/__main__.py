@@ -15,8 +15,9 @@ from agent.record import NOTICE, Outcome, logger
 from agent.results import Results
 from agent.server import Server
 from agent.work import Worker
-from linux import batches, reaping, waiting
-from linux.reaper import Reaper
+from linux import batches, waiting
+from linux.rtnl import deletion
+from linux.rtnl.group_deletion import Reaper
 from plugins.__main__ import VERSION, load
 from spec import verbs
 from spec.errors import CNIError, Code
@@ -57,7 +58,7 @@ def main() -> int:
     worker = Worker(suite, log, partial(_tell, listeners))
     dispatcher = Dispatcher(worker.perform, workers=chosen.workers)
     waiting.use(dispatcher.pool.aside)
-    reaping.use(Reaper(Pool(_REAPERS, _do).submit, lambda: dispatcher.pool.is_behind).delete)
+    deletion.use(Reaper(Pool(_REAPERS, _do).submit, lambda: dispatcher.pool.is_behind).delete)
     try:
         endpoint = _endpoint(chosen)
         server = Server(endpoint, suite, dispatcher, log, seconds=chosen.deadline)

@@ -9,7 +9,7 @@ from errno import EAGAIN
 from fcntl import LOCK_EX, LOCK_NB, flock
 
 from agent import wire
-from ipam.files import make_folders
+from state.files import make_folders
 
 _BACKLOG = 1024
 _GREETING_SECONDS = 1.0

@@ -10,7 +10,7 @@ from contextlib import suppress
 from importlib import import_module
 from pkgutil import walk_packages
 
-_ROOMS = ("spec", "ipam", "linux", "plugins")
+_ROOMS = ("spec", "state", "ipam", "linux", "rules", "plugins")
 # What the plugins import where they need it.
 _MORE = ("hashlib", "re", "signal", "socket", "subprocess", "threading", "traceback")
 _MORE += ("netaddr.core", "netaddr.ip", "jeepney", "re2", "pyroute2.netlink.rtnl.ifinfmsg")

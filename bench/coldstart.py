@@ -25,7 +25,10 @@ from plugins.__main__ import TYPES
 
 CASE = "IPv4, gateway"
 PROFILED = lab.ROOT / "build" / "profile" / "bin"
-GROUPS = dict.fromkeys(("spec", "ipam", "linux", "plugins"), "slash24") | {"netaddr": "netaddr", "pyroute2": "pyroute2"}
+GROUPS = dict.fromkeys(("spec", "state", "ipam", "linux", "rules", "plugins"), "slash24") | {
+    "netaddr": "netaddr",
+    "pyroute2": "pyroute2",
+}
 
 # What begins with the first system call that matches (searched from the previous one on), and is called so.
 COURSE = (

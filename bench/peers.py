@@ -19,9 +19,9 @@ from statistics import median
 from tabulate import tabulate
 
 from bench import lab
-from linux.netlink import Netlink
-from linux.overlay import Way, sync
-from linux.vxlan import Vtep, delete_vtep, ensure_vtep, vtep_mac
+from linux.netlink.socket import Netlink
+from linux.rtnl.forwarding import Way, sync
+from linux.rtnl.vxlan import Vtep, delete_vtep, ensure_vtep, vtep_mac
 
 PEERS = (10, 100, 1000, 5000)
 WARM_UP = 1

@@ -29,10 +29,11 @@ PY_SPY = Path(sys.executable).with_name("py-spy")
 
 # Whose the time is, by the innermost frame that is ours; the first that matches.
 AREAS = (
-    (r"linux/netlink\.py", "kernel, by netlink"),
+    (r"linux/netlink/", "kernel, by netlink"),
     (r"linux/(netns|sysctls)\.py", "kernel, namespaces and sysctls"),
     (r"linux/", "linux/: messages put together and taken apart"),
-    (r"ipam/", "ipam/: leases"),
+    (r"rules/", "rules/: nftables features"),
+    (r"(ipam|state)/", "ipam/, state/: leases and other files"),
     (r"spec/", "spec/: request, configuration, result"),
     (r"plugins/", "plugins/: the plugin itself"),
     (r"agent/", "agent/: requests, replies, threads, the log"),

@@ -63,7 +63,7 @@ class Hint:
 
 
 class OutOfReach:
-    """pyroute2's own sockets: they need asyncio, and this suite has its own (linux/netlink.py)."""
+    """pyroute2's own sockets: they need asyncio, and this suite has its own (linux/netlink/socket.py)."""
 
     def __init__(self, *_: object, **__: object) -> None:
         raise NotImplementedError("pyroute2's sockets are not part of a frozen plugin")

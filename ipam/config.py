@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 
 from ipam.addresses import Address, Network
-from ipam.files import read_file
 from ipam.resolvconf import parse_resolvconf
 from spec.config import Section, absolute_path, require_at_most, wrong_value
 from spec.errors import CNIError, Code, code_of
 from spec.result import DNS
+from state.files import read_file
 
 _MOST = 256
 _ADDRESS = 'an address like "10.1.2.3" or "10.1.2.3/24"'

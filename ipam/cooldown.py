@@ -7,8 +7,8 @@ involved. A line of another boot counts from the beginning of this one: it is at
 import os
 from collections.abc import Iterable
 
-from ipam.boot import Boot
-from ipam.files import make_folders, read_file, replace_file
+from state.boot import Boot
+from state.files import make_folders, read_file, replace_file
 
 _NAME = "released"
 _ROUNDED = 0.001  # seconds: moments are written in thousandths

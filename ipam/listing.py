@@ -3,8 +3,8 @@
 import os
 from contextlib import suppress
 
-from ipam.files import read_start
 from ipam.register import Register
+from state.files import read_start
 
 _LONGEST_OWNER = 4096
 

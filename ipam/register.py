@@ -27,8 +27,8 @@ from errno import ELOOP
 from functools import cached_property
 from stat import S_ISLNK
 
-from ipam.boot import Boot
-from ipam.files import delete_file, make_folders, write_file
+from state.boot import Boot
+from state.files import delete_file, make_folders, write_file
 
 _LONGEST = 200
 """Bytes of an owner that go into a file name; who shares the beginning is told apart by the content of the file."""

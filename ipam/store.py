@@ -22,15 +22,15 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import filterfalse
 
-from ipam.boot import Boot
-from ipam.files import delete_file, make_folders, read_start, replace_file, rewrite_file
 from ipam.leases import State
 from ipam.listing import Listing, is_address, read_owner
-from ipam.lock import locked
 from ipam.mark import is_marked, mark, unmark
 from ipam.register import Register, owner_key
 from ipam.remembered import recall, remember
 from spec.attachment import Attachment
+from state.boot import Boot
+from state.files import delete_file, make_folders, read_start, replace_file, rewrite_file
+from state.lock import locked
 
 HIDDEN = ".slash24"
 _LAST_RESERVED = "last_reserved_ip."

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from socket import AF_INET, AF_INET6, IPPROTO_UDP
 
-from linux.attributes import attribute, attributes_of, nested
-from linux.netlink import Netlink, NetlinkError
-from linux.nft_table import until_settled
+from linux.netlink.attributes import attribute, attributes_of, nested
+from linux.netlink.socket import Netlink, NetlinkError
+from linux.nftables.pod_table import until_settled
 
 _SUBSYSTEM = 1  # NFNL_SUBSYS_CTNETLINK
 _GET, _DELETE = _SUBSYSTEM << 8 | 1, _SUBSYSTEM << 8 | 2

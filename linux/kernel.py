@@ -25,7 +25,7 @@ def is_old() -> bool:
 
 def remark(error: OSError) -> str:
     """What to add to the kernel's refusal of a request; "" unless it may have refused for its age."""
-    from linux.netlink import NetlinkError
+    from linux.netlink.socket import NetlinkError
 
     if not isinstance(error, NetlinkError) or error.errno not in _UNKNOWN or not is_old():
         return ""

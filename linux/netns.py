@@ -82,7 +82,7 @@ def go_home() -> None:
 
 def own_cookie() -> int:
     """A number of the calling thread's network namespace that no other has had since boot; 0 if the kernel has none."""
-    from linux.netlink import Netlink
+    from linux.netlink.socket import Netlink
 
     with Netlink() as any_socket:
         return any_socket.namespace

@@ -43,7 +43,7 @@ def check(request: Request) -> None:
 
 def gc(request: Request) -> None:
     """GC."""
-    from plugins.pod.sweep import sweep_pods
+    from plugins.pod.gc import sweep_pods
 
     sweep_pods(request, ipam_type=request.conf.ipam_type)
 
@@ -52,9 +52,9 @@ def status(request: Request) -> None:
     """STATUS: ready if the configuration can be used, on this kernel too, and IPAM is ready."""
     conf = parse(request)
     if conf.ip_masq:
-        from linux import readiness
+        from rules import masquerade
 
-        readiness.check_ready()
+        masquerade.check_ready()
     if conf.ipam_type:
         delegate(request, "STATUS", conf.ipam_type)
 

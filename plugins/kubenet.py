@@ -5,8 +5,8 @@ every key.
 """
 
 from linux.errors import step
-from linux.netlink import Netlink
-from plugins.node import here, own, pods, seen, state
+from linux.netlink.socket import Netlink
+from plugins.node import current_peers, host_state, peers_seen, pods, reachability
 from plugins.node.conf import NodeConf, parse, read_peers, telling_status
 from plugins.node.mtu import smallest_mtu
 from plugins.node.selection import Peers
@@ -27,8 +27,8 @@ def add(request: Request) -> Result:
     pod = pods.with_ipam(request, node.subnets)
     with Netlink() as host, Undo() as undo:
         with step("look at the node"):
-            if not own.is_set_up(host, node):
-                own.check_subnets(host, node)
+            if not reachability.is_set_up(host, node):
+                reachability.check_subnets(host, node)
         mtu = _mtu(host, node)
         pods.undo_bridge(host, node.bridge, undo)
         result = add_pod(pod, pods.pod_conf(pod, node, mtu))
@@ -52,11 +52,11 @@ def check(request: Request) -> None:
     check_pod(pod, pods.pod_conf(pod, node, node.mtu))
     records = read_peers(request)
     with Netlink() as host, step("look at the node"):
-        own.check_subnets(host, node)
-        peers = here.peers_of(host, records, node)
-        wrong = own.cut_off(host, node, request.conf.require_prev_result())
-        wrong += state.ways_missing(host, peers.ways, device=0)
-        wrong += state.missing_rules(host, request.conf.name, node, peers)
+        reachability.check_subnets(host, node)
+        peers = current_peers.peers_of(host, records, node)
+        wrong = reachability.cut_off(host, node, request.conf.require_prev_result())
+        wrong += host_state.ways_missing(host, peers.ways, device=0)
+        wrong += host_state.missing_rules(host, request.conf.name, node, peers)
         wrong += _not_forwarding(host, node, peers)
     if wrong:
         raise CNIError(Code.INTERNAL, wrong[0], "; ".join(wrong[1:]))
@@ -74,11 +74,11 @@ def status(request: Request) -> None:
         node = parse(request)
         records = read_peers(request)
         with Netlink() as host, step("look at the node"):
-            own.check_ready(host, node)
+            reachability.check_ready(host, node)
             _mtu(host, node)
-            peers = here.peers_of(host, records, node)
+            peers = current_peers.peers_of(host, records, node)
             said = [*_not_forwarding(host, node, peers), *peers.left_out]
-        here.tell(request, said, at_most=len(said))
+        current_peers.tell(request, said, at_most=len(said))
         pod = pods.with_ipam(request, node.subnets)
         delegate(pod, "STATUS", pod.conf.ipam_type)
 
@@ -94,27 +94,27 @@ def _mtu(host: Netlink, node: NodeConf) -> int:
 
 
 def _ensure_node(host: Netlink, pod: Request, node: NodeConf, result: Result) -> None:
-    with state.locked(pod.conf.name):
+    with host_state.locked(pod.conf.name):
         records = read_peers(pod)
-        seen.note(pod.conf.name, peers=records.from_default_file)
+        peers_seen.note(pod.conf.name, peers=records.from_default_file)
         with step("look at the node"):
-            peers = here.peers_of(host, records, node)
+            peers = current_peers.peers_of(host, records, node)
         pods.settle_gateways(host, pod, node, result)
-        own.ensure_forwarding(node, [node.bridge])
-        problems = state.ensure_ways(host, peers.ways, device=0, within=node.cluster)
-        state.ensure_rules(host, pod.conf.name, node, peers)
+        reachability.ensure_forwarding(node, [node.bridge])
+        problems = host_state.ensure_ways(host, peers.ways, device=0, within=node.cluster)
+        host_state.ensure_rules(host, pod.conf.name, node, peers)
         with step("look at the node"):
-            own.check_reach(host, node, result)
+            reachability.check_reach(host, node, result)
             problems += _not_forwarding(host, node, peers)
-    here.tell(pod, [*problems, *peers.left_out])
+    current_peers.tell(pod, [*problems, *peers.left_out])
 
 
 def _not_forwarding(host: Netlink, node: NodeConf, peers: Peers) -> list[str]:
-    return own.not_forwarding(host, node, [node.bridge], [way.link for way in peers.ways])
+    return reachability.not_forwarding(host, node, [node.bridge], [way.link for way in peers.ways])
 
 
 def _peers(host: Netlink, request: Request, node: NodeConf) -> tuple[Peers, str]:
-    return here.peers_of(host, read_peers(request), node), ""
+    return current_peers.peers_of(host, read_peers(request), node), ""
 
 
 PLUGIN = Plugin(type="kubenet", add=add, delete=delete, check=check, gc=gc, status=status)

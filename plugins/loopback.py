@@ -13,14 +13,14 @@ NAME = "lo"
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from linux.links import Link
-    from linux.netlink import Netlink
+    from linux.netlink.socket import Netlink
+    from linux.rtnl.links import Link
 
 
 def add(request: Request) -> Result:
     """Bring `lo` up, unless ADD fails. The result is that of the plugin before, else `lo` and its addresses."""
-    from linux.links import set_down, set_up
-    from linux.netlink import Netlink
+    from linux.netlink.socket import Netlink
+    from linux.rtnl.links import set_down, set_up
     from plugins.undo import Undo
 
     previous = request.conf.prev_result
@@ -38,9 +38,9 @@ def add(request: Request) -> Result:
 
 def delete(request: Request) -> None:
     """Take `lo` down, if there still is one."""
-    from linux.links import find_link, set_down
-    from linux.netlink import Netlink
+    from linux.netlink.socket import Netlink
     from linux.netns import NoNetns
+    from linux.rtnl.links import find_link, set_down
 
     try:
         with _inside(request, "take down"), Netlink() as pod:
@@ -54,7 +54,7 @@ def delete(request: Request) -> None:
 
 def check(request: Request) -> None:
     """Raises CNIError 999 unless `lo` is up, with the addresses that prevResult gives it."""
-    from linux.netlink import Netlink
+    from linux.netlink.socket import Netlink
 
     result = request.conf.prev_result or Result()
     with _inside(request, "look at"), Netlink() as pod:
@@ -94,8 +94,8 @@ def _inside(request: Request, what: str) -> Iterator[None]:
 def _loopback(pod: "Netlink") -> "Link":
     from errno import ENODEV
 
-    from linux.links import find_link
-    from linux.netlink import NetlinkError
+    from linux.netlink.socket import NetlinkError
+    from linux.rtnl.links import find_link
 
     link = find_link(pod, NAME)
     if link is None:
@@ -105,7 +105,7 @@ def _loopback(pod: "Netlink") -> "Link":
 
 def _addresses(pod: "Netlink", link: "Link") -> list[str]:
     """In CIDR form. Raises CNIError 999 for one that is not the loopback's: a pod's traffic to it would stay inside."""
-    from linux.addresses import list_addresses
+    from linux.rtnl.addresses import list_addresses
 
     addresses = [address.cidr for address in list_addresses(pod, link.index)]
     for address in addresses:

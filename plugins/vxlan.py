@@ -6,11 +6,11 @@ VXLAN is RFC 7348. Entries and frames are those of flannel's vxlan, so nodes of 
 
 from contextlib import suppress
 
-from linux import overlay, vxlan
 from linux.errors import step
-from linux.links import find_link, find_link_by_index
-from linux.netlink import Netlink
-from plugins.node import here, own, pods, seen, state, tunnel, ways
+from linux.netlink.socket import Netlink
+from linux.rtnl import forwarding, vxlan
+from linux.rtnl.links import find_link, find_link_by_index
+from plugins.node import current_peers, host_state, paths, peers_seen, pods, reachability, tunnel
 from plugins.node.conf import NodeConf, parse, read_peers, telling_status
 from plugins.node.records import Records
 from plugins.node.selection import Peers
@@ -32,8 +32,8 @@ def add(request: Request) -> Result:
     pod = pods.with_ipam(request, node.subnets)
     with Netlink() as host, Undo() as undo:
         with step("look at the node"):
-            if not own.is_set_up(host, node):
-                own.check_subnets(host, node, conf.device)
+            if not reachability.is_set_up(host, node):
+                reachability.check_subnets(host, node, conf.device)
         vtep = tunnel.plan(host, node, conf)
         pods.undo_bridge(host, node.bridge, undo)
         result = add_pod(pod, pods.pod_conf(pod, node, node.mtu or vtep.mtu))
@@ -69,11 +69,11 @@ def gc(request: Request) -> None:
     conf, cluster = tunnel.parse(request), ()
     with suppress(CNIError):
         cluster = parse(request).cluster
-    with state.locked(request.conf.name), Netlink() as host, step(f'take down "{conf.device}"'):
+    with host_state.locked(request.conf.name), Netlink() as host, step(f'take down "{conf.device}"'):
         if cluster:
-            overlay.sync(host, (), within=cluster)
+            forwarding.sync(host, (), within=cluster)
         vxlan.delete_vtep(host, conf.device)  # and with it all routes through it
-        state.delete_rules(request.conf.name)
+        host_state.delete_rules(request.conf.name)
 
 
 def status(request: Request) -> None:
@@ -83,13 +83,13 @@ def status(request: Request) -> None:
         node, conf = parse(request), tunnel.parse(request)
         records = read_peers(request)
         with Netlink() as host, step("look at the node"):
-            own.check_ready(host, node, conf.device)
+            reachability.check_ready(host, node, conf.device)
             vtep = tunnel.plan(host, node, conf)
             if rival := vxlan.find_rival(host, vtep):
                 raise CNIError(Code.PLUGIN_NOT_AVAILABLE, f'no device "{vtep.name}": {rival.strerror}')
             peers = _peers(host, records, node, conf, vtep)
             said = [*peers.about_this, *_not_forwarding(host, node, conf, peers), *peers.left_out]
-        here.tell(request, said, at_most=len(said))
+        current_peers.tell(request, said, at_most=len(said))
         pod = pods.with_ipam(request, node.subnets)
         delegate(pod, "STATUS", pod.conf.ipam_type)
 
@@ -98,25 +98,25 @@ def status(request: Request) -> None:
 
 def _ensure_node(host: Netlink, pod: Request, node: NodeConf, conf: TunnelConf, result: Result) -> None:
     network = pod.conf.name
-    with state.locked(network):
+    with host_state.locked(network):
         records, vtep = read_peers(pod), tunnel.plan(host, node, conf)
-        seen.note(network, peers=records.from_default_file)
+        peers_seen.note(network, peers=records.from_default_file)
         peers = _ensure_device(host, network, records, node, conf, vtep)
         pods.settle_gateways(host, pod, node, result)
-        own.ensure_forwarding(node, [node.bridge, vtep.name])
-        problems = state.ensure_ways(host, peers.ways, device=_index(host, vtep.name), within=node.cluster)
-        state.ensure_rules(host, network, node, peers, vtep.name)
-        state.ensure_untracked(network, vtep if _is_untracked(conf) else None)
+        reachability.ensure_forwarding(node, [node.bridge, vtep.name])
+        problems = host_state.ensure_ways(host, peers.ways, device=_index(host, vtep.name), within=node.cluster)
+        host_state.ensure_rules(host, network, node, peers, vtep.name)
+        host_state.ensure_untracked(network, vtep if _is_untracked(conf) else None)
         with step("look at the node"):
-            own.check_reach(host, node, result)
+            reachability.check_reach(host, node, result)
             problems += _not_forwarding(host, node, conf, peers)
-    here.tell(pod, [*peers.about_this, *problems, *peers.left_out])
+    current_peers.tell(pod, [*peers.about_this, *problems, *peers.left_out])
 
 
 def _is_untracked(conf: TunnelConf) -> bool:
     if conf.notrack is not None:
         return conf.notrack
-    from linux import host_firewall
+    from rules import host_firewall
 
     with step("look at the node's firewall"):
         return not host_firewall.may_ask_for_states()
@@ -126,7 +126,7 @@ def _ensure_device(
     host: Netlink, network: str, records: Records, node: NodeConf, conf: TunnelConf, vtep: vxlan.Vtep
 ) -> Peers:
     """The device, and before it is up its filter. (Without the device, the filter would be in the way of others.)"""
-    from linux import vtep_filter
+    from rules import vtep_filter
 
     peers = None
 
@@ -149,43 +149,43 @@ def _ensure_device(
 
 
 def _differences(host: Netlink, request: Request, node: NodeConf, conf: TunnelConf) -> list[str]:
-    from linux import untracked, vtep_filter
+    from rules import notrack, vtep_filter
 
-    own.check_subnets(host, node, conf.device)
+    reachability.check_subnets(host, node, conf.device)
     records, vtep = read_peers(request), tunnel.plan(host, node, conf)
     peers = _peers(host, records, node, conf, vtep)
-    wrong = own.cut_off(host, node, request.conf.require_prev_result())
+    wrong = reachability.cut_off(host, node, request.conf.require_prev_result())
     wrong += vxlan.differences(host, vtep, tunnel.addresses_of(node))
     device = _index(host, vtep.name)
     if device:
-        wrong += state.ways_missing(host, peers.ways, device)
+        wrong += host_state.ways_missing(host, peers.ways, device)
     wrong += vtep_filter.missing(request.conf.name, _filter(host, node, peers, vtep))
-    tracked = untracked.missing(request.conf.name, vtep)
+    tracked = notrack.missing(request.conf.name, vtep)
     if conf.notrack:
         wrong += tracked
     elif not tracked and not _is_untracked(conf):
         wrong.append("the tunnel's datagrams are not tracked, and the node's firewall may ask for their state")
-    wrong += state.missing_rules(host, request.conf.name, node, peers, vtep.name)
+    wrong += host_state.missing_rules(host, request.conf.name, node, peers, vtep.name)
     return [*wrong, *peers.about_this, *_not_forwarding(host, node, conf, peers)]
 
 
 def _filter(host: Netlink, node: NodeConf, peers: Peers, vtep: vxlan.Vtep) -> "Tunnel":  # noqa: F821
-    from linux.vtep_filter import Tunnel
+    from rules.vtep_filter import Tunnel
 
-    known = ways.vteps(peers.nodes, over_ipv6=is_ipv6(vtep.local))
+    known = paths.vteps(peers.nodes, over_ipv6=is_ipv6(vtep.local))
     parent = find_link_by_index(host, vtep.parent)
     return Tunnel(vtep.vni, vtep.port, known, parent.name if parent else "", vtep.name, node.bridge)
 
 
 def _not_forwarding(host: Netlink, node: NodeConf, conf: TunnelConf, peers: Peers) -> list[str]:
     direct = [way.link for way in peers.ways if not way.mac]
-    return own.not_forwarding(host, node, [node.bridge, conf.device], direct)
+    return reachability.not_forwarding(host, node, [node.bridge, conf.device], direct)
 
 
 def _peers(host: Netlink, records: Records, node: NodeConf, conf: TunnelConf, vtep: vxlan.Vtep) -> Peers:
-    has_ipv6 = own.has_ipv6(vtep.name)
-    end = ways.Tunnel(_index(host, vtep.name), vtep.local, vtep.mac, conf.direct_routing, has_ipv6)
-    return here.peers_of(host, records, node, end)
+    has_ipv6 = reachability.has_ipv6(vtep.name)
+    end = paths.Tunnel(_index(host, vtep.name), vtep.local, vtep.mac, conf.direct_routing, has_ipv6)
+    return current_peers.peers_of(host, records, node, end)
 
 
 def _known(host: Netlink, request: Request, node: NodeConf) -> tuple[Peers, str]:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from plugins.node import seen
+from plugins.node import peers_seen
 from plugins.node.records import (
     NODE_FILE,
     PEERS_FILE,
@@ -84,7 +84,7 @@ def read_peers(request: Request) -> Records:
     """
     section = request.conf.section
     path = absolute_path(section, "peersFile")
-    if not path and not os.path.lexists(PEERS_FILE) and seen.had_peers(request.conf.name):
+    if not path and not os.path.lexists(PEERS_FILE) and peers_seen.had_peers(request.conf.name):
         message = f'the peers file "{PEERS_FILE}" is missing, but had peers when it was last read'
         raise CNIError(Code.TRY_AGAIN_LATER, message, 'write it; {"peers": []} says that there are none any more')
     inline, filed = parse_peers(section), read_peers_file(path or PEERS_FILE, required=bool(path))

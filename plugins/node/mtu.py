@@ -1,7 +1,7 @@
 """The MTU of pods where nobody gave one."""
 
-from linux.links import find_link, list_links, list_links_beside
-from linux.netlink import Netlink
+from linux.netlink.socket import Netlink
+from linux.rtnl.links import find_link, list_links, list_links_beside
 
 _IFF_LOOPBACK, _IFF_POINTOPOINT = 0x8, 0x10
 _SMALLEST, _FALLBACK = 576, 1460  # RFC 791's smallest datagram; what kubenet took where it found nothing better

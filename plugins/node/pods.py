@@ -7,8 +7,8 @@ from dataclasses import replace
 from functools import partial
 
 from linux.errors import step
-from linux.links import find_link
-from linux.netlink import Netlink
+from linux.netlink.socket import Netlink
+from linux.rtnl.links import find_link
 from plugins.mac import requested_mac
 from plugins.node.conf import HAIRPIN_VETH, PROMISCUOUS_BRIDGE, NodeConf, ipam_of, parse
 from plugins.pod.conf import PodConf
@@ -56,7 +56,7 @@ def delete(request: Request, peers_of: PeersOf) -> None:
 
 def sweep(request: Request, peers_of: PeersOf) -> None:
     """Take from the node what belongs to attachments that are not valid any more."""
-    from plugins.pod.sweep import sweep_pods
+    from plugins.pod.gc import sweep_pods
 
     pod = _to_clean(request)
     sweep_pods(pod, ipam_type=pod.conf.ipam_type)
@@ -77,13 +77,13 @@ def settle_gateways(host: Netlink, pod: Request, node: NodeConf, result: Result)
 
     Raises CNIError. What can not be dropped now, the next call drops.
     """
-    from plugins.node import state
+    from plugins.node import host_state
 
     mine = [f"{ip.gateway}/{ip.address.partition('/')[2]}" for ip in result.ips if ip.gateway]
-    state.ensure_gateways(host, node.bridge, mine)
+    host_state.ensure_gateways(host, node.bridge, mine)
     with suppress(OSError, CNIError):
         in_use = partial(_in_use, host, pod, node.bridge)
-        state.drop_old_gateways(host, pod.conf.name, node.bridge, node.gateways, in_use)
+        host_state.drop_old_gateways(host, pod.conf.name, node.bridge, node.gateways, in_use)
 
 
 def _drop_if_known(request: Request, pod: Request, peers_of: PeersOf) -> None:
@@ -91,16 +91,16 @@ def _drop_if_known(request: Request, pod: Request, peers_of: PeersOf) -> None:
 
     Those of today can be known only if the node's subnet is. What fails, the next call does.
     """
-    from plugins.node import state
+    from plugins.node import host_state
 
     with suppress(OSError, CNIError), Netlink() as host:
         node = parse(request)
-        if any(gateway not in node.gateways for gateway in state.gateways_on(host, find_link(host, node.bridge))):
+        if any(gateway not in node.gateways for gateway in host_state.gateways_on(host, find_link(host, node.bridge))):
             network, bridge = request.conf.name, node.bridge
-            with state.locked(network):
+            with host_state.locked(network):
                 in_use = partial(_in_use, host, pod, bridge)
-                if state.drop_old_gateways(host, network, bridge, node.gateways, in_use):
-                    state.ensure_rules(host, network, node, *peers_of(host, request, node))
+                if host_state.drop_old_gateways(host, network, bridge, node.gateways, in_use):
+                    host_state.ensure_rules(host, network, node, *peers_of(host, request, node))
 
 
 def _in_use(host: Netlink, pod: Request, bridge: str) -> Sequence[str]:
@@ -108,7 +108,7 @@ def _in_use(host: Netlink, pod: Request, bridge: str) -> Sequence[str]:
         from ipam.host_local import leased
 
         return leased(pod)
-    from plugins.node.state import addresses_behind
+    from plugins.node.host_state import addresses_behind
 
     return addresses_behind(host, bridge)
 

@@ -6,13 +6,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from ipam.files import read_file
 from plugins.mac import EXPECTED, normal_mac
 from plugins.node.spans import first_of, span
 from spec import jsontext
 from spec.addresses import canonical_cidr, canonical_ip, is_ipv6
 from spec.config import Section, shown, wrong_value
 from spec.errors import CNIError, Code
+from state.files import read_file
 
 NODE_FILE = "/run/slash24/node.json"
 PEERS_FILE = "/run/slash24/peers.json"

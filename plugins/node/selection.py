@@ -9,11 +9,11 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from linux.overlay import Way
-from linux.vxlan import vtep_mac
+from linux.rtnl.forwarding import Way
+from linux.rtnl.vxlan import vtep_mac
+from plugins.node.paths import Links, Tunnel, Unusable, addresses_on, direct_way, tunnel_way
 from plugins.node.records import Node
 from plugins.node.spans import Areas, Span, holds, overlap, span, width
-from plugins.node.ways import Links, Tunnel, Unusable, addresses_on, direct_way, tunnel_way
 from spec.addresses import is_ipv6
 
 _WIDEST = {4: 8, 6: 32}

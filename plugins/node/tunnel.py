@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from linux.addresses import Address, list_addresses
 from linux.errors import step
-from linux.links import Link, find_link, find_link_by_index
-from linux.netlink import Netlink
-from linux.routes import FAR, list_routes, look_up
-from linux.vxlan import Vtep, overhead, sends_from, vtep_mac
+from linux.netlink.socket import Netlink
+from linux.rtnl.addresses import Address, list_addresses
+from linux.rtnl.links import Link, find_link, find_link_by_index
+from linux.rtnl.routes import FAR, list_routes, look_up
+from linux.rtnl.vxlan import Vtep, overhead, sends_from, vtep_mac
 from plugins.node.conf import NodeConf
 from plugins.node.records import parse_mac
 from spec.addresses import canonical_ip, is_ipv6

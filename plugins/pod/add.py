@@ -5,14 +5,14 @@ from contextlib import suppress
 from dataclasses import replace
 from errno import EEXIST, ENODEV
 
-from linux.addresses import first_host
 from linux.bridge_lock import joining
 from linux.errors import step
-from linux.links import Link, attach_port, create_veth, find_link, find_link_by_index, random_mac
-from linux.netlink import Netlink, NetlinkError
+from linux.netlink.socket import Netlink, NetlinkError
 from linux.netns import entered, open_netns
 from linux.ownership import group_of, host_end_name, owner_tag
-from linux.reaping import delete_links
+from linux.rtnl.addresses import first_host
+from linux.rtnl.deletion import delete_links
+from linux.rtnl.links import Link, attach_port, create_veth, find_link, find_link_by_index, random_mac
 from linux.waiting import wait_until
 from plugins.pod import container, network, vlans
 from plugins.pod.conf import PodConf
@@ -171,7 +171,7 @@ def _gateway(ip: IPConfig, conf: PodConf) -> str:
 
 
 def _masquerade(request: Request, leases: Result, undo: Undo) -> None:
-    from linux import masquerade
+    from rules import masquerade
 
     with step("masquerade the pod's addresses"):
         undo.push(lambda: masquerade.delete(request.attachment))
@@ -179,7 +179,7 @@ def _masquerade(request: Request, leases: Result, undo: Undo) -> None:
 
 
 def _check_mac(request: Request, port: Link, mac: str, undo: Undo) -> None:
-    from linux import antispoof
+    from rules import antispoof
 
     with step("filter the pod's MAC address"):
         undo.push(lambda: antispoof.delete(request.attachment))
@@ -187,7 +187,7 @@ def _check_mac(request: Request, port: Link, mac: str, undo: Undo) -> None:
 
 
 def _check_sources(request: Request, port: Link, leases: Result, undo: Undo) -> None:
-    from linux import source_validation
+    from rules import source_validation
 
     with step("bind the pod to its addresses"):
         undo.push(lambda: source_validation.delete(request.attachment))

@@ -4,13 +4,13 @@ import os
 from collections.abc import Iterator
 from socket import AF_INET6
 
-from linux import advertisements, sysctls
-from linux.addresses import carries, family_of, list_addresses
+from linux import router_advertisements, sysctls
 from linux.errors import step
-from linux.links import Link, find_link, find_link_by_index
-from linux.netlink import Netlink
+from linux.netlink.socket import Netlink
 from linux.netns import entered, open_netns
-from linux.routes import KernelRoute, list_routes
+from linux.rtnl.addresses import carries, family_of, list_addresses
+from linux.rtnl.links import Link, find_link, find_link_by_index
+from linux.rtnl.routes import KernelRoute, list_routes
 from plugins.pod import vlans
 from plugins.pod.conf import PodConf
 from plugins.pod.container import next_hop
@@ -128,7 +128,7 @@ def _bridge(host: Netlink, bridge: Link | None, conf: PodConf, result: Result) -
         yield f'Bridge "{conf.bridge}" is down'
     if conf.filters_vlans and not bridge.vlan_filtering:
         yield f'Bridge "{conf.bridge}" does not filter VLANs'
-    if advertisements.accepts_from_pods(host, bridge):
+    if router_advertisements.accepts_from_pods(host, bridge):
         yield f"A pod can give the node routes: net/ipv6/conf/{conf.bridge}/accept_ra is not 0"
 
 
@@ -161,31 +161,33 @@ def _gateways(host: Netlink, bridge: Link | None, conf: PodConf, result: Result)
         if sysctls.read(FORWARDING[family]) != "1":
             yield f"The node does not forward: net/{FORWARDING[family]} is not 1"
         elif family == AF_INET6:
-            for name in advertisements.ignored(host):
+            for name in router_advertisements.ignored(host):
                 yield f'The default route by "{name}" will expire: net/ipv6/conf/{name}/accept_ra is not 2'
-    if conf.vlan and link and advertisements.accepts_from_pods(host, link):
+    if conf.vlan and link and router_advertisements.accepts_from_pods(host, link):
         yield f"A pod can give the node routes: net/ipv6/conf/{link.name}/accept_ra is not 0"
 
 
 def _masquerade(request: Request, result: Result) -> Iterator[str]:
-    from linux import masquerade, reference_leftovers
+    from rules import masquerade
+    from rules.reference import leftovers
 
     addresses = [ip.address for ip in result.ips]
     wrong = masquerade.missing(request.attachment, addresses)
-    if wrong and not reference_leftovers.masquerades(request.attachment, addresses):
+    if wrong and not leftovers.masquerades(request.attachment, addresses):
         yield from wrong
 
 
 def _mac_filter(request: Request, port: Link, entry: Interface) -> Iterator[str]:
-    from linux import antispoof, reference_leftovers
+    from rules import antispoof
+    from rules.reference import leftovers
 
     wrong = antispoof.missing(request.attachment, port.name, entry.mac.lower())
-    if wrong and not reference_leftovers.filters_mac(request.attachment):
+    if wrong and not leftovers.filters_mac(request.attachment):
         yield from wrong
 
 
 def _source_filter(request: Request, port: Link, result: Result) -> Iterator[str]:
-    from linux import source_validation
+    from rules import source_validation
 
     own = [ip.address for ip in result.ips if ip.interface is None or _name(result, ip.interface) == request.ifname]
     yield from source_validation.missing(request.attachment, port.name, own)

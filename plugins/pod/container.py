@@ -5,12 +5,12 @@ from errno import EEXIST, EHOSTUNREACH
 from socket import AF_INET, AF_INET6
 
 from linux import sysctls
-from linux.addresses import add_address, address_request, delete_address, family_of, list_addresses
 from linux.errors import step
-from linux.links import announce_request, find_link_by_index, up_request
-from linux.netlink import Netlink, NetlinkError
+from linux.netlink.socket import Netlink, NetlinkError
 from linux.netns import entered
-from linux.routes import route_request
+from linux.rtnl.addresses import add_address, address_request, delete_address, family_of, list_addresses
+from linux.rtnl.links import announce_request, find_link_by_index, up_request
+from linux.rtnl.routes import route_request
 from linux.waiting import wait_until
 from plugins.pod.conf import PodConf
 from spec.addresses import is_unspecified

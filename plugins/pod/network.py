@@ -8,10 +8,12 @@ from functools import partial
 from socket import AF_INET, AF_INET6
 
 from linux import sysctls
-from linux.addresses import add_address, carries, delete_address, family_of, list_addresses, overlap
 from linux.bridge_lock import taking_back
 from linux.errors import step
-from linux.links import (
+from linux.netlink.socket import Netlink, NetlinkError
+from linux.ownership import is_owner_tag
+from linux.rtnl.addresses import add_address, carries, delete_address, family_of, list_addresses, overlap
+from linux.rtnl.links import (
     Link,
     create_bridge,
     delete_link,
@@ -25,8 +27,6 @@ from linux.links import (
     set_up,
     set_vlan_filtering,
 )
-from linux.netlink import Netlink, NetlinkError
-from linux.ownership import is_owner_tag
 from plugins.pod.conf import PodConf
 from plugins.undo import Undo
 from spec.errors import CNIError, Code
@@ -178,7 +178,7 @@ def _forward(host: Netlink, family: int) -> None:
     if sysctls.read(FORWARDING[family]) == "1":
         return
     if family == AF_INET6:
-        from linux.advertisements import keep_while_forwarding
+        from linux.router_advertisements import keep_while_forwarding
 
         with step("accept router advertisements while forwarding"):
             keep_while_forwarding(host)
@@ -188,7 +188,7 @@ def _forward(host: Netlink, family: int) -> None:
 def refuse_advertisements(host: Netlink, link: Link) -> None:
     """Have a link that faces pods give the node no routes."""
     if sysctls.read_if_there(f"ipv6/conf/{link.name}/accept_ra") not in ("", "0"):
-        from linux.advertisements import refuse
+        from linux.router_advertisements import refuse
 
         refuse(host, link)
 

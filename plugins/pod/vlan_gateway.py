@@ -7,7 +7,9 @@ from errno import EEXIST, ENODEV
 
 from linux.bridge_lock import joining, taking_back
 from linux.errors import step
-from linux.links import (
+from linux.netlink.socket import Netlink, NetlinkError
+from linux.ownership import group_of
+from linux.rtnl.links import (
     Link,
     attach_port,
     create_veth,
@@ -20,8 +22,6 @@ from linux.links import (
     set_mac,
     set_up,
 )
-from linux.netlink import Netlink, NetlinkError
-from linux.ownership import group_of
 from plugins.pod import vlans
 from plugins.pod.conf import PodConf
 from plugins.pod.network import GATEWAY_MARK, refuse_advertisements, spare_detection, unless_used

@@ -1,7 +1,7 @@
 """The VLANs of a pod's port, and of the port of a gateway."""
 
-from linux.links import Link, add_vlan, delete_vlan, list_vlans
-from linux.netlink import Netlink
+from linux.netlink.socket import Netlink
+from linux.rtnl.links import Link, add_vlan, delete_vlan, list_vlans
 from plugins.pod.conf import PodConf
 
 _DEFAULT_VLAN = 1

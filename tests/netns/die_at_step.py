@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable
 
 from linux import sysctls
-from linux.netlink import Netlink
+from linux.netlink.socket import Netlink
 from plugins.__main__ import load
 from spec.plugin import serve
 

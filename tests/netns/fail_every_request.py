@@ -9,7 +9,7 @@ import os
 import sys
 
 from linux import sysctls
-from linux.netlink import Netlink
+from linux.netlink.socket import Netlink
 from tests.netns.fail_every_step import Refusal, call, refuse_each, run
 
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 
 from linux import sysctls
-from linux.netlink import Netlink, NetlinkError
+from linux.netlink.socket import Netlink, NetlinkError
 from plugins.__main__ import load
 from spec.plugin import Suite, serve
 

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable
 
 from linux import bridge_lock, sysctls
-from linux.netlink import Netlink, NetlinkError
+from linux.netlink.socket import Netlink, NetlinkError
 from plugins.__main__ import load
 from plugins.pod import network
 from spec.plugin import Suite, serve

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
-from linux.attributes import attributes_of
-from linux.netlink import Netlink
+from linux.netlink.attributes import attributes_of
+from linux.netlink.socket import Netlink
 from linux.netns import entered, open_netns
-from linux.overlay import Way
-from linux.vxlan import Vtep, ensure_vtep, overhead, vtep_mac
+from linux.rtnl.forwarding import Way
+from linux.rtnl.vxlan import Vtep, ensure_vtep, overhead, vtep_mac
 from tests.netns.node import Host, Node
 
 DEVICE = "slash24.1"

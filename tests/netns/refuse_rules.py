@@ -11,8 +11,9 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-from linux import nft, sysctls
-from linux.netlink import Netlink, NetlinkError
+from linux import sysctls
+from linux.netlink.socket import Netlink, NetlinkError
+from linux.nftables import messages
 from plugins.__main__ import load
 from spec.plugin import serve
 
@@ -49,7 +50,7 @@ def main() -> None:
     environ |= {"CNI_IFNAME": "eth0", "CNI_PATH": "/nowhere"}
     turn = Turn()
     Netlink.send = turn.guard(Netlink.send)
-    nft.commit = turn.guard(nft.commit)
+    messages.commit = turn.guard(messages.commit)
     sysctls.write = turn.guard(sysctls.write)
     story, number = [], 0
     while not story or story[-1]["status"]:

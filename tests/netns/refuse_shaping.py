@@ -10,7 +10,7 @@ import subprocess
 import sys
 from itertools import zip_longest
 
-from linux.netlink import Netlink, NetlinkError
+from linux.netlink.socket import Netlink, NetlinkError
 from plugins.__main__ import load
 from spec.plugin import serve
 

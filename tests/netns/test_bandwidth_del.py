@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from plugins.shape.names import reference_ifb_name
+from plugins.bandwidth.names import reference_ifb_name
 from spec.attachment import Attachment
 from tests.netns.cni import CNI, CNIFailure, with_prev
 from tests.netns.node import Node

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from linux import reaping
-from linux.addresses import RTM_GETADDR
-from linux.netlink import Netlink
+from linux.netlink.socket import Netlink
 from linux.ownership import group_of, host_end_name
-from linux.reaper import Reaper
+from linux.rtnl import deletion
+from linux.rtnl.addresses import RTM_GETADDR
+from linux.rtnl.group_deletion import Reaper
 from plugins.bridge import PLUGIN
 from plugins.pod import add
 from spec.attachment import Attachment
@@ -135,7 +135,7 @@ def test_a_pair_that_names_nobody_goes_by_the_containers_end(
     node.run(["ip", "link", "set", name, "alias", ""])
     node.run(["ip", "link", "set", name, "group", "0", "name", "veth01234567"])
     with ThreadPoolExecutor(1) as threads:
-        monkeypatch.setattr(reaping, "_delete", Reaper(threads.submit).delete if lives_on else reaping.delete_now)
+        monkeypatch.setattr(deletion, "_delete", Reaper(threads.submit).delete if lives_on else deletion.delete_now)
         dumps_of_delete(node, CONF, str(node.path(pod.path)), monkeypatch)
     assert set(node.links()) == {"lo", "b0"}
     assert set(pod.links()) == {"lo"}

@@ -254,7 +254,7 @@ def test_an_add_imports_nothing_that_it_does_not_need(node: Node, bin_dir: Path,
     """With everything on, a frozen ADD loads none of the modules that make a start slow."""
     done = node.run([profiled / "bridge"], env=environ(node, "ADD", profiled), stdin=json.dumps(FULL))
     imported = coldstart.parse_imports(done.stderr)
-    assert "linux.links" in imported, f"this shows no imports: {done.stderr}"
+    assert "linux.rtnl.links" in imported, f"this shows no imports: {done.stderr}"
     slow = {"argparse", "asyncio", "inspect", "ipaddress", "logging", "multiprocessing", "pathlib", "platform"}
     slow |= {"pprint", "pyroute2.config", "selectors", "ssl", "subprocess", "tempfile", "traceback", "typing"}
     assert slow & imported.keys() == set()

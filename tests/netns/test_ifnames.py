@@ -5,9 +5,9 @@ import string
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from linux.links import delete_link, find_link
-from linux.netlink import Netlink, NetlinkError
-from linux.shaping import create_ifb
+from linux.netlink.socket import Netlink, NetlinkError
+from linux.rtnl.links import delete_link, find_link
+from plugins.bandwidth.shaping import create_ifb
 from spec.errors import CNIError
 from spec.identifiers import check_new_ifname, is_link_name
 from tests.netns.node import Node

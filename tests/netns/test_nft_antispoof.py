@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from linux import antispoof
+from rules import antispoof
 from spec.attachment import Attachment
 from tests.netns.nft_tools import at_once, on, table
 from tests.netns.nft_tools import nft as nft_program

@@ -5,8 +5,9 @@ from functools import partial
 
 import pytest
 
-from linux import masquerade, nft, nft_table
-from linux.netlink import NETLINK_NETFILTER, Netlink, NetlinkError
+from linux.netlink.socket import NETLINK_NETFILTER, Netlink, NetlinkError
+from linux.nftables import messages, pod_table
+from rules import masquerade
 from spec.attachment import Attachment
 from tests.netns.nft_tools import at_once, chain, on, table
 from tests.netns.nft_tools import nft as nft_program
@@ -76,7 +77,7 @@ def generation(node: Node) -> int:
 
     def read() -> int:
         with Netlink(NETLINK_NETFILTER) as netlink:
-            return nft.generation(netlink)
+            return messages.generation(netlink)
 
     return on(node, read)
 
@@ -208,11 +209,11 @@ def test_late_delete_of_a_stale_owner(node: Node) -> None:
     assert "alice" not in table(node, TABLE)
 
 
-def changing_hands(node: Node) -> Callable[[nft.Element], bool]:
+def changing_hands(node: Node) -> Callable[[messages.Element], bool]:
     """Whether an element is Alice's; asked for the first time, Bob takes her address over before it answers."""
     takeovers = [partial(masquerade.ensure, BOB, ["10.1.2.5/24"])]
 
-    def is_alices(found: nft.Element) -> bool:
+    def is_alices(found: messages.Element) -> bool:
         answer = found.owner == "v1:net1:alice:eth0"
         if takeovers:
             assert at_once(node, [takeovers.pop()]) == 0
@@ -224,7 +225,7 @@ def changing_hands(node: Node) -> Callable[[nft.Element], bool]:
 def test_del_decided_on_an_old_state(node: Node) -> None:
     """If the address changes hands between the look of a DEL and its deed, the deed is not done."""
     on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
-    assert on(node, nft_table.remove, masquerade._TABLE, changing_hands(node)) == []
+    assert on(node, pod_table.remove, masquerade._TABLE, changing_hands(node)) == []
     assert on(node, masquerade.missing, BOB, ["10.1.2.5/24"]) == []
 
 
@@ -232,7 +233,7 @@ def test_add_decided_on_an_old_state(node: Node) -> None:
     """If an old address of a pod changes hands while an ADD replaces it, the new owner keeps it."""
     on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
     alice = {b"v1:net1:alice:eth0"}
-    on(node, nft_table.put, masquerade._TABLE, [], [], is_stale=changing_hands(node), terms=alice)
+    on(node, pod_table.put, masquerade._TABLE, [], [], is_stale=changing_hands(node), terms=alice)
     assert on(node, masquerade.missing, BOB, ["10.1.2.5/24"]) == []
     assert "alice" not in table(node, TABLE)
 

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from linux import masquerade
+from rules import masquerade
 from spec.attachment import Attachment
 from tests.netns.nft_tools import on
 from tests.netns.node import NODE_V4, NODE_V6, OUTSIDE_V4, OUTSIDE_V6, Node, Pod, ask

@@ -2,7 +2,7 @@
 
 import pytest
 
-from linux import reference_leftovers as leftovers
+from rules.reference import leftovers as leftovers
 from spec.attachment import Attachment
 from tests.netns.cni import CNI
 from tests.netns.nft_tools import nft, on

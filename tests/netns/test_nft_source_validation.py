@@ -5,7 +5,7 @@ import struct
 
 import pytest
 
-from linux import source_validation
+from rules import source_validation
 from spec.attachment import Attachment
 from tests.netns.nft_tools import nft as nft_program
 from tests.netns.nft_tools import on, table

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from linux import vtep_filter
-from linux.vtep_filter import Tunnel
+from rules import vtep_filter
+from rules.vtep_filter import Tunnel
 from tests.netns.frames import ipv4, ipv4_fragment, ipv6_fragment, udp, vxlan
 from tests.netns.nft_tools import nft, on, table
 from tests.netns.node import Host, Node

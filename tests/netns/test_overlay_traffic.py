@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from linux.overlay import sync
-from linux.vxlan import ensure_vtep, overhead
+from linux.rtnl.forwarding import sync
+from linux.rtnl.vxlan import ensure_vtep, overhead
 from tests.netns.node import Node, wait_until
 from tests.netns.overlay_tools import UNDERLAY_V4, UNDERLAY_V6, inside, join, own_addresses, peer, shell, vtep
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from linux.ethtool import has_tx_checksum, set_tx_checksum
-from linux.links import find_link
-from linux.netlink import Netlink, NetlinkError
-from linux.vxlan import OWNER, delete_vtep, differences, ensure_vtep
+from linux.netlink.socket import Netlink, NetlinkError
+from linux.rtnl.links import find_link
+from linux.rtnl.vxlan import OWNER, delete_vtep, differences, ensure_vtep
 from tests.netns.node import Node
 from tests.netns.overlay_tools import (
     DEVICE,

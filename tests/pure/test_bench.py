@@ -88,7 +88,7 @@ def test_samples_count_for_the_innermost_frame_of_ours() -> None:
     """The standard library's time is its caller's; a thread that waits does not count."""
     stacks = (
         "main (agent/__main__.py:9);add (plugins/bridge.py:1);loads (json/__init__.py:3) 4",
-        f"add ({lab.ROOT}/plugins/bridge.py:1);send (linux/netlink.py:7) 2",
+        f"add ({lab.ROOT}/plugins/bridge.py:1);send (linux/netlink/socket.py:7) 2",
         "_run (threading.py:1);Condition.wait (threading.py:320) 9",
         "main (agent/__main__.py:9);Server._run (agent/server.py:90) 9",
     )

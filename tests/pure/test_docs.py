@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ipam import host_local
-from linux import vxlan
+from linux.rtnl import vxlan
 from plugins import bridge
 from plugins.__main__ import TYPES
 from plugins.node import conf, pods, records, tunnel
@@ -255,7 +255,7 @@ def keys_in(tree: ast.AST) -> Iterator[str]:
 @pytest.mark.parametrize("page", [*(f"{kind}.md" for kind in PLUGINS), "protocol.md", "troubleshooting.md"])
 def test_quoted_messages_are_those_of_the_code(page: str) -> None:
     """The longest fixed part of every message that a page quotes stands in the code."""
-    rooms = ("spec", "ipam", "linux", "plugins")
+    rooms = ("spec", "state", "ipam", "linux", "rules", "plugins")
     code = "".join(path.read_text() for room in rooms for path in (ROOT / room).rglob("*.py"))
     code = re.sub(r'"\s*\n\s*f?"', "", code)  # literals over two lines
     where = [cell for column in ("errors", "message", "examples") for cell in cells(page, column)]

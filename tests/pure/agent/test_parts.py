@@ -204,7 +204,7 @@ def test_every_module_is_loaded_at_the_start() -> None:
     program = "import sys; from agent import memory; memory.prepare(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    rooms = ("spec", "ipam", "linux", "plugins")
+    rooms = ("spec", "state", "ipam", "linux", "rules", "plugins")
     files = [path for room in rooms for path in (ROOT / room).rglob("*.py")]
     names = {".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__") for path in files}
     assert {name for name in names if not name.endswith(".__main__")} <= loaded

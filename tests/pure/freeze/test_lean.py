@@ -14,7 +14,7 @@ from plugins.__main__ import TYPES
 ROOT = Path(__file__).resolve().parent.parent.parent.parent
 
 HOOK = ROOT / "freeze" / "lean.py"
-ROOMS = ("spec", "ipam", "linux", "plugins")
+ROOMS = ("spec", "state", "ipam", "linux", "rules", "plugins")
 
 
 def reachable(names: Iterable[str]) -> Iterator[str]:

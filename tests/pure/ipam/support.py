@@ -9,12 +9,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ipam.boot import Boot
 from ipam.leases import State
 from ipam.ranges import RangeSet, parse_range_sets
 from ipam.store import DiskStore, is_address
 from spec.attachment import Attachment
 from spec.config import Section
+from state.boot import Boot
 
 BOOT = Boot("node", "11111111-1111", 1000.0)
 NEXT_BOOT = Boot("node", "22222222-2222", 10.0)

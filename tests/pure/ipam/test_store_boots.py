@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from ipam.boot import Boot
 from ipam.cooldown import note_released, read_cooling
 from ipam.leases import State
+from state.boot import Boot
 from tests.pure.ipam.support import BOOT, NEXT_BOOT, at, owner, reference_add, release, state, take
 
 A, B = owner("a"), owner("b")

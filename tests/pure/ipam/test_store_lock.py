@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from ipam import lock
 from ipam.allocator import allocate
-from ipam.boot import Boot
 from spec.errors import CNIError, Code
+from state import lock
+from state.boot import Boot
 from tests.conftest import ROOT
 from tests.pure.agent.support import wait_until
 from tests.pure.ipam.support import BOOT, calls_of, held, leases_in, owner, range_sets, release, take
@@ -55,7 +55,7 @@ def test_processes_have_the_lock_in_the_order_in_which_they_came(tmp_path):
     program = f"""
 import sys
 sys.path.insert(0, {str(ROOT)!r})
-from ipam.lock import locked
+from state.lock import locked
 with locked({str(path)!r}, 60):
     with open({str(came)!r}, "a") as file:
         file.write(sys.argv[1])

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from ipam.allocator import allocate
-from ipam.boot import Boot
 from ipam.leases import State
 from ipam.store import DiskStore
 from spec.attachment import Attachment
 from spec.errors import CNIError
+from state.boot import Boot
 from tests.pure.ipam.support import (
     failing_at,
     killed_at,

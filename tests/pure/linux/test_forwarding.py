@@ -1,32 +1,146 @@
-"""Which rules of iptables are about which pod."""
+"""What of the ways to peers needs no kernel: MACs, templates, attributes read as bytes, and contradictions."""
+
+import struct
 
 import pytest
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
+from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from linux import forwarding, iptables, nft_found
-from linux.forwarding import _subjects
-from linux.nft_found import FoundRule
+from linux.netlink.attributes import RTNL_BODY, attributes_of
+from linux.netlink.bulk import SLOT_DST, SLOT_MAC, echo, packed, template
+from linux.netlink.socket import Netlink, NetlinkError, decode
+from linux.rtnl.neighbours import unique
+from linux.rtnl.peer_routes import key_of
+from linux.rtnl.vxlan import overhead, vtep_mac
 
-
-def found(expressions: list[bytes]) -> FoundRule:
-    """A rule as the kernel lists it."""
-    return FoundRule(1, "CNI-FORWARD", "", b"".join(expressions))
-
-
-def test_a_rule_is_about_an_address_as_a_whole() -> None:
-    """Those of a pod are; the way to the administrator's chain is about none."""
-    for version, address in ((4, bytes([10, 1, 2, 5])), (6, bytes(15) + b"\5")):
-        for make in (iptables.accept_from, iptables.accept_answers_to, iptables.accept_translated_to):
-            assert list(_subjects(found(make(address)), version)) == [address]
-    assert list(_subjects(found(iptables.jump("CNI-ADMIN", "x")), 4)) == []
-    assert list(_subjects(found([]), 4)) == []
+AF_INET, AF_INET6 = 2, 10
+NO_SUCH_DEVICE, BUSY = 19, 16
 
 
-def test_many_pods_are_removed_by_one_look_at_every_rule(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GC of a node that was full does not look at every rule for every pod: that took minutes."""
-    pods = [bytes([10, 1, 2, number]) for number in range(200)]
-    rules = [found(iptables.accept_from(pod)) for pod in pods]
-    looks, look = [], nft_found.source_network
-    monkeypatch.setattr(nft_found, "list_rules", lambda *_: rules)
-    monkeypatch.setattr(nft_found, "source_network", lambda *given: looks.append(given) or look(*given))
-    assert len(forwarding._no_longer_through(None, 4, pods[:150])) == 150
-    assert len(looks) == len(rules)
+class Wire(Netlink):
+    """A socket to nowhere that refuses some requests, by their place."""
+
+    def __init__(self, refused: dict[int, int] | None = None) -> None:
+        self._sequence = 0
+        self._refused = refused or {}
+        self.datagrams: list[list[bytes]] = []
+
+    def transact(self, requests: list[bytes]) -> list[tuple[int, NetlinkError | None]]:
+        """Answer as rtnetlink does without NLM_F_ACK: errors alone."""
+        self.datagrams.append(list(requests))
+        numbers = [struct.unpack_from("=I", request, 8)[0] for request in requests]
+        return [(number, NetlinkError(self._refused[number], "no")) for number in numbers if number in self._refused]
+
+
+@pytest.mark.parametrize(
+    ("subnets", "mac"),
+    [
+        (["10.244.1.0/24"], "02:24:0a:f4:01:00"),
+        (["10.244.1.0/24", "fd00:244:0:1::/64"], "02:24:0a:f4:01:00"),
+        (["fd00:244:0:1::/64", "10.244.1.0/24"], "02:24:0a:f4:01:00"),
+        (["fd00:244:0:1::/64"], "02:26:b0:6c:b9:39"),
+    ],
+)
+def test_the_mac_of_a_vtep_follows_from_its_subnets(subnets: list[str], mac: str) -> None:
+    """Every node computes the same for every other, whatever the order of the families."""
+    assert vtep_mac(subnets) == mac
+
+
+def test_what_the_tunnel_costs() -> None:
+    """Ethernet 14, VXLAN 8, UDP 8, and IP 20 or 40."""
+    assert (overhead("192.0.2.1"), overhead("2001:db8::1")) == (50, 70)
+
+
+@pytest.mark.parametrize(
+    ("text", "raw"),
+    [
+        ("10.0.0.1", "0a000001"),
+        ("02:24:0a:f4:01:00", "02240af40100"),
+        ("::1", "00000000000000000000000000000001"),
+        ("2001:db8:1:2:3::4", "20010db8000100020003000000000004"),
+        ("12:34:56:78::9a:b", "001200340056007800000000009a000b"),
+        ("1:23:45:67:89:a:0", None),
+    ],
+)
+def test_addresses_and_macs_are_told_apart(text: str, raw: str | None) -> None:
+    """Also where an IPv6 address is as long as a MAC."""
+    if raw is None:
+        with pytest.raises(OSError, match="illegal IP address"):
+            packed(text)
+    else:
+        assert packed(text).hex() == raw
+
+
+def test_a_template_says_what_pyroute2_would() -> None:
+    """Filled in, it is the message that pyroute2 encodes; a percent sign in the message does no harm."""
+    wire = Wire()
+    percent = int.from_bytes(b"%%%b", "little")
+
+    def neighbour(dst: str, mac: str) -> ndmsg:
+        message = ndmsg()
+        message.update(family=AF_INET, ifindex=percent, state=0x80, attrs=[("NDA_DST", dst), ("NDA_LLADDR", mac)])
+        return message
+
+    shape = template(wire, neighbour(SLOT_DST[AF_INET], SLOT_MAC), 28, 0x500, (SLOT_DST[AF_INET], SLOT_MAC))
+    filled = shape % (packed("10.244.37.0"), packed("02:24:0a:f4:25:00"))
+    whole = wire.encode(neighbour("10.244.37.0", "02:24:0a:f4:25:00"), 28, 0x501)
+    assert filled[:8] + filled[12:] == whole[:8] + whole[12:]
+
+
+def test_a_template_needs_its_slots() -> None:
+    """A slot that is not in the message would fill nothing in."""
+    message = ndmsg()
+    message.update(family=AF_INET, attrs=[("NDA_DST", "10.0.0.1")])
+    with pytest.raises(ValueError, match="not found"):
+        template(Wire(), message, 28, 0, (SLOT_MAC,))
+
+
+def route(**fields: object) -> bytes:
+    """A route message of pyroute2's."""
+    message = rtmsg()
+    message.update({"family": AF_INET6, "dst_len": 64, "table": 254, "proto": 24, "type": 1, "flags": 5} | fields)
+    return Wire().encode(message, 24, 0)
+
+
+def test_attributes_are_those_that_pyroute2_reads() -> None:
+    """Number to content, padding left out."""
+    attrs = [("RTA_DST", "fd00::"), ("RTA_PRIORITY", 1024), ("RTA_PREF", 0), ("RTA_OIF", 7)]
+    found = attributes_of(route(attrs=attrs), RTNL_BODY)
+    assert found == {1: packed("fd00::"), 6: struct.pack("=I", 1024), 20: b"\0", 4: struct.pack("=I", 7)}
+
+
+@pytest.mark.parametrize("tail", [b"\0\0\0\0", b"\3\0\1\0", b"\1\0"])
+def test_garbage_after_the_attributes_is_survived(tail: bytes) -> None:
+    """A length that can not be ends the reading; so does an end in the middle of a header."""
+    assert 1 in attributes_of(route(attrs=[("RTA_DST", "fd00::")]) + tail, RTNL_BODY)
+
+
+def test_an_echo_names_the_object_and_nothing_else() -> None:
+    """A request made of a dump's message: its header, and of its attributes those that name the object."""
+    shown = route(attrs=[("RTA_DST", "fd00::"), ("RTA_PREF", 0), ("RTA_OIF", 7)])
+    message = decode(rtmsg, echo(shown, 25, (1, 4)))
+    assert message["header"]["type"] == 25
+    assert (message["dst_len"], message["proto"], message["type"]) == (64, 24, 1)
+    assert dict(message["attrs"]) == {"RTA_DST": "fd00::", "RTA_OIF": 7}
+
+
+def test_many_changes_go_in_few_datagrams_and_refusals_are_told_by_place() -> None:
+    """Three hundred requests, of which two are refused: three datagrams, each request with its own number."""
+    wire = Wire({6: BUSY, 300: NO_SUCH_DEVICE})  # by number: the first has 1
+    refused = wire.change_many([route(attrs=[("RTA_OIF", index)]) for index in range(300)])
+    assert [(place, error.errno) for place, error in refused] == [(5, BUSY), (299, NO_SUCH_DEVICE)]
+    assert [len(datagram) for datagram in wire.datagrams] == [128, 128, 44]
+    assert attributes_of(wire.datagrams[2][43], RTNL_BODY)[4] == struct.pack("=I", 299)
+
+
+def test_a_key_has_one_value() -> None:
+    """The same pair twice is one; another value for the key is a contradiction."""
+    assert unique([("a", 1), ("b", 2), ("a", 1)], "two {}".format) == {"a": 1, "b": 2}
+    with pytest.raises(ValueError, match="two a"):
+        unique([("a", 1), ("a", 2)], "two {}".format)
+
+
+def test_a_route_is_known_by_network_and_length() -> None:
+    """Of either family."""
+    assert key_of("10.244.2.0/24") == (bytes([10, 244, 2, 0]), 24)
+    assert key_of("fd00::/8") == (b"\xfd" + bytes(15), 8)

@@ -7,9 +7,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from linux import kernel, masquerade, readiness
+from linux import kernel
 from linux.errors import reason, step
-from linux.netlink import NetlinkError
+from linux.netlink.socket import NetlinkError
+from linux.nftables import pod_table
+from rules import masquerade
 from spec.errors import CNIError
 from tests.conftest import ROOT
 
@@ -67,24 +69,24 @@ def test_status_asks_an_old_kernel_whether_it_can_masquerade(monkeypatch: pytest
     """If not, that is error 50; if it can, as some distributions' can, its number does not matter."""
     on(monkeypatch, OLD)
     asked = []
-    monkeypatch.setattr(masquerade, "rehearse", lambda: asked.append(1))
-    readiness.check_ready()
+    monkeypatch.setattr(pod_table, "rehearse", lambda _: asked.append(1))
+    masquerade.check_ready()
     assert asked == [1]
 
-    def refuse() -> None:
+    def refuse(_: object) -> None:
         raise NetlinkError(errno.EOPNOTSUPP, "Operation not supported")
 
-    monkeypatch.setattr(masquerade, "rehearse", refuse)
+    monkeypatch.setattr(pod_table, "rehearse", refuse)
     with pytest.raises(CNIError, match=r"^the kernel can not masquerade: .*4\.19\.0.*5\.10") as raised:
-        readiness.check_ready()
+        masquerade.check_ready()
     assert raised.value.code == 50
 
 
 def test_status_does_not_trouble_a_supported_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """STATUS is asked every few seconds."""
     on(monkeypatch, "5.10.0")
-    monkeypatch.setattr(masquerade, "rehearse", lambda: pytest.fail("asked"))
-    readiness.check_ready()
+    monkeypatch.setattr(pod_table, "rehearse", lambda _: pytest.fail("asked"))
+    masquerade.check_ready()
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/installing.md"])

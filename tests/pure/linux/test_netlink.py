@@ -9,8 +9,9 @@ from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
-from linux import addresses, links, netlink, routes
-from linux.netlink import Netlink, NetlinkError, error_of
+from linux.netlink import socket
+from linux.netlink.socket import Netlink, NetlinkError, error_of
+from linux.rtnl import addresses, links, routes
 from spec.errors import is_shortage
 from spec.result import Route
 
@@ -284,7 +285,7 @@ def test_a_list_in_one_piece_is_of_one_moment() -> None:
 @pytest.mark.parametrize("end", [(0, INTERRUPTED), (INTERRUPTED, 0)])
 def test_a_dump_that_stays_disturbed_is_an_error_to_try_again(monkeypatch: pytest.MonkeyPatch, end: tuple) -> None:
     """No list is better than one in which something may be missing: the error is that of a shortage."""
-    monkeypatch.setattr(netlink, "_DUMP_SECONDS", 0)
+    monkeypatch.setattr(socket, "_DUMP_SECONDS", 0)
     entry, done = end
     kernel = _kernel(_answer(7, 1), _answer(7, 2, flags=entry), _answer(7, kind=DONE, flags=done))
     with pytest.raises(NetlinkError, match="kept changing") as caught:

@@ -2,10 +2,10 @@
 
 import pytest
 
-from linux.attributes import attributes_of
-from linux.iptables import accept_answers_to, accept_from, jump
+from linux.netlink.attributes import attributes_of
 from plugins.firewall import PLUGIN
-from plugins.wall.conf import FirewallConf, firewalld_zone, parse
+from plugins.firewall.conf import FirewallConf, firewalld_zone, parse
+from rules.iptables import accept_answers_to, accept_from, jump
 from spec.config import Section
 from spec.errors import CNIError
 

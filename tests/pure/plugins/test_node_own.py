@@ -4,9 +4,9 @@ from unittest.mock import Mock
 
 import pytest
 
-from linux.addresses import Address
-from linux.links import Link
-from plugins.node import own
+from linux.rtnl.addresses import Address
+from linux.rtnl.links import Link
+from plugins.node import reachability
 from plugins.node.conf import NodeConf
 from spec.errors import CNIError
 
@@ -22,9 +22,9 @@ class _Host:
         self._asked, self._link = False, Mock(spec=Link, index=7, up=True)
         self._link.name = name
         later = {name: self._link}
-        monkeypatch.setattr(own, "find_link", lambda _, asked: self._answer(later.get(asked), None))
-        monkeypatch.setattr(own, "find_link_by_index", lambda *_: self._link)
-        monkeypatch.setattr(own, "list_addresses", lambda _: self._answer([_GATEWAY], []))
+        monkeypatch.setattr(reachability, "find_link", lambda _, asked: self._answer(later.get(asked), None))
+        monkeypatch.setattr(reachability, "find_link_by_index", lambda *_: self._link)
+        monkeypatch.setattr(reachability, "list_addresses", lambda _: self._answer([_GATEWAY], []))
 
     def _answer(self, later: object, first: object) -> object:
         asked, self._asked = self._asked, True
@@ -33,12 +33,12 @@ class _Host:
 
 def test_a_bridge_that_another_call_makes_meanwhile_is_not_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """The first pods of a node come at once: one makes the bridge while another looks whose the subnet is."""
-    own.check_subnets(_Host(monkeypatch, "cbr0"), _NODE)
+    reachability.check_subnets(_Host(monkeypatch, "cbr0"), _NODE)
 
 
 def test_a_link_with_an_address_of_the_subnet_is_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """The test above can fail."""
     host = _Host(monkeypatch, "eth1")
-    own.list_addresses(host)
+    reachability.list_addresses(host)
     with pytest.raises(CNIError, match=r'10\.244\.3\.0/24 overlaps 10\.244\.3\.1/24 of link "eth1"'):
-        own.check_subnets(host, _NODE)
+        reachability.check_subnets(host, _NODE)

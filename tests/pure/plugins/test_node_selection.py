@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from linux.addresses import Address
-from linux.overlay import Way
+from linux.rtnl.addresses import Address
+from linux.rtnl.forwarding import Way
+from plugins.node.paths import Links, Tunnel
 from plugins.node.records import Node, read_peers_file
 from plugins.node.selection import Here, Peers, select
-from plugins.node.ways import Links, Tunnel
 
 ETH, DOCKER, BRIDGE, VTEP = 2, 3, 4, 9
 OWN, CLUSTER = ("10.244.1.0/24", "fd00:244:0:1::/64"), ("10.244.0.0/16", "fd00:244::/48")
@@ -243,7 +243,7 @@ _record = st.fixed_dictionaries(
 
 
 def assert_agree(ways: Sequence[Way]) -> None:
-    """What `linux.overlay.sync` demands of ways: a next hop has one MAC, a MAC one address, a subnet one next hop."""
+    """What `forwarding.sync` demands of ways: a next hop has one MAC, a MAC one address, a subnet one next hop."""
     for pairs in (
         {(way.subnet, (way.via, way.link)) for way in ways},
         {(way.via, way.mac) for way in ways if way.mac},

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linux.addresses import Address
-from linux.overlay import Way
-from linux.vxlan import vtep_mac
+from linux.rtnl.addresses import Address
+from linux.rtnl.forwarding import Way
+from linux.rtnl.vxlan import vtep_mac
+from plugins.node.paths import Links, Tunnel, Unusable, direct_way, tunnel_way, vteps
 from plugins.node.records import Node
-from plugins.node.ways import Links, Tunnel, Unusable, direct_way, tunnel_way, vteps
 
 ETH, LAN, BRIDGE, VTEP = 2, 3, 4, 9
 LINKLOCAL_SCOPE = 253

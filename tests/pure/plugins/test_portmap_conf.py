@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from linux.condition_words import parse as parse_conditions
-from linux.packet_conditions import combined
 from plugins.portmap import PLUGIN
-from plugins.ports.conf import Mapping, PortmapConf, mappings_if_readable, parse
-from plugins.ports.wish import forwards, pod_addresses
+from plugins.portmap.conf import Mapping, PortmapConf, mappings_if_readable, parse
+from plugins.portmap.forwards import forwards, pod_addresses
+from rules.conditions.expressions import combined
+from rules.conditions.words import parse as parse_conditions
 from spec.config import Section
 from spec.errors import CNIError
 from spec.plugin import serve

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import re2
 
-from plugins.tune.allowlist import read, require_allowed
+from plugins.tuning.allowlist import read, require_allowed
 from spec.errors import CNIError
 
 

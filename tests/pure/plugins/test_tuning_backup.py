@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from plugins.tune import backup
-from plugins.tune.backup import Backup
-from plugins.tune.originals import Originals
+from plugins.tuning import backup
+from plugins.tuning.backup import Backup
+from plugins.tuning.originals import Originals
 from spec.attachment import Attachment
 
 LINK = {"mac": "02:00:00:00:00:01", "promiscuous": False, "mtu": 1500, "all_multicast": True, "queue_length": 0}

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from plugins.tune.conf import TuningConf, parse, path_of
+from plugins.tuning.conf import TuningConf, parse, path_of
 from spec.config import NetConf, Section
 from spec.errors import CNIError
 from spec.plugin import NO_SUITE, Plugin

@@ -1,0 +1,141 @@
+"""A table of a feature: a few fixed rules, and elements that come and go with pods, each carrying its owner.
+
+Every change is read, decide, commit: what is there is read, the difference to what should be is one transaction. A
+decision to write rules or to take something away is only carried out on the very state it was made on (the transaction
+names the generation it was decided on): of many who find no table one makes it, and the late DEL of a dead pod can not
+take what a new ADD has just put in its place. An ADD that only adds an element needs no such care, nor collides with
+others: the kernel refuses a key that exists, a chain that is gone. Refused because somebody changed something
+meanwhile, a change is decided anew; refused for any other reason, it fails. Who reads, decides and commits, for all
+that want to change something at the same time, is in linux/nftables/transactions.py.
+
+A rule is known by its comment: rules can not be edited in place, so one with our comment says what we made it say.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
+
+from linux.netlink.socket import Netlink
+from linux.nftables import listing, messages
+from linux.nftables.cache import Chain, Rule, Table
+from linux.nftables.messages import Element
+from linux.nftables.transactions import Book, change, repair
+
+__all__ = ["Book", "Chain", "Rule", "State", "Table", "change"]
+
+_ELEMENTS_A_TRANSACTION = 1000
+
+
+@dataclass(frozen=True)
+class State:
+    """What was found: chains that do not hold their rules, and the elements asked for."""
+
+    drifted: tuple[Chain, ...]
+    elements: tuple[Element, ...]
+
+
+def put(
+    table: Table,
+    chains: Sequence[Chain],
+    wanted: Sequence[Element],
+    *,
+    is_stale: Callable[[Element], bool],
+    terms: Collection[bytes],
+) -> None:
+    """Make the table hold its rules, `chains` and `wanted`, and no other element that `is_stale`.
+
+    `terms`: owners and subjects, of which every stale or wanted element has at least one. Raises NetlinkError.
+    """
+    change(lambda book: put_into(book, table, chains, wanted, is_stale=is_stale, terms=terms))
+
+
+def put_into(
+    book: Book,
+    table: Table,
+    chains: Sequence[Chain],
+    wanted: Sequence[Element],
+    *,
+    is_stale: Callable[[Element], bool],
+    terms: Collection[bytes],
+) -> None:
+    """The same as a part of what is decided in `book`."""
+    every = (*table.chains, *chains)
+    held = book.view(table).find(terms)
+    gone = [element for element in held if element not in wanted and is_stale(element)]
+    new = [element for element in wanted if element not in held]
+    book.repair(table, every)
+    book.keep(table, every)
+    book.exchange(table, gone, new)
+
+
+def remove(
+    table: Table,
+    doomed: Callable[[Element], bool],
+    *,
+    terms: Collection[bytes] | None = None,
+    places: Sequence[tuple[str, bytes]] = (),
+) -> list[Element]:
+    """Delete the elements that are `doomed`, and the chains that only they led to; returns those elements.
+
+    `terms`: owners and subjects, of which every doomed element has at least one; None for whatever there is. `places`:
+    (set, key) of all doomed elements as the caller believes; it may be wrong, and where it is right, less is read.
+    Nothing happens without such a table. Raises NetlinkError.
+    """
+
+    def decide(book: Book) -> list[Element]:
+        if not book.is_seen(table.name) and book.is_absent(table.name):
+            return []
+        gone = _doomed_at(book, table, doomed, places)
+        if gone is None:
+            view = book.view(table)
+            found = view.everything() if terms is None else view.find(terms)
+            gone = [element for element in found if doomed(element)][:_ELEMENTS_A_TRANSACTION]
+        book.exchange(table, gone, ())
+        return gone
+
+    removed = part = change(decide)
+    while len(part) == _ELEMENTS_A_TRANSACTION:
+        part = change(decide)
+        removed = removed + part
+    return removed
+
+
+def _doomed_at(
+    book: Book, table: Table, doomed: Callable[[Element], bool], places: Sequence[tuple[str, bytes]]
+) -> list[Element] | None:
+    """The elements at these places if all of them are doomed; None if not, or if there is a view to look at."""
+    if not places or book.is_seen(table.name):
+        return None
+    found = [listing.find_element(book.netlink, table.name, *place) for place in places]
+    return found if all(element and doomed(element) for element in found) else None
+
+
+def inspect(
+    table: Table, chains: Sequence[Chain], terms: Collection[bytes], places: Iterable[tuple[str, bytes]] = ()
+) -> State:
+    """One moment's view of the table's rules, of `chains`, and of elements: of an owner or subject, or at a place."""
+
+    def decide(book: Book) -> State:
+        view = book.view(table)
+        at_places = (listing.find_element(book.netlink, table.name, *place) for place in places)
+        elements = dict.fromkeys([*view.find(terms), *(element for element in at_places if element)])
+        return State(tuple(chain for chain in (*table.chains, *chains) if view.lacks(chain)), tuple(elements))
+
+    return change(decide)
+
+
+def rehearse(table: Table) -> None:
+    """Have the kernel try to make the table, and take it back; raises NetlinkError if it can not."""
+    change(lambda book: messages.rehearse(book.netlink, repair(table, table.chains)))
+
+
+def until_settled(attempt: Callable[[Netlink, int], object]) -> object:
+    """Call `attempt`, which commits itself what it decides, with a socket and the generation of the rules.
+
+    Again if it fails while others change the rules.
+    """
+
+    def decide(book: Book) -> object:
+        book.leave_to_caller()
+        return attempt(book.netlink, book.generation)
+
+    return change(decide)

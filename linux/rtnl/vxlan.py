@@ -1,0 +1,301 @@
+"""The VTEP of a node: its vxlan device, as flannel would make it."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from errno import EADDRINUSE, EEXIST, ENODEV
+from socket import AF_INET, AF_INET6, inet_pton
+
+from linux.netlink.socket import Netlink, NetlinkError
+from linux.rtnl.links import Link
+
+OWNER = "slash24 vtep"  # the alias of a device of ours
+_KIND = "vxlan"
+_TRIES = 4
+_ADDR_GEN_NONE = "1"
+_RECEIVING = ("IFLA_VXLAN_COLLECT_METADATA", "IFLA_VXLAN_UDP_ZERO_CSUM6_RX", "IFLA_VXLAN_REMCSUM_RX")  # 0, if absent
+_MARKS = ("IFLA_VXLAN_GBP", "IFLA_VXLAN_GPE", "IFLA_VXLAN_REMCSUM_NOPARTIAL")  # there or absent
+
+
+@dataclass(frozen=True)
+class Vtep:
+    """The vxlan device wanted: `parent` is the index of the link it sends on, `local` the address it sends from.
+
+    `mtu` in bytes, of the packets inside. `tx_checksum` False: checksums are computed before a packet enters the
+    tunnel, for links that get them wrong; True leaves the device as it is, so that one may switch it off by hand.
+    """
+
+    name: str
+    vni: int
+    port: int
+    parent: int
+    local: str
+    mac: str
+    mtu: int
+    tx_checksum: bool
+
+
+def ensure_vtep(
+    netlink: Netlink, wanted: Vtep, addresses: Sequence[str], guard: Callable[[], object] | None = None
+) -> tuple[Link, bool]:
+    """Make the device so, with exactly these global addresses (CIDR); the link, and whether another one made way.
+
+    MAC, MTU, addresses and the like are corrected in place; a vxlan device with other parameters is deleted (with it go
+    the routes through it) and made anew. So is one of ours under another name that has these addresses: the node's of
+    an earlier configuration, which nothing guards any more. `guard` is called in between: no such device is there any
+    more, and this one is not brought up before. The calling thread is in the network namespace of the socket. Raises
+    OSError (EEXIST: a link of another kind has the name, or another device the VNI and port; EADDRINUSE: the port is
+    taken); a device that was made here is gone then.
+    """
+    from linux.rtnl.links import delete_link, find_link
+
+    replaced, made = _delete_earlier(netlink, wanted, addresses), False
+    for _ in range(_TRIES):
+        link = find_link(netlink, wanted.name)
+        if link is None:
+            made = _create(netlink, wanted) or made
+        elif _parameters_of(netlink, link) == _parameters(wanted):
+            break
+        elif rival := find_rival(netlink, wanted):
+            raise rival
+        else:
+            replaced = delete_link(netlink, link.index) or replaced
+    else:
+        raise NetlinkError(EEXIST, f"{wanted.name} is being made by somebody else, otherwise")
+    try:
+        _correct(netlink, wanted, link)
+        if guard:
+            guard()
+        if not link.up:
+            _bring_up(netlink, wanted, link)
+        _correct_addresses(netlink, link, addresses)
+    except BaseException:
+        if made:
+            delete_link(netlink, link.index)
+        raise
+    return find_link(netlink, wanted.name) or link, replaced
+
+
+def _delete_earlier(netlink: Netlink, wanted: Vtep, addresses: Sequence[str]) -> bool:
+    from linux.rtnl.addresses import list_addresses
+    from linux.rtnl.links import delete_link, find_link_by_index
+
+    held = {address.link for address in list_addresses(netlink) if address.cidr in addresses}
+    links = [link for index in held if (link := find_link_by_index(netlink, index))]
+    earlier = [link for link in links if link.name != wanted.name and (link.kind, link.alias) == (_KIND, OWNER)]
+    for link in earlier:
+        delete_link(netlink, link.index)
+    return bool(earlier)
+
+
+def find_rival(netlink: Netlink, wanted: Vtep) -> NetlinkError | None:
+    """Does another vxlan device keep this one from being made (EEXIST) or from coming up (EADDRINUSE)?
+
+    The kernel has one device for a VNI, port and IP version, and one socket for a port, with the flags of its first.
+    """
+    from linux.rtnl.links import list_links
+
+    for link in list_links(netlink, containing=_KIND.encode()):
+        if link.kind != _KIND or link.name == wanted.name:
+            continue
+        data = _data_of(netlink, link)
+        if data is None or data.get_attr("IFLA_VXLAN_PORT") != wanted.port:
+            continue
+        is_plain = not any(map(data.get_attr, _RECEIVING)) and all(data.get_attr(mark) is None for mark in _MARKS)
+        is_of_version = bool(data.get_attr("IFLA_VXLAN_LOCAL6")) == (":" in wanted.local)
+        if is_plain and is_of_version and data.get_attr("IFLA_VXLAN_ID") == wanted.vni:
+            return NetlinkError(EEXIST, f'VNI {wanted.vni} on UDP port {wanted.port} is taken by "{link.name}"')
+        if link.up and not is_plain:
+            return NetlinkError(
+                EADDRINUSE, f'UDP port {wanted.port} is taken by "{link.name}", which receives otherwise'
+            )
+    return None
+
+
+def differences(netlink: Netlink, wanted: Vtep, addresses: Sequence[str]) -> list[str]:
+    """What is not as wanted, a sentence each; raises OSError."""
+    from linux.ethtool import has_tx_checksum
+    from linux.rtnl.addresses import list_addresses
+    from linux.rtnl.links import find_link
+
+    link = find_link(netlink, wanted.name)
+    if link and link.kind != _KIND:
+        return [f"{wanted.name} is no vxlan device"]
+    parameters = _parameters_of(netlink, link) if link else {}
+    if not parameters:
+        return [f"{wanted.name} is missing"]
+    found = parameters | {"mtu": link.mtu, "MAC": link.mac, "state": "up" if link.up else "down"}
+    right = _parameters(wanted) | {"mtu": wanted.mtu, "MAC": wanted.mac, "state": "up"}
+    problems = [f"{wanted.name} has {key} {found[key]}, not {right[key]}" for key in right if found[key] != right[key]]
+    if not wanted.tx_checksum and has_tx_checksum(wanted.name):
+        problems.append(f"{wanted.name} leaves checksums to the device")
+    have = {address.cidr for address in list_addresses(netlink, link.index) if address.is_global}
+    problems += [f"{wanted.name} lacks the address {cidr}" for cidr in addresses if cidr not in have]
+    problems += [f"{wanted.name} has the address {cidr}, which is not its own" for cidr in have - set(addresses)]
+    return problems
+
+
+def delete_vtep(netlink: Netlink, name: str) -> bool:
+    """Delete the device of that name, and with it all its entries and routes; False if there is none of ours."""
+    from linux.rtnl.links import delete_link, find_link
+
+    link = find_link(netlink, name)
+    if link is None or link.kind != _KIND or link.alias != OWNER:
+        return False
+    return delete_link(netlink, link.index)
+
+
+def sends_from(netlink: Netlink, name: str, parent: int) -> str:
+    """The address from which the vxlan device of that name sends, "" if there is none on that link (index)."""
+    from linux.rtnl.links import find_link
+
+    link = find_link(netlink, name)
+    if link is None or link.kind != _KIND:
+        return ""
+    parameters = _parameters_of(netlink, link)
+    return str(parameters["local"] or "") if parameters.get("parent") == parent else ""
+
+
+def vtep_mac(subnets: Sequence[str]) -> str:
+    """The MAC of the VTEP of the node with these pod subnets (canonical CIDRs): any peer can compute it.
+
+    02:24 and the IPv4 network address; without an IPv4 subnet 02:26 and the first four bytes of the SHA-256 of the
+    IPv6 network address.
+    """
+    first = next((subnet for subnet in subnets if ":" not in subnet), subnets[0])
+    network = first.partition("/")[0]
+    if ":" not in network:
+        return (b"\x02\x24" + inet_pton(AF_INET, network)).hex(":")
+    from hashlib import sha256
+
+    return (b"\x02\x26" + sha256(inet_pton(AF_INET6, network)).digest()[:4]).hex(":")
+
+
+def overhead(local: str) -> int:
+    """The bytes that the tunnel adds to a packet when it sends from that address: 50 over IPv4, 70 over IPv6."""
+    return 70 if ":" in local else 50
+
+
+def _parameters(wanted: Vtep) -> dict[str, object]:
+    """What a device is made with and can not be changed afterwards."""
+    fixed = {"learning": 0, "group": None, "external": 0, "gbp": False, "gpe": False}
+    return {"VNI": wanted.vni, "parent": wanted.parent, "local": wanted.local, "port": wanted.port, **fixed}
+
+
+def _parameters_of(netlink: Netlink, link: Link) -> dict[str, object]:
+    """The same of the device that is there; nothing if it is gone again. Raises NetlinkError (EEXIST: other kind)."""
+    if link.kind != _KIND:
+        raise NetlinkError(EEXIST, f"{link.name} is there already, and no vxlan device but {link.kind or 'a real one'}")
+    data = _data_of(netlink, link)
+    if data is None:
+        return {}
+    return {
+        "VNI": data.get_attr("IFLA_VXLAN_ID"),
+        "parent": data.get_attr("IFLA_VXLAN_LINK"),
+        "local": data.get_attr("IFLA_VXLAN_LOCAL") or data.get_attr("IFLA_VXLAN_LOCAL6"),
+        "port": data.get_attr("IFLA_VXLAN_PORT"),
+        "learning": data.get_attr("IFLA_VXLAN_LEARNING"),
+        "group": data.get_attr("IFLA_VXLAN_GROUP") or data.get_attr("IFLA_VXLAN_GROUP6"),
+        "external": data.get_attr("IFLA_VXLAN_COLLECT_METADATA") or 0,
+        "gbp": data.get_attr("IFLA_VXLAN_GBP") is not None,
+        "gpe": data.get_attr("IFLA_VXLAN_GPE") is not None,
+    }
+
+
+def _data_of(netlink: Netlink, link: Link) -> "nlmsg_base | None":  # noqa: F821
+    """The settings of a vxlan device as pyroute2 decodes them; None if it is gone again."""
+    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+    from linux.rtnl.links import RTM_GETLINK
+
+    request = ifinfmsg()
+    request.update(family=0, index=link.index, attrs=[])
+    try:
+        return netlink.get(request, RTM_GETLINK, ifinfmsg).get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
+    except NetlinkError as error:
+        if error.errno != ENODEV:
+            raise
+        return None
+
+
+def _create(netlink: Netlink, wanted: Vtep) -> bool:
+    """Make the device with a MAC of its own, so that udev's MACAddressPolicy leaves it alone; down.
+
+    False, and no error, if a link of that name has come into being meanwhile.
+    """
+    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+    from linux.netlink.socket import NLM_F_CREATE, NLM_F_EXCL
+    from linux.rtnl.links import RTM_NEWLINK, find_link
+
+    data = [
+        ("IFLA_VXLAN_ID", wanted.vni),
+        ("IFLA_VXLAN_LINK", wanted.parent),
+        ("IFLA_VXLAN_LOCAL6" if ":" in wanted.local else "IFLA_VXLAN_LOCAL", wanted.local),
+        ("IFLA_VXLAN_PORT", wanted.port),
+        ("IFLA_VXLAN_LEARNING", 0),
+    ]
+    info = [("IFLA_INFO_KIND", _KIND), ("IFLA_INFO_DATA", {"attrs": data})]
+    names = [("IFLA_IFNAME", wanted.name), ("IFLA_ADDRESS", wanted.mac)]
+    message = ifinfmsg()
+    message.update(family=0, index=0, flags=0, change=0, attrs=[*names, ("IFLA_LINKINFO", {"attrs": info})])
+    try:
+        netlink.change(message, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL)
+    except NetlinkError as error:
+        if error.errno == EEXIST and find_link(netlink, wanted.name):
+            return False
+        raise (find_rival(netlink, wanted) or error) from error
+    return True
+
+
+def _bring_up(netlink: Netlink, wanted: Vtep, link: Link) -> None:
+    """The kernel opens the UDP port now, and not before."""
+    from linux.rtnl.links import set_up
+
+    try:
+        set_up(netlink, link.index)
+    except NetlinkError as error:
+        if error.errno != EADDRINUSE:
+            raise
+        by = f"UDP port {wanted.port} is taken by another program of this node; ss -lunp shows it"
+        raise (find_rival(netlink, wanted) or NetlinkError(EADDRINUSE, by)) from error
+
+
+def _correct(netlink: Netlink, wanted: Vtep, link: Link) -> None:
+    """What can be changed in place, before the device is up and a router's announcement can change it."""
+    from linux import sysctls
+    from linux.ethtool import has_tx_checksum, set_tx_checksum
+    from linux.rtnl.links import set_mac, set_mtu
+
+    # A kernel without IPv6 has neither, and a read-only /proc/sys keeps what it has. Nothing needs a link-local
+    # address: the peers are permanent neighbours.
+    for key, value in (("accept_ra", "0"), ("addr_gen_mode", _ADDR_GEN_NONE)):
+        sysctls.try_write(f"ipv6/conf/{wanted.name}/{key}", value)
+    if link.alias != OWNER:
+        _set_alias(netlink, link)
+    if link.mac != wanted.mac:
+        set_mac(netlink, link.index, wanted.mac)
+    if link.mtu != wanted.mtu:
+        set_mtu(netlink, link.index, wanted.mtu)
+    if not wanted.tx_checksum and has_tx_checksum(wanted.name):
+        set_tx_checksum(wanted.name, on=False)
+
+
+def _set_alias(netlink: Netlink, link: Link) -> None:
+    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+
+    from linux.rtnl.links import RTM_SETLINK
+
+    message = ifinfmsg()
+    message.update(family=0, index=link.index, flags=0, change=0, attrs=[("IFLA_IFALIAS", OWNER)])
+    netlink.change(message, RTM_SETLINK)
+
+
+def _correct_addresses(netlink: Netlink, link: Link, addresses: Sequence[str]) -> None:
+    from linux.rtnl.addresses import add_address, delete_address, list_addresses
+
+    have = {address.cidr for address in list_addresses(netlink, link.index) if address.is_global}
+    for cidr in addresses:
+        if cidr not in have:
+            add_address(netlink, link.index, cidr, dad=False)
+    for cidr in have.difference(addresses):
+        delete_address(netlink, link.index, cidr)

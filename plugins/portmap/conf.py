@@ -1,0 +1,117 @@
+"""The configuration of `portmap`, read once."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from socket import AF_INET, AF_INET6, inet_pton
+
+from spec.config import Section
+from spec.errors import CNIError, Code
+
+PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
+_BACKENDS = ("", "iptables", "nftables")
+_HIGHEST_PORT = 65535
+_MAPPED = bytes([0] * 10 + [255] * 2)  # ::ffff:0:0/96, IPv4 in an IPv6 address
+
+
+@dataclass(frozen=True)
+class Mapping:
+    """A port of the node and the pod's port it leads to; `protocol` is the number of the transport protocol.
+
+    `host`: the packed address of the node it is limited to, b"" for any; `versions`: the IP versions it is for.
+    """
+
+    host: bytes
+    versions: tuple[int, ...]
+    protocol: int
+    host_port: int
+    container_port: int
+
+
+@dataclass(frozen=True)
+class PortmapConf:
+    """What to forward, for whom (`conditions`: the words by IP version), and who is masqueraded."""
+
+    mappings: tuple[Mapping, ...]
+    conditions: dict[int, tuple[str, ...]]
+    snat: bool
+    masquerade_all: bool
+
+
+def parse(section: Section) -> PortmapConf:
+    """Read the keys. Raises CNIError 7. Conditions are looked at only where there are ports that they could be of."""
+    section.string("backend", choices=_BACKENDS)
+    bit = section.integer("markMasqBit", None, low=0, high=31)
+    if section.string("externalSetMarkChain") and bit is not None:
+        message = "Cannot specify externalSetMarkChain and markMasqBit"
+        raise CNIError(Code.INVALID_NETWORK_CONFIG, message, 'give only one of "externalSetMarkChain", "markMasqBit"')
+    conf = PortmapConf(
+        mappings=tuple(_distinct(section)),
+        conditions={version: section.strings(f"conditionsV{version}") or () for version in (4, 6)},
+        snat=section.boolean("snat", default=True),
+        masquerade_all=section.boolean("masqAll"),
+    )
+    if conf.mappings and any(conf.conditions.values()):
+        _check_conditions(section, conf)
+    return conf
+
+
+def mappings_if_readable(section: Section) -> tuple[Mapping, ...]:
+    """The mappings, for a DEL: none where they can not be read."""
+    try:
+        return tuple(_distinct(section))
+    except CNIError:
+        return ()
+
+
+def _distinct(section: Section) -> Iterator[Mapping]:
+    """The mappings, equal ones once. Raises CNIError 7 if a port would lead to two places."""
+    seen: dict[tuple, Mapping] = {}
+    entries = section.section("runtimeConfig").sections("portMappings") or ()
+    for entry in entries:
+        mapping = _mapping(entry)
+        for version in mapping.versions:
+            key = (version, mapping.host, mapping.protocol, mapping.host_port)
+            other = seen.setdefault(key, mapping)
+            if other.container_port != mapping.container_port:
+                expected = f"a port that does not lead to containerPort {other.container_port} already"
+                raise entry.error("hostPort", expected)
+    yield from dict.fromkeys(seen.values())
+
+
+def _mapping(entry: Section) -> Mapping:
+    given = entry.string("protocol")
+    protocol = PROTOCOLS.get(given.lower())
+    if protocol is None:
+        raise entry.error("protocol", 'one of "tcp", "udp", "sctp"')
+    host, versions = _host(entry)
+    ports = {}
+    for key in ("hostPort", "containerPort"):
+        if not entry.has(key):
+            raise entry.error(key, f"an integer of 1 to {_HIGHEST_PORT}")
+        ports[key] = entry.integer(key, low=1, high=_HIGHEST_PORT)
+    return Mapping(host, versions, protocol, ports["hostPort"], ports["containerPort"])
+
+
+def _host(entry: Section) -> tuple[bytes, tuple[int, ...]]:
+    """hostIP: its bytes, b"" for any address, and the IP versions that it leaves."""
+    text = entry.string("hostIP")
+    if not text:
+        return b"", (4, 6)
+    family, version = (AF_INET6, 6) if ":" in text else (AF_INET, 4)
+    try:
+        packed = inet_pton(family, text)
+    except (OSError, ValueError):
+        raise entry.error("hostIP", "an IP address") from None
+    if packed.startswith(_MAPPED) and version == 6:
+        packed, version = packed[-4:], 4
+    return (packed if any(packed) else b""), (version,)
+
+
+def _check_conditions(section: Section, conf: PortmapConf) -> None:
+    from rules.conditions.words import SUPPORTED, parse
+
+    for version, words in conf.conditions.items():
+        try:
+            parse(words, version)
+        except ValueError as error:
+            raise section.error(f"conditionsV{version}", f"{SUPPORTED}; not understood: {error}") from None

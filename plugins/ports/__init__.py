@@ -1,1 +1,0 @@
-"""What `portmap` does, a verb a module."""

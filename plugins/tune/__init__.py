@@ -1,1 +1,0 @@
-"""What `tuning` does to a pod's link and sysctls, and how it puts them back."""

@@ -1,0 +1,169 @@
+"""The file in which the originals of an attachment wait for its DEL.
+
+`<dataDir>/<container id>_<ifname>.json` with the keys mac, promisc, mtu, allmulti and txQLen is the reference plugin's,
+and either plugin puts back what the other has saved. Ours has more keys, which that one skips: `sysctl`, whose the file
+is, and the namespace and link that the originals are of, so that they are never put upon others.
+"""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from errno import ENAMETOOLONG, ENOENT, ENOTDIR
+
+from plugins.tuning.originals import Originals
+from spec.attachment import Attachment
+from spec.errors import is_shortage
+from state.files import delete_file, make_folders, read_file, replace_file
+
+_SUFFIX, _UNFINISHED = ".json", ".json.new"
+_LINK_KEYS = {
+    "mac": ("mac", str),
+    "promisc": ("promiscuous", bool),
+    "mtu": ("mtu", int),
+    "allmulti": ("all_multicast", bool),
+    "txQLen": ("queue_length", int),
+}
+
+
+@dataclass(frozen=True)
+class Backup:
+    """What a file says. `owner` is None, `netns` "" and `link` 0 in a file of the reference plugin.
+
+    `netns`: boot and cookie of the namespace; `link`: index of the link.
+    """
+
+    originals: Originals
+    owner: Attachment | None = None
+    netns: str = ""
+    link: int = 0
+
+    def is_of(self, attachment: Attachment) -> bool:
+        """Whether it may be this attachment's: two can have the same file name (`a_b` with `c`, `a` with `b_c`)."""
+        owner = self.owner
+        return owner is None or (owner.container_id, owner.ifname) == (attachment.container_id, attachment.ifname)
+
+    def applied_to(self, netns: str, link: int, ifname: str) -> Originals:
+        """The part of the originals that is of this namespace and of this link (0: there is none)."""
+        if self.netns not in ("", netns):
+            return Originals()
+        if link and self.link in (0, link):
+            return self.originals
+        settings = {path: value for path, value in self.originals.sysctls.items() if ifname not in path.split("/")}
+        return Originals(sysctls=settings)
+
+    def completed(self, earlier: Originals) -> "Backup":
+        """With what an earlier ADD has saved, which is how things really were before the first."""
+        link, settings = self.originals.link | earlier.link, self.originals.sysctls | earlier.sysctls
+        return replace(self, originals=Originals(link, settings))
+
+
+def path_in(folder: str, attachment: Attachment) -> str:
+    """The path of an attachment's file."""
+    return os.path.join(folder, f"{attachment.container_id}_{attachment.ifname}{_SUFFIX}")
+
+
+def read(path: str) -> Backup | None:
+    """What the file says; None if there is none. Raises OSError, or ValueError if it can not be understood."""
+    document: object = None
+    with _nowhere_is_fine():
+        document = json.loads(read_file(path).decode())
+    if document is None:
+        return None
+    if not isinstance(document, dict):
+        raise ValueError("not an object")
+    link = {}
+    for key, (attribute, kind) in _LINK_KEYS.items():
+        if document.get(key) is not None:
+            link[attribute] = _typed(document, key, kind)
+    settings = _typed(document, "sysctl", dict) if "sysctl" in document else {}
+    if not all(isinstance(value, str) and _is_plain(path) for path, value in settings.items()):
+        raise ValueError('"sysctl": not settings below net')
+    return Backup(
+        originals=Originals(link, settings),
+        owner=_owner(document),
+        netns=_typed(document, "netns", str) if "netns" in document else "",
+        link=_typed(document, "link", int) if "link" in document else 0,
+    )
+
+
+def write(path: str, backup: Backup) -> Callable[[], None]:
+    """Replace the file in one step; answers the way back to how it was. Raises OSError."""
+    make_folders(os.path.dirname(path), 0o755)
+    try:
+        before = read_file(path)
+    except FileNotFoundError:
+        before = None
+    replace_file(path, _unfinished(path), _text(backup).encode())
+    if before is None:
+        return lambda: delete_file(path)
+    return lambda: replace_file(path, _unfinished(path), before)
+
+
+def delete(path: str) -> None:
+    """Remove the file, and what a crash may have left of an unfinished one. Raises OSError."""
+    for each in (path, _unfinished(path)):
+        with _nowhere_is_fine():
+            delete_file(each)
+
+
+def sweep(folder: str, is_stale: Callable[[Attachment], bool]) -> None:
+    """Remove the files of stale attachments; one that does not say whose it is stays. Raises OSError."""
+    names: list[str] = []
+    with _nowhere_is_fine():
+        names = os.listdir(folder)
+    for name in names:
+        if name.endswith((_SUFFIX, _UNFINISHED)):
+            path = os.path.join(folder, name)
+            try:
+                found = read(path)
+            except (ValueError, OSError) as error:
+                if is_shortage(error):
+                    raise
+                continue
+            if found and found.owner and is_stale(found.owner):
+                delete_file(path)
+
+
+@contextmanager
+def _nowhere_is_fine() -> Iterator[None]:
+    """Where no file is, and where none can be, there is nothing to read or to remove."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (ENOENT, ENOTDIR, ENAMETOOLONG):
+            raise
+
+
+def _text(backup: Backup) -> str:
+    link = {key: backup.originals.link.get(attribute) for key, (attribute, _) in _LINK_KEYS.items()}
+    document: dict[str, object] = {key: value for key, value in link.items() if value is not None}
+    if backup.originals.sysctls:
+        document["sysctl"] = dict(backup.originals.sysctls)
+    if backup.owner:
+        owner = backup.owner
+        document["attachment"] = {"network": owner.network, "containerID": owner.container_id, "ifname": owner.ifname}
+    document |= {"netns": backup.netns, "link": backup.link}
+    return json.dumps(document, indent=1)
+
+
+def _owner(document: dict) -> Attachment | None:
+    if "attachment" not in document:
+        return None
+    given = _typed(document, "attachment", dict)
+    return Attachment(*(_typed(given, key, str) for key in ("network", "containerID", "ifname")))
+
+
+def _typed(document: dict, key: str, kind: type) -> object:
+    if type(document.get(key)) is not kind:
+        raise ValueError(f'"{key}": not of type {kind.__name__}')
+    return document[key]
+
+
+def _is_plain(path: str) -> bool:
+    return "\0" not in path and not {"", ".", ".."} & set(path.split("/"))
+
+
+def _unfinished(path: str) -> str:
+    return path.removesuffix(_SUFFIX) + _UNFINISHED

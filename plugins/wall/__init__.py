@@ -1,1 +1,0 @@
-"""What `firewall` reads, and how it has firewalld let pods through."""

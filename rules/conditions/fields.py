@@ -1,0 +1,254 @@
+"""What rules compare of a packet: how it is loaded, and how its values are written.
+
+Names are those of nft. Numbers are those of <linux/netfilter/nf_tables.h>, nf_conntrack_common.h, if_packet.h, if_arp.h
+and rtnetlink.h.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from socket import AF_INET, AF_INET6, inet_pton
+from sys import byteorder
+
+from linux.nftables.expressions import (
+    DESTINATION_AT,
+    NETWORK_HEADER,
+    SOURCE_AT,
+    connection,
+    equals,
+    fib,
+    load,
+    meta,
+    of_protocol,
+    swap_bytes,
+)
+
+_LINK_HEADER, _TRANSPORT_HEADER = 0, 2
+_LONGEST_NAME = 15
+_ETHERNET = (1).to_bytes(2, byteorder)  # ARPHRD_ETHER
+_ADDRESS = {4: (AF_INET, 32), 6: (AF_INET6, 128)}
+PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "dccp": 33, "esp": 50, "ah": 51, "icmpv6": 58, "ipv6-icmp": 58,
+             "sctp": 132, "udplite": 136}  # fmt: skip
+ADDRESS_TYPES = {"unspec": 0, "unicast": 1, "local": 2, "broadcast": 3, "anycast": 4, "multicast": 5, "blackhole": 6,
+                 "unreachable": 7, "prohibit": 8}  # fmt: skip
+STATES = {"invalid": 1, "established": 2, "related": 4, "new": 8, "untracked": 64}
+STATUSES = {"expected": 1, "seen-reply": 2, "assured": 4, "confirmed": 8, "snat": 16, "dnat": 32, "dying": 512}
+TCP_FLAGS = {"fin": 1, "syn": 2, "rst": 4, "psh": 8, "ack": 16, "urg": 32}
+_PACKET_TYPES = {"host": 0, "unicast": 0, "broadcast": 1, "multicast": 2, "other": 3}
+_LINK_TYPES = {"ether": 1, "ppp": 512, "loopback": 772, "none": 65534}
+
+
+@dataclass(frozen=True)
+class Value:
+    """What is compared with: the bits of `mask`, or all (b""), of `data`; or all from there to `upper`."""
+
+    text: str
+    data: bytes
+    mask: bytes = b""
+    upper: bytes = b""
+
+
+@dataclass(frozen=True)
+class Field:
+    """Something of a packet.
+
+    `load`: expressions after which it is in register 1, of packets alone that have it. `read`: the value that a word
+    stands for; raises ValueError. `size` in bytes; `order`: of its bytes. `flags`: names of bits, several of which a
+    value may have; {} if its values are no such.
+    """
+
+    name: str
+    load: tuple[bytes, ...]
+    read: Callable[[str], Value]
+    size: int
+    order: str = "big"
+    flags: Mapping[str, int] | None = None
+
+    def ordered(self) -> tuple[bytes, ...]:
+        """What makes register 1 comparable as a number, for ranges."""
+        return () if self.order == "big" or self.size == 1 else (swap_bytes(self.size),)
+
+    def number(self, text: str) -> bytes:
+        """A number in the bytes of the field. Raises ValueError."""
+        return _number({}, self.size, self.order, text)
+
+
+def field(words: tuple[str, ...], version: int) -> Field | None:
+    """The field of that name in packets of this IP version, None if there is none. A name is one to three words."""
+    name = words[1:] if words[0] == "meta" else words
+    if name in _META:
+        return _meta_field(" ".join(words), *_META[name])
+    if words[0] == "ct" and words[1:] in _CT:
+        return _ct_field(words)
+    if words[0] in ("ip", "ip6") and words[0] == {4: "ip", 6: "ip6"}[version]:
+        return _network_field(words, version)
+    if words[0] in ("tcp", "udp", "sctp", "th"):
+        return _transport_field(words)
+    if words == ("ether", "saddr"):
+        loaded = (meta(8), equals(_ETHERNET), load(_LINK_HEADER, 6, 6))
+        return Field("ether saddr", loaded, _mac, 6)
+    return _fib_field(words) if words[0] == "fib" else None
+
+
+def _network_field(words: tuple[str, ...], version: int) -> Field | None:
+    offsets = {"saddr": SOURCE_AT, "daddr": DESTINATION_AT}
+    family, bits = _ADDRESS[version]
+    name = " ".join(words)
+    if words[1:] and words[1] in offsets and len(words) == 2:
+        loaded = load(NETWORK_HEADER, offsets[words[1]][version], bits // 8)
+        return Field(name, (loaded,), partial(_address, family, bits), bits // 8)
+    plain = {"ip protocol": (9, PROTOCOLS), "ip ttl": (8, {}), "ip6 nexthdr": (6, PROTOCOLS), "ip6 hoplimit": (7, {})}
+    if name not in plain:
+        return None
+    offset, names = plain[name]
+    return Field(name, (load(NETWORK_HEADER, offset, 1),), partial(_numbers, names, 1, "big"), 1)
+
+
+def _transport_field(words: tuple[str, ...]) -> Field | None:
+    name = " ".join(words)
+    of = of_protocol(PROTOCOLS[words[0]]) if words[0] != "th" else []
+    if words[1:] in (("sport",), ("dport",)):
+        offset = 0 if words[1] == "sport" else 2
+        return Field(name, (*of, load(_TRANSPORT_HEADER, offset, 2)), _port, 2)
+    if words == ("tcp", "flags"):
+        loaded = (*of, load(_TRANSPORT_HEADER, 13, 1))
+        return Field(name, loaded, partial(_numbers, TCP_FLAGS, 1, "big"), 1, flags=TCP_FLAGS)
+    return None
+
+
+_META = {
+    ("iifname",): (6, 16), ("iif",): (6, 16), ("oifname",): (7, 16), ("oif",): (7, 16),
+    ("mark",): (3, 4), ("l4proto",): (16, 1), ("nfproto",): (15, 1), ("pkttype",): (19, 1),
+    ("iiftype",): (8, 2), ("oiftype",): (9, 2), ("iifgroup",): (21, 4), ("oifgroup",): (22, 4),
+    ("skuid",): (10, 4), ("skgid",): (11, 4), ("length",): (0, 4),
+}  # fmt: skip
+_META_NAMES = {16: PROTOCOLS, 15: {"ipv4": 2, "ipv6": 10}, 19: _PACKET_TYPES, 8: _LINK_TYPES, 9: _LINK_TYPES,
+               21: {"default": 0}, 22: {"default": 0}}  # fmt: skip
+
+
+def _meta_field(name: str, key: int, size: int) -> Field:
+    if size == 16:
+        return Field(name, (meta(key),), _link_name, size)
+    if key in (10, 11):
+        return Field(name, (meta(key),), partial(_account, group=key == 11), size, byteorder)
+    return Field(name, (meta(key),), partial(_numbers, _META_NAMES.get(key, {}), size, byteorder), size, byteorder)
+
+
+_CT = {("state",): (0, STATES), ("status",): (2, STATUSES), ("mark",): (3, None), ("direction",): (1, None)}
+
+
+def _ct_field(words: tuple[str, ...]) -> Field:
+    key, flags = _CT[words[1:]]
+    size = 1 if words[1] == "direction" else 4
+    names = {"original": 0, "reply": 1} if words[1] == "direction" else flags or {}
+    read = partial(_numbers, names, size, byteorder)
+    return Field(" ".join(words), (connection(key),), read, size, byteorder, flags)
+
+
+def _fib_field(words: tuple[str, ...]) -> Field | None:
+    """The type of an address; what it is to a link can not be asked, as the node's own packets come in by none."""
+    flags = {("saddr", "type"): 1, ("daddr", "type"): 2}.get(words[1:])
+    if flags is None:
+        return None
+    return Field(" ".join(words), (fib(flags),), partial(_numbers, ADDRESS_TYPES, 4, byteorder), 4, byteorder)
+
+
+def _address(family: int, bits: int, text: str) -> Value:
+    from rules.pod_address import PodAddress
+
+    first, dash, last = text.partition("-")
+    if dash:
+        low, high = _packed(family, first), _packed(family, last)
+        if low > high:
+            raise ValueError(text)
+        return Value(text, low, upper=high)
+    address, slash, length = text.partition("/")
+    size = _prefix_length(family, bits, length) if slash else bits
+    network = PodAddress(4 if bits == 32 else 6, _packed(family, address), size).subnet
+    if size == bits:
+        return Value(str(network), network.packed)
+    mask = ((1 << bits) - (1 << bits - size)).to_bytes(bits // 8, "big")
+    return Value(network.cidr, network.packed, mask)
+
+
+def _packed(family: int, text: str) -> bytes:
+    try:
+        return inet_pton(family, text.strip())
+    except (OSError, ValueError):
+        raise ValueError(text) from None
+
+
+def _prefix_length(family: int, bits: int, text: str) -> int:
+    """A number, or a mask as iptables takes it: 255.255.0.0."""
+    if text.isascii() and text.isdigit() and int(text) <= bits:
+        return int(text)
+    mask = int.from_bytes(_packed(family, text), "big")
+    size = mask.bit_count()
+    if mask != (1 << bits) - (1 << bits - size):
+        raise ValueError(text)
+    return size
+
+
+def _port(text: str) -> Value:
+    return _numbers(_Services(), 2, "big", text)
+
+
+class _Services(dict):
+    """Ports by the names that /etc/services has."""
+
+    def get(self, name: str, default: object = None) -> object:
+        """The port of a service."""
+        from socket import getservbyname
+
+        try:
+            return getservbyname(name)
+        except OSError:
+            return default
+
+
+def _numbers(names: Mapping[str, int], size: int, order: str, text: str) -> Value:
+    """A number, the name of one, or a range of them."""
+    first, dash, last = text.partition("-")
+    if dash and text.lower() not in names:
+        low, high = _number(names, size, "big", first), _number(names, size, "big", last)
+        if low > high:
+            raise ValueError(text)
+        return Value(f"{int.from_bytes(low, 'big')}-{int.from_bytes(high, 'big')}", low, upper=high)
+    data = _number(names, size, order, text)
+    return Value(str(int.from_bytes(data, order)), data)
+
+
+def _number(names: Mapping[str, int], size: int, order: str, text: str) -> bytes:
+    word = text.strip().lower()
+    found = names.get(word)
+    try:
+        return (int(word, 0) if found is None else int(found)).to_bytes(size, order)
+    except (ValueError, OverflowError):
+        raise ValueError(text) from None
+
+
+def _account(text: str, *, group: bool) -> Value:
+    """A user or a group, by number or name."""
+    if not text[:1].isdigit():
+        import grp
+        import pwd
+
+        try:
+            text = str(grp.getgrnam(text).gr_gid if group else pwd.getpwnam(text).pw_uid)
+        except KeyError:
+            raise ValueError(text) from None
+    return _numbers({}, 4, byteorder, text)
+
+
+def _link_name(text: str) -> Value:
+    name = text.removesuffix("*")
+    if not name or len(name.encode()) > _LONGEST_NAME or not name.isprintable() or "/" in name or " " in name:
+        raise ValueError(text)
+    return Value(text, name.encode() if text.endswith("*") else name.encode().ljust(16, b"\0"))
+
+
+def _mac(text: str) -> Value:
+    parts = text.split(":")
+    if len(parts) != 6 or any(len(part) != 2 for part in parts):
+        raise ValueError(text)
+    return Value(text.lower(), bytes.fromhex(text.replace(":", "")))

@@ -1,0 +1,105 @@
+"""Duplicates: frames that a bridge in promiscuous mode emits a second time are dropped.
+
+Such a bridge takes in every frame of its pods as if it were the host's, beside forwarding it. Mostly the host sees that
+it is not. But when br_netfilter hands bridged packets to the rules for routed ones, and those turn a service's address
+into that of a pod on the same bridge, the bridge forwards the frame to that pod, and the host routes its copy there
+too, by the bridge: with the bridge's MAC as the source, but still the sender's address. From its own MAC the bridge
+should send no address of its pods but the gateways'.
+
+Where br_netfilter does not do that (net.bridge.bridge-nf-call-iptables), no copy is routed; such frames are then the
+only ones, and nothing is dropped.
+"""
+
+from collections.abc import Sequence
+from socket import AF_INET, AF_INET6, inet_pton
+
+from linux import sysctls
+from linux.nftables import messages, static_table
+from linux.nftables.address_elements import is_of
+from linux.nftables.expressions import (
+    DROP,
+    RETURN,
+    frame_from,
+    frame_of_version,
+    outgoing_link_begins,
+    source_in,
+    verdict,
+)
+from linux.nftables.messages import Hook
+from linux.nftables.pod_table import Chain, Rule
+from linux.nftables.static_table import Whole, table_name
+from spec.errors import is_shortage
+
+_PODS_LINKS = "veth"
+_ROUTES_COPIES = {4: "bridge/bridge-nf-call-iptables", 6: "bridge/bridge-nf-call-ip6tables"}
+
+
+def ensure(network: str, bridge_mac: str, gateways: Sequence[str]) -> None:
+    """Drop frames to pods from `bridge_mac` ("0a:58:0a:f4:01:01") with an address of the subnets of `gateways`.
+
+    `gateways`: the bridge's own addresses with their prefixes ("10.244.1.1/24"); frames from themselves pass. Those of
+    an IP version of which there are no duplicates are left out. Nothing is written if nothing changed. Raises
+    NetlinkError, OSError or ValueError for what is no address.
+    """
+    static_table.ensure(lambda _: _table(network, bridge_mac, gateways))
+
+
+def delete(network: str) -> None:
+    """Drop nothing for `network` any more; nothing to do is success. Raises NetlinkError."""
+    static_table.delete(table_name(messages.BRIDGE, "dedup", network))
+
+
+def missing(network: str, bridge_mac: str, gateways: Sequence[str]) -> list[str]:
+    """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises as `ensure`."""
+    return static_table.missing(_table(network, bridge_mac, gateways))
+
+
+def _table(network: str, bridge_mac: str, gateways: Sequence[str]) -> Whole:
+    mac = bridge_mac.lower()
+    every = [gateway for gateway in sorted(set(gateways)) if _has_duplicates(_version(gateway))]
+    passing = [_rule(mac, gateway.partition("/")[0], RETURN) for gateway in every]
+    dropping = [_rule(mac, gateway, DROP) for gateway in every]
+    return Whole(
+        table_name(messages.BRIDGE, "dedup", network),
+        f"slash24: pods of {static_table.shown(network)} get no frame twice from their promiscuous bridge",
+        (),
+        # type filter hook output priority filter
+        (Chain("output", (*passing, *dropping), Hook("filter", 3, -200)),),
+    )
+
+
+def _version(address: str) -> int:
+    return 6 if is_of(6, address) else 4
+
+
+def _has_duplicates(version: int) -> bool:
+    """Whether bridged packets of this IP version meet the rules for routed ones; False without br_netfilter.
+
+    Raises OSError if descriptors or memory are short.
+    """
+    try:
+        return sysctls.read(_ROUTES_COPIES[version]) == "1"
+    except OSError as error:
+        if is_shortage(error):
+            raise
+        return False
+
+
+def _rule(mac: str, source: str, code: int) -> Rule:
+    """oifname "veth*" ether saddr 0a:58:0a:f4:01:01 ip saddr 10.244.1.0/24 drop"""
+    address, _, prefix = source.partition("/")
+    version = _version(address)
+    packed = inet_pton({4: AF_INET, 6: AF_INET6}[version], address)
+    bits = 8 * len(packed)
+    length = int(prefix) if prefix else bits
+    subnet = (int.from_bytes(packed, "big") >> bits - length << bits - length).to_bytes(len(packed), "big")
+    return Rule(
+        f"{'duplicates in' if code == DROP else 'gateway'} {source} from {mac}",
+        (
+            *outgoing_link_begins(_PODS_LINKS),
+            *frame_from(bytes.fromhex(mac.replace(":", ""))),
+            *frame_of_version(version),
+            *source_in(version, subnet, length),
+            verdict(code),
+        ),
+    )

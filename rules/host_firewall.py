@@ -1,0 +1,58 @@
+"""The node's own firewall: may somebody ask for the connection state of what the node itself sends and gets?
+
+What is not tracked is neither new nor established: a chain that accepts only those drops it. Nobody asks if, in all
+chains of others that such packets pass, the policy is accept, and rules only accept or lead to chains of kube-proxy and
+of CNI plugins. Whatever else there is counts as yes.
+"""
+
+from contextlib import suppress
+from functools import partial
+
+from linux.netlink.socket import Netlink
+from linux.nftables import listing, messages
+from linux.nftables.expressions import ACCEPT
+from linux.nftables.messages import TableName
+from linux.nftables.transactions import change
+
+_PREROUTING, _INPUT, _OUTPUT, _POSTROUTING = 0, 1, 3, 4
+_CONNTRACK = -200  # NF_IP_PRI_CONNTRACK: no chain before it knows of states
+_KUBE_PROXY, _IPTABLES = "kube-proxy", ("nat", "mangle", "raw", "security")
+_KNOWN_CHAINS = ("KUBE-", "CNI-")
+_LEGACY_TABLES = ("/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names")
+
+
+def may_ask_for_states() -> bool:
+    """Whether it may; what iptables-legacy filters can not be read and counts as yes. Raises NetlinkError."""
+    if any("filter" in _lines(path) for path in _LEGACY_TABLES):
+        return True
+    return change(lambda book: book.once("host firewall", partial(_look, book.netlink)))
+
+
+def _look(netlink: Netlink) -> bool:
+    return any(_is_of_concern(table) and _filters(netlink, table) for table in listing.list_tables(netlink))
+
+
+def _is_of_concern(table: TableName) -> bool:
+    if table.family not in (messages.INET, messages.IP, messages.IP6) or table.name.startswith("slash24_"):
+        return False
+    return table.name != _KUBE_PROXY and (table.family == messages.INET or table.name not in _IPTABLES)
+
+
+def _filters(netlink: Netlink, table: TableName) -> bool:
+    for chain, hook, policy in listing.list_base_chains(netlink, table):
+        is_passed = hook.number in (_PREROUTING, _INPUT, _OUTPUT, _POSTROUTING) and hook.priority > _CONNTRACK
+        if hook.type != "filter" or not is_passed:
+            continue
+        if policy != ACCEPT or not all(map(_is_harmless, listing.list_rules(netlink, table, chain))):
+            return True
+    return False
+
+
+def _is_harmless(rule: listing.FoundRule) -> bool:
+    return listing.accepts(rule) or listing.target_chain(rule).startswith(_KNOWN_CHAINS)
+
+
+def _lines(path: str) -> list[str]:
+    with suppress(OSError), open(path, encoding="ascii") as file:
+        return file.read().split()
+    return []

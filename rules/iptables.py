@@ -1,0 +1,132 @@
+"""Rules in the tables of iptables (its nf_tables variant) that iptables itself shows, compares and deletes as its own.
+
+They consist of what iptables would make of the same options, down to the order: matches that nftables has no native
+expression for are those of the kernel's x_tables, with their structures (<linux/netfilter/xt_conntrack.h>,
+<linux/netfilter/xt_comment.h>).
+"""
+
+import struct
+from collections.abc import Sequence
+
+from linux.netlink.attributes import attribute, text
+from linux.nftables import listing, messages
+from linux.nftables.expressions import (
+    ACCEPT,
+    DESTINATION_AT,
+    JUMP,
+    NETWORK_HEADER,
+    SOURCE_AT,
+    big_endian,
+    equals,
+    expression,
+    load,
+    of_protocol,
+    verdict,
+)
+from linux.nftables.listing import FoundRule
+from linux.nftables.messages import TableName
+
+FILTER = {4: TableName(messages.IP, "filter"), 6: TableName(messages.IP6, "filter")}
+NAT = {4: TableName(messages.IP, "nat"), 6: TableName(messages.IP6, "nat")}
+
+_COMMENT_BYTES = 256
+_CONNTRACK_BYTES, _FLAGS_AT = 168, 146  # sizeof(struct xt_conntrack_mtinfo3), aligned; offset of match_flags
+_STATE = 1
+_TO_PORTS = 1  # XT_MULTIPORT_DESTINATION
+MOST_PORTS = 15
+"""Of a rule: XT_MULTI_PORTS."""
+_LOCAL = 1 << 2  # XT_ADDRTYPE_LOCAL
+_CT_STATE, _CT_STATUS, _IPS_DST_NAT = 0, 2, 1 << 5  # NFT_CT_STATE, NFT_CT_STATUS, nf_conntrack_common.h
+RELATED_ESTABLISHED, DNAT = 0b110, 1 << 7
+"""States of a connection, as bits: --ctstate."""
+
+
+def jump(chain: str, comment: str) -> list[bytes]:
+    """-m comment --comment COMMENT -j CHAIN"""
+    return [_commented(comment), _counter(), verdict(JUMP, chain)]
+
+
+def accept_from(address: bytes) -> list[bytes]:
+    """-s ADDRESS -j ACCEPT"""
+    return [*_compare(address, SOURCE_AT), _counter(), verdict(ACCEPT)]
+
+
+def accept_answers_to(address: bytes) -> list[bytes]:
+    """-d ADDRESS -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"""
+    return [*_compare(address, DESTINATION_AT), _in_state(RELATED_ESTABLISHED), _counter(), verdict(ACCEPT)]
+
+
+def accept_translated_to(address: bytes) -> list[bytes]:
+    """-d ADDRESS -m conntrack --ctstate DNAT -j ACCEPT"""
+    return [*_compare(address, DESTINATION_AT), _in_state(DNAT), _counter(), verdict(ACCEPT)]
+
+
+def mark_local(bit: int, comment: str) -> list[bytes]:
+    """-m addrtype --dst-type LOCAL -m comment --comment COMMENT -j MARK --set-xmark BIT/BIT"""
+    info = struct.pack("=II", bit, bit)  # struct xt_mark_tginfo2
+    mark = expression("target", text(1, "MARK"), big_endian(2, 2), attribute(3, info))
+    local = struct.pack("=HHI", 0, _LOCAL, 0)  # struct xt_addrtype_info_v1: source, dest, flags
+    return [_match("addrtype", 1, local), _commented(comment), _counter(), mark]
+
+
+def to_ports(protocol: int, host: bytes, ports: Sequence[int], comment: str) -> list[bytes]:
+    """[-d HOST] -p PROTOCOL -m multiport --dports PORTS -m comment --comment COMMENT: and do nothing.
+
+    `ports`: MOST_PORTS at most. `host`: a packed IPv4 address, or b"".
+    """
+    numbers = b"".join(struct.pack("=H", port) for port in ports).ljust(2 * MOST_PORTS, b"\0")
+    info = bytes([_TO_PORTS, len(ports)]) + numbers + bytes(MOST_PORTS + 1)  # struct xt_multiport_v1
+    to_host = _compare(host, DESTINATION_AT) if host else []
+    return [*to_host, *of_protocol(protocol), _match("multiport", 1, info), _commented(comment), _counter()]
+
+
+def comment_of(rule: FoundRule) -> str:
+    """The comment (-m comment) of a rule, "" if it has none."""
+    return listing.match_info(rule, "comment").split(b"\0", 1)[0].decode("utf-8", "replace") or rule.comment
+
+
+def is_mark_local(rule: FoundRule, bit: int, comment: str) -> bool:
+    """Whether it is what `mark_local` makes.
+
+    Also after nft has saved and loaded the rules: it writes them in its own expressions, and without their comments.
+    """
+    if listing.target_info(rule, "MARK") == struct.pack("=II", bit, bit):
+        return comment_of(rule) == comment
+    return listing.bit_marked(rule) == bit
+
+
+def states_of(rule: FoundRule) -> int:
+    """The states that a rule asks for, 0 if it does not.
+
+    By a match of iptables, or by what nft makes of that when it lists rules and loads them again.
+    """
+    info = listing.match_info(rule, "conntrack")
+    if len(info) == _CONNTRACK_BYTES:
+        return struct.unpack_from("=H", info, _FLAGS_AT + 4)[0]
+    found = listing.conntrack_bits(rule)
+    if found.get(_CT_STATUS) == _IPS_DST_NAT:
+        return DNAT
+    return found.get(_CT_STATE, 0)  # the bits are the same
+
+
+def _commented(comment: str) -> bytes:
+    return _match("comment", 0, comment.encode().ljust(_COMMENT_BYTES, b"\0"))
+
+
+def _in_state(states: int) -> bytes:
+    info = bytearray(_CONNTRACK_BYTES)
+    struct.pack_into("=HHH", info, _FLAGS_AT, _STATE, 0, states)
+    return _match("conntrack", 3, bytes(info))
+
+
+def _compare(address: bytes, offsets: dict[int, int]) -> list[bytes]:
+    offset = offsets[4 if len(address) == 4 else 6]
+    return [load(NETWORK_HEADER, offset, len(address)), equals(address)]
+
+
+def _counter() -> bytes:
+    return expression("counter", attribute(1, bytes(8)), attribute(2, bytes(8)))
+
+
+def _match(name: str, revision: int, info: bytes) -> bytes:
+    return expression("match", text(1, name), big_endian(2, revision), attribute(3, info))

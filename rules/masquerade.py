@@ -1,0 +1,147 @@
+"""Masquerade: what a pod sends beyond its own subnet leaves with the node's address.
+
+A map leads from each pod's address to the chain of its subnet, which knows what "beyond" is. So a packet costs one
+look-up however many pods there are, and a pod that comes or goes is an element, no rule.
+"""
+
+from collections.abc import Collection, Sequence
+from functools import lru_cache
+
+from linux import kernel
+from linux.errors import reason
+from linux.nftables import messages, pod_table
+from linux.nftables.expressions import RETURN, destination_in, masquerade, source_address, verdict, verdict_of
+from linux.nftables.messages import Element, Hook, Set, TableName
+from linux.nftables.pod_table import Chain, Rule, Table
+from linux.ownership import forfeited, owner_tag
+from rules.pod_address import PodAddress, pod_address
+from spec.attachment import Attachment
+from spec.errors import CNIError, Code
+
+_MAPS = {
+    4: Set("pods4", key_type=7, key_bytes=4, byte_order=2, verdicts=True),  # type ipv4_addr : verdict
+    6: Set("pods6", key_type=8, key_bytes=16, byte_order=2, verdicts=True),  # type ipv6_addr : verdict
+}
+
+_MULTICAST = {4: bytes([224, 0, 0, 0]), 6: bytes([255, *[0] * 15])}
+
+_TABLE = Table(
+    TableName(messages.INET, "slash24_masquerade"),
+    "slash24: what pods send beyond their subnet leaves with the node's address",
+    tuple(_MAPS.values()),
+    (
+        Chain(
+            "postrouting",
+            (
+                # ip daddr 224.0.0.0/4 return
+                Rule("multicast v4", (*destination_in(4, _MULTICAST[4], 4), verdict(RETURN))),
+                # ip6 daddr ff00::/8 return
+                Rule("multicast v6", (*destination_in(6, _MULTICAST[6], 8), verdict(RETURN))),
+                # ip saddr vmap @pods4
+                Rule("pods v4", (*source_address(4), verdict_of("pods4"))),
+                # ip6 saddr vmap @pods6
+                Rule("pods v6", (*source_address(6), verdict_of("pods6"))),
+            ),
+            Hook("nat", 4, 100),  # type nat hook postrouting priority srcnat
+        ),
+    ),
+)
+
+
+def ensure(owner: Attachment, addresses: Sequence[str]) -> None:
+    """Masquerade these addresses (CIDR, "10.1.2.5/24"; the prefix is the pod's own subnet), and no others, for `owner`.
+
+    An address that somebody else has is taken over: IPAM gave it to `owner`, so the other is a leftover. Raises
+    NetlinkError, OSError or ValueError for what is no address.
+    """
+    tag, wanted, chains = _wish(owner, [pod_address(address) for address in addresses])
+    keys = {(element.set, element.key) for element in wanted}
+    pod_table.put(
+        _TABLE,
+        chains,
+        wanted,
+        is_stale=lambda found: found.owner == tag or (found.set, found.key) in keys,
+        terms=_terms(tag, wanted),
+    )
+
+
+def delete(owner: Attachment, addresses: Sequence[str] = ()) -> None:
+    """Masquerade nothing for `owner` any more; nothing to do is success. Raises NetlinkError.
+
+    `addresses`: those of its last ADD, if they are known, with or without a prefix: then nothing else need be read.
+    """
+    tag = owner_tag(owner)
+    try:
+        places = {_place(pod_address(address)) for address in addresses}
+    except (OSError, ValueError):
+        places = set()
+    pod_table.remove(_TABLE, lambda found: found.owner == tag, terms={tag.encode()}, places=sorted(places))
+
+
+def missing(owner: Attachment, addresses: Sequence[str]) -> list[str]:
+    """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises NetlinkError."""
+    pods = [pod_address(address) for address in addresses]
+    tag, wanted, chains = _wish(owner, pods)
+    state = pod_table.inspect(_TABLE, chains, _terms(tag, wanted))
+    problems = [f"chain {chain.name} of table {_TABLE.name} does not hold its rules" for chain in state.drifted]
+    present = {(found.set, found.key): found for found in state.elements}
+    for pod, element in zip(pods, wanted, strict=True):
+        found = present.get((element.set, element.key))
+        if not found:
+            problems.append(f"{pod} is not masqueraded: it is not in map {element.set} of {_TABLE.name}")
+        elif found.owner != tag:
+            problems.append(f"{pod} is masqueraded for {found.owner or 'nobody'}, not for {tag}")
+        elif found.chain != element.chain:
+            problems.append(f"{pod} is masqueraded by chain {found.chain}, not by {element.chain}")
+    return problems
+
+
+def sweep(network: str, valid: Collection[Attachment]) -> int:
+    """Masquerade nothing for attachments to `network` that are not `valid`; returns how many that were.
+
+    Raises NetlinkError.
+    """
+    is_forfeit = forfeited(network, valid)
+    return len({found.owner for found in pod_table.remove(_TABLE, lambda found: is_forfeit(found.owner))})
+
+
+def check_ready() -> None:
+    """Can this kernel masquerade? Raises CNIError 50. Only an old kernel is tried, by a dry run of the table."""
+    if not kernel.is_old():
+        return
+    try:
+        pod_table.rehearse(_TABLE)
+    except OSError as error:
+        raise CNIError(Code.PLUGIN_NOT_AVAILABLE, f"the kernel can not masquerade: {reason(error)}") from error
+
+
+def _wish(owner: Attachment, pods: Sequence[PodAddress]) -> tuple[str, list[Element], list[Chain]]:
+    """The mark of the owner, the elements and the chains that they lead to."""
+    tag = owner_tag(owner)
+    chains = [_subnet_chain(pod.subnet) for pod in pods]
+    # The element `10.1.2.5 comment "v1:..." : goto subnet-10.1.2.0/24`.
+    elements = [Element(*_place(pod), tag, chain.name) for pod, chain in zip(pods, chains, strict=True)]
+    return tag, elements, list(dict.fromkeys(chains))
+
+
+@lru_cache(maxsize=32)  # many pods, few subnets
+def _subnet_chain(subnet: PodAddress) -> Chain:
+    """The chain for pods of one subnet; its name can be read by `nft -f`, which knows no colon in names."""
+    return Chain(
+        f"subnet-{subnet.cidr.replace(':', '_')}",
+        (
+            # ip daddr 10.1.2.0/24 return
+            Rule("own subnet", (*destination_in(subnet.version, subnet.packed, subnet.prefix_length), verdict(RETURN))),
+            # masquerade
+            Rule("beyond", (masquerade(),)),
+        ),
+    )
+
+
+def _place(pod: PodAddress) -> tuple[str, bytes]:
+    """The map and the key of a pod's element."""
+    return _MAPS[pod.version].name, pod.packed
+
+
+def _terms(tag: str, wanted: Sequence[Element]) -> set[bytes]:
+    return {tag.encode(), *(element.key for element in wanted)}

@@ -1,0 +1,33 @@
+"""Which rules of iptables are about which pod."""
+
+import pytest
+
+from linux.nftables import listing
+from linux.nftables.listing import FoundRule
+from rules import firewall, iptables
+from rules.firewall import _subjects
+
+
+def found(expressions: list[bytes]) -> FoundRule:
+    """A rule as the kernel lists it."""
+    return FoundRule(1, "CNI-FORWARD", "", b"".join(expressions))
+
+
+def test_a_rule_is_about_an_address_as_a_whole() -> None:
+    """Those of a pod are; the way to the administrator's chain is about none."""
+    for version, address in ((4, bytes([10, 1, 2, 5])), (6, bytes(15) + b"\5")):
+        for make in (iptables.accept_from, iptables.accept_answers_to, iptables.accept_translated_to):
+            assert list(_subjects(found(make(address)), version)) == [address]
+    assert list(_subjects(found(iptables.jump("CNI-ADMIN", "x")), 4)) == []
+    assert list(_subjects(found([]), 4)) == []
+
+
+def test_many_pods_are_removed_by_one_look_at_every_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GC of a node that was full does not look at every rule for every pod: that took minutes."""
+    pods = [bytes([10, 1, 2, number]) for number in range(200)]
+    rules = [found(iptables.accept_from(pod)) for pod in pods]
+    looks, look = [], listing.source_network
+    monkeypatch.setattr(listing, "list_rules", lambda *_: rules)
+    monkeypatch.setattr(listing, "source_network", lambda *given: looks.append(given) or look(*given))
+    assert len(firewall._no_longer_through(None, 4, pods[:150])) == 150
+    assert len(looks) == len(rules)
