@@ -1,4 +1,4 @@
-"""For tests of linux/nft*: production code called inside a node, and what `nft` says of it."""
+"""For tests of nftables: production code called inside a node, and what `nft` says of it."""
 
 import os
 import re
