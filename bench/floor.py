@@ -1,4 +1,4 @@
-"""The floor: the kernel's part of a pod's coming and going, asked for by a C program that does nothing else."""
+"""The floor: the kernel's part of ADD and DEL, measured with a C program that does nothing else."""
 
 import platform
 import subprocess
@@ -12,7 +12,7 @@ PROGRAM = lab.ROOT / "build" / "bench" / "floor"
 SOURCE = lab.ROOT / "bench" / "floor.c"
 WARM_UP = 2
 CASES = {"gateway": (), "ipMasq": ("nft",)}
-VERBS = {"add": "ADD", "del": "DEL", "wait": "DEL, to the kernel's end"}
+VERBS = {"add": "ADD", "del": "DEL", "wait": "DEL, until the kernel replies"}
 
 _BRIDGE, _GATEWAY = "floor0", "10.25.0.1"
 

@@ -31,7 +31,7 @@ PY_SPY = Path(sys.executable).with_name("py-spy")
 AREAS = (
     (r"linux/netlink/", "kernel, by netlink"),
     (r"linux/(netns|sysctls)\.py", "kernel, namespaces and sysctls"),
-    (r"linux/", "linux/: messages put together and taken apart"),
+    (r"linux/", "linux/: encoding and decoding of messages"),
     (r"rules/", "rules/: nftables features"),
     (r"(ipam|state)/", "ipam/, state/: leases and other files"),
     (r"spec/", "spec/: request, configuration, result"),

@@ -13,8 +13,8 @@ from bench.figures import AT_ONCE, Report
 
 PAGE = "performance.md"
 FIGURES, PROFILE = "figures: written by bench.warm", "profile: written by bench.profile"  # places in the page
-GROWTH = "Calls for one more pod, by the number of pods of the suite on the node, in milliseconds:"
-FLOOR = "The kernel's part of it, asked for by a C program that does nothing else:"
+GROWTH = "Time of a call for one more pod, by the number of pods on the node, in milliseconds:"
+FLOOR = "The kernel's part, measured with a C program that does nothing else:"
 
 _HEADERS = ("case", "slash24, ms", "reference, ms", "ratio", "goal", "")
 
@@ -77,8 +77,8 @@ def tables(report: Report, style: str) -> list[str]:
 def notes(report: Report) -> str:
     """What the tables are to be read with."""
     return (
-        f"Medians of {report.rounds} rounds; two thirds of it by cnitool and without an agent, one for many pods."
-        f" {report.machine}. Starting 100 processes that do nothing takes {median(report.starting):.0f} ms. After the"
+        f"Medians of {report.rounds} rounds (two thirds of that by cnitool and without an agent, a third with many"
+        f" pods). {report.machine}. Starting 100 processes that do nothing takes {median(report.starting):.0f} ms. After the"
         f" calls of the first table the agent has {report.resident:.0f} MB."
     )
 
