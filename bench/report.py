@@ -78,8 +78,8 @@ def notes(report: Report) -> str:
     """What the tables are to be read with."""
     return (
         f"Medians of {report.rounds} rounds (two thirds of that by cnitool and without an agent, a third with many"
-        f" pods). {report.machine}. Starting 100 processes that do nothing takes {median(report.starting):.0f} ms. After the"
-        f" calls of the first table the agent has {report.resident:.0f} MB."
+        f" pods). {report.machine}. Starting 100 processes that do nothing takes {median(report.starting):.0f} ms."
+        f" After the calls of the first table the agent has {report.resident:.0f} MB."
     )
 
 
