@@ -168,21 +168,19 @@ def _gateways(host: Netlink, bridge: Link | None, conf: PodConf, result: Result)
 
 
 def _masquerade(request: Request, result: Result) -> Iterator[str]:
-    from rules import masquerade
-    from rules.reference import leftovers
+    from rules import masquerade, reference
 
     addresses = [ip.address for ip in result.ips]
     wrong = masquerade.missing(request.attachment, addresses)
-    if wrong and not leftovers.masquerades(request.attachment, addresses):
+    if wrong and not reference.masquerades(request.attachment, addresses):
         yield from wrong
 
 
 def _mac_filter(request: Request, port: Link, entry: Interface) -> Iterator[str]:
-    from rules import antispoof
-    from rules.reference import leftovers
+    from rules import antispoof, reference
 
     wrong = antispoof.missing(request.attachment, port.name, entry.mac.lower())
-    if wrong and not leftovers.filters_mac(request.attachment):
+    if wrong and not reference.filters_mac(request.attachment):
         yield from wrong
 
 

@@ -11,8 +11,7 @@ from linux.rtnl.addresses import list_addresses
 from linux.rtnl.deletion import delete_links
 from linux.rtnl.links import Link, find_link, find_link_by_index, list_links
 from plugins.attempts import Attempts
-from rules import antispoof, masquerade, source_validation
-from rules.reference import leftovers
+from rules import antispoof, masquerade, reference, source_validation
 from spec.delegate import delegate
 from spec.errors import is_shortage
 from spec.request import Request
@@ -44,10 +43,10 @@ def delete_pod(request: Request, *, ipam_type: str, gateway_link: str = "") -> N
         attempts.make("release the addresses", lambda: delegate(request, "DEL", ipam_type))
     for what, action in (
         ("delete the masquerade", lambda: masquerade.delete(owner, addresses)),
-        ("delete another implementation's masquerade", lambda: leftovers.delete_masquerade(owner, addresses)),
+        ("delete another implementation's masquerade", lambda: reference.delete_masquerade(owner, addresses)),
         ("delete the MAC filter", lambda: antispoof.delete(owner)),
         ("unbind the pod from its addresses", lambda: source_validation.delete(owner)),
-        ("delete another implementation's MAC filter", lambda: leftovers.delete_antispoof(owner)),
+        ("delete another implementation's MAC filter", lambda: reference.delete_antispoof(owner)),
     ):
         attempts.make(what, action)
     if gateway_link:

@@ -6,9 +6,9 @@ from linux.netlink.socket import Netlink
 from linux.nftables import pod_table
 from plugins.portmap.conf import PortmapConf
 from plugins.portmap.forwards import pod_addresses, wish_of
+from rules import reference
 from rules.portmap import ports
 from rules.portmap.table import TABLE
-from rules.reference import host_ports
 from spec.errors import CNIError, Code
 from spec.request import Request
 from spec.result import Result
@@ -23,7 +23,7 @@ def check_ports(request: Request, conf: PortmapConf, result: Result) -> None:
         return
     with step("look at the forwarded ports"):
         problems = ports.missing(request.attachment, wish)
-        if problems and host_ports.serves(request.attachment, versions):
+        if problems and reference.forwards_ports(request.attachment, versions):
             problems = []
         if conf.snat and 4 in versions:
             problems += _localnet_problems(pod[4].packed)

@@ -4,8 +4,8 @@ from linux.errors import step
 from plugins.portmap.conf import mappings_if_readable
 from plugins.portmap.flows import forget_flows_to
 from plugins.portmap.forwards import forwards, is_noted, pod_addresses
+from rules import reference
 from rules.portmap import ports
-from rules.reference import host_ports
 from spec.request import Request
 
 
@@ -19,7 +19,7 @@ def delete_ports(request: Request) -> None:
             gone += ports.delete(request.attachment, noted=is_noted(request))
     finally:
         with step("delete another implementation's forwarded ports"):
-            host_ports.delete(request.attachment)
+            reference.delete_host_ports(request.attachment)
         forget_flows_to(request, gone)
 
 

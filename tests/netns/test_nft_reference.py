@@ -2,7 +2,7 @@
 
 import pytest
 
-from rules.reference import leftovers as leftovers
+from rules import reference as leftovers
 from spec.attachment import Attachment
 from tests.netns.cni import CNI
 from tests.netns.nft_tools import nft, on
