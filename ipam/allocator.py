@@ -6,9 +6,9 @@ All of an ADD is chosen before anything is written, under one lock: what can not
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ipam.addresses import Address, text_of
 from ipam.leases import State
 from ipam.ranges import Range, RangeSet
+from spec.addresses import Address, parse_ip, text_of
 from spec.attachment import Attachment
 from spec.errors import CNIError, Code
 
@@ -102,7 +102,7 @@ def _refuse_second(ranges: RangeSet, held: Sequence[Address], owner: Attachment)
 def _next(ranges: RangeSet, last_reserved: Address | None, leases: "Leases") -> tuple[Range, Address]:
     found = _first(ranges, last_reserved, leases)
     if found is not None:
-        return found[0], Address.parse(found[1])
+        return found[0], parse_ip(found[1])
     text = f"no IP addresses available in range set: {ranges}"
     cooling = sum(leases.state(each) == State.COOLING for _, texts in ranges.candidates(None) for each in texts)
     if cooling:
@@ -124,6 +124,6 @@ def _first(ranges: RangeSet, last_reserved: Address | None, leases: "Leases") ->
 
 def _parse(text: str) -> Address | None:
     try:
-        return Address.parse(text) if text else None
+        return parse_ip(text) if text else None
     except ValueError:
         return None

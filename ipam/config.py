@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 
-from ipam.addresses import Address, Network
 from ipam.resolvconf import parse_resolvconf
+from spec.addresses import Address, parse_address, parse_ip
 from spec.config import Section, absolute_path, require_at_most, wrong_value
 from spec.errors import CNIError, Code, code_of
 from spec.result import DNS
@@ -49,7 +49,7 @@ def read_dns(ipam: Section) -> DNS:
 
 
 def _parse_address(text: str) -> Address:
-    return Address.parse(str(Network.parse(text).address) if "/" in text else text)
+    return parse_ip(str(parse_address(text)))
 
 
 def _strings(section: Section, key: str) -> Iterator[tuple[str, str]]:

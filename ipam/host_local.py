@@ -58,14 +58,14 @@ def delete(request: Request) -> None:
 
 def check(request: Request) -> None:
     """Raises CNIError 999 unless the attachment holds a lease, and each address of prevResult that is of our ranges."""
-    from ipam.addresses import Address
     from ipam.ranges import membership
+    from spec.addresses import parse_ip
 
     ipam = _ipam(request)
     is_ours = membership(_range_sets(request))
     prev_result = request.conf.prev_result
-    expected = [str(Address.parse(ip.address.partition("/")[0])) for ip in prev_result.ips] if prev_result else []
-    ours = [text for text in expected if is_ours(Address.parse(text))]
+    expected = [str(parse_ip(ip.address.partition("/")[0])) for ip in prev_result.ips] if prev_result else []
+    ours = [text for text in expected if is_ours(parse_ip(text))]
     store = _store(request, ipam)
     held: tuple[str, ...] = ()
     with _telling_errors(store):

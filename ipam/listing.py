@@ -45,10 +45,10 @@ def is_address(name: str) -> bool:
     if name.strip("0123456789abcdefABCDEF.:"):
         return False
     # Imported here: where all leases are registered, no name needs to be looked at that closely.
-    from socket import AF_INET, AF_INET6, inet_pton
+    from spec.addresses import pack
 
     try:
-        inet_pton(AF_INET6 if ":" in name else AF_INET, name)
-    except (OSError, ValueError):
+        pack(name)
+    except ValueError:
         return False
     return True

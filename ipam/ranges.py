@@ -1,11 +1,13 @@
 """The ranges a network hands out: read from the configuration, checked, and asked what they contain. Pure."""
 
+from _socket import AF_INET, inet_ntop
 from bisect import bisect, bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import repeat
+from struct import Struct
 
-from ipam.addresses import Address, Network, text_of, texts_of
-from spec.addresses import why_no_gateway
+from spec.addresses import Address, parse_cidr, parse_ip, text_of, why_no_gateway
 from spec.config import Section, require_at_most
 from spec.errors import CNIError, Code
 
@@ -66,9 +68,9 @@ class RangeSet:
         for each, first, last in spans:
             for gateway in each.gateways:
                 if first <= gateway <= last:
-                    yield each, texts_of(each.version, first, gateway - 1)
+                    yield each, _texts(each.version, first, gateway - 1)
                     first = gateway + 1  # noqa: PLW2901  (the rest of the span)
-            yield each, texts_of(each.version, first, last)
+            yield each, _texts(each.version, first, last)
 
     def __str__(self) -> str:
         return ",".join(str(each) for each in self.ranges)
@@ -149,69 +151,69 @@ def parse_range(section: Section, *, needs_gateway: bool = False) -> Range:
     """
     subnet = _parse_subnet(section)
     is_small = subnet.prefix > subnet.bits - 2
-    broadcast = 1 if subnet.address.version == 4 and not is_small else 0
+    broadcast = 1 if subnet.version == 4 and not is_small else 0
     start, end, gateway = (_parse_member(section, key, subnet) for key in ("rangeStart", "rangeEnd", "gateway"))
     for key, phrase, number in (("rangeStart", "RangeStart", start), ("rangeEnd", "RangeEnd", end)):
         low = start if key == "rangeEnd" and start is not None else subnet.first
         high = end if key == "rangeStart" and end is not None else subnet.last
         if number is not None and not low <= number <= high:
-            text = text_of(subnet.address.version, number)
-            allowed = f"an address of {text_of(subnet.address.version, low)} to {text_of(subnet.address.version, high)}"
-            raise _wrong(section, key, f"{phrase} {text} not in network {subnet}", allowed)
+            text = text_of(subnet.version, number)
+            allowed = f"an address of {text_of(subnet.version, low)} to {text_of(subnet.version, high)}"
+            raise _wrong(section, key, f"{phrase} {text} not in network {subnet.cidr}", allowed)
     default = -1 if is_small else subnet.first + 1
     first = max(subnet.first, default) if start is None else start
     last = subnet.last - broadcast if end is None else end
     if first > last:
-        end_text = text_of(subnet.address.version, last)
+        end_text = text_of(subnet.version, last)
         raise _wrong(section, "rangeStart", f"RangeStart is after the end {end_text}", f"an address up to {end_text}")
     if gateway is not None:
         _check_gateway(section, subnet, gateway)
     elif is_small and needs_gateway:
         allowed = f'a prefix of at most /{subnet.bits - 2}, or a "gateway" beside it, as the network is to have one'
-        raise _wrong(section, "subnet", f"Network {subnet} too small to allocate from", allowed)
+        raise _wrong(section, "subnet", f"Network {subnet.cidr} too small to allocate from", allowed)
     gateway = default if gateway is None else gateway
     if is_small and first == last == gateway:
         allowed = "an address beside that of the gateway"
-        raise _wrong(section, "subnet", f"Network {subnet} too small to allocate from", allowed)
-    return Range(subnet.address.version, subnet.prefix, first, last, gateway)
+        raise _wrong(section, "subnet", f"Network {subnet.cidr} too small to allocate from", allowed)
+    return Range(subnet.version, subnet.prefix, first, last, gateway)
 
 
-def _parse_subnet(section: Section) -> Network:
+def _parse_subnet(section: Section) -> Address:
     expected = 'a network like "10.1.2.0/24"'
     text = section.string("subnet", None)
     if text is None:
         raise _wrong(section, "subnet", "IP <nil> not v4 nor v6", expected)
     try:
-        subnet = Network.parse(text)
+        subnet = parse_cidr(text)
     except ValueError as error:
         raise _wrong(section, "subnet", str(error), expected) from error
-    if subnet.address.version == 6 and subnet.address.number >> 32 == 0xFFFF:
+    if subnet.version == 6 and subnet.number >> 32 == 0xFFFF:
         raise _wrong(section, "subnet", "IPNet IP and Mask version mismatch", expected)
-    if subnet.address.number != subnet.first:
-        network = text_of(subnet.address.version, subnet.first)
+    if subnet.number != subnet.first:
+        network = text_of(subnet.version, subnet.first)
         phrase = f"For a subnet mask of length {subnet.prefix} the network address is {network}"
         raise _wrong(section, "subnet", f"Network has host bits set. {phrase}", f'"{network}/{subnet.prefix}"')
     return subnet
 
 
-def _parse_member(section: Section, key: str, subnet: Network) -> int | None:
+def _parse_member(section: Section, key: str, subnet: Address) -> int | None:
     text = section.string(key)
     if not text:
         return None
-    version = subnet.address.version
-    expected = f"an IPv{version} address, as the subnet {subnet} is"
+    version = subnet.version
+    expected = f"an IPv{version} address, as the subnet {subnet.cidr} is"
     try:
-        address = Address.parse(text)
+        address = parse_ip(text)
     except ValueError as error:
         raise _wrong(section, key, str(error), expected) from error
     if address.version != version:
-        raise _wrong(section, key, f"{key[0].upper()}{key[1:]} {text} not in network {subnet}", expected)
+        raise _wrong(section, key, f"{key[0].upper()}{key[1:]} {text} not in network {subnet.cidr}", expected)
     return address.number
 
 
-def _check_gateway(section: Section, subnet: Network, gateway: int) -> None:
-    text = text_of(subnet.address.version, gateway)
-    why = why_no_gateway(text, str(subnet))
+def _check_gateway(section: Section, subnet: Address, gateway: int) -> None:
+    text = text_of(subnet.version, gateway)
+    why = why_no_gateway(text, subnet.cidr)
     if why:
         raise _wrong(section, "gateway", f"Gateway {text} is {why}", "an address that a router can have")
 
@@ -242,3 +244,12 @@ def _wrong(section: Section, key: str, phrase: str, expected: str) -> CNIError:
 
 def _invalid(text: str) -> CNIError:
     return CNIError(Code.INVALID_NETWORK_CONFIG, text)
+
+
+def _texts(version: int, first: int, last: int) -> Iterator[str]:
+    """The texts of `first` to `last` (inclusive), one after the other."""
+    numbers = range(first, last + 1)
+    if version == 6:
+        return (text_of(6, number) for number in numbers)
+    # Nothing of this is Python code at work: in a full /16 there are sixty thousand to look at.
+    return map(inet_ntop, repeat(AF_INET), map(Struct(">I").pack, numbers))

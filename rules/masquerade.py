@@ -14,7 +14,7 @@ from linux.nftables.expressions import RETURN, destination_in, masquerade, sourc
 from linux.nftables.messages import Element, Hook, Set, TableName
 from linux.nftables.pod_table import Chain, Rule, Table
 from linux.ownership import forfeited, owner_tag
-from rules.pod_address import PodAddress, pod_address
+from spec.addresses import Address, parse_address
 from spec.attachment import Attachment
 from spec.errors import CNIError, Code
 
@@ -52,9 +52,9 @@ def ensure(owner: Attachment, addresses: Sequence[str]) -> None:
     """Masquerade these addresses (CIDR, "10.1.2.5/24"; the prefix is the pod's own subnet), and no others, for `owner`.
 
     An address that somebody else has is taken over: IPAM gave it to `owner`, so the other is a leftover. Raises
-    NetlinkError, OSError or ValueError for what is no address.
+    NetlinkError, ValueError for what is no address.
     """
-    tag, wanted, chains = _wish(owner, [pod_address(address) for address in addresses])
+    tag, wanted, chains = _wish(owner, [parse_address(address) for address in addresses])
     keys = {(element.set, element.key) for element in wanted}
     pod_table.put(
         _TABLE,
@@ -72,15 +72,15 @@ def delete(owner: Attachment, addresses: Sequence[str] = ()) -> None:
     """
     tag = owner_tag(owner)
     try:
-        places = {_place(pod_address(address)) for address in addresses}
-    except (OSError, ValueError):
+        places = {_place(parse_address(address)) for address in addresses}
+    except ValueError:
         places = set()
     pod_table.remove(_TABLE, lambda found: found.owner == tag, terms={tag.encode()}, places=sorted(places))
 
 
 def missing(owner: Attachment, addresses: Sequence[str]) -> list[str]:
     """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises NetlinkError."""
-    pods = [pod_address(address) for address in addresses]
+    pods = [parse_address(address) for address in addresses]
     tag, wanted, chains = _wish(owner, pods)
     state = pod_table.inspect(_TABLE, chains, _terms(tag, wanted))
     problems = [f"chain {chain.name} of table {_TABLE.name} does not hold its rules" for chain in state.drifted]
@@ -115,30 +115,30 @@ def check_ready() -> None:
         raise CNIError(Code.PLUGIN_NOT_AVAILABLE, f"the kernel can not masquerade: {reason(error)}") from error
 
 
-def _wish(owner: Attachment, pods: Sequence[PodAddress]) -> tuple[str, list[Element], list[Chain]]:
+def _wish(owner: Attachment, pods: Sequence[Address]) -> tuple[str, list[Element], list[Chain]]:
     """The mark of the owner, the elements and the chains that they lead to."""
     tag = owner_tag(owner)
-    chains = [_subnet_chain(pod.subnet) for pod in pods]
+    chains = [_subnet_chain(pod.network) for pod in pods]
     # The element `10.1.2.5 comment "v1:..." : goto subnet-10.1.2.0/24`.
     elements = [Element(*_place(pod), tag, chain.name) for pod, chain in zip(pods, chains, strict=True)]
     return tag, elements, list(dict.fromkeys(chains))
 
 
 @lru_cache(maxsize=32)  # many pods, few subnets
-def _subnet_chain(subnet: PodAddress) -> Chain:
+def _subnet_chain(subnet: Address) -> Chain:
     """The chain for pods of one subnet; its name can be read by `nft -f`, which knows no colon in names."""
     return Chain(
         f"subnet-{subnet.cidr.replace(':', '_')}",
         (
             # ip daddr 10.1.2.0/24 return
-            Rule("own subnet", (*destination_in(subnet.version, subnet.packed, subnet.prefix_length), verdict(RETURN))),
+            Rule("own subnet", (*destination_in(subnet.version, subnet.packed, subnet.prefix), verdict(RETURN))),
             # masquerade
             Rule("beyond", (masquerade(),)),
         ),
     )
 
 
-def _place(pod: PodAddress) -> tuple[str, bytes]:
+def _place(pod: Address) -> tuple[str, bytes]:
     """The map and the key of a pod's element."""
     return _MAPS[pod.version].name, pod.packed
 

@@ -30,7 +30,7 @@ from linux.nftables.expressions import (
 from linux.nftables.messages import Element, Hook, Set, TableName
 from linux.nftables.pod_table import Chain, Rule, Table
 from linux.ownership import forfeited, owner_tag
-from rules.pod_address import PodAddress, pod_address
+from spec.addresses import Address, parse_address
 from spec.attachment import Attachment
 
 _NAME_BYTES = 16  # IFNAMSIZ
@@ -133,14 +133,14 @@ def sweep(network: str, valid: Collection[Attachment]) -> int:
 
 def _elements(tag: str, host_link: str, addresses: Iterable[str]) -> list[Element]:
     """The elements `"veth0" comment "v1:..."` and, an address each, `"veth0" . 10.1.2.5 comment "v1:..."`."""
-    sources = {pod_address(address).packed: pod_address(address) for address in (*addresses, *_UNSPECIFIED)}
+    sources = {parse_address(address).packed: parse_address(address) for address in (*addresses, *_UNSPECIFIED)}
     return [
         Element(_BOUND.name, _name(host_link), tag),
         *(Element(_SOURCES[one.version].name, _key(host_link, one), tag) for one in sources.values()),
     ]
 
 
-def _key(host_link: str, address: PodAddress) -> bytes:
+def _key(host_link: str, address: Address) -> bytes:
     return _name(host_link) + address.packed
 
 

@@ -1,36 +1,152 @@
-"""IP addresses and CIDRs of results in their canonical text, as Go's net package reads and prints them."""
+"""IP addresses and networks: one immutable value for both, and their text (RFC 5952, as Go's net package prints it)."""
 
-_BITS = {4: 32, 6: 128}
+# Not `socket`: its Python half takes milliseconds to import, and nothing else here needs it.
+from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+from collections import namedtuple
+
+FAMILIES = {4: AF_INET, 6: AF_INET6}
+BITS = {4: 32, 6: 128}
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
+class Address(namedtuple("Address", ("version", "number", "prefix"))):
+    """An address of IP `version` 4 or 6 as a `number`, with the prefix length in bits of the network it is in.
+
+    A network is an `Address` without host bits. Sorted, a network comes before all that is in it.
+    """
+
+    __slots__ = ()
+
+    @property
+    def family(self) -> int:
+        """AF_INET or AF_INET6."""
+        return FAMILIES[self.version]
+
+    @property
+    def bits(self) -> int:
+        """The length of an address of this version: 32 or 128."""
+        return BITS[self.version]
+
+    @property
+    def packed(self) -> bytes:
+        """The address in 4 or 16 bytes."""
+        return self.number.to_bytes(BITS[self.version] >> 3, "big")
+
+    @property
+    def first(self) -> int:
+        """The number of the first address of the network."""
+        host_bits = BITS[self.version] - self.prefix
+        return self.number >> host_bits << host_bits
+
+    @property
+    def last(self) -> int:
+        """The number of the last address of the network; in IPv4 the broadcast address."""
+        return self.number | (1 << BITS[self.version] - self.prefix) - 1
+
+    @property
+    def network(self) -> "Address":
+        """The network that it is in: 10.1.2.0/24 of 10.1.2.3/24."""
+        return Address(self.version, self.first, self.prefix)
+
+    @property
+    def first_host(self) -> "Address":
+        """The address after the first of the network, mostly the gateway: 10.1.2.1/24 of 10.1.2.3/24."""
+        return Address(self.version, (self.first + 1) % (1 << self.bits), self.prefix)
+
+    @property
+    def cidr(self) -> str:
+        """The address with its prefix length: 10.1.2.3/24."""
+        return f"{self}/{self.prefix}"
+
+    def contains(self, other: "Address") -> bool:
+        """Whether all of the other's network is in this one's."""
+        host_bits = BITS[self.version] - self.prefix
+        same = self.version == other.version and self.prefix <= other.prefix
+        return same and self.number >> host_bits == other.number >> host_bits
+
+    def overlaps(self, other: "Address") -> bool:
+        """Whether the two networks have addresses in common: one of them is then in the other."""
+        return self.contains(other) or other.contains(self)
+
+    def __str__(self) -> str:
+        """The address alone."""
+        return text_of(self.version, self.number)
+
+
+def parse_address(text: str) -> Address:
+    """Read "10.1.2.3/24", or "10.1.2.3" for a single address (/32); ::ffff:10.0.0.1 stays IPv6. Raises ValueError."""
+    return parse_cidr(text) if "/" in text else _single(pack(text))
+
+
+def parse_cidr(text: str) -> Address:
+    """Read "10.1.2.3/24": no netmask, no bare address. ::ffff:10.0.0.1/120 stays IPv6. Raises ValueError."""
+    address, _, length = text.partition("/")
+    try:
+        packed = pack(address)
+        if length.isascii() and length.isdigit() and len(length) <= 3 and int(length) <= 8 * len(packed):
+            return Address(_version(packed), int.from_bytes(packed, "big"), int(length))
+    except ValueError:
+        pass
+    raise ValueError(f"invalid CIDR address: {text}")
+
+
+def parse_ip(text: str) -> Address:
+    """Read a single address; one that is IPv4 mapped into IPv6 (::ffff:10.0.0.1) becomes IPv4. Raises ValueError."""
+    return _single(_unmapped(pack(text)))
+
+
+def pack(text: str) -> bytes:
+    """The 4 or 16 bytes of an address. Raises ValueError (zones, leading zeros, other text)."""
+    try:
+        return inet_pton(AF_INET6 if ":" in text else AF_INET, text)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"invalid IP address: {text}") from error
+
+
+def unpack(packed: bytes) -> str:
+    """The text of an address in 4 or 16 bytes."""
+    if len(packed) == 4:
+        return inet_ntop(AF_INET, packed)
+    text = inet_ntop(AF_INET6, packed)
+    if "." in text and not packed.startswith(_MAPPED):
+        # The C library prints ::1.2.3.4 for the long deprecated ::/96; nobody else does.
+        return f"::{packed[12] << 8 | packed[13]:x}:{packed[14] << 8 | packed[15]:x}"
+    return text
+
+
+def text_of(version: int, number: int) -> str:
+    """The text of an address given as a number."""
+    return unpack(number.to_bytes(BITS[version] >> 3, "big"))
+
+
 def canonical_ip(text: str) -> str:
-    """An address, e.g. "fd00::1"; IPv4 in IPv6 becomes IPv4. Raises ValueError (zones, leading zeros, other text)."""
-    return _split(text)[0]
+    """An address, e.g. "fd00::1"; IPv4 mapped into IPv6 becomes IPv4. Raises ValueError."""
+    return unpack(_unmapped(pack(text)))
 
 
 def canonical_cidr(text: str) -> str:
     """An address with its prefix length, e.g. "10.1.2.3/24"; host bits are kept. Raises ValueError."""
-    address, slash, length = text.partition("/")
-    if not slash or not (length.isascii() and length.isdigit() and len(length) <= 3):
-        raise ValueError("no CIDR")
-    canonical, bits, mapped = _split(address)
-    prefix = int(length) - (96 if mapped else 0)
-    if not 0 <= prefix <= bits:
-        raise ValueError("no such prefix length")
-    return f"{canonical}/{prefix}"
+    address = parse_cidr(text)
+    if address.version == 4 or not address.packed.startswith(_MAPPED):
+        return address.cidr
+    if address.prefix < 96:
+        raise ValueError(f"invalid CIDR address: {text}")
+    return Address(4, address.number & 0xFFFFFFFF, address.prefix - 96).cidr
 
 
 def network_of(cidr: str) -> str:
     """The network that a canonical CIDR is in: "10.1.2.0/24" of "10.1.2.3/24"."""
-    from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+    return parse_cidr(cidr).network.cidr
 
-    address, _, length = cidr.partition("/")
-    family = AF_INET6 if ":" in address else AF_INET
-    packed = inet_pton(family, address)
-    host_bits = 8 * len(packed) - int(length)
-    number = int.from_bytes(packed, "big") >> host_bits << host_bits
-    return f"{canonical_ip(inet_ntop(family, number.to_bytes(len(packed), 'big')))}/{length}"
+
+def family_of(address: str) -> int:
+    """AF_INET or AF_INET6 of an address in text, with or without a prefix length."""
+    return AF_INET6 if ":" in address else AF_INET
+
+
+def is_ipv6(text: str) -> bool:
+    """Whether a canonical address or CIDR is of IPv6."""
+    return ":" in text
 
 
 def is_unspecified(address: str) -> bool:
@@ -40,47 +156,30 @@ def is_unspecified(address: str) -> bool:
 
 def why_no_gateway(address: str, cidr: str = "") -> str:
     """Why no router can have that canonical address, "" if one can; `cidr`: the pod's address, or its subnet."""
-    from socket import AF_INET, AF_INET6, inet_pton
-
-    version6 = is_ipv6(address)
-    packed = inet_pton(AF_INET6 if version6 else AF_INET, address)
+    gateway = parse_address(address)
+    top = gateway.packed[0]
     if is_unspecified(address):
         return "the unspecified address"
-    if packed[0] == 0xFF if version6 else packed[0] >> 4 == 0xE:
+    if top == 0xFF if gateway.version == 6 else top >> 4 == 0xE:
         return "a multicast address"
-    if address == "::1" if version6 else packed[0] == 127:
+    if gateway.number == 1 if gateway.version == 6 else top == 127:
         return "a loopback address"
-    if packed == b"\xff" * 4:
+    if gateway == (4, 0xFFFFFFFF, 32):
         return "the broadcast address"
-    own, _, length = cidr.partition("/")
-    if not cidr or version6 or is_ipv6(own) or int(length) > 30:
+    subnet = parse_address(cidr) if cidr else gateway
+    if gateway.version == 6 or subnet.version == 6 or subnet.prefix > 30:
         return ""
-    ends = (1 << 32 - int(length)) - 1
-    number, subnet = int.from_bytes(packed, "big"), int.from_bytes(inet_pton(AF_INET, own), "big") & ~ends
-    ends_of = {subnet: "the address of the subnet itself", subnet | ends: "the broadcast address of the subnet"}
-    return ends_of.get(number, "")
+    ends = {subnet.first: "the address of the subnet itself", subnet.last: "the broadcast address of the subnet"}
+    return ends.get(gateway.number, "")
 
 
-def is_ipv6(text: str) -> bool:
-    """Whether a canonical address or CIDR is of IPv6."""
-    return ":" in text
+def _single(packed: bytes) -> Address:
+    return Address(_version(packed), int.from_bytes(packed, "big"), 8 * len(packed))
 
 
-def _split(text: str) -> tuple[str, int, bool]:
-    """Canonical text, bits of the family, and whether it was IPv4 in IPv6."""
-    # Imported here: only who reads results pays for it, a plain ADD does not.
-    from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+def _version(packed: bytes) -> int:
+    return 4 if len(packed) == 4 else 6
 
-    family = AF_INET6 if ":" in text else AF_INET
-    try:
-        packed = inet_pton(family, text)
-    except (OSError, UnicodeError, ValueError):
-        raise ValueError("no IP address") from None
-    mapped = packed.startswith(_MAPPED) and len(packed) == 16
-    if mapped:
-        family, packed = AF_INET, packed[12:]
-    canonical = inet_ntop(family, packed)
-    if family == AF_INET6 and "." in canonical:
-        # The C library prints ::a.b.c.d for the long deprecated ::/96; nobody else does.
-        canonical = f"::{packed[12] << 8 | packed[13]:x}:{packed[14] << 8 | packed[15]:x}"
-    return canonical, _BITS[4] if family == AF_INET else _BITS[6], mapped
+
+def _unmapped(packed: bytes) -> bytes:
+    return packed[12:] if packed.startswith(_MAPPED) and len(packed) == 16 else packed

@@ -128,9 +128,9 @@ def _wish(conf: FirewallConf, result: Result) -> "Wish":
 
 def _addresses(result: Result) -> tuple[bytes, ...]:
     """All addresses of a result, packed."""
-    from rules.pod_address import pod_address
+    from spec.addresses import pack
 
-    return tuple(dict.fromkeys(pod_address(ip.address).packed for ip in result.ips))
+    return tuple(dict.fromkeys(pack(ip.address.partition("/")[0]) for ip in result.ips))
 
 
 PLUGIN = Plugin(

@@ -1,8 +1,8 @@
 """What a configuration and the result of the plugins before come to: the forwards of one pod."""
 
 from plugins.portmap.conf import Mapping, PortmapConf
-from rules.pod_address import PodAddress, pod_address
 from rules.portmap.ports import Forward, Wish
+from spec.addresses import Address, parse_address
 from spec.request import Request
 from spec.result import Result
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rules.conditions.expressions import Condition
 
 
-def wish_of(request: Request, conf: PortmapConf, pod: dict[int, PodAddress], result: Result) -> Wish:
+def wish_of(request: Request, conf: PortmapConf, pod: dict[int, Address], result: Result) -> Wish:
     """The forwards to a pod with these addresses, by IP version; a version that it has not is left out."""
     everybody = (4, 6) if conf.masquerade_all else _without_route(result)
     subnets = pod if conf.snat else None
@@ -40,7 +40,7 @@ def _conditions(conf: PortmapConf) -> "dict[int, tuple[Condition, ...]]":
     return {version: parse(words, version) for version, words in conf.conditions.items()}
 
 
-def forwards(mappings: tuple[Mapping, ...], pod: dict[int, PodAddress]) -> tuple[Forward, ...]:
+def forwards(mappings: tuple[Mapping, ...], pod: dict[int, Address]) -> tuple[Forward, ...]:
     """The mappings, once for each IP version that both they and the pod have."""
     return tuple(
         Forward(version, one.host, one.protocol, one.host_port, pod[version].packed, one.container_port)
@@ -50,12 +50,12 @@ def forwards(mappings: tuple[Mapping, ...], pod: dict[int, PodAddress]) -> tuple
     )
 
 
-def pod_addresses(request: Request, result: Result) -> dict[int, PodAddress]:
+def pod_addresses(request: Request, result: Result) -> dict[int, Address]:
     """The first address of each IP version that is on the pod's interface, or of which the result says no interface."""
-    found: dict[int, PodAddress] = {}
+    found: dict[int, Address] = {}
     for ip in result.ips:
         interface = result.interface_of(ip)
         if interface is None or (interface.name == request.ifname and interface.sandbox):
-            address = pod_address(ip.address)
+            address = parse_address(ip.address)
             found.setdefault(address.version, address)
     return found

@@ -7,7 +7,6 @@ and rtnetlink.h.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from socket import AF_INET, AF_INET6, inet_pton
 from sys import byteorder
 
 from linux.nftables.expressions import (
@@ -22,11 +21,11 @@ from linux.nftables.expressions import (
     of_protocol,
     swap_bytes,
 )
+from spec.addresses import BITS, Address, pack
 
 _LINK_HEADER, _TRANSPORT_HEADER = 0, 2
 _LONGEST_NAME = 15
 _ETHERNET = (1).to_bytes(2, byteorder)  # ARPHRD_ETHER
-_ADDRESS = {4: (AF_INET, 32), 6: (AF_INET6, 128)}
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "dccp": 33, "esp": 50, "ah": 51, "icmpv6": 58, "ipv6-icmp": 58,
              "sctp": 132, "udplite": 136}  # fmt: skip
 ADDRESS_TYPES = {"unspec": 0, "unicast": 1, "local": 2, "broadcast": 3, "anycast": 4, "multicast": 5, "blackhole": 6,
@@ -92,11 +91,10 @@ def field(words: tuple[str, ...], version: int) -> Field | None:
 
 def _network_field(words: tuple[str, ...], version: int) -> Field | None:
     offsets = {"saddr": SOURCE_AT, "daddr": DESTINATION_AT}
-    family, bits = _ADDRESS[version]
     name = " ".join(words)
     if words[1:] and words[1] in offsets and len(words) == 2:
-        loaded = load(NETWORK_HEADER, offsets[words[1]][version], bits // 8)
-        return Field(name, (loaded,), partial(_address, family, bits), bits // 8)
+        loaded = load(NETWORK_HEADER, offsets[words[1]][version], BITS[version] // 8)
+        return Field(name, (loaded,), partial(_address, version), BITS[version] // 8)
     plain = {"ip protocol": (9, PROTOCOLS), "ip ttl": (8, {}), "ip6 nexthdr": (6, PROTOCOLS), "ip6 hoplimit": (7, {})}
     if name not in plain:
         return None
@@ -153,36 +151,35 @@ def _fib_field(words: tuple[str, ...]) -> Field | None:
     return Field(" ".join(words), (fib(flags),), partial(_numbers, ADDRESS_TYPES, 4, byteorder), 4, byteorder)
 
 
-def _address(family: int, bits: int, text: str) -> Value:
-    from rules.pod_address import PodAddress
-
+def _address(version: int, text: str) -> Value:
     first, dash, last = text.partition("-")
     if dash:
-        low, high = _packed(family, first), _packed(family, last)
+        low, high = _packed(version, first), _packed(version, last)
         if low > high:
             raise ValueError(text)
         return Value(text, low, upper=high)
     address, slash, length = text.partition("/")
-    size = _prefix_length(family, bits, length) if slash else bits
-    network = PodAddress(4 if bits == 32 else 6, _packed(family, address), size).subnet
-    if size == bits:
+    size = _prefix_length(version, length) if slash else BITS[version]
+    network = Address(version, int.from_bytes(_packed(version, address), "big"), size).network
+    if size == network.bits:
         return Value(str(network), network.packed)
-    mask = ((1 << bits) - (1 << bits - size)).to_bytes(bits // 8, "big")
-    return Value(network.cidr, network.packed, mask)
+    mask = network.last ^ network.first ^ (1 << network.bits) - 1
+    return Value(network.cidr, network.packed, mask.to_bytes(network.bits // 8, "big"))
 
 
-def _packed(family: int, text: str) -> bytes:
-    try:
-        return inet_pton(family, text.strip())
-    except (OSError, ValueError):
-        raise ValueError(text) from None
+def _packed(version: int, text: str) -> bytes:
+    packed = pack(text.strip())
+    if 8 * len(packed) != BITS[version]:
+        raise ValueError(f"not an IPv{version} address: {text}")
+    return packed
 
 
-def _prefix_length(family: int, bits: int, text: str) -> int:
+def _prefix_length(version: int, text: str) -> int:
     """A number, or a mask as iptables takes it: 255.255.0.0."""
+    bits = BITS[version]
     if text.isascii() and text.isdigit() and int(text) <= bits:
         return int(text)
-    mask = int.from_bytes(_packed(family, text), "big")
+    mask = int.from_bytes(_packed(version, text), "big")
     size = mask.bit_count()
     if mask != (1 << bits) - (1 << bits - size):
         raise ValueError(text)

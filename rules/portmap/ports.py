@@ -21,7 +21,6 @@ from linux.nftables.pod_table import Book, Chain
 from linux.nftables.transactions import repair
 from linux.ownership import forfeited, owner_tag
 from rules import iptables
-from rules.pod_address import PodAddress
 from rules.portmap import after_iptables, port_notes
 from rules.portmap.holders import is_dead
 from rules.portmap.service_addresses import list_service_addresses
@@ -42,6 +41,7 @@ from rules.portmap.table import (
     table,
     to_the_node,
 )
+from spec.addresses import Address
 from spec.attachment import Attachment
 from spec.errors import is_shortage
 
@@ -99,7 +99,7 @@ class Wish:
 
     forwards: tuple[Forward, ...]
     conditions: "dict[int, tuple[Condition, ...]]"
-    subnets: dict[int, PodAddress] | None
+    subnets: dict[int, Address] | None
     everybody: Collection[int] = ()
     noted: bool = True
 
@@ -316,7 +316,7 @@ def _elements(tag: str, wish: Wish) -> tuple[list[Element], list[Chain]]:
             lead(conditional_map(version, exact=exact).name, key, conditional_chain(version, conditions, exact=exact))
         if wish.subnets is not None:
             answer = forward.pod + _number(forward.protocol) + _number(forward.pod_port, 2)
-            back = FROM_ANYWHERE if version in wish.everybody else masquerading_chain(wish.subnets[version].subnet)
+            back = FROM_ANYWHERE if version in wish.everybody else masquerading_chain(wish.subnets[version].network)
             lead(MASQUERADES[version].name, answer + _number(forward.host_port, 2), back)
     return list(elements.values()), list(chains.values())
 

@@ -31,8 +31,8 @@ from linux.nftables.expressions import (
 )
 from linux.nftables.messages import Element, Hook, Set, TableName
 from linux.nftables.pod_table import Chain, Rule, Table
-from rules.pod_address import PodAddress
 from rules.portmap.after_iptables import BIT
+from spec.addresses import Address
 
 TYPE_CHECKING = False  # as type checkers know it, without an import of typing
 if TYPE_CHECKING:
@@ -117,11 +117,11 @@ def conditional_chain(version: int, conditions: "Sequence[Condition]", *, exact:
 
 
 @lru_cache(maxsize=32)  # many pods, few subnets
-def masquerading_chain(subnet: PodAddress) -> Chain:
+def masquerading_chain(subnet: Address) -> Chain:
     """The chain that masquerades what comes from this subnet, and for IPv4 from the node's own loopback."""
     version = subnet.version
     # ip saddr 10.1.2.0/24 masquerade
-    from_subnet = (*of_version(version), *source_in(version, subnet.packed, subnet.prefix_length), masquerade())
+    from_subnet = (*of_version(version), *source_in(version, subnet.packed, subnet.prefix), masquerade())
     rules = [Rule("own subnet", from_subnet)]
     if version == 4:
         # ip saddr 127.0.0.0/8 masquerade

@@ -2,8 +2,8 @@
 
 import pytest
 
-from ipam.addresses import Address
 from ipam.allocator import allocate, is_exhausted
+from spec.addresses import parse_ip
 from spec.errors import CNIError, Code
 from tests.pure.ipam.support import BOOT, NEXT_BOOT, MemoryStore, at, owner, range_sets
 
@@ -19,7 +19,7 @@ def store(taken=(), last: str = "", **options) -> MemoryStore:
 
 
 def add(leases: MemoryStore, sets, *requested: str, container_id: str = "cid") -> list[str]:
-    addresses = [Address.parse(text) for text in requested]
+    addresses = [parse_ip(text) for text in requested]
     return [grant.cidr for grant in allocate(sets, addresses, owner(container_id), leases)]
 
 

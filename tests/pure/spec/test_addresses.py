@@ -1,0 +1,97 @@
+"""Addresses and networks as values: read, masked, compared and printed as another library and Go do it."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from netaddr.ip import IPAddress, IPNetwork
+
+from spec.addresses import Address, canonical_cidr, pack, parse_address, parse_cidr, parse_ip, unpack
+
+# Without ::/80, which netaddr prints as the C library does; how Go does, see test_texts_are_those_of_go.
+ADDRESSES = st.one_of(
+    st.tuples(st.just(4), st.integers(0, 2**32 - 1), st.integers(0, 32)),
+    st.tuples(st.just(6), st.integers(2**48, 2**128 - 1), st.integers(0, 128)),
+    st.tuples(st.just(6), st.integers(0, 2**16 - 1).map(lambda low: low << 64), st.integers(0, 128)),
+)
+
+
+@given(ADDRESSES)
+def test_as_another_library_has_it(given_address: tuple[int, int, int]) -> None:
+    """Address, prefix length and network are those that netaddr finds, and are written as it writes them."""
+    version, value, length = given_address
+    text = f"{IPAddress(value, version)}/{length}"
+    found, expected = parse_address(text), IPNetwork(text)
+    assert found == given_address
+    assert (found.packed, found.first, found.last) == (expected.ip.packed, expected.first, expected.last)
+    assert (str(found), found.cidr, found.network.cidr) == (str(expected.ip), str(expected), str(expected.cidr))
+    assert parse_address(str(expected.ip)) == (version, value, found.bits)
+    assert (pack(str(expected.ip)), unpack(found.packed)) == (expected.ip.packed, str(expected.ip))
+    assert found.first_host.number == (expected.first + 1) % (1 << found.bits)
+
+
+NEAR = st.tuples(st.sampled_from((4, 6)), st.integers(0, 255), st.integers(0, 8)).map(
+    lambda each: Address(each[0], each[1], each[2] + (24 if each[0] == 4 else 120))
+)
+
+
+@given(NEAR, NEAR)
+def test_networks_are_compared_as_another_library_does(one: Address, other: Address) -> None:
+    """One contains the other, or both have addresses in common, where netaddr finds it."""
+    first, second = IPNetwork(one.cidr), IPNetwork(other.cidr)
+    assert one.contains(other) == (second in first)
+    assert one.overlaps(other) == (second in first or first in second)
+
+
+@pytest.mark.parametrize("text", ["", "10.1.2", "10.1.2.3/33", "10.1.2.3/-1", "10.1.2.3/x", "fd00::/129", "x", "1:2"])
+def test_what_is_none(text: str) -> None:
+    """What is no address is refused."""
+    with pytest.raises(ValueError, match="^invalid (IP|CIDR) address: "):
+        parse_address(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [("::ffff:10.0.0.1/120", "10.0.0.1/24"), ("::102:304/96", "::102:304/96"), ("fd00:0::1/64", "fd00::1/64")],
+)
+def test_cidrs_are_canonical(text: str, canonical: str) -> None:
+    """IPv4 that is mapped into IPv6 becomes IPv4, with the prefix length that is left."""
+    assert canonical_cidr(text) == canonical
+
+
+def test_a_mapped_network_is_within_ipv4() -> None:
+    """A prefix that does not cover the mapping is of neither family."""
+    with pytest.raises(ValueError, match="invalid CIDR address: ::ffff:10.0.0.1/95"):
+        canonical_cidr("::ffff:10.0.0.1/95")
+
+
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("FD00:0:0:0::1", "fd00::1"),
+        ("::ffff:10.0.0.1", "10.0.0.1"),
+        ("::102:304", "::102:304"),
+        ("::1", "::1"),
+        ("0.0.0.0", "0.0.0.0"),
+        ("1:0:0:2:0:0:0:3", "1:0:0:2::3"),
+        ("1:0:2:3:4:5:6:7", "1:0:2:3:4:5:6:7"),
+    ],
+)
+def test_texts_are_those_of_go(text, canonical):
+    """An address is printed as Go prints it, as its text is its name on disk."""
+    assert str(parse_ip(text)) == canonical
+
+
+@pytest.mark.parametrize(
+    "text", ["10.1", "010.0.0.1", "10.0.0.1 ", "fe80::1%eth0", "1", "", "10.0.0.1/8", "0x7f.1.1.1"]
+)
+def test_what_is_no_address(text):
+    """Only the plain forms are addresses: no zones, no leading zeros, no shorthands."""
+    with pytest.raises(ValueError, match="invalid IP address"):
+        parse_ip(text)
+
+
+@pytest.mark.parametrize("length", ["", "-1", "129", "1" * 5000, "²"])
+def test_what_is_no_prefix(length):
+    """Only a decimal number up to the family's bits is a prefix length."""
+    with pytest.raises(ValueError, match="invalid CIDR address"):
+        parse_cidr(f"fd00::/{length}")
