@@ -10,6 +10,7 @@ WIDTH, LABELS, NUMBERS = 940, 360, 170
 TOP, STEP, BAR = 64, 30, 16
 
 _STYLE = """
+  .page { fill: #ffffff; }
   text { font: 13px system-ui, sans-serif; fill: #1f2328; }
   .title { font-size: 16px; font-weight: 600; }
   .small { font-size: 12px; fill: #59636e; }
@@ -18,6 +19,7 @@ _STYLE = """
   .missed { fill: #bc4c00; }
   .goal { stroke: #1f2328; stroke-width: 2; }
   @media (prefers-color-scheme: dark) {
+    .page { fill: #0d1117; }
     text { fill: #e6edf3; }
     .small { fill: #9198a1; }
     .all { fill: #3d444d; }
@@ -37,7 +39,8 @@ def draw(rows: Sequence[Row]) -> str:
     legend = (
         "grey: the reference · green: slash24, the goal (mark) is reached · orange: it is not · numbers: ratio (ms)"
     )
-    lines = [head, f"<title>{title}</title>", f"<style>{_STYLE}</style>", _words(16, 24, title, "title")]
+    page = f'<rect class="page" width="{WIDTH}" height="{height}" rx="6"/>'  # whatever the colour of the page around it
+    lines = [head, f"<title>{title}</title>", f"<style>{_STYLE}</style>", page, _words(16, 24, title, "title")]
     lines += [_words(16, 44, legend, "small")]
     for number, row in enumerate(rows):
         lines += _bar(row, TOP + STEP * number)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from html import escape
 
 _STYLE = """
+  .page { fill: #ffffff; }
   text { font: 13px system-ui, sans-serif; fill: #1f2328; }
   .title { font-size: 15px; font-weight: 600; }
   .small { font-size: 12px; fill: #59636e; }
@@ -13,6 +14,7 @@ _STYLE = """
   .line { fill: none; stroke: #59636e; stroke-width: 1.5; }
   .tip { fill: #59636e; }
   @media (prefers-color-scheme: dark) {
+    .page { fill: #0d1117; }
     text { fill: #e6edf3; }
     .small { fill: #9198a1; }
     .box { fill: #151b23; stroke: #656c76; }
@@ -32,7 +34,8 @@ def picture(width: int, height: int, title: str, elements: Iterable[str]) -> str
     """An SVG document with that accessible title."""
     label = escape(title)
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-label="{label}">'
-    return "\n".join([head, f"<title>{label}</title>", f"<style>{_STYLE}</style>", _TIP, *elements, "</svg>\n"])
+    page = f'<rect class="page" width="{width}" height="{height}" rx="6"/>'  # whatever the colour of the page around it
+    return "\n".join([head, f"<title>{label}</title>", f"<style>{_STYLE}</style>", _TIP, page, *elements, "</svg>\n"])
 
 
 def words(x: float, y: float, text: str, kind: str = "", *, anchor: str = "start") -> str:

@@ -44,7 +44,7 @@ def test_the_picture_has_a_bar_for_each_goal() -> None:
     root = ElementTree.fromstring(picture.draw(ROWS))
     svg = "{http://www.w3.org/2000/svg}"
     kinds = [rect.get("class") for rect in root.iter(f"{svg}rect")]
-    assert kinds == ["all", "bar", "all", "missed"]
+    assert kinds == ["page", "all", "bar", "all", "missed"]
     assert root.findtext(f"{svg}title")
     assert "DEL, <slow>" in [text.text for text in root.iter(f"{svg}text")]
 
