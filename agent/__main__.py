@@ -15,8 +15,6 @@ from agent.record import NOTICE, Outcome, logger
 from agent.results import Results
 from agent.server import Server
 from agent.work import Worker
-from linux import batches, waiting
-from linux.rtnl import deletion
 from linux.rtnl.group_deletion import Reaper
 from plugins.__main__ import VERSION, load
 from spec import verbs
@@ -54,15 +52,23 @@ def main() -> int:
     log = logger(2, os.environ)
     results = Results()
     listeners: list[Callable[[Outcome], None]] = [results.note]
-    suite = Suite(home=chosen.home and os.path.realpath(chosen.home), load=load, version=VERSION)
+    batches: list[Callable[[str, int], None]] = []
+    suite = Suite(
+        home=chosen.home and os.path.realpath(chosen.home),
+        load=load,
+        version=VERSION,
+        released=lambda: dispatcher.pool.aside(),  # noqa: PLW0108 (it is made later)
+        delete_links=Reaper(Pool(_REAPERS, _do).submit, lambda: dispatcher.pool.is_behind).delete,
+        on_batch=lambda kind, size: [note(kind, size) for note in batches],
+    )
     worker = Worker(suite, log, partial(_tell, listeners))
     dispatcher = Dispatcher(worker.perform, workers=chosen.workers)
-    waiting.use(dispatcher.pool.aside)
-    deletion.use(Reaper(Pool(_REAPERS, _do).submit, lambda: dispatcher.pool.is_behind).delete)
     try:
         endpoint = _endpoint(chosen)
         server = Server(endpoint, suite, dispatcher, log, seconds=chosen.deadline)
-        close_pages = _open_pages(chosen.listen, server, dispatcher, results, listeners) if chosen.listen else None
+        close_pages = (
+            _open_pages(chosen.listen, server, dispatcher, results, listeners, batches) if chosen.listen else None
+        )
     except (OSError, ValueError) as error:
         sys.stderr.write(f"slash24-agent: {error}\n")
         return 1
@@ -104,6 +110,7 @@ def _open_pages(
     dispatcher: Dispatcher,
     results: Results,
     listeners: list[Callable[[Outcome], None]],
+    batches: list[Callable[[str, int], None]],
 ) -> Callable[[], None]:
     from agent.leases import Networks
     from agent.metrics import CONTENT_TYPE, Metrics
@@ -117,7 +124,7 @@ def _open_pages(
     metrics.look_up("slash24_requests_declined", "Requests that launchers had to do otherwise", lambda: server.declined)
     metrics.look_up("slash24_requests_malformed", "Requests that no launcher sends", lambda: server.refused)
     listeners += [networks.note, metrics.note]
-    batches.listen(metrics.note_batch)
+    batches.append(metrics.note_batch)
 
     def healthz() -> tuple[int, str, bytes]:
         problem = greets(server.path)

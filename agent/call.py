@@ -10,9 +10,9 @@ from contextlib import suppress
 from threading import Lock
 
 from agent import wire
-from linux import waiting
 from spec import jsontext, verbs
 from spec.errors import Code
+from spec.suite import current
 from spec.versions import LATEST, SUPPORTED
 
 _SEND_SECONDS = 10
@@ -120,7 +120,7 @@ class Call:
         with suppress(BlockingIOError):
             sent = self._connection.send(reply)
         if sent < len(reply):
-            with waiting.aside():
+            with current().released():
                 self._connection.settimeout(_SEND_SECONDS)
                 self._connection.sendall(reply[sent:])
 
@@ -135,7 +135,7 @@ class Call:
         if netns is not None:
             os.close(netns)
 
-    def hear(self, config: Mapping[str, object]) -> None:
+    def on_config(self, config: Mapping[str, object]) -> None:
         """Take the configuration from who has decoded it anyway."""
         self._config = config
 

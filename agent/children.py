@@ -10,22 +10,21 @@ from functools import partial
 from signal import SIGKILL
 
 from agent.call import Call
-from linux import waiting
 from spec import delegate
 from spec.children import converse
 from spec.errors import CNIError, Code
-from spec.suite import Children
+from spec.suite import Executor, current
 
 _LONGEST_WAIT = 5.0
 
 
-def children_of(call: Call) -> Children:
+def children_of(call: Call) -> Executor:
     """How `call` executes plugins."""
-    return Children(delegate.resolve, partial(_run, call))
+    return Executor(delegate.resolve, partial(_run, call))
 
 
 def _run(call: Call, executable: str, stdin: bytes, environ: Mapping[str, str]) -> tuple[int, bytes, bytes]:
-    """As spec.suite.Children has it; what runs when time is over is killed, with all that it started.
+    """As spec.suite.Executor has it; what runs when time is over is killed, with all that it started.
 
     After the deadline, what undoes the call's work has until the call's very end; after that nothing is begun, for the
     caller has been told that the call failed.
@@ -34,7 +33,7 @@ def _run(call: Call, executable: str, stdin: bytes, environ: Mapping[str, str]) 
     end = call.deadline if now < call.deadline else call.last
     if now >= end:
         raise CNIError(Code.TRY_AGAIN_LATER, "the call ran out of time", f"{executable} was not executed")
-    with waiting.aside():
+    with current().released():
         return _run_until(end, executable, stdin, dict(environ))
 
 

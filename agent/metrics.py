@@ -58,7 +58,7 @@ class Metrics:
         self._seconds.labels(verb, outcome.plugin).observe(outcome.seconds)
 
     def note_batch(self, kind: str, size: int) -> None:
-        """Count an operation, as linux.batches tells it."""
+        """Count an operation, as spec.suite.Suite.on_batch."""
         self._batches.labels(kind).observe(size)
 
     def text(self) -> bytes:

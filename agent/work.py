@@ -5,6 +5,7 @@ import json
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from agent.call import Call
 from agent.children import children_of
@@ -13,7 +14,7 @@ from linux.netns import OWN
 from spec import verbs
 from spec.errors import Code
 from spec.plugin import serve
-from spec.suite import Suite
+from spec.suite import Suite, serving
 
 
 class Worker:
@@ -28,7 +29,8 @@ class Worker:
         """Do the call and answer it. Whether this thread is where it was before. Never raises."""
         try:
             if call.begin():
-                self._perform(call)
+                with serving(self._suite):
+                    self._perform(call)
             return os.path.samestat(os.stat(OWN), self._netns)
         except Exception as error:  # noqa: BLE001  (one call must not take the thread from the next)
             self._log(WARNING, {"event": "call failed in the agent", "error": repr(error)})
@@ -46,8 +48,7 @@ class Worker:
     def _serve(self, call: Call, verb: str) -> tuple[int, bytes, bytes]:
         plugin = self._suite.load(call.request.kind)
         children = children_of(call)
-        own = self._suite
-        suite = Suite(own.home, own.load, own.version, netns=call.netns_given, children=children, hear=call.hear)
+        suite = replace(self._suite, netns=call.netns_given, executor=children, on_config=call.on_config)
         stdout, stderr = io.BytesIO(), io.StringIO()
         status = serve(
             plugin,

@@ -8,7 +8,8 @@ from contextlib import suppress
 from itertools import count
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
-from linux import dbus, waiting
+from linux import dbus
+from spec.suite import current
 
 NAME = "org.fedoraproject.FirewallD1"
 _PATH, _ZONES = "/org/fedoraproject/FirewallD1", f"{NAME}.zone"
@@ -26,7 +27,7 @@ class FirewalldError(OSError):
 
 def is_running(address: str) -> bool:
     """Whether there is a firewalld on the bus; `address` as for dbus.connect."""
-    with waiting.aside():
+    with current().released():
         return dbus.has_service(NAME, address)
 
 
@@ -97,7 +98,7 @@ class Firewalld:
 
         serial = next(self._serials)
         message = new_method_call(DBusAddress(_PATH, NAME, _ZONES), method, "s" * len(arguments), arguments)
-        with waiting.aside():
+        with current().released():
             self._bus.sendall(message.serialise(serial))
             while True:
                 reply = self._parser.get_next_message()

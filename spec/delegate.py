@@ -11,7 +11,7 @@ from spec.errors import CNIError, Code, code_of
 from spec.plugin import Plugin, call, check_version
 from spec.request import Request
 from spec.result import Result
-from spec.suite import Children
+from spec.suite import Executor
 from spec.verbs import VERBS
 
 _DELEGATED = "SLASH24_DELEGATED"
@@ -33,14 +33,14 @@ _ETXTBSY = 26
 
 
 def resolve(path: str, home: str | None) -> str | None:
-    """As spec.suite.Children has it. `home` is a real path, which makes it easy to tell what is in there."""
+    """As spec.suite.Executor has it. `home` is a real path, which makes it easy to tell what is in there."""
     with suppress(OSError, ValueError):
         if os.path.dirname(path) == home and S_ISREG(os.lstat(path).st_mode):
             return path
     return os.path.realpath(path) if os.path.isfile(path) else None
 
 
-def find(kind: str, path: Sequence[str], home: str | None, children: Children) -> tuple[str, str]:
+def find(kind: str, path: Sequence[str], home: str | None, executor: Executor) -> tuple[str, str]:
     """The executable of that type: the first regular file of that name in the folders of `path`.
 
     Returns its path, and the real one behind whatever symbolic links. `home`: the suite's. Raises CNIError 7 for a type
@@ -52,7 +52,7 @@ def find(kind: str, path: Sequence[str], home: str | None, children: Children) -
         raise CNIError(Code.INVALID_NETWORK_CONFIG, f"invalid plugin name: {kind}")
     for folder in path:
         candidate = os.path.join(folder, kind)
-        real = children.resolve(candidate, home)
+        real = executor.resolve(candidate, home)
         if real is not None:
             return candidate, real
     raise CNIError(Code.INTERNAL, f'failed to find plugin "{kind}" in path [{" ".join(path)}]')
@@ -106,7 +106,7 @@ def _require_ipam(request: Request, kind: str) -> None:
 
 def _find_for(request: Request, verb: str, kind: str) -> tuple[str, str]:
     try:
-        return find(kind, request.path, request.suite.home, _children(request))
+        return find(kind, request.path, request.suite.home, _executor(request))
     except CNIError as error:
         if verb == "STATUS":
             # The one question to which "it is not installed" is an answer the specification has a code for.
@@ -170,7 +170,7 @@ def _run(request: Request, executable: str, kind: str) -> tuple[int, bytes, str]
     for attempt in range(_BUSY_TRIES):
         try:
             environ = {**request.environ, _DELEGATED: "1"}
-            status, output, said = _children(request).run(executable, request.stdin, environ)
+            status, output, said = _executor(request).run(executable, request.stdin, environ)
         except OSError as error:
             # Somebody is just installing it.
             if error.errno == _ETXTBSY and attempt + 1 < _BUSY_TRIES:
@@ -181,8 +181,8 @@ def _run(request: Request, executable: str, kind: str) -> tuple[int, bytes, str]
     raise AssertionError("unreachable")
 
 
-def _children(request: Request) -> Children:
-    return request.suite.children or HERE
+def _executor(request: Request) -> Executor:
+    return request.suite.executor or HERE
 
 
 def _run_here(executable: str, stdin: bytes, environ: Mapping[str, str]) -> tuple[int, bytes, bytes]:
@@ -201,7 +201,7 @@ def _run_here(executable: str, stdin: bytes, environ: Mapping[str, str]) -> tupl
     return child.returncode, stdout, stderr
 
 
-HERE = Children(resolve, _run_here)
+HERE = Executor(resolve, _run_here)
 """Executables are run by this process, as long as they like."""
 
 

@@ -9,7 +9,7 @@ from spec.config import NetConf, Section, read_config, read_name, read_version
 from spec.errors import CNIError, Code, as_cni_error, came_of_shortage
 from spec.request import Request, check_variables, is_own_netns, parse_args, parse_path, read_stdin, say
 from spec.result import Result, check_expressible, dumps
-from spec.suite import Plugin, Suite
+from spec.suite import NO_SUITE, Plugin, Suite, serving
 from spec.verbs import VERBS, Verb
 from spec.versions import LATEST, SUPPORTED, at_least
 
@@ -19,9 +19,6 @@ _UNDO_TRIES, _UNDO_PAUSE_SECONDS = 20, 0.1
 
 _LONGEST_TEXT = 4096
 """Characters of an error's message, and of its details: runtimes pass them on to logs, events and RPCs with limits."""
-
-NO_SUITE = Suite(home=None, load=lambda _kind: None)
-"""For a plugin that ships alone: whatever it delegates to is executed."""
 
 
 def serve(
@@ -43,11 +40,12 @@ def serve(
         say(stderr, _about(plugin, suite))
         return 0
     call_ = _Call(plugin, environ, stderr, suite)
-    try:
-        text = _version_text(plugin) if command == "VERSION" else call_.answer(command, stdin)
-    except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  (the border: one document, no traceback)
-        return call_.fail(error, stdout)
-    return call_.succeed(text, stdout)
+    with serving(suite):
+        try:
+            text = _version_text(plugin) if command == "VERSION" else call_.answer(command, stdin)
+        except (Exception, KeyboardInterrupt, SystemExit) as error:  # noqa: BLE001  (the border: one document)
+            return call_.fail(error, stdout)
+        return call_.succeed(text, stdout)
 
 
 def call(plugin: Plugin, request: Request) -> Result | None:
@@ -102,8 +100,8 @@ class _Call:
             check_variables(self._environ, verb)
         data = read_stdin(stdin)
         document, section = read_config(data)
-        if self._suite.hear:
-            self._suite.hear(document)
+        if self._suite.on_config:
+            self._suite.on_config(document)
         self._remember_version(section)
         read_name(section)
         if verb is None:

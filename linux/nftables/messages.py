@@ -8,7 +8,6 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from linux.batches import tell
 from linux.netlink.attributes import attribute, attributes_of, nested, text
 from linux.netlink.socket import (
     NLM_F_ACK,
@@ -20,6 +19,7 @@ from linux.netlink.socket import (
     NetlinkError,
 )
 from linux.nftables.expressions import ACCEPT, GOTO, big_endian, verdict_data
+from spec.suite import current
 
 INET, IP, BRIDGE, IP6 = 1, 2, 7, 10
 FAMILY_NAMES = {INET: "inet", IP: "ip", BRIDGE: "bridge", IP6: "ip6"}
@@ -107,11 +107,12 @@ def commit(netlink: Netlink, steps: Sequence[Step], *, generation: int | None = 
 
     With `generation`, the transaction is refused (ERESTART) if any ruleset change was committed since `generation()`
     answered that number: what was decided on the rules as they were then is done to the rules as they were then.
-    `changes`: how many calls' changes the steps are, for who counts that.
+    `changes`: the number of callers whose changes are in the transaction, for Suite.on_batch.
     """
     condition = b"" if generation is None else big_endian(_BATCH_GENERATION, generation)
     _transact(netlink, steps, condition, end=[(_MARKER, _BATCH_END)])
-    tell("nft", changes)
+    if on_batch := current().on_batch:
+        on_batch("nft", changes)
 
 
 def rehearse(netlink: Netlink, steps: Sequence[Step]) -> None:

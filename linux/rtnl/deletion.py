@@ -1,17 +1,18 @@
 """Deleting links: many together where many are asked for, and no longer than it takes until they are gone.
 
 RTM_DELLINK blocks for an RCU grace period, some 20 ms, although the link disappears from dumps within 1 ms. A process
-that serves one call waits. One that lives on (`use`) has other threads wait (linux/rtnl/group_deletion.py): callers
-return as soon as the kernel announces RTM_DELLINK. Links whose deletion is requested meanwhile go as one link group,
-in one operation, which takes the kernel hardly longer than a single link.
+that serves one call waits. An agent has other threads wait (linux/rtnl/group_deletion.py, by Suite.delete_links):
+callers return as soon as the kernel announces RTM_DELLINK. Links whose deletion is requested meanwhile go as one link
+group, in one operation, which takes the kernel hardly longer than a single link.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from errno import ENODEV
 
 from linux.netlink.socket import NLM_F_REQUEST, Netlink, NetlinkError
 from linux.rtnl.links import RTM_DELLINK, RTM_SETLINK, Link, delete_link, group_request
+from spec.suite import current
 
 _AT_ONCE = 64  # the kernel takes up no other request while it deletes a group, a quarter of a millisecond a link
 _DOOMED = 0x25000000  # not a group of linux.ownership, nor 0, which every link is in that nobody put elsewhere
@@ -23,10 +24,11 @@ def delete_links(netlink: Netlink, links: Sequence[Link]) -> None:
     Afterwards none of them is found by name, index or alias, a veth's other end neither, and their names are free. The
     calling thread is in the network namespace of `netlink`.
     """
+    delete = current().delete_links or delete_now
     failures: list[OSError] = []
     for at in range(0, len(links), _AT_ONCE):
         some = links[at : at + _AT_ONCE]
-        failures += _delete(netlink, some).values()
+        failures += delete(netlink, some).values()
     if failures:
         raise failures[0]
 
@@ -47,16 +49,6 @@ def delete_now(netlink: Netlink, links: Sequence[Link]) -> dict[int, OSError]:
         except OSError as error:
             failures[link.index] = error
     return failures
-
-
-_delete = delete_now
-"""How: whether this process outlives its calls is known to it (`use`), and not to those who delete links."""
-
-
-def use(delete: Callable[[Netlink, Sequence[Link]], dict[int, OSError]]) -> None:
-    """From now on, have `delete_links` use that instead of `delete_now`."""
-    global _delete
-    _delete = delete
 
 
 def _delete_as_group(netlink: Netlink, indexes: Sequence[int]) -> bool:

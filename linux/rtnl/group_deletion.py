@@ -14,12 +14,12 @@ from errno import ETIMEDOUT, EXDEV
 from struct import Struct, pack
 from threading import Lock
 
-from linux import waiting
-from linux.batches import tell
 from linux.errors import insisting
 from linux.netlink.socket import Netlink
 from linux.rtnl.deletion import delete_now
 from linux.rtnl.links import RTM_DELLINK, Link
+from linux.waiting import wait_until
+from spec.suite import current
 
 _GATHERING_SECONDS = 0.008  # for more links to delete together, where calls wait for their turn
 _BROKEN_OFF = "its deletion was not seen to its end"
@@ -73,13 +73,13 @@ class Reaper:
                 self._waiting[namespace] = alone
             else:
                 self._waiting[namespace].append(wish)
-        with waiting.aside():
+        with current().released():
             if leads or wish.must_lead():
                 self._lead(namespace)
         return wish.failures
 
     def _lead(self, namespace: int) -> None:
-        waiting.wait_until(lambda: not self._is_more_to_come(), seconds=_GATHERING_SECONDS)
+        wait_until(lambda: not self._is_more_to_come(), seconds=_GATHERING_SECONDS)
         wishes = self._take_turn(namespace)
         try:
             _fulfil(wishes, namespace, self._run)
@@ -153,6 +153,7 @@ class _Deletion:
         self.links, self.done = links, False
         self.failures: dict[int, OSError] = {link.index: OSError(ETIMEDOUT, _BROKEN_OFF) for link in links}
         self._netlink, self._told, self._turn = Netlink(), told, Lock()
+        self._on_batch = current().on_batch
         if self._netlink.namespace != namespace:
             self._netlink.close()
             raise OSError(EXDEV, "not the network namespace of the links")
@@ -164,7 +165,8 @@ class _Deletion:
         try:
             with self._netlink:
                 self.failures = delete_now(self._netlink, self.links)
-            tell("links", len(self.links))
+            if self._on_batch:
+                self._on_batch("links", len(self.links))
         except OSError as error:
             self.failures = {link.index: error for link in self.links}
         except MemoryError:

@@ -4,18 +4,19 @@ import io
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import pytest
 
 from linux.netlink.socket import Netlink
 from linux.ownership import group_of, host_end_name
-from linux.rtnl import deletion
 from linux.rtnl.addresses import RTM_GETADDR
 from linux.rtnl.group_deletion import Reaper
 from plugins.bridge import PLUGIN
 from plugins.pod import add
 from spec.attachment import Attachment
 from spec.plugin import serve
+from spec.suite import NO_SUITE, Suite
 from tests.netns.cni import CNI, with_prev
 from tests.netns.node import Node, Pod
 from tests.netns.overlay_tools import inside
@@ -44,7 +45,9 @@ def squat(node: Node, name: str = NAME, group: int = 0) -> None:
     node.run(["ip", "link", "add", name, "group", str(group), "type", "veth", "peer", "name", "peer"])
 
 
-def dumps_of_delete(node: Node, conf: dict, netns: str, monkeypatch: pytest.MonkeyPatch) -> int:
+def dumps_of_delete(
+    node: Node, conf: dict, netns: str, monkeypatch: pytest.MonkeyPatch, suite: Suite = NO_SUITE
+) -> int:
     """How often one DEL of the pod, in this process, lists all of something, the pod's own addresses apart."""
     dumps, dump_raw = [], Netlink.dump_raw
 
@@ -62,7 +65,8 @@ def dumps_of_delete(node: Node, conf: dict, netns: str, monkeypatch: pytest.Monk
     }
     with inside(node):
         stdin = io.BytesIO(json.dumps(conf).encode())
-        assert serve(PLUGIN, environ=environ, stdin=stdin, stdout=io.BytesIO(), stderr=io.StringIO()) == 0
+        outputs = {"stdout": io.BytesIO(), "stderr": io.StringIO()}
+        assert serve(PLUGIN, environ=environ, stdin=stdin, suite=suite, **outputs) == 0
     return len(dumps)
 
 
@@ -135,8 +139,8 @@ def test_a_pair_that_names_nobody_goes_by_the_containers_end(
     node.run(["ip", "link", "set", name, "alias", ""])
     node.run(["ip", "link", "set", name, "group", "0", "name", "veth01234567"])
     with ThreadPoolExecutor(1) as threads:
-        monkeypatch.setattr(deletion, "_delete", Reaper(threads.submit).delete if lives_on else deletion.delete_now)
-        dumps_of_delete(node, CONF, str(node.path(pod.path)), monkeypatch)
+        suite = replace(NO_SUITE, delete_links=Reaper(threads.submit).delete if lives_on else None)
+        dumps_of_delete(node, CONF, str(node.path(pod.path)), monkeypatch, suite)
     assert set(node.links()) == {"lo", "b0"}
     assert set(pod.links()) == {"lo"}
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from threading import Thread
 
 import pytest
@@ -17,6 +18,7 @@ from linux.rtnl import deletion, group_deletion, links
 from linux.rtnl.addresses import list_addresses
 from linux.rtnl.group_deletion import Reaper
 from linux.rtnl.links import Link, find_link, list_links
+from spec.suite import NO_SUITE, serving
 from tests.netns.node import Node
 from tests.netns.overlay_tools import inside
 
@@ -174,8 +176,8 @@ def test_a_refusal_reaches_who_asked(
         change(self, message, kind, flags)
 
     monkeypatch.setattr(Netlink, "change", refusing)
-    monkeypatch.setattr(deletion, "_delete", Reaper(threads.submit).delete)
-    with pytest.raises(NetlinkError) as caught:
+    warm = replace(NO_SUITE, delete_links=Reaper(threads.submit).delete)
+    with serving(warm), pytest.raises(NetlinkError) as caught:
         deletion.delete_links(netlink, given)
     assert caught.value.errno == errno.EPERM
     assert len(veths(netlink)) == 2 * number

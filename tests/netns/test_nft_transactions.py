@@ -10,7 +10,6 @@ from threading import Barrier, Thread
 
 import pytest
 
-from linux import batches
 from linux.netlink.socket import NETLINK_NETFILTER, Netlink, NetlinkError
 from linux.nftables import address_elements, messages, pod_table, transactions
 from linux.nftables.cache import View
@@ -71,8 +70,13 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 def carried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many changes each transaction has carried."""
     sizes: list[int] = []
-    monkeypatch.setattr(batches, "_listeners", [])
-    batches.listen(lambda kind, size: sizes.append(size) if kind == "nft" else None)
+    commit = messages.commit
+
+    def counting(*args: object, changes: int, **options: object) -> None:
+        commit(*args, changes=changes, **options)
+        sizes.append(changes)
+
+    monkeypatch.setattr(messages, "commit", counting)
     return sizes
 
 

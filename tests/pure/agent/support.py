@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ class Agent:
     def __init__(self, path: Path, plugin: Plugin, *, workers: int = 8, seconds: float = 60.0) -> None:
         self.path, self.log, self.outcomes = str(path), [], []
         suite = Suite(home=None, load=lambda kind: plugin if kind == plugin.type else None)
+        suite = replace(suite, released=lambda: self.dispatcher.pool.aside())  # noqa: PLW0108
         worker = Worker(suite, self._hear, self.outcomes.append)
         self.dispatcher = Dispatcher(worker.perform, workers=workers)
         self.server = Server(bind(self.path), suite, self.dispatcher, self._hear, seconds=seconds)

@@ -12,7 +12,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from agent.incoming import Peer
-from linux import waiting
 from spec.errors import CNIError
 from spec.request import Request
 from tests.netns import launcher
@@ -106,11 +105,10 @@ def test_while_one_waits_others_take_their_turns(tmp_path: Path, monkeypatch: py
 
     def work(request: Request) -> None:
         if request.container_id.startswith("waits"):
-            with waiting.aside():
+            with request.suite.released():
                 gate.wait(10)
 
     with running(tmp_path, monkeypatch, work, workers=128) as agent:
-        monkeypatch.setattr(waiting, "aside", agent.dispatcher.pool.aside)
         monkeypatch.setattr(agent.dispatcher.pool, "relieve", lambda _: None)
         calls = [agent.begin("DEL", f"waits{index}") for index in range(20)]
         assert agent.ask("DEL", "other") == (0, "")

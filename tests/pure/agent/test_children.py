@@ -15,7 +15,7 @@ from agent import wire
 from agent.call import Call
 from agent.children import children_of
 from spec.errors import CNIError
-from spec.suite import Children
+from spec.suite import Executor
 from tests.conftest import ROOT
 from tests.pure.agent.support import wait_until
 
@@ -37,18 +37,18 @@ def is_gone(pid: str) -> bool:
 
 
 @pytest.fixture
-def children() -> Iterator[Callable[..., Children]]:
+def children() -> Iterator[Callable[..., Executor]]:
     """How the call executes others that may last so many seconds."""
     ours, theirs = socket.socketpair()
 
-    def of_call(seconds: float = 5.0) -> Children:
+    def of_call(seconds: float = 5.0) -> Executor:
         return children_of(Call(ours, wire.Request("bridge", {}, b""), None, seconds))
 
     with ours, theirs:
         yield of_call
 
 
-def test_stdin_variables_and_outputs(tmp_path: Path, children: Callable[..., Children]) -> None:
+def test_stdin_variables_and_outputs(tmp_path: Path, children: Callable[..., Executor]) -> None:
     """All of a long stdin, both outputs whole, the exit status; and not the agent's own environment."""
     path = program(tmp_path, "cat; env >&2; exit 3")
     stdin = os.urandom(1 << 20)
@@ -56,13 +56,13 @@ def test_stdin_variables_and_outputs(tmp_path: Path, children: Callable[..., Chi
     assert b"HOME" not in children().run(path, b"", {"PATH": os.environ["PATH"]})[2]
 
 
-def test_one_that_reads_nothing_and_one_that_dies(tmp_path: Path, children: Callable[..., Children]) -> None:
+def test_one_that_reads_nothing_and_one_that_dies(tmp_path: Path, children: Callable[..., Executor]) -> None:
     """A closed pipe is not the agent's failure; a signal is minus its number."""
     assert children().run(program(tmp_path, "echo yes"), bytes(1 << 20), {}) == (0, b"yes\n", b"")
     assert children().run(program(tmp_path, "kill -9 $$"), b"", {})[0] == -9
 
 
-def test_what_hangs_is_killed_with_all_it_started(tmp_path: Path, children: Callable[..., Children]) -> None:
+def test_what_hangs_is_killed_with_all_it_started(tmp_path: Path, children: Callable[..., Executor]) -> None:
     """Error 11 at the deadline, and no process remains."""
     note = tmp_path / "pid"
     path = program(tmp_path, f"sleep 60 & echo $! >{note}; sleep 60")
@@ -95,7 +95,7 @@ children_of(call).run({path!r}, b"", {{"PATH": {os.environ["PATH"]!r}}})
     assert wait_until(lambda: all(map(is_gone, pids)))
 
 
-def test_what_it_leaves_running_is_let_go(tmp_path: Path, children: Callable[..., Children]) -> None:
+def test_what_it_leaves_running_is_let_go(tmp_path: Path, children: Callable[..., Executor]) -> None:
     """A plugin may start a service that stays."""
     _, output, _ = children().run(program(tmp_path, "sleep 60 >&- 2>&- & echo $!"), b"", {"PATH": os.environ["PATH"]})
     time.sleep(0.2)
@@ -103,7 +103,7 @@ def test_what_it_leaves_running_is_let_go(tmp_path: Path, children: Callable[...
     os.kill(int(output), 9)
 
 
-def test_an_answer_is_whole_when_the_plugin_ends(tmp_path: Path, children: Callable[..., Children]) -> None:
+def test_an_answer_is_whole_when_the_plugin_ends(tmp_path: Path, children: Callable[..., Executor]) -> None:
     """A service that it left running may hold the pipes of its answer; nobody waits for that, and it lives on."""
     path = program(
         tmp_path, f"cat >{tmp_path}/seen; sleep 60 & echo $! >{tmp_path}/pid; echo note >&2; cat {tmp_path}/seen"
@@ -116,7 +116,7 @@ def test_an_answer_is_whole_when_the_plugin_ends(tmp_path: Path, children: Calla
     os.kill(int(service), 9)
 
 
-def test_what_undoes_has_until_the_very_end(tmp_path: Path, children: Callable[..., Children]) -> None:
+def test_what_undoes_has_until_the_very_end(tmp_path: Path, children: Callable[..., Executor]) -> None:
     """A DEL after an ADD that ran out of time is still run, for a while."""
     path = program(tmp_path, "sleep 0.3; echo done")
     ours = children(0.5)
@@ -128,7 +128,7 @@ def test_what_undoes_has_until_the_very_end(tmp_path: Path, children: Callable[.
         ours.run(program(tmp_path, "sleep 9"), b"", {"PATH": os.environ["PATH"]})
 
 
-def test_nothing_is_begun_when_the_caller_has_been_answered(tmp_path: Path, children: Callable[..., Children]) -> None:
+def test_nothing_is_begun_when_the_caller_has_been_answered(tmp_path: Path, children: Callable[..., Executor]) -> None:
     """What undoes has twice the call's time; then there is error 11, and no process."""
     note = tmp_path / "ran"
     ours = children(0.1)
@@ -138,13 +138,13 @@ def test_nothing_is_begun_when_the_caller_has_been_answered(tmp_path: Path, chil
     assert (raised.value.code, note.exists()) == (11, False)
 
 
-def test_a_flood_of_output_ends(tmp_path: Path, children: Callable[..., Children]) -> None:
+def test_a_flood_of_output_ends(tmp_path: Path, children: Callable[..., Executor]) -> None:
     """Before it fills the agent's memory."""
     with pytest.raises(CNIError, match="printed more than"):
         children(20).run(program(tmp_path, "yes 0123456789012345678901234567890123456789"), b"", os.environ)
 
 
-def test_what_can_not_be_run_is_an_oserror(tmp_path: Path, children: Callable[..., Children]) -> None:
+def test_what_can_not_be_run_is_an_oserror(tmp_path: Path, children: Callable[..., Executor]) -> None:
     """As spec.delegate expects it."""
     (tmp_path / "text").write_text("no program")
     with pytest.raises(OSError, match="Permission denied"):

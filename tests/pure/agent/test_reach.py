@@ -13,7 +13,7 @@ from spec.delegate import delegate
 from spec.plugin import Plugin, Suite, serve
 from spec.request import Request, is_own_netns
 from spec.result import Result
-from spec.suite import Children
+from spec.suite import Executor
 
 ENVIRON = {"CNI_CONTAINERID": "pod", "CNI_NETNS": "/run/netns/elsewhere", "CNI_IFNAME": "eth0", "CNI_PATH": "/host/bin"}
 
@@ -68,8 +68,8 @@ def test_others_are_found_and_run_as_the_suite_says(tmp_path: Path) -> None:
     def add(request: Request) -> Result:
         return delegate(request, "ADD", "foreign")
 
-    children = Children(lambda path, _: "/real/foreign" if path == "/host/bin/foreign" else None, run)
-    suite = Suite(str(tmp_path), {"foreign": Plugin("foreign")}.get, children=children)
+    executor = Executor(lambda path, _: "/real/foreign" if path == "/host/bin/foreign" else None, run)
+    suite = Suite(str(tmp_path), {"foreign": Plugin("foreign")}.get, executor=executor)
     status, document = answer(Plugin("upper", add=add), suite)
     assert (status, document["ips"]) == (0, [{"address": "10.1.2.3/24"}])
     assert runs == [("/host/bin/foreign", "net", "ADD", "/run/netns/elsewhere")]
