@@ -21,7 +21,7 @@ PURPOSES = {
     "plugins": "one module or package per CNI type",
     "rules": "what slash24 puts into nftables, by feature",
     "ipam": "host-local, static; leases",
-    "linux": "the only room that talks to the kernel",
+    "linux": "the only package that talks to the kernel",
     "state": "files that outlive a call",
     "spec": "the CNI protocol: requests, configurations, results, errors, delegation",
 }
