@@ -14,7 +14,7 @@
 #   ./test.sh vm [KERNEL]      netns by way of an agent on Debian's kernel 5.10, 6.1 (default) or 6.12, in a virtual machine: hours
 #   ./test.sh TIER ARGUMENTS   ... with further arguments for pytest, such as -k NAME, or -n 0: all in one process
 #
-# As many processes run tests as there are cores, each in network and mount namespaces of its own.
+# Tests run in two processes a core, each in network and mount namespaces of its own.
 # A test for which this machine's kernel lacks something is run in the virtual machine, whatever the tier.
 
 set -euo pipefail
@@ -39,7 +39,7 @@ missing_packages() {
 tier=${1:-all}
 shift || true
 calling=(tests/netns tests/conformance tests/system)
-pytest=(build/venv/bin/python -m pytest -n auto --dist loadgroup)
+pytest=(build/venv/bin/python -m pytest -n auto --dist loadgroup --no-loadscope-reorder)
 case $tier in
     all) tests=(tests) ;;
     pure | netns | conformance | system | runtimes | launcher | chaos) tests=("tests/$tier") ;;
@@ -66,6 +66,9 @@ else
     tests/tools.sh
     case $tier in all | runtimes) tests/runtimes/fetch.sh ;; esac
 fi
+# Every process that runs tests imports all of them, and does not compile what another has.
+unset PYTHONDONTWRITEBYTECODE
+export PYTHONPYCACHEPREFIX=$PWD/build/pycache
 if [ "$tier" = all ]; then
     # Both to their ends, whatever the first finds.
     status=0

@@ -10,7 +10,11 @@ from tests.netns import way
 from tests.vm import handover
 
 ROOT = Path(__file__).resolve().parent.parent
-PURE = ROOT / "tests" / "pure"
+TESTS = ROOT / "tests"
+
+_GROUPS = {"launcher": "launcher", "netns/test_launcher.py": "launcher", "runtimes": "runtimes"}
+"""Folders and files whose tests share what takes long to make: one process runs all of them."""
+_PROCESSES_A_CORE, _MOST_PROCESSES = 2, 16
 
 # How long an example takes depends on what else the machine does.
 settings.register_profile("untimed", parent=settings(), deadline=None)
@@ -28,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Tell the nodes of all tests how calls go."""
     config.addinivalue_line("markers", "slow: takes some ten seconds or more, most of them of the processor")
     config.addinivalue_line("markers", "cold(reason): no agent of ours on its nodes; not repeated by another --way")
-    config.addinivalue_line("markers", "xdist_group(name): one worker of pytest-xdist runs them, one after another")
+    config.addinivalue_line("markers", "xdist_group(name): one process runs them all (heavy: each loads all cores)")
     reports, asked, named = (config.getoption(option) for option in ("--reports", "--way", "--cni-bin"))
     # In the virtual machine all calls go by an agent, as starting Python takes seconds there: once is enough.
     way.CHOSEN.choose("warm" if reports else asked, _chosen_bin(config))
@@ -44,15 +48,36 @@ def pytest_report_header(config: pytest.Config) -> str:
     return f"plugins: {way.CHOSEN.home}, way: {way.CHOSEN.way}{command}"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """How many processes `-n auto` is: more than cores, as tests wait for answers half of their time."""
+    return min(_PROCESSES_A_CORE * len(os.sched_getaffinity(0)), _MOST_PROCESSES)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is the same whatever the way, when that is asked about another than the default."""
-    for item in items:
-        if item.path.is_relative_to(PURE):  # so short that it would take longer to give each to a worker
-            item.add_marker(pytest.mark.xdist_group(str(item.path.relative_to(PURE))))
+    """Leave out what is the same whatever the way, when that is asked about another than the default; set the order."""
     if config.getoption("--way") != "cold":
         config.hook.pytest_deselected(items=[item for item in items if not _has_ways(item)])
         items[:] = [item for item in items if _has_ways(item)]
+    if hasattr(config, "workerinput"):
+        _arrange(items)
+
+
+def _arrange(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, so that all processes end at the same time."""
+    turns = {}
+    for item in items:
+        path = item.path.relative_to(TESTS) if item.path.is_relative_to(TESTS) else Path()
+        folder = path.parts[:1]
+        group = _GROUPS.get("".join(folder)) or _GROUPS.get(str(path))
+        is_long = bool(group or item.get_closest_marker("slow") or item.get_closest_marker("xdist_group"))
+        if folder == ("pure",) and not is_long:  # so short that it would take longer to hand out each
+            group = str(path)
+        if group:
+            item.add_marker(pytest.mark.xdist_group(group))
+        turns[item] = (not is_long, folder == ("pure",))
+    items.sort(key=turns.get)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -9,7 +9,7 @@ import pytest
 
 from bench import report
 
-pytestmark = pytest.mark.cold(reason="the benchmark has nodes of its own")
+pytestmark = [pytest.mark.cold(reason="the benchmark has nodes of its own"), pytest.mark.xdist_group("heavy")]
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 

@@ -1,6 +1,7 @@
 """The rules of the house, which a machine can check: style, layers, sizes, and what makes a call start quickly."""
 
 import ast
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -54,6 +55,7 @@ ROOMS = sources(*MAY_IMPORT)
 ALL = sources(*MAY_IMPORT, "freeze", "bench", "tests")
 
 
+@functools.cache
 def parse(path: Path) -> ast.Module:
     """The syntax tree of a file of the checkout."""
     return ast.parse((ROOT / path).read_text())

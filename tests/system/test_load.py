@@ -15,6 +15,8 @@ from tests.netns.cluster_tools import PEERS_FILE, own_routes, write
 from tests.netns.node import Node, Pod
 from tests.system.underlay import Member, Underlay, assert_talk
 
+pytestmark = pytest.mark.xdist_group("heavy")
+
 KINDS = pytest.mark.parametrize("kind", ["kubenet", "vxlan"])
 PODS = 100
 
