@@ -6,17 +6,15 @@ each may use are elements of two sets; the rule is one for all.
 
 from collections.abc import Collection
 
-from linux.nftables import messages, pod_table
-from linux.nftables.expressions import DROP, in_set, incoming_link, source_mac, verdict
-from linux.nftables.messages import Element, Hook, Set, TableName
+from linux.nftables import messages, pod_table, uapi
+from linux.nftables.expressions import DROP, IFNAMSIZ, ether_saddr, ifname, iifname, lookup
+from linux.nftables.messages import ETHER_ADDR, IFNAME, Element, Hook, Set, TableName
 from linux.nftables.pod_table import Chain, Rule, Table
 from linux.ownership import forfeited, owner_tag
 from spec.attachment import Attachment
 
-_NAME_BYTES = 16  # IFNAMSIZ
-_IFNAME, _ETHER_ADDR = 41, 9  # nft's numbers of these types; a concatenation has 6 bits for each
-_LINKS = Set("links", key_type=_IFNAME, key_bytes=_NAME_BYTES, byte_order=1)
-_ALLOWED = Set("allowed", key_type=_IFNAME << 6 | _ETHER_ADDR, key_bytes=_NAME_BYTES + 8, byte_order=0)
+_LINKS = Set("links", (IFNAME,))
+_ALLOWED = Set("allowed", (IFNAME, ETHER_ADDR))
 
 _TABLE = Table(
     TableName(messages.BRIDGE, "slash24_antispoof"),
@@ -30,19 +28,20 @@ _TABLE = Table(
                 Rule(
                     "spoofed",
                     (
-                        incoming_link(),
-                        in_set("links"),
-                        incoming_link(),
-                        source_mac(),
-                        in_set("allowed", inverted=True),
-                        verdict(DROP),
+                        iifname(),
+                        lookup("links"),
+                        iifname(),
+                        ether_saddr(uapi.NFT_REG_2),
+                        lookup("allowed", inverted=True),
+                        DROP,
                     ),
                 ),
             ),
-            Hook("filter", 0, -300),  # type filter hook prerouting priority dstnat
+            # type filter hook prerouting priority dstnat
+            Hook("filter", uapi.NF_BR_PRE_ROUTING, uapi.NF_BR_PRI_NAT_DST_BRIDGED),
         ),
     ),
-    subject=lambda element: element.key[:_NAME_BYTES],  # the link
+    subject=lambda element: element.key[:IFNAMSIZ],  # the link
 )
 
 
@@ -51,7 +50,7 @@ def ensure(owner: Attachment, host_link: str, mac: str) -> None:
 
     Whatever else was known of this link, or of `owner`, is forgotten. Raises NetlinkError.
     """
-    tag, name = owner_tag(owner), _name(host_link)
+    tag, name = owner_tag(owner), ifname(host_link)
     pod_table.put(
         _TABLE,
         (),
@@ -69,7 +68,7 @@ def delete(owner: Attachment) -> None:
 
 def missing(owner: Attachment, host_link: str, mac: str) -> list[str]:
     """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises NetlinkError."""
-    tag, name = owner_tag(owner), _name(host_link)
+    tag, name = owner_tag(owner), ifname(host_link)
     state = pod_table.inspect(_TABLE, (), {name})
     problems = [f"chain {chain.name} of table {_TABLE.name} does not hold its rules" for chain in state.drifted]
     of_link = [found for found in state.elements if found.key.startswith(name)]
@@ -81,7 +80,7 @@ def missing(owner: Attachment, host_link: str, mac: str) -> list[str]:
         elif found.owner != tag:
             problems.append(f"link {host_link} is in set {element.set} for {found.owner or 'nobody'}, not for {tag}")
     problems += [
-        f"link {host_link} lets {found.key[_NAME_BYTES : _NAME_BYTES + 6].hex(':')} pass, not only {mac}"
+        f"link {host_link} lets {found.key[IFNAMSIZ : IFNAMSIZ + 6].hex(':')} pass, not only {mac}"
         for found in of_link
         if found.set == _ALLOWED.name and found.key != _allowed_key(host_link, mac)
     ]
@@ -100,14 +99,10 @@ def sweep(network: str, valid: Collection[Attachment]) -> int:
 def _elements(tag: str, host_link: str, mac: str) -> list[Element]:
     """The elements `"veth0" comment "v1:..."` and `"veth0" . 02:00:00:00:00:01 comment "v1:..."`."""
     return [
-        Element(_LINKS.name, _name(host_link), tag),
+        Element(_LINKS.name, ifname(host_link), tag),
         Element(_ALLOWED.name, _allowed_key(host_link, mac), tag),
     ]
 
 
 def _allowed_key(host_link: str, mac: str) -> bytes:
-    return _name(host_link) + bytes.fromhex(mac.replace(":", "")) + bytes(2)
-
-
-def _name(link: str) -> bytes:
-    return link.encode().ljust(_NAME_BYTES, b"\0")
+    return ifname(host_link) + bytes.fromhex(mac.replace(":", "")) + bytes(2)

@@ -18,15 +18,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from linux.nftables import messages, static_table
+from linux.nftables import messages, static_table, uapi
 from linux.nftables.address_elements import of_addresses, of_networks
 from linux.nftables.expressions import (
-    destination_address,
-    from_this_host,
-    in_set,
+    cmp_eq,
+    fib_type_local,
+    ifname,
+    ip_daddr,
+    ip_saddr,
+    lookup,
     masquerade,
-    outgoing_link_is,
-    source_address,
+    nfproto,
+    oifname,
 )
 from linux.nftables.messages import Hook
 from linux.nftables.pod_table import Chain, Rule
@@ -97,7 +100,7 @@ def _table(network: str, wanted: Egress, mark: str = "") -> Whole:
             )
         ),
         # type nat hook postrouting priority srcnat + 1
-        (Chain("postrouting", tuple(rules), Hook("nat", 4, 101)),),
+        (Chain("postrouting", tuple(rules), Hook("nat", uapi.NF_INET_POST_ROUTING, uapi.NF_IP_PRI_NAT_SRC + 1)),),
     )
 
 
@@ -106,11 +109,12 @@ def _beyond(version: int, mark: str) -> Rule:
     return Rule(
         f"beyond the cluster, v{version}{mark}",
         (
-            *source_address(version),
-            in_set(f"own{version}{mark}"),
-            destination_address(version),
-            in_set(f"inside{version}{mark}", inverted=True),
-            in_set(f"nodes{version}{mark}", inverted=True),
+            *nfproto(version),
+            ip_saddr(version),
+            lookup(f"own{version}{mark}"),
+            ip_daddr(version),
+            lookup(f"inside{version}{mark}", inverted=True),
+            lookup(f"nodes{version}{mark}", inverted=True),
             masquerade(),
         ),
     )
@@ -123,14 +127,19 @@ def _into(tunnel: str, version: int, mark: str) -> tuple[Rule, Rule]:
 
     (The second is for nodes whose own addresses are in a network that pods reach under their own address.)
     """
-    leaving = (*outgoing_link_is(tunnel), *source_address(version))
+    leaving = (oifname(), cmp_eq(ifname(tunnel)), *nfproto(version), ip_saddr(version))
     return (
         Rule(
             f"into {tunnel} from no pod, v{version}{mark}",
-            (*leaving, in_set(f"inside{version}{mark}", inverted=True), masquerade()),
+            (*leaving, lookup(f"inside{version}{mark}", inverted=True), masquerade()),
         ),
         Rule(
             f"into {tunnel} from this node, v{version}{mark}",
-            (*leaving, in_set(f"own{version}{mark}", inverted=True), *from_this_host(), masquerade()),
+            (
+                *leaving,
+                lookup(f"own{version}{mark}", inverted=True),
+                *fib_type_local(uapi.NFTA_FIB_F_SADDR),
+                masquerade(),
+            ),
         ),
     )

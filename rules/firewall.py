@@ -11,8 +11,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from linux.netlink.socket import Netlink
-from linux.nftables import listing, messages
+from linux.nftables import listing, messages, uapi
 from linux.nftables.cache import View
+from linux.nftables.expressions import ifname
 from linux.nftables.listing import FoundRule
 from linux.nftables.messages import Element, Hook, Step, TableName
 from linux.nftables.pod_table import Chain, until_settled
@@ -27,7 +28,6 @@ from rules.firewall_table import (
     bridge_elements,
     bridge_of,
     is_policed,
-    link_key,
     pod_elements,
 )
 from spec.attachment import Attachment
@@ -136,7 +136,7 @@ def missing(owner: Attachment, wish: Wish, *, by_firewalld: bool = False) -> lis
     tag = owner_tag(owner)
     wanted = pod_elements(tag, wish.addresses, wish.policy, wish.bridge)
     if wish.policy != "open":
-        wanted += bridge_elements(link_key(wish.bridge))
+        wanted += bridge_elements(ifname(wish.bridge))
 
     def attempt(netlink: Netlink, _: int) -> list[str]:
         view = View(netlink, TABLE)
@@ -167,9 +167,9 @@ def is_firewalld_at_work() -> bool:
     return change(lambda book: not book.is_absent(_FIREWALLD) and _has_chain(book.netlink, _FIREWALLD, _REJECTS))
 
 
-def rehearse() -> None:
+def dry_run() -> None:
     """Have the kernel try to make the table, and take it back; raises NetlinkError if it can not."""
-    change(lambda book: messages.rehearse(book.netlink, _made(TABLE.chains)))
+    change(lambda book: messages.dry_run(book.netlink, _made(TABLE.chains)))
 
 
 def _remove(doomed: Callable[[Element], bool], addresses: Collection[bytes]) -> None:
@@ -239,7 +239,10 @@ def _frame(netlink: Netlink, version: int, admin: str) -> list[Step]:
     table = iptables.FILTER[version]
     steps: list[Step] = []
     if not _has_chain(netlink, table, _FORWARD):
-        steps += [messages.add_table(table, None), messages.add_chain(table, _FORWARD, Hook("filter", 2, 0))]
+        steps += [
+            messages.add_table(table, None),
+            messages.add_chain(table, _FORWARD, Hook("filter", uapi.NF_INET_FORWARD, uapi.NF_IP_PRI_FILTER)),
+        ]
     steps += [messages.add_chain(table, chain) for chain in (_OURS, admin) if not _has_chain(netlink, table, chain)]
     for chain, target, comment in ((_FORWARD, _OURS, _TO_OURS), (_OURS, admin, _TO_ADMIN)):
         if not _leads(netlink, table, chain, target):

@@ -2,42 +2,38 @@
 
 from collections.abc import Sequence
 
-from linux.nftables import messages
+from linux.nftables import messages, uapi
 from linux.nftables.expressions import (
     DROP,
-    JUMP,
+    IFNAMSIZ,
     RETURN,
-    destination_behind_link,
-    in_set,
-    incoming_link,
-    links_in_and_out,
-    verdict,
-    verdict_of,
+    ifname,
+    iifname,
+    ip_daddr,
+    jump,
+    lookup,
+    nfproto,
+    oifname,
+    vmap,
 )
-from linux.nftables.messages import Element, Hook, Set, TableName
+from linux.nftables.messages import IFNAME, IP_ADDR, VERDICT, Element, Hook, Set, TableName
 from linux.nftables.pod_table import Chain, Rule, Table
 
-_IFNAME, _ADDRESS = 41, {4: 7, 6: 8}  # nft's numbers of these types; a concatenation has 6 bits for each
-_NAME_BYTES, _ADDRESS_BYTES = 16, {4: 4, 6: 16}  # IFNAMSIZ
 SHARED = "shared"
 """What elements have in an owner's place that several pods need: they go with the last of them."""
 
-PODS = {v: Set(f"pods{v}", _ADDRESS[v], _ADDRESS_BYTES[v], byte_order=2) for v in (4, 6)}
-POLICED = {
-    v: Set(
-        f"policed{v}",
-        _IFNAME << 6 | _ADDRESS[v],
-        _NAME_BYTES + _ADDRESS_BYTES[v],
-        byte_order=0,
-        verdicts=True,
-    )
-    for v in (4, 6)
-}
-_BRIDGES = Set("bridges", _IFNAME, _NAME_BYTES, byte_order=1)
-_SAME = Set("same", _IFNAME << 6 | _IFNAME, 2 * _NAME_BYTES, byte_order=0)
+PODS = {v: Set(f"pods{v}", (IP_ADDR[v],)) for v in (4, 6)}
+POLICED = {v: Set(f"policed{v}", (IFNAME, IP_ADDR[v]), (VERDICT,)) for v in (4, 6)}
+_BRIDGES = Set("bridges", (IFNAME,))
+_SAME = Set("same", (IFNAME, IFNAME))
 
 # iifname @bridges drop
-_FROM_BRIDGES = Rule("from a bridge", (incoming_link(), in_set("bridges"), verdict(DROP)))
+_FROM_BRIDGES = Rule("from a bridge", (iifname(), lookup("bridges"), DROP))
+
+
+def _link_and_destination(version: int) -> tuple[bytes, ...]:
+    """oifname . ip daddr"""
+    return (*nfproto(version), oifname(), ip_daddr(version, uapi.NFT_REG_2))
 
 
 def is_policed(element: Element) -> bool:
@@ -48,7 +44,7 @@ def is_policed(element: Element) -> bool:
 def address_of(element: Element) -> bytes:
     """The pod's address that an element is about; b"" for that of a bridge."""
     if is_policed(element):
-        return element.key[_NAME_BYTES:]
+        return element.key[IFNAMSIZ:]
     return element.key if element.set in {pods.name for pods in PODS.values()} else b""
 
 
@@ -62,7 +58,7 @@ TABLE = Table(
             "same-bridge",
             (
                 # iifname . oifname @same return
-                Rule("within a bridge", (*links_in_and_out(), in_set("same"), verdict(RETURN))),
+                Rule("within a bridge", (iifname(), oifname(uapi.NFT_REG_2), lookup("same"), RETURN)),
                 _FROM_BRIDGES,
             ),
         ),
@@ -70,13 +66,13 @@ TABLE = Table(
             "forward",
             (
                 # jump admin
-                Rule("of the administrator", (verdict(JUMP, "admin"),)),
+                Rule("of the administrator", (jump("admin"),)),
                 # oifname . ip daddr vmap @policed4
-                Rule("pods v4", (*destination_behind_link(4), verdict_of("policed4"))),
+                Rule("pods v4", (*_link_and_destination(4), vmap("policed4"))),
                 # oifname . ip6 daddr vmap @policed6
-                Rule("pods v6", (*destination_behind_link(6), verdict_of("policed6"))),
+                Rule("pods v6", (*_link_and_destination(6), vmap("policed6"))),
             ),
-            Hook("filter", 2, 0),  # type filter hook forward priority filter
+            Hook("filter", uapi.NF_INET_FORWARD, uapi.NF_IP_PRI_FILTER),  # type filter hook forward priority filter
         ),
     ),
     subject=address_of,
@@ -91,7 +87,7 @@ def pod_elements(tag: str, addresses: Sequence[bytes], policy: str, bridge: str)
         version = 4 if len(address) == 4 else 6
         elements.append(Element(PODS[version].name, address, tag))
         if policy != "open":
-            elements.append(Element(POLICED[version].name, link_key(bridge) + address, tag, chain=policy))
+            elements.append(Element(POLICED[version].name, ifname(bridge) + address, tag, chain=policy))
     return elements
 
 
@@ -100,11 +96,6 @@ def bridge_elements(name: bytes) -> list[Element]:
     return [Element(_BRIDGES.name, name, SHARED), Element(_SAME.name, name + name, SHARED)]
 
 
-def link_key(name: str) -> bytes:
-    """The name of a link as keys have it."""
-    return name.encode().ljust(_NAME_BYTES, b"\0")
-
-
 def bridge_of(element: Element) -> bytes:
     """The bridge that an element of a policed pod, or of a bridge, is about."""
-    return element.key[:_NAME_BYTES]
+    return element.key[:IFNAMSIZ]

@@ -14,23 +14,15 @@ from collections.abc import Sequence
 from socket import AF_INET, AF_INET6, inet_pton
 
 from linux import sysctls
-from linux.nftables import messages, static_table
+from linux.nftables import messages, static_table, uapi
 from linux.nftables.address_elements import is_of
-from linux.nftables.expressions import (
-    DROP,
-    RETURN,
-    frame_from,
-    frame_of_version,
-    outgoing_link_begins,
-    source_in,
-    verdict,
-)
+from linux.nftables.expressions import DROP, RETURN, cmp_eq, ether_saddr, in_network, ip_saddr, oifname, protocol_ip
 from linux.nftables.messages import Hook
 from linux.nftables.pod_table import Chain, Rule
 from linux.nftables.static_table import Whole, table_name
 from spec.errors import is_shortage
 
-_PODS_LINKS = "veth"
+_PODS_LINKS = b"veth"  # without a NUL: whatever begins so
 _ROUTES_COPIES = {4: "bridge/bridge-nf-call-iptables", 6: "bridge/bridge-nf-call-ip6tables"}
 
 
@@ -57,14 +49,14 @@ def missing(network: str, bridge_mac: str, gateways: Sequence[str]) -> list[str]
 def _table(network: str, bridge_mac: str, gateways: Sequence[str]) -> Whole:
     mac = bridge_mac.lower()
     every = [gateway for gateway in sorted(set(gateways)) if _has_duplicates(_version(gateway))]
-    passing = [_rule(mac, gateway.partition("/")[0], RETURN) for gateway in every]
-    dropping = [_rule(mac, gateway, DROP) for gateway in every]
+    passing = [_rule("gateway", mac, gateway.partition("/")[0], RETURN) for gateway in every]
+    dropping = [_rule("duplicates in", mac, gateway, DROP) for gateway in every]
     return Whole(
         table_name(messages.BRIDGE, "dedup", network),
         f"slash24: pods of {static_table.shown(network)} get no frame twice from their promiscuous bridge",
         (),
         # type filter hook output priority filter
-        (Chain("output", (*passing, *dropping), Hook("filter", 3, -200)),),
+        (Chain("output", (*passing, *dropping), Hook("filter", uapi.NF_BR_LOCAL_OUT, uapi.NF_BR_PRI_FILTER_BRIDGED)),),
     )
 
 
@@ -85,7 +77,7 @@ def _has_duplicates(version: int) -> bool:
         return False
 
 
-def _rule(mac: str, source: str, code: int) -> Rule:
+def _rule(what: str, mac: str, source: str, verdict: bytes) -> Rule:
     """oifname "veth*" ether saddr 0a:58:0a:f4:01:01 ip saddr 10.244.1.0/24 drop"""
     address, _, prefix = source.partition("/")
     version = _version(address)
@@ -94,12 +86,15 @@ def _rule(mac: str, source: str, code: int) -> Rule:
     length = int(prefix) if prefix else bits
     subnet = (int.from_bytes(packed, "big") >> bits - length << bits - length).to_bytes(len(packed), "big")
     return Rule(
-        f"{'duplicates in' if code == DROP else 'gateway'} {source} from {mac}",
+        f"{what} {source} from {mac}",
         (
-            *outgoing_link_begins(_PODS_LINKS),
-            *frame_from(bytes.fromhex(mac.replace(":", ""))),
-            *frame_of_version(version),
-            *source_in(version, subnet, length),
-            verdict(code),
+            oifname(),
+            cmp_eq(_PODS_LINKS),
+            ether_saddr(),
+            cmp_eq(bytes.fromhex(mac.replace(":", ""))),
+            *protocol_ip(version),
+            ip_saddr(version),
+            *in_network(subnet, length),
+            verdict,
         ),
     )

@@ -9,13 +9,11 @@ from contextlib import suppress
 from functools import partial
 
 from linux.netlink.socket import Netlink
-from linux.nftables import listing, messages
-from linux.nftables.expressions import ACCEPT
+from linux.nftables import listing, messages, uapi
 from linux.nftables.messages import TableName
 from linux.nftables.transactions import change
 
-_PREROUTING, _INPUT, _OUTPUT, _POSTROUTING = 0, 1, 3, 4
-_CONNTRACK = -200  # NF_IP_PRI_CONNTRACK: no chain before it knows of states
+_PASSED = (uapi.NF_INET_PRE_ROUTING, uapi.NF_INET_LOCAL_IN, uapi.NF_INET_LOCAL_OUT, uapi.NF_INET_POST_ROUTING)
 _KUBE_PROXY, _IPTABLES = "kube-proxy", ("nat", "mangle", "raw", "security")
 _KNOWN_CHAINS = ("KUBE-", "CNI-")
 _LEGACY_TABLES = ("/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names")
@@ -40,10 +38,11 @@ def _is_of_concern(table: TableName) -> bool:
 
 def _filters(netlink: Netlink, table: TableName) -> bool:
     for chain, hook, policy in listing.list_base_chains(netlink, table):
-        is_passed = hook.number in (_PREROUTING, _INPUT, _OUTPUT, _POSTROUTING) and hook.priority > _CONNTRACK
+        # No chain before connection tracking knows of states.
+        is_passed = hook.number in _PASSED and hook.priority > uapi.NF_IP_PRI_CONNTRACK
         if hook.type != "filter" or not is_passed:
             continue
-        if policy != ACCEPT or not all(map(_is_harmless, listing.list_rules(netlink, table, chain))):
+        if policy != uapi.NF_ACCEPT or not all(map(_is_harmless, listing.list_rules(netlink, table, chain))):
             return True
     return False
 

@@ -9,20 +9,8 @@ import struct
 from collections.abc import Sequence
 
 from linux.netlink.attributes import attribute, text
-from linux.nftables import listing, messages
-from linux.nftables.expressions import (
-    ACCEPT,
-    DESTINATION_AT,
-    JUMP,
-    NETWORK_HEADER,
-    SOURCE_AT,
-    big_endian,
-    equals,
-    expression,
-    load,
-    of_protocol,
-    verdict,
-)
+from linux.nftables import expressions, listing, messages, uapi
+from linux.nftables.expressions import ACCEPT, be32, cmp_eq, expression, ip_daddr, ip_saddr, l4proto_is
 from linux.nftables.listing import FoundRule
 from linux.nftables.messages import TableName
 
@@ -36,35 +24,39 @@ _TO_PORTS = 1  # XT_MULTIPORT_DESTINATION
 MOST_PORTS = 15
 """Of a rule: XT_MULTI_PORTS."""
 _LOCAL = 1 << 2  # XT_ADDRTYPE_LOCAL
-_CT_STATE, _CT_STATUS, _IPS_DST_NAT = 0, 2, 1 << 5  # NFT_CT_STATE, NFT_CT_STATUS, nf_conntrack_common.h
 RELATED_ESTABLISHED, DNAT = 0b110, 1 << 7
 """States of a connection, as bits: --ctstate."""
 
 
 def jump(chain: str, comment: str) -> list[bytes]:
     """-m comment --comment COMMENT -j CHAIN"""
-    return [_commented(comment), _counter(), verdict(JUMP, chain)]
+    return [_commented(comment), _counter(), expressions.jump(chain)]
 
 
 def accept_from(address: bytes) -> list[bytes]:
     """-s ADDRESS -j ACCEPT"""
-    return [*_compare(address, SOURCE_AT), _counter(), verdict(ACCEPT)]
+    return [ip_saddr(_version(address)), cmp_eq(address), _counter(), ACCEPT]
 
 
 def accept_answers_to(address: bytes) -> list[bytes]:
     """-d ADDRESS -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"""
-    return [*_compare(address, DESTINATION_AT), _in_state(RELATED_ESTABLISHED), _counter(), verdict(ACCEPT)]
+    return [ip_daddr(_version(address)), cmp_eq(address), _in_state(RELATED_ESTABLISHED), _counter(), ACCEPT]
 
 
 def accept_translated_to(address: bytes) -> list[bytes]:
     """-d ADDRESS -m conntrack --ctstate DNAT -j ACCEPT"""
-    return [*_compare(address, DESTINATION_AT), _in_state(DNAT), _counter(), verdict(ACCEPT)]
+    return [ip_daddr(_version(address)), cmp_eq(address), _in_state(DNAT), _counter(), ACCEPT]
 
 
 def mark_local(bit: int, comment: str) -> list[bytes]:
     """-m addrtype --dst-type LOCAL -m comment --comment COMMENT -j MARK --set-xmark BIT/BIT"""
     info = struct.pack("=II", bit, bit)  # struct xt_mark_tginfo2
-    mark = expression("target", text(1, "MARK"), big_endian(2, 2), attribute(3, info))
+    mark = expression(
+        "target",
+        text(uapi.NFTA_TARGET_NAME, "MARK"),
+        be32(uapi.NFTA_TARGET_REV, 2),
+        attribute(uapi.NFTA_TARGET_INFO, info),
+    )
     local = struct.pack("=HHI", 0, _LOCAL, 0)  # struct xt_addrtype_info_v1: source, dest, flags
     return [_match("addrtype", 1, local), _commented(comment), _counter(), mark]
 
@@ -76,8 +68,8 @@ def to_ports(protocol: int, host: bytes, ports: Sequence[int], comment: str) -> 
     """
     numbers = b"".join(struct.pack("=H", port) for port in ports).ljust(2 * MOST_PORTS, b"\0")
     info = bytes([_TO_PORTS, len(ports)]) + numbers + bytes(MOST_PORTS + 1)  # struct xt_multiport_v1
-    to_host = _compare(host, DESTINATION_AT) if host else []
-    return [*to_host, *of_protocol(protocol), _match("multiport", 1, info), _commented(comment), _counter()]
+    to_host = [ip_daddr(4), cmp_eq(host)] if host else []
+    return [*to_host, *l4proto_is(protocol), _match("multiport", 1, info), _commented(comment), _counter()]
 
 
 def comment_of(rule: FoundRule) -> str:
@@ -104,9 +96,9 @@ def states_of(rule: FoundRule) -> int:
     if len(info) == _CONNTRACK_BYTES:
         return struct.unpack_from("=H", info, _FLAGS_AT + 4)[0]
     found = listing.conntrack_bits(rule)
-    if found.get(_CT_STATUS) == _IPS_DST_NAT:
+    if found.get(uapi.NFT_CT_STATUS) == uapi.IPS_DST_NAT:
         return DNAT
-    return found.get(_CT_STATE, 0)  # the bits are the same
+    return found.get(uapi.NFT_CT_STATE, 0)  # the bits are the same
 
 
 def _commented(comment: str) -> bytes:
@@ -119,14 +111,20 @@ def _in_state(states: int) -> bytes:
     return _match("conntrack", 3, bytes(info))
 
 
-def _compare(address: bytes, offsets: dict[int, int]) -> list[bytes]:
-    offset = offsets[4 if len(address) == 4 else 6]
-    return [load(NETWORK_HEADER, offset, len(address)), equals(address)]
+def _version(address: bytes) -> int:
+    return 4 if len(address) == 4 else 6
 
 
 def _counter() -> bytes:
-    return expression("counter", attribute(1, bytes(8)), attribute(2, bytes(8)))
+    return expression(
+        "counter", attribute(uapi.NFTA_COUNTER_BYTES, bytes(8)), attribute(uapi.NFTA_COUNTER_PACKETS, bytes(8))
+    )
 
 
 def _match(name: str, revision: int, info: bytes) -> bytes:
-    return expression("match", text(1, name), big_endian(2, revision), attribute(3, info))
+    return expression(
+        "match",
+        text(uapi.NFTA_MATCH_NAME, name),
+        be32(uapi.NFTA_MATCH_REV, revision),
+        attribute(uapi.NFTA_MATCH_INFO, info),
+    )

@@ -9,9 +9,9 @@ from functools import lru_cache
 
 from linux import kernel
 from linux.errors import reason
-from linux.nftables import messages, pod_table
-from linux.nftables.expressions import RETURN, destination_in, masquerade, source_address, verdict, verdict_of
-from linux.nftables.messages import Element, Hook, Set, TableName
+from linux.nftables import messages, pod_table, uapi
+from linux.nftables.expressions import RETURN, in_network, ip_daddr, ip_saddr, masquerade, nfproto, vmap
+from linux.nftables.messages import IPV4_ADDR, IPV6_ADDR, VERDICT, Element, Hook, Set, TableName
 from linux.nftables.pod_table import Chain, Rule, Table
 from linux.ownership import forfeited, owner_tag
 from spec.addresses import Address, parse_address
@@ -19,8 +19,8 @@ from spec.attachment import Attachment
 from spec.errors import CNIError, Code
 
 _MAPS = {
-    4: Set("pods4", key_type=7, key_bytes=4, byte_order=2, verdicts=True),  # type ipv4_addr : verdict
-    6: Set("pods6", key_type=8, key_bytes=16, byte_order=2, verdicts=True),  # type ipv6_addr : verdict
+    4: Set("pods4", (IPV4_ADDR,), (VERDICT,)),  # type ipv4_addr : verdict
+    6: Set("pods6", (IPV6_ADDR,), (VERDICT,)),  # type ipv6_addr : verdict
 }
 
 _MULTICAST = {4: bytes([224, 0, 0, 0]), 6: bytes([255, *[0] * 15])}
@@ -34,15 +34,15 @@ _TABLE = Table(
             "postrouting",
             (
                 # ip daddr 224.0.0.0/4 return
-                Rule("multicast v4", (*destination_in(4, _MULTICAST[4], 4), verdict(RETURN))),
+                Rule("multicast v4", (*nfproto(4), ip_daddr(4), *in_network(_MULTICAST[4], 4), RETURN)),
                 # ip6 daddr ff00::/8 return
-                Rule("multicast v6", (*destination_in(6, _MULTICAST[6], 8), verdict(RETURN))),
+                Rule("multicast v6", (*nfproto(6), ip_daddr(6), *in_network(_MULTICAST[6], 8), RETURN)),
                 # ip saddr vmap @pods4
-                Rule("pods v4", (*source_address(4), verdict_of("pods4"))),
+                Rule("pods v4", (*nfproto(4), ip_saddr(4), vmap("pods4"))),
                 # ip6 saddr vmap @pods6
-                Rule("pods v6", (*source_address(6), verdict_of("pods6"))),
+                Rule("pods v6", (*nfproto(6), ip_saddr(6), vmap("pods6"))),
             ),
-            Hook("nat", 4, 100),  # type nat hook postrouting priority srcnat
+            Hook("nat", uapi.NF_INET_POST_ROUTING, uapi.NF_IP_PRI_NAT_SRC),  # type nat hook postrouting priority srcnat
         ),
     ),
 )
@@ -110,7 +110,7 @@ def check_ready() -> None:
     if not kernel.is_old():
         return
     try:
-        pod_table.rehearse(_TABLE)
+        pod_table.dry_run(_TABLE)
     except OSError as error:
         raise CNIError(Code.PLUGIN_NOT_AVAILABLE, f"the kernel can not masquerade: {reason(error)}") from error
 
@@ -127,11 +127,12 @@ def _wish(owner: Attachment, pods: Sequence[Address]) -> tuple[str, list[Element
 @lru_cache(maxsize=32)  # many pods, few subnets
 def _subnet_chain(subnet: Address) -> Chain:
     """The chain for pods of one subnet; its name can be read by `nft -f`, which knows no colon in names."""
+    version, in_subnet = subnet.version, in_network(subnet.packed, subnet.prefix)
     return Chain(
         f"subnet-{subnet.cidr.replace(':', '_')}",
         (
             # ip daddr 10.1.2.0/24 return
-            Rule("own subnet", (*destination_in(subnet.version, subnet.packed, subnet.prefix), verdict(RETURN))),
+            Rule("own subnet", (*nfproto(version), ip_daddr(version), *in_subnet, RETURN)),
             # masquerade
             Rule("beyond", (masquerade(),)),
         ),

@@ -8,8 +8,8 @@ entry a flow. Nor can a masquerade that somebody set for whatever leaves the nod
 from functools import partial
 from socket import AF_INET, AF_INET6, inet_pton
 
-from linux.nftables import messages, static_table
-from linux.nftables.expressions import destination_in, notrack, of_version, source_in, udp_payload_is, udp_to
+from linux.nftables import messages, static_table, uapi
+from linux.nftables.expressions import cmp_eq, ip_daddr, ip_saddr, nfproto, notrack, udp_dport, udp_payload
 from linux.nftables.messages import Hook
 from linux.nftables.pod_table import Chain, Rule
 from linux.nftables.static_table import Whole, table_name
@@ -38,12 +38,12 @@ def missing(network: str, vtep: Vtep) -> list[str]:
 def _table(network: str, vtep: Vtep, _: str = "") -> Whole:
     version, family = (6, AF_INET6) if ":" in vtep.local else (4, AF_INET)
     local = inet_pton(family, vtep.local)
-    bits = 8 * len(local)
-    vni = udp_payload_is(VNI_AT, vtep.vni.to_bytes(VNI_BYTES, "big"))
+    vni = (udp_payload(VNI_AT, VNI_BYTES), cmp_eq(vtep.vni.to_bytes(VNI_BYTES, "big")))
+    to_port = (*udp_dport(vtep.port), *nfproto(version))
     # udp dport 4789 ip daddr 192.0.2.1 @th,96,24 0x1 notrack
-    coming = (*udp_to(vtep.port), *destination_in(version, local, bits), *vni, notrack())
+    coming = (*to_port, ip_daddr(version), cmp_eq(local), *vni, notrack())
     # udp dport 4789 ip saddr 192.0.2.1 @th,96,24 0x1 notrack
-    leaving = (*udp_to(vtep.port), *of_version(version), *source_in(version, local, bits), *vni, notrack())
+    leaving = (*to_port, ip_saddr(version), cmp_eq(local), *vni, notrack())
     what = f"VNI {vtep.vni} on port {vtep.port}"
     return Whole(
         table_name(messages.INET, "untracked", network),
@@ -51,8 +51,16 @@ def _table(network: str, vtep: Vtep, _: str = "") -> Whole:
         (),
         (
             # type filter hook output priority raw
-            Chain("output", (Rule(f"{what} from {vtep.local}", leaving),), Hook("filter", 3, -300)),
+            Chain(
+                "output",
+                (Rule(f"{what} from {vtep.local}", leaving),),
+                Hook("filter", uapi.NF_INET_LOCAL_OUT, uapi.NF_IP_PRI_RAW),
+            ),
             # type filter hook prerouting priority raw
-            Chain("prerouting", (Rule(f"{what} to {vtep.local}", coming),), Hook("filter", 0, -300)),
+            Chain(
+                "prerouting",
+                (Rule(f"{what} to {vtep.local}", coming),),
+                Hook("filter", uapi.NF_INET_PRE_ROUTING, uapi.NF_IP_PRI_RAW),
+            ),
         ),
     )

@@ -10,41 +10,49 @@ not load a saved ruleset with such a rule.
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from socket import IPPROTO_TCP
+from socket import IPPROTO_ICMPV6, IPPROTO_TCP
 
-from linux.nftables import messages, pod_table
+from linux.nftables import messages, pod_table, uapi
 from linux.nftables.expressions import (
     DROP,
+    ETH_P_ARP,
+    IFNAMSIZ,
     RETURN,
-    arp,
-    frame_of_version,
-    icmpv6_of_type,
-    in_set,
-    incoming_link,
-    link_and_arp_sender,
-    link_and_source,
-    of_protocol,
-    source_outside,
-    verdict,
+    arp_saddr_ip,
+    cmp_eq,
+    icmpv6_type,
+    ifname,
+    iifname,
+    in_network,
+    ip_saddr,
+    l4proto_is,
+    lookup,
+    protocol,
+    protocol_ip,
 )
-from linux.nftables.messages import Element, Hook, Set, TableName
+from linux.nftables.messages import IFNAME, IPV4_ADDR, IPV6_ADDR, Element, Hook, Set, TableName
 from linux.nftables.pod_table import Chain, Rule, Table
 from linux.ownership import forfeited, owner_tag
 from spec.addresses import Address, parse_address
 from spec.attachment import Attachment
 
-_NAME_BYTES = 16  # IFNAMSIZ
-_IFNAME, _IPV4_ADDR, _IPV6_ADDR = 41, 7, 8  # nft's numbers of these types; a concatenation has 6 bits for each
-_BOUND = Set("bound", key_type=_IFNAME, key_bytes=_NAME_BYTES, byte_order=1)
+_BOUND = Set("bound", (IFNAME,))
 _SOURCES = {
-    4: Set("sources4", key_type=_IFNAME << 6 | _IPV4_ADDR, key_bytes=_NAME_BYTES + 4, byte_order=0),
-    6: Set("sources6", key_type=_IFNAME << 6 | _IPV6_ADDR, key_bytes=_NAME_BYTES + 16, byte_order=0),
+    4: Set("sources4", (IFNAME, IPV4_ADDR)),
+    6: Set("sources6", (IFNAME, IPV6_ADDR)),
 }
 _LINK_LOCAL, _LINK_LOCAL_BITS = bytes([0xFE, 0x80, *[0] * 14]), 10
-_ROUTER_ADVERTISEMENT = 134
+_ND_ROUTER_ADVERT = 134
 _UNSPECIFIED = ("0.0.0.0", "::")
 
-_TCP_V6 = (*frame_of_version(6), *of_protocol(IPPROTO_TCP))
+_TCP_V6 = (*protocol_ip(6), *l4proto_is(IPPROTO_TCP))
+_ICMPV6 = (*protocol_ip(6), *l4proto_is(IPPROTO_ICMPV6))
+
+
+def _link_and_source(version: int) -> tuple[bytes, bytes]:
+    """iifname . ip saddr"""
+    return iifname(), ip_saddr(version, uapi.NFT_REG_2)
+
 
 _TABLE = Table(
     TableName(messages.BRIDGE, "slash24_source_validation"),
@@ -55,33 +63,44 @@ _TABLE = Table(
             "prerouting",
             (
                 # First what nearly all frames are, for one look-up: iifname . ip saddr @sources4 return
-                Rule("own IPv4", (*frame_of_version(4), *link_and_source(4), in_set("sources4"), verdict(RETURN))),
+                Rule("own IPv4", (*protocol_ip(4), *_link_and_source(4), lookup("sources4"), RETURN)),
                 # meta l4proto tcp iifname . ip6 saddr @sources6 return
-                Rule("own TCP over IPv6", (*_TCP_V6, *link_and_source(6), in_set("sources6"), verdict(RETURN))),
+                Rule("own TCP over IPv6", (*_TCP_V6, *_link_and_source(6), lookup("sources6"), RETURN)),
                 # iifname != @bound return
-                Rule("not bound", (incoming_link(), in_set("bound", inverted=True), verdict(RETURN))),
+                Rule("not bound", (iifname(), lookup("bound", inverted=True), RETURN)),
                 # meta protocol ip drop
-                Rule("IPv4", (*frame_of_version(4), verdict(DROP))),
+                Rule("IPv4", (*protocol_ip(4), DROP)),
                 # iifname . arp saddr ip != @sources4 drop
-                Rule("ARP", (*arp(), *link_and_arp_sender(), in_set("sources4", inverted=True), verdict(DROP))),
+                Rule(
+                    "ARP",
+                    (
+                        *protocol(ETH_P_ARP),
+                        iifname(),
+                        arp_saddr_ip(uapi.NFT_REG_2),
+                        lookup("sources4", inverted=True),
+                        DROP,
+                    ),
+                ),
                 # ip6 saddr != fe80::/10 iifname . ip6 saddr != @sources6 drop
                 Rule(
                     "IPv6",
                     (
-                        *frame_of_version(6),
-                        *source_outside(6, _LINK_LOCAL, _LINK_LOCAL_BITS),
-                        *link_and_source(6),
-                        in_set("sources6", inverted=True),
-                        verdict(DROP),
+                        *protocol_ip(6),
+                        ip_saddr(6),
+                        *in_network(_LINK_LOCAL, _LINK_LOCAL_BITS, inverted=True),
+                        *_link_and_source(6),
+                        lookup("sources6", inverted=True),
+                        DROP,
                     ),
                 ),
                 # icmpv6 type nd-router-advert drop
-                Rule("routers", (*icmpv6_of_type(_ROUTER_ADVERTISEMENT), verdict(DROP))),
+                Rule("routers", (*_ICMPV6, icmpv6_type(), cmp_eq(bytes([_ND_ROUTER_ADVERT])), DROP)),
             ),
-            Hook("filter", 0, -300),  # type filter hook prerouting priority dstnat
+            # type filter hook prerouting priority dstnat
+            Hook("filter", uapi.NF_BR_PRE_ROUTING, uapi.NF_BR_PRI_NAT_DST_BRIDGED),
         ),
     ),
-    subject=lambda element: element.key[:_NAME_BYTES],  # the link
+    subject=lambda element: element.key[:IFNAMSIZ],  # the link
 )
 
 
@@ -91,7 +110,7 @@ def ensure(owner: Attachment, host_link: str, addresses: Sequence[str]) -> None:
     Whatever else was known of this link, or of `owner`, is forgotten. Raises NetlinkError, OSError or ValueError for
     what is no address.
     """
-    tag, name = owner_tag(owner), _name(host_link)
+    tag, name = owner_tag(owner), ifname(host_link)
     pod_table.put(
         _TABLE,
         (),
@@ -109,7 +128,7 @@ def delete(owner: Attachment) -> None:
 
 def missing(owner: Attachment, host_link: str, addresses: Sequence[str]) -> list[str]:
     """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises as `ensure`."""
-    tag, name = owner_tag(owner), _name(host_link)
+    tag, name = owner_tag(owner), ifname(host_link)
     state = pod_table.inspect(_TABLE, (), {name})
     problems = [f"chain {chain.name} of table {_TABLE.name} does not hold its rules" for chain in state.drifted]
     wanted = {(element.set, element.key) for element in _elements(tag, host_link, addresses)}
@@ -135,14 +154,10 @@ def _elements(tag: str, host_link: str, addresses: Iterable[str]) -> list[Elemen
     """The elements `"veth0" comment "v1:..."` and, an address each, `"veth0" . 10.1.2.5 comment "v1:..."`."""
     sources = {parse_address(address).packed: parse_address(address) for address in (*addresses, *_UNSPECIFIED)}
     return [
-        Element(_BOUND.name, _name(host_link), tag),
+        Element(_BOUND.name, ifname(host_link), tag),
         *(Element(_SOURCES[one.version].name, _key(host_link, one), tag) for one in sources.values()),
     ]
 
 
 def _key(host_link: str, address: Address) -> bytes:
-    return _name(host_link) + address.packed
-
-
-def _name(link: str) -> bytes:
-    return link.encode().ljust(_NAME_BYTES, b"\0")
+    return ifname(host_link) + address.packed

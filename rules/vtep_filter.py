@@ -22,23 +22,24 @@ from dataclasses import dataclass
 from functools import partial
 
 from linux import kernel
-from linux.nftables import messages, static_table
+from linux.nftables import messages, static_table, uapi
 from linux.nftables.address_elements import of_addresses
 from linux.nftables.expressions import (
     DROP,
-    JUMP,
     RETURN,
-    destination_is_where_it_came_from,
-    in_set,
-    incoming_link_differs,
-    incoming_link_is,
-    incoming_link_is_bridge,
-    outgoing_link_is,
-    source_address,
-    source_is_elsewhere,
-    udp_payload_differs,
-    udp_to,
-    verdict,
+    cmp_eq,
+    cmp_neq,
+    fib_oif_exists,
+    ifname,
+    iifname,
+    ip_saddr,
+    jump,
+    lookup,
+    meta,
+    nfproto,
+    oifname,
+    udp_dport,
+    udp_payload,
 )
 from linux.nftables.messages import Hook
 from linux.nftables.pod_table import Chain, Rule
@@ -46,6 +47,7 @@ from linux.nftables.static_table import AddressSet, Whole, table_name
 
 VNI_AT = 4  # bytes behind the begin of the VXLAN header (RFC 7348, section 5)
 VNI_BYTES = 3
+_FROM_BRIDGE = (meta(uapi.NFT_META_IIFKIND), cmp_eq(ifname("bridge")))
 _KNOWS_LINKS = (6, 1)
 """Kernels from this on let rules of the input and forward hooks ask by which link an address is reached."""
 
@@ -93,16 +95,24 @@ def _table(network: str, tunnel: Tunnel, mark: str = "") -> Whole:
             Chain("strangers", _strangers(tunnel, mark)),
             Chain("through", _through(tunnel)),
             # type filter hook forward priority raw
-            Chain("forward", (_to_chain(tunnel.port, "through"),), Hook("filter", 2, -300)),
+            Chain(
+                "forward",
+                (_to_chain(tunnel.port, "through"),),
+                Hook("filter", uapi.NF_INET_FORWARD, uapi.NF_IP_PRI_RAW),
+            ),
             # type filter hook input priority raw
-            Chain("input", (_to_chain(tunnel.port, "strangers"),), Hook("filter", 1, -300)),
+            Chain(
+                "input",
+                (_to_chain(tunnel.port, "strangers"),),
+                Hook("filter", uapi.NF_INET_LOCAL_IN, uapi.NF_IP_PRI_RAW),
+            ),
         ),
     )
 
 
 def _to_chain(port: int, chain: str) -> Rule:
     """udp dport 4789 jump strangers"""
-    return Rule(f"port {port}", (*udp_to(port), verdict(JUMP, chain)))
+    return Rule(f"port {port}", (*udp_dport(port), jump(chain)))
 
 
 def _strangers(tunnel: Tunnel, mark: str) -> tuple[Rule, ...]:
@@ -110,14 +120,14 @@ def _strangers(tunnel: Tunnel, mark: str) -> tuple[Rule, ...]:
     vni = tunnel.vni.to_bytes(VNI_BYTES, "big")
     return (
         # @th,96,24 != 0x1 return
-        Rule(f"other VNIs than {tunnel.vni}", (*udp_payload_differs(VNI_AT, vni), verdict(RETURN))),
+        Rule(f"other VNIs than {tunnel.vni}", (udp_payload(VNI_AT, VNI_BYTES), cmp_neq(vni), RETURN)),
         # iifname "cbr0" drop
-        *(Rule(f"from {link}", (*incoming_link_is(link), verdict(DROP))) for link in (tunnel.bridge, tunnel.device)),
+        *(Rule(f"from {link}", (iifname(), cmp_eq(ifname(link)), DROP)) for link in (tunnel.bridge, tunnel.device)),
         # ip saddr != @peers4 drop
         *(
             Rule(
                 f"strangers, v{version}{mark}",
-                (*source_address(version), in_set(f"peers{version}{mark}", inverted=True), verdict(DROP)),
+                (*nfproto(version), ip_saddr(version), lookup(f"peers{version}{mark}", inverted=True), DROP),
             )
             for version in (4, 6)
         ),
@@ -131,12 +141,12 @@ def _by_another_link(parent: str) -> Rule:
         # iifkind "bridge" iifname != "eth0" drop
         return Rule(
             f"by another bridge than {parent}",
-            (*incoming_link_is_bridge(), *incoming_link_differs(parent), verdict(DROP)),
+            (*_FROM_BRIDGE, iifname(), cmp_neq(ifname(parent)), DROP),
         )
     # iifname != "eth0" fib saddr . iif oif missing drop
     return Rule(
         f"by another link than {parent} or the sender's",
-        (*incoming_link_differs(parent), *source_is_elsewhere(), verdict(DROP)),
+        (iifname(), cmp_neq(ifname(parent)), *fib_oif_exists(uapi.NFTA_FIB_F_SADDR, inverted=True), DROP),
     )
 
 
@@ -145,12 +155,12 @@ def _through(tunnel: Tunnel) -> tuple[Rule, ...]:
     return (
         # oifname "cbr0" return
         *(
-            Rule(f"to pods by {link}", (*outgoing_link_is(link), verdict(RETURN)))
+            Rule(f"to pods by {link}", (oifname(), cmp_eq(ifname(link)), RETURN))
             for link in (tunnel.bridge, tunnel.device)
         ),
         *_between_neighbours(tunnel.parent),
         # jump strangers
-        Rule("to nodes", (verdict(JUMP, "strangers"),)),
+        Rule("to nodes", (jump("strangers"),)),
     )
 
 
@@ -161,9 +171,10 @@ def _between_neighbours(parent: str) -> Iterator[Rule]:
         yield Rule(
             f"between neighbours on a bridge other than {parent}",
             (
-                *incoming_link_is_bridge(),
-                *incoming_link_differs(parent),
-                *destination_is_where_it_came_from(),
-                verdict(RETURN),
+                *_FROM_BRIDGE,
+                iifname(),
+                cmp_neq(ifname(parent)),
+                *fib_oif_exists(uapi.NFTA_FIB_F_DADDR),
+                RETURN,
             ),
         )

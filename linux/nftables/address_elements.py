@@ -1,17 +1,19 @@
 """Elements of nftables sets of addresses, by the thousand, in the bytes that the wire has of them.
 
-They are compared as bytes, and decoded only if those differ, so that to find nothing changed costs little. Numbers are
-those of <linux/netfilter/nf_tables.h>.
+They are compared as bytes and decoded only if they differ, so that a look that finds nothing changed is cheap.
 """
 
 import struct
 from collections.abc import Iterable
 from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
+from linux.nftables import uapi
+from linux.nftables.expressions import be32
+
 _FAMILY = {4: AF_INET, 6: AF_INET6}
 _BYTES = {4: 4, 6: 16}
 _KEY_AT = 12  # behind the headers of the element, of its key and of the key's value
-_INTERVAL_END = struct.pack("=HH", 8, 3) + struct.pack(">I", 1)  # the attribute NFTA_SET_ELEM_FLAGS
+_INTERVAL_END = be32(uapi.NFTA_SET_ELEM_FLAGS, uapi.NFT_SET_ELEM_INTERVAL_END)
 _LENGTH = struct.Struct("=H")
 
 Span = tuple[int, int]
@@ -87,7 +89,8 @@ def text_of(version: int, span: Span) -> str:
 def _head(version: int, more: int = 0) -> bytes:
     """What comes before the key in an element which has `more` bytes behind it."""
     value = 4 + _BYTES[version]
-    return struct.pack("=HHHHHH", value + 8 + more, 1, value + 4, 1, value, 1)
+    headers = (value + 8 + more, uapi.NFTA_LIST_ELEM, value + 4, uapi.NFTA_SET_ELEM_KEY, value, uapi.NFTA_DATA_VALUE)
+    return struct.pack("=HHHHHH", *headers)
 
 
 def _span_of(version: int, network: str) -> Span:

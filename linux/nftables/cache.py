@@ -116,7 +116,9 @@ class _Listed:
     def __init__(self, netlink: Netlink, table: TableName, listed: Set) -> None:
         self.name = listed.name
         # What comes before the key in every element, behind its length.
-        self._mark = struct.pack("=HHHHH", 1, listed.key_bytes + 8, 1, listed.key_bytes + 4, 1)
+        self._mark = struct.pack(
+            "=HHHHH", 1, messages.type_size(listed.key) + 8, 1, messages.type_size(listed.key) + 4, 1
+        )
         self._runs = listing.dump_elements(netlink, table, listed.name) or []
         if any(run[_LENGTH.size :][: len(self._mark)] != self._mark for run in self._runs):
             # A kernel that writes them differently.

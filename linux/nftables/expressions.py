@@ -1,353 +1,336 @@
-"""nftables expressions: what rules are made of, each in the bytes that a rule has of it.
+"""nftables expressions: what rules are made of, under the names of nft's language, encoded as netlink has them.
 
-A rule loads things into register 1 and compares them or looks them up; the first that does not fit ends the rule.
-Numbers are those of <linux/netfilter/nf_tables.h>; on the wire they are big-endian.
+A rule loads a field into a register, then compares it or looks it up in a set. The first expression that does not match
+ends the rule. Expressions stand in the order in which `nft --debug=netlink` shows them:
+
+    # iifname "eth0" ip saddr != @peers4 drop
+    (iifname(), cmp_eq(ifname("eth0")), *nfproto(4), ip_saddr(4), lookup("peers4", inverted=True), DROP)
+
+Several fields that are one key (`iifname . ip saddr`) are loaded into registers that follow each other.
 """
 
-from collections.abc import Mapping
-from socket import AF_INET, AF_INET6, IPPROTO_ICMPV6, IPPROTO_UDP
+from socket import IPPROTO_UDP
 from sys import byteorder
 
 from linux.netlink.attributes import attribute, nested, text
+from linux.nftables import uapi
 
-NETWORK_HEADER = 1
-SOURCE_AT, DESTINATION_AT = {4: 12, 6: 8}, {4: 16, 6: 24}  # offsets of the addresses in the IP header, bytes
-_ADDRESS_BYTES = {4: 4, 6: 16}
-_ETHERTYPE = {4: bytes([0x08, 0x00]), 6: bytes([0x86, 0xDD])}
-_ETH_P_ARP = bytes([0x08, 0x06])
-_ARP_SENDER_AT = 14  # offset of the sender's IPv4 address in an ARP packet for Ethernet, bytes (RFC 826)
-_LINK_HEADER, _TRANSPORT_HEADER, _UDP_HEADER_BYTES = 0, 2, 8
-DROP, ACCEPT, JUMP, GOTO, RETURN = 0, 1, -3, -4, -5
-_VERDICT_REGISTER, _REGISTER = 0, 1
-_FIRST_SMALL = 8  # the number of the first register of 4 bytes; it is the first quarter of register 1
-_ELEMENT, _NAME, _DATA = 1, 1, 2  # NFTA_LIST_ELEM, NFTA_EXPR_NAME, NFTA_EXPR_DATA
-_DATA_VALUE, _DATA_VERDICT = 1, 2
-_ADDRESS_TYPE, _ROUTE_LINK = 3, 1  # NFT_FIB_RESULT_ADDRTYPE, NFT_FIB_RESULT_OIF
-_OF_SOURCE, _OF_DESTINATION, _BY_INCOMING_LINK, _PRESENT = 1 << 0, 1 << 1, 1 << 3, 1 << 5  # NFTA_FIB_F_*
-_LINK_NAME_BYTES = 16
-_MAP_IPS, _MAP_PROTO = 1, 2  # NF_NAT_RANGE_*
-_RTN_LOCAL, _IPS_DST_NAT = 2, 1 << 5
+IFNAMSIZ = 16
+ADDRESS_BYTES = {4: 4, 6: 16}
+ETH_P_ARP = 0x0806
+_ETH_P = {4: 0x0800, 6: 0x86DD}
+_NFPROTO = {4: uapi.NFPROTO_IPV4, 6: uapi.NFPROTO_IPV6}
+SADDR_OFFSET, DADDR_OFFSET = {4: 12, 6: 8}, {4: 16, 6: 24}  # in the IP header
+_ARP_SENDER_OFFSET = 14  # of the IPv4 address in an ARP packet for Ethernet (RFC 826)
+_RTN_LOCAL = 2
+_MAC_BYTES, _PORT_BYTES, _UDP_HEADER_BYTES = 6, 2, 8
 
 
-def big_endian(kind: int, value: int) -> bytes:
-    """An attribute that is a number of 32 bits, as nfnetlink has them."""
+def be32(kind: int, value: int) -> bytes:
+    """An attribute that is a big-endian number of 32 bits; negative numbers as two's complement."""
     return attribute(kind, (value & 0xFFFFFFFF).to_bytes(4, "big"))
 
 
 def expression(name: str, /, *attributes: bytes) -> bytes:
-    """An expression, as an element of a rule's list of them."""
-    return nested(_ELEMENT, text(_NAME, name), nested(_DATA, *attributes))
+    """An expression as an element of a rule's list of them."""
+    return nested(uapi.NFTA_LIST_ELEM, text(uapi.NFTA_EXPR_NAME, name), nested(uapi.NFTA_EXPR_DATA, *attributes))
 
 
 def _value(kind: int, data: bytes) -> bytes:
-    return nested(kind, attribute(_DATA_VALUE, data))
+    return nested(kind, attribute(uapi.NFTA_DATA_VALUE, data))
 
 
-def _compare(operator: int, data: bytes) -> bytes:
-    return expression("cmp", big_endian(1, _REGISTER), big_endian(2, operator), _value(3, data))
+# -- loads ------------------------------------------------------------------------------------------------------------
 
 
-def meta(key: int, register: int = _REGISTER) -> bytes:
-    """Load what is known beside the packet's bytes (NFT_META_*) into a register."""
-    return expression("meta", big_endian(1, register), big_endian(2, key))
+def meta(key: int, register: int = uapi.NFT_REG_1) -> bytes:
+    """Load metadata of the packet (NFT_META_*)."""
+    return expression("meta", be32(uapi.NFTA_META_DREG, register), be32(uapi.NFTA_META_KEY, key))
 
 
-def connection(key: int) -> bytes:
-    """Load something of the packet's connection (NFT_CT_*) into register 1."""
-    return expression("ct", big_endian(1, _REGISTER), big_endian(2, key))
+def ct(key: int, register: int = uapi.NFT_REG_1, *, direction: int | None = None) -> bytes:
+    """Load something of the packet's connection (NFT_CT_*), in one direction (IP_CT_DIR_*) if it has two."""
+    of_direction = [] if direction is None else [attribute(uapi.NFTA_CT_DIRECTION, bytes([direction]))]
+    return expression("ct", be32(uapi.NFTA_CT_DREG, register), be32(uapi.NFTA_CT_KEY, key), *of_direction)
 
 
-def fib(flags: int, result: int = _ADDRESS_TYPE) -> bytes:
-    """Load the type of an address (RTN_*), or another `result`, into register 1; `flags`: of which (NFTA_FIB_F_*)."""
-    wanted = (_REGISTER, result, flags)
-    return expression("fib", *(big_endian(kind, value) for kind, value in enumerate(wanted, 1)))
+def fib(flags: int, result: int = uapi.NFT_FIB_RESULT_ADDRTYPE) -> bytes:
+    """Load a result (NFT_FIB_RESULT_*) of a route lookup for what `flags` (NFTA_FIB_F_*) name."""
+    return expression(
+        "fib",
+        be32(uapi.NFTA_FIB_DREG, uapi.NFT_REG_1),
+        be32(uapi.NFTA_FIB_RESULT, result),
+        be32(uapi.NFTA_FIB_FLAGS, flags),
+    )
 
 
-def swap_bytes(size: int) -> bytes:
-    """Bring the number of so many bytes in register 1 from the machine's order into network order."""
-    content = (_REGISTER, _REGISTER, 1, size, size)  # NFT_BYTEORDER_HTON
-    return expression("byteorder", *(big_endian(kind, value) for kind, value in enumerate(content, 1)))
+def payload(base: int, offset: int, length: int, register: int = uapi.NFT_REG_1) -> bytes:
+    """Load `length` bytes of a header (NFT_PAYLOAD_*), `offset` bytes after its start."""
+    return expression(
+        "payload",
+        be32(uapi.NFTA_PAYLOAD_DREG, register),
+        be32(uapi.NFTA_PAYLOAD_BASE, base),
+        be32(uapi.NFTA_PAYLOAD_OFFSET, offset),
+        be32(uapi.NFTA_PAYLOAD_LEN, length),
+    )
 
 
-def in_range(first: bytes, last: bytes, *, inverted: bool = False) -> bytes:
-    """Go on if register 1 holds (`inverted`: does not) something from `first` to `last`, compared as bytes."""
-    return expression("range", big_endian(1, _REGISTER), big_endian(2, inverted), _value(3, first), _value(4, last))
+def iifname(register: int = uapi.NFT_REG_1) -> bytes:
+    """Load the name of the input interface, IFNAMSIZ bytes."""
+    return meta(uapi.NFT_META_IIFNAME, register)
 
 
-def load(base: int, offset: int, length: int, register: int = _REGISTER) -> bytes:
-    """Load `length` bytes, `offset` bytes behind the begin of a header (NETWORK_HEADER), into a register."""
-    places = (register, base, offset, length)
-    return expression("payload", *(big_endian(kind, value) for kind, value in enumerate(places, 1)))
+def oifname(register: int = uapi.NFT_REG_1) -> bytes:
+    """Load the name of the output interface, IFNAMSIZ bytes."""
+    return meta(uapi.NFT_META_OIFNAME, register)
 
 
-def equals(data: bytes) -> bytes:
-    """Go on if register 1 holds `data`."""
-    return _compare(0, data)
+def l4proto(register: int = uapi.NFT_REG_1) -> bytes:
+    """Load the transport protocol, 1 byte."""
+    return meta(uapi.NFT_META_L4PROTO, register)
 
 
-def differs(data: bytes) -> bytes:
-    """Go on if register 1 holds anything but `data`."""
-    return _compare(1, data)
+def ip_saddr(version: int, register: int = uapi.NFT_REG_1) -> bytes:
+    """Load the source address of what is known to be a packet of IP version 4 or 6."""
+    return payload(uapi.NFT_PAYLOAD_NETWORK_HEADER, SADDR_OFFSET[version], ADDRESS_BYTES[version], register)
 
 
-def incoming_link() -> bytes:
-    """Load the name of the link a packet came in on, 16 bytes, into register 1."""
-    return meta(6)
+def ip_daddr(version: int, register: int = uapi.NFT_REG_1) -> bytes:
+    """Load the destination address of what is known to be a packet of IP version 4 or 6."""
+    return payload(uapi.NFT_PAYLOAD_NETWORK_HEADER, DADDR_OFFSET[version], ADDRESS_BYTES[version], register)
 
 
-def incoming_link_is(name: str) -> list[bytes]:
-    """Packets alone that came in by this link."""
-    return [incoming_link(), equals(_link_name(name))]
+def arp_saddr_ip(register: int = uapi.NFT_REG_1) -> bytes:
+    """Load the IPv4 address of the sender of what is known to be ARP."""
+    return payload(uapi.NFT_PAYLOAD_NETWORK_HEADER, _ARP_SENDER_OFFSET, ADDRESS_BYTES[4], register)
 
 
-def incoming_link_differs(name: str) -> list[bytes]:
-    """Packets alone that came in by another link."""
-    return [incoming_link(), differs(_link_name(name))]
+def ether_saddr(register: int = uapi.NFT_REG_1) -> bytes:
+    """Load the Ethernet source address, 6 bytes."""
+    return payload(uapi.NFT_PAYLOAD_LL_HEADER, 6, _MAC_BYTES, register)
 
 
-def incoming_link_is_bridge() -> list[bytes]:
-    """Packets alone that came in by a bridge."""
-    return [meta(26), equals(_link_name("bridge"))]
+def th_sport(register: int = uapi.NFT_REG_1) -> bytes:
+    """Load the source port."""
+    return payload(uapi.NFT_PAYLOAD_TRANSPORT_HEADER, 0, _PORT_BYTES, register)
 
 
-def outgoing_link_is(name: str) -> list[bytes]:
-    """Packets alone that leave by this link."""
-    return [meta(7), equals(_link_name(name))]
+def th_dport(register: int = uapi.NFT_REG_1) -> bytes:
+    """Load the destination port."""
+    return payload(uapi.NFT_PAYLOAD_TRANSPORT_HEADER, 2, _PORT_BYTES, register)
 
 
-def _link_name(name: str) -> bytes:
-    return name.encode().ljust(_LINK_NAME_BYTES, b"\0")
+def icmpv6_type() -> bytes:
+    """Load the type of what is known to be ICMPv6, 1 byte."""
+    return payload(uapi.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1)
 
 
-def outgoing_link_begins(begin: str) -> list[bytes]:
-    """Packets alone that leave by a link whose name begins so."""
-    return [meta(7), equals(begin.encode())]
+def udp_payload(offset: int, length: int) -> bytes:
+    """Load `length` bytes of what is known to be a UDP datagram, `offset` bytes after its header."""
+    return payload(uapi.NFT_PAYLOAD_TRANSPORT_HEADER, _UDP_HEADER_BYTES + offset, length)
 
 
-def links_in_and_out() -> list[bytes]:
-    """Load the names of the links a packet came in on and leaves by, 16 bytes each, in a row."""
-    return [incoming_link(), meta(7, 2)]
+# -- comparisons with what was loaded ---------------------------------------------------------------------------------
 
 
-def destination_behind_link(version: int) -> list[bytes]:
-    """Packets of this IP version alone; load the name of the link they leave by and their destination, in a row."""
-    address = load(NETWORK_HEADER, DESTINATION_AT[version], _ADDRESS_BYTES[version], 2)
-    return [*_only_version(version), meta(7), address]
+def cmp_eq(data: bytes) -> bytes:
+    """Match if register 1 holds `data`."""
+    return _cmp(uapi.NFT_CMP_EQ, data)
 
 
-def frame_from(mac: bytes) -> list[bytes]:
-    """Frames alone with this Ethernet source address."""
-    return [load(_LINK_HEADER, 6, 6), equals(mac)]
+def cmp_neq(data: bytes) -> bytes:
+    """Match if register 1 holds anything but `data`."""
+    return _cmp(uapi.NFT_CMP_NEQ, data)
 
 
-def frame_of_version(version: int) -> list[bytes]:
-    """Frames alone that hold a packet of IP version 4 or 6, where other kinds of frames pass too."""
-    return [meta(1), equals(_ETHERTYPE[version])]
+def _cmp(operator: int, data: bytes) -> bytes:
+    return expression(
+        "cmp",
+        be32(uapi.NFTA_CMP_SREG, uapi.NFT_REG_1),
+        be32(uapi.NFTA_CMP_OP, operator),
+        _value(uapi.NFTA_CMP_DATA, data),
+    )
 
 
-def udp_to(port: int) -> list[bytes]:
-    """UDP datagrams to a port alone, of either IP version."""
-    return [*of_protocol(IPPROTO_UDP), load(_TRANSPORT_HEADER, 2, 2), equals(port.to_bytes(2, "big"))]
+def cmp_range(first: bytes, last: bytes, *, inverted: bool = False) -> bytes:
+    """Match if register 1 holds (`inverted`: does not hold) something from `first` to `last`, compared as bytes."""
+    return expression(
+        "range",
+        be32(uapi.NFTA_RANGE_SREG, uapi.NFT_REG_1),
+        be32(uapi.NFTA_RANGE_OP, uapi.NFT_RANGE_NEQ if inverted else uapi.NFT_RANGE_EQ),
+        _value(uapi.NFTA_RANGE_FROM_DATA, first),
+        _value(uapi.NFTA_RANGE_TO_DATA, last),
+    )
 
 
-def udp_payload_differs(offset: int, data: bytes) -> list[bytes]:
-    """UDP datagrams alone whose payload, `offset` bytes behind its begin, is there and is not `data`."""
-    at = _UDP_HEADER_BYTES + offset
-    return [load(_TRANSPORT_HEADER, at, len(data)), differs(data)]
+def bitwise_and(mask: bytes) -> bytes:
+    """Clear the bits of register 1 that are not in `mask`."""
+    return expression(
+        "bitwise",
+        be32(uapi.NFTA_BITWISE_SREG, uapi.NFT_REG_1),
+        be32(uapi.NFTA_BITWISE_DREG, uapi.NFT_REG_1),
+        be32(uapi.NFTA_BITWISE_LEN, len(mask)),
+        _value(uapi.NFTA_BITWISE_MASK, mask),
+        _value(uapi.NFTA_BITWISE_XOR, bytes(len(mask))),
+    )
 
 
-def udp_payload_is(offset: int, data: bytes) -> list[bytes]:
-    """UDP datagrams alone whose payload is `data`, `offset` bytes behind its begin."""
-    return [load(_TRANSPORT_HEADER, _UDP_HEADER_BYTES + offset, len(data)), equals(data)]
+def byteorder_hton(size: int) -> bytes:
+    """Convert a number of `size` bytes in register 1 from host to network byte order."""
+    return expression(
+        "byteorder",
+        be32(uapi.NFTA_BYTEORDER_SREG, uapi.NFT_REG_1),
+        be32(uapi.NFTA_BYTEORDER_DREG, uapi.NFT_REG_1),
+        be32(uapi.NFTA_BYTEORDER_OP, uapi.NFT_BYTEORDER_HTON),
+        be32(uapi.NFTA_BYTEORDER_LEN, size),
+        be32(uapi.NFTA_BYTEORDER_SIZE, size),
+    )
 
 
-def icmpv6_of_type(kind: int) -> list[bytes]:
-    """Frames alone that hold an ICMPv6 message of a type (RFC 4861: 134 is a router advertisement)."""
-    of_type = [load(_TRANSPORT_HEADER, 0, 1), equals(bytes([kind]))]
-    return [*frame_of_version(6), *of_protocol(IPPROTO_ICMPV6), *of_type]
+def lookup(set_name: str, *, inverted: bool = False) -> bytes:
+    """`@set`: match if what starts in register 1 is (`inverted`: is not) in the set."""
+    flags = [be32(uapi.NFTA_LOOKUP_FLAGS, uapi.NFT_LOOKUP_F_INV)] if inverted else []
+    return expression("lookup", *_of_register_1(set_name), *flags)
 
 
-def arp() -> list[bytes]:
-    """Frames alone that hold ARP."""
-    return [meta(1), equals(_ETH_P_ARP)]
+def map_lookup(map_name: str) -> bytes:
+    """`map @map`: load into register 1 what the map has for what starts in register 1; match if it has something."""
+    return expression("lookup", *_of_register_1(map_name), be32(uapi.NFTA_LOOKUP_DREG, uapi.NFT_REG_1))
 
 
-def link_and_arp_sender() -> list[bytes]:
-    """Load the name of the link a frame came in on, 16 bytes, and the IPv4 address of the ARP sender, in a row."""
-    return [incoming_link(), load(NETWORK_HEADER, _ARP_SENDER_AT, _ADDRESS_BYTES[4], 2)]
+def vmap(map_name: str) -> bytes:
+    """`vmap @map`: the verdict that the map has for what starts in register 1; match if it has one."""
+    return expression("lookup", *_of_register_1(map_name), be32(uapi.NFTA_LOOKUP_DREG, uapi.NFT_REG_VERDICT))
 
 
-def link_and_source(version: int) -> list[bytes]:
-    """Load the name of the link a frame came in on, 16 bytes, and its IP source address, in a row."""
-    return [incoming_link(), load(NETWORK_HEADER, SOURCE_AT[version], _ADDRESS_BYTES[version], 2)]
+def _of_register_1(name: str) -> tuple[bytes, bytes]:
+    return text(uapi.NFTA_LOOKUP_SET, name), be32(uapi.NFTA_LOOKUP_SREG, uapi.NFT_REG_1)
 
 
-def source_mac() -> bytes:
-    """Load the Ethernet source address, 6 bytes, into what follows a 16-byte register 1."""
-    return load(_LINK_HEADER, 6, 6, 2)
+def ifname(name: str) -> bytes:
+    """The name of an interface as registers and keys hold it, padded to IFNAMSIZ."""
+    return name.encode().ljust(IFNAMSIZ, b"\0")
 
 
-def source_address(version: int) -> list[bytes]:
-    """Packets of IP version 4 or 6 alone; load their source address into register 1."""
-    return [*_only_version(version), _load_address(version, SOURCE_AT)]
+# -- matches: a load with its comparison ------------------------------------------------------------------------------
 
 
-def destination_address(version: int) -> bytes:
-    """Load the destination address of what is known to be a packet of this IP version into register 1."""
-    return _load_address(version, DESTINATION_AT)
+def nfproto(version: int) -> list[bytes]:
+    """`meta nfproto ipv4`, which nft also puts, and does not print, before fields of an IP header."""
+    return [meta(uapi.NFT_META_NFPROTO), cmp_eq(bytes([_NFPROTO[version]]))]
 
 
-def of_version(version: int) -> list[bytes]:
-    """Packets of IP version 4 or 6 alone."""
-    return _only_version(version)
+def protocol(ethertype: int) -> list[bytes]:
+    """`meta protocol`: frames of this EtherType (ETH_P_*), in chains that also see others."""
+    return [meta(uapi.NFT_META_PROTOCOL), cmp_eq(ethertype.to_bytes(2, "big"))]
 
 
-def of_protocol(number: int) -> list[bytes]:
-    """Packets of a transport protocol alone."""
-    return [meta(16), equals(bytes([number]))]
+def protocol_ip(version: int) -> list[bytes]:
+    """`meta protocol ip` or `ip6`, which nft also puts, and does not print, before fields of an IP header."""
+    return protocol(_ETH_P[version])
 
 
-def to_this_host() -> list[bytes]:
-    """Packets alone whose destination is an address of this host (the fib says: local)."""
-    return [fib(_OF_DESTINATION), equals(_RTN_LOCAL.to_bytes(4, byteorder))]
+def l4proto_is(number: int) -> list[bytes]:
+    """`meta l4proto`: packets of this transport protocol (IPPROTO_*)."""
+    return [l4proto(), cmp_eq(bytes([number]))]
 
 
-def from_this_host() -> list[bytes]:
-    """Packets alone whose source is an address of this host."""
-    return [fib(_OF_SOURCE), equals(_RTN_LOCAL.to_bytes(4, byteorder))]
+def udp_dport(port: int) -> list[bytes]:
+    """`udp dport`: UDP datagrams to this port, over either IP version."""
+    return [*l4proto_is(IPPROTO_UDP), th_dport(), cmp_eq(port.to_bytes(_PORT_BYTES, "big"))]
 
 
-def source_is_elsewhere() -> list[bytes]:
-    """Packets alone whose source is not reached by the link that they came in on."""
-    return [fib(_OF_SOURCE | _BY_INCOMING_LINK | _PRESENT, _ROUTE_LINK), equals(_is_there(0))]
+def in_network(network: bytes, prefix_length: int, *, inverted: bool = False) -> list[bytes]:
+    """`10.1.2.0/24` after a field: match if the address in register 1 is (`inverted`: is not) in this network."""
+    bits = len(network) * 8
+    mask = ((1 << bits) - (1 << bits - prefix_length)).to_bytes(len(network), "big")
+    compare = cmp_neq if inverted else cmp_eq
+    return [*([bitwise_and(mask)] if prefix_length < bits else []), compare(network)]
 
 
-def destination_is_where_it_came_from() -> list[bytes]:
-    """Packets alone whose destination is reached by the link that they came in on."""
-    return [fib(_OF_DESTINATION | _BY_INCOMING_LINK | _PRESENT, _ROUTE_LINK), equals(_is_there(1))]
+def fib_type_local(flags: int) -> list[bytes]:
+    """`fib saddr type local`, `fib daddr type local`: the address that `flags` (NFTA_FIB_F_*) name is this node's."""
+    return [fib(flags), cmp_eq(host32(_RTN_LOCAL))]
 
 
-def _is_there(value: int) -> bytes:
+def fib_oif_exists(flags: int, *, inverted: bool = False) -> list[bytes]:
+    """`fib saddr . iif oif exists` (`inverted`: `missing`): the address is routed by the link the packet came in on."""
+    found = fib(flags | uapi.NFTA_FIB_F_IIF | uapi.NFTA_FIB_F_PRESENT, uapi.NFT_FIB_RESULT_OIF)
+    return [found, cmp_eq(host32(not inverted))]
+
+
+def mark_has(bit: int, *, inverted: bool = False) -> list[bytes]:
+    """`meta mark & BIT != 0` (`inverted`: `== 0`)."""
+    compare = cmp_eq if inverted else cmp_neq
+    return [meta(uapi.NFT_META_MARK), bitwise_and(host32(bit)), compare(bytes(4))]
+
+
+def ct_status_dnat() -> list[bytes]:
+    """`ct status dnat`: packets of connections whose destination was translated."""
+    return [ct(uapi.NFT_CT_STATUS), bitwise_and(host32(uapi.IPS_DST_NAT)), cmp_neq(bytes(4))]
+
+
+def host32(value: int) -> bytes:
+    """A number of 32 bits in host byte order, as registers hold marks, flags and results."""
     return value.to_bytes(4, byteorder)
 
 
-def marked(bit: int, *, inverted: bool = False) -> list[bytes]:
-    """Packets alone whose mark has this bit (`inverted`: has it not)."""
-    compare = equals if inverted else differs
-    return [meta(3), masked(bit.to_bytes(4, byteorder)), compare(bytes(4))]
+# -- statements -------------------------------------------------------------------------------------------------------
 
 
-def unmark(bit: int) -> list[bytes]:
-    """Take this bit from the packet's mark."""
-    return [
-        meta(3),
-        masked((~bit & 0xFFFFFFFF).to_bytes(4, byteorder)),
-        expression("meta", big_endian(2, 3), big_endian(3, _REGISTER)),
-    ]
+def immediate(code: int, chain: str = "") -> bytes:
+    """A verdict: NF_* or NFT_RETURN; NFT_JUMP or NFT_GOTO and the chain."""
+    return expression(
+        "immediate",
+        be32(uapi.NFTA_IMMEDIATE_DREG, uapi.NFT_REG_VERDICT),
+        nested(uapi.NFTA_IMMEDIATE_DATA, verdict_data(code, chain)),
+    )
 
 
-def destination_translated() -> list[bytes]:
-    """Packets of connections alone whose destination was changed on the way."""
-    flag = _IPS_DST_NAT.to_bytes(4, byteorder)
-    return [connection(2), masked(flag), differs(bytes(4))]
+def verdict_data(code: int, chain: str = "") -> bytes:
+    """A verdict as the data of an expression or of an element of a map."""
+    target = [text(uapi.NFTA_VERDICT_CHAIN, chain)] if chain else []
+    return nested(uapi.NFTA_DATA_VERDICT, be32(uapi.NFTA_VERDICT_CODE, code), *target)
 
 
-def destination_and_port(version: int) -> list[bytes]:
-    """Packets of this IP version alone; load destination address, transport protocol and destination port in a row."""
-    behind = _FIRST_SMALL + _ADDRESS_BYTES[version] // 4
-    return [*_only_version(version), _load_address(version, DESTINATION_AT), *_protocol_and_port(behind)]
+ACCEPT, DROP, RETURN = immediate(uapi.NF_ACCEPT), immediate(uapi.NF_DROP), immediate(uapi.NFT_RETURN)
 
 
-def port() -> list[bytes]:
-    """Load transport protocol and destination port in a row."""
-    return _protocol_and_port(_FIRST_SMALL)
+def jump(chain: str) -> bytes:
+    """Continue in this chain, and come back at its end."""
+    return immediate(uapi.NFT_JUMP, chain)
 
 
-def original_port(version: int) -> bytes:
-    """Load, behind `destination_and_port`, the destination port as it was before it was changed."""
-    behind = _FIRST_SMALL + _ADDRESS_BYTES[version] // 4 + 2
-    return expression("ct", big_endian(1, behind), big_endian(2, 12), attribute(3, bytes(1)))
-
-
-def _protocol_and_port(register: int) -> list[bytes]:
-    return [meta(16, register), load(_TRANSPORT_HEADER, 2, 2, register + 1)]
-
-
-def translate_destination(version: int) -> bytes:
-    """To the address and port in register 1 and behind; ends the chain."""
-    behind = _FIRST_SMALL + _ADDRESS_BYTES[version] // 4
-    family = {4: AF_INET, 6: AF_INET6}[version]
-    content = {1: 1, 2: family, 3: _REGISTER, 5: behind, 7: _MAP_IPS | _MAP_PROTO}
-    return expression("nat", *(big_endian(kind, value) for kind, value in content.items()))
-
-
-def destination_in(version: int, network: bytes, prefix_length: int) -> list[bytes]:
-    """Packets of IP version 4 or 6 alone whose destination is in `network`/`prefix_length`."""
-    return [*_only_version(version), *_is_in(_load_address(version, DESTINATION_AT), network, prefix_length)]
-
-
-def source_in(version: int, network: bytes, prefix_length: int) -> list[bytes]:
-    """Go on if the source of what is known to be a packet of this IP version is in `network`/`prefix_length`."""
-    return _is_in(_load_address(version, SOURCE_AT), network, prefix_length)
-
-
-def source_outside(version: int, network: bytes, prefix_length: int) -> list[bytes]:
-    """Go on if the source of what is known to be a packet of this IP version is not in `network`/`prefix_length`."""
-    return [*_is_in(_load_address(version, SOURCE_AT), network, prefix_length)[:-1], differs(network)]
-
-
-def _is_in(loaded: bytes, network: bytes, prefix_length: int) -> list[bytes]:
-    bits = len(network) * 8
-    mask = ((1 << bits) - (1 << bits - prefix_length)).to_bytes(len(network), "big")
-    return [loaded, *([masked(mask)] if prefix_length < bits else []), equals(network)]
-
-
-def masked(mask: bytes) -> bytes:
-    """Keep these bits of register 1 and clear the others."""
-    places = (big_endian(1, _REGISTER), big_endian(2, _REGISTER), big_endian(3, len(mask)))
-    return expression("bitwise", *places, _value(4, mask), _value(5, bytes(len(mask))))
-
-
-def _only_version(version: int) -> list[bytes]:
-    family = {4: AF_INET, 6: AF_INET6}[version]  # NFPROTO_IPV4 and NFPROTO_IPV6 are the same numbers
-    return [meta(15), equals(bytes([family]))]
-
-
-def _load_address(version: int, offsets: Mapping[int, int]) -> bytes:
-    return load(NETWORK_HEADER, offsets[version], _ADDRESS_BYTES[version])
-
-
-def in_set(set_name: str, *, inverted: bool = False) -> bytes:
-    """Go on if what starts in register 1 is (inverted: is not) in the set."""
-    flags = [big_endian(5, 1)] if inverted else []
-    return expression("lookup", text(1, set_name), big_endian(2, _REGISTER), *flags)
-
-
-def value_of(map_name: str) -> bytes:
-    """Load into register 1 what the map has for what starts in register 1; go on only if it has something."""
-    return expression("lookup", text(1, map_name), big_endian(2, _REGISTER), big_endian(3, _REGISTER))
-
-
-def verdict_of(map_name: str) -> bytes:
-    """Do what the map says for what starts in register 1; go on if it says nothing."""
-    return expression("lookup", text(1, map_name), big_endian(2, _REGISTER), big_endian(3, _VERDICT_REGISTER))
-
-
-def verdict(code: int, chain: str | None = None) -> bytes:
-    """ACCEPT, DROP or RETURN; or JUMP or GOTO, and the chain."""
-    return expression("immediate", big_endian(1, _VERDICT_REGISTER), nested(2, verdict_data(code, chain)))
-
-
-def verdict_data(code: int, chain: str | None = None) -> bytes:
-    """A verdict as data, of an expression or an element: ACCEPT, DROP, RETURN; or JUMP or GOTO, and the chain."""
-    return nested(_DATA_VERDICT, big_endian(1, code), *([text(2, chain)] if chain else []))
+def goto(chain: str) -> bytes:
+    """Continue in this chain, and do not come back."""
+    return immediate(uapi.NFT_GOTO, chain)
 
 
 def masquerade() -> bytes:
-    """Source address of the link the packet leaves by."""
+    """Translate the source to an address of the output interface."""
     return expression("masq")
 
 
+def dnat(version: int, port_register: int) -> bytes:
+    """`dnat ip to`: translate the destination to the address in register 1 and the port in another; ends the chain."""
+    return expression(
+        "nat",
+        be32(uapi.NFTA_NAT_TYPE, uapi.NFT_NAT_DNAT),
+        be32(uapi.NFTA_NAT_FAMILY, _NFPROTO[version]),
+        be32(uapi.NFTA_NAT_REG_ADDR_MIN, uapi.NFT_REG_1),
+        be32(uapi.NFTA_NAT_REG_PROTO_MIN, port_register),
+        be32(uapi.NFTA_NAT_FLAGS, uapi.NF_NAT_RANGE_MAP_IPS | uapi.NF_NAT_RANGE_PROTO_SPECIFIED),
+    )
+
+
 def notrack() -> bytes:
-    """Connection tracking lets the packet pass by."""
+    """Exempt the packet from connection tracking."""
     return expression("notrack")
+
+
+def mark_clear(bit: int) -> list[bytes]:
+    """`meta mark set meta mark & ~BIT`."""
+    set_mark = expression(
+        "meta", be32(uapi.NFTA_META_KEY, uapi.NFT_META_MARK), be32(uapi.NFTA_META_SREG, uapi.NFT_REG_1)
+    )
+    return [meta(uapi.NFT_META_MARK), bitwise_and(host32(~bit & 0xFFFFFFFF)), set_mark]

@@ -1,38 +1,36 @@
-"""nftables as found: rules, elements and chains that the kernel lists.
+"""Reading nftables: the tables, chains, rules and elements that the kernel lists.
 
-Answers are walked as bytes: they may hold expressions and annotations of other programs, and thousands of elements of
-which one is wanted. Numbers are those of <linux/netfilter/nf_tables.h>.
+Answers are parsed only as far as needed: they may hold expressions and comments of other programs, and thousands of
+elements of which one is wanted.
 """
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from errno import EAGAIN, ENOENT
 from sys import byteorder
 
 from linux.netlink.attributes import attributes_of, payloads_of
 from linux.netlink.socket import Netlink, NetlinkError
+from linux.nftables import uapi
 from linux.nftables.address_elements import split
-from linux.nftables.expressions import ACCEPT, DESTINATION_AT, NETWORK_HEADER, SOURCE_AT
+from linux.nftables.expressions import DADDR_OFFSET, SADDR_OFFSET
 from linux.nftables.messages import (
     BODY,
-    GETCHAIN,
-    GETRULE,
-    GETSETELEM,
-    GETTABLE,
     Element,
     Hook,
     TableName,
-    kind,
-    message,
-    of,
+    all_tables,
+    message_type,
     of_chain,
     of_element,
+    of_elements,
+    of_rules,
+    of_table,
 )
 
-_ENOENT, _EAGAIN = 2, 11
-_META_MARK = 3
-_FAMILY_AT = 16  # of nfgen_family in an answer: behind the netlink header
-_NOT_EQUAL = 1  # NFT_CMP_NEQ
+_FAMILY_AT = 16  # of nfgen_family in an answer: after the netlink header
+_ACCEPT = uapi.NF_ACCEPT.to_bytes(4, "big")
 _LISTING_PAUSES = tuple(0.001 * 2**attempt for attempt in range(12))  # seconds; 4 in all
 
 
@@ -53,16 +51,20 @@ def list_rules(
 
     `containing`: only those in whose message these bytes stand (a comment, say), which is quicker.
     """
-    request = of(table) if chain is None else of(table, chain)
+    request = of_rules(table, chain)
     rules = []
-    for body in netlink.dump_raw(request, kind(GETRULE)):
+    for body in netlink.dump_raw(request, message_type(uapi.NFT_MSG_GETRULE)):
         if containing not in body:
             continue
         found = attributes_of(body, BODY)
         # Old kernels do not know the filter and list everything.
-        if _text(found.get(1)) == table.name and chain in (None, _text(found.get(2))):
-            handle = int.from_bytes(found[3], "big")
-            rules.append(FoundRule(handle, _text(found.get(2)), _comment(found.get(7)), found.get(4, b"")))
+        if _text(found.get(uapi.NFTA_RULE_TABLE)) != table.name:
+            continue
+        in_chain = _text(found.get(uapi.NFTA_RULE_CHAIN))
+        if chain in (None, in_chain):
+            handle = int.from_bytes(found[uapi.NFTA_RULE_HANDLE], "big")
+            comment = _comment(found.get(uapi.NFTA_RULE_USERDATA))
+            rules.append(FoundRule(handle, in_chain, comment, found.get(uapi.NFTA_RULE_EXPRESSIONS, b"")))
     return rules
 
 
@@ -87,17 +89,17 @@ def _listing(netlink: Netlink, table: TableName, set_name: str) -> tuple[list[by
     """
     for pause in _LISTING_PAUSES:
         try:
-            bodies = netlink.dump_raw(of(table, set_name), kind(GETSETELEM))
+            bodies = netlink.dump_raw(of_elements(table, set_name), message_type(uapi.NFT_MSG_GETSETELEM))
         except NetlinkError as error:
-            if error.errno != _ENOENT:
+            if error.errno != ENOENT:
                 raise
             return None
-        runs = [run for body in bodies if (run := attributes_of(body, BODY).get(3))]
+        runs = [run for body in bodies if (run := attributes_of(body, BODY).get(uapi.NFTA_SET_ELEM_LIST_ELEMENTS))]
         elements = [element for run in runs for element in split(run)]
         if len(set(elements)) == len(elements):
             return runs, elements
         time.sleep(pause)
-    raise NetlinkError(_EAGAIN, f"nftables: the elements of set {set_name} of table {table} never stay where they are")
+    raise NetlinkError(EAGAIN, f"nftables: the elements of set {set_name} of table {table} never stay where they are")
 
 
 def list_elements(netlink: Netlink, table: TableName, set_name: str, needles: Sequence[bytes]) -> list[Element]:
@@ -118,58 +120,70 @@ def matching(set_name: str, runs: Iterable[bytes], needles: Sequence[bytes]) -> 
 
 def find_element(netlink: Netlink, table: TableName, set_name: str, key: bytes) -> Element | None:
     """The element of a set with this key; None if there is none."""
-    found = _get(netlink, of_element(table, set_name, key), GETSETELEM)
-    return next((element_of(set_name, data) for data in payloads_of(found.get(3, b""))), None) if found else None
+    found = _get(netlink, of_element(table, set_name, key), uapi.NFT_MSG_GETSETELEM)
+    return (
+        next(
+            (element_of(set_name, data) for data in payloads_of(found.get(uapi.NFTA_SET_ELEM_LIST_ELEMENTS, b""))), None
+        )
+        if found
+        else None
+    )
 
 
 def table_flags(netlink: Netlink, table: TableName) -> int | None:
     """The flags of a table (1: dormant); None if there is none."""
-    found = _get(netlink, of(table), GETTABLE)
-    return None if found is None else _number(found.get(2))
+    found = _get(netlink, of_table(table), uapi.NFT_MSG_GETTABLE)
+    return None if found is None else _number(found.get(uapi.NFTA_TABLE_FLAGS))
 
 
 def list_tables(netlink: Netlink) -> list[TableName]:
     """The tables of all families."""
-    bodies = netlink.dump_raw(message(0), kind(GETTABLE))
-    return [TableName(body[_FAMILY_AT], _text(attributes_of(body, BODY).get(1))) for body in bodies]
+    bodies = netlink.dump_raw(all_tables(), message_type(uapi.NFT_MSG_GETTABLE))
+    return [TableName(body[_FAMILY_AT], _text(attributes_of(body, BODY).get(uapi.NFTA_TABLE_NAME))) for body in bodies]
 
 
 def list_base_chains(netlink: Netlink, table: TableName) -> list[tuple[str, Hook, int]]:
-    """The base chains of a table: name, where packets enter, and the verdict on those that no rule decides on."""
-    found = (attributes_of(body, BODY) for body in netlink.dump_raw(of(table), kind(GETCHAIN)))
-    return [(_text(chain.get(3)), *_hook(chain)) for chain in found if _text(chain.get(1)) == table.name and 4 in chain]
+    """The base chains of a table: name, where packets enter, and the policy (NF_*)."""
+    found = _chains(netlink, table)
+    return [(_text(chain.get(uapi.NFTA_CHAIN_NAME)), *_hook(chain)) for chain in found if uapi.NFTA_CHAIN_HOOK in chain]
 
 
 def list_chains(netlink: Netlink, table: TableName) -> list[str]:
     """The names of the chains of a table; none if there is no such table."""
-    found = (attributes_of(body, BODY) for body in netlink.dump_raw(of(table), kind(GETCHAIN)))
-    return [_text(chain.get(3)) for chain in found if _text(chain.get(1)) == table.name]
+    return [_text(chain.get(uapi.NFTA_CHAIN_NAME)) for chain in _chains(netlink, table)]
+
+
+def _chains(netlink: Netlink, table: TableName) -> list[dict[int, bytes]]:
+    bodies = netlink.dump_raw(of_table(table), message_type(uapi.NFT_MSG_GETCHAIN))
+    found = (attributes_of(body, BODY) for body in bodies)
+    return [chain for chain in found if _text(chain.get(uapi.NFTA_CHAIN_TABLE)) == table.name]
 
 
 def chain_uses(netlink: Netlink, table: TableName, chain: str) -> int | None:
     """How many rules are in a chain or lead to it, plus elements that lead to it; None if there is no such chain."""
-    found = _get(netlink, of_chain(table, chain), GETCHAIN)
-    return None if found is None else _number(found.get(6))
+    found = _get(netlink, of_chain(table, chain), uapi.NFT_MSG_GETCHAIN)
+    return None if found is None else _number(found.get(uapi.NFTA_CHAIN_USE))
 
 
 def find_hook(netlink: Netlink, table: TableName, chain: str) -> tuple[Hook, int] | None:
     """Where packets enter a base chain, and what becomes of those that no rule decides on; None if there is none."""
-    found = _get(netlink, of_chain(table, chain), GETCHAIN)
-    return _hook(found) if found and 4 in found else None
+    found = _get(netlink, of_chain(table, chain), uapi.NFT_MSG_GETCHAIN)
+    return _hook(found) if found and uapi.NFTA_CHAIN_HOOK in found else None
 
 
 def _hook(chain: dict[int, bytes]) -> tuple[Hook, int]:
-    place = attributes_of(chain[4])
-    priority = int.from_bytes(place.get(2, b""), "big", signed=True)
-    return Hook(_text(chain.get(7)), _number(place.get(1)), priority), _number(chain.get(5))
+    place = attributes_of(chain[uapi.NFTA_CHAIN_HOOK])
+    priority = int.from_bytes(place.get(uapi.NFTA_HOOK_PRIORITY, b""), "big", signed=True)
+    hook = Hook(_text(chain.get(uapi.NFTA_CHAIN_TYPE)), _number(place.get(uapi.NFTA_HOOK_HOOKNUM)), priority)
+    return hook, _number(chain.get(uapi.NFTA_CHAIN_POLICY))
 
 
-def _get(netlink: Netlink, request: bytes, message_type: int) -> dict[int, bytes] | None:
+def _get(netlink: Netlink, request: bytes, number: int) -> dict[int, bytes] | None:
     """The attributes of one object, None if there is none."""
     try:
-        return attributes_of(netlink.get_raw(request, kind(message_type)), BODY)
+        return attributes_of(netlink.get_raw(request, message_type(number)), BODY)
     except NetlinkError as error:
-        if error.errno != _ENOENT:
+        if error.errno != ENOENT:
             raise
         return None
 
@@ -182,54 +196,59 @@ def target_chain(rule: FoundRule) -> str:
     """The chain that a rule jumps or goes to, or ""."""
     for name, body in _expressions(rule):
         if name == "immediate":
-            return _verdict_chain(body.get(2, b""))
+            return _verdict_chain(body.get(uapi.NFTA_IMMEDIATE_DATA, b""))
     return ""
 
 
 def accepts(rule: FoundRule) -> bool:
-    """Whether what fits the rule is accepted."""
+    """Whether the verdict of a rule is accept."""
     for name, body in _expressions(rule):
         if name == "immediate":
-            code = attributes_of(attributes_of(body.get(2, b"")).get(2, b"")).get(1, b"")
-            return code == ACCEPT.to_bytes(4, "big")
+            return _verdict(body.get(uapi.NFTA_IMMEDIATE_DATA, b"")).get(uapi.NFTA_VERDICT_CODE) == _ACCEPT
     return False
 
 
 def match_info(rule: FoundRule, match: str) -> bytes:
-    """The structure of a match of iptables in a rule, b"" if it has no such match."""
-    infos = (body.get(3, b"") for name, body in _expressions(rule) if name == "match" and _text(body.get(1)) == match)
-    return next(infos, b"")
+    """The structure of a match of x_tables in a rule, b"" if it has no such match."""
+    for name, body in _expressions(rule):
+        if name == "match" and _text(body.get(uapi.NFTA_MATCH_NAME)) == match:
+            return body.get(uapi.NFTA_MATCH_INFO, b"")
+    return b""
 
 
 def target_info(rule: FoundRule, target: str) -> bytes:
-    """The structure of a target of iptables in a rule, b"" if it has no such target."""
-    infos = (body.get(3, b"") for name, body in _expressions(rule) if name == "target" and _text(body.get(1)) == target)
-    return next(infos, b"")
+    """The structure of a target of x_tables in a rule, b"" if it has no such target."""
+    for name, body in _expressions(rule):
+        if name == "target" and _text(body.get(uapi.NFTA_TARGET_NAME)) == target:
+            return body.get(uapi.NFTA_TARGET_INFO, b"")
+    return b""
 
 
 def bit_marked(rule: FoundRule) -> int:
-    """The bits that a rule adds to the mark of packets, all others left alone, by nftables' own expressions; or 0."""
+    """The bits that a rule sets in the mark of packets, all others left alone, by nftables' own expressions; or 0."""
     kept, added = b"", b""
     for name, body in _expressions(rule):
         if name == "bitwise":
-            kept, added = (attributes_of(body.get(number, b"")).get(1, b"") for number in (4, 5))
-        elif name == "meta" and _number(body.get(2)) == _META_MARK and 3 in body:  # a register to set it from
+            kept, added = (_value(body, number) for number in (uapi.NFTA_BITWISE_MASK, uapi.NFTA_BITWISE_XOR))
+        elif name == "meta" and _number(body.get(uapi.NFTA_META_KEY)) == uapi.NFT_META_MARK:
+            if uapi.NFTA_META_SREG not in body:
+                continue
             bits = int.from_bytes(added, byteorder)
             return bits if int.from_bytes(kept, byteorder) == ~bits & 0xFFFFFFFF else 0
     return 0
 
 
 def conntrack_bits(rule: FoundRule) -> dict[int, int]:
-    """Of `ct state established,related`: the bits of which one has to be set, by the NFT_CT_* that they are of."""
+    """What a rule like `ct state established,related` asks for: by NFT_CT_*, the bits of which one must be set."""
     found, key, mask = {}, None, b""
     for name, body in _expressions(rule):
         if name == "ct":
-            key, mask = _number(body.get(2)), b""
+            key, mask = _number(body.get(uapi.NFTA_CT_KEY)), b""
         elif name == "bitwise":
-            mask = attributes_of(body.get(4, b"")).get(1, b"")
+            mask = _value(body, uapi.NFTA_BITWISE_MASK)
         elif name == "cmp" and key is not None:
-            zero = not any(attributes_of(body.get(3, b"")).get(1, b"\1"))
-            if zero and mask and _number(body.get(2)) == _NOT_EQUAL:
+            is_zero = not any(_value(body, uapi.NFTA_CMP_DATA) or b"\1")
+            if is_zero and mask and _number(body.get(uapi.NFTA_CMP_OP)) == uapi.NFT_CMP_NEQ:
                 found[key] = int.from_bytes(mask, byteorder)
             key = None
     return found
@@ -238,26 +257,27 @@ def conntrack_bits(rule: FoundRule) -> dict[int, int]:
 def source_network(rule: FoundRule, version: int) -> tuple[bytes, bytes] | None:
     """The (address, mask) with which a rule compares the source address of an IP packet; None if it does not.
 
-    The address may be cut short behind a prefix of whole bytes, as nft and iptables write it; the mask is as long.
+    Both may be cut short after a prefix of whole bytes, as nft and iptables write them.
     """
-    return _network_at(rule, SOURCE_AT[version])
+    return _network_at(rule, SADDR_OFFSET[version])
 
 
 def destination_network(rule: FoundRule, version: int) -> tuple[bytes, bytes] | None:
     """The same of the destination address."""
-    return _network_at(rule, DESTINATION_AT[version])
+    return _network_at(rule, DADDR_OFFSET[version])
 
 
-def _network_at(rule: FoundRule, at: int) -> tuple[bytes, bytes] | None:
-    looked_at, mask = False, b""
+def _network_at(rule: FoundRule, offset: int) -> tuple[bytes, bytes] | None:
+    place = (uapi.NFT_PAYLOAD_NETWORK_HEADER, offset)
+    is_loaded, mask = False, b""
     for name, body in _expressions(rule):
         if name == "payload":
-            base, offset = (int.from_bytes(body.get(kind, b""), "big") for kind in (2, 3))
-            looked_at, mask = (base, offset) == (NETWORK_HEADER, at), b""
-        elif name == "bitwise" and looked_at:
-            mask = attributes_of(body.get(4, b"")).get(1, b"")
-        elif name == "cmp" and looked_at:
-            address = attributes_of(body.get(3, b"")).get(1, b"")
+            base, at = body.get(uapi.NFTA_PAYLOAD_BASE), body.get(uapi.NFTA_PAYLOAD_OFFSET)
+            is_loaded, mask = (_number(base), _number(at)) == place, b""
+        elif name == "bitwise" and is_loaded:
+            mask = _value(body, uapi.NFTA_BITWISE_MASK)
+        elif name == "cmp" and is_loaded:
+            address = _value(body, uapi.NFTA_CMP_DATA)
             return address, mask or b"\xff" * len(address)
     return None
 
@@ -271,20 +291,31 @@ def _expressions(rule: FoundRule) -> Iterator[tuple[str, dict[int, bytes]]]:
     """The expressions of a rule: name, attributes."""
     for data in payloads_of(rule.expressions):
         found = attributes_of(data)
-        yield _text(found.get(1)), attributes_of(found.get(2, b""))
+        yield _text(found.get(uapi.NFTA_EXPR_NAME)), attributes_of(found.get(uapi.NFTA_EXPR_DATA, b""))
+
+
+def _value(body: dict[int, bytes], number: int) -> bytes:
+    """A value in an expression, b"" if there is none."""
+    return attributes_of(body.get(number, b"")).get(uapi.NFTA_DATA_VALUE, b"")
+
+
+def _verdict(data: bytes) -> dict[int, bytes]:
+    return attributes_of(attributes_of(data).get(uapi.NFTA_DATA_VERDICT, b""))
 
 
 def _verdict_chain(data: bytes) -> str:
     """The chain in the verdict that an element or an immediate expression holds, or ""."""
-    return _text(attributes_of(attributes_of(data).get(2, b"")).get(2))
+    return _text(_verdict(data).get(uapi.NFTA_VERDICT_CHAIN))
 
 
 def element_of(set_name: str, data: bytes) -> Element:
-    """The element of a set in what a list of them has of it."""
+    """An element of a set, decoded."""
     found = attributes_of(data)
-    key = attributes_of(found[1]).get(1, b"")
-    content = found.get(2, b"")
-    return Element(set_name, key, _comment(found.get(6)), _verdict_chain(content), attributes_of(content).get(1, b""))
+    key = attributes_of(found[uapi.NFTA_SET_ELEM_KEY]).get(uapi.NFTA_DATA_VALUE, b"")
+    owner = _comment(found.get(uapi.NFTA_SET_ELEM_USERDATA))
+    leads_to = found.get(uapi.NFTA_SET_ELEM_DATA, b"")
+    value = attributes_of(leads_to).get(uapi.NFTA_DATA_VALUE, b"")
+    return Element(set_name, key, owner, _verdict_chain(leads_to), value)
 
 
 def _comment(annotations: bytes | None) -> str:

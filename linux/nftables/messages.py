@@ -1,12 +1,12 @@
-"""nftables, the vocabulary of change: transactions of steps, each a message in bytes.
+"""nftables transactions: steps that add and delete tables, chains, rules, sets and elements, each a netlink message.
 
-Numbers are those of <linux/netfilter/nf_tables.h> and <linux/netfilter/nfnetlink.h>. The rules' expressions are in
-linux/nftables/expressions.py, what is read back in linux/nftables/listing.py.
+The expressions of rules are in linux/nftables/expressions.py; linux/nftables/listing.py reads back what is there.
 """
 
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from errno import EPROTO
 
 from linux.netlink.attributes import attribute, attributes_of, nested, text
 from linux.netlink.socket import (
@@ -18,29 +18,23 @@ from linux.netlink.socket import (
     Netlink,
     NetlinkError,
 )
-from linux.nftables.expressions import ACCEPT, GOTO, big_endian, verdict_data
+from linux.nftables import uapi
+from linux.nftables.expressions import IFNAMSIZ, be32, verdict_data
 from spec.suite import current
 
-INET, IP, BRIDGE, IP6 = 1, 2, 7, 10
+INET, IP, BRIDGE, IP6 = uapi.NFPROTO_INET, uapi.NFPROTO_IPV4, uapi.NFPROTO_BRIDGE, uapi.NFPROTO_IPV6
 FAMILY_NAMES = {INET: "inet", IP: "ip", BRIDGE: "bridge", IP6: "ip6"}
-
-NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN, DELCHAIN, NEWRULE, GETRULE, DELRULE = range(9)
-NEWSET, _, DELSET, NEWSETELEM, GETSETELEM, DELSETELEM, _, GETGEN = range(9, 17)
-"""Types of messages, NFT_MSG_*."""
 
 BODY = 20
 """Bytes of the netlink and nfnetlink headers before the attributes of an answer."""
 
-_SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
-_BATCH_BEGIN, _BATCH_END = 0x10, 0x11
-_MARKER = struct.pack("!BBH", 0, 0, _SUBSYSTEM)  # struct nfgenmsg of what is around a transaction
-_BATCH_GENERATION = 1
+_BATCH = struct.pack("!BBH", 0, 0, uapi.NFNL_SUBSYS_NFTABLES)  # struct nfgenmsg of the messages around a transaction
 _HEADER = struct.Struct("!BBH")
 _SEQUENCE, _SEQUENCE_AT = struct.Struct("=I"), 8
-_VERDICT_TYPE = 0xFFFFFF00
-_SET_INTERVAL, _SET_MAP = 4, 8
-_EPROTO = 71
 _ELEMENTS_A_MESSAGE = 1000  # at 44 bytes at most, in an attribute whose length has 16 bits
+_TYPE_BITS = 6  # of each part in the type of a concatenation (nft's TYPE_BITS)
+_HOST_ENDIAN, _BIG_ENDIAN, _MIXED = 1, 2, 0  # nft's enum byteorder
+_COMMENT = 0  # NFTNL_UDATA_*_COMMENT, the type of a comment among what nft keeps with an object
 
 
 @dataclass(frozen=True)
@@ -56,7 +50,7 @@ class TableName:
 
 @dataclass(frozen=True)
 class Hook:
-    """Where packets enter a base chain: type "nat" or "filter", hook number, priority."""
+    """Where packets enter a base chain: type "nat" or "filter", hook number (NF_INET_*, NF_BR_*), priority."""
 
     type: str
     number: int
@@ -64,21 +58,31 @@ class Hook:
 
 
 @dataclass(frozen=True)
-class Set:
-    """A set, or a map to verdicts: `key_type` as nft numbers types, `key_bytes` with each part padded to 4.
+class Datatype:
+    """A type of keys and data: nft's number for it (TYPE_*), its size in bytes and its byte order."""
 
-    `intervals`: its elements are the first key of each interval and the first behind it. `data_type` and `data_bytes`:
-    it is a map to values of that type.
+    number: int
+    size: int
+    byte_order: int = _BIG_ENDIAN
+
+
+IPV4_ADDR, IPV6_ADDR, ETHER_ADDR = Datatype(7, 4), Datatype(8, 16), Datatype(9, 6)
+INET_PROTO, INET_SERVICE, IFNAME = Datatype(12, 1), Datatype(13, 2), Datatype(41, IFNAMSIZ, _HOST_ENDIAN)
+VERDICT = Datatype(uapi.NFT_DATA_VERDICT, 0)
+IP_ADDR = {4: IPV4_ADDR, 6: IPV6_ADDR}
+
+
+@dataclass(frozen=True)
+class Set:
+    """A set, or with `data` a map, as nft writes its type: `ifname . ipv4_addr`, `ipv4_addr : verdict`.
+
+    `intervals`: its elements are the first key of each interval and the first key after it.
     """
 
     name: str
-    key_type: int
-    key_bytes: int
-    byte_order: int
-    verdicts: bool = False
+    key: tuple[Datatype, ...]
+    data: tuple[Datatype, ...] = ()
     intervals: bool = False
-    data_type: int = 0
-    data_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class Element:
 
 @dataclass(frozen=True)
 class Step:
-    """One message of a transaction, and in words what it does, for the error that says it failed."""
+    """One message of a transaction (NFT_MSG_*, NLM_F_*), and in words what it does, for the error if it fails."""
 
     what: str
     kind: int
@@ -105,27 +109,26 @@ class Step:
 def commit(netlink: Netlink, steps: Sequence[Step], *, generation: int | None = None, changes: int = 1) -> None:
     """Do all steps or none of them; raises NetlinkError that names the first step refused.
 
-    With `generation`, the transaction is refused (ERESTART) if any ruleset change was committed since `generation()`
-    answered that number: what was decided on the rules as they were then is done to the rules as they were then.
-    `changes`: the number of callers whose changes are in the transaction, for Suite.on_batch.
+    With `generation`, the kernel refuses the transaction (ERESTART) if the ruleset has changed since `generation()`
+    returned that number. `changes`: number of callers batched into this transaction, for Suite.on_batch.
     """
-    condition = b"" if generation is None else big_endian(_BATCH_GENERATION, generation)
-    _transact(netlink, steps, condition, end=[(_MARKER, _BATCH_END)])
+    condition = b"" if generation is None else be32(uapi.NFNL_BATCH_GENID, generation)
+    _transact(netlink, steps, condition, end=[(_BATCH, uapi.NFNL_MSG_BATCH_END)])
     if on_batch := current().on_batch:
         on_batch("nft", changes)
 
 
-def rehearse(netlink: Netlink, steps: Sequence[Step]) -> None:
-    """Have the kernel try all steps and take them back; raises NetlinkError that names the first step refused."""
-    _transact(netlink, steps, b"", end=[])  # a transaction whose end never comes is abandoned
+def dry_run(netlink: Netlink, steps: Sequence[Step]) -> None:
+    """Have the kernel check all steps without doing them; raises NetlinkError that names the first step refused."""
+    _transact(netlink, steps, b"", end=[])  # the kernel rolls back a transaction without NFNL_MSG_BATCH_END
 
 
 def _transact(netlink: Netlink, steps: Sequence[Step], condition: bytes, *, end: Sequence[tuple[bytes, int]]) -> None:
-    requests = [netlink.encode(_MARKER + condition, _BATCH_BEGIN, NLM_F_REQUEST)]
+    requests = [netlink.encode(_BATCH + condition, uapi.NFNL_MSG_BATCH_BEGIN, NLM_F_REQUEST)]
     for number, step in enumerate(steps, 1):
-        # Errors are always told; success only for the last step, which proves that the kernel took the transaction in.
+        # The kernel reports every error, and success only for the last step: that proves that it took the transaction.
         flags = NLM_F_REQUEST | step.flags | (NLM_F_ACK if number == len(steps) else 0)
-        requests.append(netlink.encode(step.message, kind(step.kind), flags))
+        requests.append(netlink.encode(step.message, message_type(step.kind), flags))
     requests += [netlink.encode(message, number, NLM_F_REQUEST) for message, number in end]
     answers = netlink.transact(requests)
     for sequence, error in answers:
@@ -134,84 +137,109 @@ def _transact(netlink: Netlink, steps: Sequence[Step], condition: bytes, *, end:
             what = steps[number - 1].what if 0 < number <= len(steps) else "transaction"
             raise NetlinkError(error.errno, f"nftables: {what}: {error.strerror}")
     if not answers:
-        raise NetlinkError(_EPROTO, "nftables: the kernel did not answer")
+        raise NetlinkError(EPROTO, "nftables: the kernel did not answer")
 
 
 def generation(netlink: Netlink) -> int:
-    """The number of the ruleset's state in this namespace: it changes with every transaction of anybody, by one."""
-    answer = netlink.get_raw(bytes(_HEADER.size), kind(GETGEN))
-    return int.from_bytes(attributes_of(answer, BODY)[1], "big")
+    """The generation of the ruleset in this namespace: every transaction of anybody increments it."""
+    answer = netlink.get_raw(bytes(_HEADER.size), message_type(uapi.NFT_MSG_GETGEN))
+    return int.from_bytes(attributes_of(answer, BODY)[uapi.NFTA_GEN_ID], "big")
 
 
-def settle(netlink: Netlink) -> None:
-    """Wait until the transaction that the kernel has counted last is in force; raises NetlinkError.
+def sync(netlink: Netlink) -> None:
+    """Wait until the last transaction that `generation` counts is in force; raises NetlinkError.
 
-    nf_tables_commit counts first, and switches to the new rules then: whoever looks between the two is shown what was
-    under the number of what comes. An empty transaction waits for the end of others', and changes nothing.
+    nf_tables_commit first increments the generation, then switches to the new rules: a dump in between shows the old
+    rules under the new number. An empty transaction waits for the one under way, and changes nothing.
     """
-    netlink.transact([netlink.encode(_MARKER, number, NLM_F_REQUEST) for number in (_BATCH_BEGIN, _BATCH_END)])
+    marks = (uapi.NFNL_MSG_BATCH_BEGIN, uapi.NFNL_MSG_BATCH_END)
+    netlink.transact([netlink.encode(_BATCH, number, NLM_F_REQUEST) for number in marks])
 
 
-def kind(message_type: int) -> int:
-    """The netlink message type of an nftables message type."""
-    return _SUBSYSTEM << 8 | message_type
+def message_type(number: int) -> int:
+    """The netlink message type of an nftables message (NFT_MSG_*)."""
+    return uapi.NFNL_SUBSYS_NFTABLES << 8 | number
 
 
-def message(family: int, *attributes: bytes) -> bytes:
-    """A message about what is of this family."""
+def _message(family: int, *attributes: bytes) -> bytes:
     return _HEADER.pack(family, 0, 0) + b"".join(attributes)
 
 
-def of(table: TableName, *names: str) -> bytes:
-    """A message that names a table, and what of it: a chain of which rules are meant, a set."""
-    return message(table.family, text(1, table.name), *(text(number, name) for number, name in enumerate(names, 2)))
+def all_tables() -> bytes:
+    """A request that is about the tables of all families."""
+    return _message(0)
+
+
+def of_table(table: TableName) -> bytes:
+    """A message about a table."""
+    return _message(table.family, text(uapi.NFTA_TABLE_NAME, table.name))
 
 
 def of_chain(table: TableName, chain: str) -> bytes:
-    """A message that names a chain itself."""
-    return of(table) + text(3, chain)
+    """A message about a chain."""
+    return _message(table.family, text(uapi.NFTA_CHAIN_TABLE, table.name), text(uapi.NFTA_CHAIN_NAME, chain))
 
 
-def annotation(comment: str | None) -> bytes:
-    """A comment as nft keeps it with an object: type 0, length, text. b"" if there is none."""
-    return b"" if comment is None else _annotation(comment.encode() + b"\0")
+def of_rules(table: TableName, chain: str | None = None) -> bytes:
+    """A message about the rules of a chain, or of a whole table."""
+    in_chain = [] if chain is None else [text(uapi.NFTA_RULE_CHAIN, chain)]
+    return _message(table.family, text(uapi.NFTA_RULE_TABLE, table.name), *in_chain)
 
 
-def _annotation(data: bytes) -> bytes:
-    return bytes([0, len(data)]) + data
+def of_set(table: TableName, name: str) -> bytes:
+    """A message about a set."""
+    return _message(table.family, text(uapi.NFTA_SET_TABLE, table.name), text(uapi.NFTA_SET_NAME, name))
 
 
-def _commented(number: int, comment: str | None) -> bytes:
-    return b"" if comment is None else attribute(number, annotation(comment))
+def of_elements(table: TableName, set_name: str, *elements: bytes) -> bytes:
+    """A message about elements of a set, or if none are given about all of them."""
+    names = (text(uapi.NFTA_SET_ELEM_LIST_TABLE, table.name), text(uapi.NFTA_SET_ELEM_LIST_SET, set_name))
+    listed = [nested(uapi.NFTA_SET_ELEM_LIST_ELEMENTS, *elements)] if elements else []
+    return _message(table.family, *names, *listed)
+
+
+def of_element(table: TableName, set_name: str, key: bytes) -> bytes:
+    """A message about the element with this key."""
+    return of_elements(table, set_name, nested(uapi.NFTA_LIST_ELEM, _encoded_key(key)))
+
+
+def _userdata(attribute_type: int, comment: str | None) -> bytes:
+    return b"" if comment is None else attribute(attribute_type, _tlv(_COMMENT, comment.encode() + b"\0"))
+
+
+def _tlv(kind: int, data: bytes) -> bytes:
+    return bytes([kind, len(data)]) + data
 
 
 def add_table(table: TableName, comment: str | None) -> Step:
-    """Add a table; nothing if it is there (its comment is not changed then)."""
-    return Step(f"add table {table}", NEWTABLE, NLM_F_CREATE, of(table) + _commented(6, comment))
+    """Add a table; if there is one, it stays as it is."""
+    request = of_table(table) + _userdata(uapi.NFTA_TABLE_USERDATA, comment)
+    return Step(f"add table {table}", uapi.NFT_MSG_NEWTABLE, NLM_F_CREATE, request)
 
 
 def delete_table(table: TableName) -> Step:
     """Delete a table with all that is in it; ENOENT if there is none."""
-    return Step(f"delete table {table}", DELTABLE, 0, of(table))
+    return Step(f"delete table {table}", uapi.NFT_MSG_DELTABLE, 0, of_table(table))
 
 
 def add_chain(table: TableName, chain: str, hook: Hook | None = None) -> Step:
-    """Add a chain, with a hook a base chain of policy accept; nothing if it is there, EEXIST if with another hook."""
+    """Add a chain, with a hook a base chain with policy accept; EEXIST if there is one with another hook."""
     request = of_chain(table, chain)
     if hook:
-        place = nested(4, big_endian(1, hook.number), big_endian(2, hook.priority))
-        request += place + big_endian(5, ACCEPT) + text(7, hook.type)
-    return Step(f"add chain {chain} to table {table}", NEWCHAIN, NLM_F_CREATE, request)
+        place = (be32(uapi.NFTA_HOOK_HOOKNUM, hook.number), be32(uapi.NFTA_HOOK_PRIORITY, hook.priority))
+        request += nested(uapi.NFTA_CHAIN_HOOK, *place)
+        request += be32(uapi.NFTA_CHAIN_POLICY, uapi.NF_ACCEPT) + text(uapi.NFTA_CHAIN_TYPE, hook.type)
+    return Step(f"add chain {chain} to table {table}", uapi.NFT_MSG_NEWCHAIN, NLM_F_CREATE, request)
 
 
 def delete_chain(table: TableName, chain: str) -> Step:
-    """Delete a chain with its rules; EBUSY while a rule or an element leads to it."""
-    return Step(f"delete chain {chain} of table {table}", DELCHAIN, 0, of_chain(table, chain))
+    """Delete a chain with its rules; EBUSY while a rule or an element refers to it."""
+    return Step(f"delete chain {chain} of table {table}", uapi.NFT_MSG_DELCHAIN, 0, of_chain(table, chain))
 
 
 def flush_chain(table: TableName, chain: str) -> Step:
     """Delete all rules of a chain."""
-    return Step(f"flush chain {chain} of table {table}", DELRULE, 0, of(table, chain))
+    return Step(f"flush chain {chain} of table {table}", uapi.NFT_MSG_DELRULE, 0, of_rules(table, chain))
 
 
 def add_rule(
@@ -225,74 +253,92 @@ def add_rule(
 ) -> Step:
     """Append a rule to a chain, or put it `first`; adding twice makes two.
 
-    `protocol`: the one that the rule asks for, where it has a match of x_tables that is for some protocols only.
+    `protocol`: the transport protocol that the rule matches, which matches of x_tables for some protocols require.
     """
-    request = of(table, chain) + nested(4, *expressions) + _commented(7, comment)
+    request = of_rules(table, chain) + nested(uapi.NFTA_RULE_EXPRESSIONS, *expressions)
+    request += _userdata(uapi.NFTA_RULE_USERDATA, comment)
     if protocol:
-        request += nested(5, big_endian(1, protocol), big_endian(2, 0))
+        compat = (be32(uapi.NFTA_RULE_COMPAT_PROTO, protocol), be32(uapi.NFTA_RULE_COMPAT_FLAGS, 0))
+        request += nested(uapi.NFTA_RULE_COMPAT, *compat)
     flags = NLM_F_CREATE if first else NLM_F_CREATE | NLM_F_APPEND
-    return Step(f"add a rule to chain {chain} of table {table}", NEWRULE, flags, request)
+    return Step(f"add a rule to chain {chain} of table {table}", uapi.NFT_MSG_NEWRULE, flags, request)
 
 
 def delete_rule(table: TableName, chain: str, handle: int) -> Step:
     """Delete one rule."""
-    request = of(table, chain) + attribute(3, handle.to_bytes(8, "big"))
-    return Step(f"delete a rule of chain {chain} of table {table}", DELRULE, 0, request)
+    request = of_rules(table, chain) + attribute(uapi.NFTA_RULE_HANDLE, handle.to_bytes(8, "big"))
+    return Step(f"delete a rule of chain {chain} of table {table}", uapi.NFT_MSG_DELRULE, 0, request)
 
 
 def add_set(table: TableName, new: Set) -> Step:
-    """Add a set or a map to verdicts; nothing if it is there."""
-    flags = _SET_MAP if new.verdicts or new.data_bytes else _SET_INTERVAL if new.intervals else 0
-    data = ((6, _VERDICT_TYPE if new.verdicts else new.data_type), (7, new.data_bytes)) if flags & _SET_MAP else ()
-    # The id is demanded, though rules find their sets by name.
-    numbers = ((3, flags), (4, new.key_type), (5, new.key_bytes), *data, (10, 1))
-    # The byte order is not the kernel's business: nft reads it there to print the keys of a set it did not make itself.
-    byte_order = attribute(13, _annotation(_SEQUENCE.pack(new.byte_order)))
-    request = of(table, new.name) + b"".join(big_endian(*number) for number in numbers) + byte_order
-    return Step(f"add set {new.name} to table {table}", NEWSET, NLM_F_CREATE, request)
+    """Add a set or a map; if there is one, it stays as it is."""
+    flags = uapi.NFT_SET_MAP if new.data else uapi.NFT_SET_INTERVAL if new.intervals else 0
+    numbers = {
+        uapi.NFTA_SET_FLAGS: flags,
+        uapi.NFTA_SET_KEY_TYPE: _type_number(new.key),
+        uapi.NFTA_SET_KEY_LEN: type_size(new.key),
+    }
+    if new.data:
+        numbers |= {
+            uapi.NFTA_SET_DATA_TYPE: _type_number(new.data),
+            uapi.NFTA_SET_DATA_LEN: type_size(new.data),
+        }
+    numbers[uapi.NFTA_SET_ID] = 1  # mandatory, though rules refer to sets by name
+    # For nft alone, which reads it there to print the keys of a set that it has not made: NFTNL_UDATA_SET_KEYBYTEORDER.
+    byte_order = _SEQUENCE.pack(new.key[0].byte_order if len(new.key) == 1 else _MIXED)
+    request = of_set(table, new.name) + b"".join(be32(*number) for number in numbers.items())
+    request += attribute(uapi.NFTA_SET_USERDATA, _tlv(0, byte_order))
+    return Step(f"add set {new.name} to table {table}", uapi.NFT_MSG_NEWSET, NLM_F_CREATE, request)
+
+
+def _type_number(parts: Sequence[Datatype]) -> int:
+    number = 0
+    for part in parts:
+        number = number << _TYPE_BITS | part.number
+    return number
+
+
+def type_size(parts: Sequence[Datatype]) -> int:
+    """In a concatenation, each part is padded to 4 bytes."""
+    return parts[0].size if len(parts) == 1 else sum(part.size + 3 & ~3 for part in parts)
 
 
 def delete_set(table: TableName, name: str) -> Step:
-    """Delete a set with its elements; EBUSY while a rule looks into it, ENOENT if there is none."""
-    return Step(f"delete set {name} of table {table}", DELSET, 0, of(table, name))
+    """Delete a set with its elements; EBUSY while a rule refers to it, ENOENT if there is none."""
+    return Step(f"delete set {name} of table {table}", uapi.NFT_MSG_DELSET, 0, of_set(table, name))
 
 
 def add_encoded_elements(table: TableName, set_name: str, elements: Sequence[bytes]) -> Iterator[Step]:
     """Add encoded elements (linux/nftables/address_elements.py), in as many steps as needed; existing ones stay."""
     what = f"add elements to set {set_name} of table {table}"
     for at in range(0, len(elements), _ELEMENTS_A_MESSAGE):
-        request = of(table, set_name) + nested(3, *elements[at : at + _ELEMENTS_A_MESSAGE])
-        yield Step(what, NEWSETELEM, NLM_F_CREATE, request)
+        request = of_elements(table, set_name, *elements[at : at + _ELEMENTS_A_MESSAGE])
+        yield Step(what, uapi.NFT_MSG_NEWSETELEM, NLM_F_CREATE, request)
 
 
 def add_element(table: TableName, element: Element) -> Step:
-    """Add an element; EEXIST if its key is there (no owner loses one unnoticed), ENOENT if its chain is not."""
+    """Add an element; EEXIST if its key is there (it may have another owner), ENOENT if its chain is not."""
     what = f"add an element to set {element.set} of table {table}"
-    request = of(table, element.set) + nested(3, encoded(element))
-    return Step(what, NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL, request)
+    request = of_elements(table, element.set, encoded(element))
+    return Step(what, uapi.NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL, request)
 
 
 def delete_element(table: TableName, element: Element) -> Step:
-    """Delete the element with this key, whosever it is; ENOENT if there is none."""
+    """Delete the element with this key, whoever owns it; ENOENT if there is none."""
     what = f"delete an element of set {element.set} of table {table}"
-    return Step(what, DELSETELEM, 0, of_element(table, element.set, element.key))
-
-
-def of_element(table: TableName, set_name: str, key: bytes) -> bytes:
-    """A message that names an element by its key."""
-    return of(table, set_name) + nested(3, nested(1, encoded_key(key)))
+    return Step(what, uapi.NFT_MSG_DELSETELEM, 0, of_element(table, element.set, element.key))
 
 
 def encoded(element: Element) -> bytes:
-    """An element with what it leads to and its comment, as an element of the list of them."""
-    content = b""
+    """An element of a list of elements, in bytes."""
+    data = b""
     if element.chain:
-        content = nested(2, verdict_data(GOTO, element.chain))
+        data = nested(uapi.NFTA_SET_ELEM_DATA, verdict_data(uapi.NFT_GOTO, element.chain))
     elif element.value:
-        content = nested(2, attribute(1, element.value))
-    return nested(1, encoded_key(element.key), content, attribute(6, annotation(element.owner)))
+        data = nested(uapi.NFTA_SET_ELEM_DATA, attribute(uapi.NFTA_DATA_VALUE, element.value))
+    comment = _userdata(uapi.NFTA_SET_ELEM_USERDATA, element.owner)
+    return nested(uapi.NFTA_LIST_ELEM, _encoded_key(element.key), data, comment)
 
 
-def encoded_key(key: bytes) -> bytes:
-    """A key as an element has it."""
-    return nested(1, attribute(1, key))
+def _encoded_key(key: bytes) -> bytes:
+    return nested(uapi.NFTA_SET_ELEM_KEY, attribute(uapi.NFTA_DATA_VALUE, key))

@@ -123,9 +123,9 @@ def inspect(
     return change(decide)
 
 
-def rehearse(table: Table) -> None:
-    """Have the kernel try to make the table, and take it back; raises NetlinkError if it can not."""
-    change(lambda book: messages.rehearse(book.netlink, repair(table, table.chains)))
+def dry_run(table: Table) -> None:
+    """Have the kernel check that it could make the table; raises NetlinkError if it can not."""
+    change(lambda book: messages.dry_run(book.netlink, repair(table, table.chains)))
 
 
 def until_settled(attempt: Callable[[Netlink, int], object]) -> object:

@@ -20,9 +20,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from linux.netlink.socket import NETLINK_NETFILTER, Netlink, NetlinkError
-from linux.nftables import address_elements, listing, messages
-from linux.nftables.expressions import ACCEPT
-from linux.nftables.messages import Set, Step, TableName
+from linux.nftables import address_elements, listing, messages, uapi
+from linux.nftables.messages import IP_ADDR, Set, Step, TableName
 from linux.nftables.pod_table import Chain, until_settled
 
 _LONGEST_PLAIN = 128  # of 255 that the kernel has for the name of a table
@@ -44,9 +43,8 @@ class AddressSet:
     intervals: bool = False
 
     def definition(self) -> Set:
-        """The set in nftables' terms: type ipv4_addr or ipv6_addr."""
-        key_type, key_bytes = {4: (7, 4), 6: (8, 16)}[self.version]
-        return Set(self.name, key_type, key_bytes, byte_order=2, intervals=self.intervals)
+        """The set in nftables' terms: `type ipv4_addr` or `type ipv6_addr`."""
+        return Set(self.name, (IP_ADDR[self.version],), intervals=self.intervals)
 
 
 @dataclass(frozen=True)
@@ -170,7 +168,7 @@ def _problems(netlink: Netlink, table: Whole) -> Iterator[str]:
         held.setdefault(rule.chain, []).append(rule.comment)
     for chain in table.chains:
         # At its hook it sees the packets it should, and lets pass what its rules do not drop.
-        if listing.find_hook(netlink, table.name, chain.name) != (chain.hook and (chain.hook, ACCEPT)):
+        if listing.find_hook(netlink, table.name, chain.name) != (chain.hook and (chain.hook, uapi.NF_ACCEPT)):
             yield f"chain {chain.name} of table {table.name} is not at its hook"
         elif held.get(chain.name, []) != [rule.comment for rule in chain.rules]:
             yield f"chain {chain.name} of table {table.name} does not hold its rules"

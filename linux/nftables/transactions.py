@@ -15,22 +15,21 @@ import os
 import time
 from _thread import allocate_lock, get_ident
 from collections.abc import Callable, Iterable, Sequence
+from errno import EPROTO, ERESTART
 
 from linux.errors import insisting
 from linux.netlink.socket import NETLINK_NETFILTER, Netlink, NetlinkError
-from linux.nftables import listing, messages
+from linux.nftables import listing, messages, uapi
 from linux.nftables.cache import Chain, Table, View
 from linux.nftables.messages import Element, Step, TableName
 from spec.errors import CNIError
 
-_ERESTART = 85
 _PATIENCE_SECONDS = 30
 _PAUSE_SECONDS = 0.005
 _LAST_GENERATION = (1 << 32) - 1
 _KEPT = 4
 _AT_ONCE = 64  # of many that wait together, so that the first need not wait for the last
 
-_EPROTO = 71
 _THIS_NAMESPACE = "/proc/thread-self/ns/net"
 
 
@@ -198,7 +197,7 @@ def _leaves_socket_usable(error: Exception) -> bool:
 
     After any other error, an answer that is still to come would be taken for that to the next request.
     """
-    return isinstance(error, CNIError | _Divided) or (isinstance(error, NetlinkError) and error.errno != _EPROTO)
+    return isinstance(error, CNIError | _Divided) or (isinstance(error, NetlinkError) and error.errno != EPROTO)
 
 
 class _Session:
@@ -337,14 +336,14 @@ class _Session:
             is_known = is_named and not book.has_done_more
             self._note(book.steps, generation % _LAST_GENERATION + 1 if is_known else None)
         elif messages.generation(self.netlink) != generation:
-            raise NetlinkError(_ERESTART, "nftables: the rules changed while they were read")
+            raise NetlinkError(ERESTART, "nftables: the rules changed while they were read")
 
     def _look(self) -> int:
         """The generation of the rules; what is known of another is forgotten."""
         generation = messages.generation(self.netlink)
         if generation != self._generation:
             self._forget()
-            messages.settle(self.netlink)  # or what is read now might be of the generation before, and be kept
+            messages.sync(self.netlink)  # or what is read now might be of the generation before, and be kept
             self._generation = generation
         return generation
 
@@ -353,7 +352,7 @@ class _Session:
         if generation is None:
             self._forget()
         self._generation = generation
-        if any(step.kind == messages.NEWTABLE for step in steps):
+        if any(step.kind == uapi.NFT_MSG_NEWTABLE for step in steps):
             self.absent.clear()
 
     def _forget(self) -> None:

@@ -95,7 +95,7 @@ def status(request: Request) -> None:
     try:
         if zone.decides(request, conf):
             zone.require_zone(request, conf)
-        firewall.rehearse()
+        firewall.dry_run()
     except CNIError as error:
         if error.code == Code.INVALID_NETWORK_CONFIG:
             raise

@@ -34,7 +34,7 @@ def check_ports(request: Request, conf: PortmapConf, result: Result) -> None:
 def check_kernel() -> None:
     """Raises CNIError 50 if the kernel would not take the rules."""
     try:
-        pod_table.rehearse(TABLE)
+        pod_table.dry_run(TABLE)
     except OSError as error:
         raise CNIError(Code.PLUGIN_NOT_AVAILABLE, f"the kernel can not forward ports: {reason(error)}") from error
 

@@ -9,7 +9,7 @@ from functools import reduce
 from itertools import product
 from operator import or_
 
-from linux.nftables.expressions import differs, equals, in_range, masked
+from linux.nftables.expressions import bitwise_and, cmp_eq, cmp_neq, cmp_range
 from rules.conditions.fields import Field, Value
 
 
@@ -38,18 +38,18 @@ class Condition:
         """Expressions, in lists of which one must hold."""
         if self.any_bit:
             bits = union(self.values)
-            compare = equals if self.negated else differs
-            return [[*self.field.load, masked(bits), compare(bytes(len(bits)))]]
+            compare = cmp_eq if self.negated else cmp_neq
+            return [[*self.field.load, bitwise_and(bits), compare(bytes(len(bits)))]]
         if self.negated:
             return [[part for value in self.values for part in self._compared(value)]]
         return [self._compared(value) for value in self.values]
 
     def _compared(self, value: Value) -> list[bytes]:
         mask = self.mask or value.mask
-        loaded = [*self.field.load, *([masked(mask)] if mask else [])]
+        loaded = [*self.field.load, *([bitwise_and(mask)] if mask else [])]
         if value.upper:
-            return [*loaded, *self.field.ordered(), in_range(value.data, value.upper, inverted=self.negated)]
-        return [*loaded, (differs if self.negated else equals)(value.data)]
+            return [*loaded, *self.field.ordered(), cmp_range(value.data, value.upper, inverted=self.negated)]
+        return [*loaded, (cmp_neq if self.negated else cmp_eq)(value.data)]
 
 
 def combined(conditions: Iterable[Condition]) -> list[list[bytes]]:

@@ -1,6 +1,6 @@
 """What rules compare of a packet: how it is loaded, and how its values are written.
 
-Names are those of nft. Numbers are those of <linux/netfilter/nf_tables.h>, nf_conntrack_common.h, if_packet.h, if_arp.h
+Names are those of nft. Numbers of values are those of <linux/netfilter/nf_conntrack_common.h>, if_packet.h, if_arp.h
 and rtnetlink.h.
 """
 
@@ -9,22 +9,27 @@ from dataclasses import dataclass
 from functools import partial
 from sys import byteorder
 
+from linux.nftables import uapi
 from linux.nftables.expressions import (
-    DESTINATION_AT,
-    NETWORK_HEADER,
-    SOURCE_AT,
-    connection,
-    equals,
+    IFNAMSIZ,
+    byteorder_hton,
+    cmp_eq,
+    ct,
+    ether_saddr,
     fib,
-    load,
+    ifname,
+    ip_daddr,
+    ip_saddr,
+    l4proto_is,
     meta,
-    of_protocol,
-    swap_bytes,
+    payload,
+    th_dport,
+    th_sport,
 )
 from spec.addresses import BITS, Address, pack
 
-_LINK_HEADER, _TRANSPORT_HEADER = 0, 2
 _LONGEST_NAME = 15
+_TCP_FLAGS_OFFSET = 13
 _ETHERNET = (1).to_bytes(2, byteorder)  # ARPHRD_ETHER
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "dccp": 33, "esp": 50, "ah": 51, "icmpv6": 58, "ipv6-icmp": 58,
              "sctp": 132, "udplite": 136}  # fmt: skip
@@ -65,7 +70,7 @@ class Field:
 
     def ordered(self) -> tuple[bytes, ...]:
         """What makes register 1 comparable as a number, for ranges."""
-        return () if self.order == "big" or self.size == 1 else (swap_bytes(self.size),)
+        return () if self.order == "big" or self.size == 1 else (byteorder_hton(self.size),)
 
     def number(self, text: str) -> bytes:
         """A number in the bytes of the field. Raises ValueError."""
@@ -84,68 +89,95 @@ def field(words: tuple[str, ...], version: int) -> Field | None:
     if words[0] in ("tcp", "udp", "sctp", "th"):
         return _transport_field(words)
     if words == ("ether", "saddr"):
-        loaded = (meta(8), equals(_ETHERNET), load(_LINK_HEADER, 6, 6))
+        loaded = (meta(uapi.NFT_META_IIFTYPE), cmp_eq(_ETHERNET), ether_saddr())
         return Field("ether saddr", loaded, _mac, 6)
     return _fib_field(words) if words[0] == "fib" else None
 
 
 def _network_field(words: tuple[str, ...], version: int) -> Field | None:
-    offsets = {"saddr": SOURCE_AT, "daddr": DESTINATION_AT}
+    addresses = {"saddr": ip_saddr, "daddr": ip_daddr}
     name = " ".join(words)
-    if words[1:] and words[1] in offsets and len(words) == 2:
-        loaded = load(NETWORK_HEADER, offsets[words[1]][version], BITS[version] // 8)
-        return Field(name, (loaded,), partial(_address, version), BITS[version] // 8)
+    if len(words) == 2 and words[1] in addresses:
+        size = BITS[version] // 8
+        return Field(name, (addresses[words[1]](version),), partial(_address, version), size)
     plain = {"ip protocol": (9, PROTOCOLS), "ip ttl": (8, {}), "ip6 nexthdr": (6, PROTOCOLS), "ip6 hoplimit": (7, {})}
     if name not in plain:
         return None
     offset, names = plain[name]
-    return Field(name, (load(NETWORK_HEADER, offset, 1),), partial(_numbers, names, 1, "big"), 1)
+    return Field(name, (payload(uapi.NFT_PAYLOAD_NETWORK_HEADER, offset, 1),), partial(_numbers, names, 1, "big"), 1)
 
 
 def _transport_field(words: tuple[str, ...]) -> Field | None:
     name = " ".join(words)
-    of = of_protocol(PROTOCOLS[words[0]]) if words[0] != "th" else []
+    of = l4proto_is(PROTOCOLS[words[0]]) if words[0] != "th" else []
     if words[1:] in (("sport",), ("dport",)):
-        offset = 0 if words[1] == "sport" else 2
-        return Field(name, (*of, load(_TRANSPORT_HEADER, offset, 2)), _port, 2)
+        port = th_sport() if words[1] == "sport" else th_dport()
+        return Field(name, (*of, port), _port, 2)
     if words == ("tcp", "flags"):
-        loaded = (*of, load(_TRANSPORT_HEADER, 13, 1))
+        loaded = (*of, payload(uapi.NFT_PAYLOAD_TRANSPORT_HEADER, _TCP_FLAGS_OFFSET, 1))
         return Field(name, loaded, partial(_numbers, TCP_FLAGS, 1, "big"), 1, flags=TCP_FLAGS)
     return None
 
 
 _META = {
-    ("iifname",): (6, 16), ("iif",): (6, 16), ("oifname",): (7, 16), ("oif",): (7, 16),
-    ("mark",): (3, 4), ("l4proto",): (16, 1), ("nfproto",): (15, 1), ("pkttype",): (19, 1),
-    ("iiftype",): (8, 2), ("oiftype",): (9, 2), ("iifgroup",): (21, 4), ("oifgroup",): (22, 4),
-    ("skuid",): (10, 4), ("skgid",): (11, 4), ("length",): (0, 4),
-}  # fmt: skip
-_META_NAMES = {16: PROTOCOLS, 15: {"ipv4": 2, "ipv6": 10}, 19: _PACKET_TYPES, 8: _LINK_TYPES, 9: _LINK_TYPES,
-               21: {"default": 0}, 22: {"default": 0}}  # fmt: skip
+    ("iifname",): (uapi.NFT_META_IIFNAME, IFNAMSIZ),
+    ("iif",): (uapi.NFT_META_IIFNAME, IFNAMSIZ),
+    ("oifname",): (uapi.NFT_META_OIFNAME, IFNAMSIZ),
+    ("oif",): (uapi.NFT_META_OIFNAME, IFNAMSIZ),
+    ("mark",): (uapi.NFT_META_MARK, 4),
+    ("l4proto",): (uapi.NFT_META_L4PROTO, 1),
+    ("nfproto",): (uapi.NFT_META_NFPROTO, 1),
+    ("pkttype",): (uapi.NFT_META_PKTTYPE, 1),
+    ("iiftype",): (uapi.NFT_META_IIFTYPE, 2),
+    ("oiftype",): (uapi.NFT_META_OIFTYPE, 2),
+    ("iifgroup",): (uapi.NFT_META_IIFGROUP, 4),
+    ("oifgroup",): (uapi.NFT_META_OIFGROUP, 4),
+    ("skuid",): (uapi.NFT_META_SKUID, 4),
+    ("skgid",): (uapi.NFT_META_SKGID, 4),
+    ("length",): (uapi.NFT_META_LEN, 4),
+}
+_META_NAMES = {
+    uapi.NFT_META_L4PROTO: PROTOCOLS,
+    uapi.NFT_META_NFPROTO: {"ipv4": uapi.NFPROTO_IPV4, "ipv6": uapi.NFPROTO_IPV6},
+    uapi.NFT_META_PKTTYPE: _PACKET_TYPES,
+    uapi.NFT_META_IIFTYPE: _LINK_TYPES,
+    uapi.NFT_META_OIFTYPE: _LINK_TYPES,
+    uapi.NFT_META_IIFGROUP: {"default": 0},
+    uapi.NFT_META_OIFGROUP: {"default": 0},
+}
 
 
 def _meta_field(name: str, key: int, size: int) -> Field:
-    if size == 16:
+    if size == IFNAMSIZ:
         return Field(name, (meta(key),), _link_name, size)
-    if key in (10, 11):
-        return Field(name, (meta(key),), partial(_account, group=key == 11), size, byteorder)
+    if key in (uapi.NFT_META_SKUID, uapi.NFT_META_SKGID):
+        return Field(name, (meta(key),), partial(_account, group=key == uapi.NFT_META_SKGID), size, byteorder)
     return Field(name, (meta(key),), partial(_numbers, _META_NAMES.get(key, {}), size, byteorder), size, byteorder)
 
 
-_CT = {("state",): (0, STATES), ("status",): (2, STATUSES), ("mark",): (3, None), ("direction",): (1, None)}
+_CT = {
+    ("state",): (uapi.NFT_CT_STATE, STATES),
+    ("status",): (uapi.NFT_CT_STATUS, STATUSES),
+    ("mark",): (uapi.NFT_CT_MARK, None),
+    ("direction",): (uapi.NFT_CT_DIRECTION, None),
+}
+_DIRECTIONS = {"original": uapi.IP_CT_DIR_ORIGINAL, "reply": uapi.IP_CT_DIR_REPLY}
 
 
 def _ct_field(words: tuple[str, ...]) -> Field:
     key, flags = _CT[words[1:]]
     size = 1 if words[1] == "direction" else 4
-    names = {"original": 0, "reply": 1} if words[1] == "direction" else flags or {}
+    names = _DIRECTIONS if words[1] == "direction" else flags or {}
     read = partial(_numbers, names, size, byteorder)
-    return Field(" ".join(words), (connection(key),), read, size, byteorder, flags)
+    return Field(" ".join(words), (ct(key),), read, size, byteorder, flags)
+
+
+_FIB_FLAGS = {("saddr", "type"): uapi.NFTA_FIB_F_SADDR, ("daddr", "type"): uapi.NFTA_FIB_F_DADDR}
 
 
 def _fib_field(words: tuple[str, ...]) -> Field | None:
     """The type of an address; what it is to a link can not be asked, as the node's own packets come in by none."""
-    flags = {("saddr", "type"): 1, ("daddr", "type"): 2}.get(words[1:])
+    flags = _FIB_FLAGS.get(words[1:])
     if flags is None:
         return None
     return Field(" ".join(words), (fib(flags),), partial(_numbers, ADDRESS_TYPES, 4, byteorder), 4, byteorder)
@@ -241,7 +273,7 @@ def _link_name(text: str) -> Value:
     name = text.removesuffix("*")
     if not name or len(name.encode()) > _LONGEST_NAME or not name.isprintable() or "/" in name or " " in name:
         raise ValueError(text)
-    return Value(text, name.encode() if text.endswith("*") else name.encode().ljust(16, b"\0"))
+    return Value(text, name.encode() if text.endswith("*") else ifname(name))
 
 
 def _mac(text: str) -> Value:

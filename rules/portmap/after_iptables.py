@@ -9,7 +9,7 @@ nf_tables variant); what iptables-legacy accepts can not be seen.
 from collections.abc import Iterator
 
 from linux.netlink.socket import Netlink
-from linux.nftables import listing, messages
+from linux.nftables import listing, messages, uapi
 from linux.nftables.messages import Hook, Step, TableName
 from rules import iptables
 from rules.portmap import port_notes
@@ -18,7 +18,10 @@ BIT = 0x1000
 """The bit of the packet's mark. It is set and taken away again at one hook: no routing rule nor other hook sees it."""
 
 _COMMENT = "slash24: left to host ports"
-_CHAINS = {"PREROUTING": Hook("nat", 0, -100), "OUTPUT": Hook("nat", 3, -100)}
+_CHAINS = {
+    "PREROUTING": Hook("nat", uapi.NF_INET_PRE_ROUTING, uapi.NF_IP_PRI_NAT_DST),
+    "OUTPUT": Hook("nat", uapi.NF_INET_LOCAL_OUT, uapi.NF_IP_PRI_NAT_DST),
+}
 
 
 def steps(netlink: Netlink, version: int) -> list[Step]:

@@ -10,6 +10,7 @@ pod's own subnet, and the node's 127.0.0.0/8. Only the first packet of a connect
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
+from errno import EEXIST
 from functools import partial
 from socket import AF_INET, AF_INET6, inet_ntop
 
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
     from rules.conditions.expressions import Condition
 
 _NAMES = {number: name for name, number in TRANSPORTS.items()}
-_EEXIST = 17
 
 
 class PortTaken(OSError):
@@ -60,7 +60,7 @@ class PortTaken(OSError):
     """
 
     def __init__(self, message: str, owner: str, entry: str) -> None:
-        super().__init__(_EEXIST, message)
+        super().__init__(EEXIST, message)
         self.owner, self.entry = owner, entry
 
 
@@ -143,13 +143,13 @@ def ensure(owner: Attachment, wish: Wish) -> bool:
     try:
         return pod_table.change(decide)
     except OSError as error:
-        if error.errno != _EEXIST:
+        if error.errno != EEXIST:
             raise
     is_refused = True
     try:
         return pod_table.change(decide)
     except OSError as error:
-        if error.errno == _EEXIST:
+        if error.errno == EEXIST:
             _raise_taken(wanted, tag, error)
         raise
 
@@ -188,7 +188,7 @@ def _behind_iptables(book: Book, view: View) -> tuple[frozenset[int], bool]:
         steps = book.once(("after iptables", version), partial(after_iptables.steps, book.netlink, version))
         if steps and is_new:
             try:
-                messages.rehearse(book.netlink, steps)
+                messages.dry_run(book.netlink, steps)
             except OSError as error:
                 if is_shortage(error):
                     raise

@@ -3,33 +3,34 @@
 from collections.abc import Collection, Sequence
 from functools import lru_cache
 
-from linux.nftables import messages
+from linux.nftables import messages, uapi
 from linux.nftables.expressions import (
+    ADDRESS_BYTES,
     DROP,
-    GOTO,
     RETURN,
-    destination_address,
-    destination_and_port,
-    destination_in,
-    destination_translated,
-    differs,
-    in_set,
-    incoming_link,
-    marked,
+    cmp_neq,
+    ct,
+    ct_status_dnat,
+    dnat,
+    fib_type_local,
+    goto,
+    ifname,
+    iifname,
+    in_network,
+    ip_daddr,
+    ip_saddr,
+    l4proto,
+    l4proto_is,
+    lookup,
+    map_lookup,
+    mark_clear,
+    mark_has,
     masquerade,
-    of_protocol,
-    of_version,
-    original_port,
-    port,
-    source_in,
-    to_this_host,
-    translate_destination,
-    unmark,
-    value_of,
-    verdict,
-    verdict_of,
+    nfproto,
+    th_dport,
+    vmap,
 )
-from linux.nftables.messages import Element, Hook, Set, TableName
+from linux.nftables.messages import INET_PROTO, INET_SERVICE, IP_ADDR, VERDICT, Element, Hook, Set, TableName
 from linux.nftables.pod_table import Chain, Rule, Table
 from rules.portmap.after_iptables import BIT
 from spec.addresses import Address
@@ -38,53 +39,31 @@ TYPE_CHECKING = False  # as type checkers know it, without an import of typing
 if TYPE_CHECKING:
     from rules.conditions.expressions import Condition
 
-_PROTO, _SERVICE = 12, 13  # nft's numbers of its types inet_proto and inet_service; a concatenation has 6 bits for each
-_ADDRESS = {4: 7, 6: 8}
-_ADDRESS_BYTES = {4: 4, 6: 16}
-_PORT, _PORT_BYTES = _PROTO << 6 | _SERVICE, 8
+_PORT = (INET_PROTO, INET_SERVICE)
 TRANSPORTS = {"tcp": 6, "udp": 17, "sctp": 132}
 _LOOPBACK = bytes([127, 0, 0, 0])
 _VERSIONS = (4, 6)
 
 
-def _map(name: str, key: int, key_bytes: int, version: int = 0) -> Set:
-    """A map to an address and port of this IP version, or (0) to verdicts."""
-    if not version:
-        return Set(name, key, key_bytes, byte_order=0, verdicts=True)
-    data, data_bytes = _ADDRESS[version] << 6 | _SERVICE, _ADDRESS_BYTES[version] + 4
-    return Set(name, key, key_bytes, byte_order=0, data_type=data, data_bytes=data_bytes)
-
-
-def _with_address(version: int) -> tuple[int, int]:
-    """The type of address . protocol . port, and its bytes."""
-    return _ADDRESS[version] << 12 | _PORT, _ADDRESS_BYTES[version] + _PORT_BYTES
-
-
 TARGETS = {
-    (version, exact): _map(f"{'hosts' if exact else 'ports'}{version}", *key, version)
+    (version, exact): Set(f"{'hosts' if exact else 'ports'}{version}", key, (IP_ADDR[version], INET_SERVICE))
     for version in _VERSIONS
-    for exact, key in ((True, _with_address(version)), (False, (_PORT, _PORT_BYTES)))
+    for exact, key in ((True, (IP_ADDR[version], *_PORT)), (False, _PORT))
 }
 """Where a port leads, by IP version and whether of one address of the node."""
 
 _CONDITIONAL = {
-    (version, exact): _map(f"conditional_{'hosts' if exact else 'ports'}{version}", *key)
+    (version, exact): Set(f"conditional_{'hosts' if exact else 'ports'}{version}", key, (VERDICT,))
     for version in _VERSIONS
-    for exact, key in ((True, _with_address(version)), (False, (_PORT, _PORT_BYTES)))
+    for exact, key in ((True, (IP_ADDR[version], *_PORT)), (False, _PORT))
 }
 
 MASQUERADES = {
-    version: _map(
-        f"answers{version}", _ADDRESS[version] << 18 | _PORT << 6 | _SERVICE, _ADDRESS_BYTES[version] + _PORT_BYTES + 4
-    )
-    for version in _VERSIONS
+    version: Set(f"answers{version}", (IP_ADDR[version], *_PORT, INET_SERVICE), (VERDICT,)) for version in _VERSIONS
 }
 """By the pod's address, protocol and port, and the port of the node: the chain that knows who is to be masqueraded."""
 
-SERVICES = {
-    version: Set(f"services{version}", _ADDRESS[version], _ADDRESS_BYTES[version], byte_order=2)
-    for version in _VERSIONS
-}
+SERVICES = {version: Set(f"services{version}", (IP_ADDR[version],)) for version in _VERSIONS}
 """Addresses of services (rules/portmap/service_addresses.py): host ports are not at those."""
 
 SERVICES_OWNER = "services"
@@ -108,11 +87,11 @@ def conditional_chain(version: int, conditions: "Sequence[Condition]", *, exact:
     digest = hashlib.sha256(f"{version} {text}".encode()).hexdigest()[:16]
     # IP SADDR ... goto exact
     holds = [
-        Rule("conditions hold", (*of_version(version), *expressions, verdict(GOTO, "exact" if exact else "any")))
+        Rule("conditions hold", (*nfproto(version), *expressions, goto("exact" if exact else "any")))
         for expressions in combined(conditions)
     ]
     # goto wildcard
-    fails = (Rule("otherwise", (verdict(GOTO, "wildcard"),)),) if exact else ()
+    fails = (Rule("otherwise", (goto("wildcard"),)),) if exact else ()
     return Chain(f"{'host' if exact else 'port'}-if-{digest}", (*holds, *fails))
 
 
@@ -121,36 +100,49 @@ def masquerading_chain(subnet: Address) -> Chain:
     """The chain that masquerades what comes from this subnet, and for IPv4 from the node's own loopback."""
     version = subnet.version
     # ip saddr 10.1.2.0/24 masquerade
-    from_subnet = (*of_version(version), *source_in(version, subnet.packed, subnet.prefix), masquerade())
+    from_subnet = (*nfproto(version), ip_saddr(version), *in_network(subnet.packed, subnet.prefix), masquerade())
     rules = [Rule("own subnet", from_subnet)]
     if version == 4:
         # ip saddr 127.0.0.0/8 masquerade
-        rules.append(Rule("the node itself", (*of_version(4), *source_in(4, _LOOPBACK, 8), masquerade())))
+        rules.append(Rule("the node itself", (*nfproto(4), ip_saddr(4), *in_network(_LOOPBACK, 8), masquerade())))
     return Chain(f"from-{subnet.cidr.replace(':', '_')}", tuple(rules))
+
+
+def _port(register: int = uapi.NFT_REG32_00) -> list[bytes]:
+    """meta l4proto . th dport"""
+    return [l4proto(register), th_dport(register + 1)]
+
+
+def _address_and_port(version: int) -> list[bytes]:
+    """ip daddr . meta l4proto . th dport"""
+    return [*nfproto(version), ip_daddr(version), *_port(_after_address(version))]
+
+
+def _after_address(version: int) -> int:
+    """The register after an address that is loaded into the first."""
+    return uapi.NFT_REG32_00 + ADDRESS_BYTES[version] // 4
 
 
 def _conditional(*, exact: bool) -> list[Rule]:
     """Rules that look whether a port has conditions."""
-    key = {
-        version: destination_and_port(version) if exact else [*of_version(version), *port()] for version in _VERSIONS
-    }
+    key = {version: _address_and_port(version) if exact else [*nfproto(version), *_port()] for version in _VERSIONS}
     # ip daddr . meta l4proto . th dport vmap @conditional_hosts4
     # meta nfproto ipv4 meta l4proto . th dport vmap @conditional_ports4
     return [
-        Rule(f"conditions v{version}", (*key[version], verdict_of(_CONDITIONAL[version, exact].name)))
+        Rule(f"conditions v{version}", (*key[version], vmap(_CONDITIONAL[version, exact].name)))
         for version in _VERSIONS
     ]
 
 
 def _forwarding(*, exact: bool) -> list[Rule]:
     """Rules that send on what reaches a port."""
-    key = {version: destination_and_port(version) if exact else port() for version in _VERSIONS}
+    key = {version: _address_and_port(version) if exact else _port() for version in _VERSIONS}
     # dnat ip to ip daddr . meta l4proto . th dport map @hosts4
     # dnat ip to meta l4proto . th dport map @ports4
     return [
         Rule(
             f"forward v{version}",
-            (*key[version], value_of(TARGETS[version, exact].name), translate_destination(version)),
+            (*key[version], map_lookup(TARGETS[version, exact].name), dnat(version, _after_address(version))),
         )
         for version in _VERSIONS
     ]
@@ -163,10 +155,10 @@ def _masquerading() -> list[Rule]:
         Rule(
             f"{name} v{version}",
             (
-                *of_protocol(number),
-                *destination_and_port(version),
-                original_port(version),
-                verdict_of(MASQUERADES[version].name),
+                *l4proto_is(number),
+                *_address_and_port(version),
+                ct(uapi.NFT_CT_PROTO_DST, _after_address(version) + 2, direction=uapi.IP_CT_DIR_ORIGINAL),
+                vmap(MASQUERADES[version].name),
             ),
         )
         for name, number in TRANSPORTS.items()
@@ -176,17 +168,17 @@ def _masquerading() -> list[Rule]:
 
 def _strangers() -> tuple[Rule, ...]:
     """Rules that drop what claims to be of the node's loopback: to reach ports by 127.0.0.1 a link may route that."""
-    from_outside = (incoming_link(), differs(b"lo".ljust(16, b"\0")))
+    from_outside = (iifname(), cmp_neq(ifname("lo")))
     return (
         # iifname != "lo" ip saddr 127.0.0.0/8 drop
-        Rule("from loopback", (*from_outside, *of_version(4), *source_in(4, _LOOPBACK, 8), verdict(DROP))),
+        Rule("from loopback", (*from_outside, *nfproto(4), ip_saddr(4), *in_network(_LOOPBACK, 8), DROP)),
         # iifname != "lo" ip daddr 127.0.0.0/8 drop
-        Rule("to loopback", (*from_outside, *destination_in(4, _LOOPBACK, 8), verdict(DROP))),
+        Rule("to loopback", (*from_outside, *nfproto(4), ip_daddr(4), *in_network(_LOOPBACK, 8), DROP)),
     )
 
 
 # fib daddr type local goto to-the-node
-_ENTRY = (Rule("to the node", (*to_this_host(), verdict(GOTO, "to-the-node"))),)
+_ENTRY = (Rule("to the node", (*fib_type_local(uapi.NFTA_FIB_F_DADDR), goto("to-the-node"))),)
 
 
 def to_the_node(after_iptables: Collection[int]) -> Chain:
@@ -195,19 +187,19 @@ def to_the_node(after_iptables: Collection[int]) -> Chain:
     services = [
         Rule(
             f"services v{version}",
-            (*of_version(version), destination_address(version), in_set(SERVICES[version].name), verdict(RETURN)),
+            (*nfproto(version), ip_daddr(version), lookup(SERVICES[version].name), RETURN),
         )
         for version in _VERSIONS
     ]
     # meta nfproto ipv4 meta mark & 0x1000 == 0 return
     kept = [
-        Rule(after(version), (*of_version(version), *marked(BIT, inverted=True), verdict(RETURN)))
+        Rule(after(version), (*nfproto(version), *mark_has(BIT, inverted=True), RETURN))
         for version in _VERSIONS
         if version in after_iptables
     ]
     # meta mark set meta mark & 0xffffefff
-    seen = [Rule("the mark has served", tuple(unmark(BIT)))] if kept else []
-    return Chain("to-the-node", (*services, *kept, *seen, Rule("host ports", (verdict(GOTO, "hostports"),))))
+    seen = [Rule("the mark has served", tuple(mark_clear(BIT)))] if kept else []
+    return Chain("to-the-node", (*services, *kept, *seen, Rule("host ports", (goto("hostports"),))))
 
 
 def after(version: int) -> str:
@@ -219,30 +211,33 @@ def leads_to(found: Element) -> bytes:
     """The packed address of the pod that an element is about; b"" for that of conditions or a service."""
     for version, masquerades in MASQUERADES.items():
         if found.set == masquerades.name:
-            return found.key[: _ADDRESS_BYTES[version]]
+            return found.key[: ADDRESS_BYTES[version]]
     return found.value[:-4]
 
 
 _FIXED = (
     Chain("any", tuple(_forwarding(exact=False))),
-    Chain("wildcard", (*_conditional(exact=False), Rule("without conditions", (verdict(GOTO, "any"),)))),
-    Chain("exact", (*_forwarding(exact=True), Rule("any address", (verdict(GOTO, "wildcard"),)))),
-    Chain("hostports", (*_conditional(exact=True), Rule("without conditions", (verdict(GOTO, "exact"),)))),
+    Chain("wildcard", (*_conditional(exact=False), Rule("without conditions", (goto("any"),)))),
+    Chain("exact", (*_forwarding(exact=True), Rule("any address", (goto("wildcard"),)))),
+    Chain("hostports", (*_conditional(exact=True), Rule("without conditions", (goto("exact"),)))),
 )
-LOOPBACK = Chain("loopback", _strangers(), Hook("filter", 0, -300))  # type filter hook prerouting priority raw
+# type filter hook prerouting priority raw
+LOOPBACK = Chain("loopback", _strangers(), Hook("filter", uapi.NF_INET_PRE_ROUTING, uapi.NF_IP_PRI_RAW))
 """What makes it harmless that a link routes 127.0.0.0/8."""
 
 _BASE = (
     Chain("answers", tuple(_masquerading())),
     LOOPBACK,
     # Behind kube-proxy, which is at dstnat: what it translates is seen by no chain after it.
-    Chain("prerouting", _ENTRY, Hook("nat", 0, -95)),  # type nat hook prerouting priority dstnat + 5
-    Chain("output", _ENTRY, Hook("nat", 3, -95)),  # type nat hook output priority -95
+    # type nat hook prerouting priority dstnat + 5
+    Chain("prerouting", _ENTRY, Hook("nat", uapi.NF_INET_PRE_ROUTING, uapi.NF_IP_PRI_NAT_DST + 5)),
+    # type nat hook output priority -95
+    Chain("output", _ENTRY, Hook("nat", uapi.NF_INET_LOCAL_OUT, uapi.NF_IP_PRI_NAT_DST + 5)),
     Chain(
         "postrouting",
         # ct status dnat goto answers
-        (Rule("sent on", (*destination_translated(), verdict(GOTO, "answers"))),),
-        Hook("nat", 4, 100),  # type nat hook postrouting priority srcnat
+        (Rule("sent on", (*ct_status_dnat(), goto("answers"))),),
+        Hook("nat", uapi.NF_INET_POST_ROUTING, uapi.NF_IP_PRI_NAT_SRC),  # type nat hook postrouting priority srcnat
     ),
 )
 

@@ -265,7 +265,7 @@ def test_what_is_known_is_what_is_there(node: Node) -> None:
 
 
 def test_what_is_counted_is_waited_for(node: Node) -> None:
-    """While somebody's transaction is under way, `settle` waits for its end; it changes nothing itself."""
+    """While somebody's transaction is under way, `sync` waits for its end; it changes nothing itself."""
     name = messages.TableName(messages.INET, "large")
     nft_program(node, "-f", "-", stdin="table inet large { set s { type ipv4_addr; }; }")
     large = address_elements.of_addresses(4, [f"10.{n >> 8}.{n & 255}.1" for n in range(20_000)])
@@ -281,11 +281,11 @@ def test_what_is_counted_is_waited_for(node: Node) -> None:
             thread.start()
             time.sleep(seconds)
             before = messages.generation(netlink)
-            messages.settle(netlink)
+            messages.sync(netlink)
             after = messages.generation(netlink)
             thread.join()
             last = messages.generation(netlink)
-            messages.settle(netlink)
+            messages.sync(netlink)
             assert messages.generation(netlink) == last
         return after > before
 

@@ -69,14 +69,14 @@ def test_status_asks_an_old_kernel_whether_it_can_masquerade(monkeypatch: pytest
     """If not, that is error 50; if it can, as some distributions' can, its number does not matter."""
     on(monkeypatch, OLD)
     asked = []
-    monkeypatch.setattr(pod_table, "rehearse", lambda _: asked.append(1))
+    monkeypatch.setattr(pod_table, "dry_run", lambda _: asked.append(1))
     masquerade.check_ready()
     assert asked == [1]
 
     def refuse(_: object) -> None:
         raise NetlinkError(errno.EOPNOTSUPP, "Operation not supported")
 
-    monkeypatch.setattr(pod_table, "rehearse", refuse)
+    monkeypatch.setattr(pod_table, "dry_run", refuse)
     with pytest.raises(CNIError, match=r"^the kernel can not masquerade: .*4\.19\.0.*5\.10") as raised:
         masquerade.check_ready()
     assert raised.value.code == 50
@@ -85,7 +85,7 @@ def test_status_asks_an_old_kernel_whether_it_can_masquerade(monkeypatch: pytest
 def test_status_does_not_trouble_a_supported_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """STATUS is asked every few seconds."""
     on(monkeypatch, "5.10.0")
-    monkeypatch.setattr(pod_table, "rehearse", lambda _: pytest.fail("asked"))
+    monkeypatch.setattr(pod_table, "dry_run", lambda _: pytest.fail("asked"))
     masquerade.check_ready()
 
 
