@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""hello: gives pods a name on their node: one hosts file an attachment, for `dnsmasq --hostsdir`. A chained plugin."""
+"""hello: gives pods a name on their node: one hosts file per attachment, for `dnsmasq --hostsdir`. A chained plugin."""
 
 import os
 import sys

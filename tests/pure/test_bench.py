@@ -84,6 +84,18 @@ def test_the_published_files_are_of_one_run() -> None:
     assert drawn == picture.draw(figures)
 
 
+def test_the_readme_has_the_published_ratios() -> None:
+    """The three lines on speed are rounded from docs/performance.json."""
+    rows = {row["case"]: row["ratio"] for row in json.loads((ROOT / "docs" / "performance.json").read_text())["rows"]}
+    section = (ROOT / "README.md").read_text().partition("\n## Speed\n")[2].partition("\n## ")[0]
+    cases = [f"{verb}, bridge, {what}" for what in ("gateway", "ipMasq") for verb in ("ADD", "DEL")]
+    cases += ["100 pods at once, all ADDs", "100 pods at once, all DELs"]
+    cases += [f"CPU time of a pod, {what}" for what in ("gateway", "ipMasq")]
+    assert re.findall(r"(\d+) %", section) == [f"{100 * rows[case]:.0f}" for case in cases]
+    cold = [rows[f"ADD without an agent, {what}"] for what in ("gateway", "ipMasq")]
+    assert re.findall(r"(\d+\.\d)(?: times|\s)", section) == [f"{ratio:.1f}" for ratio in cold]
+
+
 def test_samples_count_for_the_innermost_frame_of_ours() -> None:
     """The standard library's time is its caller's; a thread that waits does not count."""
     stacks = (
