@@ -33,7 +33,7 @@ from linux.nftables.expressions import (
 )
 from linux.nftables.messages import Hook
 from linux.nftables.pod_table import Chain, Rule
-from linux.nftables.static_table import AddressSet, Whole, table_name
+from linux.nftables.static_table import AddressSet, StaticTable, table_name
 
 # Never beyond the node's own links: multicast, the broadcast that no router forwards, link-local IPv6. With
 # br_netfilter, what pods send each other through the bridge comes by here too. (Link-local IPv4 does leave: clouds
@@ -82,12 +82,12 @@ def _name(network: str) -> messages.TableName:
     return table_name(messages.INET, "egress", network)
 
 
-def _table(network: str, wanted: Egress, mark: str = "") -> Whole:
+def _table(network: str, wanted: Egress, mark: str = "") -> StaticTable:
     exempt = (*wanted.own, *wanted.inside, *_NEVER_OUTSIDE)
     rules = [_beyond(version, mark) for version in (4, 6)] if wanted.beyond else []
     if wanted.tunnel:
         rules += [rule for version in (4, 6) for rule in _into(wanted.tunnel, version, mark)]
-    return Whole(
+    return StaticTable(
         _name(network),
         f"slash24: pods of {static_table.shown(network)} reach the world with the node's address",
         tuple(

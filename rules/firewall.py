@@ -12,11 +12,11 @@ from dataclasses import dataclass
 
 from linux.netlink.socket import Netlink
 from linux.nftables import listing, messages, uapi
-from linux.nftables.cache import View
+from linux.nftables.cache import TableCache
 from linux.nftables.expressions import ifname
 from linux.nftables.listing import FoundRule
 from linux.nftables.messages import Element, Hook, Step, TableName
-from linux.nftables.pod_table import Chain, until_settled
+from linux.nftables.pod_table import Chain, retry_on_change
 from linux.nftables.transactions import change, repair
 from linux.ownership import forfeited, owner_tag
 from rules import iptables
@@ -67,9 +67,9 @@ def ensure(owner: Attachment, wish: Wish) -> None:
     wanted = pod_elements(tag, wish.addresses, wish.policy, wish.bridge)
 
     def attempt(netlink: Netlink, generation: int) -> None:
-        view = View(netlink, TABLE)
-        drifted = [chain for chain in TABLE.chains if view.lacks(chain)]
-        held = view.find({tag.encode(), *wish.addresses})
+        cache = TableCache(netlink, TABLE)
+        drifted = [chain for chain in TABLE.chains if cache.lacks(chain)]
+        held = cache.find({tag.encode(), *wish.addresses})
         gone = [one for one in held if one not in wanted]
         new = [one for one in wanted if one not in held]
         lost = {address_of(one) for one in gone} - set(wish.addresses)
@@ -87,7 +87,7 @@ def ensure(owner: Attachment, wish: Wish) -> None:
         if steps:
             messages.commit(netlink, steps, generation=None if certain else generation)
 
-    until_settled(attempt)
+    retry_on_change(attempt)
 
 
 def delete(owner: Attachment, addresses: Collection[bytes] = ()) -> None:
@@ -109,22 +109,24 @@ def sweep(network: str, valid: Collection[Attachment]) -> None:
 def released(owner: Attachment, addresses: Collection[bytes] = ()) -> set[bytes]:
     """The addresses that nobody has any more when `owner` has none; `addresses` as for `delete`."""
     tag = owner_tag(owner)
-    return until_settled(
-        lambda netlink, _: _lost(View(netlink, TABLE).everything(), lambda one: one.owner == tag, addresses)
+    return retry_on_change(
+        lambda netlink, _: _lost(TableCache(netlink, TABLE).everything(), lambda one: one.owner == tag, addresses)
     )
 
 
 def swept(network: str, valid: Collection[Attachment]) -> set[bytes]:
     """The addresses that nobody has any more after a `sweep`. Raises NetlinkError."""
     is_forfeit = forfeited(network, valid)
-    return until_settled(
-        lambda netlink, _: _lost(View(netlink, TABLE).everything(), lambda one: is_forfeit(one.owner), ())
+    return retry_on_change(
+        lambda netlink, _: _lost(TableCache(netlink, TABLE).everything(), lambda one: is_forfeit(one.owner), ())
     )
 
 
 def known(addresses: Collection[bytes]) -> set[bytes]:
     """Those of the addresses that a pod has as far as our table knows. Raises NetlinkError."""
-    return until_settled(lambda netlink, _: {address_of(one) for one in View(netlink, TABLE).find({*addresses})})
+    return retry_on_change(
+        lambda netlink, _: {address_of(one) for one in TableCache(netlink, TABLE).find({*addresses})}
+    )
 
 
 def missing(owner: Attachment, wish: Wish, *, by_firewalld: bool = False) -> list[str]:
@@ -139,8 +141,8 @@ def missing(owner: Attachment, wish: Wish, *, by_firewalld: bool = False) -> lis
         wanted += bridge_elements(ifname(wish.bridge))
 
     def attempt(netlink: Netlink, _: int) -> list[str]:
-        view = View(netlink, TABLE)
-        elements = view.find({tag.encode(), SHARED.encode(), *wish.addresses})
+        cache = TableCache(netlink, TABLE)
+        elements = cache.find({tag.encode(), SHARED.encode(), *wish.addresses})
         ours = any(address_of(one) in wish.addresses for one in elements)
         problems = [s for version in (4, 6) for s in _not_through(netlink, version, wish, ours=ours)]
         if not ours and (by_firewalld or (not problems and _forwards(netlink, wish))):
@@ -148,7 +150,7 @@ def missing(owner: Attachment, wish: Wish, *, by_firewalld: bool = False) -> lis
         problems += [
             f"chain {chain.name} of table {TABLE.name} does not hold its rules"
             for chain in TABLE.chains
-            if view.lacks(chain)
+            if cache.lacks(chain)
         ]
         present = {(one.set, one.key): one for one in elements}
         for element in wanted:
@@ -159,22 +161,26 @@ def missing(owner: Attachment, wish: Wish, *, by_firewalld: bool = False) -> lis
                 problems.append(f"set {element.set} of {TABLE.name} has an element of {tag} for {found.owner}")
         return problems
 
-    return until_settled(attempt)
+    return retry_on_change(attempt)
 
 
 def is_firewalld_at_work() -> bool:
     """Whether firewalld filters here, with nftables: then what it does not accept is rejected, whatever we accept."""
-    return change(lambda book: not book.is_absent(_FIREWALLD) and _has_chain(book.netlink, _FIREWALLD, _REJECTS))
+    return change(
+        lambda transaction: (
+            not transaction.is_absent(_FIREWALLD) and _has_chain(transaction.netlink, _FIREWALLD, _REJECTS)
+        )
+    )
 
 
 def dry_run() -> None:
     """Have the kernel try to make the table, and take it back; raises NetlinkError if it can not."""
-    change(lambda book: messages.dry_run(book.netlink, _made(TABLE.chains)))
+    change(lambda transaction: messages.dry_run(transaction.netlink, _made(TABLE.chains)))
 
 
 def _remove(doomed: Callable[[Element], bool], addresses: Collection[bytes]) -> None:
     def attempt(netlink: Netlink, generation: int) -> None:
-        everything = View(netlink, TABLE).everything()
+        everything = TableCache(netlink, TABLE).everything()
         gone = [one for one in everything if doomed(one)]
         lost = _lost(everything, doomed, addresses)
         steps = [*(messages.delete_element(TABLE.name, one) for one in gone), *_shared(netlink, gone, ())]
@@ -183,7 +189,7 @@ def _remove(doomed: Callable[[Element], bool], addresses: Collection[bytes]) -> 
         if steps:
             messages.commit(netlink, steps, generation=generation)
 
-    until_settled(attempt)
+    retry_on_change(attempt)
 
 
 def _lost(everything: Sequence[Element], doomed: Callable[[Element], bool], addresses: Collection[bytes]) -> set[bytes]:

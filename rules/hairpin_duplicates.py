@@ -19,7 +19,7 @@ from linux.nftables.address_elements import is_of
 from linux.nftables.expressions import DROP, RETURN, cmp_eq, ether_saddr, in_network, ip_saddr, oifname, protocol_ip
 from linux.nftables.messages import Hook
 from linux.nftables.pod_table import Chain, Rule
-from linux.nftables.static_table import Whole, table_name
+from linux.nftables.static_table import StaticTable, table_name
 from spec.errors import is_shortage
 
 _PODS_LINKS = b"veth"  # without a NUL: whatever begins so
@@ -46,12 +46,12 @@ def missing(network: str, bridge_mac: str, gateways: Sequence[str]) -> list[str]
     return static_table.missing(_table(network, bridge_mac, gateways))
 
 
-def _table(network: str, bridge_mac: str, gateways: Sequence[str]) -> Whole:
+def _table(network: str, bridge_mac: str, gateways: Sequence[str]) -> StaticTable:
     mac = bridge_mac.lower()
     every = [gateway for gateway in sorted(set(gateways)) if _has_duplicates(_version(gateway))]
     passing = [_rule("gateway", mac, gateway.partition("/")[0], RETURN) for gateway in every]
     dropping = [_rule("duplicates in", mac, gateway, DROP) for gateway in every]
-    return Whole(
+    return StaticTable(
         table_name(messages.BRIDGE, "dedup", network),
         f"slash24: pods of {static_table.shown(network)} get no frame twice from their promiscuous bridge",
         (),

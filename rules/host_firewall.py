@@ -23,7 +23,7 @@ def may_ask_for_states() -> bool:
     """Whether it may; what iptables-legacy filters can not be read and counts as yes. Raises NetlinkError."""
     if any("filter" in _lines(path) for path in _LEGACY_TABLES):
         return True
-    return change(lambda book: book.once("host firewall", partial(_look, book.netlink)))
+    return change(lambda transaction: transaction.remember("host firewall", partial(_look, transaction.netlink)))
 
 
 def _look(netlink: Netlink) -> bool:

@@ -12,7 +12,7 @@ from linux.nftables import messages, static_table, uapi
 from linux.nftables.expressions import cmp_eq, ip_daddr, ip_saddr, nfproto, notrack, udp_dport, udp_payload
 from linux.nftables.messages import Hook
 from linux.nftables.pod_table import Chain, Rule
-from linux.nftables.static_table import Whole, table_name
+from linux.nftables.static_table import StaticTable, table_name
 from linux.rtnl.vxlan import Vtep
 from rules.vtep_filter import VNI_AT, VNI_BYTES
 
@@ -35,7 +35,7 @@ def missing(network: str, vtep: Vtep) -> list[str]:
     return static_table.missing(_table(network, vtep))
 
 
-def _table(network: str, vtep: Vtep, _: str = "") -> Whole:
+def _table(network: str, vtep: Vtep, _: str = "") -> StaticTable:
     version, family = (6, AF_INET6) if ":" in vtep.local else (4, AF_INET)
     local = inet_pton(family, vtep.local)
     vni = (udp_payload(VNI_AT, VNI_BYTES), cmp_eq(vtep.vni.to_bytes(VNI_BYTES, "big")))
@@ -45,7 +45,7 @@ def _table(network: str, vtep: Vtep, _: str = "") -> Whole:
     # udp dport 4789 ip saddr 192.0.2.1 @th,96,24 0x1 notrack
     leaving = (*to_port, ip_saddr(version), cmp_eq(local), *vni, notrack())
     what = f"VNI {vtep.vni} on port {vtep.port}"
-    return Whole(
+    return StaticTable(
         table_name(messages.INET, "untracked", network),
         f"slash24: the datagrams of {static_table.shown(network)} are not tracked",
         (),

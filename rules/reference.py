@@ -13,7 +13,7 @@ from linux.netlink.socket import Netlink
 from linux.nftables import listing, messages
 from linux.nftables.listing import FoundRule
 from linux.nftables.messages import Step, TableName
-from linux.nftables.transactions import Book, change
+from linux.nftables.transactions import Transaction, change
 from spec.attachment import Attachment
 
 _NAT = {4: TableName(messages.IP, "nat"), 6: TableName(messages.IP6, "nat")}
@@ -33,14 +33,14 @@ def delete_masquerade(owner: Attachment, addresses: Sequence[str] = ()) -> None:
     Without `addresses` the whole chain is deleted: nothing in it names the interface.
     """
 
-    def decide(book: Book) -> None:
-        backends = [version for version, table in _NAT.items() if not book.is_absent(table)]
+    def decide(transaction: Transaction) -> None:
+        backends = [version for version, table in _NAT.items() if not transaction.is_absent(table)]
         if backends:
             packed = [_packed(address) for address in addresses]
             for version in backends:
-                book.do(_masquerade_removal(book.netlink, owner, version, packed))
-        if not book.is_absent(_MASQUERADE):
-            book.do(_deletion(_MASQUERADE, _masq_checks(book.netlink, owner)))
+                transaction.add_alone(_masquerade_removal(transaction.netlink, owner, version, packed))
+        if not transaction.is_absent(_MASQUERADE):
+            transaction.add_alone(_deletion(_MASQUERADE, _masq_checks(transaction.netlink, owner)))
 
     change(decide)
 
@@ -49,8 +49,8 @@ def masquerades(owner: Attachment, addresses: Sequence[str]) -> bool:
     """Whether the reference masquerades each of these addresses, CIDR, for `owner`. Raises NetlinkError."""
     pods = [_packed(address) for address in addresses]
 
-    def decide(book: Book) -> bool:
-        netlink = book.netlink
+    def decide(transaction: Transaction) -> bool:
+        netlink = transaction.netlink
         by_nftables = {source[0] for rule in _masq_checks(netlink, owner) if (source := _source(rule))}
         return all(
             pod in by_nftables
@@ -96,13 +96,13 @@ def delete_antispoof(owner: Attachment) -> None:
     """Delete the reference's MAC spoofing filter of `owner`; nothing to do is success. Raises NetlinkError."""
     link_chain, mac_chain = _spoof_chains(owner)
 
-    def decide(book: Book) -> None:
-        if book.is_absent(_SPOOF):
+    def decide(transaction: Transaction) -> None:
+        if transaction.is_absent(_SPOOF):
             return
-        netlink = book.netlink
+        netlink = transaction.netlink
         jumps = _jumps_to(netlink, _SPOOF, "PREROUTING", link_chain)
         inner = _jumps_to(netlink, _SPOOF, link_chain, mac_chain)
-        book.do(
+        transaction.add_alone(
             [
                 *_deletion(_SPOOF, jumps),
                 *_chain_deletion(netlink, _SPOOF, link_chain, fewer=len(jumps)),
@@ -117,8 +117,8 @@ def filters_mac(owner: Attachment) -> bool:
     """Whether the reference's MAC spoofing filter of `owner` is complete. Raises NetlinkError."""
     link_chain, mac_chain = _spoof_chains(owner)
 
-    def decide(book: Book) -> bool:
-        netlink = book.netlink
+    def decide(transaction: Transaction) -> bool:
+        netlink = transaction.netlink
         return bool(
             _jumps_to(netlink, _SPOOF, "PREROUTING", link_chain)
             and _jumps_to(netlink, _SPOOF, link_chain, mac_chain)
@@ -143,21 +143,23 @@ def delete_host_ports(owner: Attachment) -> None:
     Neither backend stores the interface: the ports of all interfaces of the container are deleted, as there.
     """
 
-    def decide(book: Book) -> None:
+    def decide(transaction: Transaction) -> None:
         for version in (4, 6):
-            if not book.is_absent(_NAT[version]):
+            if not transaction.is_absent(_NAT[version]):
                 for chain in _host_port_chains(owner):
-                    book.do(_host_port_removal(book.netlink, _NAT[version], chain))
-            if not book.is_absent(_HOST_PORTS[version]):
-                rules = listing.list_rules(book.netlink, _HOST_PORTS[version])
-                book.do(_deletion(_HOST_PORTS[version], [r for r in rules if r.comment == owner.container_id]))
+                    transaction.add_alone(_host_port_removal(transaction.netlink, _NAT[version], chain))
+            if not transaction.is_absent(_HOST_PORTS[version]):
+                rules = listing.list_rules(transaction.netlink, _HOST_PORTS[version])
+                transaction.add_alone(
+                    _deletion(_HOST_PORTS[version], [r for r in rules if r.comment == owner.container_id])
+                )
 
     change(decide)
 
 
 def forwards_ports(owner: Attachment, versions: Collection[int]) -> bool:
     """Whether the reference forwards ports for a container on a network, in all these IP versions."""
-    return change(lambda book: all(_forwards_ports(book.netlink, owner, version) for version in versions))
+    return change(lambda transaction: all(_forwards_ports(transaction.netlink, owner, version) for version in versions))
 
 
 def _forwards_ports(netlink: Netlink, owner: Attachment, version: int) -> bool:

@@ -43,7 +43,7 @@ from linux.nftables.expressions import (
 )
 from linux.nftables.messages import Hook
 from linux.nftables.pod_table import Chain, Rule
-from linux.nftables.static_table import AddressSet, Whole, table_name
+from linux.nftables.static_table import AddressSet, StaticTable, table_name
 
 VNI_AT = 4  # bytes behind the begin of the VXLAN header (RFC 7348, section 5)
 VNI_BYTES = 3
@@ -86,8 +86,8 @@ def missing(network: str, tunnel: Tunnel) -> list[str]:
     return static_table.missing(_table(network, tunnel))
 
 
-def _table(network: str, tunnel: Tunnel, mark: str = "") -> Whole:
-    return Whole(
+def _table(network: str, tunnel: Tunnel, mark: str = "") -> StaticTable:
+    return StaticTable(
         table_name(messages.INET, "vtep", network),
         f"slash24: only known nodes reach the pods of {static_table.shown(network)} by VXLAN",
         tuple(AddressSet(f"peers{version}{mark}", version, of_addresses(version, tunnel.peers)) for version in (4, 6)),

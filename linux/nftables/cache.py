@@ -1,7 +1,7 @@
 """What a table holds, as it was seen and as our own transactions changed it since.
 
 Elements are kept in the bytes in which the kernel listed them, because most looks are at a table that somebody else may
-have changed since, and are for one element among many. A view that stays good for many looks is indexed: from then on a
+have changed since, and are for one element among many. A cache that stays good for many looks is indexed: then a
 look costs the same however many elements there are.
 """
 
@@ -55,7 +55,7 @@ class Table:
     subject: Callable[[Element], bytes] = _key
 
 
-class View:
+class TableCache:
     """The rules and elements of a table at one generation, and whatever we add and delete from then on."""
 
     def __init__(self, netlink: Netlink, table: Table) -> None:

@@ -18,9 +18,9 @@ from linux.netlink.socket import Netlink
 from linux.nftables import listing, messages
 from linux.nftables.cache import Chain, Rule, Table
 from linux.nftables.messages import Element
-from linux.nftables.transactions import Book, change, repair
+from linux.nftables.transactions import Transaction, change, repair
 
-__all__ = ["Book", "Chain", "Rule", "State", "Table", "change"]
+__all__ = ["Chain", "Rule", "State", "Table", "Transaction", "change"]
 
 _ELEMENTS_A_TRANSACTION = 1000
 
@@ -45,11 +45,11 @@ def put(
 
     `terms`: owners and subjects, of which every stale or wanted element has at least one. Raises NetlinkError.
     """
-    change(lambda book: put_into(book, table, chains, wanted, is_stale=is_stale, terms=terms))
+    change(lambda transaction: put_into(transaction, table, chains, wanted, is_stale=is_stale, terms=terms))
 
 
 def put_into(
-    book: Book,
+    transaction: Transaction,
     table: Table,
     chains: Sequence[Chain],
     wanted: Sequence[Element],
@@ -57,14 +57,14 @@ def put_into(
     is_stale: Callable[[Element], bool],
     terms: Collection[bytes],
 ) -> None:
-    """The same as a part of what is decided in `book`."""
+    """The same as a part of what is decided in `transaction`."""
     every = (*table.chains, *chains)
-    held = book.view(table).find(terms)
+    held = transaction.cache(table).find(terms)
     gone = [element for element in held if element not in wanted and is_stale(element)]
     new = [element for element in wanted if element not in held]
-    book.repair(table, every)
-    book.keep(table, every)
-    book.exchange(table, gone, new)
+    transaction.repair(table, every)
+    transaction.keep(table, every)
+    transaction.exchange(table, gone, new)
 
 
 def remove(
@@ -81,15 +81,15 @@ def remove(
     Nothing happens without such a table. Raises NetlinkError.
     """
 
-    def decide(book: Book) -> list[Element]:
-        if not book.is_seen(table.name) and book.is_absent(table.name):
+    def decide(transaction: Transaction) -> list[Element]:
+        if not transaction.is_cached(table.name) and transaction.is_absent(table.name):
             return []
-        gone = _doomed_at(book, table, doomed, places)
+        gone = _doomed_at(transaction, table, doomed, places)
         if gone is None:
-            view = book.view(table)
-            found = view.everything() if terms is None else view.find(terms)
+            cache = transaction.cache(table)
+            found = cache.everything() if terms is None else cache.find(terms)
             gone = [element for element in found if doomed(element)][:_ELEMENTS_A_TRANSACTION]
-        book.exchange(table, gone, ())
+        transaction.exchange(table, gone, ())
         return gone
 
     removed = part = change(decide)
@@ -100,42 +100,42 @@ def remove(
 
 
 def _doomed_at(
-    book: Book, table: Table, doomed: Callable[[Element], bool], places: Sequence[tuple[str, bytes]]
+    transaction: Transaction, table: Table, doomed: Callable[[Element], bool], places: Sequence[tuple[str, bytes]]
 ) -> list[Element] | None:
-    """The elements at these places if all of them are doomed; None if not, or if there is a view to look at."""
-    if not places or book.is_seen(table.name):
+    """The elements at these places if all of them are doomed; None if not, or if the table is cached."""
+    if not places or transaction.is_cached(table.name):
         return None
-    found = [listing.find_element(book.netlink, table.name, *place) for place in places]
+    found = [listing.find_element(transaction.netlink, table.name, *place) for place in places]
     return found if all(element and doomed(element) for element in found) else None
 
 
 def inspect(
     table: Table, chains: Sequence[Chain], terms: Collection[bytes], places: Iterable[tuple[str, bytes]] = ()
 ) -> State:
-    """One moment's view of the table's rules, of `chains`, and of elements: of an owner or subject, or at a place."""
+    """The table's rules, `chains`, and elements of an owner or subject or at a place, all at one moment."""
 
-    def decide(book: Book) -> State:
-        view = book.view(table)
-        at_places = (listing.find_element(book.netlink, table.name, *place) for place in places)
-        elements = dict.fromkeys([*view.find(terms), *(element for element in at_places if element)])
-        return State(tuple(chain for chain in (*table.chains, *chains) if view.lacks(chain)), tuple(elements))
+    def decide(transaction: Transaction) -> State:
+        cache = transaction.cache(table)
+        at_places = (listing.find_element(transaction.netlink, table.name, *place) for place in places)
+        elements = dict.fromkeys([*cache.find(terms), *(element for element in at_places if element)])
+        return State(tuple(chain for chain in (*table.chains, *chains) if cache.lacks(chain)), tuple(elements))
 
     return change(decide)
 
 
 def dry_run(table: Table) -> None:
     """Have the kernel check that it could make the table; raises NetlinkError if it can not."""
-    change(lambda book: messages.dry_run(book.netlink, repair(table, table.chains)))
+    change(lambda transaction: messages.dry_run(transaction.netlink, repair(table, table.chains)))
 
 
-def until_settled(attempt: Callable[[Netlink, int], object]) -> object:
+def retry_on_change(attempt: Callable[[Netlink, int], object]) -> object:
     """Call `attempt`, which commits itself what it decides, with a socket and the generation of the rules.
 
     Again if it fails while others change the rules.
     """
 
-    def decide(book: Book) -> object:
-        book.leave_to_caller()
-        return attempt(book.netlink, book.generation)
+    def decide(transaction: Transaction) -> object:
+        transaction.leave_to_caller()
+        return attempt(transaction.netlink, transaction.generation)
 
     return change(decide)

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from linux.netlink.socket import NETLINK_NETFILTER, Netlink, NetlinkError
 from linux.nftables import address_elements, listing, messages, uapi
 from linux.nftables.messages import IP_ADDR, Set, Step, TableName
-from linux.nftables.pod_table import Chain, until_settled
+from linux.nftables.pod_table import Chain, retry_on_change
 
 _LONGEST_PLAIN = 128  # of 255 that the kernel has for the name of a table
 _LONGEST_SHOWN = 48  # in a comment, of which nft takes 127
@@ -48,7 +48,7 @@ class AddressSet:
 
 
 @dataclass(frozen=True)
-class Whole:
+class StaticTable:
     """A table and all that it should hold. A chain that rules jump to stands before theirs."""
 
     name: TableName
@@ -57,7 +57,7 @@ class Whole:
     chains: tuple[Chain, ...]
 
 
-Make = Callable[[str], Whole]
+Make = Callable[[str], StaticTable]
 """Makes the table with names of sets, and comments of rules, that end with what is given."""
 
 
@@ -96,10 +96,10 @@ def ensure(make: Make) -> None:
                 return
         messages.commit(netlink, [*_clearance(table), *_sets(table), *_rules(table)])
 
-    until_settled(attempt)
+    retry_on_change(attempt)
 
 
-def _exchange(netlink: Netlink, table: Whole, spare: Whole) -> None:
+def _exchange(netlink: Netlink, table: StaticTable, spare: StaticTable) -> None:
     if not table.sets:
         messages.commit(netlink, list(_rules(table)))
         return
@@ -122,20 +122,20 @@ def delete(name: TableName) -> None:
         if listing.table_flags(netlink, name) is not None:
             messages.commit(netlink, [messages.delete_table(name)])
 
-    until_settled(attempt)
+    retry_on_change(attempt)
 
 
-def missing(table: Whole) -> list[str]:
+def missing(table: StaticTable) -> list[str]:
     """What differs between the table and what it should hold, a sentence each. Raises NetlinkError."""
-    return until_settled(lambda netlink, _: list(_problems(netlink, table)))
+    return retry_on_change(lambda netlink, _: list(_problems(netlink, table)))
 
 
-def _clearance(table: Whole) -> list[Step]:
+def _clearance(table: StaticTable) -> list[Step]:
     """Steps after which there is no such table, whether there was or not."""
     return [messages.add_table(table.name, table.comment), messages.delete_table(table.name)]
 
 
-def _sets(table: Whole) -> Iterator[Step]:
+def _sets(table: StaticTable) -> Iterator[Step]:
     """Steps after which the sets hold what they should, whatever they held; refused if a rule looks into them."""
     yield messages.add_table(table.name, table.comment)
     for each in table.sets:
@@ -146,7 +146,7 @@ def _sets(table: Whole) -> Iterator[Step]:
         yield from messages.add_encoded_elements(table.name, each.name, each.elements)
 
 
-def _rules(table: Whole) -> Iterator[Step]:
+def _rules(table: StaticTable) -> Iterator[Step]:
     """Steps after which the chains hold what they should, whatever they held."""
     for chain in table.chains:
         yield messages.add_chain(table.name, chain.name, chain.hook)
@@ -155,7 +155,7 @@ def _rules(table: Whole) -> Iterator[Step]:
             yield messages.add_rule(table.name, chain.name, rule.expressions, rule.comment)
 
 
-def _problems(netlink: Netlink, table: Whole) -> Iterator[str]:
+def _problems(netlink: Netlink, table: StaticTable) -> Iterator[str]:
     """A sentence for each difference, the cheapest to find first."""
     flags = listing.table_flags(netlink, table.name)
     if flags is None:

@@ -20,7 +20,7 @@ from errno import EPROTO, ERESTART
 from linux.errors import insisting
 from linux.netlink.socket import NETLINK_NETFILTER, Netlink, NetlinkError
 from linux.nftables import listing, messages, uapi
-from linux.nftables.cache import Chain, Table, View
+from linux.nftables.cache import Chain, Table, TableCache
 from linux.nftables.messages import Element, Step, TableName
 from spec.errors import CNIError
 
@@ -33,7 +33,7 @@ _AT_ONCE = 64  # of many that wait together, so that the first need not wait for
 _THIS_NAMESPACE = "/proc/thread-self/ns/net"
 
 
-def change(decide: Callable[["Book"], object]) -> object:
+def change(decide: Callable[["Transaction"], object]) -> object:
     """Have `decide` decide on a change in the network namespace of the calling thread, and make it.
 
     It may be called several times, and not in this thread. Returns what it answered at last; raises what it raised, or
@@ -52,12 +52,12 @@ class _Divided(Exception):
     errno = 0
 
 
-class Book:
+class Transaction:
     """What one transaction is decided on, and what has been decided: for functions given to `change`."""
 
     def __init__(self, session: "_Session", generation: int, *, is_alone: bool) -> None:
         self.netlink: Netlink = session.netlink
-        """To look at what `view` does not show."""
+        """For what `cache` does not hold."""
         self.generation = generation
         """Of the rules as they are."""
         self._session = session
@@ -71,19 +71,19 @@ class Book:
         self.is_done = False
         self.has_done_more = False
 
-    def view(self, table: Table) -> View:
+    def cache(self, table: Table) -> TableCache:
         """What the table holds when all that was decided so far is done."""
-        view = self._session.views.get(table.name)
-        if view is None:
-            view = View(self.netlink, table)
+        cache = self._session.caches.get(table.name)
+        if cache is None:
+            cache = TableCache(self.netlink, table)
             for element, there in self._changed.get(table.name, ()):
-                (view.add if there else view.remove)(element)
-            self._session.views[table.name] = view
-        return view
+                (cache.add if there else cache.remove)(element)
+            self._session.caches[table.name] = cache
+        return cache
 
-    def is_seen(self, table: TableName) -> bool:
-        """Whether a view of the table costs nothing."""
-        return table in self._session.views or table in self._changed
+    def is_cached(self, table: TableName) -> bool:
+        """Whether `cache` need not read the table."""
+        return table in self._session.caches or table in self._changed
 
     def is_absent(self, table: TableName) -> bool:
         """Whether there is no such table."""
@@ -92,7 +92,7 @@ class Book:
             absent.add(table)
         return table in absent
 
-    def once(self, key: object, look: Callable[[], object]) -> object:
+    def remember(self, key: object, look: Callable[[], object]) -> object:
         """What `look` answers about the rules, asked again only when others, or `do`, may have changed them."""
         found = self._session.found
         if key not in found:
@@ -101,12 +101,12 @@ class Book:
 
     def repair(self, table: Table, chains: Iterable[Chain]) -> None:
         """Give chains their rules, and make whatever those need; nothing if they hold them."""
-        view = self.view(table)
-        drifted = [chain for chain in chains if view.lacks(chain)]
+        cache = self.cache(table)
+        drifted = [chain for chain in chains if cache.lacks(chain)]
         if drifted:
-            self.steps += repair(table, drifted, is_whole=not any(map(view.lacks, table.chains)))
+            self.steps += repair(table, drifted, is_whole=not any(map(cache.lacks, table.chains)))
             self.is_certain = False
-            view.rules |= {chain.name: [rule.comment for rule in chain.rules] for chain in drifted}
+            cache.rules |= {chain.name: [rule.comment for rule in chain.rules] for chain in drifted}
 
     def exchange(self, table: Table, gone: Sequence[Element], new: Sequence[Element]) -> None:
         """Delete and add elements; chains to which only those led that are gone go in the end."""
@@ -114,11 +114,11 @@ class Book:
         self.steps += [messages.add_element(table.name, element) for element in new]
         self.is_certain = self.is_certain and not gone
         changed = self._changed.setdefault(table.name, [])
-        view = self._session.views.get(table.name)
+        cache = self._session.caches.get(table.name)
         for elements, there in ((gone, False), (new, True)):
             for element in elements:
-                if view:
-                    (view.add if there else view.remove)(element)
+                if cache:
+                    (cache.add if there else cache.remove)(element)
                 changed.append((element, there))
         for element in gone:
             if element.chain:
@@ -129,8 +129,8 @@ class Book:
         """Leave these chains where they are though nothing leads to them."""
         self._kept |= {(table.name, chain.name) for chain in chains}
 
-    def do(self, steps: Sequence[Step]) -> None:
-        """Do what was decided on the rules as they are, without a view: in a transaction of its own."""
+    def add_alone(self, steps: Sequence[Step]) -> None:
+        """Add steps that were decided without a cache; they are committed without the steps of other callers."""
         if steps and not self._is_alone:
             raise _Divided
         self.steps += steps
@@ -138,7 +138,7 @@ class Book:
         self.has_done_more = self.has_done_more or bool(steps)
 
     def append(self, steps: Iterable[Step]) -> None:
-        """Do what is right whatever else is decided, and changes nothing that a view shows."""
+        """Add steps that are right whatever else is decided, and that change nothing in a cache."""
         self.steps += steps
 
     def leave_to_caller(self) -> None:
@@ -150,14 +150,14 @@ class Book:
     def finish(self) -> None:
         """Delete the chains that nothing leads to any more."""
         for (table, chain), leading in self._emptied.items():
-            view = self._session.views.get(table)
-            if (table, chain) in self._kept or (view and view.leads_to(chain)):
+            cache = self._session.caches.get(table)
+            if (table, chain) in self._kept or (cache and cache.leads_to(chain)):
                 continue
             rules = len(listing.list_rules(self.netlink, table, chain))
             if listing.chain_uses(self.netlink, table, chain) == rules + leading:
                 self.steps.append(messages.delete_chain(table, chain))
-                if view:
-                    view.rules.pop(chain, None)
+                if cache:
+                    cache.rules.pop(chain, None)
 
 
 def repair(table: Table, drifted: Iterable[Chain], *, is_whole: bool = False) -> list[Step]:
@@ -180,7 +180,7 @@ def repair(table: Table, drifted: Iterable[Chain], *, is_whole: bool = False) ->
 class _Wish:
     """What one call wants: its decision, and how that ended."""
 
-    def __init__(self, decide: Callable[[Book], object]) -> None:
+    def __init__(self, decide: Callable[[Transaction], object]) -> None:
         self.decide = decide
         self.thread = get_ident()
         self.waiting = allocate_lock()
@@ -204,12 +204,12 @@ class _Session:
     """The kept socket of a namespace, what is known of its rules, and who waits to change them."""
 
     def __init__(self) -> None:
-        self.views: dict[TableName, View] = {}
+        self.caches: dict[TableName, TableCache] = {}
         self.absent: set[TableName] = set()
         self.found: dict[object, object] = {}
         self.users = 0
         self._socket: Netlink | None = None
-        self._generation: int | None = None  # that `views` and `absent` tell of
+        self._generation: int | None = None  # that `caches` and `absent` tell of
         self._queue: list[_Wish] = []
         self._leader: int | None = None
         self._lock = allocate_lock()
@@ -228,7 +228,7 @@ class _Session:
             self._socket.close()
         self._socket = None
 
-    def change(self, decide: Callable[[Book], object]) -> object:
+    def change(self, decide: Callable[[Transaction], object]) -> object:
         """What `decide` answered when that was done; raises what it raised, or NetlinkError."""
         mine = _Wish(decide)
         with self._lock:
@@ -318,23 +318,25 @@ class _Session:
             wish.failure = error
 
     def _try(self, wishes: Sequence[_Wish], generation: int, *, is_first: bool) -> None:
-        book = Book(self, generation, is_alone=len(wishes) == 1)
+        transaction = Transaction(self, generation, is_alone=len(wishes) == 1)
         changes = 0
         for wish in wishes:
-            before = len(book.steps)
-            wish.result = wish.decide(book)
-            changes += len(book.steps) > before
-        book.finish()
-        if book.is_done:
+            before = len(transaction.steps)
+            wish.result = wish.decide(transaction)
+            changes += len(transaction.steps) > before
+        transaction.finish()
+        if transaction.is_done:
             self._look()
-        elif book.steps:
+        elif transaction.steps:
             # What adds elements only need not be decided again though others have changed something.
-            is_named = is_first or not book.is_certain
-            messages.commit(self.netlink, book.steps, generation=generation if is_named else None, changes=changes)
+            is_named = is_first or not transaction.is_certain
+            messages.commit(
+                self.netlink, transaction.steps, generation=generation if is_named else None, changes=changes
+            )
             for wish in wishes:
                 wish.is_committed = True
-            is_known = is_named and not book.has_done_more
-            self._note(book.steps, generation % _LAST_GENERATION + 1 if is_known else None)
+            is_known = is_named and not transaction.has_done_more
+            self._note(transaction.steps, generation % _LAST_GENERATION + 1 if is_known else None)
         elif messages.generation(self.netlink) != generation:
             raise NetlinkError(ERESTART, "nftables: the rules changed while they were read")
 
@@ -356,7 +358,7 @@ class _Session:
             self.absent.clear()
 
     def _forget(self) -> None:
-        self.views.clear()
+        self.caches.clear()
         self.absent.clear()
         self.found.clear()
         self._generation = None

@@ -16,9 +16,9 @@ from socket import AF_INET, AF_INET6, inet_ntop
 
 from linux.netlink.socket import Netlink
 from linux.nftables import listing, messages, pod_table
-from linux.nftables.cache import View
+from linux.nftables.cache import TableCache
 from linux.nftables.messages import Element
-from linux.nftables.pod_table import Book, Chain
+from linux.nftables.pod_table import Chain, Transaction
 from linux.nftables.transactions import repair
 from linux.ownership import forfeited, owner_tag
 from rules import iptables
@@ -118,26 +118,28 @@ def ensure(owner: Attachment, wish: Wish) -> bool:
     pods = {forward.pod for forward in wish.forwards}
     is_refused = False
 
-    def decide(book: Book) -> bool:
-        view = book.view(TABLE)
-        is_new = not view.rules
-        behind, lost = _behind_iptables(book, view)
+    def decide(transaction: Transaction) -> bool:
+        cache = transaction.cache(TABLE)
+        is_new = not cache.rules
+        behind, lost = _behind_iptables(transaction, cache)
         whole = table(behind)
-        stale = {tag, *(found.owner for found in view.find(pods) if found.owner and leads_to(found) in pods)}
+        stale = {tag, *(found.owner for found in cache.find(pods) if found.owner and leads_to(found) in pods)}
         if is_refused:
-            stale |= _dead_holders(book, wanted, stale)
+            stale |= _dead_holders(transaction, wanted, stale)
         terms = {other.encode() for other in stale}
-        held = {found for found in view.find(terms) if found.owner in stale}
+        held = {found for found in cache.find(terms) if found.owner in stale}
         stale.add(SERVICES_OWNER)
         terms.add(SERVICES_OWNER.encode())
         everything = [*wanted, *services]
-        pod_table.put_into(book, whole, chains, everything, is_stale=lambda found: found.owner in stale, terms=terms)
+        pod_table.put_into(
+            transaction, whole, chains, everything, is_stale=lambda found: found.owner in stale, terms=terms
+        )
         if wish.noted and 4 in behind and (lost or held != set(wanted)):
-            noted = view.everything() if lost else wanted
+            noted = cache.everything() if lost else wanted
             if lost or held or is_new:
                 owners = stale | {one.owner for one in noted}
-                book.append(port_notes.removal(book.netlink, owners.__contains__))
-            book.append(port_notes.steps(_ports(noted)))
+                transaction.append(port_notes.removal(transaction.netlink, owners.__contains__))
+            transaction.append(port_notes.steps(_ports(noted)))
         return is_new
 
     try:
@@ -160,9 +162,9 @@ def _services() -> list[Element]:
     return [Element(SERVICES[4 if len(one) == 4 else 6].name, one, SERVICES_OWNER) for one in found]
 
 
-def _dead_holders(book: Book, wanted: Sequence[Element], known: Collection[str]) -> set[str]:
+def _dead_holders(transaction: Transaction, wanted: Sequence[Element], known: Collection[str]) -> set[str]:
     """Others that have the places of `wanted`, if every one of them is proven to be gone; else nobody."""
-    found = (listing.find_element(book.netlink, TABLE.name, *place) for place in _places(wanted))
+    found = (listing.find_element(transaction.netlink, TABLE.name, *place) for place in _places(wanted))
     others = [one for one in found if one and one.owner not in known]
     return set() if _living(others) else {one.owner for one in others}
 
@@ -175,33 +177,35 @@ def _living(elements: Iterable[Element]) -> list[Element]:
         ]
 
 
-def _behind_iptables(book: Book, view: View) -> tuple[frozenset[int], bool]:
+def _behind_iptables(transaction: Transaction, cache: TableCache) -> tuple[frozenset[int], bool]:
     """Have iptables see packets first; the IP versions for which that is so, and whether IPv4's had to be made so.
 
     A kernel without x_tables can not.
     """
-    found, was_lost = _after_iptables(view), False
-    is_new = view.lacks(to_the_node(found))
+    found, was_lost = _after_iptables(cache), False
+    is_new = cache.lacks(to_the_node(found))
     for version in (4, 6):
         if version not in found and not is_new:
             continue  # it was tried when the chain was made
-        steps = book.once(("after iptables", version), partial(after_iptables.steps, book.netlink, version))
+        steps = transaction.remember(
+            ("after iptables", version), partial(after_iptables.steps, transaction.netlink, version)
+        )
         if steps and is_new:
             try:
-                messages.dry_run(book.netlink, steps)
+                messages.dry_run(transaction.netlink, steps)
             except OSError as error:
                 if is_shortage(error):
                     raise
                 continue
-        book.do(steps)
+        transaction.add_alone(steps)
         found |= {version}
         was_lost = was_lost or (version == 4 and bool(steps))
     return found, was_lost
 
 
-def _after_iptables(view: View) -> frozenset[int]:
+def _after_iptables(cache: TableCache) -> frozenset[int]:
     """The IP versions whose packets need the mark of iptables' last rule, as the table is now."""
-    comments = view.rules.get("to-the-node", ())
+    comments = cache.rules.get("to-the-node", ())
     return frozenset(version for version in (4, 6) if after(version) in comments)
 
 
@@ -211,10 +215,12 @@ def guard_loopback() -> bool:
     Raises NetlinkError.
     """
 
-    def decide(book: Book) -> bool:
-        is_gone = book.view(TABLE).lacks(LOOPBACK)
+    def decide(transaction: Transaction) -> bool:
+        is_gone = transaction.cache(TABLE).lacks(LOOPBACK)
         if is_gone:
-            book.do([messages.add_table(TABLE.name, TABLE.comment), *repair(TABLE, [LOOPBACK], is_whole=True)])
+            transaction.add_alone(
+                [messages.add_table(TABLE.name, TABLE.comment), *repair(TABLE, [LOOPBACK], is_whole=True)]
+            )
         return is_gone
 
     return pod_table.change(decide)
@@ -227,12 +233,12 @@ def undo(owner: Attachment, *, made: bool, noted: bool) -> None:
         pod_table.change(_delete_unused)
 
 
-def _delete_unused(book: Book) -> None:
+def _delete_unused(transaction: Transaction) -> None:
     """Delete the table if there is no port in it, and with it the rules by which iptables marks packets for it."""
-    view = book.view(TABLE)
-    if view.rules and all(one.owner == SERVICES_OWNER for one in view.everything()):
-        marking = [step for version in (4, 6) for step in after_iptables.removal(book.netlink, version)]
-        book.do([messages.delete_table(TABLE.name), *marking])
+    cache = transaction.cache(TABLE)
+    if cache.rules and all(one.owner == SERVICES_OWNER for one in cache.everything()):
+        marking = [step for version in (4, 6) for step in after_iptables.removal(transaction.netlink, version)]
+        transaction.add_alone([messages.delete_table(TABLE.name), *marking])
 
 
 def delete(owner: Attachment, *, noted: bool = True) -> list[Forward]:
@@ -251,10 +257,12 @@ def missing(owner: Attachment, wish: Wish) -> list[str]:
     """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises NetlinkError."""
     tag = owner_tag(owner)
     wanted, chains = _elements(tag, wish)
-    versions = pod_table.change(lambda book: _after_iptables(book.view(TABLE)))
+    versions = pod_table.change(lambda transaction: _after_iptables(transaction.cache(TABLE)))
     state = pod_table.inspect(table(versions), chains, {tag.encode()}, _places(wanted))
     problems = pod_table.change(
-        lambda book: [said for version in sorted(versions) for said in after_iptables.missing(book.netlink, version)]
+        lambda transaction: [
+            said for version in sorted(versions) for said in after_iptables.missing(transaction.netlink, version)
+        ]
     )
     problems += [f"chain {chain.name} of table {TABLE.name} does not hold its rules" for chain in state.drifted]
     present = {(found.set, found.key): found for found in state.elements}
@@ -279,9 +287,9 @@ def sweep(network: str, valid: Collection[Attachment]) -> list[Forward]:
 
 
 def _delete_notes(doomed: Callable[[str], bool], *, owner: str = "") -> None:
-    def decide(book: Book) -> None:
-        if not book.is_absent(iptables.NAT[4]):
-            book.append(port_notes.removal(book.netlink, doomed, owner=owner))
+    def decide(transaction: Transaction) -> None:
+        if not transaction.is_absent(iptables.NAT[4]):
+            transaction.append(port_notes.removal(transaction.netlink, doomed, owner=owner))
 
     pod_table.change(decide)
 

@@ -12,7 +12,7 @@ import pytest
 
 from linux.netlink.socket import NETLINK_NETFILTER, Netlink, NetlinkError
 from linux.nftables import address_elements, messages, pod_table, transactions
-from linux.nftables.cache import View
+from linux.nftables.cache import TableCache
 from linux.nftables.messages import Element
 from rules import masquerade
 from spec.attachment import Attachment
@@ -113,8 +113,10 @@ def test_one_refused_harms_nobody(node: Node) -> None:
 def test_one_that_raises_harms_nobody(node: Node) -> None:
     """A decision that fails of itself is told to whoever asked, and nothing of it is done."""
 
-    def decide(book: transactions.Book) -> None:
-        pod_table.put_into(book, masquerade._TABLE, [], [], is_stale=lambda _: True, terms={b"v1:net1:pod2:eth0"})
+    def decide(transaction: transactions.Transaction) -> None:
+        pod_table.put_into(
+            transaction, masquerade._TABLE, [], [], is_stale=lambda _: True, terms={b"v1:net1:pod2:eth0"}
+        )
         raise NetlinkError(5, "changed its mind")
 
     on(node, masquerade.ensure, *pod(2))
@@ -132,11 +134,11 @@ def test_what_was_committed_one_by_one_has_not_failed(node: Node, monkeypatch: p
 
     def adding(name: str) -> transactions._Wish:
         return transactions._Wish(
-            lambda book: book.do([messages.add_table(messages.TableName(messages.INET, name), "")])
+            lambda transaction: transaction.add_alone([messages.add_table(messages.TableName(messages.INET, name), "")])
         )
 
-    def starve(book: transactions.Book) -> None:
-        book.do([messages.add_table(messages.TableName(messages.INET, "third"), "")])
+    def starve(transaction: transactions.Transaction) -> None:
+        transaction.add_alone([messages.add_table(messages.TableName(messages.INET, "third"), "")])
         monkeypatch.setattr(transactions, "Netlink", refuse)
         raise OSError(5, "the socket broke")
 
@@ -161,9 +163,11 @@ def test_a_decision_against_a_change_keeps_the_socket(node: Node) -> None:
     """To close it would have the next call wait; what was decided before the refusal is forgotten."""
     sockets = []
 
-    def decide(book: transactions.Book) -> None:
-        sockets.append(book.netlink)
-        pod_table.put_into(book, masquerade._TABLE, [], [], is_stale=lambda _: True, terms={b"v1:net1:pod2:eth0"})
+    def decide(transaction: transactions.Transaction) -> None:
+        sockets.append(transaction.netlink)
+        pod_table.put_into(
+            transaction, masquerade._TABLE, [], [], is_stale=lambda _: True, terms={b"v1:net1:pod2:eth0"}
+        )
         raise CNIError(7, "changed its mind")
 
     on(node, masquerade.ensure, *pod(2))
@@ -249,16 +253,16 @@ def test_stale_elements_go(node: Node) -> None:
 
 
 def test_what_is_known_is_what_is_there(node: Node) -> None:
-    """After any number of changes of our own, searched or indexed, the view is what the kernel holds."""
+    """After any number of changes of our own, searched or indexed, the cache is what the kernel holds."""
     chance, there = random.Random(24), set()
     for _ in range(120):
         number = chance.randrange(2, 40)
         on(node, masquerade.delete if number in there else masquerade.ensure, *pod(number))
         there ^= {number}
 
-        def same(book: transactions.Book) -> bool:
-            fresh = View(book.netlink, masquerade._TABLE)
-            known = book.view(masquerade._TABLE)
+        def same(transaction: transactions.Transaction) -> bool:
+            fresh = TableCache(transaction.netlink, masquerade._TABLE)
+            known = transaction.cache(masquerade._TABLE)
             return known.rules == fresh.rules and set(known.everything()) == set(fresh.everything())
 
         assert on(node, transactions.change, same)
@@ -311,6 +315,6 @@ def test_a_broken_socket_is_replaced(node: Node) -> None:
     """A call fails for it, the next one has a new one."""
     on(node, masquerade.ensure, *pod(2))
     with pytest.raises(OSError, match="Bad file descriptor"):
-        on(node, transactions.change, lambda book: book.netlink.close())
+        on(node, transactions.change, lambda transaction: transaction.netlink.close())
     on(node, masquerade.ensure, *pod(3))
     assert on(node, masquerade.missing, *pod(3)) == []
