@@ -20,6 +20,7 @@ from spec.request import Request
 from spec.result import IPConfig, Result
 from spec.verbs import VERBS
 from tests.conftest import ROOT
+from tests.pure.test_lint import MAY_IMPORT
 
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 PLUGINS = [kind for kind in TYPES if ROOT / "docs" / f"{kind}.md" in PAGES]
@@ -295,6 +296,16 @@ def test_the_table_of_verbs_is_the_table_of_the_code() -> None:
 def words(cell: str) -> set[str]:
     """The quoted words of a cell."""
     return set(re.findall(r"`(\w+)`", cell))
+
+
+def test_the_table_of_packages_is_the_rule_of_the_linter() -> None:
+    """docs/architecture.md has every package, and what each may import."""
+    table = zip(cells("architecture.md", "package"), cells("architecture.md", "may import"), strict=True)
+    rows = {package.strip("`/"): allowed for package, allowed in table}
+    assert set(rows) == {*MAY_IMPORT, "launcher"}
+    for package, allowed in MAY_IMPORT.items():
+        above = set(list(rows)[: list(rows).index(package)])
+        assert MAY_IMPORT.keys() & allowed == (above if rows[package] == "all above" else words(rows[package]))
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
