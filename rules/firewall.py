@@ -1,53 +1,116 @@
-"""Forwarding to and from pods: let through where iptables drops what nobody accepts, and cut off from other bridges.
+"""Firewall: pods are reachable on a node that drops forwarded packets, and an ingress policy separates their bridges.
 
-A verdict of ours can not let pass what the chain FORWARD of iptables drops (Docker sets its policy so): of all chains
-at a hook, each must accept. So what accepts stands there, in rules that iptables shows as its own, the same ones as
-the reference suite's: two a pod and address. Whose address it is stands in our table, together with the policies.
+A verdict of one base chain does not bind the next: what the chain FORWARD of iptables drops (Docker sets its policy to
+drop), no table of ours can accept. So the rules that accept are in iptables' table `filter`, chain CNI-FORWARD, in the
+form that iptables lists as its own and that the reference plugin uses: three for each pod's address. Which pod has
+which address, and the policies, are in our table `inet slash24_firewall`.
 
-All of a change, in all tables, is one transaction.
+A change in all of these tables is one transaction.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from linux.netlink.socket import Netlink
-from linux.nftables import listing, messages, uapi
-from linux.nftables.cache import TableCache
-from linux.nftables.expressions import ifname
+from linux.nftables import listing, messages, pod_table, uapi
+from linux.nftables.expressions import (
+    ADDRESS_BYTES,
+    DROP,
+    IFNAMSIZ,
+    RETURN,
+    ifname,
+    iifname,
+    ip_daddr,
+    jump,
+    lookup,
+    nfproto,
+    oifname,
+    vmap,
+)
 from linux.nftables.listing import FoundRule
-from linux.nftables.messages import Element, Hook, Step, TableName
-from linux.nftables.pod_table import Chain, retry_on_change
-from linux.nftables.transactions import change, repair
+from linux.nftables.messages import IFNAME, IP_ADDR, VERDICT, Element, Hook, Set, Step, TableName
+from linux.nftables.pod_table import Chain, Rule, Table, Transaction, change
+from linux.nftables.transactions import repair
 from linux.ownership import forfeited, owner_tag
 from rules import iptables
-from rules.firewall_table import (
-    POLICED,
-    SHARED,
-    TABLE,
-    address_of,
-    bridge_elements,
-    bridge_of,
-    is_policed,
-    pod_elements,
-)
+from spec.addresses import unpack
 from spec.attachment import Attachment
 
+_PODS = {v: Set(f"pods{v}", (IP_ADDR[v],)) for v in (4, 6)}
+_POLICED = {v: Set(f"policed{v}", (IFNAME, IP_ADDR[v]), (VERDICT,)) for v in (4, 6)}
+_BRIDGES = Set("bridges", (IFNAME,))
+_SAME = Set("same", (IFNAME, IFNAME))
+_PODS_SETS, _POLICED_SETS = ({each.name for each in sets.values()} for sets in (_PODS, _POLICED))
+_SHARED = "shared"  # the owner of elements that several pods need; they are deleted with the last of these pods
+_ADMIN = "admin"  # a chain of our table, for the administrator: made empty, and never changed again
+
+# iifname @bridges drop
+_FROM_BRIDGES = Rule("from a bridge", (iifname(), lookup("bridges"), DROP))
+
+
+def _link_and_destination(version: int) -> tuple[bytes, ...]:
+    """oifname . ip daddr"""
+    return (*nfproto(version), oifname(), ip_daddr(version, uapi.NFT_REG_2))
+
+
+def _address_of(element: Element) -> bytes:
+    """The pod's address in an element, packed; b"" in that of a bridge."""
+    if element.set in _POLICED_SETS:
+        return element.key[IFNAMSIZ:]
+    return element.key if element.set in _PODS_SETS else b""
+
+
+TABLE = Table(
+    TableName(messages.INET, "slash24_firewall"),
+    "slash24: who may reach pods",
+    (*_PODS.values(), *_POLICED.values(), _BRIDGES, _SAME),
+    (
+        Chain("isolated", (_FROM_BRIDGES,)),
+        Chain(
+            "same-bridge",
+            (
+                # iifname . oifname @same return
+                Rule("within a bridge", (iifname(), oifname(uapi.NFT_REG_2), lookup("same"), RETURN)),
+                _FROM_BRIDGES,
+            ),
+        ),
+        Chain(
+            "forward",
+            (
+                # jump admin
+                Rule("of the administrator", (jump(_ADMIN),)),
+                # oifname . ip daddr vmap @policed4
+                Rule("pods v4", (*_link_and_destination(4), vmap("policed4"))),
+                # oifname . ip6 daddr vmap @policed6
+                Rule("pods v6", (*_link_and_destination(6), vmap("policed6"))),
+            ),
+            Hook("filter", uapi.NF_INET_FORWARD, uapi.NF_IP_PRI_FILTER),  # type filter hook forward priority filter
+        ),
+    ),
+    subject=_address_of,
+)
+"""The chain "admin" is not listed here, because its rules are the administrator's."""
+
 _FORWARD, _OURS = "FORWARD", "CNI-FORWARD"
-_TO_OURS, _TO_ADMIN = "CNI firewall plugin rules", "CNI firewall plugin admin overrides"
+_JUMPS = "CNI firewall plugin rules", "CNI firewall plugin admin overrides"
 _FIREWALLD, _REJECTS = TableName(messages.INET, "firewalld"), "filter_FORWARD"
-# What is accepted of an address: in words, which of a packet's addresses it is and the states asked for, the rule.
-_RULES = (
-    ("answers to", ("destination", iptables.RELATED_ESTABLISHED), iptables.accept_answers_to),
-    ("what is translated to", ("destination", iptables.DNAT), iptables.accept_translated_to),
-    ("what comes from", ("source", 0), iptables.accept_from),
+# What CNI-FORWARD accepts for an address: in words; the side of the packet and the connection states; the rule.
+_ACCEPTED = (
+    # -A CNI-FORWARD -d 10.1.2.5/32 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+    ("replies to", ("destination", iptables.RELATED_ESTABLISHED), iptables.accept_answers_to),
+    # -A CNI-FORWARD -d 10.1.2.5/32 -m conntrack --ctstate DNAT -j ACCEPT
+    ("connections translated (DNAT) to", ("destination", iptables.DNAT), iptables.accept_translated_to),
+    # -A CNI-FORWARD -s 10.1.2.5/32 -j ACCEPT
+    ("packets from", ("source", 0), iptables.accept_from),
 )
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What is wanted for a pod: `addresses` packed; `policy` "open", "same-bridge" or "isolated", behind `bridge`.
+class PodRules:
+    """The rules that a pod needs: `addresses`, packed; the ingress `policy` "open", "same-bridge" or "isolated".
 
-    `admin_chain`: the chain of iptables that comes first. `make_chain`: make FORWARD where there is none.
+    `bridge`: the pod's, "" if the policy is "open". `admin_chain`: the chain of iptables that CNI-FORWARD jumps to
+    first. `make_chain`: make the chain FORWARD if it does not exist.
     """
 
     addresses: tuple[bytes, ...]
@@ -56,45 +119,56 @@ class Wish:
     admin_chain: str
     make_chain: bool
 
+    def elements(self, tag: str) -> list[Element]:
+        """The pod's elements in our table."""
+        bridge, elements = ifname(self.bridge), []
+        for address in self.addresses:
+            version = 4 if len(address) == 4 else 6
+            # 10.1.2.5 comment "v1:..."
+            elements.append(Element(_PODS[version].name, address, tag))
+            if self.policy != "open":
+                # "cni0" . 10.1.2.5 comment "v1:..." : goto isolated
+                elements.append(Element(_POLICED[version].name, bridge + address, tag, chain=self.policy))
+        return elements
 
-def ensure(owner: Attachment, wish: Wish) -> None:
-    """Let through what comes from these addresses and answers to it, and apply the policy, for `owner`, and no more.
 
-    An address that somebody else has is taken over: IPAM gave it to `owner`, so the other is a leftover. Raises
+def _bridge_elements(bridge: bytes) -> list[Element]:
+    """The elements for a bridge (its name padded) with pods that have a policy: "cni0", and "cni0" . "cni0"."""
+    return [Element(_BRIDGES.name, bridge, _SHARED), Element(_SAME.name, bridge + bridge, _SHARED)]
+
+
+def ensure(owner: Attachment, pod: PodRules) -> None:
+    """Accept packets from the pod's addresses and replies to them, and apply its policy; nothing else for `owner`.
+
+    An address that another owner has is taken over: IPAM gave it to `owner`, so the other is stale. Raises
     NetlinkError; then nothing has changed.
     """
     tag = owner_tag(owner)
-    wanted = pod_elements(tag, wish.addresses, wish.policy, wish.bridge)
+    wanted = pod.elements(tag)
 
-    def attempt(netlink: Netlink, generation: int) -> None:
-        cache = TableCache(netlink, TABLE)
-        drifted = [chain for chain in TABLE.chains if cache.lacks(chain)]
-        held = cache.find({tag.encode(), *wish.addresses})
-        gone = [one for one in held if one not in wanted]
-        new = [one for one in wanted if one not in held]
-        lost = {address_of(one) for one in gone} - set(wish.addresses)
-        steps = [
-            *(_made(drifted) if drifted else []),
-            *(messages.delete_element(TABLE.name, one) for one in gone),
-            *(messages.add_element(TABLE.name, one) for one in new),
-            *_shared(netlink, gone, wanted),
-        ]
-        certain = not steps or not (gone or drifted or wish.policy != "open")
+    def decide(transaction: Transaction) -> None:
+        cache = transaction.cache(TABLE)
+        terms = {tag.encode(), *pod.addresses}
+        stale = [one for one in cache.find(terms) if one not in wanted]
+        if any(map(cache.lacks, TABLE.chains)):
+            transaction.append(_admin_chain())
+        pod_table.put_into(transaction, TABLE, (), wanted, is_stale=lambda _: True, terms=terms)
+        if any(one.set in _POLICED_SETS for one in (*stale, *wanted)):
+            _put_bridges(transaction)
+            transaction.is_certain = False  # another process may delete the bridge's elements with its last such pod
+        released = {_address_of(one) for one in stale} - set(pod.addresses)
         for version in (4, 6):
-            added, plain = _let_through(netlink, version, wish)
-            steps += [*added, *_no_longer_through(netlink, version, lost)]
-            certain = certain and plain
-        if steps:
-            messages.commit(netlink, steps, generation=None if certain else generation)
+            _accept(transaction, version, pod, is_takeover=bool(stale))
+            transaction.add_alone(rule_deletions(transaction.netlink, version, released))
 
-    retry_on_change(attempt)
+    change(decide)
 
 
 def delete(owner: Attachment, addresses: Collection[bytes] = ()) -> None:
-    """Let nothing through for `owner` any more, and apply no policy; nothing to do is success. Raises NetlinkError.
+    """Accept nothing for `owner` any more, and apply no policy; nothing to do is success. Raises NetlinkError.
 
-    `addresses`: those that the pod had as far as the caller knows, for what others than `ensure` let through; an
-    address that belongs to somebody else by now is left alone.
+    `addresses`: those that the pod had as far as the caller knows, for rules that another suite made; an address that
+    belongs to another owner by now is left alone.
     """
     tag = owner_tag(owner)
     _remove(lambda one: one.owner == tag, addresses)
@@ -106,66 +180,61 @@ def sweep(network: str, valid: Collection[Attachment]) -> None:
     _remove(lambda one: is_forfeit(one.owner), ())
 
 
-def released(owner: Attachment, addresses: Collection[bytes] = ()) -> set[bytes]:
-    """The addresses that nobody has any more when `owner` has none; `addresses` as for `delete`."""
+def released_by_delete(owner: Attachment, addresses: Collection[bytes] = ()) -> set[bytes]:
+    """The addresses, packed, that no owner will have after `delete` with the same arguments. Raises NetlinkError."""
     tag = owner_tag(owner)
-    return retry_on_change(
-        lambda netlink, _: _lost(TableCache(netlink, TABLE).everything(), lambda one: one.owner == tag, addresses)
+    return change(
+        lambda transaction: _released(transaction.cache(TABLE).everything(), lambda one: one.owner == tag, addresses)
     )
 
 
-def swept(network: str, valid: Collection[Attachment]) -> set[bytes]:
-    """The addresses that nobody has any more after a `sweep`. Raises NetlinkError."""
+def released_by_sweep(network: str, valid: Collection[Attachment]) -> set[bytes]:
+    """The addresses, packed, that no owner will have after `sweep` with the same arguments. Raises NetlinkError."""
     is_forfeit = forfeited(network, valid)
-    return retry_on_change(
-        lambda netlink, _: _lost(TableCache(netlink, TABLE).everything(), lambda one: is_forfeit(one.owner), ())
+    return change(
+        lambda transaction: _released(transaction.cache(TABLE).everything(), lambda one: is_forfeit(one.owner), ())
     )
 
 
-def known(addresses: Collection[bytes]) -> set[bytes]:
-    """Those of the addresses that a pod has as far as our table knows. Raises NetlinkError."""
-    return retry_on_change(
-        lambda netlink, _: {address_of(one) for one in TableCache(netlink, TABLE).find({*addresses})}
-    )
+def owned(addresses: Collection[bytes]) -> set[bytes]:
+    """Those of the addresses that an owner has in our table. Raises NetlinkError."""
+    return change(lambda transaction: {_address_of(one) for one in transaction.cache(TABLE).find({*addresses})})
 
 
-def missing(owner: Attachment, wish: Wish, *, by_firewalld: bool = False) -> list[str]:
-    """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises NetlinkError.
+def problems(owner: Attachment, pod: PodRules, *, by_firewalld: bool = False) -> list[str]:
+    """What differs from the result of `ensure`, a sentence each; [] if all is well. Raises NetlinkError.
 
-    A pod of which our table knows nothing but that is let through, be it `by_firewalld`, is one that the reference has
-    added: that is well.
+    A pod without elements in our table whose packets are accepted, be it `by_firewalld`, was added by the reference
+    plugin: that is well.
     """
     tag = owner_tag(owner)
-    wanted = pod_elements(tag, wish.addresses, wish.policy, wish.bridge)
-    if wish.policy != "open":
-        wanted += bridge_elements(ifname(wish.bridge))
+    wanted = pod.elements(tag)
+    if pod.policy != "open":
+        wanted += _bridge_elements(ifname(pod.bridge))
 
-    def attempt(netlink: Netlink, _: int) -> list[str]:
-        cache = TableCache(netlink, TABLE)
-        elements = cache.find({tag.encode(), SHARED.encode(), *wish.addresses})
-        ours = any(address_of(one) in wish.addresses for one in elements)
-        problems = [s for version in (4, 6) for s in _not_through(netlink, version, wish, ours=ours)]
-        if not ours and (by_firewalld or (not problems and _forwards(netlink, wish))):
+    def decide(transaction: Transaction) -> list[str]:
+        cache = transaction.cache(TABLE)
+        elements = cache.find({tag.encode(), _SHARED.encode(), *pod.addresses})
+        ours = any(_address_of(one) in pod.addresses for one in elements)
+        found = [text for version in (4, 6) for text in _not_accepted(transaction.netlink, version, pod, ours=ours)]
+        if not ours and (by_firewalld or (not found and _is_accepted(transaction.netlink, pod))):
             return []
-        problems += [
-            f"chain {chain.name} of table {TABLE.name} does not hold its rules"
-            for chain in TABLE.chains
-            if cache.lacks(chain)
-        ]
+        drifted = [chain.name for chain in TABLE.chains if cache.lacks(chain)]
+        found += [f"chain {name} of table {TABLE.name} does not hold its rules" for name in drifted]
         present = {(one.set, one.key): one for one in elements}
         for element in wanted:
-            found = present.get((element.set, element.key))
-            if not found:
-                problems.append(f"set {element.set} of {TABLE.name} lacks an element of {tag}")
-            elif found != element:
-                problems.append(f"set {element.set} of {TABLE.name} has an element of {tag} for {found.owner}")
-        return problems
+            other = present.get((element.set, element.key))
+            if not other:
+                found.append(f"set {element.set} of table {TABLE.name} lacks an element of {tag}")
+            elif other != element:
+                found.append(f"set {element.set} of table {TABLE.name} has the element of {tag} for {other.owner}")
+        return found
 
-    return retry_on_change(attempt)
+    return change(decide)
 
 
-def is_firewalld_at_work() -> bool:
-    """Whether firewalld filters here, with nftables: then what it does not accept is rejected, whatever we accept."""
+def is_firewalld_active() -> bool:
+    """Whether firewalld filters with nftables: then it rejects what it does not accept, whatever we accept."""
     return change(
         lambda transaction: (
             not transaction.is_absent(_FIREWALLD) and _has_chain(transaction.netlink, _FIREWALLD, _REJECTS)
@@ -174,131 +243,135 @@ def is_firewalld_at_work() -> bool:
 
 
 def dry_run() -> None:
-    """Have the kernel try to make the table, and take it back; raises NetlinkError if it can not."""
-    change(lambda transaction: messages.dry_run(transaction.netlink, _made(TABLE.chains)))
+    """Have the kernel make the table and take it back; raises NetlinkError if it can not."""
+    change(lambda transaction: messages.dry_run(transaction.netlink, [*_admin_chain(), *repair(TABLE, TABLE.chains)]))
 
 
 def _remove(doomed: Callable[[Element], bool], addresses: Collection[bytes]) -> None:
-    def attempt(netlink: Netlink, generation: int) -> None:
-        everything = TableCache(netlink, TABLE).everything()
-        gone = [one for one in everything if doomed(one)]
-        lost = _lost(everything, doomed, addresses)
-        steps = [*(messages.delete_element(TABLE.name, one) for one in gone), *_shared(netlink, gone, ())]
+    def decide(transaction: Transaction) -> None:
+        everything = transaction.cache(TABLE).everything()
+        transaction.keep(TABLE, TABLE.chains)
+        transaction.exchange(TABLE, [one for one in everything if doomed(one)], ())
+        _put_bridges(transaction)
+        released = _released(everything, doomed, addresses)
         for version in (4, 6):
-            steps += _no_longer_through(netlink, version, lost)
-        if steps:
-            messages.commit(netlink, steps, generation=generation)
+            transaction.add_alone(rule_deletions(transaction.netlink, version, released))
 
-    retry_on_change(attempt)
+    change(decide)
 
 
-def _lost(everything: Sequence[Element], doomed: Callable[[Element], bool], addresses: Collection[bytes]) -> set[bytes]:
-    """The addresses of doomed elements, and `addresses`, less those that are somebody else's."""
-    foreign = {address_of(one) for one in everything if not doomed(one)}
-    return ({address_of(one) for one in everything if doomed(one)} | set(addresses)) - foreign - {b""}
+def _released(
+    everything: Sequence[Element], doomed: Callable[[Element], bool], addresses: Collection[bytes]
+) -> set[bytes]:
+    """The addresses of doomed elements, and `addresses`, less those of other elements."""
+    kept = {_address_of(one) for one in everything if not doomed(one)}
+    return ({_address_of(one) for one in everything if doomed(one)} | set(addresses)) - kept - {b""}
 
 
-def _made(drifted: Sequence[Chain]) -> list[Step]:
-    """Steps that make the table, and give chains their rules."""
-    admin = messages.add_chain(TABLE.name, "admin")
-    return [messages.add_table(TABLE.name, TABLE.comment), admin, *repair(TABLE, drifted)]
+def _admin_chain() -> list[Step]:
+    """Steps that make the table with the chain that its rules jump to."""
+    return [messages.add_table(TABLE.name, TABLE.comment), messages.add_chain(TABLE.name, _ADMIN)]
 
 
-def _shared(netlink: Netlink, gone: Sequence[Element], wanted: Sequence[Element]) -> list[Step]:
-    """Steps that make the elements of bridges fit to the pods that there are when `gone` are gone, `wanted` there."""
-    if not any(map(is_policed, (*gone, *wanted))):
-        return []
-    pods = [
-        one for policed in POLICED.values() for one in listing.list_elements(netlink, TABLE.name, policed.name, [b""])
-    ]
-    bridges = {bridge_of(one) for one in (*pods, *filter(is_policed, wanted)) if one not in gone}
-    due = [one for name in sorted(bridges) for one in bridge_elements(name)]
-    held = [
-        one
-        for each in TABLE.sets
-        for one in listing.list_elements(netlink, TABLE.name, each.name, [SHARED.encode()])
-        if one.owner == SHARED
-    ]
-    return [
-        *(messages.delete_element(TABLE.name, one) for one in held if one not in due),
-        *(messages.add_element(TABLE.name, one) for one in due if one not in held),
-    ]
+def _put_bridges(transaction: Transaction) -> None:
+    """Have the elements of just the bridges that pods with a policy are on."""
+    everything = transaction.cache(TABLE).everything()
+    bridges = {one.key[:IFNAMSIZ] for one in everything if one.set in _POLICED_SETS}
+    wanted = [element for bridge in sorted(bridges) for element in _bridge_elements(bridge)]
+    held = [one for one in everything if one.owner == _SHARED]
+    gone, new = [one for one in held if one not in wanted], [one for one in wanted if one not in held]
+    transaction.exchange(TABLE, gone, new)
 
 
-def _let_through(netlink: Netlink, version: int, wish: Wish) -> tuple[list[Step], bool]:
-    """Steps that let the addresses of an IP version through, and whether they add only what nobody else adds."""
-    table = iptables.FILTER[version]
-    addresses = _of(version, wish.addresses)
-    if not addresses or not (wish.make_chain or _has_chain(netlink, table, _FORWARD)):
-        return [], True
-    frame = _frame(netlink, version, wish.admin_chain)
-    rules = listing.list_rules(netlink, table, _OURS)
-    steps = list(frame)
+# -- iptables' chains -----------------------------------------------------------------------------------------------
+
+
+def _accept(transaction: Transaction, version: int, pod: PodRules, *, is_takeover: bool) -> None:
+    """Accept the packets of the pod's addresses of an IP version, where there is a chain that may drop them."""
+    table, addresses = iptables.FILTER[version], _of(version, pod.addresses)
+    if not addresses:
+        return
+    key = (_OURS, version, pod.admin_chain, pod.make_chain)
+    frame = transaction.remember(
+        key, lambda: _frame(transaction.netlink, table, pod.admin_chain, make_chain=pod.make_chain)
+    )
+    if frame is None:
+        return
+    transaction.add_alone(frame)
+    rules = listing.list_rules(transaction.netlink, table, _OURS)
+    steps = []
     for address in addresses:
         held = _held(rules, version, address)
-        steps += [messages.add_rule(table, _OURS, make(address), None) for _, key, make in _RULES if key not in held]
-    return steps, not frame
+        steps += [messages.add_rule(table, _OURS, make(address), None) for _, key, make in _ACCEPTED if key not in held]
+    # Another call of the same transaction may delete or add rules only of addresses that change their owner.
+    (transaction.add_alone if is_takeover else transaction.append)(steps)
 
 
-def _frame(netlink: Netlink, version: int, admin: str) -> list[Step]:
-    """Steps that make what pods share: the chains, and the ways into them. Nothing that is there is touched."""
-    table = iptables.FILTER[version]
+def _frame(netlink: Netlink, table: TableName, admin: str, *, make_chain: bool) -> list[Step] | None:
+    """Steps that make the chains that pods share and the jumps to them; None without a chain that may drop packets."""
     steps: list[Step] = []
     if not _has_chain(netlink, table, _FORWARD):
-        steps += [
-            messages.add_table(table, None),
-            messages.add_chain(table, _FORWARD, Hook("filter", uapi.NF_INET_FORWARD, uapi.NF_IP_PRI_FILTER)),
-        ]
+        if not make_chain:
+            return None
+        hook = Hook("filter", uapi.NF_INET_FORWARD, uapi.NF_IP_PRI_FILTER)
+        steps += [messages.add_table(table, None), messages.add_chain(table, _FORWARD, hook)]
     steps += [messages.add_chain(table, chain) for chain in (_OURS, admin) if not _has_chain(netlink, table, chain)]
-    for chain, target, comment in ((_FORWARD, _OURS, _TO_OURS), (_OURS, admin, _TO_ADMIN)):
-        if not _leads(netlink, table, chain, target):
+    # -A FORWARD -m comment --comment "CNI firewall plugin rules" -j CNI-FORWARD
+    # -A CNI-FORWARD -m comment --comment "CNI firewall plugin admin overrides" -j CNI-ADMIN
+    for chain, target, comment in zip((_FORWARD, _OURS), (_OURS, admin), _JUMPS, strict=True):
+        if not _jumps(netlink, table, chain, target):
             steps.append(messages.add_rule(table, chain, iptables.jump(target, comment), None, first=True))
     return steps
 
 
-def _no_longer_through(netlink: Netlink, version: int, addresses: Collection[bytes]) -> list[Step]:
-    """Steps that delete the rules of these addresses, whoever made them."""
-    table = iptables.FILTER[version]
-    doomed = set(_of(version, addresses))
+def rule_deletions(netlink: Netlink, version: int, addresses: Collection[bytes]) -> list[Step]:
+    """Steps that delete the rules in CNI-FORWARD of these addresses, packed, whoever made them. Raises NetlinkError."""
+    table, doomed = iptables.FILTER[version], set(_of(version, addresses))
     if not doomed:
         return []
     return [
         messages.delete_rule(table, rule.chain, rule.handle)
         for rule in listing.list_rules(netlink, table, _OURS)
-        if not doomed.isdisjoint(_subjects(rule, version))
+        if not doomed.isdisjoint(rule_addresses(rule, version))
     ]
 
 
-def _not_through(netlink: Netlink, version: int, wish: Wish, *, ours: bool) -> Iterable[str]:
-    """Sentences on what is not let through, where a chain may drop it; the reference lets less through."""
-    table = iptables.FILTER[version]
-    addresses = _of(version, wish.addresses)
-    if not addresses or not (wish.make_chain or _has_chain(netlink, table, _FORWARD)):
+def rule_addresses(rule: FoundRule, version: int) -> Iterator[bytes]:
+    """The single addresses, packed, that a rule compares source and destination with; networks are left out."""
+    for network in (listing.source_network(rule, version), listing.destination_network(rule, version)):
+        if network and network[1] == b"\xff" * ADDRESS_BYTES[version]:
+            yield network[0]
+
+
+def _not_accepted(netlink: Netlink, version: int, pod: PodRules, *, ours: bool) -> Iterable[str]:
+    """Sentences on what is not accepted, where a chain may drop it; the reference plugin accepts no DNAT by itself."""
+    table, addresses = iptables.FILTER[version], _of(version, pod.addresses)
+    if not addresses or not (pod.make_chain or _has_chain(netlink, table, _FORWARD)):
         return
-    for chain, target in ((_FORWARD, _OURS), (_OURS, wish.admin_chain)):
-        if not _leads(netlink, table, chain, target):
-            yield f"expected rule not found: chain {chain} of table {table} does not lead to {target}"
+    for chain, target in ((_FORWARD, _OURS), (_OURS, pod.admin_chain)):
+        if not _jumps(netlink, table, chain, target):
+            yield f"expected rule not found: chain {chain} of table {table} does not jump to {target}"
     rules = listing.list_rules(netlink, table, _OURS)
     for address in addresses:
         held = _held(rules, version, address)
-        for what, key, make in _RULES:
+        for what, key, make in _ACCEPTED:
             if key not in held and (ours or make is not iptables.accept_translated_to):
-                place = f"chain {_OURS} of table {table}"
-                yield f"expected rule not found: {place} does not accept {what} {_shown(address)}"
+                chain = f"chain {_OURS} of table {table}"
+                yield f"expected rule not found: {chain} does not accept {what} {unpack(address)}"
 
 
-def _forwards(netlink: Netlink, wish: Wish) -> bool:
-    """Whether there are rules that let the pod through (not: whether it is let through for want of any chain)."""
-    wanted = set(wish.addresses)
+def _is_accepted(netlink: Netlink, pod: PodRules) -> bool:
+    """Whether there are rules that accept the pod's packets (not: whether no chain drops them)."""
+    wanted = set(pod.addresses)
     return any(
-        not wanted.isdisjoint(_subjects(rule, version))
+        not wanted.isdisjoint(rule_addresses(rule, version))
         for version in (4, 6)
         for rule in listing.list_rules(netlink, iptables.FILTER[version], _OURS)
     )
 
 
 def _held(rules: Sequence[FoundRule], version: int, address: bytes) -> set[tuple[str, int]]:
-    """What of the rules that accept something of just this address: which address they look at, and which states."""
+    """The keys, as in _ACCEPTED, of the rules that accept packets of just this address."""
     whole = (address, b"\xff" * len(address))
     held = set()
     for rule in rules:
@@ -311,27 +384,13 @@ def _held(rules: Sequence[FoundRule], version: int, address: bytes) -> set[tuple
     return held
 
 
-def _subjects(rule: FoundRule, version: int) -> Iterator[bytes]:
-    """The addresses that a rule is about, each as a whole, not as a network."""
-    for network in (listing.source_network(rule, version), listing.destination_network(rule, version)):
-        if network and network[1] == b"\xff" * {4: 4, 6: 16}[version]:
-            yield network[0]
-
-
 def _of(version: int, addresses: Iterable[bytes]) -> list[bytes]:
-    """Those of an IP version."""
-    return [address for address in addresses if len(address) == {4: 4, 6: 16}[version]]
+    return [address for address in addresses if len(address) == ADDRESS_BYTES[version]]
 
 
-def _leads(netlink: Netlink, table: TableName, chain: str, target: str) -> bool:
+def _jumps(netlink: Netlink, table: TableName, chain: str, target: str) -> bool:
     return any(listing.target_chain(rule) == target for rule in listing.list_rules(netlink, table, chain))
 
 
 def _has_chain(netlink: Netlink, table: TableName, chain: str) -> bool:
     return listing.chain_uses(netlink, table, chain) is not None
-
-
-def _shown(address: bytes) -> str:
-    from socket import AF_INET, AF_INET6, inet_ntop
-
-    return inet_ntop(AF_INET if len(address) == 4 else AF_INET6, address)

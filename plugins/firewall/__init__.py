@@ -16,7 +16,7 @@ from spec.versions import SUPPORTED, at_least
 
 TYPE_CHECKING = False  # as type checkers know it, without an import of typing
 if TYPE_CHECKING:
-    from rules.firewall import Wish
+    from rules.firewall import PodRules
 
 
 def add(request: Request) -> Result:
@@ -24,7 +24,7 @@ def add(request: Request) -> Result:
     conf = parse(request.conf.section)
     result = request.conf.require_prev_result("missing prevResult from earlier plugin")
     if result.ips:
-        wish = _wish(conf, result)
+        pod = _pod_rules(conf, result)
         from linux.errors import step
         from plugins.firewall import zone
         from plugins.undo import Undo
@@ -32,12 +32,12 @@ def add(request: Request) -> Result:
 
         by_firewalld = zone.decides(request, conf)
         with Undo() as undo, step("let the pod's traffic through"):
-            former = firewall.released(request.attachment) if by_firewalld else set()
+            former = firewall.released_by_delete(request.attachment) if by_firewalld else set()
             if by_firewalld:
-                zone.trust(request, conf, wish.addresses, undo)
-            firewall.ensure(request.attachment, wish)
+                zone.trust(request, conf, pod.addresses, undo)
+            firewall.ensure(request.attachment, pod)
             undo.keep()
-        zone.distrust(request, conf.zone, former.difference(wish.addresses))
+        zone.distrust(request, conf.zone, former.difference(pod.addresses))
     return result
 
 
@@ -49,7 +49,7 @@ def delete(request: Request) -> None:
     result = request.conf.prev_result
     addresses = _addresses(result) if result else ()
     with step("stop letting the pod's traffic through"):
-        _distrust(request, lambda: firewall.released(request.attachment, addresses))
+        _distrust(request, lambda: firewall.released_by_delete(request.attachment, addresses))
         firewall.delete(request.attachment, addresses)
 
 
@@ -63,11 +63,11 @@ def check(request: Request) -> None:
     from plugins.firewall import zone
     from rules import firewall
 
-    wish = _wish(conf, result)
+    pod = _pod_rules(conf, result)
     by_firewalld = zone.decides(request, conf)
-    problems = zone.distrusting(request, conf, wish.addresses) if by_firewalld else []
+    problems = zone.distrusting(request, conf, pod.addresses) if by_firewalld else []
     with step("look at what is let through"):
-        problems += firewall.missing(request.attachment, wish, by_firewalld=by_firewalld and not problems)
+        problems += firewall.problems(request.attachment, pod, by_firewalld=by_firewalld and not problems)
     if problems:
         raise CNIError(Code.INTERNAL, problems[0], "; ".join(problems[1:]))
 
@@ -79,7 +79,7 @@ def gc(request: Request) -> None:
 
     valid = request.valid_attachments
     with step("stop letting through the traffic of pods that are gone"):
-        _distrust(request, lambda: firewall.swept(request.conf.name, valid))
+        _distrust(request, lambda: firewall.released_by_sweep(request.conf.name, valid))
         firewall.sweep(request.conf.name, valid)
 
 
@@ -113,9 +113,9 @@ def _distrust(request: Request, addresses: Callable[[], set[bytes]]) -> None:
         zone.distrust(request, name, addresses())
 
 
-def _wish(conf: FirewallConf, result: Result) -> "Wish":
-    """What the configuration and the result come to."""
-    from rules.firewall import Wish
+def _pod_rules(conf: FirewallConf, result: Result) -> "PodRules":
+    """The rules that the configuration and the result demand. Raises CNIError 7."""
+    from rules.firewall import PodRules
 
     if conf.policy != "open" and not result.interfaces:
         message = f'interface needs to be set for ingress policy "{conf.policy}"'
@@ -123,7 +123,7 @@ def _wish(conf: FirewallConf, result: Result) -> "Wish":
     bridge = result.interfaces[0].name if conf.policy != "open" else ""
     if conf.policy != "open" and not is_link_name(bridge):
         raise wrong_value("prevResult.interfaces[0].name", "the bridge, as a link is called", bridge)
-    return Wish(_addresses(result), conf.policy, bridge, conf.admin_chain, make_chain=conf.backend == "iptables")
+    return PodRules(_addresses(result), conf.policy, bridge, conf.admin_chain, make_chain=conf.backend == "iptables")
 
 
 def _addresses(result: Result) -> tuple[bytes, ...]:

@@ -27,7 +27,7 @@ def decides(request: Request, conf: FirewallConf) -> bool:
     if conf.backend == "firewalld":
         raise CNIError(Code.TRY_AGAIN_LATER, "firewalld is not on the system bus", '"backend" is "firewalld"')
     with step("look for firewalld"):
-        if firewall.is_firewalld_at_work():
+        if firewall.is_firewalld_active():
             details = (
                 'start firewalld, or delete what it left; or name another "backend", which is not enough by itself'
             )
@@ -48,7 +48,7 @@ def trust(request: Request, conf: FirewallConf, addresses: Collection[bytes], un
                 _raise_for_zone(request, conf, error)
                 if error.kind != _CONFLICT:
                     raise
-                if address not in firewall.known([address]):
+                if address not in firewall.owned([address]):
                     raise _conflict(source, firewalld.zone_of(source)) from error
                 # It is of an earlier ADD with another zone: of this pod, or of a dead one, since IPAM gave it to us.
                 before = firewalld.move(conf.zone, source)

@@ -72,7 +72,7 @@ def test_rules_that_were_saved_and_loaded_by_nft_are_the_same_to_check(
         member.add(ingressPolicy=policy)
     assert dropping.ruleset().count("10.1.2.") == saved.count("10.1.2."), "an ADD made rules again that were there"
     nft(dropping, "delete rule ip filter CNI-FORWARD handle " + _handle(dropping, f"{POD_V4} ct status dnat"))
-    with pytest.raises(CNIFailure, match=f"does not accept what is translated to {POD_V4}"):
+    with pytest.raises(CNIFailure, match=f"does not accept connections translated .DNAT. to {POD_V4}"):
         pod.check(ingressPolicy=policy)
     pod.delete()
     assert f" {POD_V4} " not in dropping.ruleset()

@@ -4,8 +4,8 @@ import pytest
 
 from linux.nftables import listing
 from linux.nftables.listing import FoundRule
-from rules import firewall, iptables
-from rules.firewall import _subjects
+from rules import iptables
+from rules.firewall import rule_addresses, rule_deletions
 
 
 def found(expressions: list[bytes]) -> FoundRule:
@@ -17,9 +17,9 @@ def test_a_rule_is_about_an_address_as_a_whole() -> None:
     """Those of a pod are; the way to the administrator's chain is about none."""
     for version, address in ((4, bytes([10, 1, 2, 5])), (6, bytes(15) + b"\5")):
         for make in (iptables.accept_from, iptables.accept_answers_to, iptables.accept_translated_to):
-            assert list(_subjects(found(make(address)), version)) == [address]
-    assert list(_subjects(found(iptables.jump("CNI-ADMIN", "x")), 4)) == []
-    assert list(_subjects(found([]), 4)) == []
+            assert list(rule_addresses(found(make(address)), version)) == [address]
+    assert list(rule_addresses(found(iptables.jump("CNI-ADMIN", "x")), 4)) == []
+    assert list(rule_addresses(found([]), 4)) == []
 
 
 def test_many_pods_are_removed_by_one_look_at_every_rule(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,5 +29,5 @@ def test_many_pods_are_removed_by_one_look_at_every_rule(monkeypatch: pytest.Mon
     looks, look = [], listing.source_network
     monkeypatch.setattr(listing, "list_rules", lambda *_: rules)
     monkeypatch.setattr(listing, "source_network", lambda *given: looks.append(given) or look(*given))
-    assert len(firewall._no_longer_through(None, 4, pods[:150])) == 150
+    assert len(rule_deletions(None, 4, pods[:150])) == 150
     assert len(looks) == len(rules)
