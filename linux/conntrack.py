@@ -11,7 +11,7 @@ from socket import AF_INET, AF_INET6, IPPROTO_UDP
 
 from linux.netlink.attributes import attribute, attributes_of, nested
 from linux.netlink.socket import Netlink, NetlinkError
-from linux.nftables.pod_table import until_settled
+from linux.nftables.pod_table import retry_on_change
 
 _SUBSYSTEM = 1  # NFNL_SUBSYS_CTNETLINK
 _GET, _DELETE = _SUBSYSTEM << 8 | 1, _SUBSYSTEM << 8 | 2
@@ -52,7 +52,7 @@ def forget_udp(version: int, port: int, doomed: Callable[[Flow], bool]) -> int:
         return forgotten
 
     # The kernel takes a socket of this kind for one of nftables: closing it waits until what was deleted is freed.
-    return until_settled(forget)
+    return retry_on_change(forget)
 
 
 def _wanted(version: int, port: int) -> bytes:
