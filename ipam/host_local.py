@@ -114,7 +114,7 @@ def status(request: Request) -> None:
         )
         if when_full == _UNAVAILABLE:
             raise CNIError(Code.PLUGIN_NOT_AVAILABLE, text, details)
-        request.say(f"host-local: {text}: {details}")
+        request.log(f"host-local: {text}: {details}")
 
 
 def asked_for(section: Section) -> list[str]:
@@ -173,7 +173,7 @@ def _store_to_clean(request: Request) -> DiskStore:
         try:
             values[key] = read(key)
         except CNIError as error:
-            request.say(f"host-local: {error}")
+            request.log(f"host-local: {error}")
     return replace(_store(request, Section(values)), likely=_addresses(section.raw("prevResult")))
 
 

@@ -40,6 +40,19 @@ def open_netns(path: str, given: int | None = None) -> int:
     return fd
 
 
+@contextmanager
+def opened(path: str, given: int | None = None) -> Iterator[int]:
+    """As `open_netns`, closed when the body ends. Raises CNIError if the namespace can not be opened."""
+    from linux.errors import step
+
+    with step(f'open network namespace "{path}"'):
+        fd = open_netns(path, given)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
 def _open(path: str) -> int:
     try:
         return os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)

@@ -6,11 +6,11 @@ every key.
 
 from linux.errors import step
 from linux.netlink.socket import Netlink
+from plugins.failures import Undo
 from plugins.node import current_peers, host_state, peers_seen, pods, reachability
 from plugins.node.conf import NodeConf, parse, read_peers, telling_status
 from plugins.node.mtu import smallest_mtu
 from plugins.node.selection import Peers
-from plugins.undo import Undo
 from spec.delegate import delegate
 from spec.errors import CNIError, Code
 from spec.links import require_suitable_mtu
@@ -32,9 +32,9 @@ def add(request: Request) -> Result:
         mtu = _mtu(host, node)
         pods.undo_bridge(host, node.bridge, undo)
         result = add_pod(pod, pods.pod_conf(pod, node, mtu))
-        undo.push(lambda: delete(request))
+        undo.callback(delete, request)
         _ensure_node(host, pod, node, result)
-        undo.keep()
+        undo.pop_all()
     return result
 
 

@@ -1,6 +1,5 @@
-"""`loopback`: brings a pod's `lo` up. CNI_IFNAME is ignored: there is but one."""
+"""`loopback`: brings up a pod's `lo`. CNI_IFNAME is ignored: every namespace has one `lo`."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -18,26 +17,26 @@ if TYPE_CHECKING:
 
 
 def add(request: Request) -> Result:
-    """Bring `lo` up, unless ADD fails. The result is that of the plugin before, else `lo` and its addresses."""
+    """ADD: bring `lo` up. The result is prevResult, or `lo` and its addresses without one."""
     from linux.netlink.socket import Netlink
     from linux.rtnl.links import set_down, set_up
-    from plugins.undo import Undo
+    from plugins.failures import Undo
 
     previous = request.conf.prev_result
     with _inside(request, "set up"), Netlink() as pod, Undo() as undo:
         link = _loopback(pod)
         if not link.up:
-            undo.push(lambda: set_down(pod, link.index))
+            undo.callback(set_down, pod, link.index)
             set_up(pod, link.index)
         addresses = _addresses(pod, link)
         result = previous or _result(request, link, addresses)
         check_expressible(result, request.conf.cni_version)
-        undo.keep()
+        undo.pop_all()
     return result
 
 
 def delete(request: Request) -> None:
-    """Take `lo` down, if there still is one."""
+    """DEL: take `lo` down, if the namespace still exists."""
     from linux.netlink.socket import Netlink
     from linux.netns import NoNetns
     from linux.rtnl.links import find_link, set_down
@@ -53,7 +52,7 @@ def delete(request: Request) -> None:
 
 
 def check(request: Request) -> None:
-    """Raises CNIError 999 unless `lo` is up, with the addresses that prevResult gives it."""
+    """CHECK: raises CNIError 999 unless `lo` is up and has the addresses of prevResult."""
     from linux.netlink.socket import Netlink
 
     result = request.conf.prev_result or Result()
@@ -78,17 +77,12 @@ def check(request: Request) -> None:
 
 @contextmanager
 def _inside(request: Request, what: str) -> Iterator[None]:
-    """The body in the pod's network namespace; raises CNIError where it raises OSError."""
+    """Run the body in the pod's network namespace, and raise its OSErrors as CNIError."""
     from linux.errors import step
-    from linux.netns import entered, open_netns
+    from linux.netns import entered, opened
 
-    with step(f'open network namespace "{request.netns}"'):
-        netns = open_netns(request.netns, request.netns_fd)
-    try:
-        with step(f'{what} "{NAME}"'), entered(netns):
-            yield
-    finally:
-        os.close(netns)
+    with opened(request.netns, request.netns_fd) as netns, step(f'{what} "{NAME}"'), entered(netns):
+        yield
 
 
 def _loopback(pod: "Netlink") -> "Link":
@@ -104,7 +98,7 @@ def _loopback(pod: "Netlink") -> "Link":
 
 
 def _addresses(pod: "Netlink", link: "Link") -> list[str]:
-    """In CIDR form. Raises CNIError 999 for one that is not the loopback's: a pod's traffic to it would stay inside."""
+    """In CIDR form. Raises CNIError 999 for one outside 127.0.0.0/8 and ::1: traffic to it would not leave the pod."""
     from linux.rtnl.addresses import list_addresses
 
     addresses = [address.cidr for address in list_addresses(pod, link.index)]
@@ -116,7 +110,7 @@ def _addresses(pod: "Netlink", link: "Link") -> list[str]:
 
 
 def _result(request: Request, link: "Link", addresses: list[str]) -> Result:
-    """The first address of each family, IPv4 first."""
+    """A result with the first address of each family, IPv4 first."""
     firsts = [next((one for one in addresses if (":" in one) is is_ipv6), None) for is_ipv6 in (False, True)]
     return Result(
         interfaces=(Interface(name=NAME, mac=link.mac, sandbox=request.netns),),

@@ -10,12 +10,12 @@ from linux.errors import step
 from linux.netlink.socket import Netlink
 from linux.rtnl import forwarding, vxlan
 from linux.rtnl.links import find_link, find_link_by_index
+from plugins.failures import Undo
 from plugins.node import current_peers, host_state, paths, peers_seen, pods, reachability, tunnel
 from plugins.node.conf import NodeConf, parse, read_peers, telling_status
 from plugins.node.records import Records
 from plugins.node.selection import Peers
 from plugins.node.tunnel import TunnelConf
-from plugins.undo import Undo
 from spec.addresses import is_ipv6
 from spec.delegate import delegate
 from spec.errors import CNIError, Code
@@ -37,9 +37,9 @@ def add(request: Request) -> Result:
         vtep = tunnel.plan(host, node, conf)
         pods.undo_bridge(host, node.bridge, undo)
         result = add_pod(pod, pods.pod_conf(pod, node, node.mtu or vtep.mtu))
-        undo.push(lambda: delete(request))
+        undo.callback(delete, request)
         _ensure_node(host, pod, node, conf, result)
-        undo.keep()
+        undo.pop_all()
     return result
 
 

@@ -77,7 +77,7 @@ def delegate(request: Request, verb: str, kind: str) -> Result | None:
         if verb not in ("DEL", "GC"):
             raise
         # No ADD can have got an address of it, so there is nothing to give back.
-        request.say(str(error))
+        request.log(str(error))
         return None
     if plugin is not None:
         return call(plugin, inherited)
@@ -147,7 +147,7 @@ def _delegate_to_child(request: Request, executable: str, kind: str) -> Result |
         try:
             _execute(request.with_verb("DEL"), executable, kind)
         except CNIError as error:
-            request.say(f"{kind}: DEL after a failed ADD: {error}")
+            request.log(f"{kind}: DEL after a failed ADD: {error}")
         raise
 
 
@@ -157,7 +157,7 @@ def _execute(request: Request, executable: str, kind: str) -> bytes:
     if status != 0 and not output.strip():
         raise _mute_error(status, said)
     if said:
-        request.say(said.rstrip("\n"))
+        request.log(said.rstrip("\n"))
     if status != 0:
         raise _child_error(output)
     return output

@@ -1,5 +1,6 @@
 """The error of the protocol: what every other error becomes before it is printed."""
 
+from collections.abc import Sequence
 from errno import EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM
 
 _SHORTAGES = frozenset({EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM})
@@ -40,6 +41,12 @@ class CNIError(Exception):
         return (self.code, self.msg, self.details) == (other.code, other.msg, other.details)
 
     __hash__ = Exception.__hash__
+
+
+def raise_problems(problems: Sequence[str], code: int = Code.INTERNAL) -> None:
+    """Raise a CNIError with the first problem as its message and the others as its details, if there are any."""
+    if problems:
+        raise CNIError(code, problems[0], "; ".join(problems[1:]))
 
 
 def is_shortage(error: BaseException) -> bool:

@@ -7,7 +7,7 @@ from time import sleep
 from spec import jsontext, verbs
 from spec.config import NetConf, Section, read_config, read_name, read_version
 from spec.errors import CNIError, Code, as_cni_error, came_of_shortage
-from spec.request import Request, check_variables, is_own_netns, parse_args, parse_path, read_stdin, say
+from spec.request import Request, check_variables, is_own_netns, log, parse_args, parse_path, read_stdin
 from spec.result import Result, check_expressible, dumps
 from spec.suite import NO_SUITE, Plugin, Suite, serving
 from spec.verbs import VERBS, Verb
@@ -37,7 +37,7 @@ def serve(
     """
     command = environ.get(verbs.COMMAND, "")
     if not command:
-        say(stderr, _about(plugin, suite))
+        log(stderr, _about(plugin, suite))
         return 0
     call_ = _Call(plugin, environ, stderr, suite)
     with serving(suite):
@@ -63,7 +63,7 @@ def call(plugin: Plugin, request: Request) -> Result | None:
         # The specification makes the list part of the input, and lets a plugin remove what is not in it. cnitool
         # (nil arguments of libcni's GCNetworkList) sends none, after a DEL for every attachment it knows itself;
         # of all others nobody here can tell whether they live, and a live pod's address freed is worse than a leak.
-        request.say(f"{plugin.type}: GC without cni.dev/valid-attachments removes nothing")
+        request.log(f"{plugin.type}: GC without cni.dev/valid-attachments removes nothing")
     elif handler is not None:
         handler(request)
     return None
@@ -120,7 +120,7 @@ class _Call:
             _write(stdout, text)
         except (OSError, ValueError) as error:
             self._undo()
-            say(self._stderr, f"{self._plugin.type}: can not write the result: {error}")
+            log(self._stderr, f"{self._plugin.type}: can not write the result: {error}")
             return 1
         return 0
 
@@ -134,7 +134,7 @@ class _Call:
         try:
             _write(stdout, error_text(error, self._version))
         except (OSError, ValueError):
-            say(self._stderr, f"{self._plugin.type}: {error}")
+            log(self._stderr, f"{self._plugin.type}: {error}")
         return 1
 
     def _remember_version(self, section: Section) -> None:
@@ -184,7 +184,7 @@ def undo_add(plugin: Plugin, request: Request) -> None:
             if left and came_of_shortage(error):
                 sleep(_UNDO_PAUSE_SECONDS)
                 continue
-            request.say(f"{plugin.type}: undo of a failed ADD: {error}")
+            request.log(f"{plugin.type}: undo of a failed ADD: {error}")
         return
 
 

@@ -63,9 +63,9 @@ class Request:
             raise self.conf.section.error("cni.dev/valid-attachments", "a list of attachments")
         return frozenset(Attachment(self.conf.name, container_id, ifname) for container_id, ifname in pairs)
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """A line on stderr, for people; never raises."""
-        say(self.stderr, text)
+        log(self.stderr, text)
 
     def with_verb(self, verb: str) -> "Request":
         """The same request with another verb, for delegation and undo."""
@@ -75,7 +75,7 @@ class Request:
         return replace(self, verb=verb, conf=conf, environ={**self.environ, verbs.COMMAND: verb})
 
 
-def say(stderr: TextIOBase, text: str) -> None:
+def log(stderr: TextIOBase, text: str) -> None:
     """A line on stderr; what can not be said there is not worth failing for."""
     try:
         stderr.write(f"{text}\n")

@@ -1,58 +1,53 @@
-"""DEL and GC: nothing is left of the limits of a pod that is gone."""
+"""DEL and GC: remove the limits of pods that are gone."""
 
-from collections.abc import Callable
-
-from linux.errors import reason, step
+from linux.errors import step
 from linux.netlink.socket import Netlink
 from linux.ownership import forfeited
 from linux.rtnl import tc
 from linux.rtnl.deletion import delete_links
 from linux.rtnl.links import list_links
 from plugins.bandwidth import shaping
-from plugins.bandwidth.host_veth import find_left_ends
-from plugins.bandwidth.ifbs import find_ifb, find_reference_ifb
-from spec.errors import CNIError, Code
+from plugins.bandwidth.host_veth import find_remaining_veths
+from plugins.failures import Attempts
 from spec.request import Request
 
 
 def delete_shaping(request: Request) -> None:
-    """Take limits and ifb away, also those that the reference plugin made.
+    """Remove the limits and the ifb, including those that the reference plugin made.
 
-    Every step is tried, also after one has failed; then the first failure is raised with the others in its details.
+    Every step is tried; then the first failure is raised with the others in its details.
     """
-    failures: list[str] = []
-    with step("look for limits"), Netlink() as host:
-        ends = list(find_left_ends(host, request))
-        own, theirs = find_ifb(host, request.attachment), find_reference_ifb(host, request.attachment)
-        ifbs = [ifb for ifb in (own, theirs) if ifb]
+    attempts = Attempts()
+    with step("find limits"), Netlink() as host:
+        veths = list(find_remaining_veths(host, request))
+        own = shaping.find_ifb(host, request.attachment)
+        reference = shaping.find_reference_ifb(host, request.attachment)
+        ifbs = [ifb for ifb in (own, reference) if ifb]
         targets = {0, *(ifb.index for ifb in ifbs)}
-        for end in ends:
-            what = f'take the limits from "{end.name}"'
-            _attempt(what, lambda end=end: shaping.delete_limits(host, end.index, targets), failures)
+        for veth in veths:
+            attempts.run(f'remove the limits from "{veth.name}"', shaping.delete_limits, host, veth.index, targets)
         for ifb in ifbs:
             if ifb is own or not any(shaping.redirecting_links(host, [ifb.index])):
-                _attempt(f'delete "{ifb.name}"', lambda ifb=ifb: delete_links(host, [ifb]), failures)
-    if failures:
-        raise CNIError(Code.INTERNAL, failures[0], "; ".join(failures[1:]))
+                attempts.run(f'delete "{ifb.name}"', delete_links, host, [ifb])
+    attempts.finish()
 
 
 def sweep_shaping(request: Request) -> None:
-    """Delete the ifbs of this network's attachments that are not valid, and let what was sent to them pass.
+    """Delete the ifbs of this network's stale attachments, and the filters that redirect packets to them.
 
-    An ifb of the reference plugin does not say whose it is; those stay.
+    The reference plugin's ifbs do not name their owner; they stay.
     """
     is_stale = forfeited(request.conf.name, request.valid_attachments)
-    failures: list[str] = []
-    with step("look for stale limits"), Netlink() as host:
+    attempts = Attempts()
+    with step("find stale limits"), Netlink() as host:
         stale = [ifb for ifb in list_links(host, containing=b"v1") if ifb.kind == "ifb" and is_stale(ifb.alias)]
-        # The pods may still live: without its ifb, what is redirected there would be dropped.
+        # The pods may still run: without the ifb, what is redirected to it would be dropped.
         indexes = {ifb.index for ifb in stale}
         for link, ifb in list(shaping.redirecting_links(host, indexes)) if stale else ():
-            _attempt("delete a filter", lambda link=link, ifb=ifb: _delete_redirects(host, link, {ifb}), failures)
+            attempts.run("delete a filter", _delete_redirects, host, link, {ifb})
         for ifb in stale:
-            _attempt(f'delete "{ifb.name}"', lambda ifb=ifb: delete_links(host, [ifb]), failures)
-    if failures:
-        raise CNIError(Code.INTERNAL, failures[0], "; ".join(failures[1:]))
+            attempts.run(f'delete "{ifb.name}"', delete_links, host, [ifb])
+    attempts.finish()
 
 
 def _delete_redirects(host: Netlink, link: int, targets: set[int]) -> None:
@@ -60,10 +55,3 @@ def _delete_redirects(host: Netlink, link: int, targets: set[int]) -> None:
         if redirect.everything and redirect.target in targets:
             tc.delete_redirect(host, redirect)
     shaping.delete_unused_ingress(host, link)
-
-
-def _attempt(what: str, action: Callable[[], object], failures: list[str]) -> None:
-    try:
-        action()
-    except OSError as error:
-        failures.append(f"failed to {what}: {reason(error)}")

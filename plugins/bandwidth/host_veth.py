@@ -1,4 +1,4 @@
-"""The host's end of a pod's veth, on which the limits are."""
+"""The host veth of a pod's interface, which carries the limits."""
 
 import os
 from collections.abc import Iterator
@@ -13,63 +13,63 @@ from spec.request import Request
 from spec.result import Result
 
 
-def find_host_end(host: Netlink, request: Request, result: Result) -> Link:
-    """The host's end of the veth that is CNI_IFNAME in the container; raises CNIError if there is none.
+def find_host_veth(host: Netlink, request: Request, result: Result) -> Link:
+    """The peer on the host of the veth that is CNI_IFNAME in the container; raises CNIError if there is none.
 
-    It must be listed in `result`, as the reference has it: indexes of links are unique in one namespace only, so the
-    kernel's word that its peer is number 5 might mean number 5 of a namespace that is not the host's.
+    `result` must list it, as with the reference plugin: link indexes are unique only within a namespace, so "peer 5"
+    may be link 5 of a namespace other than the host's.
     """
     if not result.interfaces:
         raise CNIError(Code.INVALID_NETWORK_CONFIG, "no interfaces provided", "prevResult lists none")
-    with step(f'look at "{request.ifname}" in the container'):
-        link = _container_link(request)
+    with step(f'look up "{request.ifname}" in the container'):
+        link = _pod_interface(request)
     if link is None or link.kind != "veth":
         what = f"it is {link.kind or 'a device'}" if link else "there is no such link"
         raise CNIError(Code.INTERNAL, f"container interface {request.ifname} has no veth peer: {what}")
-    with step(f'look at the host\'s end of "{request.ifname}"'):
-        end = find_link_by_index(host, link.peer) if link.peer_is_elsewhere else None
-    if end is None or not _is_end(end) or end.peer != link.index:
+    with step(f'look up the host veth of "{request.ifname}"'):
+        veth = find_link_by_index(host, link.peer) if link.peer_is_elsewhere else None
+    if veth is None or not _is_host_veth(veth) or veth.peer != link.index:
         raise CNIError(Code.INTERNAL, f"veth peer with index {link.peer} is not in host ns")
-    if end.name not in _listed(result):
-        details = f'it is "{end.name}", which prevResult does not list as a link of the host'
+    if veth.name not in _host_interfaces(result):
+        details = f'it is "{veth.name}", which prevResult does not list as a host interface'
         raise CNIError(Code.INTERNAL, "no veth peer of container interface found in host ns", details)
-    return end
+    return veth
 
 
-def find_left_ends(host: Netlink, request: Request) -> Iterator[Link]:
-    """For DEL: what still stands of the host's end, whether or not there is a prevResult or a namespace."""
+def find_remaining_veths(host: Netlink, request: Request) -> Iterator[Link]:
+    """For DEL: the host veths of the attachment that still exist, with or without a prevResult or a namespace."""
     result, tag = request.conf.prev_result, owner_tag(request.attachment)
-    names = _listed(result) if result else set()
-    seen = set()
+    names = _host_interfaces(result) if result else set()
+    found = set()
     for name in sorted(names):
         link = find_link(host, name)
-        if link and _is_end(link) and link.alias in ("", tag):
-            seen.add(link.index)
+        if link and _is_host_veth(link) and link.alias in ("", tag):
+            found.add(link.index)
             yield link
     usual = find_link(host, host_end_name(request.attachment))
-    # Where neither the result nor the usual name leads to it, all links are looked through.
-    for link in [usual] if usual or seen else list_links(host, containing=tag.encode()):
-        if link and link.alias == tag and _is_end(link) and link.index not in seen:
-            seen.add(link.index)
+    # Search all links only if neither the result nor the usual name leads to it.
+    for link in [usual] if usual or found else list_links(host, containing=tag.encode()):
+        if link and link.alias == tag and _is_host_veth(link) and link.index not in found:
+            found.add(link.index)
             yield link
-    if not names and not seen:
-        yield from _end_without_a_result(host, request)
+    if not names and not found:
+        yield from _veth_by_namespace(host, request)
 
 
-def _end_without_a_result(host: Netlink, request: Request) -> Iterator[Link]:
-    """By way of the namespace, of which nothing may be left: a runtime before 0.4.0 gives a DEL no prevResult."""
+def _veth_by_namespace(host: Netlink, request: Request) -> Iterator[Link]:
+    """Found through the namespace, if it still exists: before 0.4.0 a DEL gets no prevResult."""
     try:
-        link = _container_link(request) if request.netns else None
+        link = _pod_interface(request) if request.netns else None
     except OSError as error:
         if is_shortage(error):
             raise
         return
-    end = find_link_by_index(host, link.peer) if link and link.peer_is_elsewhere else None
-    if end and _is_end(end) and end.peer == link.index and not end.alias:
-        yield end
+    veth = find_link_by_index(host, link.peer) if link and link.peer_is_elsewhere else None
+    if veth and _is_host_veth(veth) and veth.peer == link.index and not veth.alias:
+        yield veth
 
 
-def _container_link(request: Request) -> Link | None:
+def _pod_interface(request: Request) -> Link | None:
     netns = open_netns(request.netns, request.netns_fd)
     try:
         with entered(netns), Netlink() as pod:
@@ -78,10 +78,10 @@ def _container_link(request: Request) -> Link | None:
         os.close(netns)
 
 
-def _listed(result: Result) -> set[str]:
+def _host_interfaces(result: Result) -> set[str]:
     return {interface.name for interface in result.interfaces if not interface.sandbox}
 
 
-def _is_end(link: Link) -> bool:
-    """A pair with both ends on the host (a bridge's link for the gateway of a VLAN) is no pod's."""
+def _is_host_veth(link: Link) -> bool:
+    """A pair with both ends on the host, such as a bridge's VLAN gateway, does not belong to a pod."""
     return link.kind == "veth" and link.peer_is_elsewhere

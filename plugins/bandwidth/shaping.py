@@ -1,43 +1,84 @@
-"""Shaping: how limits become token buckets, and the ifb links through which a pod's sending is made to queue.
+"""Shaping: the token buckets that enforce limits, and the ifb links through which a pod's egress is redirected.
 
-A link queues what goes out of it. What a pod receives goes out of the host's end of its veth, so the bucket is there.
-What it sends comes in, where nothing queues; so it is sent on through an ifb, and the bucket is on that.
+Only outgoing packets are queued. What a pod receives leaves through its host veth, so its bucket is there. What it
+sends comes in through the host veth, so it is redirected through an ifb, which has its bucket.
 """
 
 from collections.abc import Collection, Iterator
 from errno import EADDRNOTAVAIL, EEXIST
 from struct import Struct
 
+from linux.errors import reason, step
 from linux.netlink.attributes import attribute, nested, number, text
 from linux.netlink.socket import NLM_F_CREATE, NLM_F_EXCL, Netlink, NetlinkError
+from linux.ownership import owner_tag
 from linux.rtnl import tc
-from linux.rtnl.links import IFF_UP, RTM_NEWLINK, RTM_SETLINK, random_mac
+from linux.rtnl.links import IFF_UP, RTM_NEWLINK, RTM_SETLINK, Link, find_link, random_mac
 from linux.rtnl.tc import Bucket
+from plugins.bandwidth.conf import Limit, Limits, ifb_name, reference_ifb_name
+from spec.attachment import Attachment
+from spec.errors import CNIError, Code
 
 PSCHED = "/proc/net/psched"
-_LATENCY = 25_000  # microseconds that a packet may wait once the burst is used up: what the reference plugin allows
+_LATENCY = 25_000  # microseconds that a packet may wait once the burst is used up, as in the reference plugin
 _SECOND = 1_000_000  # microseconds
 _UINT32_MAX = (1 << 32) - 1
-_BODY = Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, which of them to change
+_BODY = Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, mask of the flags to change
 _ADDRESS, _IFNAME, _MTU, _TXQLEN, _LINKINFO, _IFALIAS, _INFO_KIND = 1, 3, 4, 13, 18, 20, 1
 _IFB = nested(_LINKINFO, text(_INFO_KIND, "ifb"))
-_LARGEST_PACKET = 1 << 16  # bytes of a packet before it is segmented
+_LARGEST_PACKET = 1 << 16  # bytes, before segmentation
+_MODULES = "sch_tbf, sch_ingress, cls_u32, act_mirred, ifb"
+
+
+def check_kernel() -> None:
+    """Raises CNIError 50 if the kernel lacks token buckets or ifb links; changes nothing.
+
+    Filters cannot be probed without a link to attach them to.
+    """
+    try:
+        ticks_per_microsecond()
+        with Netlink() as host:
+            loopback = find_link(host, "lo")
+            if loopback:
+                tc.probe_bucket(host, loopback.index)
+            _probe_ifb(host)
+    except OSError as error:
+        message = f"the kernel cannot limit bandwidth: {reason(error)}"
+        raise CNIError(Code.PLUGIN_NOT_AVAILABLE, message, f"it needs {_MODULES}") from error
+
+
+def buckets(limits: Limits) -> tuple[Bucket | None, Bucket | None]:
+    """The token buckets for what the pod receives and for what it sends; raises CNIError."""
+    with step("read the packet scheduler's clock"):
+        ticks = ticks_per_microsecond()
+    return _bucket(limits, limits.ingress, "ingress", ticks), _bucket(limits, limits.egress, "egress", ticks)
+
+
+def _bucket(limits: Limits, limit: Limit | None, direction: str, ticks: float) -> Bucket | None:
+    if limit is None:
+        return None
+    try:
+        return bucket(limit.rate, limit.burst, ticks)
+    except ValueError:
+        rate = f"{direction}Rate {limit.rate}"
+        expected = f"a longer burst (at {rate} the kernel would let nothing pass)"
+        raise limits.section.error(f"{direction}Burst", expected) from None
 
 
 def ticks_per_microsecond(path: str = PSCHED) -> float:
-    """What the kernel says of the clock of its packet scheduler; raises OSError where it has none."""
+    """The resolution of the kernel's packet scheduler clock; raises OSError if it has none."""
     with open(path) as file:
         ticks, units, resolution, *_ = (int(word, 16) for word in file.read().split())
     return ticks / units * resolution / _SECOND
 
 
 def bucket(rate: int, burst: int, ticks: float) -> Bucket:
-    """The bucket for a rate in bits/s (8 or more) and a burst in bits, at `ticks` a microsecond.
+    """The bucket for a rate in bits/s (8 or more) and a burst in bits, at `ticks` per microsecond.
 
-    It is what the reference plugin makes, down to its rounding, but for a burst that does not fit the kernel's 32
-    bits: the reference keeps the lower 32 bits of what is too large, whatever they are. Here the bucket is the largest
-    that fits, and what may wait is not the burst as well, which would be minutes. Raises ValueError if the burst is
-    so small that the kernel would refuse the bucket.
+    It equals the reference plugin's, including the rounding, unless the burst exceeds the kernel's 32 bits: the
+    reference keeps the lower 32 bits of the result. We use the largest possible bucket, and leave the burst out of the
+    queue's limit, which would otherwise hold minutes of traffic. Raises ValueError if the kernel would refuse the
+    bucket because the burst is too small.
     """
     rate, burst = rate // 8, burst // 8
     most = int(_UINT32_MAX / ticks)  # microseconds: 4.5 minutes
@@ -49,13 +90,13 @@ def bucket(rate: int, burst: int, ticks: float) -> Bucket:
         duration = min(duration, most)
         limit = min(max(waiting, _LARGEST_PACKET), _UINT32_MAX)
     made = Bucket(rate=rate, limit=limit, buffer=int(duration * ticks))
-    if made.buffer * rate < ticks * _SECOND:  # tbf_change() wants room for one byte
+    if made.buffer * rate < ticks * _SECOND:  # tbf_change() requires room for one byte
         raise ValueError("the kernel would let nothing pass")
     return made
 
 
 def bucket_of(netlink: Netlink, link: int) -> Bucket | None:
-    """Our bucket at the root of a link, None if only the kernel's own is there; raises NetlinkError for another's."""
+    """Our bucket at the root of a link, None if the kernel's default is there; raises NetlinkError for any other."""
     for one in tc.list_qdiscs(netlink, link):
         if one.parent == tc.ROOT and one.handle:
             if one.handle == tc.BUCKET_HANDLE and one.bucket:
@@ -64,11 +105,27 @@ def bucket_of(netlink: Netlink, link: int) -> Bucket | None:
     return None
 
 
-def create_ifb(netlink: Netlink, name: str, *, mtu: int) -> bool:
-    """Make an ifb; False if a link of that name is there already.
+def find_ifb(host: Netlink, owner: Attachment) -> Link | None:
+    """The attachment's own ifb; raises NetlinkError."""
+    tag = owner_tag(owner)
+    for name, aliases in ((reference_ifb_name(owner), (tag,)), (ifb_name(owner), (tag, ""))):
+        link = find_link(host, name)
+        if link and link.kind == "ifb" and link.alias in aliases:
+            return link
+    return None
 
-    It has a MAC of its own from the start, so that udev's MACAddressPolicy leaves it as the result reports it, and no
-    queue beside the bucket's.
+
+def find_reference_ifb(host: Netlink, owner: Attachment) -> Link | None:
+    """The ifb that the reference plugin made for the container on the network; raises NetlinkError."""
+    link = find_link(host, reference_ifb_name(owner))
+    return link if link and link.kind == "ifb" and not link.alias else None
+
+
+def create_ifb(netlink: Netlink, name: str, *, mtu: int) -> bool:
+    """Create an ifb; False if a link of that name exists.
+
+    An explicit MAC keeps udev's MACAddressPolicy from changing the one that the result reports. The bucket's queue is
+    its only queue.
     """
     mac = bytes.fromhex(random_mac().replace(":", ""))
     content = text(_IFNAME, name) + attribute(_ADDRESS, mac) + number(_TXQLEN, 0) + number(_MTU, mtu)
@@ -83,13 +140,13 @@ def create_ifb(netlink: Netlink, name: str, *, mtu: int) -> bool:
 
 
 def set_ifb(netlink: Netlink, index: int, *, mtu: int, alias: str) -> None:
-    """Bring an ifb up with this MTU, and name its owner in its alias."""
+    """Set the MTU and the alias (its owner) of an ifb and bring it up."""
     body = _BODY.pack(0, 0, index, IFF_UP, IFF_UP)
     netlink.change(body + number(_MTU, mtu) + text(_IFALIAS, alias), RTM_SETLINK)
 
 
 def redirecting_links(netlink: Netlink, targets: Collection[int]) -> Iterator[tuple[int, int]]:
-    """(link, target), indexes both, for the links that send what comes in by them to one of the links `targets`."""
+    """(link, target) by index, for the links that redirect incoming packets to one of `targets`."""
     for qdisc in tc.list_qdiscs(netlink):
         if qdisc.parent == tc.INGRESS:
             found = {redirect.target for redirect in tc.list_redirects(netlink, qdisc.link)}
@@ -97,15 +154,15 @@ def redirecting_links(netlink: Netlink, targets: Collection[int]) -> Iterator[tu
 
 
 def delete_unused_ingress(netlink: Netlink, link: int) -> bool:
-    """Take away a link's place for filters if it holds none (and is no `clsact`, which we never make); else False."""
+    """Delete a link's ingress qdisc if it holds no filters and is not a `clsact`, which we never make; else False."""
     kinds = [qdisc.kind for qdisc in tc.list_qdiscs(netlink, link) if qdisc.parent == tc.INGRESS]
     return kinds == ["ingress"] and not tc.list_redirects(netlink, link) and tc.delete_ingress(netlink, link)
 
 
 def delete_limits(netlink: Netlink, link: int, targets: Collection[int]) -> None:
-    """Take away the bucket at a link's root, and what sends all that comes in to one of `targets`; no more than that.
+    """Delete our bucket at a link's root and the filters that redirect all incoming packets to one of `targets`.
 
-    Raises NetlinkError.
+    Anything else stays. Raises NetlinkError.
     """
     qdiscs, redirects = tc.list_qdiscs(netlink, link), tc.list_redirects(netlink, link)
     ours = [one for one in redirects if one.everything and one.target in targets]
@@ -123,14 +180,14 @@ def delete_limits(netlink: Netlink, link: int, targets: Collection[int]) -> None
     if doomed:
         tc.delete_qdiscs(netlink, doomed)
     if ours and not others and not any(one.parent == tc.INGRESS for one in doomed):
-        for redirect in ours:  # in a `clsact`, which is somebody else's
+        for redirect in ours:  # in a `clsact` that somebody else created
             tc.delete_redirect(netlink, redirect)
 
 
-def probe_ifb(netlink: Netlink) -> None:
-    """Ask for an ifb with a MAC that no link may have, so none is made. Raises NetlinkError if the kernel knows no ifb.
+def _probe_ifb(netlink: Netlink) -> None:
+    """Request an ifb with an invalid MAC, so that none is made. Raises NetlinkError if the kernel does not support ifb.
 
-    The kernel looks for the kind first, and loads its module, as an ADD would have it do.
+    The kernel looks up the kind first and loads its module, as an ADD would have it do.
     """
     message = _BODY.pack(0, 0, 0, 0, 0) + attribute(_ADDRESS, bytes(6)) + _IFB
     try:

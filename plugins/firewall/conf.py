@@ -1,4 +1,4 @@
-"""The configuration of `firewall`, read once."""
+"""The configuration of `firewall`."""
 
 from dataclasses import dataclass
 
@@ -7,21 +7,21 @@ from spec.config import Section
 BACKENDS = ("", "iptables", "nftables", "firewalld")
 ZONE = "trusted"
 _POLICIES = ("open", "same-bridge", "isolated")
-_LONGEST_CHAIN = 28  # characters that iptables takes
-# Of iptables' extensions.
+_LONGEST_CHAIN = 28  # characters, the limit of iptables
+# Targets of iptables and its extensions.
 _TARGETS = """
 ACCEPT AUDIT CHECKSUM CLASSIFY CLUSTERIP CONNMARK CONNSECMARK CT DNAT DNPT DROP DSCP ECN ERROR HL HMARK IDLETIMER LED
 LOG MARK MASQUERADE MIRROR NETMAP NFLOG NFQUEUE NOTRACK QUEUE RATEEST REDIRECT REJECT RETURN SECMARK SET SNAT SNPT
 SYNPROXY TCPMSS TCPOPTSTRIP TEE TOS TPROXY TRACE TTL ULOG
 """
-_TAKEN = {*_TARGETS.split(), "INPUT", "FORWARD", "OUTPUT", "PREROUTING", "POSTROUTING", "CNI-FORWARD"}
+_RESERVED = {*_TARGETS.split(), "INPUT", "FORWARD", "OUTPUT", "PREROUTING", "POSTROUTING", "CNI-FORWARD"}
 
 
 @dataclass(frozen=True)
 class FirewallConf:
-    """`backend` "" if none is named; `admin_chain`: iptables' chain that comes first; `policy`: who may reach pods.
+    """`backend`: "" for any; `admin_chain`: the iptables chain evaluated first; `policy`: the ingress policy.
 
-    `zone`: the zone of firewalld that pods are in.
+    `zone`: firewalld's zone for pods.
     """
 
     backend: str
@@ -41,7 +41,7 @@ def parse(section: Section) -> FirewallConf:
 
 
 def firewalld_zone(section: Section) -> str:
-    """For a DEL, whatever the keys hold: the zone of pods, "" if another backend than firewalld is named."""
+    """The zone of pods, "" if the backend is not firewalld. For a DEL: never raises, whatever the keys hold."""
     backend, zone = section.raw("backend"), section.raw("firewalldZone")
     if backend in ("iptables", "nftables"):
         return ""
@@ -50,10 +50,10 @@ def firewalld_zone(section: Section) -> str:
 
 def _admin_chain(section: Section) -> str:
     name = section.string("iptablesAdminChainName") or "CNI-ADMIN"
-    plain = name.isascii() and name[0].isalpha() and all(char.isalnum() or char in "-_./" for char in name)
-    if not plain or len(name) > _LONGEST_CHAIN or name in _TAKEN:
-        expected = f"a chain of your own: at most {_LONGEST_CHAIN} letters, digits and - _ . /, beginning with a letter"
-        raise section.error("iptablesAdminChainName", f"{expected}, and no target or chain of iptables")
+    is_plain = name.isascii() and name[0].isalpha() and all(char.isalnum() or char in "-_./" for char in name)
+    if not is_plain or len(name) > _LONGEST_CHAIN or name in _RESERVED:
+        expected = f"a chain of your own: at most {_LONGEST_CHAIN} letters, digits and - _ . /, starting with a letter"
+        raise section.error("iptablesAdminChainName", f"{expected}, and not a target or chain of iptables")
     return name
 
 

@@ -31,9 +31,9 @@ def tell(request: Request, sentences: Iterable[str], *, at_most: int = _TOLD) ->
     """Write on stderr what does not stop a call; runtimes log it. (STATUS has no bound, and lists all.)"""
     sentences = list(sentences)
     for sentence in sentences[:at_most]:
-        request.say(f"{request.conf.type}: {sentence}")
+        request.log(f"{request.conf.type}: {sentence}")
     if len(sentences) > at_most:
-        request.say(f"{request.conf.type}: {len(sentences) - at_most} more; STATUS lists all")
+        request.log(f"{request.conf.type}: {len(sentences) - at_most} more; STATUS lists all")
 
 
 def _links(host: Netlink, bridge_name: str, device: int) -> Links:

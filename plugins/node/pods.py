@@ -9,10 +9,10 @@ from functools import partial
 from linux.errors import step
 from linux.netlink.socket import Netlink
 from linux.rtnl.links import find_link
+from plugins.failures import Undo
 from plugins.mac import requested_mac
 from plugins.node.conf import HAIRPIN_VETH, PROMISCUOUS_BRIDGE, NodeConf, ipam_of, parse
 from plugins.pod.conf import PodConf
-from plugins.undo import Undo
 from spec.config import NetConf, read_config
 from spec.errors import CNIError
 from spec.request import Request
@@ -69,7 +69,7 @@ def undo_bridge(host: Netlink, bridge: str, undo: Undo) -> None:
 
     with step(f'look for "{bridge}"'):
         if find_link(host, bridge) is None:
-            undo.push(lambda: delete_unused_bridge(host, bridge))
+            undo.callback(delete_unused_bridge, host, bridge)
 
 
 def settle_gateways(host: Netlink, pod: Request, node: NodeConf, result: Result) -> None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
 
-from plugins.mac import EXPECTED, normal_mac
+from plugins.mac import mac_in
 from plugins.node.spans import first_of, span
 from spec import jsontext
 from spec.addresses import canonical_cidr, canonical_ip, is_ipv6
@@ -70,15 +70,7 @@ def parse_node(section: Section) -> Node:
     """
     addresses = parse_each(section, "addresses", canonical_ip, _ADDRESS, sparse=True)
     subnets = parse_each(section, "podCIDRs", _network, _NETWORK, sparse=True)
-    return Node(section.string("name"), addresses, subnets, parse_mac(section, "vtepMAC"), section.path)
-
-
-def parse_mac(section: Section, key: str) -> str:
-    """The MAC under `key`, normalised; "" where it is absent. Raises CNIError 7."""
-    given = section.string(key)
-    if given and not normal_mac(given):
-        raise section.error(key, EXPECTED)
-    return normal_mac(given)
+    return Node(section.string("name"), addresses, subnets, mac_in(section, "vtepMAC"), section.path)
 
 
 def parse_networks(section: Section, key: str) -> tuple[str, ...]:

@@ -10,8 +10,8 @@ from linux.rtnl.addresses import Address, list_addresses
 from linux.rtnl.links import Link, find_link, find_link_by_index
 from linux.rtnl.routes import FAR, list_routes, look_up
 from linux.rtnl.vxlan import Vtep, overhead, sends_from, vtep_mac
+from plugins.mac import mac_in
 from plugins.node.conf import NodeConf
-from plugins.node.records import parse_mac
 from spec.addresses import canonical_ip, is_ipv6
 from spec.config import Section
 from spec.errors import CNIError, Code
@@ -53,7 +53,7 @@ def parse(request: Request) -> TunnelConf:
         port=section.integer("port", _DEFAULT_PORT, low=1, high=65535),
         parent=link_name(section, "parent", "") if section.string("parent") else "",
         local=_address(section, "localAddress"),
-        mac=parse_mac(section, "vtepMAC"),
+        mac=mac_in(section, "vtepMAC"),
         direct_routing=section.boolean("directRouting"),
         tx_checksum=section.boolean("txChecksum", default=True),
         notrack=section.boolean("notrack", None),

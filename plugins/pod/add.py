@@ -14,9 +14,9 @@ from linux.rtnl.addresses import first_host
 from linux.rtnl.deletion import delete_links
 from linux.rtnl.links import Link, attach_port, create_veth, find_link, find_link_by_index, random_mac
 from linux.waiting import wait_until
+from plugins.failures import Undo
 from plugins.pod import container, network, vlans
 from plugins.pod.conf import PodConf
-from plugins.undo import Undo
 from spec.addresses import is_ipv6, is_unspecified, network_of
 from spec.delegate import delegate
 from spec.errors import CNIError, Code
@@ -70,7 +70,7 @@ def _try_to_add(netns: int, request: Request, conf: PodConf) -> Result:
         links.insert(_CONTAINER, Interface(name=request.ifname, mac=mac, sandbox=request.netns))
         result = Result(interfaces=tuple(links), ips=leases.ips, routes=leases.routes, dns=conf.dns or leases.dns)
         check_expressible(result, request.conf.cni_version)
-        undo.keep()
+        undo.pop_all()
         return result
 
 
@@ -95,14 +95,14 @@ def _create_veth(host: Netlink, netns: int, request: Request, conf: PodConf, mac
                 continue
             if link is None:
                 return _found(host, name, undo)
-            undo.push(lambda link=link: delete_links(host, [link]))
+            undo.callback(delete_links, host, [link])
             return link
         raise NetlinkError(EEXIST, f"no free name for the host's end in {_NAME_TRIES} tries")
 
 
 def _found(host: Netlink, name: str, undo: Undo) -> Link:
     """The link just made, where the kernel did not show it."""
-    undo.push(lambda: _delete_by_name(host, name))  # before the look, which may fail too
+    undo.callback(_delete_by_name, host, name)  # before the look, which may fail too
     link = find_link(host, name)
     if link is None:
         raise NetlinkError(ENODEV, "it is gone again")
@@ -146,7 +146,7 @@ def _gateway_link(host: Netlink, request: Request, conf: PodConf, bridge: Link, 
 def _lease(request: Request, conf: PodConf, undo: Undo) -> Result:
     """Addresses from IPAM, on the container's interface, with the gateways and default routes that `conf` wants."""
     result = delegate(request, "ADD", conf.ipam_type)
-    undo.push(lambda: delegate(request, "DEL", conf.ipam_type))
+    undo.callback(delegate, request, "DEL", conf.ipam_type)
     if result is None or not result.ips:
         raise CNIError(Code.INTERNAL, "IPAM plugin returned missing IP config", f'"ipam": "type": "{conf.ipam_type}"')
     require_suitable_mtu(conf.mtu, [ip.address for ip in result.ips])
@@ -174,7 +174,7 @@ def _masquerade(request: Request, leases: Result, undo: Undo) -> None:
     from rules import masquerade
 
     with step("masquerade the pod's addresses"):
-        undo.push(lambda: masquerade.delete(request.attachment))
+        undo.callback(masquerade.delete, request.attachment)
         masquerade.ensure(request.attachment, [ip.address for ip in leases.ips])
 
 
@@ -182,7 +182,7 @@ def _check_mac(request: Request, port: Link, mac: str, undo: Undo) -> None:
     from rules import antispoof
 
     with step("filter the pod's MAC address"):
-        undo.push(lambda: antispoof.delete(request.attachment))
+        undo.callback(antispoof.delete, request.attachment)
         antispoof.ensure(request.attachment, port.name, mac)
 
 
@@ -190,7 +190,7 @@ def _check_sources(request: Request, port: Link, leases: Result, undo: Undo) -> 
     from rules import source_validation
 
     with step("bind the pod to its addresses"):
-        undo.push(lambda: source_validation.delete(request.attachment))
+        undo.callback(source_validation.delete, request.attachment)
         source_validation.ensure(request.attachment, port.name, [ip.address for ip in leases.ips])
 
 

@@ -10,7 +10,7 @@ from linux.ownership import group_of, host_end_name, owner_tag
 from linux.rtnl.addresses import list_addresses
 from linux.rtnl.deletion import delete_links
 from linux.rtnl.links import Link, find_link, find_link_by_index, list_links
-from plugins.attempts import Attempts
+from plugins.failures import Attempts
 from rules import antispoof, masquerade, reference, source_validation
 from spec.delegate import delegate
 from spec.errors import is_shortage
@@ -38,19 +38,16 @@ def delete_pod(request: Request, *, ipam_type: str, gateway_link: str = "") -> N
     owner = request.attachment
     addresses: list[str] = [ip.address for ip in request.conf.prev_result.ips] if request.conf.prev_result else []
     attempts = Attempts()
-    attempts.make(f'delete link "{request.ifname}"', lambda: addresses.extend(_delete_links(request)))
+    attempts.run(f'delete link "{request.ifname}"', lambda: addresses.extend(_delete_links(request)))
     if ipam_type:
-        attempts.make("release the addresses", lambda: delegate(request, "DEL", ipam_type))
-    for what, action in (
-        ("delete the masquerade", lambda: masquerade.delete(owner, addresses)),
-        ("delete another implementation's masquerade", lambda: reference.delete_masquerade(owner, addresses)),
-        ("delete the MAC filter", lambda: antispoof.delete(owner)),
-        ("unbind the pod from its addresses", lambda: source_validation.delete(owner)),
-        ("delete another implementation's MAC filter", lambda: reference.delete_antispoof(owner)),
-    ):
-        attempts.make(what, action)
+        attempts.run("release the addresses", delegate, request, "DEL", ipam_type)
+    attempts.run("delete the masquerade", masquerade.delete, owner, addresses)
+    attempts.run("delete another implementation's masquerade", reference.delete_masquerade, owner, addresses)
+    attempts.run("delete the MAC filter", antispoof.delete, owner)
+    attempts.run("delete the source validation", source_validation.delete, owner)
+    attempts.run("delete another implementation's MAC filter", reference.delete_antispoof, owner)
     if gateway_link:
-        attempts.make(f'look at "{gateway_link}"', lambda: _delete_half_made(request, gateway_link))
+        attempts.run(f'look at "{gateway_link}"', _delete_half_made, request, gateway_link)
     attempts.finish()
 
 

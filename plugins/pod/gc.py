@@ -5,7 +5,7 @@ from linux.ownership import forfeited, group_of
 from linux.rtnl.deletion import delete_links
 from linux.rtnl.links import Link, list_group, list_links
 from linux.waiting import wait_until
-from plugins.attempts import Attempts
+from plugins.failures import Attempts
 from rules import antispoof, masquerade, source_validation
 from spec.attachment import Attachment
 from spec.delegate import delegate
@@ -21,12 +21,12 @@ def sweep_pods(request: Request, *, ipam_type: str) -> None:
     failure is raised with the others in its details.
     """
     network, valid, attempts = request.conf.name, request.valid_attachments, Attempts()
-    attempts.make("delete stale links", lambda: _sweep_links(network, valid))
-    attempts.make("delete stale masquerade", lambda: masquerade.sweep(network, valid))
-    attempts.make("delete stale MAC filters", lambda: antispoof.sweep(network, valid))
-    attempts.make("unbind stale pods", lambda: source_validation.sweep(network, valid))
+    attempts.run("delete stale links", _sweep_links, network, valid)
+    attempts.run("delete stale masquerade", masquerade.sweep, network, valid)
+    attempts.run("delete stale MAC filters", antispoof.sweep, network, valid)
+    attempts.run("unbind stale pods", source_validation.sweep, network, valid)
     if ipam_type:
-        attempts.make("release stale addresses", lambda: delegate(request, "GC", ipam_type))
+        attempts.run("release stale addresses", delegate, request, "GC", ipam_type)
     attempts.finish()
 
 

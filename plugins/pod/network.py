@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from errno import ENODEV
-from functools import partial
 from socket import AF_INET, AF_INET6
 
 from linux import sysctls
@@ -27,8 +26,8 @@ from linux.rtnl.links import (
     set_up,
     set_vlan_filtering,
 )
+from plugins.failures import Undo
 from plugins.pod.conf import PodConf
-from plugins.undo import Undo
 from spec.errors import CNIError, Code
 from spec.links import require_suitable_mtu
 
@@ -71,7 +70,7 @@ def _new_bridge(host: Netlink, conf: PodConf, undo: Undo) -> Link | None:
     with _filtering(conf) if conf.filters_vlans else nullcontext():
         is_new = create_bridge(host, conf.bridge, mtu=conf.mtu, filters_vlans=conf.filters_vlans)
     if is_new:
-        undo.push(lambda: delete_unused_bridge(host, conf.bridge))
+        undo.callback(delete_unused_bridge, host, conf.bridge)
         spare_detection(conf.bridge)
     return find_link(host, conf.bridge)
 
@@ -87,16 +86,16 @@ def spare_detection(link: str) -> None:
 def _set_bridge(host: Netlink, bridge: Link, conf: PodConf, undo: Undo) -> None:
     if conf.promiscuous and not bridge.promiscuous:
         set_promiscuous(host, bridge.index, on=True)
-        undo.push(lambda: unless_used(host, bridge, lambda: set_promiscuous(host, bridge.index, on=False)))
+        undo.callback(unless_used, host, bridge, lambda: set_promiscuous(host, bridge.index, on=False))
     refuse_advertisements(host, bridge)
     if not bridge.up:
         set_up(host, bridge.index)
-        undo.push(lambda: unless_used(host, bridge, lambda: set_down(host, bridge.index)))
+        undo.callback(unless_used, host, bridge, lambda: set_down(host, bridge.index))
     if conf.filters_vlans and not bridge.vlan_filtering:
         _refuse_to_cut(host, bridge, conf)
         with _filtering(conf):
             set_vlan_filtering(host, bridge.index, on=True)
-        undo.push(lambda: unless_used(host, bridge, lambda: set_vlan_filtering(host, bridge.index, on=False)))
+        undo.callback(unless_used, host, bridge, lambda: set_vlan_filtering(host, bridge.index, on=False))
 
 
 def _filtering(conf: PodConf) -> step:
@@ -137,7 +136,7 @@ def ensure_gateways(host: Netlink, conf: PodConf, link: Link, port: Link, gatewa
             if gateway in present or (conf.keep_addresses and carries(present, gateway)):
                 continue
             replaced = _conflicts(host, conf, link, gateway, present - set(gateways))
-            undo.push(partial(_take_back, host, link, port, gateway, replaced))
+            undo.callback(_take_back, host, link, port, gateway, replaced)
             for index, other in replaced:
                 delete_address(host, index, other)
             if add_address(host, link.index, gateway, dad=False):

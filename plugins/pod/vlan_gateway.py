@@ -22,10 +22,10 @@ from linux.rtnl.links import (
     set_mac,
     set_up,
 )
+from plugins.failures import Undo
 from plugins.pod import vlans
 from plugins.pod.conf import PodConf
 from plugins.pod.network import GATEWAY_MARK, refuse_advertisements, spare_detection, unless_used
-from plugins.undo import Undo
 from spec.errors import CNIError, Code
 
 
@@ -39,7 +39,7 @@ def ensure(host: Netlink, network: str, conf: PodConf, pod: Link, undo: Undo) ->
         bridge = _existing(find_link_by_index(host, pod.master), conf.bridge)
         link = find_link(host, name)
         if link is None and _create(host, network, conf, bridge):
-            undo.push(lambda: unless_used(host, bridge, lambda: _delete(host, name), but=pod.index))
+            undo.callback(unless_used, host, bridge, lambda: _delete(host, name), but=pod.index)
             spare_detection(name)
         link = _existing(link or find_link(host, name), name)
         refuse_advertisements(host, link)

@@ -1,7 +1,7 @@
-"""`portmap`: ports of the node lead to ports of a pod, after the plugin that gave the pod its addresses.
+"""`portmap`: forwards ports of the node to a pod, chained after the plugin that gave the pod its addresses.
 
-The configuration is that of the reference plugin; `docs/portmap.md` has every key. Most pods have no host ports, so
-nothing that talks to the kernel is imported by ADD until there is one.
+The configuration is that of the reference plugin; `docs/portmap.md` lists every key. Most pods have no host ports, so
+ADD imports nothing that talks to the kernel without one.
 """
 
 from spec.plugin import Plugin
@@ -10,7 +10,7 @@ from spec.result import Result
 
 
 def add(request: Request) -> Result:
-    """ADD (spec section 4): forward the ports, in place of those of an earlier ADD. The result is that of before."""
+    """ADD (spec section 4): forward the ports, replacing those of an earlier ADD; returns prevResult."""
     from plugins.portmap.conf import parse
 
     conf = parse(request.conf.section)
@@ -19,17 +19,54 @@ def add(request: Request) -> Result:
         from plugins.portmap.add import add_ports
 
         add_ports(request, conf, result)
-    elif is_exposed(result):
-        from plugins.portmap.guard import guard
-
-        guard(request)
+    elif _exposes_loopback(result):
+        _guard_loopback(request)
     return result
 
 
-def is_exposed(result: Result) -> bool:
-    """Whether packets of 127.0.0.0/8 are routed over a link of the node that the result names (route_localnet).
+def delete(request: Request) -> None:
+    """DEL: stop forwarding; ignores errors in the configuration, which may have changed since the ADD."""
+    from plugins.portmap.delete import delete_ports
 
-    Read without the modules that talk to the kernel: most pods have no ports, and most nodes no such link.
+    delete_ports(request)
+    if request.conf.prev_result and _exposes_loopback(request.conf.prev_result):
+        _guard_loopback(request)
+
+
+def check(request: Request) -> None:
+    """CHECK."""
+    from plugins.portmap.conf import parse
+
+    conf = parse(request.conf.section)
+    result = request.conf.require_prev_result()
+    if conf.mappings:
+        from plugins.portmap.check import check_ports
+
+        check_ports(request, conf, result)
+
+
+def gc(request: Request) -> None:
+    """GC: stop forwarding to pods that are gone."""
+    from plugins.portmap.delete import sweep_ports
+
+    sweep_ports(request)
+    _guard_loopback_if_routed(request)
+
+
+def status(request: Request) -> None:
+    """STATUS: the configuration is valid, and the kernel accepts the rules."""
+    from plugins.portmap.check import check_kernel
+    from plugins.portmap.conf import parse
+
+    parse(request.conf.section)
+    check_kernel()
+    _guard_loopback_if_routed(request)
+
+
+def _exposes_loopback(result: Result) -> bool:
+    """Whether a host interface of the result routes packets to 127.0.0.0/8 (its sysctl route_localnet).
+
+    Read without the modules that talk to the kernel: most pods have no ports, and most nodes no such interface.
     """
     for interface in result.interfaces:
         if not interface.sandbox and "/" not in interface.name:
@@ -42,47 +79,35 @@ def is_exposed(result: Result) -> bool:
     return False
 
 
-def delete(request: Request) -> None:
-    """DEL: forward nothing; never fails for the configuration, which may have been changed since the ADD."""
-    from plugins.portmap.delete import delete_ports
+def _guard_loopback(request: Request) -> None:
+    """Restore the rules that keep pods from the node's 127.0.0.1 if they are gone.
 
-    delete_ports(request)
-    if request.conf.prev_result and is_exposed(request.conf.prev_result):
-        from plugins.portmap.guard import guard
+    Host ports need route_localnet, which would expose what listens there. `nft flush ruleset` removes the rules but
+    not the sysctl, so every call that sees it set restores them, with or without ports. A failure is logged; it does
+    not fail the call.
+    """
+    from linux.errors import reason
+    from rules.portmap import ports
 
-        guard(request)
-
-
-def check(request: Request) -> None:
-    """CHECK: is everything as configured?"""
-    from plugins.portmap.conf import parse
-
-    conf = parse(request.conf.section)
-    result = request.conf.require_prev_result()
-    if conf.mappings:
-        from plugins.portmap.check import check_ports
-
-        check_ports(request, conf, result)
+    try:
+        if ports.guard_loopback():
+            request.log("portmap: the rules that keep pods from the node's 127.0.0.1 were gone, and have been put back")
+    except OSError as error:
+        request.log(f"portmap: pods may reach the node's 127.0.0.1: {reason(error)}")
 
 
-def gc(request: Request) -> None:
-    """GC: forward nothing to pods that are gone."""
-    from plugins.portmap.delete import sweep_ports
-    from plugins.portmap.guard import guard_all
+def _guard_loopback_if_routed(request: Request) -> None:
+    """The same if any link of the node has route_localnet set."""
+    from linux import route_localnet
+    from linux.errors import reason
 
-    sweep_ports(request)
-    guard_all(request)
-
-
-def status(request: Request) -> None:
-    """STATUS: ready if the configuration can be used and the kernel would take the rules."""
-    from plugins.portmap.check import check_kernel
-    from plugins.portmap.conf import parse
-    from plugins.portmap.guard import guard_all
-
-    parse(request.conf.section)
-    check_kernel()
-    guard_all(request)
+    try:
+        is_routed = route_localnet.is_any_routed()
+    except OSError as error:
+        request.log(f"portmap: cannot tell whether pods may reach the node's 127.0.0.1: {reason(error)}")
+        return
+    if is_routed:
+        _guard_loopback(request)
 
 
 PLUGIN = Plugin(type="portmap", add=add, delete=delete, check=check, gc=gc, status=status, reads_args=False)

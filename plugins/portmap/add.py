@@ -1,14 +1,13 @@
-"""ADD: the ports forwarded, or everything as it was."""
+"""ADD: forwards the ports, or leaves everything as it was."""
 
 import os
 
 from linux import route_localnet
 from linux.errors import step
 from linux.netlink.socket import Netlink
+from plugins.failures import Undo
 from plugins.portmap.conf import PortmapConf
-from plugins.portmap.flows import forget_flows_elsewhere
-from plugins.portmap.forwards import pod_addresses, wish_of
-from plugins.undo import Undo
+from plugins.portmap.forwards import desired, flush_flows_elsewhere, pod_addresses
 from rules.portmap import ports
 from rules.portmap.ports import PortTaken, Wish
 from rules.portmap.table import TABLE
@@ -18,15 +17,15 @@ from spec.result import Result
 
 
 def add_ports(request: Request, conf: PortmapConf, result: Result) -> None:
-    """Forward the ports of the configuration to the pod; raises CNIError, and then none."""
+    """Forward the configured ports to the pod; raises CNIError, and then forwards none."""
     pod = pod_addresses(request, result)
-    wish = wish_of(request, conf, pod, result)
+    wish = desired(request, conf, pod, result)
     with Undo() as undo:
         _forward(request, wish, undo)
         if conf.snat and any(forward.version == 4 for forward in wish.forwards):
             _route_localnet(pod[4].packed)
-        undo.keep()
-    forget_flows_elsewhere(request, wish.forwards)
+        undo.pop_all()
+    flush_flows_elsewhere(request, wish.forwards)
 
 
 def _forward(request: Request, wish: Wish, undo: Undo) -> None:
@@ -35,11 +34,11 @@ def _forward(request: Request, wish: Wish, undo: Undo) -> None:
             made = ports.ensure(request.attachment, wish)
         except PortTaken as error:
             raise CNIError(Code.INTERNAL, error.strerror, _advice(request, error)) from error
-    undo.push(lambda: ports.undo(request.attachment, made=made, noted=wish.noted))
+    undo.callback(ports.undo, request.attachment, made=made, noted=wish.noted)
 
 
 def _advice(request: Request, taken: PortTaken) -> str:
-    """How to free a port of which only people can know that its pod is gone."""
+    """How to free the port if its pod is gone, which we cannot know."""
     version, *parts = taken.owner.split(":")
     if version != "v1" or len(parts) != 3:
         return f"if that pod is gone, free the port: nft delete element {TABLE.name} '{taken.entry}'"
@@ -51,7 +50,7 @@ def _advice(request: Request, taken: PortTaken) -> str:
 
 
 def _route_localnet(address: bytes) -> None:
-    """Let the node's 127.0.0.1 reach the pod: by the link that leads to it; no link, no way."""
+    """Let the node's 127.0.0.1 reach the pod, through the link that leads to it, if there is one."""
     with step("route from 127.0.0.1 to the pod"), Netlink() as host:
         link = route_localnet.link_towards(host, address)
         if link:

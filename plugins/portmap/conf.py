@@ -1,4 +1,4 @@
-"""The configuration of `portmap`, read once."""
+"""The configuration of `portmap`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,9 +15,9 @@ _MAPPED = bytes([0] * 10 + [255] * 2)  # ::ffff:0:0/96, IPv4 in an IPv6 address
 
 @dataclass(frozen=True)
 class Mapping:
-    """A port of the node and the pod's port it leads to; `protocol` is the number of the transport protocol.
+    """A port of the node and the pod's port it is forwarded to; `protocol` is the transport protocol's number.
 
-    `host`: the packed address of the node it is limited to, b"" for any; `versions`: the IP versions it is for.
+    `host`: the node's address it is limited to, packed, or b"" for all; `versions`: the IP versions it applies to.
     """
 
     host: bytes
@@ -29,7 +29,7 @@ class Mapping:
 
 @dataclass(frozen=True)
 class PortmapConf:
-    """What to forward, for whom (`conditions`: the words by IP version), and who is masqueraded."""
+    """The mappings, the words of the conditions by IP version, and whether connections are masqueraded."""
 
     mappings: tuple[Mapping, ...]
     conditions: dict[int, tuple[str, ...]]
@@ -38,7 +38,7 @@ class PortmapConf:
 
 
 def parse(section: Section) -> PortmapConf:
-    """Read the keys. Raises CNIError 7. Conditions are looked at only where there are ports that they could be of."""
+    """Read the keys. Raises CNIError 7. Conditions are only read if there are ports they could apply to."""
     section.string("backend", choices=_BACKENDS)
     bit = section.integer("markMasqBit", None, low=0, high=31)
     if section.string("externalSetMarkChain") and bit is not None:
@@ -55,8 +55,8 @@ def parse(section: Section) -> PortmapConf:
     return conf
 
 
-def mappings_if_readable(section: Section) -> tuple[Mapping, ...]:
-    """The mappings, for a DEL: none where they can not be read."""
+def mappings_if_valid(section: Section) -> tuple[Mapping, ...]:
+    """The mappings, for a DEL: () if they are invalid."""
     try:
         return tuple(_distinct(section))
     except CNIError:
@@ -64,7 +64,7 @@ def mappings_if_readable(section: Section) -> tuple[Mapping, ...]:
 
 
 def _distinct(section: Section) -> Iterator[Mapping]:
-    """The mappings, equal ones once. Raises CNIError 7 if a port would lead to two places."""
+    """The mappings without duplicates. Raises CNIError 7 if a port would be forwarded to two destinations."""
     seen: dict[tuple, Mapping] = {}
     entries = section.section("runtimeConfig").sections("portMappings") or ()
     for entry in entries:
@@ -73,7 +73,7 @@ def _distinct(section: Section) -> Iterator[Mapping]:
             key = (version, mapping.host, mapping.protocol, mapping.host_port)
             other = seen.setdefault(key, mapping)
             if other.container_port != mapping.container_port:
-                expected = f"a port that does not lead to containerPort {other.container_port} already"
+                expected = f"a port that is not already forwarded to containerPort {other.container_port}"
                 raise entry.error("hostPort", expected)
     yield from dict.fromkeys(seen.values())
 
@@ -93,7 +93,7 @@ def _mapping(entry: Section) -> Mapping:
 
 
 def _host(entry: Section) -> tuple[bytes, tuple[int, ...]]:
-    """hostIP: its bytes, b"" for any address, and the IP versions that it leaves."""
+    """hostIP, packed, b"" for all addresses, and the IP versions that it allows."""
     text = entry.string("hostIP")
     if not text:
         return b"", (4, 6)

@@ -1,32 +1,84 @@
-"""What a configuration and the result of the plugins before come to: the forwards of one pod."""
+"""The ports that are forwarded to a pod, and the UDP flows that still go where a port led before.
 
-from plugins.portmap.conf import Mapping, PortmapConf
+A failure to flush flows is logged and does not fail the call: every new flow goes where it should.
+"""
+
+from collections.abc import Callable, Iterable
+
+from plugins.portmap.conf import PROTOCOLS, Mapping, PortmapConf
 from rules.portmap.ports import Forward, Wish
-from spec.addresses import Address, parse_address
+from spec.addresses import Address, pack, parse_address
 from spec.request import Request
 from spec.result import Result
 
-TYPE_CHECKING = False  # as type checkers know it, without an import of typing
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from linux.conntrack import Flow
     from rules.conditions.expressions import Condition
 
+_LOOPBACK = 127
 
-def wish_of(request: Request, conf: PortmapConf, pod: dict[int, Address], result: Result) -> Wish:
-    """The forwards to a pod with these addresses, by IP version; a version that it has not is left out."""
-    everybody = (4, 6) if conf.masquerade_all else _without_route(result)
+
+def desired(request: Request, conf: PortmapConf, pod: dict[int, Address], result: Result) -> Wish:
+    """What to forward to a pod with these addresses (by IP version); versions that the pod lacks are left out."""
+    masquerade_all = (4, 6) if conf.masquerade_all else _versions_without_route(result)
     subnets = pod if conf.snat else None
-    return Wish(forwards(conf.mappings, pod), _conditions(conf), subnets, everybody, noted=is_noted(request))
+    return Wish(forwards_to(pod, conf.mappings), _conditions(conf), subnets, masquerade_all, noted=is_noted(request))
 
 
 def is_noted(request: Request) -> bool:
-    """Whether programs may look for free host ports: not in Kubernetes, which chooses none and names every pod."""
+    """Whether programs may search for free host ports; not in Kubernetes, which chooses none and names every pod."""
     return "K8S_POD_NAME" not in request.args
 
 
-def _without_route(result: Result) -> tuple[int, ...]:
-    """The IP version of which a result has no route though it has some: the pod can answer its own subnet alone.
+def forwards_to(pod: dict[int, Address], mappings: tuple[Mapping, ...]) -> tuple[Forward, ...]:
+    """The forwards of the mappings, one for each IP version that both the mapping and the pod have."""
+    return tuple(
+        Forward(version, one.host, one.protocol, one.host_port, pod[version].packed, one.container_port)
+        for one in mappings
+        for version in one.versions
+        if version in pod
+    )
 
-    A result without any route says nothing: there are plugins that leave them out.
+
+def pod_addresses(request: Request, result: Result) -> dict[int, Address]:
+    """By IP version, the first address of the pod's interface, or the first for which the result names no interface."""
+    found: dict[int, Address] = {}
+    for ip in result.ips:
+        interface = result.interface_of(ip)
+        if interface is None or (interface.name == request.ifname and interface.sandbox):
+            address = parse_address(ip.address)
+            found.setdefault(address.version, address)
+    return found
+
+
+def flush_flows_elsewhere(request: Request, forwards: Iterable[Forward]) -> None:
+    """After an ADD: flush UDP flows to these host ports that are answered by anything but the pod."""
+    udp = [forward for forward in forwards if forward.protocol == PROTOCOLS["udp"]]
+    if not udp:
+        return
+    from linux.errors import reason
+
+    try:
+        node = _node_addresses()
+    except OSError as error:
+        request.log(f"portmap: failed to flush old UDP flows: {reason(error)}")
+        return
+    for forward in udp:
+        _flush(request, forward, lambda flow, to=forward: _is_for_port(flow, to, node) and not _is_to_pod(flow, to))
+
+
+def flush_flows_to(request: Request, forwards: Iterable[Forward]) -> None:
+    """After a DEL: flush UDP flows that are still forwarded to the pod."""
+    for forward in dict.fromkeys(forwards):
+        if forward.protocol == PROTOCOLS["udp"]:
+            _flush(request, forward, lambda flow, to=forward: _is_to_pod(flow, to))
+
+
+def _versions_without_route(result: Result) -> tuple[int, ...]:
+    """The IP version for which the result has no route, so that the pod can only answer its own subnet.
+
+    A result without any route means nothing: some plugins leave routes out.
     """
     found = {6 if ":" in route.dst else 4 for route in result.routes}
     return tuple({4, 6} - found) if found else ()
@@ -40,22 +92,30 @@ def _conditions(conf: PortmapConf) -> "dict[int, tuple[Condition, ...]]":
     return {version: parse(words, version) for version, words in conf.conditions.items()}
 
 
-def forwards(mappings: tuple[Mapping, ...], pod: dict[int, Address]) -> tuple[Forward, ...]:
-    """The mappings, once for each IP version that both they and the pod have."""
-    return tuple(
-        Forward(version, one.host, one.protocol, one.host_port, pod[version].packed, one.container_port)
-        for one in mappings
-        for version in one.versions
-        if version in pod
-    )
+def _node_addresses() -> set[bytes]:
+    from linux.netlink.socket import Netlink
+    from linux.rtnl.addresses import list_addresses
+
+    with Netlink() as host:
+        return {pack(address.cidr.partition("/")[0]) for address in list_addresses(host)}
 
 
-def pod_addresses(request: Request, result: Result) -> dict[int, Address]:
-    """The first address of each IP version that is on the pod's interface, or of which the result says no interface."""
-    found: dict[int, Address] = {}
-    for ip in result.ips:
-        interface = result.interface_of(ip)
-        if interface is None or (interface.name == request.ifname and interface.sandbox):
-            address = parse_address(ip.address)
-            found.setdefault(address.version, address)
-    return found
+def _flush(request: Request, forward: Forward, is_stale: "Callable[[Flow], bool]") -> None:
+    from linux import conntrack
+    from linux.errors import reason
+
+    try:
+        conntrack.forget_udp(forward.version, forward.host_port, is_stale)
+    except OSError as error:
+        request.log(f"portmap: failed to flush old UDP flows to {forward}: {reason(error)}")
+
+
+def _is_for_port(flow: "Flow", forward: Forward, node: set[bytes]) -> bool:
+    """Whether a flow was sent to the port; without a host address, to the port of any address of the node."""
+    if forward.host:
+        return flow.to == forward.host
+    return flow.to in node or (flow.version == 4 and flow.to[0] == _LOOPBACK)
+
+
+def _is_to_pod(flow: "Flow", forward: Forward) -> bool:
+    return (flow.answered_by, flow.answering_port) == (forward.pod, forward.pod_port)

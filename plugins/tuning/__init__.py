@@ -1,6 +1,6 @@
-"""`tuning`: sysctls of a pod's namespace and attributes of its link, set behind the plugin that made it.
+"""`tuning`: sets sysctls of a pod's namespace and attributes of its link, chained after the plugin that made the link.
 
-The configuration is that of the reference plugin; `docs/tuning.md` has every key.
+The configuration is that of the reference plugin; `docs/tuning.md` lists every key.
 """
 
 from spec.errors import CNIError
@@ -10,7 +10,7 @@ from spec.result import Result
 
 
 def add(request: Request) -> Result:
-    """ADD (spec section 4): tune, or leave all as it was. The result is that of the plugin before, with the new MAC."""
+    """ADD (spec section 4): apply all settings or none; returns prevResult with the new MAC and MTU."""
     from plugins.tuning.add import tune
     from plugins.tuning.allowlist import read, require_allowed
     from plugins.tuning.conf import parse
@@ -23,14 +23,14 @@ def add(request: Request) -> Result:
 
 
 def delete(request: Request) -> None:
-    """DEL: put back what can be put back, forget the rest; never fails for the configuration."""
-    from plugins.tuning.restore import restore
+    """DEL: restore what can be restored and delete the backup; ignores errors in the configuration."""
+    from plugins.tuning.delete import restore
 
     restore(request, _data_dir(request))
 
 
 def check(request: Request) -> None:
-    """CHECK: is everything as configured?"""
+    """CHECK."""
     from plugins.tuning.check import check_tuned
     from plugins.tuning.conf import parse
 
@@ -40,18 +40,20 @@ def check(request: Request) -> None:
 
 
 def gc(request: Request) -> None:
-    """GC: forget the originals of attachments that are gone, and their pods with them."""
-    from plugins.tuning.restore import forget
+    """GC: delete the backups of attachments that are gone."""
+    from plugins.tuning.delete import sweep
 
-    forget(request, _data_dir(request))
+    sweep(request, _data_dir(request))
 
 
 def status(request: Request) -> None:
-    """STATUS: ready if the configuration is in order and allowed, and originals can be saved."""
-    from plugins.tuning.conf import parse
-    from plugins.tuning.status import require_ready
+    """STATUS: the configuration is valid and allowed, and the original settings can be saved."""
+    from plugins.tuning import allowlist
+    from plugins.tuning.conf import check_data_dir, parse
 
-    require_ready(parse(request))
+    conf = parse(request)
+    allowlist.check_ready(conf.sysctls)
+    check_data_dir(conf.data_dir)
 
 
 def _data_dir(request: Request) -> str:
@@ -60,7 +62,7 @@ def _data_dir(request: Request) -> str:
     try:
         return read_data_dir(request.conf.section)
     except CNIError as error:
-        request.say(f"tuning: {error}")
+        request.log(f"tuning: {error}")
         return DATA_DIR
 
 

@@ -1,4 +1,4 @@
-"""The administrator's list of the sysctls that a network configuration may set: one regular expression a line."""
+"""The administrator's list of the sysctls that configurations may set: a file with one regular expression per line."""
 
 from collections.abc import Iterable
 
@@ -11,6 +11,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Protocol
 
+    from plugins.tuning.conf import Sysctl
+
     class Pattern(Protocol):
         """A compiled regular expression."""
 
@@ -20,9 +22,9 @@ if TYPE_CHECKING:
 
 
 def read(path: str = PATH) -> "tuple[Pattern, ...] | None":
-    """The patterns of the file; None if there is none, and so everything is allowed. An empty one allows nothing.
+    """The patterns; None if there is no file, which allows everything. An empty file allows nothing.
 
-    Raises CNIError 5 if it can not be read, 7 for a line that is no regular expression.
+    Raises CNIError 5 if it cannot be read, 7 for a line that is not a regular expression.
     """
     try:
         lines = [line.strip() for line in read_file(path).decode().splitlines()]
@@ -36,7 +38,7 @@ def read(path: str = PATH) -> "tuple[Pattern, ...] | None":
 
 
 def require_allowed(names: Iterable[str], patterns: "Iterable[Pattern] | None") -> None:
-    """Raises CNIError 7 for the first name (as it stands in the configuration) that no pattern is found in."""
+    """Raises CNIError 7 for the first name, as written in the configuration, that no pattern matches."""
     if patterns is None:
         return
     for name in names:
@@ -46,8 +48,17 @@ def require_allowed(names: Iterable[str], patterns: "Iterable[Pattern] | None") 
             raise CNIError(Code.INVALID_NETWORK_CONFIG, message)
 
 
+def check_ready(sysctls: "Iterable[Sysctl]") -> None:
+    """For STATUS: raises CNIError 50 if the allowlist cannot be used, 7 for a sysctl that is not allowed."""
+    try:
+        patterns = read()
+    except CNIError as error:
+        raise CNIError(Code.PLUGIN_NOT_AVAILABLE, error.msg, error.details) from error
+    require_allowed([sysctl.name for sysctl in sysctls], patterns)
+
+
 def _compile(line: str, number: int, path: str) -> "Pattern":
-    """With RE2, whose time grows with the name and no faster; its syntax is that of Go, so of the reference."""
+    """With RE2, which matches in linear time and has the syntax of Go, hence of the reference plugin."""
     import re2
 
     options = re2.Options()
@@ -55,7 +66,7 @@ def _compile(line: str, number: int, path: str) -> "Pattern":
     try:
         return re2.compile(line, options)
     except re2.error as error:
-        said = error.args[0] if error.args else ""
+        text = error.args[0] if error.args else ""
         message = f"{path}, line {number}: not a regular expression: {line}"
-        details = said.decode(errors="replace") if isinstance(said, bytes) else str(said)
+        details = text.decode(errors="replace") if isinstance(text, bytes) else str(text)
         raise CNIError(Code.INVALID_NETWORK_CONFIG, message, details) from error

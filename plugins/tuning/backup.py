@@ -1,8 +1,8 @@
-"""The file in which the originals of an attachment wait for its DEL.
+"""The backup file: the original settings of an attachment, which its DEL restores.
 
-`<dataDir>/<container id>_<ifname>.json` with the keys mac, promisc, mtu, allmulti and txQLen is the reference plugin's,
-and either plugin puts back what the other has saved. Ours has more keys, which that one skips: `sysctl`, whose the file
-is, and the namespace and link that the originals are of, so that they are never put upon others.
+`<dataDir>/<container id>_<ifname>.json` with the keys mac, promisc, mtu, allmulti and txQLen is the reference plugin's
+format, so that each plugin can restore what the other saved. We add keys that the reference ignores: `sysctl`, the
+owner, and the namespace and link that the settings belong to, so that they are never applied to others.
 """
 
 import json
@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from errno import ENAMETOOLONG, ENOENT, ENOTDIR
 
-from plugins.tuning.originals import Originals
+from plugins.tuning.settings import Settings
 from spec.attachment import Attachment
 from spec.errors import is_shortage
 from state.files import delete_file, make_folders, read_file, replace_file
@@ -29,34 +29,34 @@ _LINK_KEYS = {
 
 @dataclass(frozen=True)
 class Backup:
-    """What a file says. `owner` is None, `netns` "" and `link` 0 in a file of the reference plugin.
+    """The content of a file. In the reference plugin's, `owner` is None, `netns` "" and `link` 0.
 
-    `netns`: boot and cookie of the namespace; `link`: index of the link.
+    `netns`: boot id and cookie of the namespace; `link`: index of the link.
     """
 
-    originals: Originals
+    originals: Settings
     owner: Attachment | None = None
     netns: str = ""
     link: int = 0
 
     def is_of(self, attachment: Attachment) -> bool:
-        """Whether it may be this attachment's: two can have the same file name (`a_b` with `c`, `a` with `b_c`)."""
+        """Whether it may be this attachment's: two may share a file name (`a_b` with `c`, `a` with `b_c`)."""
         owner = self.owner
         return owner is None or (owner.container_id, owner.ifname) == (attachment.container_id, attachment.ifname)
 
-    def applied_to(self, netns: str, link: int, ifname: str) -> Originals:
-        """The part of the originals that is of this namespace and of this link (0: there is none)."""
+    def applied_to(self, netns: str, link: int, ifname: str) -> Settings:
+        """The settings that belong to this namespace and to this link (0: none)."""
         if self.netns not in ("", netns):
-            return Originals()
+            return Settings()
         if link and self.link in (0, link):
             return self.originals
         settings = {path: value for path, value in self.originals.sysctls.items() if ifname not in path.split("/")}
-        return Originals(sysctls=settings)
+        return Settings(sysctls=settings)
 
-    def completed(self, earlier: Originals) -> "Backup":
-        """With what an earlier ADD has saved, which is how things really were before the first."""
+    def completed(self, earlier: Settings) -> "Backup":
+        """With the settings that an earlier ADD saved, which are the original ones."""
         link, settings = self.originals.link | earlier.link, self.originals.sysctls | earlier.sysctls
-        return replace(self, originals=Originals(link, settings))
+        return replace(self, originals=Settings(link, settings))
 
 
 def path_in(folder: str, attachment: Attachment) -> str:
@@ -65,9 +65,9 @@ def path_in(folder: str, attachment: Attachment) -> str:
 
 
 def read(path: str) -> Backup | None:
-    """What the file says; None if there is none. Raises OSError, or ValueError if it can not be understood."""
+    """Read a file; None if there is none. Raises OSError, or ValueError if its content is invalid."""
     document: object = None
-    with _nowhere_is_fine():
+    with _absence_is_fine():
         document = json.loads(read_file(path).decode())
     if document is None:
         return None
@@ -79,9 +79,9 @@ def read(path: str) -> Backup | None:
             link[attribute] = _typed(document, key, kind)
     settings = _typed(document, "sysctl", dict) if "sysctl" in document else {}
     if not all(isinstance(value, str) and _is_plain(path) for path, value in settings.items()):
-        raise ValueError('"sysctl": not settings below net')
+        raise ValueError('"sysctl": not sysctls below net')
     return Backup(
-        originals=Originals(link, settings),
+        originals=Settings(link, settings),
         owner=_owner(document),
         netns=_typed(document, "netns", str) if "netns" in document else "",
         link=_typed(document, "link", int) if "link" in document else 0,
@@ -89,7 +89,7 @@ def read(path: str) -> Backup | None:
 
 
 def write(path: str, backup: Backup) -> Callable[[], None]:
-    """Replace the file in one step; answers the way back to how it was. Raises OSError."""
+    """Replace the file atomically; returns a function that undoes it. Raises OSError."""
     make_folders(os.path.dirname(path), 0o755)
     try:
         before = read_file(path)
@@ -102,16 +102,16 @@ def write(path: str, backup: Backup) -> Callable[[], None]:
 
 
 def delete(path: str) -> None:
-    """Remove the file, and what a crash may have left of an unfinished one. Raises OSError."""
+    """Delete the file, and an unfinished one that a crash may have left. Raises OSError."""
     for each in (path, _unfinished(path)):
-        with _nowhere_is_fine():
+        with _absence_is_fine():
             delete_file(each)
 
 
 def sweep(folder: str, is_stale: Callable[[Attachment], bool]) -> None:
-    """Remove the files of stale attachments; one that does not say whose it is stays. Raises OSError."""
+    """Delete the files of stale attachments; those without an owner stay. Raises OSError."""
     names: list[str] = []
-    with _nowhere_is_fine():
+    with _absence_is_fine():
         names = os.listdir(folder)
     for name in names:
         if name.endswith((_SUFFIX, _UNFINISHED)):
@@ -127,8 +127,8 @@ def sweep(folder: str, is_stale: Callable[[Attachment], bool]) -> None:
 
 
 @contextmanager
-def _nowhere_is_fine() -> Iterator[None]:
-    """Where no file is, and where none can be, there is nothing to read or to remove."""
+def _absence_is_fine() -> Iterator[None]:
+    """Ignore that a file does not exist, or cannot exist."""
     try:
         yield
     except OSError as error:

@@ -1,10 +1,11 @@
-"""What `tuning` reads of its configuration, and of the places from which a runtime may override it."""
+"""The configuration of `tuning`, and the places where a runtime may override it."""
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from plugins.mac import EXPECTED, normal_mac
+from plugins.mac import mac_in, mac_in_args
 from spec.config import Section, absolute_path, wrong_value
 from spec.errors import CNIError, Code
 from spec.request import Request
@@ -17,7 +18,7 @@ _SWAPPED = str.maketrans("./", "/.")
 
 @dataclass(frozen=True)
 class Sysctl:
-    """A setting: its name as the configuration has it, its path below /proc/sys/net, its value."""
+    """A sysctl: its name as in the configuration, its path below /proc/sys/net, and the value to set."""
 
     name: str
     path: str
@@ -26,7 +27,7 @@ class Sysctl:
 
 @dataclass(frozen=True)
 class TuningConf:
-    """What is wanted of the pod's link and namespace; None (an empty `mac`, an `mtu` of 0) leaves that as it is."""
+    """The settings to apply to the pod's link and namespace; None (`mac` "", `mtu` 0) leaves one unchanged."""
 
     sysctls: tuple[Sysctl, ...] = ()
     mac: str = ""
@@ -38,13 +39,13 @@ class TuningConf:
 
     @property
     def tunes_link(self) -> bool:
-        """Whether anything of the link itself is to be set."""
-        wanted = (self.mac or None, self.mtu or None, self.promiscuous, self.all_multicast, self.queue_length)
-        return any(one is not None for one in wanted)
+        """Whether an attribute of the link is to be set."""
+        desired = (self.mac or None, self.mtu or None, self.promiscuous, self.all_multicast, self.queue_length)
+        return any(one is not None for one in desired)
 
 
 def parse(request: Request) -> TuningConf:
-    """The configuration as a value. Raises CNIError 7, or 4 for a bad MAC of CNI_ARGS."""
+    """Read the keys. Raises CNIError 7, or 4 for an invalid MAC in CNI_ARGS."""
     section = request.conf.section
     override = section.section("args").section("cni")
     _refuse_repeated_sysctls(request.stdin)
@@ -65,11 +66,19 @@ def read_data_dir(section: Section) -> str:
     return absolute_path(section, "dataDir") or DATA_DIR
 
 
-def path_of(name: str, ifname: str) -> str:
-    """The path below /proc/sys/net of a sysctl's name, the first IFNAME in it replaced. Raises ValueError.
+def check_data_dir(folder: str) -> None:
+    """For STATUS: raises CNIError 50 if no files can be written in the folder, or its first existing parent."""
+    while not os.path.exists(folder) and folder not in ("", "/"):
+        folder = os.path.dirname(folder)
+    if not (os.path.isdir(folder or ".") and os.access(folder or ".", os.W_OK | os.X_OK)):
+        raise CNIError(Code.PLUGIN_NOT_AVAILABLE, "the original settings cannot be saved", folder)
 
-    As sysctl(8) has it: if the separator that comes first is a dot, then dots separate and a slash stands for a dot
-    (net.ipv4.conf.eth0/100.rp_filter); if it is a slash, then slashes separate and a dot is a dot.
+
+def path_of(name: str, ifname: str) -> str:
+    """The path below /proc/sys/net of a sysctl, with the first IFNAME in its name replaced. Raises ValueError.
+
+    The first separator decides, as in sysctl(8): if it is a dot, dots separate and a slash stands for a dot
+    (net.ipv4.conf.eth0/100.rp_filter); if it is a slash, slashes separate and a dot is a dot.
     """
     dot, slash = name.find("."), name.find("/")
     path = name.translate(_SWAPPED) if dot >= 0 and (slash < 0 or dot < slash) else name
@@ -81,45 +90,30 @@ def path_of(name: str, ifname: str) -> str:
 
 
 def _first(values: Iterable) -> object:
-    """The first that is given. The others are not even read: what is replaced may be a placeholder."""
+    """The first value that is given. The others are not even read: an overridden value may be a placeholder."""
     return next((value for value in values if value is not None), None)
 
 
 def _mac(request: Request, override: Section, section: Section) -> str:
-    """Of args.cni, else of runtimeConfig, else of CNI_ARGS, else the configuration's: the order of the reference."""
-    runtime = section.section("runtimeConfig")
-    return _mac_at(override) or _mac_at(runtime) or _mac_of_args(request.args) or _mac_at(section)
-
-
-def _mac_at(place: Section) -> str:
-    given = place.string("mac")
-    if given and not normal_mac(given):
-        raise place.error("mac", EXPECTED)
-    return normal_mac(given)
-
-
-def _mac_of_args(args: Mapping[str, str]) -> str:
-    given = args.get("MAC", "")
-    if given and not normal_mac(given):
-        raise CNIError(Code.INVALID_ENVIRONMENT, f'CNI_ARGS: "MAC": expected {EXPECTED}, got "{given}"')
-    return normal_mac(given)
+    """From args.cni, runtimeConfig, CNI_ARGS or the configuration, in the reference plugin's order of precedence."""
+    return mac_in(override) or mac_in(section.section("runtimeConfig")) or mac_in_args(request.args) or mac_in(section)
 
 
 def _sysctls(places: tuple[Section, Section], ifname: str) -> tuple[Sysctl, ...]:
-    """Those of the configuration, in their order, each replaced by the one of args.cni if there is one."""
+    """The sysctls of the configuration, in their order, each overridden by the one in args.cni if there is one."""
     override = {sysctl.path: sysctl for sysctl in _sysctls_of(places[0], ifname, {})}
     own = {sysctl.path: sysctl for sysctl in _sysctls_of(places[1], ifname, override)}
     return tuple((own | override).values())
 
 
-def _sysctls_of(place: Section, ifname: str, replaced: Mapping[str, Sysctl]) -> Iterator[Sysctl]:
-    """The settings of one place; of those that are `replaced` (by path) the values are not looked at."""
+def _sysctls_of(place: Section, ifname: str, overridden: Mapping[str, Sysctl]) -> Iterator[Sysctl]:
+    """The sysctls of one place; the values of those that are `overridden` (by path) are not validated."""
     given = place.raw("sysctl")
     if given is not None and not isinstance(given, dict):
         raise place.error("sysctl", "an object of strings")
     if len(given or {}) > _MOST_SYSCTLS:
         raise CNIError(
-            Code.INVALID_NETWORK_CONFIG, f'"{place.path_of("sysctl")}": expected at most {_MOST_SYSCTLS} settings'
+            Code.INVALID_NETWORK_CONFIG, f'"{place.path_of("sysctl")}": expected at most {_MOST_SYSCTLS} sysctls'
         )
     seen: dict[str, str] = {}
     for name, value in (given or {}).items():
@@ -135,13 +129,13 @@ def _sysctls_of(place: Section, ifname: str, replaced: Mapping[str, Sysctl]) -> 
             raise _repeated(f'"{seen[path]}" and "{name}"')
         seen[path] = name
         is_text = isinstance(value, str) and value.isascii() and "\0" not in value
-        if not is_text and path not in replaced:
+        if not is_text and path not in overridden:
             raise wrong_value(where, "a string of ASCII characters", value)
         yield Sysctl(name, path, value)
 
 
 class _Object(dict):
-    """A JSON object that remembers which of its keys it has more than once."""
+    """A JSON object that remembers its duplicate keys."""
 
     def __init__(self, pairs: list[tuple[str, object]]) -> None:
         super().__init__(pairs)
@@ -150,7 +144,7 @@ class _Object(dict):
 
 
 def _refuse_repeated_sysctls(stdin: bytes) -> None:
-    """Raises CNIError 7. The decoded configuration can not tell: it has the last of equal keys alone."""
+    """Raises CNIError 7. Reads stdin, since the decoded configuration has only the last of several equal keys."""
     config = json.loads(stdin, object_pairs_hook=_Object) if stdin else _Object([])
     args = [_under(one, "cni") for one in _under(config, "args")]
     for place in (config, *(cni for each in args for cni in each)):

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from plugins.bandwidth.names import reference_ifb_name
+from plugins.bandwidth.conf import reference_ifb_name
 from spec.attachment import Attachment
 from tests.netns.cni import CNI, CNIFailure, with_prev
 from tests.netns.node import Node
@@ -186,4 +186,4 @@ def test_status_without_a_packet_scheduler(cni: CNI, node: Node) -> None:
     argv = ["unshare", "--mount", "sh", "-c", script, cni.folder / "bandwidth"]
     done = node.run(argv, stdin=json.dumps(limited()), check=False)
     answer = json.loads(done.stdout)
-    assert (answer["code"], answer["msg"].split(": ")[0]) == (50, "the kernel can not limit bandwidth")
+    assert (answer["code"], answer["msg"].split(": ")[0]) == (50, "the kernel cannot limit bandwidth")

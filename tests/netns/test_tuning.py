@@ -157,7 +157,7 @@ def test_attachments_with_the_same_file_name(cni: CNI, node: Node, pod: Pod) -> 
     """`a_b` with `c` and `a` with `b_c`: the second ADD is refused, and its DEL takes nothing of the first."""
     pod.run(["ip", "link", "add", "c", "type", "veth", "peer", "name", "b_c"])
     cni.add(conf(mtu=1400), pod, containerid="a_b", ifname="c")
-    with pytest.raises(CNIFailure, match="holds the originals of another attachment: a_b c"):
+    with pytest.raises(CNIFailure, match="holds the original settings of another attachment: a_b c"):
         cni.add(conf(mtu=1300), pod, containerid="a", ifname="b_c")
     cni.delete(conf(mtu=1300), pod, containerid="a", ifname="b_c")
     assert backups(node) == ["a_b_c.json"]

@@ -51,7 +51,7 @@ def test_status_is_50_where_an_add_would_fail(cni: CNI, node: Node, allowlist: P
     assert caught.value.code == 50
     allowlist.rmdir()
     node.path("/run/cni").write_text("no folder")
-    with pytest.raises(CNIFailure, match="the originals can not be saved") as caught:
+    with pytest.raises(CNIFailure, match="the original settings cannot be saved") as caught:
         cni.status(conf())
     assert caught.value.code == 50
 

@@ -84,7 +84,7 @@ def test_a_caller_that_does_not_read_keeps_nobody_from_being_answered(
 
     def work(request: Request) -> None:
         if request.container_id == "large":
-            request.say("x" * (1 << 20))  # more than a socket takes
+            request.log("x" * (1 << 20))  # more than a socket takes
 
     with running(tmp_path, monkeypatch, work, seconds=0.5) as agent:
         with agent.begin("DEL", "large"):

@@ -24,7 +24,7 @@ def test_a_call_gets_the_plugin_s_answer(tmp_path: Path, monkeypatch: pytest.Mon
     """Status, stdout and stderr, as from the executable."""
 
     def work(request: Request) -> None:
-        request.say("a remark")
+        request.log("a remark")
         if request.container_id == "bad":
             raise CNIError(42, "no", "never")
 

@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from plugins.bandwidth import PLUGIN, Limit, parse
-from plugins.bandwidth.names import ifb_name, reference_ifb_name
+from plugins.bandwidth import PLUGIN
+from plugins.bandwidth.conf import Limit, ifb_name, parse, reference_ifb_name
 from spec.attachment import Attachment
 from spec.config import NetConf, Section
 from spec.errors import CNIError

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plugins.portmap import PLUGIN
-from plugins.portmap.conf import Mapping, PortmapConf, mappings_if_readable, parse
-from plugins.portmap.forwards import forwards, pod_addresses
+from plugins.portmap.conf import Mapping, PortmapConf, mappings_if_valid, parse
+from plugins.portmap.forwards import forwards_to, pod_addresses
 from rules.conditions.expressions import combined
 from rules.conditions.words import parse as parse_conditions
 from spec.config import Section
@@ -88,7 +88,7 @@ def test_protocols(name: str, number: int) -> None:
 def test_wrong_ports(wrong: dict, said: str) -> None:
     """Each error names key, value and what would do; a DEL reads no ports then."""
     assert said in refusal({**HTTP, **wrong})
-    assert mappings_if_readable(Section({"runtimeConfig": {"portMappings": [{**HTTP, **wrong}]}})) == ()
+    assert mappings_if_valid(Section({"runtimeConfig": {"portMappings": [{**HTTP, **wrong}]}})) == ()
 
 
 @pytest.mark.parametrize(
@@ -132,8 +132,8 @@ def test_keys_without_effect() -> None:
 def test_equal_ports_are_one_and_unequal_ones_an_error() -> None:
     """A port leads to one place; said twice, it is said once."""
     assert conf(HTTP, HTTP) == conf(HTTP)
-    assert "does not lead to containerPort 80 already" in refusal(HTTP, {**HTTP, "containerPort": 81})
-    assert "does not lead to" in refusal(HTTP, {**HTTP, "containerPort": 81, "hostIP": "::"})
+    assert "is not already forwarded to containerPort 80" in refusal(HTTP, {**HTTP, "containerPort": 81})
+    assert "is not already forwarded to" in refusal(HTTP, {**HTTP, "containerPort": 81, "hostIP": "::"})
     assert len(conf(HTTP, {**HTTP, "containerPort": 81, "hostIP": "192.0.2.1"}).mappings) == 2
     assert len(conf(HTTP, {**HTTP, "containerPort": 81, "protocol": "udp"}).mappings) == 2
 
@@ -152,8 +152,8 @@ def test_the_first_address_of_the_pods_interface_counts() -> None:
     assert {version: address.cidr for version, address in found.items()} == {4: "10.0.0.2/8"}
     found = pod_addresses(Asking(), Result((), (IPConfig("fd00::5/64"), IPConfig("10.0.0.5/8"))))
     assert {version: address.cidr for version, address in found.items()} == {4: "10.0.0.5/8", 6: "fd00::5/64"}
-    assert [str(one) for one in forwards(conf(HTTP).mappings, found)] == ["*:8080/tcp", "*:8080/tcp"]
-    assert forwards(conf({**HTTP, "hostIP": "::"}).mappings, {4: found[4]}) == ()
+    assert [str(one) for one in forwards_to(found, conf(HTTP).mappings)] == ["*:8080/tcp", "*:8080/tcp"]
+    assert forwards_to({4: found[4]}, conf({**HTTP, "hostIP": "::"}).mappings) == ()
 
 
 # -- conditions -----------------------------------------------------------------------------------------------------

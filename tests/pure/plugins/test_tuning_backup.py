@@ -10,13 +10,13 @@ import pytest
 
 from plugins.tuning import backup
 from plugins.tuning.backup import Backup
-from plugins.tuning.originals import Originals
+from plugins.tuning.settings import Settings
 from spec.attachment import Attachment
 
 LINK = {"mac": "02:00:00:00:00:01", "promiscuous": False, "mtu": 1500, "all_multicast": True, "queue_length": 0}
 OWNER = Attachment("net", "pod", "eth0")
 SETTINGS = {"core/somaxconn": "4096", "ipv4/conf/eth0/rp_filter": "2"}
-WHOLE = Backup(Originals(LINK, SETTINGS), OWNER, "boot/7", 3)
+WHOLE = Backup(Settings(LINK, SETTINGS), OWNER, "boot/7", 3)
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_it_is_read_as_written(path: str) -> None:
 
 def test_the_reference_finds_its_keys(path: str) -> None:
     """Name, keys and types are those of the reference plugin; what is not changed is not there."""
-    backup.write(path, Backup(Originals({"mtu": 1500, "promiscuous": False})))
+    backup.write(path, Backup(Settings({"mtu": 1500, "promiscuous": False})))
     assert Path(path).name == "pod_eth0.json"
     assert json.loads(Path(path).read_text()) == {"promisc": False, "mtu": 1500, "netns": "", "link": 0}
     backup.write(path, WHOLE)
@@ -52,7 +52,7 @@ def test_the_file_of_the_reference_is_read(path: str) -> None:
         '{\n "mac": "02:00:00:00:00:01",\n "promisc": false,\n "mtu": 1500,\n "allmulti": true,\n "txQLen": 0\n}'
     )
     found = backup.read(path)
-    assert found == Backup(Originals(LINK))
+    assert found == Backup(Settings(LINK))
     assert found.applied_to("boot/9", 8, "eth0").link == LINK
     assert found.is_of(OWNER)
 
@@ -93,16 +93,16 @@ def test_garbage_is_told(path: str, text: str) -> None:
 def test_originals_are_put_on_nothing_else() -> None:
     """Another namespace gets nothing; another link of that name, or none, gets what is not of the link."""
     assert WHOLE.applied_to("boot/7", 3, "eth0") == WHOLE.originals
-    assert WHOLE.applied_to("boot/8", 3, "eth0") == Originals()
+    assert WHOLE.applied_to("boot/8", 3, "eth0") == Settings()
     for link in (0, 4):
-        assert WHOLE.applied_to("boot/7", link, "eth0") == Originals({}, {"core/somaxconn": "4096"})
+        assert WHOLE.applied_to("boot/7", link, "eth0") == Settings({}, {"core/somaxconn": "4096"})
 
 
 def test_the_first_originals_stay() -> None:
     """A second ADD adds what it changes besides, and keeps what the first one found."""
-    again = Backup(Originals({"mtu": 1400, "mac": "02:00:00:00:00:09"}, {"core/somaxconn": "1", "core/x": "2"}), OWNER)
-    completed = again.completed(Originals({"mtu": 1500}, {"core/somaxconn": "4096"}))
-    assert completed.originals == Originals(
+    again = Backup(Settings({"mtu": 1400, "mac": "02:00:00:00:00:09"}, {"core/somaxconn": "1", "core/x": "2"}), OWNER)
+    completed = again.completed(Settings({"mtu": 1500}, {"core/somaxconn": "4096"}))
+    assert completed.originals == Settings(
         {"mtu": 1500, "mac": "02:00:00:00:00:09"}, {"core/somaxconn": "4096", "core/x": "2"}
     )
 
@@ -110,7 +110,7 @@ def test_the_first_originals_stay() -> None:
 def test_the_way_back(path: str) -> None:
     """Undoing a write gives the file that was there, or none."""
     first = backup.write(path, WHOLE)
-    second = backup.write(path, Backup(Originals({"mtu": 9})))
+    second = backup.write(path, Backup(Settings({"mtu": 9})))
     second()
     assert backup.read(path) == WHOLE
     first()
@@ -122,8 +122,8 @@ def test_names_that_coincide() -> None:
     """`a_b` with `c` and `a` with `b_c` share a file name; whose it is, the file says."""
     mine, other = Attachment("net", "a_b", "c"), Attachment("net", "a", "b_c")
     assert backup.path_in("/x", mine) == backup.path_in("/x", other)
-    assert Backup(Originals(), mine).is_of(mine)
-    assert not Backup(Originals(), mine).is_of(other)
+    assert Backup(Settings(), mine).is_of(mine)
+    assert not Backup(Settings(), mine).is_of(other)
 
 
 def test_sweep(path: str) -> None:
@@ -132,7 +132,7 @@ def test_sweep(path: str) -> None:
     backup.sweep(str(folder), lambda _owner: True)
     stale, valid, unfinished = (Attachment("net", name, "eth0") for name in ("stale", "valid", "unfinished"))
     for owner in (stale, valid, unfinished):
-        backup.write(backup.path_in(str(folder), owner), Backup(Originals(), owner))
+        backup.write(backup.path_in(str(folder), owner), Backup(Settings(), owner))
     (folder / "unfinished_eth0.json").rename(folder / "unfinished_eth0.json.new")
     for name, text in {"go_eth0.json": '{"mtu": 1500}', "torn_eth0.json": "{", "other": "{}"}.items():
         (folder / name).write_text(text)

@@ -4,8 +4,7 @@ from errno import EMFILE
 
 import pytest
 
-from plugins.attempts import Attempts
-from plugins.undo import Undo
+from plugins.failures import Attempts, Undo
 from spec.errors import CNIError
 
 
@@ -13,18 +12,18 @@ def test_failure_walks_back_last_step_first() -> None:
     """On a failure the ways back are taken, the last pushed first."""
     taken = []
     with pytest.raises(CNIError), Undo() as undo:
-        undo.push(lambda: taken.append("first"))
-        undo.push(lambda: taken.append("second"))
+        undo.callback(taken.append, "first")
+        undo.callback(taken.append, "second")
         raise CNIError(999, "no")
     assert taken == ["second", "first"]
 
 
 def test_success_undoes_nothing() -> None:
-    """After keep() nothing is undone, whatever happens then."""
+    """After pop_all() nothing is undone, whatever happens then."""
     taken = []
     with pytest.raises(CNIError), Undo() as undo:
-        undo.push(lambda: taken.append("first"))
-        undo.keep()
+        undo.callback(taken.append, "first")
+        undo.pop_all()
         raise CNIError(999, "no")
     assert taken == []
 
@@ -37,8 +36,8 @@ def test_a_way_back_that_fails_is_told_and_hides_nothing() -> None:
         raise OSError(5, "disk on fire")
 
     with pytest.raises(CNIError) as caught, Undo() as undo:
-        undo.push(lambda: taken.append("first"))
-        undo.push(fail)
+        undo.callback(taken.append, "first")
+        undo.callback(fail)
         raise CNIError(999, "no", "because")
     assert taken == ["first"]
     assert caught.value.msg == "no"
@@ -54,8 +53,8 @@ def test_a_way_back_that_fails_unexpectedly_hides_nothing(fault: Exception) -> N
         raise fault
 
     with pytest.raises(CNIError) as caught, Undo() as undo:
-        undo.push(lambda: taken.append("first"))
-        undo.push(fail)
+        undo.callback(taken.append, "first")
+        undo.callback(fail)
         raise CNIError(7, "no")
     assert taken == ["first"]
     assert (caught.value.code, caught.value.msg) == (7, "no")
@@ -66,7 +65,7 @@ def test_an_unexpected_exception_is_undone_too() -> None:
     """A failure of any kind walks back."""
     taken = []
     with pytest.raises(ZeroDivisionError), Undo() as undo:
-        undo.push(lambda: taken.append("first"))
+        undo.callback(taken.append, "first")
         raise ZeroDivisionError
     assert taken == ["first"]
 
@@ -83,9 +82,9 @@ def test_every_step_of_a_del_is_tried(fault: Exception) -> None:
         raise ValueError("later")
 
     attempts = Attempts()
-    attempts.make("do this", fail)
-    attempts.make("do that", fail_otherwise)
-    attempts.make("do the rest", lambda: done.append("rest"))
+    attempts.run("do this", fail)
+    attempts.run("do that", fail_otherwise)
+    attempts.run("do the rest", lambda: done.append("rest"))
     with pytest.raises(CNIError) as caught:
         attempts.finish()
     assert done == ["rest"]
@@ -103,7 +102,7 @@ def test_a_way_back_waits_for_what_the_node_lacks() -> None:
             raise CNIError(11, "the leases can not be used") from OSError(EMFILE, "Too many open files")
 
     with pytest.raises(CNIError) as caught, Undo() as undo:
-        undo.push(release)
+        undo.callback(release)
         raise CNIError(999, "no")
     assert (tries, caught.value.details) == ([0, 1, 2], "")
 
@@ -117,6 +116,6 @@ def test_a_way_back_does_not_wait_for_anything_else() -> None:
         raise CNIError(11, "the leases are locked by another process")
 
     with pytest.raises(CNIError, match="no") as caught, Undo() as undo:
-        undo.push(release)
+        undo.callback(release)
         raise CNIError(999, "no")
     assert (tries, caught.value.details) == ([1], "left behind: the leases are locked by another process")
