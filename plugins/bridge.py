@@ -1,6 +1,6 @@
-"""`bridge`: pods as ports of a Linux bridge of the node, with or without addresses.
+"""`bridge`: pods as ports of a Linux bridge on the node, with or without addresses.
 
-The configuration is that of the reference plugin; `docs/bridge.md` has every key.
+The configuration is that of the reference plugin; `docs/bridge.md` lists every key.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ def add(request: Request) -> Result:
 
 
 def delete(request: Request) -> None:
-    """DEL: never fails for the configuration, which may have been changed since the ADD."""
+    """DEL: ignores errors in the configuration, which may have changed since the ADD."""
     from plugins.pod.delete import delete_pod
 
     delete_pod(request, ipam_type=request.conf.ipam_type, gateway_link=_gateway_link(request.conf.section))
@@ -43,13 +43,13 @@ def check(request: Request) -> None:
 
 def gc(request: Request) -> None:
     """GC."""
-    from plugins.pod.gc import sweep_pods
+    from plugins.pod.delete import sweep_pods
 
     sweep_pods(request, ipam_type=request.conf.ipam_type)
 
 
 def status(request: Request) -> None:
-    """STATUS: ready if the configuration can be used, on this kernel too, and IPAM is ready."""
+    """STATUS: the configuration is valid, the kernel supports it, and IPAM is ready."""
     conf = parse(request)
     if conf.ip_masq:
         from rules import masquerade
@@ -60,7 +60,7 @@ def status(request: Request) -> None:
 
 
 def parse(request: Request) -> PodConf:
-    """The configuration as a value; raises CNIError 7, or 4 for a bad CNI_ARGS."""
+    """Read the keys. Raises CNIError 7, or 4 for invalid CNI_ARGS."""
     conf = request.conf.section.derive(_parse)
     mac = requested_mac(request)
     return replace(conf, mac=mac) if mac else conf
@@ -93,17 +93,19 @@ def _parse(section: Section) -> PodConf:
         dns=common.dns,
     )
     if not suits_ipv6(conf.mtu):
-        require_suitable_mtu(conf.mtu, _asked_for(section, conf.ipam_type))
+        require_suitable_mtu(conf.mtu, _requested_addresses(section, conf.ipam_type))
     if conf.hairpin and conf.promiscuous:
-        raise _clash("cannot set hairpin mode and promiscuous mode at the same time", "hairpinMode", "promiscMode")
+        raise _conflict("cannot set hairpin mode and promiscuous mode at the same time", "hairpinMode", "promiscMode")
     if conf.ipam_type and not conf.container_up:
-        raise _clash("cannot use IPAM when DisableContainerInterface flag is set", "ipam", "disableContainerInterface")
-    _refuse_long_name(conf)
+        raise _conflict(
+            "cannot use IPAM when DisableContainerInterface flag is set", "ipam", "disableContainerInterface"
+        )
+    _check_gateway_name(conf)
     return conf
 
 
-def _asked_for(section: Section, ipam_type: str) -> Sequence[str]:
-    """The subnets and addresses that the configuration asks of IPAM, as far as it is one of this suite's."""
+def _requested_addresses(section: Section, ipam_type: str) -> Sequence[str]:
+    """The subnets and addresses in the IPAM configuration, if the IPAM plugin is one of this suite's."""
     if ipam_type == "static":
         from ipam.static import asked_for
     elif ipam_type == "host-local":
@@ -113,22 +115,22 @@ def _asked_for(section: Section, ipam_type: str) -> Sequence[str]:
     return asked_for(section)
 
 
-def _clash(sentence: str, *keys: str) -> CNIError:
+def _conflict(sentence: str, *keys: str) -> CNIError:
     return CNIError(Code.INVALID_NETWORK_CONFIG, sentence, "give only one of " + ", ".join(f'"{key}"' for key in keys))
 
 
-def _refuse_long_name(conf: PodConf) -> None:
-    """The link that carries the gateway of a VLAN is named after bridge and VLAN."""
+def _check_gateway_name(conf: PodConf) -> None:
+    """Raises CNIError 7 if the name of the VLAN's gateway link, which is derived from bridge and VLAN, is too long."""
     if conf.vlan and conf.is_gateway and not is_link_name(conf.gateway_link):
         raise CNIError(
             Code.INVALID_NETWORK_CONFIG,
-            f'"bridge" and "vlan": "{conf.gateway_link}", which would carry the gateway, is longer than 15 bytes',
+            f'"bridge" and "vlan": the name of the gateway link, "{conf.gateway_link}", is longer than 15 bytes',
             f'shorten "bridge" to {14 - len(str(conf.vlan))} bytes',
         )
 
 
 def _gateway_link(section: Section) -> str:
-    """The name of the VLAN's gateway link, "" where the configuration has none or can not be read."""
+    """The name of the VLAN's gateway link, "" if there is none or the configuration is invalid."""
     try:
         conf = section.derive(_parse)
     except CNIError:
@@ -148,7 +150,7 @@ def _trunk(section: Section) -> tuple[int, ...] | None:
         high = entry.integer("maxID", None, low=1, high=_MAX_VLAN)
         if (low is None) != (high is None):
             given, missing = ("minID", "maxID") if high is None else ("maxID", "minID")
-            raise entry.error(missing, f"an integer of 1 to {_MAX_VLAN}, as {given} is given")
+            raise entry.error(missing, f"an integer of 1 to {_MAX_VLAN}, since {given} is given")
         if low is not None and high is not None:
             if low > high:
                 raise entry.error("minID", f"an integer of at most {high}, which is maxID")

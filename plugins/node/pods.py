@@ -56,7 +56,7 @@ def delete(request: Request, peers_of: PeersOf) -> None:
 
 def sweep(request: Request, peers_of: PeersOf) -> None:
     """Take from the node what belongs to attachments that are not valid any more."""
-    from plugins.pod.gc import sweep_pods
+    from plugins.pod.delete import sweep_pods
 
     pod = _to_clean(request)
     sweep_pods(pod, ipam_type=pod.conf.ipam_type)
@@ -65,7 +65,7 @@ def sweep(request: Request, peers_of: PeersOf) -> None:
 
 def undo_bridge(host: Netlink, bridge: str, undo: Undo) -> None:
     """Before an ADD: should it fail, a bridge that there was not before goes, unless another pod has joined it."""
-    from plugins.pod.network import delete_unused_bridge
+    from plugins.pod.host_bridge import delete_unused_bridge
 
     with step(f'look for "{bridge}"'):
         if find_link(host, bridge) is None:

@@ -1,1 +1,1 @@
-"""A pod on a bridge: what the main plugins share. Each verb is one module; `conf.PodConf` says what is wanted."""
+"""A pod on a bridge: what the main plugins share. ADD, CHECK, and DEL with GC have a module each."""

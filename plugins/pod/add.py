@@ -1,4 +1,4 @@
-"""ADD: a pod on the bridge, or nothing at all."""
+"""ADD: connects a pod to a bridge, or leaves nothing behind."""
 
 import os
 from contextlib import suppress
@@ -8,14 +8,14 @@ from errno import EEXIST, ENODEV
 from linux.bridge_lock import joining
 from linux.errors import step
 from linux.netlink.socket import Netlink, NetlinkError
-from linux.netns import entered, open_netns
+from linux.netns import entered, opened
 from linux.ownership import group_of, host_end_name, owner_tag
 from linux.rtnl.addresses import first_host
 from linux.rtnl.deletion import delete_links
 from linux.rtnl.links import Link, attach_port, create_veth, find_link, find_link_by_index, random_mac
 from linux.waiting import wait_until
 from plugins.failures import Undo
-from plugins.pod import container, network, vlans
+from plugins.pod import host_bridge, interface, vlans
 from plugins.pod.conf import PodConf
 from spec.addresses import is_ipv6, is_unspecified, network_of
 from spec.delegate import delegate
@@ -27,27 +27,23 @@ from spec.result import Interface, IPConfig, Result, check_expressible
 _NAME_TRIES = 10
 _TRIES = 3
 _PORT_UP_SECONDS = 2.5
-_CONTAINER = 2  # the index of the container's interface in the result: after the bridge and the host's end
+_POD_INTERFACE = 2  # index in the result, after the bridge and the host veth
 
 
 def add_pod(request: Request, conf: PodConf) -> Result:
-    """Wire the container to the bridge; raises CNIError, and then nothing is left of what was made."""
-    with step(f'open network namespace "{request.netns}"'):
-        netns = open_netns(request.netns, request.netns_fd)
-    try:
+    """Connect the pod to the bridge; raises CNIError, and then nothing is left of what was created."""
+    with opened(request.netns, request.netns_fd) as netns:
         for _ in range(_TRIES - 1):
-            with suppress(network.BridgeGone):
+            with suppress(host_bridge.BridgeGone):
                 return _try_to_add(netns, request, conf)
         return _try_to_add(netns, request, conf)
-    finally:
-        os.close(netns)
 
 
 def _try_to_add(netns: int, request: Request, conf: PodConf) -> Result:
     with Netlink() as host, Undo() as undo:
         mac = conf.mac or random_mac()
         with step("join a bridge"), joining():
-            bridge = network.ensure_bridge(host, conf, undo)
+            bridge = host_bridge.ensure_bridge(host, conf, undo)
             port = _create_veth(host, netns, request, conf, mac, undo)
             port = _join(host, port, bridge, request, conf)
         if conf.check_mac:
@@ -56,18 +52,18 @@ def _try_to_add(netns: int, request: Request, conf: PodConf) -> Result:
         if conf.check_sources and leases.ips:
             _check_sources(request, port, leases, undo)
         if conf.container_up:
-            container.configure(netns, port.peer, request, conf, leases)
+            interface.configure(netns, port.peer, request, conf, leases)
         gateway_links = []
         if conf.is_gateway and leases.ips:
             link = _gateway_link(host, request, conf, bridge, port, undo)
             gateways = [f"{ip.gateway}/{ip.address.partition('/')[2]}" for ip in leases.ips if ip.gateway]
-            network.ensure_gateways(host, conf, link, port, gateways, undo)
+            host_bridge.ensure_gateways(host, conf, link, port, gateways, undo)
             gateway_links = [link] if conf.vlan else []
         if conf.ip_masq and leases.ips:
             _masquerade(request, leases, undo)
         bridge = _confirm(host, conf, port, bridge)
         links = [Interface(name=link.name, mac=link.mac) for link in (bridge, port, *gateway_links)]
-        links.insert(_CONTAINER, Interface(name=request.ifname, mac=mac, sandbox=request.netns))
+        links.insert(_POD_INTERFACE, Interface(name=request.ifname, mac=mac, sandbox=request.netns))
         result = Result(interfaces=tuple(links), ips=leases.ips, routes=leases.routes, dns=conf.dns or leases.dns)
         check_expressible(result, request.conf.cni_version)
         undo.pop_all()
@@ -75,9 +71,9 @@ def _try_to_add(netns: int, request: Request, conf: PodConf) -> Result:
 
 
 def _create_veth(host: Netlink, netns: int, request: Request, conf: PodConf, mac: str, undo: Undo) -> Link:
-    """The pair, its far end in the container under its name; the host's end has the name by which a DEL looks for it.
+    """Create the veth pair: CNI_IFNAME in the container, and a host veth with the name that DEL looks for.
 
-    If somebody else has that, it gets a random one that nobody has.
+    If that name is taken, the host veth gets a random one.
     """
     name, group = host_end_name(request.attachment), group_of(request.conf.name)
     with step(f'create "{request.ifname}" in the container'):
@@ -94,18 +90,18 @@ def _create_veth(host: Netlink, netns: int, request: Request, conf: PodConf, mac
                 name = "veth" + os.urandom(4).hex()
                 continue
             if link is None:
-                return _found(host, name, undo)
+                return _find_created(host, name, undo)
             undo.callback(delete_links, host, [link])
             return link
-        raise NetlinkError(EEXIST, f"no free name for the host's end in {_NAME_TRIES} tries")
+        raise NetlinkError(EEXIST, f"found no free name for the host veth in {_NAME_TRIES} tries")
 
 
-def _found(host: Netlink, name: str, undo: Undo) -> Link:
-    """The link just made, where the kernel did not show it."""
-    undo.callback(_delete_by_name, host, name)  # before the look, which may fail too
+def _find_created(host: Netlink, name: str, undo: Undo) -> Link:
+    """The link just created, if the kernel did not return it."""
+    undo.callback(_delete_by_name, host, name)  # first, since the look-up may fail too
     link = find_link(host, name)
     if link is None:
-        raise NetlinkError(ENODEV, "it is gone again")
+        raise NetlinkError(ENODEV, "it has just been deleted")
     return link
 
 
@@ -121,21 +117,21 @@ def _taken(netns: int, ifname: str) -> bool:
 
 
 def _join(host: Netlink, port: Link, bridge: Link, request: Request, conf: PodConf) -> Link:
-    """Make the host's end a port of the bridge; the port."""
+    """Attach the host veth to the bridge; returns the port."""
     alias = owner_tag(request.attachment)
     with step(f'attach "{port.name}" to bridge "{bridge.name}"'):
         try:
             attach_port(host, port.index, bridge.index, alias=alias, hairpin=conf.hairpin, isolated=conf.isolated)
         except NetlinkError as error:
             if find_link_by_index(host, bridge.index) is None:
-                raise network.BridgeGone(bridge.name) from error
+                raise host_bridge.BridgeGone(bridge.name) from error
             raise
         vlans.set_port(host, port.index, bridge, conf)
     return replace(port, master=bridge.index)
 
 
 def _gateway_link(host: Netlink, request: Request, conf: PodConf, bridge: Link, port: Link, undo: Undo) -> Link:
-    """The link that carries the gateways of the pod's addresses."""
+    """The link that has the gateway addresses."""
     if not conf.vlan:
         return bridge
     from plugins.pod import vlan_gateway
@@ -144,20 +140,20 @@ def _gateway_link(host: Netlink, request: Request, conf: PodConf, bridge: Link, 
 
 
 def _lease(request: Request, conf: PodConf, undo: Undo) -> Result:
-    """Addresses from IPAM, on the container's interface, with the gateways and default routes that `conf` wants."""
+    """Addresses from IPAM for the pod's interface, with the gateways and default routes that `conf` asks for."""
     result = delegate(request, "ADD", conf.ipam_type)
     undo.callback(delegate, request, "DEL", conf.ipam_type)
     if result is None or not result.ips:
         raise CNIError(Code.INTERNAL, "IPAM plugin returned missing IP config", f'"ipam": "type": "{conf.ipam_type}"')
     require_suitable_mtu(conf.mtu, [ip.address for ip in result.ips])
-    ips = tuple(IPConfig(ip.address, _gateway(ip, conf), interface=_CONTAINER) for ip in result.ips)
+    ips = tuple(IPConfig(ip.address, _gateway(ip, conf), interface=_POD_INTERFACE) for ip in result.ips)
     routes = tuple(replace(route, dst=network_of(route.dst)) for route in result.routes)
-    defaults = container.default_routes(ips, routes) if conf.is_default_gateway else ()
+    defaults = interface.default_routes(ips, routes) if conf.is_default_gateway else ()
     return Result(ips=ips, routes=(*routes, *defaults), dns=result.dns)
 
 
 def _gateway(ip: IPConfig, conf: PodConf) -> str:
-    """IPAM's; else, if there is to be one, the first address of the subnet. Raises CNIError 7 if it can not be."""
+    """IPAM's, or the first address of the subnet if `conf` needs one. Raises CNIError 7 if it cannot be a gateway."""
     given = "" if is_unspecified(ip.gateway) else ip.gateway
     if not given and not conf.is_gateway:
         return ""
@@ -165,7 +161,7 @@ def _gateway(ip: IPConfig, conf: PodConf) -> str:
     gateway = given or first_host(ip.address)
     if gateway == address or (not given and int(length) > (126 if is_ipv6(address) else 30)):
         why = "the pod's own address" if gateway == address else f"not in the pod's subnet {ip.address}"
-        details = '"isGateway" takes the first address of the subnet, unless "ipam" names a gateway'
+        details = '"isGateway" uses the first address of the subnet, unless "ipam" gives a gateway'
         raise CNIError(Code.INVALID_NETWORK_CONFIG, f"gateway {gateway} is {why}", details)
     return gateway
 
@@ -189,28 +185,28 @@ def _check_mac(request: Request, port: Link, mac: str, undo: Undo) -> None:
 def _check_sources(request: Request, port: Link, leases: Result, undo: Undo) -> None:
     from rules import source_validation
 
-    with step("bind the pod to its addresses"):
+    with step("validate the pod's source addresses"):
         undo.callback(source_validation.delete, request.attachment)
         source_validation.ensure(request.attachment, port.name, [ip.address for ip in leases.ips])
 
 
 def _confirm(host: Netlink, conf: PodConf, port: Link, bridge: Link) -> Link:
-    """Wait until the port carries traffic; the bridge as it is then.
+    """Wait until the port is up; returns the bridge as it is then.
 
-    Raises CNIError if it carries none, or is no longer a port of the bridge.
+    Raises CNIError if it does not come up, or is no longer a port of the bridge.
     """
     last = port
 
     def is_up() -> bool:
         nonlocal last
-        with step(f'look at "{port.name}"'):
+        with step(f'look up "{port.name}"'):
             found = find_link_by_index(host, port.index)
         if found is None or found.master != bridge.index:
-            raise network.BridgeGone(bridge.name)
+            raise host_bridge.BridgeGone(bridge.name)
         last = found
         return found.operstate == "UP"
 
     if not wait_until(is_up, seconds=_PORT_UP_SECONDS if conf.container_up else 0) and conf.container_up:
         raise CNIError(Code.TRY_AGAIN_LATER, f'bridge port "{port.name}" in error state: {last.operstate}')
-    with step(f'look at "{bridge.name}"'):
-        return network.settled(host, conf, bridge)
+    with step(f'look up "{bridge.name}"'):
+        return host_bridge.reread(host, conf, bridge)

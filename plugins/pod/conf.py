@@ -1,4 +1,4 @@
-"""What is wanted of a bridge and of a pod's port on it, whichever plugin asks."""
+"""The configuration of a bridge and of a pod's port on it, whichever plugin it comes from."""
 
 from dataclasses import dataclass
 
@@ -9,11 +9,11 @@ from spec.result import DNS
 class PodConf:
     """A bridge, the port of one pod, and what is done for its addresses.
 
-    `mtu` in bytes, 0 leaves it to the kernel. `vlan` 0 is none; `trunk` None is none, an empty one still filters.
-    Another address on the bridge is a conflict; `force_address` replaces it, `keep_addresses` lets it stand.
-    `accept_ra`: whether the container's end accepts router advertisements, None: as its addresses suggest.
-    `check_sources`: packets from other addresses than the pod's are dropped.
-    `mac` of the container's end, "" for a random one. `dns` None: what IPAM says. `ipam_type` "": no addresses.
+    `mtu` in bytes, 0 leaves it to the kernel. `vlan` 0: none; `trunk` None: no filtering, an empty one still filters.
+    Another address on the bridge is a conflict; `force_address` replaces it, `keep_addresses` tolerates it.
+    `accept_ra`: whether the pod's interface accepts router advertisements; None: depends on its addresses.
+    `check_sources`: drop packets from addresses other than the pod's. `mac` of the pod's interface, "" for a random
+    one. `dns` None: IPAM's. `ipam_type` "": no addresses.
     """
 
     bridge: str
@@ -40,7 +40,7 @@ class PodConf:
 
     @property
     def filters_vlans(self) -> bool:
-        """Whether the bridge has to know VLANs."""
+        """Whether the bridge has to filter VLANs."""
         return bool(self.vlan) or self.trunk is not None
 
     @property

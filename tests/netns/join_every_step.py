@@ -17,7 +17,7 @@ from collections.abc import Callable
 from linux import bridge_lock, sysctls
 from linux.netlink.socket import Netlink, NetlinkError
 from plugins.__main__ import load
-from plugins.pod import network
+from plugins.pod import host_bridge
 from spec.plugin import Suite, serve
 from tests.netns.fail_every_step import Refusal, run
 
@@ -99,7 +99,7 @@ def steps(home: str, netns: str, other_netns: str, bridge: str) -> list[dict]:
         setattr(Netlink, name, joining.guard(getattr(Netlink, name), lambda _, name=name: name))
     sysctls.write = joining.guard(sysctls.write, lambda args: f"sysctl {args[0]}")
 
-    network.settled = joining.fail_at_the_end(network.settled)
+    host_bridge.reread = joining.fail_at_the_end(host_bridge.reread)
 
     def attempt(refused: int, undo_at: int = 0) -> dict:
         run(["ip", "link", "del", conf["bridge"]])

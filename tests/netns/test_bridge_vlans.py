@@ -59,19 +59,19 @@ def test_the_gateway_is_in_its_vlan_alone(cni: CNI, node: Node) -> None:
     assert pod.reaches(GATEWAY_V4)
     cni.check(conf, pod, result)
     shell(node, f"bridge vlan add dev {inner_end(node)} vid 42")  # as an earlier release did
-    with pytest.raises(CNIFailure, match="VLAN 42 is on the port, and not configured"):
+    with pytest.raises(CNIFailure, match="VLAN 42 is on the port, but not configured"):
         cni.check(conf, pod, result)
     cni.add(conf, node.pod("podb"))
     cni.check(conf, pod, result)
 
 
 DAMAGES = {
-    "left the bridge": ("ip link set INNER nomaster", 'leads to no port of "br0"'),
+    "left the bridge": ("ip link set INNER nomaster", 'is not a port of "br0"'),
     "other end is down": ("ip link set INNER down", "is down"),
     "link is down": (f"ip link set {LINK} down", f'VLAN interface "{LINK}" is down'),
     "not in the VLAN": ("bridge vlan del dev INNER vid 100", "VLAN 100 is not native on the port"),
-    "in another VLAN": ("bridge vlan add dev INNER vid 200", "VLAN 200 is on the port, and not configured"),
-    "gone": (f"ip link del {LINK}", f'VLAN interface "{LINK}" is not there'),
+    "in another VLAN": ("bridge vlan add dev INNER vid 200", "VLAN 200 is on the port, but not configured"),
+    "gone": (f"ip link del {LINK}", f'VLAN interface "{LINK}" does not exist'),
 }
 
 
@@ -135,7 +135,7 @@ def test_a_strangers_link_is_not_taken_for_the_gateways(cni: CNI, node: Node) ->
     pod, _ = node.pod("poda"), node.pod("podb")
     for line in FOREIGN.values():
         shell(node, line)
-        assert f'"{LINK}" is there already, and leads to no port of "br0"' in refused(cni, TAGGED, pod).msg
+        assert f'"{LINK}" exists, but its peer is not a port of "br0"' in refused(cni, TAGGED, pod).msg
         assert "br0" not in node.links(), "nothing is left of the failed ADD"
         shell(node, f"ip link del {LINK}")
 
@@ -167,7 +167,8 @@ def test_a_bridge_of_others_is_not_made_to_filter(cni: CNI, node: Node) -> None:
     pod = node.pod("poda")
     for conf, key in ((TAGGED, "vlan"), (layer2(vlanTrunk=[]), "vlanTrunk")):
         assert (
-            f'"{key}" needs VLAN filtering, which is off on "br0" and would cut off "p1"' in refused(cni, conf, pod).msg
+            f'"{key}" needs VLAN filtering, which is off on "br0" and would disconnect "p1"'
+            in refused(cni, conf, pod).msg
         )
     assert not filters(node)
     assert ends[0].reaches("10.50.0.2")
@@ -179,7 +180,7 @@ def test_a_bridge_of_others_is_not_made_to_filter(cni: CNI, node: Node) -> None:
 def test_a_vlan_device_on_the_bridge_is_not_cut_off(cni: CNI, node: Node) -> None:
     """The node itself talks over VLAN 50 of the bridge."""
     shell(node, "ip link add br0 type bridge; ip link add link br0 name host50 type vlan id 50")
-    assert 'would cut off "host50"' in refused(cni, TAGGED, node.pod("poda")).msg
+    assert 'would disconnect "host50"' in refused(cni, TAGGED, node.pod("poda")).msg
     assert not filters(node)
 
 
@@ -247,7 +248,7 @@ def test_a_vlan_that_was_added_to_a_network_with_pods(cni: CNI, node: Node) -> N
     for first, second, on, there in ((network(), TAGGED, LINK, "br0"), (TAGGED, network(), "br0", LINK)):
         result = cni.add(first, old)
         error = refused(cni, second, new)
-        assert f'"vlan": 10.1.2.1/24 can not be on "{on}", because "{there}" has 10.1.2.1/24' in error.msg
+        assert f'"vlan": 10.1.2.1/24 cannot be on "{on}", because "{there}" has 10.1.2.1/24' in error.msg
         cni.check(first, old, result)
         moved = cni.add({**second, "forceAddress": True}, new)
         assert (node.addresses(on), node.addresses(there)) == ({"10.1.2.1/24"}, set())

@@ -190,15 +190,15 @@ def test_what_ipam_is_given_is_kept(cni: CNI, node: Node) -> None:
 
 _WITHOUT_SUBNET_ROUTE = """
 import subprocess
-from plugins.pod import container
+from plugins.pod import interface
 from tests.netns import fail_every_step
-send = container._send_with_routes
+send = interface._send_with_routes
 def without_subnet_route(pod, index, requests, result):
     if requests:
         pod.send(requests)
         subprocess.run(["ip", "-6", "route", "del", "fd00:244:0:1::/64", "dev", "eth0"], check=True)
     send(pod, index, [], result)
-container._send_with_routes = without_subnet_route
+interface._send_with_routes = without_subnet_route
 raise SystemExit(fail_every_step.call("ADD", __import__("sys").stdin.read(), "{home}", "/run/netns/pod"))
 """
 

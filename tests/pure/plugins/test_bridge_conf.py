@@ -56,11 +56,11 @@ def test_mtu_of_nothing_is_left_to_the_kernel(mtu: int) -> None:
         ({"disableContainerInterface": True, "ipam": {"type": "x"}}, "cannot use IPAM when"),
         (
             {"vlanTrunk": [{"minID": 5}]},
-            '"vlanTrunk[0].maxID": expected an integer of 1 to 4094, as minID is given, got nothing',
+            '"vlanTrunk[0].maxID": expected an integer of 1 to 4094, since minID is given, got nothing',
         ),
         (
             {"vlanTrunk": [{"id": 3}, {"maxID": 5}]},
-            '"vlanTrunk[1].minID": expected an integer of 1 to 4094, as maxID is given, got nothing',
+            '"vlanTrunk[1].minID": expected an integer of 1 to 4094, since maxID is given, got nothing',
         ),
         (
             {"vlanTrunk": [{"minID": 1000, "maxID": 100}]},
@@ -69,7 +69,7 @@ def test_mtu_of_nothing_is_left_to_the_kernel(mtu: int) -> None:
         ({"vlanTrunk": [{"id": 0}]}, '"vlanTrunk[0].id": expected an integer of 1 to 4094, got 0'),
         (
             {"bridge": "a-bridge-13-b", "vlan": 10, "isGateway": True},
-            '"bridge" and "vlan": "a-bridge-13-b.10"',
+            '"bridge" and "vlan": the name of the gateway link, "a-bridge-13-b.10"',
         ),
         ({"bridge": "a-bridge-of-15b", "vlan": 1, "isDefaultGateway": True}, "longer than 15 bytes"),
         ({"bridge": "bridge-äöü", "vlan": 1000, "isGateway": True}, '"bridge-äöü.1000"'),

@@ -32,7 +32,7 @@ def bridge(default_vlan: int = 1) -> SimpleNamespace:
 )
 def test_wanted_vlans(conf: dict, default: int, wanted: dict[int, bool]) -> None:
     """`vlan` is native, `vlanTrunk` tagged; a trunk without `vlan` has the bridge's default VLAN native, or VLAN 1."""
-    assert vlans.wanted(PodConf(**PLAIN, **conf), default) == wanted
+    assert vlans.desired(PodConf(**PLAIN, **conf), default) == wanted
 
 
 class Port:
@@ -86,8 +86,8 @@ def test_check_tells_what_the_port_lacks_and_has_too_much(monkeypatch: pytest.Mo
     assert vlans.differences(None, 3, bridge(), conf) == [
         "VLAN 5 is not tagged on the port",
         "VLAN 7 is not native on the port",
-        "VLAN 1 is on the port, and not configured",
-        "VLAN 9 is on the port, and not configured",
+        "VLAN 1 is on the port, but not configured",
+        "VLAN 9 is on the port, but not configured",
     ]
     port.has = {1: 0x4, 7: NATIVE, 5: 0}
     kept = PodConf(**PLAIN, vlan=7, trunk=(5,), preserve_default_vlan=True)

@@ -1,4 +1,4 @@
-"""The container's end: sysctls, addresses, routes, inside its namespace."""
+"""The pod's interface: its sysctls, addresses and routes, set inside its namespace."""
 
 from collections.abc import Collection, Sequence
 from errno import EEXIST, EHOSTUNREACH
@@ -23,23 +23,23 @@ _USE_SECONDS = 0.2
 
 
 def configure(netns: int, index: int, request: Request, conf: PodConf, result: Result) -> None:
-    """Bring the container's link up with the addresses and routes of `result`; raises CNIError.
+    """Bring up the interface with the addresses and routes of `result`; raises CNIError.
 
-    `netns`: a descriptor; `index`: the link's there. Without addresses (L2) it is brought up and nothing else.
+    `netns`: a descriptor; `index`: the interface's in there. Without addresses (L2) it is only brought up.
     """
     name = request.ifname
-    _refuse_two_lengths(result)
+    _require_one_prefix_each(result)
     with step(f'configure "{name}" in the container'), entered(netns), Netlink() as pod:
         families = {family_of(ip.address) for ip in result.ips}
-        _set_advertisements(name, conf, families)
+        _set_accept_ra(name, conf, families)
         if AF_INET6 in families:
-            _prepare(name, conf)
+            _set_ipv6(name, conf)
         requests = [announce_request(pod, index)] if AF_INET in families else []
         requests += [address_request(pod, index, ip.address) for ip in result.ips]
         requests.append(up_request(pod, index))
         if conf.detect_duplicates:
             pod.send(requests, tolerated=(EEXIST,))
-            _await_addresses(pod, name, index)
+            _await_detection(pod, name, index)
             requests = []
         try:
             _send_with_routes(pod, index, requests, result)
@@ -48,14 +48,14 @@ def configure(netns: int, index: int, request: Request, conf: PodConf, result: R
                 raise
             _renew_addresses(pod, index, result)
             if conf.detect_duplicates:
-                _await_addresses(pod, name, index)
+                _await_detection(pod, name, index)
             _send_with_routes(pod, index, [], result)
         if AF_INET6 in families and not conf.detect_duplicates:
-            _await_use(pod, index)
+            _await_usable(pod, index)
 
 
-def _refuse_two_lengths(result: Result) -> None:
-    """Raises CNIError 7: the kernel has an IPv6 address with one prefix length, and passes over the second."""
+def _require_one_prefix_each(result: Result) -> None:
+    """Raises CNIError 7 for an IPv6 address with two prefix lengths: the kernel ignores the second."""
     given: dict[str, str] = {}
     for ip in result.ips:
         address = ip.address.partition("/")[0]
@@ -63,12 +63,12 @@ def _refuse_two_lengths(result: Result) -> None:
         if other != ip.address and family_of(address) == AF_INET6:
             raise CNIError(
                 Code.INVALID_NETWORK_CONFIG,
-                f"IPAM gave {other} and {ip.address}: an interface has an IPv6 address once, with one prefix length",
+                f"IPAM gave {other} and {ip.address}: an interface has each IPv6 address with one prefix length",
             )
 
 
 def _send_with_routes(pod: Netlink, index: int, requests: list[bytes], result: Result) -> None:
-    """Send requests, and with them those for the routes of the result. Raises NetlinkError."""
+    """Send the requests and those for the routes of the result in one batch. Raises NetlinkError."""
     routes = [route_request(pod, index, route, next_hop(result, route)) for route in result.routes]
     if not requests and not routes:
         return
@@ -82,10 +82,10 @@ def _send_with_routes(pod: Netlink, index: int, requests: list[bytes], result: R
 
 
 def _renew_addresses(pod: Netlink, index: int, result: Result) -> None:
-    """Where an IPv6 gateway of a route is not on the link: take the addresses from it, and give them again.
+    """Remove and add the IPv6 addresses again, if the kernel has no route to an IPv6 gateway.
 
-    When a link comes up, the kernel makes the routes to its IPv6 subnets of what memory there is at once, and goes on
-    without them if there is none. It has to wait for memory, and tell, when an address is added to a link that is up.
+    When a link comes up, the kernel adds the routes to its IPv6 subnets without waiting for memory, and silently goes
+    on without them if the allocation fails. Adding an address to a link that is up waits for memory and reports errors.
     """
     for ip in result.ips:
         if family_of(ip.address) == AF_INET6:
@@ -94,7 +94,7 @@ def _renew_addresses(pod: Netlink, index: int, result: Result) -> None:
 
 
 def next_hop(result: Result, route: Route) -> str:
-    """The gateway by which a route of the result goes; "" if its destination is on the link (an unspecified `gw`)."""
+    """The gateway of a route of the result; "" if its destination is on the link (an unspecified `gw`)."""
     if is_unspecified(route.gw):
         return ""
     return route.gw or first_gateway(result, family_of(route.dst))
@@ -106,7 +106,7 @@ def first_gateway(result: Result, family: int) -> str:
 
 
 def default_routes(ips: Sequence[IPConfig], routes: Sequence[Route]) -> list[Route]:
-    """A default route for each family that has a gateway and for which there is none among `routes`."""
+    """A default route for each family that has a gateway and no default route in `routes`."""
     present = {family_of(route.dst) for route in routes if route.dst in ("0.0.0.0/0", "::/0")}
     families = {family_of(ip.gateway): ip.gateway for ip in reversed(ips) if ip.gateway}
     return [
@@ -116,11 +116,11 @@ def default_routes(ips: Sequence[IPConfig], routes: Sequence[Route]) -> list[Rou
     ]
 
 
-def _set_advertisements(name: str, conf: PodConf, families: Collection[int]) -> None:
-    """Whether the link accepts router advertisements: any pod on the bridge can send them (CVE-2020-10749).
+def _set_accept_ra(name: str, conf: PodConf, families: Collection[int]) -> None:
+    """Set whether the interface accepts router advertisements, which any pod on the bridge can send (CVE-2020-10749).
 
-    Unless `conf` says so, it does not where IPAM has given it IPv6 addresses, or the node is its router; otherwise it
-    may be meant to configure itself, and is left as the kernel has it.
+    Unless `conf` decides, it does not if IPAM assigned IPv6 addresses or the node is its router; otherwise it may need
+    them for autoconfiguration, and the kernel's default stays.
     """
     accepts = conf.accept_ra
     if accepts is None and (AF_INET6 in families or (families and conf.is_gateway)):
@@ -129,10 +129,11 @@ def _set_advertisements(name: str, conf: PodConf, families: Collection[int]) -> 
         sysctls.try_write(f"ipv6/conf/{name}/accept_ra", "1" if accepts else "0")
 
 
-def _prepare(name: str, conf: PodConf) -> None:
-    """The IPv6 sysctls of the link before it comes up: whether duplicates are looked for, and who is told.
+def _set_ipv6(name: str, conf: PodConf) -> None:
+    """Set the IPv6 sysctls before the interface comes up.
 
-    ndisc_notify tells the neighbours, who may remember the address with the MAC of an earlier pod; for IPv4 arp_notify.
+    ndisc_notify announces its addresses to neighbours that may have cached them with the MAC of an earlier pod; it is
+    the counterpart of arp_notify.
     """
     sysctls.try_write(f"ipv6/conf/{name}/ndisc_notify", "1")
     if conf.detect_duplicates:
@@ -143,10 +144,10 @@ def _prepare(name: str, conf: PodConf) -> None:
     sysctls.write(f"ipv6/conf/{name}/keep_addr_on_down", "1")
 
 
-def _await_use(pod: Netlink, index: int) -> None:
-    """Wait until programs can use the IPv6 addresses: without detection, as soon as a thread of the kernel's ran.
+def _await_usable(pod: Netlink, index: int) -> None:
+    """Wait briefly until programs can use the IPv6 addresses, which a kernel thread enables if detection is off.
 
-    Not for long: on a link that has no carrier yet, that is when it has.
+    On a link without carrier that only happens once it has one, so this gives up soon.
     """
     wait_until(
         lambda: not any(address.tentative for address in list_addresses(pod, index, AF_INET6) if address.is_global),
@@ -154,17 +155,17 @@ def _await_use(pod: Netlink, index: int) -> None:
     )
 
 
-def _await_addresses(pod: Netlink, name: str, index: int) -> None:
-    """Wait until no IPv6 address is tentative (RFC 4862, 5.4); raises CNIError for a duplicate, or if time runs out."""
+def _await_detection(pod: Netlink, name: str, index: int) -> None:
+    """Wait until no IPv6 address is tentative (RFC 4862, 5.4); raises CNIError for a duplicate, or after a timeout."""
 
-    def settled() -> bool:
+    def is_done() -> bool:
         addresses = list_addresses(pod, index, AF_INET6)
         for address in addresses:
             if address.failed:
                 raise CNIError(Code.INTERNAL, f'"{name}": another host on the link has address {address.cidr}')
         return not any(address.tentative for address in addresses)
 
-    if not wait_until(settled, seconds=_DAD_SECONDS):
+    if not wait_until(is_done, seconds=_DAD_SECONDS):
         now = find_link_by_index(pod, index)
         if now and now.operstate == "UP":
             raise CNIError(Code.TRY_AGAIN_LATER, f'"{name}" still has tentative addresses after {_DAD_SECONDS} seconds')

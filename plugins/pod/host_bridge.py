@@ -1,4 +1,4 @@
-"""The bridge itself: making it, its settings, its gateway addresses."""
+"""The bridge on the host: creating it, its settings and its gateway addresses."""
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -31,32 +31,32 @@ from plugins.pod.conf import PodConf
 from spec.errors import CNIError, Code
 from spec.links import require_suitable_mtu
 
-GATEWAY_MARK = "slash24 gateway"
-"""The alias of both ends of a link that carries the gateway of a VLAN."""
+GATEWAY_ALIAS = "slash24 gateway"
+"""The alias of both ends of a VLAN gateway's veth pair."""
 
 FORWARDING = {AF_INET: "ipv4/ip_forward", AF_INET6: "ipv6/conf/all/forwarding"}
-"""The sysctl that makes the node forward, by family."""
+"""The sysctl that enables forwarding, by address family."""
 
 
 class BridgeGone(CNIError):
-    """The bridge went while we relied on it: another ADD that had made it failed, and took it back."""
+    """The bridge was deleted while we used it: the ADD that had created it failed and undid that."""
 
     def __init__(self, name: str) -> None:
         super().__init__(Code.TRY_AGAIN_LATER, f'bridge "{name}" was deleted during the ADD')
 
 
 def ensure_bridge(host: Netlink, conf: PodConf, undo: Undo) -> Link:
-    """The bridge, made if need be, up and set as `conf` says; raises CNIError.
+    """The bridge, created if necessary, up and configured as in `conf`; raises CNIError.
 
-    For who holds `bridge_lock.joining` until a port has joined it.
+    The caller holds `bridge_lock.joining` until a port has joined the bridge.
     """
     with step(f'create bridge "{conf.bridge}"'):
         bridge = find_link(host, conf.bridge) or _new_bridge(host, conf, undo)
         if bridge is None:
             raise BridgeGone(conf.bridge)
         if bridge.kind != "bridge":
-            kind = f"it is a link of kind {bridge.kind!r}"
-            raise CNIError(Code.INTERNAL, f'"{bridge.name}" already exists but is not a bridge', kind)
+            details = f"it is a link of kind {bridge.kind!r}"
+            raise CNIError(Code.INTERNAL, f'"{bridge.name}" already exists but is not a bridge', details)
         try:
             _set_bridge(host, bridge, conf, undo)
         except NetlinkError as error:
@@ -67,18 +67,18 @@ def ensure_bridge(host: Netlink, conf: PodConf, undo: Undo) -> Link:
 
 
 def _new_bridge(host: Netlink, conf: PodConf, undo: Undo) -> Link | None:
-    with _filtering(conf) if conf.filters_vlans else nullcontext():
+    with _vlan_filtering_step(conf) if conf.filters_vlans else nullcontext():
         is_new = create_bridge(host, conf.bridge, mtu=conf.mtu, filters_vlans=conf.filters_vlans)
     if is_new:
         undo.callback(delete_unused_bridge, host, conf.bridge)
-        spare_detection(conf.bridge)
+        skip_dad(conf.bridge)
     return find_link(host, conf.bridge)
 
 
-def spare_detection(link: str) -> None:
-    """Have a link that we made use its link-local address at once: pods are there, and no other router.
+def skip_dad(link: str) -> None:
+    """Have a new link use its link-local address at once: it leads to pods, and to no other router.
 
-    While it looks for duplicates, a second or two, the node can not ask for pods' MACs (RFC 4861 section 7.2.2).
+    During duplicate address detection, a second or two, the node cannot resolve pods' MACs (RFC 4861 section 7.2.2).
     """
     sysctls.try_write(f"ipv6/conf/{link}/accept_dad", "0")
 
@@ -87,37 +87,37 @@ def _set_bridge(host: Netlink, bridge: Link, conf: PodConf, undo: Undo) -> None:
     if conf.promiscuous and not bridge.promiscuous:
         set_promiscuous(host, bridge.index, on=True)
         undo.callback(unless_used, host, bridge, lambda: set_promiscuous(host, bridge.index, on=False))
-    refuse_advertisements(host, bridge)
+    ignore_advertisements(host, bridge)
     if not bridge.up:
         set_up(host, bridge.index)
         undo.callback(unless_used, host, bridge, lambda: set_down(host, bridge.index))
     if conf.filters_vlans and not bridge.vlan_filtering:
-        _refuse_to_cut(host, bridge, conf)
-        with _filtering(conf):
+        _require_no_others(host, bridge, conf)
+        with _vlan_filtering_step(conf):
             set_vlan_filtering(host, bridge.index, on=True)
         undo.callback(unless_used, host, bridge, lambda: set_vlan_filtering(host, bridge.index, on=False))
 
 
-def _filtering(conf: PodConf) -> step:
-    return step(f'filter VLANs on bridge "{conf.bridge}" (which takes a kernel with CONFIG_BRIDGE_VLAN_FILTERING)')
+def _vlan_filtering_step(conf: PodConf) -> step:
+    return step(f'filter VLANs on bridge "{conf.bridge}" (which needs a kernel with CONFIG_BRIDGE_VLAN_FILTERING)')
 
 
-def _refuse_to_cut(host: Netlink, bridge: Link, conf: PodConf) -> None:
-    """Raises CNIError 7 if others use the bridge: a bridge that begins to filter drops their tagged frames."""
+def _require_no_others(host: Netlink, bridge: Link, conf: PodConf) -> None:
+    """Raises CNIError 7 if the bridge has other ports than ours: filtering would drop their tagged frames."""
     for link in list_links(host):
-        is_ours = is_owner_tag(link.alias) or link.alias == GATEWAY_MARK
+        is_ours = is_owner_tag(link.alias) or link.alias == GATEWAY_ALIAS
         if (link.master == bridge.index and not is_ours) or (link.kind == "vlan" and link.peer == bridge.index):
             key = "vlan" if conf.vlan else "vlanTrunk"
             raise CNIError(
                 Code.INVALID_NETWORK_CONFIG,
-                f'"{key}" needs VLAN filtering, which is off on "{bridge.name}" and would cut off "{link.name}"',
-                f'give the network a "bridge" of its own, or give the other ports of "{bridge.name}" their VLANs and '
-                f"switch filtering on: ip link set {bridge.name} type bridge vlan_filtering 1",
+                f'"{key}" needs VLAN filtering, which is off on "{bridge.name}" and would disconnect "{link.name}"',
+                f'give the network its own "bridge", or give the other ports of "{bridge.name}" their VLANs and '
+                f"enable filtering: ip link set {bridge.name} type bridge vlan_filtering 1",
             )
 
 
 def delete_unused_bridge(host: Netlink, name: str) -> None:
-    """Delete a bridge that has no ports."""
+    """Delete a bridge if it has no ports."""
     with taking_back():
         bridge = find_link(host, name)
         if bridge and not list_ports(host, bridge.index):
@@ -125,9 +125,9 @@ def delete_unused_bridge(host: Netlink, name: str) -> None:
 
 
 def ensure_gateways(host: Netlink, conf: PodConf, link: Link, port: Link, gateways: Sequence[str], undo: Undo) -> None:
-    """Give the gateway link its addresses (CIDR form) and make the node forward; raises CNIError on a conflict.
+    """Add the addresses (CIDR) to the gateway link and enable forwarding; raises CNIError on a conflict.
 
-    `port`: the pod's, which has joined the bridge, as whoever takes addresses back finds.
+    `port`: the pod's, already on the bridge, where the undo of other ADDs finds it.
     """
     require_suitable_mtu(link.mtu, gateways, of=f'MTU of "{link.name}"')
     with step(f'set the gateway address of "{link.name}"'):
@@ -136,20 +136,20 @@ def ensure_gateways(host: Netlink, conf: PodConf, link: Link, port: Link, gatewa
             if gateway in present or (conf.keep_addresses and carries(present, gateway)):
                 continue
             replaced = _conflicts(host, conf, link, gateway, present - set(gateways))
-            undo.callback(_take_back, host, link, port, gateway, replaced)
+            undo.callback(_remove_gateway, host, link, port, gateway, replaced)
             for index, other in replaced:
                 delete_address(host, index, other)
             if add_address(host, link.index, gateway, dad=False):
                 _keep_mac(host, link)
     with step("enable forwarding"):
         for family in sorted({family_of(gateway) for gateway in gateways}):
-            _forward(host, family)
+            _enable_forwarding(host, family)
 
 
-def settled(host: Netlink, conf: PodConf, bridge: Link) -> Link:
-    """The bridge as it is with the pod's port. Raises BridgeGone, NetlinkError.
+def reread(host: Netlink, conf: PodConf, bridge: Link) -> Link:
+    """The bridge as it is now, with the pod's port. Raises BridgeGone, NetlinkError.
 
-    `bridge`: as it was before. If it carries a gateway, it keeps the MAC that other pods remember.
+    `bridge`: as it was before. If it carries a gateway, it keeps the MAC that other pods have cached.
     """
     now = find_link_by_index(host, bridge.index)
     if now is None:
@@ -161,19 +161,19 @@ def settled(host: Netlink, conf: PodConf, bridge: Link) -> Link:
 
 
 def _has_mac(link: Link) -> bool:
-    """Not so of a bridge that has lost its last port."""
+    """False for a bridge that has lost its last port."""
     return bool(link.mac.strip("0:"))
 
 
 def _keep_mac(host: Netlink, link: Link) -> None:
-    """Give a link the MAC that it had as its own: a bridge that is given one keeps it whatever ports it has."""
+    """Set the link's MAC to the one it had: a bridge with an explicit MAC keeps it whatever ports it has."""
     known = link if _has_mac(link) else find_link_by_index(host, link.index)
     if known:
         set_mac(host, link.index, known.mac)
 
 
-def _forward(host: Netlink, family: int) -> None:
-    """Have the node forward, and keep the IPv6 default route that it has from router advertisements."""
+def _enable_forwarding(host: Netlink, family: int) -> None:
+    """Enable forwarding, and keep the IPv6 default route that the node has from router advertisements."""
     if sysctls.read(FORWARDING[family]) == "1":
         return
     if family == AF_INET6:
@@ -184,8 +184,8 @@ def _forward(host: Netlink, family: int) -> None:
     sysctls.write(FORWARDING[family], "1")
 
 
-def refuse_advertisements(host: Netlink, link: Link) -> None:
-    """Have a link that faces pods give the node no routes."""
+def ignore_advertisements(host: Netlink, link: Link) -> None:
+    """Have a link that leads to pods ignore router advertisements."""
     if sysctls.read_if_there(f"ipv6/conf/{link.name}/accept_ra") not in ("", "0"):
         from linux.router_advertisements import refuse
 
@@ -193,12 +193,12 @@ def refuse_advertisements(host: Netlink, link: Link) -> None:
 
 
 def _conflicts(host: Netlink, conf: PodConf, link: Link, gateway: str, others: set[str]) -> list[tuple[int, str]]:
-    """(index of the link, CIDR) of each address that must make way for the gateway.
+    """(link index, CIDR) of each address that the gateway has to replace.
 
-    Raises CNIError 7 if there is one and `conf` does not say that it may be replaced.
+    Raises CNIError 7 if there is one and `conf` does not allow replacing it.
     """
-    beside = [] if conf.keep_addresses else [other for other in sorted(others) if _conflict(other, gateway)]
-    found = [(link, other) for other in beside] + _of_other_vlans(host, conf, link, gateway)
+    same_link = [] if conf.keep_addresses else [other for other in sorted(others) if _conflict(other, gateway)]
+    found = [(link, other) for other in same_link] + _of_other_vlans(host, conf, link, gateway)
     if found and not conf.force_address:
         where, other = found[0]
         if where is link:
@@ -209,17 +209,17 @@ def _conflicts(host: Netlink, conf: PodConf, link: Link, gateway: str, others: s
             )
         raise CNIError(
             Code.INVALID_NETWORK_CONFIG,
-            f'"vlan": {gateway} can not be on "{link.name}", because "{where.name}" has {other}',
-            "a node reaches a subnet by one link alone, and pods on the other may use it: give this network another "
+            f'"vlan": {gateway} cannot be on "{link.name}", because "{where.name}" has {other}',
+            "a subnet can only be routed through one link, and pods may use the other one: give this network another "
             f'subnet or "bridge", delete the address from "{where.name}" when its pods are gone, or set "forceAddress"',
         )
     return [(where.index, other) for where, other in found]
 
 
 def _of_other_vlans(host: Netlink, conf: PodConf, link: Link, gateway: str) -> list[tuple[Link, str]]:
-    """Addresses in the gateway's subnet on the bridge's links of other VLANs, or on the bridge where `link` is one.
+    """Addresses in the gateway's subnet on the VLAN links of the same bridge, and on the bridge if `link` is a VLAN's.
 
-    Not those in a larger subnet: the kernel prefers the smaller one.
+    Not those with a shorter prefix: the kernel prefers the longer one.
     """
     found, length = [], int(gateway.partition("/")[2])
     for address in list_addresses(host):
@@ -228,7 +228,7 @@ def _of_other_vlans(host: Netlink, conf: PodConf, link: Link, gateway: str) -> l
             other = find_link_by_index(host, address.link)
             name, _, vlan = other.name.rpartition(".") if other else ("", "", "")
             is_beside = other and (other.name == conf.bridge or (name == conf.bridge and vlan.isdecimal()))
-            if is_beside and other.master == link.master:  # not where each is in a VRF of its own
+            if is_beside and other.master == link.master:  # not if each is in its own VRF
                 found.append((other, address.cidr))
     return found
 
@@ -242,8 +242,8 @@ def _conflict(other: str, wanted: str) -> bool:
     return overlap(other, wanted)
 
 
-def _take_back(host: Netlink, link: Link, port: Link, gateway: str, replaced: Sequence[tuple[int, str]]) -> None:
-    """Take a gateway address back, and put back what had to make way, unless other pods rely on it."""
+def _remove_gateway(host: Netlink, link: Link, port: Link, gateway: str, replaced: Sequence[tuple[int, str]]) -> None:
+    """Remove a gateway address and restore those it replaced, unless other pods rely on it."""
     bridge = find_link_by_index(host, port.master)
 
     def restore() -> None:
@@ -255,8 +255,8 @@ def _take_back(host: Netlink, link: Link, port: Link, gateway: str, replaced: Se
         unless_used(host, bridge, restore, but=port.index)
 
 
-def unless_used(host: Netlink, bridge: Link, take_back: Callable[[], object], *, but: int = 0) -> None:
-    """Take something back unless pods other than that of the port `but` have joined the bridge, and rely on it."""
+def unless_used(host: Netlink, bridge: Link, undo: Callable[[], object], *, but: int = 0) -> None:
+    """Run an undo step, unless the bridge has ports of pods other than `but` (an index): they may rely on it."""
     with taking_back():
         if not any(is_owner_tag(port.alias) and port.index != but for port in list_ports(host, bridge.index)):
-            take_back()
+            undo()
