@@ -1,1 +1,1 @@
-"""CNI as types and protocol (versions 0.1.0 to 1.1.0), on the standard library alone; nothing is imported from here."""
+"""The CNI protocol, versions 0.1.0 to 1.1.0, and its types. Needs the standard library only."""

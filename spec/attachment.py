@@ -1,11 +1,11 @@
-"""Who owns a thing: the attachment of one interface of one container to one network."""
+"""The owner of everything an ADD creates: one interface of one container on one network."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Attachment:
-    """The key of everything an ADD makes (spec section 3, "attachment")."""
+    """An attachment (spec section 3)."""
 
     network: str
     container_id: str

@@ -1,4 +1,4 @@
-"""Talking with an executed plugin: all of its stdin, all that it prints, and not a byte more than can be an answer."""
+"""Communication with an executed plugin, as subprocess.Popen.communicate, with a limit on the output."""
 
 import os
 import selectors
@@ -12,30 +12,30 @@ if TYPE_CHECKING:
     from subprocess import Popen
 
 OUTPUT_LIMIT = 1 << 20
-"""Bytes of stdout, which is one result: decoded it takes 30 times as much. Of stderr, so many of its end are kept."""
+"""Bytes of stdout, which is one result; decoding takes 30 times as much memory. Of stderr, the end is kept."""
 
 _CHUNK = 1 << 16
 _PIPE_READS = OUTPUT_LIMIT // _CHUNK
-"""In which a pipe is emptied: none holds more (pipe(7))."""
+"""Reads that empty any pipe (pipe(7))."""
 
 
 def converse(child: "Popen[bytes]", stdin: bytes, executable: str, end: float | None = None) -> tuple[bytes, bytes]:
-    """Give the child its stdin; what it has printed on stdout and stderr when it ends.
+    """Write `stdin` to the child, and return what it printed on stdout and stderr when it has ended.
 
-    The answer is whole when the child has ended, even if a process that it left behind still holds the pipes. `child`
-    has pipes for all three. `end`: until when it may take, of time.monotonic(); then TimeoutError is raised. Raises
-    CNIError 999 for more than OUTPUT_LIMIT bytes on stdout. The child still has to be waited for.
+    Waits for the child, not for the end of its pipes, which a process that it left behind may hold open. `child` has
+    pipes for all three streams. `end`: the deadline, in time.monotonic(); then TimeoutError is raised. Raises CNIError
+    999 for more than OUTPUT_LIMIT bytes on stdout. The caller still has to wait for the child.
     """
     outputs = {child.stdout: bytearray(), child.stderr: bytearray()}
     rest = memoryview(stdin)
-    ended = os.pidfd_open(child.pid)
+    exited = os.pidfd_open(child.pid)
     try:
         with selectors.DefaultSelector() as selector:
             for stream in (child.stdin, *outputs):
                 os.set_blocking(stream.fileno(), False)
                 selector.register(stream, selectors.EVENT_WRITE if stream is child.stdin else selectors.EVENT_READ)
-            selector.register(ended, selectors.EVENT_READ)
-            while ended not in (ready := _ready(selector, end)):
+            selector.register(exited, selectors.EVENT_READ)
+            while exited not in (ready := _ready(selector, end)):
                 for stream in ready:
                     if stream is child.stdin:
                         rest = _feed(stream, rest)
@@ -48,10 +48,10 @@ def converse(child: "Popen[bytes]", stdin: bytes, executable: str, end: float | 
                         with suppress(OSError):
                             stream.close()
     finally:
-        os.close(ended)
+        os.close(exited)
     for stream, output in outputs.items():
         with suppress(BlockingIOError):
-            for _ in range(_PIPE_READS):  # what has not ended may go on printing
+            for _ in range(_PIPE_READS):  # processes left behind may go on printing
                 if stream.closed or not _read(stream, output):
                     break
                 _bound(outputs, child, executable)
@@ -66,7 +66,7 @@ def _ready(selector: selectors.BaseSelector, end: float | None) -> list[object]:
 
 
 def _feed(stream: object, rest: memoryview) -> memoryview:
-    """Write what the pipe takes; the rest, nothing if nobody reads it."""
+    """Write as much as the pipe takes; returns the rest, or nothing if the child has closed it."""
     try:
         return rest[os.write(stream.fileno(), rest[:_CHUNK]) :]
     except BlockingIOError:
@@ -76,7 +76,7 @@ def _feed(stream: object, rest: memoryview) -> memoryview:
 
 
 def _read(stream: object, output: bytearray) -> bool:
-    """Take in what is there; False at the end. Raises BlockingIOError if there is nothing yet."""
+    """Append what can be read to `output`; False at the end. Raises BlockingIOError if there is nothing yet."""
     data = os.read(stream.fileno(), _CHUNK)
     output += data
     return bool(data)

@@ -1,4 +1,4 @@
-"""The network configuration on stdin: decoded strictly, read by getters whose errors name key, value and allowance."""
+"""The network configuration on stdin. It is decoded strictly; errors name the key, its value and what is allowed."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,22 +18,22 @@ if TYPE_CHECKING:
     Derived = TypeVar("Derived")
 
 _SHOWN = 80
-"""Characters of a wrong value that an error repeats."""
+"""Characters of an invalid value that an error message repeats."""
 
 VALID_ATTACHMENTS = ("cni.dev/valid-attachments", "cni.dev/attachments")
-"""The second is what a draft of 1.1.0 called it; libcni sends both."""
+"""The second name is from a draft of 1.1.0; libcni sends both."""
 
-_KEPT, _KEPT_BYTES = 32, 1 << 14
-_OF_ONE_CALL = (b'"prevResult"', b'"cni.dev/')
-"""What no second call is sent: to keep it would push out what others are."""
+_CACHED, _CACHED_BYTES = 32, 1 << 14
+_UNIQUE = (b'"prevResult"', b'"cni.dev/')
+"""Keys whose values differ in every call; caching such configurations would only evict useful ones."""
 
 
 class Section:
-    """One JSON object of a configuration. Never changes.
+    """One JSON object of a configuration; immutable.
 
-    Keys match without regard to case; of several that match, the last in the document wins; null is the same as absent.
-    Every getter raises CNIError 7 for a value of another type or out of range. `path` is where the object stands
-    in the whole ("" for the whole itself, "ipam.ranges[0][1]").
+    Keys are case-insensitive; the last of several that match wins; null is the same as absent. Every getter raises
+    CNIError 7 for a value of another type or out of range. `path` is the object's place in the configuration, such as
+    "ipam.ranges[0][1]", and "" for the whole.
     """
 
     __slots__ = ("_derived", "_values", "path")
@@ -48,11 +48,11 @@ class Section:
                 self._values[lower] = value
 
     def has(self, key: str) -> bool:
-        """Whether the key is there, and not null."""
+        """Whether the key is present and not null."""
         return self.raw(key) is not None
 
     def mentions(self, key: str) -> bool:
-        """Whether the key is there, be it null."""
+        """Whether the key is present, even if null."""
         return key.lower() in self._values
 
     def names(self) -> Iterator[str]:
@@ -60,17 +60,17 @@ class Section:
         return (key for key, value in self._values.items() if value is not None)
 
     def raw(self, key: str) -> object:
-        """The JSON value as it is, or None."""
+        """The JSON value, unchecked, or None."""
         return self._values.get(key.lower())
 
     def boolean(self, key: str, default: bool = False) -> bool:  # noqa: FBT001, FBT002  (a value to read, not a flag)
-        """true or false, and nothing that merely looks like it."""
+        """true or false; strings and numbers are errors."""
         return self._typed(key, default, bool, "true or false")
 
     def integer(
         self, key: str, default: int | None = 0, *, low: int | None = None, high: int | None = None
     ) -> int | None:
-        """An integer of `low` to `high` (None: no bound); 1500.0, 1e3 and true are none. The default is not checked."""
+        """An integer of `low` to `high` (None: unbounded), not 1500.0, 1e3 or true. The default is not checked."""
         value = self.raw(key)
         if value is None:
             return default
@@ -88,7 +88,7 @@ class Section:
         return value
 
     def strings(self, key: str) -> tuple[str, ...] | None:
-        """A list of strings, or None where it is absent."""
+        """A list of strings, or None if absent."""
         values = self._typed(key, None, list, "a list of strings")
         if values is None:
             return None
@@ -98,29 +98,29 @@ class Section:
         return tuple(values)
 
     def derive(self, read: "Callable[[Section], Derived]") -> "Derived":
-        """What `read` makes of this section, made once, as long as it raises nothing.
+        """`read(self)`, cached unless it raises.
 
-        An agent is sent the same configuration for nearly every pod (see `read_config`). So `read` may look at nothing
-        but the section, and has to be the same function each time. What it makes must never change, nor lead back to
-        the section: what is not kept is to be gone with the call.
+        An agent gets the same configuration for nearly every pod (see `read_config`). So `read` may depend on nothing
+        but the section, and must be the same function in every call. Its result must be immutable, and must not refer
+        to the section: what is not cached has to be freed with the call.
         """
         if read not in self._derived:
             self._derived[read] = read(self)
         return self._derived[read]
 
     def section(self, key: str) -> "Section":
-        """The object under the key; an empty one where it is absent."""
+        """The object under the key; an empty one if absent."""
         if key not in self._derived:
             self._derived[key] = Section(self._typed(key, {}, dict, "an object"), self.path_of(key))
         return self._derived[key]
 
     def sections(self, key: str) -> "tuple[Section, ...] | None":
-        """A list of objects, or None where it is absent."""
+        """A list of objects, or None if absent."""
         values = self._typed(key, None, list, "a list of objects")
         return None if values is None else _sections(values, self.path_of(key))
 
     def groups(self, key: str) -> "tuple[tuple[Section, ...], ...] | None":
-        """A list of lists of objects (like `ranges`), or None where it is absent."""
+        """A list of lists of objects, such as `ranges`, or None if absent."""
         values = self._typed(key, None, list, "a list of lists of objects")
         if values is None:
             return None
@@ -130,11 +130,11 @@ class Section:
         return tuple(_sections(value, f"{self.path_of(key)}[{index}]") for index, value in enumerate(values))
 
     def path_of(self, key: str) -> str:
-        """The key with the path of this section before it."""
+        """The key, prefixed with the path of this section."""
         return f"{self.path}.{key}" if self.path else key
 
     def error(self, key: str, expected: str) -> CNIError:
-        """The error (code 7) for the value under the key, for checks of a plugin's own: `raise section.error(...)`."""
+        """The error (code 7) for the value under the key, for a plugin's own checks: `raise section.error(...)`."""
         return wrong_value(self.path_of(key), expected, self.raw(key))
 
     def _typed(self, key: str, default: object, kind: type, expected: str) -> object:
@@ -148,10 +148,10 @@ class Section:
 
 @dataclass(frozen=True)
 class NetConf:
-    """What every plugin reads of its configuration; a plugin reads its own keys from `section`.
+    """The keys that all plugins have in common; a plugin reads its own keys from `section`.
 
-    `cni_version` is "0.1.0" where the configuration states none; `type` and `ipam_type` are "" where absent. `dns` is
-    None unless it is there to override what IPAM says. `strict`: whether the verb may fail for its prevResult.
+    `cni_version` is "0.1.0" if the configuration has none; `type` and `ipam_type` are "" if absent. `dns` is None
+    unless it overrides IPAM's. `strict`: whether the verb may fail because of an invalid prevResult.
     """
 
     cni_version: str
@@ -164,12 +164,12 @@ class NetConf:
 
     @classmethod
     def parse(cls, section: Section, *, strict: bool = True) -> "NetConf":
-        """Read the common keys; prevResult and the attachments are read when they are used. Raises CNIError 6 or 7."""
+        """Read the common keys; prevResult and the attachments are read on use. Raises CNIError 6 or 7."""
         return cls(**section.derive(_read_common), section=section, strict=strict)
 
     @cached_property
     def prev_result(self) -> Result | None:
-        """The result of the plugin before, None if there was none. Raises CNIError 7; None instead, unless `strict`."""
+        """The previous plugin's result, None if there is none. If invalid: CNIError 7, or None unless `strict`."""
         try:
             raw = self.section.section("prevResult")
             if not self.section.has("prevResult"):
@@ -186,16 +186,16 @@ class NetConf:
             return None
 
     def require_prev_result(self, message: str = "Required prevResult missing") -> Result:
-        """prevResult, for the verbs and plugins that can not do without. Raises CNIError 7 with `message`."""
+        """prevResult, for verbs and plugins that need it. Raises CNIError 7 with `message` if there is none."""
         if self.prev_result is None:
             raise CNIError(Code.INVALID_NETWORK_CONFIG, message)
         return self.prev_result
 
     @cached_property
     def valid_attachments(self) -> frozenset[tuple[str, str]] | None:
-        """(container id, ifname) of what a GC must leave alone; None: the runtime did not say. Raises CNIError 7.
+        """(container id, ifname) of the attachments that a GC must keep; None if the key is absent. Raises CNIError 7.
 
-        null says "none is valid", unlike absence: it is how libcni writes the empty list of a node without pods.
+        null means that none is valid: libcni writes the empty list of a node without pods as null.
         """
         for key in VALID_ATTACHMENTS:
             if self.section.mentions(key):
@@ -204,13 +204,13 @@ class NetConf:
 
 
 def read_config(stdin: bytes) -> tuple[Mapping[str, object], Section]:
-    """The JSON object on stdin, which nobody may change, and the section that it is. Raises CNIError 6.
+    """The JSON object on stdin, which must not be modified, and its section. Raises CNIError 6.
 
-    The last few are kept, and with them what was derived of them, unless they are large, or sure to be for one call.
+    The last few configurations are cached together with what was derived from them, except large or unique ones.
     """
-    if len(stdin) > _KEPT_BYTES or any(key in stdin for key in _OF_ONE_CALL):
+    if len(stdin) > _CACHED_BYTES or any(key in stdin for key in _UNIQUE):
         return _read_config(stdin)
-    return _kept_config(stdin)
+    return _cached_config(stdin)
 
 
 def _read_config(stdin: bytes) -> tuple[Mapping[str, object], Section]:
@@ -218,7 +218,7 @@ def _read_config(stdin: bytes) -> tuple[Mapping[str, object], Section]:
     return document, Section(document)
 
 
-_kept_config = lru_cache(_KEPT)(_read_config)
+_cached_config = lru_cache(_CACHED)(_read_config)
 
 
 def decode(stdin: bytes) -> dict[str, object]:
@@ -234,7 +234,7 @@ def decode(stdin: bytes) -> dict[str, object]:
 
 
 def read_name(section: Section) -> str:
-    """The network's name. Raises CNIError 6 (no string), 7 (missing, or characters that are not allowed)."""
+    """The network's name. Raises CNIError 6 (not a string) or 7 (missing, or with invalid characters)."""
     name = section.raw("name")
     if name is not None and not isinstance(name, str):
         reason = f'"name": expected a string, got {shown(name)}'
@@ -247,7 +247,7 @@ def read_name(section: Section) -> str:
 
 
 def read_version(section: Section) -> str:
-    """The stated version, whether or not it exists. Raises CNIError 6 if it is no string."""
+    """The configuration's version, which may not exist. Raises CNIError 6 if it is not a string."""
     version = section.raw("cniVersion")
     if version is not None and not isinstance(version, str):
         reason = f'"cniVersion": expected a string, got {shown(version)}'
@@ -256,14 +256,14 @@ def read_version(section: Section) -> str:
 
 
 def wrong_value(where: str, expected: str, value: object) -> CNIError:
-    """`"mtu": expected an integer of 68 to 65535, got "big"`, code 7; a `value` of None reads `got nothing`."""
+    """Code 7: `"mtu": expected an integer of 68 to 65535, got "big"`, or `got nothing` for None."""
     return CNIError(Code.INVALID_NETWORK_CONFIG, f'"{where}": expected {expected}, got {shown(value)}')
 
 
 def absolute_path(section: Section, key: str) -> str:
-    """The path under the key, "" where it is absent. Raises CNIError 7 for one that depends on who opens it where.
+    """The path under the key, "" if absent. Raises CNIError 7 for a relative one.
 
-    An agent has another working directory than the runtime.
+    The agent and the runtime have different working directories.
     """
     path = section.string(key)
     if path and (path[0] != "/" or "\0" in path):
@@ -272,7 +272,7 @@ def absolute_path(section: Section, key: str) -> str:
 
 
 def require_at_most(section: Section, key: str, most: int, what: str) -> None:
-    """Raises CNIError 7 for a list of more than `most` entries, before anything is made of them."""
+    """Raises CNIError 7 for a list of more than `most` entries, before any of them is parsed."""
     value = section.raw(key)
     if isinstance(value, list) and len(value) > most:
         where, found = section.path_of(key), len(value)
@@ -280,7 +280,7 @@ def require_at_most(section: Section, key: str, most: int, what: str) -> None:
 
 
 def shown(value: object) -> str:
-    """A JSON value for an error message: short, on one line."""
+    """A JSON value for an error message, shortened, on one line."""
     if value is None:
         return "nothing"
     if isinstance(value, dict):
@@ -294,7 +294,7 @@ def shown(value: object) -> str:
 
 
 def read_dns(section: Section) -> DNS:
-    """Resolver settings; what is absent is empty. Raises CNIError 7."""
+    """Resolver settings; absent ones are empty. Raises CNIError 7."""
     return DNS(
         nameservers=section.strings("nameservers") or (),
         domain=section.string("domain"),
@@ -317,16 +317,16 @@ def _read_common(section: Section) -> Mapping[str, object]:
 
 
 def _overriding_dns(section: Section) -> DNS | None:
-    # An empty list is an answer ("no nameservers"), an empty object or domain is none: as the reference has it.
+    # As in the reference plugins, an empty list overrides IPAM's, but an empty object or domain does not.
     dns = read_dns(section)
-    said = dns.domain or any(section.has(key) for key in ("nameservers", "search", "options"))
-    return dns if said else None
+    overrides = dns.domain or any(section.has(key) for key in ("nameservers", "search", "options"))
+    return dns if overrides else None
 
 
 def _attachment_key(section: Section) -> tuple[str, str]:
     for key in ("containerID", "ifname"):
         if not section.string(key):
-            raise section.error(key, "a string that is not empty")
+            raise section.error(key, "a non-empty string")
     return (section.string("containerID"), section.string("ifname"))
 
 

@@ -1,4 +1,4 @@
-"""Delegation (spec section 4): another plugin does a part of the work, in-process if it is ours, executed if not."""
+"""Delegation (spec section 4): calls another plugin, in-process if it is one of ours, else by executing it."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,12 @@ from spec.suite import Executor
 from spec.verbs import VERBS
 
 _DELEGATED = "SLASH24_DELEGATED"
-"""The variable that what is executed here is given: a plugin of ours that finds it set delegates no further."""
+"""Set for executed plugins: a plugin of ours that finds it set does not delegate again."""
 
 _LINK_MAKERS = "bridge dummy host-device ipvlan kubenet macvlan ptp tap vlan vxlan loopback"
 _CHAINED = "bandwidth firewall flannel portmap sbr tuning vrf"
-_NO_IPAM = frozenset((*_LINK_MAKERS.split(), *_CHAINED.split(), "slash24-agent"))
-"""What is named so makes links, executes whatever `ipam.type` names, which is itself, or is no plugin at all."""
+_NOT_IPAM = frozenset((*_LINK_MAKERS.split(), *_CHAINED.split(), "slash24-agent"))
+"""Plugins that create links or are chained, which execute `ipam.type`, that is themselves; and one other executable."""
 
 _CODE_HIGHEST = 2**32 - 1
 
@@ -33,7 +33,7 @@ _ETXTBSY = 26
 
 
 def resolve(path: str, home: str | None) -> str | None:
-    """As spec.suite.Executor has it. `home` is a real path, which makes it easy to tell what is in there."""
+    """Executor.resolve of this process. `home` is a real path, so its files need no resolution."""
     with suppress(OSError, ValueError):
         if os.path.dirname(path) == home and S_ISREG(os.lstat(path).st_mode):
             return path
@@ -41,10 +41,10 @@ def resolve(path: str, home: str | None) -> str | None:
 
 
 def find(kind: str, path: Sequence[str], home: str | None, executor: Executor) -> tuple[str, str]:
-    """The executable of that type: the first regular file of that name in the folders of `path`.
+    """Find the executable of a type: the first regular file of that name in the folders of `path`.
 
-    Returns its path, and the real one behind whatever symbolic links. `home`: the suite's. Raises CNIError 7 for a type
-    that can not be a file's name, 999 where no folder has it.
+    Returns its path, and its real path with symbolic links resolved. `home`: the suite's. Raises CNIError 7 for a type
+    that is not a valid file name, 999 if it is not found.
     """
     if not kind:
         raise CNIError(Code.INVALID_NETWORK_CONFIG, "no plugin name provided")
@@ -59,10 +59,10 @@ def find(kind: str, path: Sequence[str], home: str | None, executor: Executor) -
 
 
 def delegate(request: Request, verb: str, kind: str) -> Result | None:
-    """Have the IPAM plugin `kind` do `verb` with the same configuration and variables; the Result of an ADD, else None.
+    """Delegate `verb` to the IPAM plugin `kind`, with the same configuration and variables; returns an ADD's Result.
 
-    Raises the child's CNIError unchanged (999 for a child that dies without one, with what it said on stderr), 1 where
-    the configuration's version has no such verb, and 7 for what is no IPAM plugin; a verb that cleans up is then over.
+    Raises the plugin's CNIError unchanged (999 with its stderr if it printed none), 1 if the configuration's version
+    lacks the verb, and 7 if `kind` is not an IPAM plugin; DEL and GC only log that.
     """
     check_version(VERBS[verb], request.conf.cni_version)
     try:
@@ -72,11 +72,11 @@ def delegate(request: Request, verb: str, kind: str) -> Result | None:
         inherited = request.with_verb(verb)
         plugin = _own_plugin(inherited, real)
         if plugin is not None and not plugin.is_ipam:
-            raise _no_ipam(kind)
-    except _NoIPAM as error:
+            raise _not_ipam(kind)
+    except _NotIPAM as error:
         if verb not in ("DEL", "GC"):
             raise
-        # No ADD can have got an address of it, so there is nothing to give back.
+        # No ADD can have got an address from it, so there is nothing to release.
         request.log(str(error))
         return None
     if plugin is not None:
@@ -84,24 +84,24 @@ def delegate(request: Request, verb: str, kind: str) -> Result | None:
     return _delegate_to_child(inherited, executable, kind)
 
 
-class _NoIPAM(CNIError):
-    """Something is to be delegated to what gives no addresses."""
+class _NotIPAM(CNIError):
+    """`ipam.type` does not name an IPAM plugin."""
 
 
-def _no_ipam(kind: str) -> _NoIPAM:
+def _not_ipam(kind: str) -> _NotIPAM:
     message = f'"ipam.type": expected an IPAM plugin such as host-local or static, got {shown(kind)}'
-    return _NoIPAM(Code.INVALID_NETWORK_CONFIG, message)
+    return _NotIPAM(Code.INVALID_NETWORK_CONFIG, message)
 
 
 def _require_ipam(request: Request, kind: str) -> None:
-    """Raises CNIError 7 for what would do something else than to give addresses, or delegate without an end."""
+    """Raises CNIError 7 for plugins that are not IPAM plugins, and for infinite recursion."""
     if kind and kind == request.conf.type:
-        raise _NoIPAM(Code.INVALID_NETWORK_CONFIG, f"plugin {kind} is configured to delegate to itself")
-    if kind in _NO_IPAM:
-        raise _no_ipam(kind)
+        raise _NotIPAM(Code.INVALID_NETWORK_CONFIG, f"plugin {kind} is configured to delegate to itself")
+    if kind in _NOT_IPAM:
+        raise _not_ipam(kind)
     if request.environ.get(_DELEGATED):
-        message = f"{request.conf.type} was executed as an IPAM plugin, and would execute one again: {shown(kind)}"
-        raise _NoIPAM(Code.INVALID_NETWORK_CONFIG, message)
+        message = f"{request.conf.type} was executed as an IPAM plugin, and would execute another: {shown(kind)}"
+        raise _NotIPAM(Code.INVALID_NETWORK_CONFIG, message)
 
 
 def _find_for(request: Request, verb: str, kind: str) -> tuple[str, str]:
@@ -109,13 +109,13 @@ def _find_for(request: Request, verb: str, kind: str) -> tuple[str, str]:
         return find(kind, request.path, request.suite.home, _executor(request))
     except CNIError as error:
         if verb == "STATUS":
-            # The one question to which "it is not installed" is an answer the specification has a code for.
+            # STATUS is the only verb for which the specification has a code for this.
             raise CNIError(Code.PLUGIN_NOT_AVAILABLE, error.msg) from error
         raise
 
 
 def _own_plugin(request: Request, real: str) -> Plugin | None:
-    """The suite's own plugin if that is what the executable at this real path is: not by its name alone."""
+    """The suite's plugin, if the executable at this real path is one: its name alone does not tell."""
     home, folder = request.suite.home, os.path.dirname(real)
     if home is None or (folder != home and folder != os.path.realpath(home)):
         return None
@@ -124,9 +124,9 @@ def _own_plugin(request: Request, real: str) -> Plugin | None:
 
 
 def is_launcher(path: str) -> bool:
-    """Whether the file is a launcher that would hand the call to this suite's agent: be it a hard link or a copy.
+    """Whether the file is a launcher of this suite, a hard link or a copy, that would pass the call to the agent.
 
-    One that can not be read, or is of another protocol's version, is not: to execute it is always right.
+    False if it cannot be read or has another protocol version: executing it is always correct.
     """
     try:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
@@ -143,7 +143,7 @@ def _delegate_to_child(request: Request, executable: str, kind: str) -> Result |
     try:
         return _read_result(_execute(request, executable, kind), request, kind)
     except CNIError:
-        # Spec section 4: after a failed ADD the upper plugin runs DEL. (A plugin of ours leaves nothing by itself.)
+        # Spec section 4: after a failed ADD the delegating plugin runs DEL. (Our own plugins undo a failed ADD.)
         try:
             _execute(request.with_verb("DEL"), executable, kind)
         except CNIError as error:
@@ -152,32 +152,32 @@ def _delegate_to_child(request: Request, executable: str, kind: str) -> Result |
 
 
 def _execute(request: Request, executable: str, kind: str) -> bytes:
-    """Run it to its end; its stdout. Raises CNIError."""
-    status, output, said = _run(request, executable, kind)
+    """Execute the plugin; returns its stdout. Raises CNIError."""
+    status, output, errors = _run(request, executable, kind)
     if status != 0 and not output.strip():
-        raise _mute_error(status, said)
-    if said:
-        request.log(said.rstrip("\n"))
+        raise _error_without_document(status, errors)
+    if errors:
+        request.log(errors.rstrip("\n"))
     if status != 0:
         raise _child_error(output)
     return output
 
 
 def _run(request: Request, executable: str, kind: str) -> tuple[int, bytes, str]:
-    # Imported here: the suite's own plugins never get to this line.
+    # Imported here, since delegation to our own plugins never gets here.
     import time
 
     for attempt in range(_BUSY_TRIES):
         try:
             environ = {**request.environ, _DELEGATED: "1"}
-            status, output, said = _executor(request).run(executable, request.stdin, environ)
+            status, output, errors = _executor(request).run(executable, request.stdin, environ)
         except OSError as error:
-            # Somebody is just installing it.
+            # It is being installed.
             if error.errno == _ETXTBSY and attempt + 1 < _BUSY_TRIES:
                 time.sleep(_BUSY_PAUSE_SECONDS)
                 continue
             raise CNIError(code_of(error), f'failed to run plugin "{kind}": {error.strerror}', executable) from error
-        return status, output, said.decode(errors="replace")
+        return status, output, errors.decode(errors="replace")
     raise AssertionError("unreachable")
 
 
@@ -186,7 +186,7 @@ def _executor(request: Request) -> Executor:
 
 
 def _run_here(executable: str, stdin: bytes, environ: Mapping[str, str]) -> tuple[int, bytes, bytes]:
-    """As long as it likes: how long a call may last is the runtime's to decide."""
+    """Executor.run of this process, without a deadline, which is up to the runtime."""
     import subprocess
 
     from spec.children import converse
@@ -202,18 +202,18 @@ def _run_here(executable: str, stdin: bytes, environ: Mapping[str, str]) -> tupl
 
 
 HERE = Executor(resolve, _run_here)
-"""Executables are run by this process, as long as they like."""
+"""Plugins run as children of this process."""
 
 
-def _mute_error(status: int, said: str) -> CNIError:
-    if said.strip():
-        return CNIError(Code.INTERNAL, f"netplugin failed: {jsontext.dumps(said.strip())}")
+def _error_without_document(status: int, errors: str) -> CNIError:
+    if errors.strip():
+        return CNIError(Code.INTERNAL, f"netplugin failed: {jsontext.dumps(errors.strip())}")
     how = f"signal {-status}" if status < 0 else f"exit status {status}"
     return CNIError(Code.INTERNAL, f"netplugin failed with no error message: {how}")
 
 
 def _child_error(output: bytes) -> CNIError:
-    """The error document of a child; code 0 is none, so it becomes 999."""
+    """The error that a plugin printed; code 0, which is not an error code, becomes 999."""
     try:
         document = Section(_object(output))
         code = document.integer("code", 0, low=0, high=_CODE_HIGHEST)
@@ -225,7 +225,7 @@ def _child_error(output: bytes) -> CNIError:
 
 
 def _read_result(output: bytes, request: Request, kind: str) -> Result:
-    """What a child printed, in the version that it states, else in the configuration's. Raises CNIError 6, 7 or 1."""
+    """Parse the result that a plugin printed, in its own version or the configuration's. Raises CNIError 6, 7 or 1."""
     try:
         document = Section(_object(output), f"result of {kind}")
     except ValueError as error:

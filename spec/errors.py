@@ -1,4 +1,13 @@
-"""The error of the protocol: what every other error becomes before it is printed."""
+"""The protocol's error, into which every other error is converted before it is printed.
+
+Exception
+├── CNIError             has a code, and is printed as it is
+│   ├── spec.delegate._NotIPAM          (7) ipam.type does not name an IPAM plugin
+│   └── plugins.pod.host_bridge.BridgeGone  (11) the bridge was deleted during the ADD
+├── OSError              `linux.errors.step` makes it a CNIError: 999, or 11 for a shortage
+│   └── linux.netlink.socket.NetlinkError   the kernel refused a request
+└── anything else        a bug: `as_cni_error` makes it 999
+"""
 
 from collections.abc import Sequence
 from errno import EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM
@@ -7,7 +16,7 @@ _SHORTAGES = frozenset({EAGAIN, EMFILE, ENFILE, ENOBUFS, ENOMEM})
 
 
 class Code:
-    """Error codes of the CNI specification 1.1.0, section 5, "Error", and of libcni."""
+    """Error codes of the CNI specification 1.1.0 (section 5, "Error") and of libcni."""
 
     INCOMPATIBLE_VERSION = 1
     UNSUPPORTED_FIELD = 2
@@ -24,7 +33,7 @@ class Code:
 
 
 class CNIError(Exception):
-    """A failure as the runtime sees it: `code` (int), `msg` (one sentence), `details` (may be empty)."""
+    """A failure as reported to the runtime: `code` (int), `msg` (one sentence), `details` (may be empty)."""
 
     def __init__(self, code: int, msg: str, details: str = "") -> None:
         super().__init__(msg)
@@ -50,22 +59,22 @@ def raise_problems(problems: Sequence[str], code: int = Code.INTERNAL) -> None:
 
 
 def is_shortage(error: BaseException) -> bool:
-    """Whether the node lacks memory, file descriptors or processes at the moment: the same may succeed later."""
+    """Whether the node is short of memory, file descriptors or processes, so that a later attempt may succeed."""
     return isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in _SHORTAGES)
 
 
 def came_of_shortage(error: BaseException) -> bool:
-    """Whether an exception is a shortage, or was raised for one."""
+    """Whether an exception is a shortage, or was raised because of one."""
     return is_shortage(error) or (error.__cause__ is not None and is_shortage(error.__cause__))
 
 
 def code_of(error: BaseException, otherwise: int = Code.INTERNAL) -> int:
-    """The code (int) that tells of an exception: 11 for a shortage, else `otherwise`."""
+    """The error code (int) of an exception: 11 for a shortage, else `otherwise`."""
     return Code.TRY_AGAIN_LATER if is_shortage(error) else otherwise
 
 
 def as_cni_error(error: BaseException) -> CNIError:
-    """The error itself if it is one of the protocol; of any other a CNIError that names its kind, 11 for a shortage."""
+    """The error itself if it is a CNIError, else one that names its type, with code 11 for a shortage or 999."""
     if isinstance(error, CNIError):
         return error
     name, text = type(error).__name__, str(error)

@@ -1,4 +1,4 @@
-"""JSON as CNI peers read and write it: strict on the way in, on the way out byte for byte what Go's encoder makes."""
+"""JSON for CNI: a strict decoder, and an encoder whose output is byte for byte that of Go's."""
 
 import json
 from collections.abc import Iterable
@@ -8,21 +8,21 @@ _SURROGATES = range(0xD800, 0xE000)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 VALUES_LIMIT = 500_000
-"""Values of a document, as its commas and opening brackets count them. The largest that is of any use publishes each of
-65,535 ports by an object of four keys: 327,675."""
+"""Values in a document, counted by commas and opening brackets. The largest useful document has a mapping of four keys
+for each of 65,535 ports: 327,675."""
 
 DEPTH_LIMIT = 100
-"""Lists and objects within each other. Real documents have less than ten."""
+"""Nested lists and objects. Real documents have fewer than ten levels."""
 
 _INFINITY = float("inf")
 
 
 def loads(data: bytes) -> object:
-    """The one JSON value in `data`, whole. Raises ValueError, with the reason as text, for everything else.
+    """The single JSON value in `data`. Raises ValueError, with the reason as text, for anything else.
 
-    Refused beyond Python's own reader: other encodings than UTF-8, NaN, Infinity and numbers beyond them, more than
-    VALUES_LIMIT and DEPTH_LIMIT allow, and half surrogate pairs, which no peer could be sent again. Of equal keys the
-    last one in the document wins and takes its place in the order; a null never takes away what an equal key said.
+    Also rejects what Python's own decoder accepts: encodings other than UTF-8, NaN, Infinity and numbers beyond them,
+    documents beyond VALUES_LIMIT and DEPTH_LIMIT, and unpaired surrogates, which could not be sent to any peer. The
+    last of several equal keys wins and determines the order; a null does not override an earlier value.
     """
     openings = data.count(b"{") + data.count(b"[")
     if openings + data.count(b",") > VALUES_LIMIT:
@@ -39,17 +39,17 @@ def loads(data: bytes) -> object:
     else:
         is_deep = openings > DEPTH_LIMIT and _is_deep(value)
     if is_deep:
-        raise ValueError(f"nested too deeply: more than {DEPTH_LIMIT} lists and objects within each other")
+        raise ValueError(f"nested too deeply: more than {DEPTH_LIMIT} levels of lists and objects")
     if b"\\ud" in data or b"\\uD" in data:
         _refuse_surrogates(value)
     return value
 
 
 def dumps(value: object, *, indent: int | None = 4) -> str:
-    """`value` as Go's encoder writes it: `<`, `>`, `&` and the line separators escaped, other text as it is.
+    """`value` as Go's encoder writes it: `<`, `>`, `&` and line separators are escaped, other text is not.
 
-    `indent` None is the compact form. Half surrogate pairs (undecodable bytes of a variable or of a file name)
-    become U+FFFD: what is written is always UTF-8.
+    `indent` None is the compact form. Unpaired surrogates (undecodable bytes of a variable or file name) become
+    U+FFFD, so the output is always valid UTF-8.
     """
     if indent is None:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
@@ -68,7 +68,7 @@ def _text(data: bytes) -> str:
 
 
 def _indented(value: object, start: str, step: str) -> str:
-    """As json.dumps has it, whose own indentation is written in Python too, and takes five times as long."""
+    """As json.dumps with an indentation, which is also pure Python and takes five times as long."""
     kind, inner = type(value), start + step
     if kind is str:
         return encode_basestring(value)
@@ -81,7 +81,7 @@ def _indented(value: object, start: str, step: str) -> str:
 
 
 class _Escapes(dict):
-    """A table for str.translate: a few escapes, surrogates replaced, everything else as it is."""
+    """A table for str.translate: a few escapes, surrogates are replaced, everything else is unchanged."""
 
     def __missing__(self, code: int) -> int:
         return 0xFFFD if code in _SURROGATES else code
@@ -120,7 +120,7 @@ def _refuse_constant(name: str) -> object:
 
 
 def _is_deep(value: object) -> bool:
-    """Whether there is more within each other than DEPTH_LIMIT allows."""
+    """Whether the nesting exceeds DEPTH_LIMIT."""
     level, depth = _containers([value]), 0
     while level and depth <= DEPTH_LIMIT:
         depth += 1
@@ -140,7 +140,7 @@ def _refuse_surrogates(value: object) -> None:
             try:
                 item.encode()
             except UnicodeEncodeError:
-                raise ValueError("half a surrogate pair in a string") from None
+                raise ValueError("unpaired surrogate in a string") from None
         elif isinstance(item, dict):
             todo += item.keys()
             todo += item.values()

@@ -1,4 +1,4 @@
-"""Serving one call: from variables and stdin to one JSON document (or none) on stdout and an exit status."""
+"""Serves one call: reads variables and stdin, prints at most one JSON document, returns the exit status."""
 
 from collections.abc import Mapping
 from io import BufferedIOBase, TextIOBase
@@ -18,7 +18,7 @@ __all__ = ["NO_SUITE", "Plugin", "Suite", "call", "serve"]
 _UNDO_TRIES, _UNDO_PAUSE_SECONDS = 20, 0.1
 
 _LONGEST_TEXT = 4096
-"""Characters of an error's message, and of its details: runtimes pass them on to logs, events and RPCs with limits."""
+"""Characters of an error's message and of its details: runtimes copy them to logs, events and RPCs with limits."""
 
 
 def serve(
@@ -30,10 +30,10 @@ def serve(
     stderr: TextIOBase,
     suite: Suite = NO_SUITE,
 ) -> int:
-    """Answer one call; the exit status is 0 or 1. Never raises.
+    """Serve one call; returns the exit status, 0 or 1. Never raises.
 
-    stdout gets at most one JSON document: the result, the error, or nothing. May run in many threads of one process:
-    everything comes in by argument, and the network namespace is that of the calling thread.
+    stdout gets at most one JSON document: the result or the error. Thread-safe: all input is in the arguments, and the
+    network namespace is that of the calling thread.
     """
     command = environ.get(verbs.COMMAND, "")
     if not command:
@@ -49,10 +49,10 @@ def serve(
 
 
 def call(plugin: Plugin, request: Request) -> Result | None:
-    """Do `request.verb`; what serving and in-process delegation have in common.
+    """Run `request.verb`, for `serve` and for in-process delegation.
 
-    Raises CNIError 1 where the plugin or the configuration's version knows no such verb, and what the plugin raises.
-    An ADD whose result the configuration's version can not express is undone before that is raised.
+    Raises CNIError 1 if the plugin or the configuration's version does not have the verb, and what the plugin raises.
+    An ADD whose result cannot be expressed in the configuration's version is undone first.
     """
     verb = VERBS[request.verb]
     check_version(verb, request.conf.cni_version, plugin.versions)
@@ -60,9 +60,9 @@ def call(plugin: Plugin, request: Request) -> Result | None:
         return _add(plugin, request)
     handler = getattr(plugin, verb.handler)
     if request.verb == "GC" and request.conf.valid_attachments is None:
-        # The specification makes the list part of the input, and lets a plugin remove what is not in it. cnitool
-        # (nil arguments of libcni's GCNetworkList) sends none, after a DEL for every attachment it knows itself;
-        # of all others nobody here can tell whether they live, and a live pod's address freed is worse than a leak.
+        # The list is part of the input, and a plugin deletes what is not in it. cnitool (libcni's GCNetworkList with
+        # nil arguments) sends none, after a DEL for each attachment it knows. Whether any others are in use cannot be
+        # known here, and releasing the address of a running pod is worse than leaking one.
         request.log(f"{plugin.type}: GC without cni.dev/valid-attachments removes nothing")
     elif handler is not None:
         handler(request)
@@ -70,7 +70,7 @@ def call(plugin: Plugin, request: Request) -> Result | None:
 
 
 def check_version(verb: Verb, version: str, supported: tuple[str, ...] = SUPPORTED) -> None:
-    """Raises CNIError 1 if the version has no such verb or is not supported, 6 if a verb's age depends on garbage."""
+    """Raises CNIError 1 if the version lacks the verb or is not supported, 6 if it is invalid and must be compared."""
     if verb.since != SUPPORTED[0]:
         if not at_least(version, verb.since):
             raise CNIError(Code.INCOMPATIBLE_VERSION, f"config version does not allow {verb.name}")
@@ -83,7 +83,7 @@ def check_version(verb: Verb, version: str, supported: tuple[str, ...] = SUPPORT
 
 
 class _Call:
-    """One conversation: knows in which version an error is to be told, and what is to be undone if telling fails."""
+    """The state of a call: the version for its error document, and the ADD to undo if the result cannot be printed."""
 
     def __init__(self, plugin: Plugin, environ: Mapping[str, str], stderr: TextIOBase, suite: Suite) -> None:
         self._plugin = plugin
@@ -94,7 +94,7 @@ class _Call:
         self._added: Request | None = None
 
     def answer(self, command: str, stdin: BufferedIOBase) -> str:
-        """What is to be printed, "" for nothing. Raises whatever goes wrong, in the reference's order of checks."""
+        """The text to print, "" for nothing. Checks the input in the reference's order; raises any exception."""
         verb = VERBS.get(command)
         if verb is not None:
             check_variables(self._environ, verb)
@@ -115,12 +115,12 @@ class _Call:
         return dumps(result, request.conf.cni_version)
 
     def succeed(self, text: str, stdout: BufferedIOBase) -> int:
-        """Print; an answer that can not be printed is a failed call, and its ADD is undone."""
+        """Print the result. If that fails, so does the call, and an ADD is undone."""
         try:
             _write(stdout, text)
         except (OSError, ValueError) as error:
             self._undo()
-            log(self._stderr, f"{self._plugin.type}: can not write the result: {error}")
+            log(self._stderr, f"{self._plugin.type}: cannot write the result: {error}")
             return 1
         return 0
 
@@ -152,7 +152,7 @@ class _Call:
             if verb.strict:
                 message = "plugin's netns and netns from CNI_NETNS should not be the same"
                 raise CNIError(Code.INVALID_NETNS, message)
-            # No pod ever lived there: what is left to clean up is what a DEL without a netns cleans up.
+            # Not a pod's namespace: clean up as for a DEL without a netns.
             netns = environ[verbs.NETNS] = ""
         return Request(
             verb=verb.name,
@@ -174,13 +174,13 @@ class _Call:
 
 
 def undo_add(plugin: Plugin, request: Request) -> None:
-    """DEL after an ADD whose result nobody got. Never raises: the ADD's own error is the one to tell."""
+    """DEL after an ADD whose result was not delivered. Never raises, so that the ADD's error is the one reported."""
     if plugin.delete is None:
         return
     for left in reversed(range(_UNDO_TRIES)):
         try:
             plugin.delete(request.with_verb("DEL"))
-        except Exception as error:  # noqa: BLE001  (whatever it is must not hide why the ADD failed)
+        except Exception as error:  # noqa: BLE001  (nothing may replace the ADD's error)
             if left and came_of_shortage(error):
                 sleep(_UNDO_PAUSE_SECONDS)
                 continue
@@ -215,7 +215,7 @@ def _version_text(plugin: Plugin) -> str:
 
 
 def error_text(error: BaseException, version: str) -> str:
-    """The error document in `version`; anything but a CNIError becomes code 999, or 11 for a shortage."""
+    """The error document in `version`; other exceptions than CNIError become code 999, or 11 for a shortage."""
     error = as_cni_error(error)
     document = {"cniVersion": version, "code": int(error.code), "msg": _cut(str(error.msg))}
     if error.details:

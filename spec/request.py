@@ -1,4 +1,4 @@
-"""One call of a plugin: the variables, CNI_ARGS and the configuration, checked and in one frozen value."""
+"""A call of a plugin: variables, CNI_ARGS and configuration, validated, in one frozen value."""
 
 import os
 from collections.abc import Mapping
@@ -14,10 +14,10 @@ from spec.suite import Suite
 from spec.verbs import VERBS, Verb
 
 STDIN_LIMIT = 16 << 20
-"""Bytes of a configuration. The largest real ones (a GC of a full node) have some hundred kilobytes."""
+"""Bytes of a configuration. The largest real ones, of a GC on a full node, have some hundred kilobytes."""
 
 CONVENTIONAL_ARGS = ("IP", "GATEWAY", "MAC")
-"""Keys of CNI_ARGS that any plugin takes, whether or not it uses them: a runtime sends them to a whole chain."""
+"""Keys of CNI_ARGS that every plugin accepts, since a runtime sends them to all plugins of a chain."""
 
 _IGNORE_UNKNOWN = "IgnoreUnknown"
 _BOOLEANS = {"1": True, "true": True, "0": False, "false": False}
@@ -26,10 +26,10 @@ _OWN_NETNS = ("/proc/thread-self/ns/net", "/proc/self/ns/net")
 
 @dataclass(frozen=True)
 class Request:
-    """What the runtime asks. `netns` is a path, "" where there is none (any more); `args` is CNI_ARGS, parsed.
+    """The runtime's request. `netns` is a path, "" if there is none (any more); `args` is CNI_ARGS, parsed.
 
-    `path` is CNI_PATH in parts; `stdin` and `environ` are what delegated plugins are given, `stderr` takes what is
-    to be said beside the protocol. All a plugin may know of its caller is here; a plugin never looks at os.environ.
+    `path`: the folders of CNI_PATH; `stdin` and `environ`: passed on to delegated plugins; `stderr`: for log messages.
+    This is all that a plugin may know of its caller; plugins do not use os.environ.
     """
 
     verb: str
@@ -46,29 +46,29 @@ class Request:
 
     @property
     def attachment(self) -> Attachment:
-        """The owner of everything this call makes or removes."""
+        """The owner of everything this call creates or deletes."""
         return Attachment(self.conf.name, self.container_id, self.ifname)
 
     @property
     def netns_fd(self) -> int | None:
-        """The caller's descriptor of `netns`, as linux.netns.open_netns takes it."""
-        # A DEL that was given the node's own namespace goes on without one, and without this way into it.
+        """The caller's descriptor of `netns`, for linux.netns.open_netns."""
+        # If a DEL names the node's own namespace, `netns` is "" and the descriptor must not be used either.
         return self.suite.netns if self.netns else None
 
     @property
     def valid_attachments(self) -> frozenset[Attachment]:
-        """What a GC must leave alone. Raises CNIError 7 where the runtime did not say."""
+        """The attachments that a GC must keep. Raises CNIError 7 if the runtime did not send them."""
         pairs = self.conf.valid_attachments
         if pairs is None:
             raise self.conf.section.error("cni.dev/valid-attachments", "a list of attachments")
         return frozenset(Attachment(self.conf.name, container_id, ifname) for container_id, ifname in pairs)
 
     def log(self, text: str) -> None:
-        """A line on stderr, for people; never raises."""
+        """Write a line to stderr; never raises."""
         log(self.stderr, text)
 
     def with_verb(self, verb: str) -> "Request":
-        """The same request with another verb, for delegation and undo."""
+        """The same request with another verb, for delegation and undoing."""
         if verb == self.verb:
             return self
         conf = replace(self.conf, strict=VERBS[verb].strict)
@@ -76,17 +76,17 @@ class Request:
 
 
 def log(stderr: TextIOBase, text: str) -> None:
-    """A line on stderr; what can not be said there is not worth failing for."""
+    """Write a line to stderr. Errors are ignored."""
     try:
         stderr.write(f"{text}\n")
         stderr.flush()
     except (OSError, ValueError, AttributeError):
-        # AttributeError: Python's stderr is None where the caller closed the descriptor.
+        # AttributeError: stderr is None if the caller closed the descriptor.
         return
 
 
 def check_variables(environ: Mapping[str, str], verb: Verb) -> None:
-    """Raises CNIError 4: for the first variable that is wrong, else for all that are missing, together."""
+    """Raises CNIError 4 for the first invalid variable, else for all missing ones together."""
     missing = []
     for name in verb.required:
         value = environ.get(name, "")
@@ -101,7 +101,7 @@ def check_variables(environ: Mapping[str, str], verb: Verb) -> None:
 
 
 def read_stdin(stdin: BufferedIOBase) -> bytes:
-    """All of stdin. Raises CNIError 5 (it can not be read), 6 (more than STDIN_LIMIT bytes)."""
+    """All of stdin. Raises CNIError 5 if it cannot be read, 6 for more than STDIN_LIMIT bytes."""
     try:
         data = stdin.read(STDIN_LIMIT + 1) or b""
     except (OSError, ValueError) as error:
@@ -112,9 +112,9 @@ def read_stdin(stdin: BufferedIOBase) -> bytes:
 
 
 def parse_args(text: str, *, strict: bool) -> dict[str, str]:
-    """CNI_ARGS, `K=V;K2=V2`. Raises CNIError 4 if `strict`, else takes what can be read and drops the rest.
+    """CNI_ARGS, `K=V;K2=V2`. Raises CNIError 4 for invalid pairs if `strict`, else drops them.
 
-    Keys beside the conventional ones are kept where IgnoreUnknown is true, an error otherwise.
+    Keys other than the conventional ones are errors unless IgnoreUnknown is true.
     """
     args: dict[str, str] = {}
     for pair in text.split(";") if text else ():
@@ -131,9 +131,9 @@ def parse_args(text: str, *, strict: bool) -> dict[str, str]:
 
 
 def parse_path(text: str, *, strict: bool) -> tuple[str, ...]:
-    """The folders of CNI_PATH. Raises CNIError 4 for a relative one if `strict`, else does without it.
+    """The folders of CNI_PATH. Raises CNIError 4 for a relative one if `strict`, else drops it.
 
-    Which folder it means depends on the working directory: the runtime's, the agent's.
+    The agent and the runtime have different working directories.
     """
     folders = tuple(part for part in text.split(":") if part)
     relative = [folder for folder in folders if folder[0] != "/"]
@@ -143,10 +143,9 @@ def parse_path(text: str, *, strict: bool) -> tuple[str, ...]:
 
 
 def is_own_netns(netns: str, fd: int | None = None) -> bool:
-    """Whether the path leads to the network namespace of the calling thread; one that can not be opened does not.
+    """Whether the path is the network namespace of the calling thread; False if it cannot be opened.
 
-    `fd`: a descriptor that was opened there, if somebody else opened it. Raises CNIError 8 where the thread's own can
-    not be read.
+    `fd`: a descriptor of it that the caller opened. Raises CNIError 8 if the thread's own namespace cannot be read.
     """
     if not netns:
         return False
@@ -164,7 +163,7 @@ def is_own_netns(netns: str, fd: int | None = None) -> bool:
 
 
 def _check_netns(text: str) -> None:
-    # A result repeats the path, and results are UTF-8.
+    # Results contain the path, and are UTF-8.
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -184,7 +183,7 @@ def _ignores_unknown(args: Mapping[str, str]) -> bool:
 
 def _args_error(reason: str) -> CNIError:
     allowed = ", ".join((*CONVENTIONAL_ARGS, _IGNORE_UNKNOWN))
-    details = f"CNI_ARGS is K=V;K2=V2 with the keys {allowed}; others with {_IGNORE_UNKNOWN}=1 only"
+    details = f"CNI_ARGS is K=V;K2=V2 with the keys {allowed}; other keys need {_IGNORE_UNKNOWN}=1"
     return CNIError(Code.INVALID_ENVIRONMENT, f"ARGS: {reason}", details)
 
 

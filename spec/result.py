@@ -1,6 +1,6 @@
-"""Results: what an ADD answers, in memory as CNI 1.1.0 has it (spec section 5, "Success"), written in any version.
+"""Results: what an ADD returns. In memory as in CNI 1.1.0 (spec section 5, "Success"); written in any version.
 
-Reading them is in `spec.result_reader`, which a first plugin of a chain never needs.
+They are read in `spec.result_reader`, which the first plugin of a chain never imports.
 """
 
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from spec.versions import FAMILIES, family
 
 @dataclass(frozen=True)
 class Interface:
-    """A link the plugin made; `sandbox` is the netns path, or empty for a link of the host."""
+    """A link; `sandbox` is the path of its network namespace, "" for a link on the host."""
 
     name: str
     mac: str = ""
@@ -25,7 +25,7 @@ class Interface:
 
 @dataclass(frozen=True)
 class IPConfig:
-    """An address in CIDR form, its gateway (or ""), and the index into `Result.interfaces` (or None)."""
+    """An address in CIDR form, its gateway (or ""), and the index of its link in `Result.interfaces` (or None)."""
 
     address: str
     gateway: str = ""
@@ -34,7 +34,7 @@ class IPConfig:
 
 @dataclass(frozen=True)
 class Route:
-    """A route; `gw` "" means the gateway of the address of the same family."""
+    """A route; `gw` "" is the gateway of the first address of the same family."""
 
     dst: str
     gw: str = ""
@@ -57,7 +57,7 @@ class DNS:
 
 @dataclass(frozen=True)
 class Result:
-    """What an ADD answers, and what prevResult carries."""
+    """The result of an ADD, also passed on as prevResult."""
 
     interfaces: tuple[Interface, ...] = ()
     ips: tuple[IPConfig, ...] = ()
@@ -66,45 +66,45 @@ class Result:
 
     @classmethod
     def parse(cls, raw: Mapping[str, object], version: str) -> "Result":
-        """Read a decoded result (a dict, or a Section to have its path in errors) in the format of `version`.
+        """Read a decoded result (a dict, or a Section whose path errors then show) in the format of `version`.
 
-        Unknown keys are dropped, keys match without regard to case, addresses become canonical. Raises CNIError 7
-        for a wrong type or value, 1 for a version that does not exist.
+        Unknown keys are dropped, keys are case-insensitive, addresses become canonical. Raises CNIError 7 for an
+        invalid type or value, 1 for a version that does not exist.
         """
         from spec.result_reader import read_result
 
         return read_result(raw, version)
 
     def interface_of(self, ip: IPConfig) -> Interface | None:
-        """The interface that carries the address; None where the result does not say, or points at nothing."""
+        """The interface that has the address; None if the index is missing or invalid."""
         if ip.interface is None or not 0 <= ip.interface < len(self.interfaces):
             return None
         return self.interfaces[ip.interface]
 
 
 def check_expressible(result: Result, version: str) -> None:
-    """Raises CNIError 1 if `version` has no way to write that result.
+    """Raises CNIError 1 if the result cannot be written in `version`: 0.1.0 and 0.2.0 require an address.
 
-    An ADD calls this while it can still undo: 0.1.0 and 0.2.0 know no result without an address.
+    An ADD calls this while it can still undo its steps.
     """
     if family(version) == FAMILIES[0] and not result.ips:
-        details = f"a result of CNI {version} needs an address; cniVersion 0.3.0 and later do not"
+        details = f"CNI {version} results require an address; cniVersion 0.3.0 and later do not"
         raise CNIError(Code.INCOMPATIBLE_VERSION, "cannot convert: no valid IP addresses", details)
 
 
 def dumps(result: Result, version: str) -> str:
-    """The result as a plugin prints it: 4 spaces of indentation, no newline at the end. Raises as `render` does."""
+    """The result as a plugin prints it: indented by 4 spaces, without a final newline. Raises as `render` does."""
     return jsontext.dumps(render(result, version))
 
 
 def render(result: Result, version: str) -> dict[str, object]:
-    """The result as an object in the shape and key order of `version`. Raises CNIError 1 as `check_expressible` does.
+    """The result as an object with the keys and key order of `version`. Raises CNIError 1 as `check_expressible` does.
 
-    From 1.0.0 on keys are in alphabetical order at every level, which is how the reference prints them.
+    From 1.0.0 on the keys are in alphabetical order at every level, as the reference plugins print them.
     """
     check_expressible(result, version)
-    shape = {FAMILIES[0]: _render_by_family, FAMILIES[1]: _render_with_versions, FAMILIES[2]: _render_current}
-    return shape[family(version)](result, version)
+    renderers = {FAMILIES[0]: _render_by_family, FAMILIES[1]: _render_with_versions, FAMILIES[2]: _render_current}
+    return renderers[family(version)](result, version)
 
 
 def _render_current(result: Result, version: str) -> dict[str, object]:
@@ -118,7 +118,7 @@ def _render_current(result: Result, version: str) -> dict[str, object]:
 
 
 def _render_with_versions(result: Result, version: str) -> dict[str, object]:
-    """0.3.0 to 0.4.0: each address says its IP version; an empty dns is printed too."""
+    """0.3.0 to 0.4.0: each address has its IP version; an empty dns is printed too."""
     rendered = _present(
         cniVersion=version,
         interfaces=[_render_interface(interface, full=False) for interface in result.interfaces],
@@ -129,7 +129,7 @@ def _render_with_versions(result: Result, version: str) -> dict[str, object]:
 
 
 def _render_by_family(result: Result, version: str) -> dict[str, object]:
-    """0.1.0 and 0.2.0: the first address of each family, with the routes of that family under it."""
+    """0.1.0 and 0.2.0: the first address of each family, with the routes of that family."""
     rendered: dict[str, object] = {"cniVersion": version}
     for key, is_ipv6 in (("ip4", False), ("ip6", True)):
         ip = next((ip for ip in result.ips if (":" in ip.address) is is_ipv6), None)
@@ -161,7 +161,7 @@ def _render_dns(dns: DNS) -> dict[str, object]:
 
 
 def _present(**values: object) -> dict[str, object]:
-    """Without what is empty; a zero stays, since an index, a table and a scope of 0 mean something."""
+    """The values that are not empty; zeros are kept, since 0 is a valid index, table and scope."""
     return {key: value for key, value in values.items() if value is not None and value not in ("", [], {})}
 
 

@@ -1,4 +1,4 @@
-"""Reading results (a prevResult, or what a delegated plugin printed) of any version into the form of 1.1.0."""
+"""Reads results of any version, from prevResult or a delegated plugin's stdout, as 1.1.0."""
 
 from collections.abc import Callable, Mapping
 
@@ -12,7 +12,7 @@ _SCOPES = 255
 
 
 def read_result(raw: "Mapping[str, object] | Section", version: str) -> Result:
-    """As `Result.parse` says."""
+    """See `Result.parse`."""
     section = raw if isinstance(raw, Section) else Section(raw)
     if family(version) == FAMILIES[0]:
         return _read_by_family(section)
@@ -25,12 +25,12 @@ def read_result(raw: "Mapping[str, object] | Section", version: str) -> Result:
 
 
 def _read_by_family(section: Section) -> Result:
-    """0.1.0 and 0.2.0: at most one address of each family, its routes under it."""
+    """0.1.0 and 0.2.0: at most one address of each family, with its routes."""
     blocks = [section.section(key) for key in ("ip4", "ip6") if section.has(key)]
     ips = tuple(IPConfig(_cidr(block, "ip"), gateway=_ip(block, "gateway")) for block in blocks)
     for block, ip in zip(blocks, ips, strict=True):
         if is_ipv6(ip.address) is not block.path.endswith("ip6"):
-            # Two addresses of one family would be one after the next conversion down.
+            # Of two addresses of one family, the next conversion to this version would drop one.
             raise block.error("ip", f"an address of {'IPv6' if block.path.endswith('ip6') else 'IPv4'}")
     return Result(
         ips=ips,
@@ -51,7 +51,7 @@ def _read_interface(section: Section) -> Interface:
 
 
 def _read_ip(section: Section) -> IPConfig:
-    # libcni before 0.6 wrote -1 for "no interface".
+    # libcni before 0.6 wrote -1 if there was no interface.
     index = section.integer("interface", None, low=-1, high=_UINT32)
     return IPConfig(_cidr(section, "address"), _ip(section, "gateway"), None if index == -1 else index)
 

@@ -1,4 +1,4 @@
-"""The verbs of CNI as one table: since which version each exists, and which variables it is given."""
+"""The table of CNI's verbs: the version that introduced each, and its variables."""
 
 from dataclasses import dataclass
 
@@ -13,10 +13,10 @@ NETNS_OVERRIDE = "CNI_NETNS_OVERRIDE"
 
 @dataclass(frozen=True)
 class Verb:
-    """One verb; `required` and `optional` are variables, in the order in which missing ones are reported.
+    """A verb; `required` and `optional` are its variables, in the order in which missing ones are reported.
 
-    `handler` is the attribute of Plugin that does it; `strict`: whether garbage in CNI_ARGS and prevResult, and in
-    CNI_IFNAME what no link can be called, are errors (a verb that cleans up must get through whatever it is given).
+    `handler`: the attribute of Plugin that implements it. `strict`: whether invalid CNI_ARGS, prevResult and link names
+    in CNI_IFNAME are errors; verbs that clean up must succeed nevertheless.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Verb:
     strict: bool
 
 
-# The specification calls CNI_PATH optional; every runtime sends it and the reference demands it, but for VERSION.
+# CNI_PATH is optional in the specification; but every runtime sends it, and the reference plugins require it.
 VERBS = {
     verb.name: verb
     for verb in (
@@ -36,7 +36,7 @@ VERBS = {
         Verb("CHECK", "0.4.0", (CONTAINERID, NETNS, IFNAME, PATH), (ARGS,), "check", strict=True),
         Verb("GC", "1.1.0", (PATH,), (), "gc", strict=False),
         Verb("STATUS", "1.1.0", (PATH,), (), "status", strict=False),
-        # VERSION is answered by the protocol itself, and never reads stdin.
+        # VERSION is answered by `spec.plugin` itself, without reading stdin.
         Verb("VERSION", "0.1.0", (), (), "", strict=False),
     )
 }

@@ -1,17 +1,17 @@
-"""The versions of the CNI specification: which there are, how they compare, which share a result format."""
+"""The versions of the CNI specification: which exist, how they compare, and which share a result format."""
 
 from spec.errors import CNIError, Code
 
 SUPPORTED = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 LATEST = "1.1.0"
 UNSTATED = "0.1.0"
-"""What a configuration without cniVersion speaks."""
+"""The version of a configuration without cniVersion."""
 
 FAMILIES = (("0.1.0", "0.2.0"), ("0.3.0", "0.3.1", "0.4.0"), ("1.0.0", "1.1.0"))
 """Versions whose results have the same format."""
 
 _PARTS = ("major", "minor", "micro")
-_LONGEST_SHOWN = 80  # characters of a version that is none
+_LONGEST_SHOWN = 80  # characters of an invalid version in an error message
 
 
 def parse(version: str) -> tuple[int, int, int]:
@@ -22,7 +22,7 @@ def parse(version: str) -> tuple[int, int, int]:
     if len(parts) > len(_PARTS):
         raise CNIError(Code.DECODING_FAILURE, f'invalid version "{version}": too many parts')
     for name, part in zip(_PARTS, parts, strict=False):
-        # 9 digits: what is longer is no version, and int() refuses thousands of digits with an error of its own.
+        # At most 9 digits: int() rejects thousands of digits with an error of its own.
         if not (part.isascii() and part.isdigit() and len(part) <= 9):
             raise CNIError(Code.DECODING_FAILURE, f'failed to convert {name} version part "{part}": not a number')
     major, minor, micro = (*map(int, parts), 0, 0)[:3]
@@ -30,12 +30,12 @@ def parse(version: str) -> tuple[int, int, int]:
 
 
 def at_least(version: str, since: str) -> bool:
-    """Whether `version` is `since` or newer. Raises CNIError 6 where either can not be read."""
+    """Whether `version` is `since` or newer. Raises CNIError 6 if either is invalid."""
     return parse(version) >= parse(since)
 
 
 def family(version: str) -> tuple[str, ...]:
-    """The versions whose results look like those of `version`. Raises CNIError 1 for a version that does not exist."""
+    """The versions with the same result format as `version`. Raises CNIError 1 for a version that does not exist."""
     for versions in FAMILIES:
         if version in versions:
             return versions

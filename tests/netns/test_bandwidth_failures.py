@@ -34,7 +34,7 @@ DAMAGES = {
     "rate on the ifb": ("tc qdisc change dev IFB root handle 1: tbf rate 1mbit burst 20000 limit 26250", "Rate"),
     "redirected elsewhere": (
         f"ip link add other type ifb; {FILTER} protocol all {EVERYTHING} action mirred egress redirect dev other",
-        "is not redirected to",
+        "are not redirected to",
     ),
     "IPv4 alone": (f"{FILTER} protocol ip {EVERYTHING} action mirred egress redirect dev IFB", "has no filter"),
     "one host": (f"{FILTER} protocol all {ONE_HOST} action mirred egress redirect dev IFB", "has no filter"),

@@ -245,7 +245,7 @@ sys.exit(serve(plugin, environ=os.environ, stdin=sys.stdin.buffer, stdout=sys.st
     (tmp_path / "circle.py").write_text(circle)
     write_program(tmp_path / "stranger", f"#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} {tmp_path}/circle.py\n")
     answer = run(upper("stranger").plugin, "ADD", CNI_PATH=str(tmp_path))
-    message = 'recorder was executed as an IPAM plugin, and would execute one again: "stranger"'
+    message = 'recorder was executed as an IPAM plugin, and would execute another: "stranger"'
     assert answer.error == (7, message)
     assert (tmp_path / "log").read_text() == "x" * 2  # its ADD, and the DEL after that
 

@@ -55,7 +55,7 @@ def test_what_can_not_be_decoded_is_code_6(what: str, verb: str) -> None:
         (UNDECODABLE["invalid UTF-8"], "not UTF-8: byte 0xff at offset 11"),
         (UNDECODABLE["a giant integer"], "a number of 100000 digits"),
         (b'{"name": "n", "mtu": 1e999}', "1e999 is too large a number"),
-        (UNDECODABLE["deep nesting"], "nested too deeply: more than 100 lists and objects within each other"),
+        (UNDECODABLE["deep nesting"], "nested too deeply: more than 100 levels of lists and objects"),
         (
             b'{"name": "n", "x": [' + b"{}," * 500_000 + b"0]}",
             "more than 500000 values (its commas and opening brackets)",

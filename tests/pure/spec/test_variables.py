@@ -49,7 +49,7 @@ def test_a_container_id_that_no_lease_has_room_for_is_refused(verb: str) -> None
     """With 1025 characters and more; what is allowed is in the details."""
     answer = run(Recorder().plugin, verb, CNI_CONTAINERID="a" * 4091)
     assert answer.error == (4, "containerID is too long")
-    assert answer.document["details"] == "it has 4091 characters, 1024 are allowed"
+    assert answer.document["details"] == "it has 4091 characters, but may have 1024"
     assert run(Recorder().plugin, verb, CNI_CONTAINERID="a" * 1024).status == 0
 
 
@@ -82,10 +82,10 @@ def test_the_details_show_the_identifier() -> None:
         ("a\u00a0b", "interface name contains / or : or whitespace characters"),
         ("eth0\n", "interface name contains / or : or whitespace characters"),
         ("à", "interface name contains / or : or whitespace characters"),
-        ("eth%d", "interface name contains %, of which the kernel makes another name"),
-        ("%", "interface name contains %, of which the kernel makes another name"),
-        ("all", "interface name is all or default, which stand for all interfaces in /proc/sys/net"),
-        ("default", "interface name is all or default, which stand for all interfaces in /proc/sys/net"),
+        ("eth%d", "interface name contains %, which the kernel replaces"),
+        ("%", "interface name contains %, which the kernel replaces"),
+        ("all", "interface name is all or default, which are not interfaces in /proc/sys/net"),
+        ("default", "interface name is all or default, which are not interfaces in /proc/sys/net"),
         ("a\udc80", "interface name is not valid UTF-8"),
     ],
 )
