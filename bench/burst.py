@@ -1,6 +1,6 @@
-"""Many pods at once: calls started as fast as one process can start them, and the time until the last has ended.
+"""Many pods at once: calls started as fast as one process can start them, and the time until the last one ends.
 
-Starting costs both suites the same, and is told: it is what as many processes take that do nothing.
+Starting processes costs both suites the same. It is reported as the time for as many processes that do nothing.
 """
 
 import json
@@ -13,7 +13,7 @@ from pathlib import Path
 from bench import floor, lab
 
 PODS = 100
-SETTLE_SECONDS = 0.5  # in which the kernel takes a hundred links apart
+SETTLE_SECONDS = 0.5  # for the kernel to destroy a hundred links
 WARM_UP = 1
 
 _OUTPUT = "/run/burst.out"
@@ -22,7 +22,7 @@ _OUTPUT = "/run/burst.out"
 def together(suite: lab.Suite, verb: str, conf: Mapping[str, object], pods: Sequence[str], *, settle: float) -> float:
     """Milliseconds from the first start to the last end of a call for each of the pods; exits if one fails.
 
-    `settle`: seconds to wait before, for the kernel to finish what came before.
+    `settle`: seconds to wait first, for the kernel to finish earlier work.
     """
     stdin = Path("/run/burst.json")
     stdin.write_text(json.dumps(conf))
@@ -34,7 +34,7 @@ def together(suite: lab.Suite, verb: str, conf: Mapping[str, object], pods: Sequ
 
 def start_all(starts: Sequence[tuple[Sequence[str], Mapping[str, str]]], stdin: str = "/dev/null") -> float:
     """The same for any programs, each with its arguments and environment."""
-    # A description of its own for each: they would share the place where to read on.
+    # Opened by each child, since they would share the file offset of an inherited descriptor.
     files = [(os.POSIX_SPAWN_OPEN, 0, stdin, os.O_RDONLY, 0)]
     files += [(os.POSIX_SPAWN_OPEN, 1, _OUTPUT, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)]
     Path(_OUTPUT).write_bytes(b"")
@@ -48,12 +48,12 @@ def start_all(starts: Sequence[tuple[Sequence[str], Mapping[str, str]]], stdin: 
 
 
 def names(prefix: str, count: int) -> list[str]:
-    """What so many pods are called."""
+    """The names of that many pods."""
     return [f"{prefix}{number}" for number in range(count)]
 
 
 def measure(conf_of: Mapping[str, dict], suites: Mapping[str, lab.Suite], rounds: int) -> dict[str, dict[str, list]]:
-    """Milliseconds for PODS pods: suite -> verb -> list; the suites take turns, and take turns in going first.
+    """Milliseconds for PODS pods: suite -> verb -> list; the suites alternate, and so does which goes first.
 
     `conf_of`: the network configuration by suite.
     """
@@ -70,7 +70,7 @@ def measure(conf_of: Mapping[str, dict], suites: Mapping[str, lab.Suite], rounds
 
 
 def floor_of(rounds: int) -> dict[str, list[float]]:
-    """Milliseconds by verb if a C program does it (bench/floor.py), in the namespaces that `measure` has made."""
+    """Milliseconds by verb for a C program (bench/floor.py), in the namespaces that `measure` created."""
     took = {"ADD": [], "DEL": []}
     for number in range(WARM_UP + rounds):
         for verb in took:
@@ -83,5 +83,5 @@ def floor_of(rounds: int) -> dict[str, list[float]]:
 
 
 def starting(rounds: int) -> list[float]:
-    """Milliseconds for starting PODS processes, and waiting for them, of a program that does nothing."""
+    """Milliseconds for starting and waiting for PODS processes that do nothing."""
     return [start_all([([str(floor.PROGRAM)], {})] * PODS) for _ in range(WARM_UP + rounds)][WARM_UP:]

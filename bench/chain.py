@@ -1,4 +1,4 @@
-"""A network configuration list called by the real cnitool: bridge, portmap with two ports, bandwidth both ways."""
+"""A network configuration list run by cnitool: bridge, portmap with two ports, bandwidth in both directions."""
 
 import json
 from collections.abc import Mapping
@@ -21,12 +21,12 @@ _CAPABILITIES = {
 
 
 def network(suite: str) -> str:
-    """What the network of a suite is called."""
+    """The name of a suite's network."""
     return f"{suite}-list"
 
 
 def measure(suites: Mapping[str, lab.Suite], rounds: int) -> dict[str, list[cni.Turn]]:
-    """The turns of each suite."""
+    """The runs of each suite."""
     return cni.alternate({name: _taker(name, suite) for name, suite in suites.items()}, rounds)
 
 

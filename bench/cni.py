@@ -1,9 +1,9 @@
-"""ADD and DEL of the frozen plugins, without an agent, against the Go reference's, taking turns in one run.
+"""ADD and DEL of the frozen plugins without an agent, compared with the Go reference's, alternating in one run.
 
     build/venv/bin/python -m bench.cni [--rounds N] [--json FILE]
 
 The two suites share the kernel but nothing else: each has its own bridge, network name and folder of leases. A call is
-timed from the start of the executable to its end, as a runtime waits for it. Ratios are ours to the reference's.
+timed from the start of the executable to its end, as a runtime experiences it. Ratios are ours to the reference's.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def configuration(case: str, suite: str) -> dict:
 
 @dataclass(frozen=True)
 class Turn:
-    """A pod's coming and going: the two calls, and all the CPU time it cost, an agent's too, in milliseconds."""
+    """ADD and DEL of a pod, and the CPU time of both in milliseconds, including an agent's."""
 
     add: lab.Call
     delete: lab.Call
@@ -61,12 +61,12 @@ class Turn:
 
 
 def measure(case: str, suites: Mapping[str, lab.Suite], rounds: int) -> dict[str, list[Turn]]:
-    """The turns of each suite in a case."""
+    """The runs of each suite in a case."""
     return alternate({suite: partial(take_turn, suites[suite], configuration(case, suite)) for suite in suites}, rounds)
 
 
 def alternate(takers: Mapping[str, Callable[[], Turn]], rounds: int) -> dict[str, list[Turn]]:
-    """The turns of each suite; they take them by turns, and take turns in going first."""
+    """The runs of each suite; they alternate, and so does which goes first."""
     turns = {suite: [] for suite in takers}
     for number in range(WARM_UP + rounds):
         for suite in sorted(takers, reverse=bool(number % 2)):
@@ -82,15 +82,15 @@ def take_turn(suite: lab.Suite, conf: dict) -> Turn:
 
 
 def turn_of(suite: lab.Suite, call: Callable[[str], lab.Call]) -> Turn:
-    """ADD and DEL as `call` makes them, and what the suite's agent does for them."""
+    """ADD and DEL by `call`, and the CPU time of the suite's agent."""
     before = suite.agent_cpu()
     add, delete = (call(verb) for verb in VERBS)
-    time.sleep(lab.SETTLE_SECONDS)  # an agent may still be busy with what it has answered
+    time.sleep(lab.SETTLE_SECONDS)  # an agent may still be working after its reply
     return Turn(add, delete, add.cpu + delete.cpu + suite.agent_cpu() - before)
 
 
 def summary(case: str, turns: Mapping[str, list[Turn]]) -> list[dict[str, object]]:
-    """One row a verb: medians in milliseconds, and ours to the reference's."""
+    """One row per verb: medians in milliseconds, and the ratio of ours to the reference's."""
     rows = []
     for verb, name in VERBS.items():
         calls = {suite: [getattr(turn, name) for turn in turns[suite]] for suite in turns}
@@ -103,7 +103,7 @@ def summary(case: str, turns: Mapping[str, list[Turn]]) -> list[dict[str, object
 
 
 def times(turns: Mapping[str, list[Turn]]) -> dict[str, dict[str, list[float]]]:
-    """Every single time in milliseconds: suite -> verb -> list."""
+    """All times in milliseconds: suite -> verb -> list."""
     return {
         suite: {verb: [getattr(turn, name).ms for turn in taken] for verb, name in VERBS.items()}
         for suite, taken in turns.items()

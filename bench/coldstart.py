@@ -1,9 +1,9 @@
-"""What a cold ADD (bridge, host-local, gateway) spends its time on.
+"""Where a cold ADD (bridge, host-local, gateway) spends its time.
 
     build/venv/bin/python -m bench.coldstart [--rounds N]
 
-Two tables. The first is the course of a call, read off its system calls with strace, which makes all of it some 20 %
-slower. The second is its imports, by who is imported, as told by an interpreter frozen with `-X importtime`.
+Two tables. The first shows the phases of a call, derived from its system calls with strace, which slows it down by
+about 20 %. The second shows its imports by package, measured by an interpreter frozen with `-X importtime`.
 """
 
 import argparse
@@ -30,7 +30,7 @@ GROUPS = dict.fromkeys(("spec", "state", "ipam", "linux", "rules", "plugins"), "
     "pyroute2": "pyroute2",
 }
 
-# What begins with the first system call that matches (searched from the previous one on), and is called so.
+# The phases, each starting with the first system call that matches after the previous one.
 COURSE = (
     (r"execve\(", "launcher: look for an agent, start the frozen plugin"),
     (r"ld\.so\.cache", "bootloader: set LD_LIBRARY_PATH, start over"),
@@ -43,7 +43,7 @@ COURSE = (
 
 
 def freeze_profiled() -> Path:
-    """Freeze the plugins with an interpreter that tells of its imports on stderr; returns their folder."""
+    """Freeze the plugins with an interpreter that logs its imports to stderr; returns their folder."""
     argv = [sys.executable, "-m", "PyInstaller", "--noconfirm", "--log-level", "ERROR"]
     argv += ["--distpath", PROFILED, "--workpath", lab.ROOT / "build" / "profile-work", "freeze/slash24.spec"]
     env = os.environ | {"FREEZE_OPTIONS": "X importtime", "PYTHONHASHSEED": "1"}
@@ -56,13 +56,13 @@ def freeze_profiled() -> Path:
 
 
 def parse_imports(stderr: str) -> dict[str, int]:
-    """The microseconds each module took by itself, in the order of their imports, from `-X importtime` output."""
+    """The microseconds of each module without its imports, in import order, from `-X importtime` output."""
     lines = re.findall(r"^import time:\s+(\d+) \|\s+\d+ \| +(\S+)$", stderr, re.MULTILINE)
     return {name: int(own) for own, name in lines}
 
 
 def course(trace: str) -> list[tuple[str, float]]:
-    """(what, milliseconds) of a call, from `strace -ttt` output."""
+    """(phase, milliseconds) of a call, from `strace -ttt` output."""
     lines, at, marks = trace.splitlines(), 0, []
     for pattern, what in COURSE:
         at = next(index for index in range(at, len(lines)) if re.search(pattern, lines[index]))
@@ -71,7 +71,7 @@ def course(trace: str) -> list[tuple[str, float]]:
 
 
 def traced_add(conf: dict) -> str:
-    """The system calls of one ADD that matter here, with their times."""
+    """The relevant system calls of one ADD, with their times."""
     trace = Path("/run/trace")
     strace = ("strace", "-f", "--seccomp-bpf", "-ttt", "-o", str(trace), "-e", "trace=execve,openat,exit_group")
     lab.call(lab.Suite(lab.OURS), "ADD", conf, "pod", under=strace)
@@ -93,7 +93,7 @@ def imports_of_add(folder: Path, conf: dict) -> dict[str, int]:
 
 
 def by_group(imports: dict[str, int]) -> list[tuple[str, int, float]]:
-    """(who, modules, milliseconds) of the imports, the costliest first."""
+    """(package, modules, milliseconds) of the imports, the most expensive first."""
     groups: dict[str, list[int]] = defaultdict(list)
     for name, own in imports.items():
         package = name.partition(".")[0]
@@ -127,8 +127,8 @@ def main() -> None:
     print(f"\nuntraced, from start to end: {median(plain):.1f} ms\n")
     medians = {name: int(median(one.get(name, 0) for one in imports)) for name in imports[0]}
     print(tabulate(by_group(medians), headers=("imports of", "modules", "ms"), floatfmt=".1f"))
-    dearest = [(name, own / 1000) for name, own in sorted(medians.items(), key=lambda item: -item[1])[:12]]
-    print("\n" + tabulate(dearest, headers=("dearest modules", "ms"), floatfmt=".2f"))
+    costliest = [(name, own / 1000) for name, own in sorted(medians.items(), key=lambda item: -item[1])[:12]]
+    print("\n" + tabulate(costliest, headers=("most expensive modules", "ms"), floatfmt=".2f"))
 
 
 if __name__ == "__main__":

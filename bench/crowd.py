@@ -1,6 +1,6 @@
-"""What a pod costs on a node that has many already: each suite's own pods, made by itself, masqueraded.
+"""The cost of a pod on a node that already has many masqueraded pods, each suite's created by itself.
 
-Beside them the floor (bench/floor.py), on a bridge with as many pods: what the kernel alone takes grows too.
+The floor (bench/floor.py) runs on a bridge with as many pods, since the kernel's share grows too.
 """
 
 import time
@@ -12,16 +12,16 @@ from bench import burst, cni, floor, lab
 
 CASES = {"gateway": {"ipMasq": False}, "ipMasq": {"ipMasq": True}}
 CASE = "IPv4, gateway, masquerade"
-QUIET_SECONDS = 8  # until new pods have told all others of themselves
+QUIET_SECONDS = 8  # until new pods have announced themselves to all others
 FLOOR = "C program"
 
-_AT_ONCE = 25  # few enough for iptables, of which one at a time may work
+_AT_ONCE = 25  # few enough for iptables, which runs one at a time
 
 
 def measure(
     suites: Mapping[str, lab.Suite], sizes: Sequence[int], rounds: int
 ) -> dict[int, dict[str, dict[str, list[cni.Turn]]]]:
-    """The turns of one more pod: pods on the node -> case -> suite -> list; `sizes` ascend."""
+    """The runs of one more pod: number of pods on the node -> case -> suite -> list; `sizes` ascend."""
     measured, there = {}, 0
     for size in sizes:
         for suite in suites:
@@ -33,12 +33,12 @@ def measure(
 
 
 def calls(sizes: Sequence[int], rounds: int) -> int:
-    """How many calls of each suite `measure` makes."""
+    """The number of calls of each suite in `measure`."""
     return max(sizes) + len(sizes) * len(CASES) * len(cni.VERBS) * (cni.WARM_UP + rounds)
 
 
 def fill(name: str, suite: lab.Suite, there: int, size: int) -> None:
-    """Make pods until a suite has `size`; it has `there`."""
+    """Create pods until a suite has `size`; it already has `there`."""
     pods = burst.names(f"{name}-", size)[there:]
     lab.add_netns(pods)
     lab.silence(pods)
@@ -47,7 +47,7 @@ def fill(name: str, suite: lab.Suite, there: int, size: int) -> None:
 
 
 def one_more(case: str, suites: Mapping[str, lab.Suite], rounds: int) -> dict[str, list[cni.Turn]]:
-    """The turns of each suite in its network of many pods."""
+    """The runs of each suite in its network of many pods."""
     confs = {name: cni.configuration(CASE, name) | CASES[case] for name in suites}
     takers = {name: partial(cni.take_turn, suite, confs[name]) for name, suite in suites.items()}
     bridge = confs["slash24"]["bridge"]
@@ -60,7 +60,7 @@ def _floor(bridge: str, *more: str) -> Callable[[str], lab.Call]:
 
 
 def summary(measured: Mapping[int, dict[str, dict[str, list[cni.Turn]]]]) -> list[dict[str, object]]:
-    """A row a case and verb: medians in milliseconds by suite and number of pods, and the growth from first to last."""
+    """A row per case and verb: medians in ms by suite and number of pods, and the growth from first to last."""
     rows = []
     for case in CASES:
         for verb, name in cni.VERBS.items():

@@ -1,4 +1,4 @@
-"""What a run of bench.warm finds out, as values."""
+"""The results of bench.warm, as values."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ AT_ONCE = f"{burst.PODS} pods at once"
 
 @dataclass(frozen=True)
 class Row:
-    """A case: every value of ours and of the reference's, and the ratio that is wanted, if any is."""
+    """A case: all values of ours and of the reference's, and the target ratio, if any."""
 
     what: str
     unit: str
@@ -20,22 +20,22 @@ class Row:
     goal: float | None
 
     def __post_init__(self) -> None:
-        """Keep microseconds, as they are published: tables and picture say the same as the JSON beside them."""
+        """Round to microseconds, as published, so that tables and picture agree with the JSON."""
         for name in ("ours", "reference"):
             object.__setattr__(self, name, [round(value, 3) for value in getattr(self, name)])
 
     @property
     def ratio(self) -> float:
-        """Of the medians, ours to the reference's."""
+        """The ratio of the medians, ours to the reference's."""
         return median(self.ours) / median(self.reference)
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that a run of bench.warm has found out.
+    """All results of a run of bench.warm.
 
-    `growth`: rows as bench.crowd tells them; `floors`: the C program's runs by case and verb; `burst_floor`: its
-    milliseconds by verb for many pods at once; `starting`: those for starting as many processes that do nothing;
+    `growth`: rows of bench.crowd; `floors`: the C program's runs by case and verb; `burst_floor`: its
+    milliseconds by verb for many pods at once; `starting`: for starting as many processes that do nothing;
     `resident`: the agent's memory in MB.
     """
 

@@ -1,12 +1,12 @@
-/* The floor: what a pod's interface costs if a program does nothing but ask the kernel for it.
+/* The floor: the cost of a pod's interface for a program that only sends the kernel requests.
  *
  *   floor                                                    does nothing
  *   floor add  NETNS BRIDGE VETH ADDRESS PREFIX GATEWAY [nft]
- *   floor del  NETNS BRIDGE VETH ADDRESS PREFIX GATEWAY [nft]   answers when the link is announced gone
- *   floor wait NETNS BRIDGE VETH ADDRESS PREFIX GATEWAY [nft]   answers when the kernel is done with it
+ *   floor del  NETNS BRIDGE VETH ADDRESS PREFIX GATEWAY [nft]   ends when the deletion of the link is announced
+ *   floor wait NETNS BRIDGE VETH ADDRESS PREFIX GATEWAY [nft]   ends when the kernel has destroyed it
  *
- * The operations are those of the plugin bridge with a gateway, in its order; `nft` adds the element of its masquerade.
- * There is no configuration to read, no lease, nobody to answer to, and nothing is undone if it fails.
+ * The operations are those of the plugin bridge with a gateway, in the same order; `nft` adds the masquerade element.
+ * It reads no configuration, makes no lease, prints no result, and undoes nothing if it fails.
  */
 
 #include <arpa/inet.h>
@@ -49,7 +49,7 @@ static int netlink_socket(int protocol, unsigned groups)
     return sock;
 }
 
-/* The message that is being written ends here. */
+/* The message being written. */
 static struct nlmsghdr *header;
 
 static void *append(const void *data, size_t length)
@@ -62,7 +62,7 @@ static void *append(const void *data, size_t length)
     return at;
 }
 
-/* Begins a message, behind another one if `header` is left standing. */
+/* Begins a message, after the previous one if `header` is set. */
 static void begin(int type, int flags, const void *body, size_t length)
 {
     header = header ? (struct nlmsghdr *)((char *)header + NLMSG_ALIGN(header->nlmsg_len)) : (struct nlmsghdr *)message;
@@ -91,7 +91,7 @@ static void number(int type, int value)
     attribute(type, &value, sizeof value);
 }
 
-/* Closes a nest that `attribute` has opened. */
+/* Closes a nested attribute that `attribute` opened. */
 static void close_nest(struct nlattr *nest)
 {
     nest->nla_len = (unsigned short)((char *)header + NLMSG_ALIGN(header->nlmsg_len) - (char *)nest);
@@ -106,7 +106,7 @@ static void post(int sock, const char *what)
     }
 }
 
-/* Takes in one answer, which has to be no error. */
+/* Receives one reply; exits if it is an error. */
 static struct nlmsghdr *answer(int sock, const char *what)
 {
     struct nlmsghdr *found = (struct nlmsghdr *)reply;
@@ -120,7 +120,7 @@ static struct nlmsghdr *answer(int sock, const char *what)
     return found;
 }
 
-/* Sends what was written, and takes in one answer to it. */
+/* Sends what was written, and receives one reply. */
 static struct nlmsghdr *ask(int sock, const char *what)
 {
     post(sock, what);
@@ -152,7 +152,7 @@ static void read_addresses(int sock, int index)
     die("addresses");
 }
 
-/* Makes the pair; its indexes here and there, as the kernel shows them at once. */
+/* Creates the pair, and stores the indexes of both ends, which the kernel returns. */
 static void add_veth(int sock, const char *name, int netns, int *here, int *there)
 {
     struct ifinfomsg link = {0};
@@ -245,7 +245,7 @@ static void configure(int index, char **words)
     }
 }
 
-/* One transaction: the element of a set, added or deleted; set and table are made beforehand. */
+/* One transaction that adds or deletes an element; set and table exist. */
 static void change_element(int type, int flags, const char *address)
 {
     struct nfgenmsg batch = {.res_id = htons(NFNL_SUBSYS_NFTABLES)}, body = {.nfgen_family = NFPROTO_INET};
@@ -295,14 +295,14 @@ static void delete_link(int sock, int index)
     ask(sock, "delete");
 }
 
-/* Reads what the kernel announces until it is that a link is gone. */
+/* Reads announcements until that of the deletion of a link. */
 static void await_announced(int sock, int index)
 {
     ssize_t length;
     while ((length = recv(sock, reply, sizeof reply, 0)) > 0) {
         for (struct nlmsghdr *at = (struct nlmsghdr *)reply; NLMSG_OK(at, length); at = NLMSG_NEXT(at, length)) {
             struct ifinfomsg *link = NLMSG_DATA(at);
-            /* A bridge tells of a port that leaves in the same words. */
+            /* A bridge announces the removal of a port with the same type. */
             if (at->nlmsg_type == RTM_DELLINK && link->ifi_index == index && link->ifi_family == AF_UNSPEC) {
                 return;
             }

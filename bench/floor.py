@@ -1,4 +1,4 @@
-"""The floor: the kernel's part of ADD and DEL, measured with a C program that does nothing else."""
+"""The floor: the kernel's share of ADD and DEL, measured with a C program that does nothing else."""
 
 import platform
 import subprocess
@@ -18,9 +18,9 @@ _BRIDGE, _GATEWAY = "floor0", "10.25.0.1"
 
 
 def build() -> Path:
-    """Compile the program with the compiler of the launcher, or with the machine's."""
+    """Compile the program with the launcher's compiler, or with gcc."""
     zig = [sys.executable, "-m", "ziglang", "cc", "-target", f"{platform.machine()}-linux-musl"]
-    compiler = zig if find_spec("ziglang") else ["gcc"]  # the C library of zig starts sooner than glibc does
+    compiler = zig if find_spec("ziglang") else ["gcc"]  # its C library starts faster than glibc
     PROGRAM.parent.mkdir(parents=True, exist_ok=True)
     options = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror", "-static"]
     subprocess.run([*compiler, *options, "-o", str(PROGRAM), str(SOURCE)], check=True)
@@ -28,7 +28,7 @@ def build() -> Path:
 
 
 def prepare() -> None:
-    """What is there before the first pod: the bridge with its gateway, and the set that knows pods."""
+    """Create what exists before the first pod: the bridge with its gateway, and the set of pods."""
     lab.run("ip", "link", "add", _BRIDGE, "type", "bridge")
     lab.run("ip", "addr", "add", f"{_GATEWAY}/16", "dev", _BRIDGE)
     lab.run("ip", "link", "set", _BRIDGE, "up")
@@ -36,13 +36,13 @@ def prepare() -> None:
 
 
 def words(verb: str, bridge: str = _BRIDGE, *, pod: str = "pod", host: int = 2) -> list[str]:
-    """The command that makes or deletes a pod's interface; `verb`: one of VERBS, `host`: the end of its address."""
+    """The command that creates or deletes a pod's interface; `verb`: one of VERBS, `host`: the end of its address."""
     link = (bridge, f"floor-{pod}", f"10.25.0.{host}", "16", _GATEWAY)
     return [str(PROGRAM), verb, f"/run/netns/{pod}", *link]
 
 
 def measure(rounds: int) -> dict[str, dict[str, list[lab.Call]]]:
-    """The runs by case and verb; every second link is waited for to the end."""
+    """The runs by case and verb; for every second link, until the kernel has destroyed it."""
     calls = {case: {verb: [] for verb in VERBS.values()} for case in CASES}
     for number in range(2 * (WARM_UP + rounds)):
         for case, more in CASES.items():

@@ -1,4 +1,4 @@
-"""A place to measure in: namespaces of the process's own, a pod, and calls of plugins timed from start to end."""
+"""The environment for measurements: namespaces of its own, pods, and timed calls of plugins."""
 
 import ctypes
 import json
@@ -18,14 +18,14 @@ OURS = ROOT / "dist" / "bin"
 REFERENCE = ROOT / "build" / "reference" / "bin"
 PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
-# After a DEL the kernel takes the links apart for a while, under a lock that the next call would have to wait for.
+# After a DEL the kernel goes on destroying the links, under a lock that the next call would wait for.
 SETTLE_SECONDS = 0.05
 
 _CLONE_NEWNS, _CLONE_NEWNET = 0x00020000, 0x40000000
 
 
 def enter() -> None:
-    """Leave the machine: from here on this process has a network and mounts of its own, gone when it ends."""
+    """Give this process its own network and mount namespaces, which vanish when it ends."""
     if ctypes.CDLL(None, use_errno=True).unshare(_CLONE_NEWNS | _CLONE_NEWNET):
         sys.exit(f"bench: needs root, for namespaces ({os.strerror(ctypes.get_errno())})")
     run("mount", "--make-rprivate", "/")
@@ -36,19 +36,19 @@ def enter() -> None:
 
 
 def run(*words: str) -> None:
-    """Run a command that has to succeed."""
+    """Run a command; raises an exception if it fails."""
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
 
 
 def add_netns(names: Sequence[str]) -> None:
-    """Make named network namespaces, all by one process."""
+    """Create named network namespaces in one process."""
     batch = Path("/run/netns.batch")
     batch.write_text("".join(f"netns add {name}\n" for name in names))
     run("ip", "-batch", str(batch))
 
 
 def silence(names: Sequence[str]) -> None:
-    """Have no pod in these namespaces ask for IPv6 routers, each time of all others: as one that did so long ago."""
+    """Disable router solicitations in these namespaces, which would go to all other pods; old pods send none."""
     libc = ctypes.CDLL(None)
     own = os.open("/proc/thread-self/ns/net", os.O_RDONLY)
     for name in names:
@@ -61,7 +61,7 @@ def silence(names: Sequence[str]) -> None:
 
 
 def machine() -> str:
-    """What was measured on, in a few words."""
+    """The machine, in a few words."""
     model = re.search(r"^model name\s*: (.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     cpus = f"{os.cpu_count()} CPUs" + (f" ({model.group(1)})" if model else "")
     return f"Linux {platform.release()}, {cpus}, Python {platform.python_version()}"
@@ -69,9 +69,9 @@ def machine() -> str:
 
 @dataclass(frozen=True)
 class Suite:
-    """Plugins to be measured: the executables of `folder`, called with `environ` besides what a runtime sets.
+    """Plugins to measure: the executables in `folder`, called with `environ` in addition to a runtime's variables.
 
-    `agent_cpu` tells the milliseconds of CPU time so far of a process that works for them.
+    `agent_cpu` returns the CPU time of their agent so far, in milliseconds.
     """
 
     folder: Path
@@ -79,14 +79,14 @@ class Suite:
     agent_cpu: Callable[[], float] = float
 
     def environment(self, verb: str, pod: str) -> dict[str, str]:
-        """What a runtime sets for a call for eth0 of the named netns."""
+        """The variables that a runtime sets for a call for eth0 of the named netns."""
         env = {"CNI_COMMAND": verb, "CNI_CONTAINERID": pod, "CNI_NETNS": f"/run/netns/{pod}", "CNI_IFNAME": "eth0"}
         return env | {"CNI_PATH": str(self.folder), "PATH": PATH} | self.environ
 
 
 @dataclass(frozen=True)
 class Call:
-    """One call of a plugin: `ms` from start to end, `cpu` ms of work on a processor, and what it printed."""
+    """One call of a plugin: `ms` from start to end, `cpu` time in ms, and its output."""
 
     ms: float
     cpu: float
@@ -94,7 +94,7 @@ class Call:
 
 
 def call(suite: Suite, verb: str, conf: Mapping[str, object], pod: str, *, under: tuple[str, ...] = ()) -> Call:
-    """Call the plugin `conf` names, as a runtime does, for eth0 of the named netns; exits if the plugin fails.
+    """Call the plugin that `conf` names for eth0 of the named netns, as a runtime does; exits if it fails.
 
     `under`: a command to run the plugin under, such as strace.
     """
@@ -103,7 +103,7 @@ def call(suite: Suite, verb: str, conf: Mapping[str, object], pod: str, *, under
 
 
 def timed(argv: Sequence[str], env: Mapping[str, str], given: bytes = b"") -> Call:
-    """Run a program on the given stdin, when the kernel is at rest; exits if it fails."""
+    """Run a program with the given stdin, after a pause for the kernel; exits if it fails."""
     stdin, stdout = (os.memfd_create(name) for name in ("stdin", "stdout"))
     os.pwrite(stdin, given, 0)
     time.sleep(SETTLE_SECONDS)
@@ -122,5 +122,5 @@ def timed(argv: Sequence[str], env: Mapping[str, str], given: bytes = b"") -> Ca
 
 
 def cpu_of(usage: resource.struct_rusage) -> float:
-    """Milliseconds of CPU time of a process that has ended, and of those that it waited for."""
+    """Milliseconds of CPU time of a process that has ended, and of its children."""
     return (usage.ru_utime + usage.ru_stime) * 1000

@@ -1,11 +1,10 @@
-"""Synchronising the peers of a node, the first time and unchanged, against `ip -batch` and `bridge -batch`.
+"""Synchronising the peers of a node, for the first time and unchanged, compared with `ip -batch` and `bridge -batch`.
 
     build/venv/bin/python -m bench.peers [--rounds N] [--json FILE]
 
 A peer is a neighbour, a forwarding entry and a route through the tunnel. Ours is timed in this process, from the list
-of peers to the last answer of the kernel, as within an ADD that has done other things before. Theirs are two processes
-that `replace` the same objects from files written beforehand, first or once more. They take turns, and take turns in
-going first, each on a device made anew. Ratios are ours to theirs.
+of peers to the kernel's last reply, as within a running ADD. Theirs are two processes that `replace` the same objects
+from prepared files. The two alternate, and so does which goes first, each on a new device. Ratios are ours to theirs.
 """
 
 import argparse
@@ -31,7 +30,7 @@ PHASES = ("first", "unchanged")
 
 
 def peers(count: int, device: int) -> list[Way]:
-    """The ways to so many peers, 10.0.0.0/24 and the next."""
+    """The routes to that many peers, 10.0.0.0/24 and following."""
     ways = []
     for number in range(count):
         high, low = divmod(number, 256)
@@ -42,7 +41,7 @@ def peers(count: int, device: int) -> list[Way]:
 
 
 def write_batches(ways: Sequence[Way]) -> None:
-    """The same as commands, in flannel's order as far as two programs allow it."""
+    """The same as commands, in flannel's order as far as possible with two programs."""
     neighbours = [f"neigh replace {way.via} lladdr {way.mac} dev {DEVICE} nud permanent\n" for way in ways]
     entries = [f"fdb replace {way.mac} dev {DEVICE} self permanent dst {way.underlay}\n" for way in ways]
     routes = [f"route replace {way.subnet} via {way.via} dev {DEVICE} proto 24 onlink\n" for way in ways]
@@ -51,7 +50,7 @@ def write_batches(ways: Sequence[Way]) -> None:
 
 
 def new_device(netlink: Netlink) -> int:
-    """The tunnel's device without any entry; its index."""
+    """Create the tunnel's device without entries; returns its index."""
     delete_vtep(netlink, DEVICE)
     parent = int(Path("/sys/class/net/wan0/ifindex").read_text())
     mac = vtep_mac(["10.255.255.0/24"])
@@ -71,7 +70,7 @@ def theirs(_netlink: Netlink, _ways: Sequence[Way], _device: int) -> None:
 
 
 def timed(action: Callable, netlink: Netlink, ways: Sequence[Way], device: int) -> float:
-    """Milliseconds of one turn."""
+    """Milliseconds of one run."""
     gc.collect()
     started = time.perf_counter()
     action(netlink, ways, device)
@@ -79,7 +78,7 @@ def timed(action: Callable, netlink: Netlink, ways: Sequence[Way], device: int) 
 
 
 def measure(netlink: Netlink, count: int, rounds: int) -> dict[str, dict[str, list[float]]]:
-    """All milliseconds by contestant and phase."""
+    """All times in milliseconds by contestant and phase."""
     actions = {"slash24": ours, "batch": theirs}
     found = {name: {phase: [] for phase in PHASES} for name in actions}
     for turn in range(WARM_UP + rounds):
@@ -96,14 +95,14 @@ def measure(netlink: Netlink, count: int, rounds: int) -> dict[str, dict[str, li
 
 
 def check(netlink: Netlink, ways: Sequence[Way], device: int) -> None:
-    """Both have to have done the whole work, and the same."""
+    """Exit unless both have created the same, complete state."""
     changes = sync(netlink, ways, device=device)
     if changes.added or changes.removed:
         raise SystemExit(f"bench: not the same state: {changes}")
 
 
 def summary(count: int, found: dict[str, dict[str, list[float]]]) -> list[dict[str, object]]:
-    """A row a phase: medians in milliseconds, and ours to theirs."""
+    """A row per phase: medians in milliseconds, and the ratio of ours to theirs."""
     rows = []
     for phase in PHASES:
         mine, others = median(found["slash24"][phase]), median(found["batch"][phase])

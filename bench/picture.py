@@ -1,4 +1,4 @@
-"""A picture of ratios: a bar a case, with its goal as a mark, readable on light and dark pages."""
+"""A picture of ratios: a bar per case with a mark at its goal, legible on light and dark pages."""
 
 from collections.abc import Sequence
 from html import escape

@@ -1,10 +1,10 @@
-"""Where the time of a call goes that an agent serves.
+"""Where a call that an agent serves spends its time.
 
     build/venv/bin/python -m bench.profile [--rounds N] [--seconds S] [--publish DIR] [--bin DIR]
 
-Two tables. The first takes calls apart by measuring less and less: a whole call; what the kernel alone takes
-(bench/floor.py); a call of VERSION, which is launcher, agent and nothing else; a process that does nothing. The second
-is the agent's CPU time by who spends it, sampled with py-spy while calls follow each other. Its agent runs from source.
+Two tables. The first breaks calls down: a whole call; the kernel's share (bench/floor.py); a call of VERSION, which
+takes only launcher and agent; a process that does nothing. The second is the agent's CPU time by area, sampled with
+py-spy during a series of calls. This agent runs from source.
 """
 
 import argparse
@@ -24,10 +24,10 @@ from bench.warm import CASES
 
 SAMPLES = Path("/run/samples")
 RATE = 500  # a second
-IDLE = re.compile(r";(Server\._run \(agent/server|Condition\.wait \(threading)\.py:\d+\)$")  # waits, or is woken
+IDLE = re.compile(r";(Server\._run \(agent/server|Condition\.wait \(threading)\.py:\d+\)$")  # waits, or wakes up
 PY_SPY = Path(sys.executable).with_name("py-spy")
 
-# Whose the time is, by the innermost frame that is ours; the first that matches.
+# The area of a sample is the first that matches its innermost frame of ours.
 AREAS = (
     (r"linux/netlink/", "kernel, by netlink"),
     (r"linux/(netns|sysctls)\.py", "kernel, namespaces and sysctls"),
@@ -51,7 +51,7 @@ COURSE = (
 
 
 def parts(suite: lab.Suite, case: str, rounds: int) -> dict[str, float]:
-    """Median milliseconds of calls, of the floor's, and of nothing, all taking turns."""
+    """Median milliseconds of calls, of the floor, and of an empty process, alternating."""
     conf = cni.configuration(CASES[case], "slash24")
     took = {}
     for number in range(cni.WARM_UP + rounds):
@@ -67,7 +67,7 @@ def parts(suite: lab.Suite, case: str, rounds: int) -> dict[str, float]:
 
 
 def course(suite: lab.Suite, rounds: int) -> list[tuple[str | float, ...]]:
-    """The first table's rows: what, and its milliseconds for each verb of each case."""
+    """The first table's rows: a part, and its milliseconds for each verb of each case."""
     columns = []
     for case in CASES:
         found = parts(suite, case, rounds)
@@ -80,7 +80,7 @@ def course(suite: lab.Suite, rounds: int) -> list[tuple[str | float, ...]]:
 
 
 def sample(agent: served.Agent, suite: lab.Suite, conf: dict, seconds: float) -> tuple[Counter, float]:
-    """(samples by area, ms of CPU time for ADD and DEL), of an agent that is kept busy for so long."""
+    """(samples by area, ms of CPU time for ADD and DEL) of an agent that is kept busy for that long."""
     argv = [str(PY_SPY), "record", "--format", "raw", "--rate", str(RATE), "--duration", f"{seconds:.0f}"]
     argv += ["--nonblocking", "--output", str(SAMPLES), "--pid", str(agent.pid)]
     spy = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -94,7 +94,7 @@ def sample(agent: served.Agent, suite: lab.Suite, conf: dict, seconds: float) ->
 
 
 def by_area(raw: str) -> Counter:
-    """Samples by area, from folded stacks: frames from the outermost inwards, divided by ";", and a count."""
+    """Samples by area, from folded stacks: frames from the outermost inwards, separated by ";", and a count."""
     areas = Counter()
     for line in raw.splitlines():
         stack, count = line.rsplit(" ", 1)
@@ -140,7 +140,7 @@ def main() -> None:
 def tables(
     rows: Sequence[tuple[str | float, ...]], samples: Sequence[tuple[Counter, float]], style: str
 ) -> tuple[str, str]:
-    """Both, in a style of tabulate."""
+    """Both tables, in a style of tabulate."""
     headers = ("milliseconds", *(f"{verb}, {case}" for case in CASES for verb in cni.VERBS))
     spent = {
         area: [f"{cpu * areas[area] / areas.total():.2f} ({areas[area] / areas.total():.0%})" for areas, cpu in samples]

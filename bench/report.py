@@ -1,4 +1,4 @@
-"""What was measured as tables, as JSON, and as a picture."""
+"""Measurements as tables, as JSON, and as a picture."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ _HEADERS = ("case", "slash24, ms", "reference, ms", "ratio", "goal", "")
 
 
 def cells(report: Report) -> list[tuple[str, ...]]:
-    """The rows as text: what, ours, the reference's, ratio, goal, and whether it is reached."""
+    """The rows as text: case, ours, the reference's, ratio, goal, and whether it is reached."""
     return [
         (
             row.what,
@@ -35,7 +35,7 @@ def cells(report: Report) -> list[tuple[str, ...]]:
 
 
 def floor_cells(report: Report) -> list[tuple[str, ...]]:
-    """The C program's medians, with ours beside them where there is the same."""
+    """The C program's medians, and ours of the same case."""
     ours = {row.what: median(row.ours) for row in report.rows}
     found = []
     for case, verbs in report.floors.items():
@@ -75,7 +75,7 @@ def tables(report: Report, style: str) -> list[str]:
 
 
 def notes(report: Report) -> str:
-    """What the tables are to be read with."""
+    """Notes to the tables."""
     return (
         f"Medians of {report.rounds} rounds (two thirds of that by cnitool and without an agent, a third with many"
         f" pods). {report.machine}. Starting 100 processes that do nothing takes {median(report.starting):.0f} ms."
@@ -84,12 +84,12 @@ def notes(report: Report) -> str:
 
 
 def text(report: Report) -> str:
-    """For a terminal."""
+    """The report for a terminal."""
     return "\n\n".join([*tables(report, "simple"), notes(report)])
 
 
 def publish(report: Report, folder: Path) -> None:
-    """Put the figures into performance.md, in their place, and beside it as performance.json and performance.svg."""
+    """Write the figures to their place in performance.md, and to performance.json and performance.svg."""
     figures, growth, floors = tables(report, "github")
     fill(folder, FIGURES, (figures, notes(report), GROWTH, growth, FLOOR, floors))
     (folder / "performance.json").write_text(as_json(report))
@@ -97,13 +97,13 @@ def publish(report: Report, folder: Path) -> None:
 
 
 def fill(folder: Path, place: str, parts: Sequence[str]) -> None:
-    """Put paragraphs and tables into a place of performance.md, instead of those that are there."""
+    """Replace the paragraphs and tables at a place in performance.md."""
     before, after = around(folder, place)
     (folder / PAGE).write_text("\n\n".join((before, *parts, after)))
 
 
 def around(folder: Path, place: str) -> tuple[str, str]:
-    """What stands before and behind a place, with its marks; exits if there is no such place."""
+    """The text before and after a place, including its markers; exits if the place does not exist."""
     begin, end = f"<!-- {place} -->", f"<!-- end of {place.partition(':')[0]} -->"
     before, found, rest = (folder / PAGE).read_text().partition(begin)
     _, closed, after = rest.partition(end)
@@ -113,7 +113,7 @@ def around(folder: Path, place: str) -> tuple[str, str]:
 
 
 def as_json(report: Report) -> str:
-    """Every single value, and the medians."""
+    """All values, and the medians."""
     rows = [
         {"case": row.what, "unit": row.unit, "ratio": row.ratio, "goal": row.goal}
         | {"medians": {"slash24": median(row.ours), "reference": median(row.reference)}}

@@ -1,4 +1,4 @@
-"""An agent in the lab: started, asked for its CPU time, and held to having served every call that was measured."""
+"""An agent for measurements: started, its CPU time read, and checked to have served every measured call."""
 
 import re
 import subprocess
@@ -14,8 +14,8 @@ from bench import lab
 SOCKET = Path("/run/slash24/cni.sock")
 LOG = Path("/run/agent.log")
 START_SECONDS = 20
-LOG_SECONDS = 5  # it answers first, and tells of it then
-_CPUCLOCK_SCHED = 2  # which of a process's clocks, in the kernel's encoding of its id: what the scheduler has counted
+LOG_SECONDS = 5  # it replies first and logs afterwards
+_CPUCLOCK_SCHED = 2  # of the clocks in the kernel's encoding of a process's clock id, the scheduler's
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Agent:
         return int(re.search(r"^VmRSS:\s+(\d+)", status, re.MULTILINE).group(1)) / 1024
 
     def served(self, network: str) -> int:
-        """How many calls for a network it says it did; exits if one of them failed."""
+        """The number of calls for a network in its log; exits if one of them failed."""
         calls = [line for line in LOG.read_text().splitlines() if f" network={network} " in line]
         if failed := [line for line in calls if not line.endswith(" outcome=0")]:
             sys.exit(f"bench: failed in the agent: {failed[0]}")
         return len(calls)
 
     def must_have_served(self, network: str, calls: int) -> None:
-        """Exit unless all those calls went by the agent: nothing else is to be measured."""
+        """Exit unless the agent served all those calls."""
         deadline = time.monotonic() + LOG_SECONDS
         while self.served(network) < calls and time.monotonic() < deadline:
             time.sleep(0.01)
@@ -51,7 +51,7 @@ class Agent:
 
 @contextmanager
 def agent(argv: Sequence[str]) -> Iterator[Agent]:
-    """An agent, once it listens; ended afterwards."""
+    """An agent that listens; terminated at the end of the body."""
     with open(LOG, "wb") as log:
         process = subprocess.Popen(argv, stderr=log, cwd=lab.ROOT)
     try:

@@ -1,14 +1,14 @@
-"""Throughput between pods of two nodes: `kubenet` and `vxlan` against the same topology made by hand with `ip`.
+"""Throughput between pods of two nodes: `kubenet` and `vxlan` compared with the same topology built with `ip`.
 
     build/venv/bin/python -m bench.throughput [--rounds N] [--seconds S] [--json FILE]
 
-Two nodes on one link, namespaces joined by a veth pair, a pod on each; iperf3 (TCP, one stream) from pod to pod. By
-hand there is a bridge, a veth pair, routes and, for vxlan, a device with its entries, and nothing else: what the kernel
-can do, without a rule of nftables or connection tracking. "flannel's rules" is the same with the chains that flanneld
-puts into iptables. Each contestant has two nodes to itself; they take turns, and take turns in going first.
+Two nodes on one link, namespaces joined by a veth pair, with a pod each; iperf3 (TCP, one stream) from pod to pod. "By
+hand" is a bridge, a veth pair, routes and, for vxlan, a device with its entries: what the kernel can do without
+nftables rules or connection tracking. "flannel's rules" adds flanneld's iptables chains. Each contestant has its own
+two nodes; they alternate, and so does which goes first.
 
-Ratios are to the one by hand: 1 is as good. A machine that does other things meanwhile makes bytes a second vary by
-half and more; the processor time that a byte takes, of both iperf3 and what the kernel does in them, varies less.
+Ratios are relative to "by hand"; 1 is equal. On a machine with other load, throughput varies by half and more; the CPU
+time per byte, of both iperf3 processes and the kernel's work in them, varies less.
 """
 
 import argparse
@@ -62,14 +62,14 @@ def join(nodes: Sequence[Node]) -> None:
 
 @dataclass(frozen=True)
 class Run:
-    """What one iperf3 run delivers, in Gbit/s as the server counts it, and what it takes: processor seconds a GB."""
+    """The result of an iperf3 run: Gbit/s as counted by the server, and CPU seconds per GB."""
 
     gigabits: float
     processor: float
 
 
 def ours(node: Node, number: int, kind: str, folder: Path, **keys: object) -> Side:
-    """A pod by the plugin: subnets 10.244.N.0/24 and fd00:244:0:N::/64."""
+    """A pod created by the plugin: subnets 10.244.N.0/24 and fd00:244:0:N::/64."""
     records = [
         {
             "name": f"n{n}",
@@ -87,7 +87,7 @@ def ours(node: Node, number: int, kind: str, folder: Path, **keys: object) -> Si
 
 
 def by_hand(node: Node, number: int, kind: str) -> Side:
-    """A pod by hand: subnets 10.245.N.0/24 and fd00:245:0:N::/64."""
+    """A pod created by hand: subnets 10.245.N.0/24 and fd00:245:0:N::/64."""
     pod, other = node.pod("byhand"), 3 - number
     mtu = 1500 - (OVERHEAD if kind == "vxlan" else 0)
     shell(
@@ -128,7 +128,7 @@ def by_hand(node: Node, number: int, kind: str) -> Side:
 
 
 def tunnel_by_hand(node: Node, number: int, other: int) -> None:
-    """A vxlan device and the entries of the one peer."""
+    """A vxlan device and the entries of its peer."""
     mac, theirs = (f"02:24:0a:f5:0{n}:00" for n in (number, other))
     v4, v6 = f"10.245.{other}.0", f"fd00:245:0:{other}::"
     tunnel = f"type vxlan id 1 dev eth0 local 192.0.2.{number} dstport 4789 nolearning"
@@ -149,7 +149,7 @@ def tunnel_by_hand(node: Node, number: int, other: int) -> None:
 
 
 def with_flannels_rules(node: Node, number: int) -> Side:
-    """A tunnel by hand, and the chains of flanneld for its masquerade and its forwarding."""
+    """A tunnel by hand, with flanneld's chains for masquerade and forwarding."""
     side = by_hand(node, number, "vxlan")
     for tool, network, own, never in (
         ("iptables", "10.245.0.0/16", f"10.245.{number}.0/24", "224.0.0.0/4"),
@@ -196,7 +196,7 @@ def transfer(client: Side, server: Side, version: int, seconds: int) -> Run:
 
 
 def processor_seconds(process: subprocess.Popen) -> float:
-    """What a process has used by its end, which is waited for."""
+    """Wait for a process; returns its CPU time."""
     process.stdout.close()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -244,7 +244,7 @@ def measure(kind: str, folder: Path, rounds: int, seconds: int) -> dict[str, dic
 
 
 def summary(kind: str, found: dict[str, dict[str, list[Run]]]) -> list[dict[str, object]]:
-    """A row an IP version and contestant; neighbours in time share the machine's moods, so ratios are of pairs."""
+    """A row per IP version and contestant. Ratios are of runs next to each other, which see the same load."""
     rows = []
     for version, runs in found.items():
         limit = runs[BY_HAND]

@@ -1,10 +1,10 @@
-"""Calls served by an agent against the Go reference's plugins, taking turns in one run.
+"""Calls served by an agent compared with the Go reference's plugins, alternating in one run.
 
     build/venv/bin/python -m bench.warm [--rounds N] [--pods N ...] [--publish DIR] [--bin DIR] [--agent COMMAND]
 
-A call is timed from the start of the executable to its end, as a runtime waits for it. The CPU time of a pod is that of
-both its calls, and of what the agent did for them. Ratios are ours to the reference's. `--publish docs` puts what was
-found into docs/performance.md, performance.json and performance.svg.
+A call is timed from the start of the executable to its end, as a runtime experiences it. The CPU time of a pod is that
+of both its calls, including the agent's. Ratios are ours to the reference's. `--publish docs` writes the results to
+docs/performance.md, performance.json and performance.svg.
 """
 
 import argparse
@@ -28,7 +28,7 @@ Suites = Mapping[str, lab.Suite]
 
 
 def single(suites: Suites, agent: served.Agent, rounds: int) -> tuple[list[Row], list[Row]]:
-    """One pod that comes and goes beside one that stays, as on a node in use: rows of calls, and of CPU time."""
+    """A pod added and deleted on a node that has another pod: rows of calls, and of CPU time."""
     rows, cpu = [], []
     for name, case in CASES.items():
         for suite in suites:
@@ -44,7 +44,7 @@ def single(suites: Suites, agent: served.Agent, rounds: int) -> tuple[list[Row],
 
 
 def lonely(suites: Suites, agent: served.Agent, rounds: int) -> list[Row]:
-    """The same with `ipMasq`, of the only pod on the node: with it, what all pods of a subnet share comes and goes."""
+    """The same with `ipMasq`, for the only pod on the node, so that what pods of a subnet share is made each time."""
     network = cni.configuration(CASES["ipMasq"], "slash24")["name"]
     before = agent.served(network)
     turns = cni.measure(CASES["ipMasq"], suites, rounds)
@@ -66,17 +66,17 @@ def unserved(suites: Suites, agent: served.Agent, rounds: int) -> list[Row]:
 def row_of(
     what: str, turns: Mapping[str, Sequence[cni.Turn]], verb: str, goal: float | None, *, ours: str = "slash24"
 ) -> Row:
-    """A row of the turns of `ours` and of the reference."""
+    """A row of the runs of `ours` and of the reference."""
     return Row(what, "ms", of_verb(turns[ours], verb), of_verb(turns["reference"], verb), goal)
 
 
 def of_verb(turns: Sequence[cni.Turn], verb: str) -> list[float]:
-    """The milliseconds of each turn that a call took, or its CPU time."""
+    """The milliseconds of a call in each run, or its CPU time."""
     return [turn.cpu if verb == "CPU" else getattr(turn, cni.VERBS[verb]).ms for turn in turns]
 
 
 def chained(suites: Suites, agent: served.Agent, rounds: int) -> list[Row]:
-    """A list by cnitool."""
+    """A network configuration list, run by cnitool."""
     turns = chain.measure(suites, rounds)
     agent.must_have_served(chain.network("slash24"), 2 * len(chain.PLUGINS) * (cni.WARM_UP + rounds))
     what = "bridge + 2 ports + bandwidth, by cnitool"
@@ -84,7 +84,7 @@ def chained(suites: Suites, agent: served.Agent, rounds: int) -> list[Row]:
 
 
 def at_once(suites: Suites, agent: served.Agent, rounds: int) -> list[Row]:
-    """Many pods at the same time."""
+    """Many pods at once."""
     configurations = {
         suite: cni.configuration(CASES["gateway"], suite) | {"name": f"{suite}-burst"} for suite in suites
     }
@@ -97,7 +97,7 @@ def at_once(suites: Suites, agent: served.Agent, rounds: int) -> list[Row]:
 
 
 def measure(suites: Suites, agent: served.Agent, rounds: int, sizes: Sequence[int]) -> Report:
-    """Everything, the node with many pods last."""
+    """Measure everything, the node with many pods last."""
     few = max(3, rounds // 3)
     rows, cpu = single(suites, agent, rounds)
     rows += [*chained(suites, agent, 2 * few), *at_once(suites, agent, few), *cpu]
@@ -134,7 +134,7 @@ def main() -> None:
         suites = {"slash24": lab.Suite(folder, agent_cpu=agent.cpu), "reference": lab.Suite(lab.REFERENCE)}
         measured = measure(suites, agent, options.rounds, sorted(options.pods))
     print(report.text(measured))
-    print(f"\ntaken in {time.monotonic() - started:.0f} s")
+    print(f"\nmeasured in {time.monotonic() - started:.0f} s")
     if publish:
         report.publish(measured, publish)
 

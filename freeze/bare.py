@@ -1,8 +1,7 @@
-"""Third-party packages without their `__init__`, which imports the whole library whatever sub-module is wanted.
+"""Third-party packages with an empty `__init__`, since theirs import the whole library for any sub-module.
 
-`import pyroute2` costs 100 ms and more, `import netaddr` 35, `import prometheus_client` brings OpenSSL; the sub-modules
-that we import cost a few. So the executables bundle these packages with an empty `__init__`; that is all that is
-changed, and only what is then imported is bundled at all.
+`import pyroute2` takes 100 ms and more, `import netaddr` 35 ms, and `import prometheus_client` needs OpenSSL; the
+sub-modules that we import take a few ms. Nothing else is changed, and only what is then imported is bundled.
 """
 
 import os
@@ -13,7 +12,7 @@ PACKAGES = ("netaddr", "prometheus_client", "pyroute2")
 
 
 def stage(folder: str, packages: Iterable[str] = PACKAGES) -> str:
-    """Make `folder` a place to import the bare packages from: an empty `__init__.py`, beside links to all the rest."""
+    """Create the packages in `folder`: an empty `__init__.py`, and links to all other files. Returns `folder`."""
     for package in packages:
         (origin,) = find_spec(package).submodule_search_locations
         copy = os.path.join(folder, package)

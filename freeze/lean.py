@@ -1,14 +1,14 @@
-"""Runs before anything of ours is imported in a frozen plugin, and puts off imports that a call does not need.
+"""Runs in a frozen plugin before any of our modules is imported, and defers imports that a call does not need.
 
-A cold call spends most of its time importing, and much of that is code it never runs. A deferred module stands in
-`sys.modules` for one that is imported by many and used by few. What importing code asks for at once, it knows; the
-first access to anything else imports the real module and hands over to it, so that nothing is lost but time.
+A cold call spends most of its time importing, much of it code that never runs. A deferred module takes the place in
+`sys.modules` of one that many modules import and few use. It has the names that are needed at import; access to any
+other imports the real module, which replaces it.
 
-It also has the methods of dataclasses come from the build, compiled (freeze/precompile.py), instead of compiling them
-anew in every call; gives the environment back as the runtime made it, for the plugins we execute; and turns
-the garbage collector off: a call lasts a blink and collects nothing worth the time.
+It also takes the compiled methods of dataclasses from the build (freeze/precompile.py), which Python compiles in every
+process; restores the runtime's environment, for plugins that we execute; and disables the garbage collector, which
+would find little during a call.
 
-In the frozen agent, which is to last, only what would drag in asyncio is put off.
+In the frozen agent, which runs for long, only imports that need asyncio are deferred.
 """
 
 import gc
@@ -23,15 +23,15 @@ LOADER_VARIABLES = ("_PYI_", "_MEIPASS2")
 
 
 class Deferred(Module):
-    """A module that is imported when first asked for something it does not know."""
+    """A module that is imported on the first access to a name that it does not have."""
 
     def __init__(self, name: str, **known: object) -> None:
         super().__init__(name)
         self.__dict__.update(known)
 
     def __getattr__(self, attribute: str) -> object:
-        """Import the real module and answer from it; it takes this one's place wherever it is imported from now on."""
-        if attribute in {"__path__", "__file__", "__spec__"}:  # asked by the import system itself: not a use
+        """Import the real module, which replaces this one in `sys.modules`, and return its attribute."""
+        if attribute in {"__path__", "__file__", "__spec__"}:  # read by the import system itself
             raise AttributeError(attribute)
         name = self.__name__
         if sys.modules.get(name) is self:
@@ -41,7 +41,7 @@ class Deferred(Module):
 
 
 class DeferredLogger:
-    """`logging.getLogger(name)`, of which a logger is made only when something is logged."""
+    """`logging.getLogger(name)`, which creates the logger only when something is logged."""
 
     def __init__(self, name: str | None = None) -> None:
         self.name = name
@@ -53,7 +53,7 @@ class DeferredLogger:
 
 
 class Hint:
-    """Anything from `typing` in an annotation: evaluated when a function is defined, never looked at again."""
+    """Any name from `typing` in an annotation, which is evaluated when a function is defined and never used again."""
 
     def __getitem__(self, _: object) -> "Hint":
         return self
@@ -63,23 +63,23 @@ class Hint:
 
 
 class OutOfReach:
-    """pyroute2's own sockets: they need asyncio, and this suite has its own (linux/netlink/socket.py)."""
+    """pyroute2's sockets: they need asyncio, and this suite has its own (linux/netlink/socket.py)."""
 
     def __init__(self, *_: object, **__: object) -> None:
         raise NotImplementedError("pyroute2's sockets are not part of a frozen plugin")
 
 
 def known_to_all() -> dict[str, dict[str, object]]:
-    """The modules that are deferred everywhere, and what each knows without the real one."""
+    """The modules that are deferred everywhere, and the names that each has."""
     return {
-        # the real one asks platform and multiprocessing about the machine
+        # the real one imports platform and multiprocessing
         "pyroute2.config": {"AF_BRIDGE": 7, "data_plugins_pkgs": [], "data_plugins_path": []},
         "pyroute2.netlink.nlsocket": {"AsyncNetlinkSocket": OutOfReach, "NetlinkSocket": OutOfReach},
     }
 
 
 def known_to_plugins() -> dict[str, dict[str, object]]:
-    """The same of those that are deferred in plugins."""
+    """Those that are deferred in plugins only."""
     hint = Hint()
     hints = dict.fromkeys(("Any", "Callable", "Dict", "Literal", "Optional", "TypeVar", "Union"), hint)
     return {
@@ -90,20 +90,20 @@ def known_to_plugins() -> dict[str, dict[str, object]]:
         "selectors": {},  # socket: only for sendfile
         "threading": {"local": _local, "Lock": allocate_lock},
         "logging": {"getLogger": DeferredLogger},
-        # ClassVar and _GenericAlias: dataclasses compares with them if `typing` is there
+        # ClassVar and _GenericAlias: dataclasses uses them if `typing` is imported
         "typing": hints | {"ClassVar": hint, "_GenericAlias": Hint},
     }
 
 
 def defer(name: str, known: dict[str, object]) -> None:
-    """Put a deferred module in the place of `name`, unless the real one is there already."""
+    """Defer the module `name`, unless it is already imported."""
     if name in sys.modules:
         return
     sys.modules[name] = Deferred(name, **known)
 
 
 def reuse_compiled(code: dict[str, bytes]) -> None:
-    """Have `dataclasses` execute the compiled form of a text that `code` knows (text -> marshalled), else the text."""
+    """Have `dataclasses` execute the compiled code of a text if `code` has it (text -> marshalled), else the text."""
     import dataclasses
     import marshal
 
@@ -111,11 +111,11 @@ def reuse_compiled(code: dict[str, bytes]) -> None:
         known = code.get(text)
         exec(text if known is None else marshal.loads(known), names, made)  # noqa: S102  (our own build's)
 
-    dataclasses.exec = execute  # a global of the module: found before the builtin
+    dataclasses.exec = execute  # found before the builtin, being a global of the module
 
 
 def restore_environment() -> None:
-    """Take out what the bootloader put into the environment for itself."""
+    """Remove the bootloader's own variables from the environment."""
     for variable in [name for name in os.environ if name.startswith(LOADER_VARIABLES)]:
         del os.environ[variable]
     original = os.environ.pop("LD_LIBRARY_PATH_ORIG", None)
@@ -126,7 +126,7 @@ def restore_environment() -> None:
 
 
 def main() -> None:
-    """Make the interpreter lean."""
+    """Defer imports, and restore the environment."""
     deferred = known_to_all()
     if os.path.basename(sys.executable) != AGENT:
         gc.disable()

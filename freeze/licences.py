@@ -1,4 +1,4 @@
-"""The text of LICENSES.txt: which licences the files in the private folder are under, gathered from what is bundled."""
+"""The text of LICENSES.txt: the licences of all files in the private folder, collected from what is bundled."""
 
 import glob
 import os
@@ -20,7 +20,7 @@ PYINSTALLER = "the executables' bootloader; its exception to the GPL permits bun
 
 
 def notices(root: str, binaries: Iterable[Entry], modules: Iterable[Entry]) -> str:
-    """The whole text. `binaries` and `modules` are PyInstaller's tables of what is bundled: (name, path, kind)."""
+    """The whole text. `binaries` and `modules` are PyInstaller's tables of bundled files: (name, path, kind)."""
     parts = [("slash24", "", _read(os.path.join(root, "LICENSE"))), ("Python", "", _python())]
     bundled = {name.partition(".")[0] for name, _, _ in modules}
     parts += [_package(name, note) for name, note in PACKAGES if name.removeprefix("google-") in bundled]
@@ -31,25 +31,25 @@ def notices(root: str, binaries: Iterable[Entry], modules: Iterable[Entry]) -> s
 
 
 def _package(name: str, note: str) -> tuple[str, str, str]:
-    """(title, note, licence texts) of an installed distribution; of several licences to choose from, the Apache one."""
+    """(title, note, licence texts) of an installed distribution; the Apache licence if there is a choice."""
     found = distribution(name)
     files = [file for file in found.files or () if file.name.upper().startswith(("LICENSE", "COPYING", "NOTICE"))]
     files = [file for file in files if "APACHE" in file.name.upper()] or files
     if not files:
-        raise LookupError(f"{name}: no licence among its files; LICENSES.txt would be incomplete")
+        raise LookupError(f"{name}: found no licence among its files; LICENSES.txt would be incomplete")
     texts = [file.locate().read_text(encoding="utf-8") for file in files]
     return f"{name} {found.version}", note, "\n\n".join(texts)
 
 
 def _python() -> str:
-    """The licence of the interpreter and its standard library, from where CPython or Debian installs it."""
+    """The licence of the interpreter and its standard library, as installed by CPython or Debian."""
     version = sysconfig.get_python_version()
     installed = os.path.join(sysconfig.get_path("stdlib"), "LICENSE.txt")
     return _read(installed if os.path.exists(installed) else f"/usr/share/doc/python{version}/copyright")
 
 
 def _libraries(binaries: Iterable[Entry]) -> Iterator[tuple[str, str, str]]:
-    """The system's shared libraries among the bundled files, by the Debian package each comes from."""
+    """The licences of the bundled shared libraries of the system, by Debian package."""
     packages: dict[str, list[str]] = {}
     for name, path, kind in sorted(binaries):
         if kind == "BINARY" and not os.path.basename(name).startswith("libpython"):
@@ -66,7 +66,7 @@ def _debian_package(path: str) -> str:
         package, _, installed = line.partition(": ")
         if os.path.realpath(installed) == os.path.realpath(path):
             return package.partition(":")[0]
-    raise LookupError(f"{path} is of no Debian package; LICENSES.txt would be incomplete")
+    raise LookupError(f"{path} does not belong to a Debian package; LICENSES.txt would be incomplete")
 
 
 def _read(pattern: str) -> str:

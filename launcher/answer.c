@@ -1,4 +1,4 @@
-/* What goes to stdout. */
+/* Output on stdout. */
 
 #include "launcher.h"
 
@@ -11,10 +11,10 @@
 #include <strings.h>
 #include <unistd.h>
 
-#define UNSTATED "0.1.0" /* what a configuration without cniVersion speaks */
+#define UNSTATED "0.1.0" /* the version of a configuration without cniVersion */
 #define LATEST "1.1.0"
 
-enum { SHOWN = 1024 }; /* bytes of a text that an error repeats */
+enum { SHOWN = 1024 }; /* bytes of a text that an error message repeats */
 
 static const char *const supported[] = {"0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"};
 
@@ -53,7 +53,7 @@ static const char *known_version(const unsigned char *bytes, size_t length)
     return LATEST;
 }
 
-/* The index of the quote that ends the string whose first character is at `from`; `length` if there is none. */
+/* The index of the closing quote of the string that starts at `from`; `length` if there is none. */
 static size_t string_end(const unsigned char *text, size_t length, size_t from)
 {
     while (from < length && text[from] != '"') {
@@ -62,7 +62,7 @@ static size_t string_end(const unsigned char *text, size_t length, size_t from)
     return from < length ? from : length;
 }
 
-/* Whether the next character that is no white space is a colon. */
+/* Whether the next character other than white space is a colon. */
 static bool colon_follows(const unsigned char *text, size_t length, size_t from)
 {
     while (from < length && memchr(" \t\r\n", text[from], 4) != NULL) {
@@ -72,8 +72,8 @@ static bool colon_follows(const unsigned char *text, size_t length, size_t from)
 }
 
 /*
- * The version in which to tell an error: what the configuration states, if it is one that we speak, else the newest.
- * No JSON parser: follows strings and brackets, enough to find a key of the outermost object in any that is valid.
+ * The version for an error document: the configuration's if it is supported, else the latest. Not a JSON parser: it
+ * tracks strings and brackets, which suffices to find a key of the outermost object in valid JSON.
  */
 const char *version_of(const unsigned char *config, size_t length)
 {
@@ -86,7 +86,7 @@ const char *version_of(const unsigned char *config, size_t length)
             size_t end = string_end(config, length, at + 1), size = end - at - 1;
             if (depth == 1 && colon_follows(config, length, end + 1)) {
                 stating = is_text(string, size, "cniVersion");
-                version = stating ? LATEST : version; /* unless a text follows */
+                version = stating ? LATEST : version; /* unless a string follows */
             } else if (depth == 1 && stating) {
                 version = known_version(string, size);
             }
@@ -103,7 +103,7 @@ const char *version_of(const unsigned char *config, size_t length)
     return depth == 0 && objects == 1 ? UNSTATED : LATEST;
 }
 
-/* `text` as the inside of a JSON string; what is not plain ASCII becomes a question mark. */
+/* `text` as the content of a JSON string; anything but printable ASCII becomes a question mark. */
 static const char *escaped(const char *text, char room[2 * SHOWN + 1])
 {
     char *to = room;
@@ -117,13 +117,13 @@ static const char *escaped(const char *text, char room[2 * SHOWN + 1])
     return room;
 }
 
-/* The code that tells of an errno: "try again later" where descriptors, memory or processes are short. */
+/* The error code of an errno: "try again later" for a shortage of descriptors, memory or processes. */
 enum code code_of(int number)
 {
     return number == EAGAIN || number == EMFILE || number == ENFILE || number == ENOMEM ? TRY_AGAIN_LATER : IO_FAILURE;
 }
 
-/* Prints an error document; the exit status to end with. The form is that of spec/jsontext.py. */
+/* Prints an error document, formatted as by spec/jsontext.py; returns the exit status. */
 int fail(const struct request *request, enum code code, const char *message, const char *details)
 {
     char rooms[2][2 * SHOWN + 1], document[sizeof rooms + 256];
@@ -132,7 +132,7 @@ int fail(const struct request *request, enum code code, const char *message, con
                           version_of(request->config, request->config_length), (int)code, escaped(message, rooms[0]),
                           *details == '\0' ? "" : ",\n    \"details\": \"", escaped(details, rooms[1]),
                           *details == '\0' ? "" : "\"");
-    signal(SIGPIPE, SIG_IGN); /* a caller that has gone away is told nothing, and the exit status stays */
+    signal(SIGPIPE, SIG_IGN); /* if the caller has gone, the exit status stays the same */
     write_all(STDOUT_FILENO, (const unsigned char *)document, (size_t)length);
     return EXIT_FAILURE;
 }

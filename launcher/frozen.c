@@ -1,4 +1,4 @@
-/* The plugin frozen from Python, executed in our place. */
+/* The fallback: executes the frozen Python plugin. */
 
 #include "launcher.h"
 
@@ -16,7 +16,7 @@
 
 extern char **environ;
 
-/* Puts the configuration back on stdin, if it was read. */
+/* Makes the configuration readable on stdin again, if it was read. */
 static bool replay(const struct request *request)
 {
     if (request->config == NULL) {
@@ -30,7 +30,7 @@ static bool replay(const struct request *request)
            dup2(file, STDIN_FILENO) == STDIN_FILENO;
 }
 
-/* The caller's arguments behind another path. Returns where it fails. */
+/* Executes another path with the caller's arguments. Returns only on failure. */
 static void execute(char *path, int argc, char **argv)
 {
     char *alone[] = {path, NULL};
@@ -43,16 +43,16 @@ static void execute(char *path, int argc, char **argv)
 int run_frozen(const struct request *request, int argc, char **argv)
 {
     char path[PATH_MAX + sizeof FROZEN + 1], details[sizeof path + 128];
-    int folder = (int)(request->type - request->executable); /* with its slash */
+    int folder = (int)(request->type - request->executable); /* including the slash */
     enum code code;
     snprintf(path, sizeof path, "%.*s" FROZEN "/%s", folder, request->executable, request->type);
     if (!replay(request)) {
-        return fail(request, code_of(errno), "can not keep the network config for the plugin", strerror(errno));
+        return fail(request, code_of(errno), "cannot keep the network config for the plugin", strerror(errno));
     }
     execute(path, argc, argv);
     code = code_of(errno);
     snprintf(details, sizeof details, "%s: %s", strerror(errno), path);
-    return fail(request, code, "no agent serves this call, and the plugin can not be executed", details);
+    return fail(request, code, "no agent serves this call, and the plugin cannot be executed", details);
 }
 
 void run_again(const struct request *request, int argc, char **argv)

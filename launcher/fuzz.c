@@ -1,8 +1,8 @@
 /*
- * Fuzzes what reads the agent's bytes and the configuration's: arbitrary input in, an outcome that holds together out.
+ * Fuzzes the parsers of the agent's messages and of the configuration: any input must give a consistent outcome.
  *
  * With libFuzzer:  clang -D_GNU_SOURCE -DLIBFUZZER -g -O1 -fsanitize=fuzzer,address,undefined fuzz.c wire.c answer.c
- * Without (build.sh --sanitized):  fuzz SECONDS [SEED]  changes whole answers at random for so long; prints how many.
+ * Without (build.sh --sanitized):  fuzz SECONDS [SEED]  mutates valid messages for that long; prints their number.
  */
 
 #include "launcher.h"
@@ -24,8 +24,8 @@ static void check(bool holds, const char *what)
     }
 }
 
-/* What the reader makes of an agent that says `data` and hangs up. */
-static enum outcome told(const unsigned char *data, size_t length)
+/* The outcome if the agent sends `data` and hangs up. */
+static enum outcome outcome_of(const unsigned char *data, size_t length)
 {
     static struct request request = {.type = "bridge", .netns = -1};
     struct reply reply;
@@ -38,7 +38,7 @@ static enum outcome told(const unsigned char *data, size_t length)
     check((outcome == LOST) == (reason != NULL) || outcome == NOT_BEGUN, "a loss without a reason, or the reverse");
     if (outcome == ANSWERED) {
         const size_t before = 12 + 20;
-        check(reply.status >= 0 && reply.status <= 255, "a status that is none");
+        check(reply.status >= 0 && reply.status <= 255, "an invalid status");
         check(before + reply.stdout_length + reply.stderr_length <= length, "more bytes than were sent");
         check(memcmp(reply.stdout_bytes, data + before, reply.stdout_length) == 0, "another stdout");
         check(memcmp(reply.stderr_bytes, data + before + reply.stdout_length, reply.stderr_length) == 0,
@@ -57,17 +57,17 @@ int LLVMFuzzerTestOneInput(const unsigned char *data, size_t length)
     if (length > sizeof greeted - sizeof hello) {
         return 0;
     }
-    told(data, length);
+    outcome_of(data, length);
     memcpy(greeted, hello, sizeof hello);
     memcpy(greeted + sizeof hello, data, length);
-    told(greeted, sizeof hello + length);
-    unsigned char *exact = malloc(length + 1); /* so that the sanitizer sees one byte too many */
+    outcome_of(greeted, sizeof hello + length);
+    unsigned char *exact = malloc(length + 1); /* so that the sanitizer detects an overrun by one byte */
     check(exact != NULL, "no memory");
     exact = realloc(exact, length > 0 ? length : 1);
     check(exact != NULL, "no memory");
     memcpy(exact, data, length);
     const char *version = version_of(exact, length);
-    check(strlen(version) == 5, "a version that is none");
+    check(strlen(version) == 5, "an invalid version");
     free(exact);
     return 0;
 }
@@ -99,7 +99,7 @@ static const struct {
 
 static size_t mutate(unsigned char *data, size_t length, size_t room)
 {
-    static const unsigned char telling[] = "\0\1\2\4\177\200\377\"\\{}[]: SRA2";
+    static const unsigned char interesting[] = "\0\1\2\4\177\200\377\"\\{}[]: SRA2";
     size_t at = below(length + 1);
     switch (below(5)) {
     case 0:
@@ -107,7 +107,7 @@ static size_t mutate(unsigned char *data, size_t length, size_t room)
     case 1:
         if (length < room) { /* one more */
             memmove(data + at + 1, data + at, length - at);
-            data[at] = telling[below(sizeof telling - 1)];
+            data[at] = interesting[below(sizeof interesting - 1)];
             return length + 1;
         }
         return length;
@@ -119,7 +119,7 @@ static size_t mutate(unsigned char *data, size_t length, size_t room)
         return length;
     case 3:
         if (at < length) {
-            data[at] = telling[below(sizeof telling - 1)];
+            data[at] = interesting[below(sizeof interesting - 1)];
         }
         return length;
     default:
@@ -141,7 +141,7 @@ int main(int argc, char **argv)
     time_t end = time(NULL) + strtol(argv[1], NULL, 10);
     state = argc > 2 ? strtoull(argv[2], NULL, 10) : (uint64_t)time(NULL);
     printf("seed %llu\n", (unsigned long long)state);
-    fflush(stdout); /* known though the next one may crash */
+    fflush(stdout); /* printed first, since the next input may crash */
     state |= 1;
     for (; time(NULL) < end; inputs++) {
         size_t seed = below(sizeof seeds / sizeof *seeds), length = seeds[seed].length;
@@ -150,7 +150,7 @@ int main(int argc, char **argv)
             length = mutate(data, length, sizeof data);
         }
         LLVMFuzzerTestOneInput(data, length);
-        answered += told(data, length) == ANSWERED;
+        answered += outcome_of(data, length) == ANSWERED;
     }
     printf("%lu inputs, of which %lu were answers\n", inputs, answered);
     return inputs > 0 ? 0 : 1;

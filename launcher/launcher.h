@@ -1,11 +1,11 @@
 /*
- * The launcher: what stands as a plugin's executable and carries the call to the agent.
+ * The launcher: installed as the executable of every plugin, it passes calls to the agent.
  *
- * main.c     the course of a call
- * request.c  what the runtime gave: name of the plugin, variables, configuration, network namespace
- * wire.c     the conversation with the agent
- * frozen.c   the fallback: the plugin frozen from Python, executed in our place
- * answer.c   what goes to stdout
+ * main.c     control flow of a call
+ * request.c  the runtime's input: plugin name, environment, configuration, network namespace
+ * wire.c     the protocol between launcher and agent
+ * frozen.c   the fallback: executes the frozen Python plugin
+ * answer.c   output on stdout
  */
 
 #ifndef LAUNCHER_H
@@ -16,14 +16,14 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The protocol's version, sent to the agent (wire.c) and marked in the executable (main.c). */
+/* The protocol's version, sent to the agent (wire.c) and embedded in the executable (main.c). */
 #define PROTOCOL 2
 
 enum {
     TYPE_LIMIT = 64,
     ENVIRONMENT_LIMIT = 256 << 10,
-    CONFIG_LIMIT = 16 << 20, /* as spec/request.py has it */
-    REPLY_LIMIT = 64 << 20,  /* stdout and stderr of a reply together */
+    CONFIG_LIMIT = 16 << 20, /* as in spec/request.py */
+    REPLY_LIMIT = 64 << 20,  /* stdout and stderr together */
 };
 
 /* Error codes of the CNI specification 1.1.0, section 5, "Error". */
@@ -35,11 +35,11 @@ enum code {
 };
 
 struct request {
-    char executable[PATH_MAX]; /* our own, links resolved */
-    const char *type;          /* its last part */
+    char executable[PATH_MAX]; /* our own path, links resolved */
+    const char *type;          /* its base name */
     unsigned char environment[ENVIRONMENT_LIMIT];
     size_t environment_length;
-    unsigned char *config; /* NULL: stdin has not been touched */
+    unsigned char *config; /* NULL: stdin has not been read */
     size_t config_length;
     int netns; /* -1: none */
 };
@@ -54,21 +54,21 @@ struct reply {
 
 enum outcome {
     ANSWERED,
-    NOT_BEGUN, /* and never will be: whoever asks may do it in another way */
-    LOST,      /* nobody knows how much of it was done */
+    NOT_BEGUN, /* and never will be: another way of serving the call is safe */
+    LOST,      /* the agent may have done any part of it */
 };
 
-/* request.c: each returns whether it could; what went wrong is in errno. */
+/* request.c: each returns whether it succeeded; on failure errno is set. */
 bool find_executable(struct request *request);
 bool gather_environment(struct request *request); /* false: more than ENVIRONMENT_LIMIT */
-bool read_config(struct request *request);        /* up to one byte more than CONFIG_LIMIT */
+bool read_config(struct request *request);        /* at most one byte more than CONFIG_LIMIT */
 void open_netns(struct request *request);
 
-/* wire.c: `reason` is set where the outcome is LOST, `reply` where it is ANSWERED (free its stdout_bytes). */
+/* wire.c: LOST sets `reason`, ANSWERED sets `reply` (whose stdout_bytes the caller frees). */
 enum outcome carry(const struct request *request, struct reply *reply, const char **reason);
 enum outcome converse(int agent, const struct request *request, struct reply *reply, const char **reason);
 
-/* frozen.c: both return only where they fail. */
+/* frozen.c: both return only on failure. */
 int run_frozen(const struct request *request, int argc, char **argv);
 void run_again(const struct request *request, int argc, char **argv);
 

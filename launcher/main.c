@@ -1,4 +1,4 @@
-/* The course of a call. */
+/* Control flow of a call. */
 
 #include "launcher.h"
 
@@ -13,10 +13,10 @@
 #define TEXT(number) #number
 #define MARK(protocol) "slash24 launcher, protocol " TEXT(protocol)
 
-/* Plugins recognise this executable by it, whatever its name and however it was copied: spec/delegate.py. */
+/* By this text plugins recognise a launcher under any name, also as a copy: spec/delegate.py. */
 __attribute__((used, retain)) static const char mark[] = MARK(PROTOCOL);
 
-/* A stream that the caller has closed is an empty one, and no file that we open may be taken for it. */
+/* Opens /dev/null for standard streams that the caller has closed, so that no other file gets their descriptor. */
 static void hold_standard_streams(void)
 {
     for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
@@ -31,7 +31,7 @@ static bool is_command(const char *command)
     return strcmp(getenv("CNI_COMMAND"), command) == 0;
 }
 
-/* DEL after an ADD whose result nobody got: a launcher of its own, as if the runtime had called it. */
+/* Runs DEL after an ADD whose result was not delivered, in a launcher process of its own. */
 static void undo_add(const struct request *request, int argc, char **argv)
 {
     pid_t child = fork();
@@ -45,7 +45,7 @@ static void undo_add(const struct request *request, int argc, char **argv)
     }
 }
 
-/* Hands the agent's answer to the caller; one that can not be handed over is a failed call. */
+/* Writes the agent's reply to our streams; if that fails, so does the call. */
 static int pass_on(const struct request *request, const struct reply *reply, int argc, char **argv)
 {
     struct sigaction ignore = {.sa_handler = SIG_IGN}, before;
@@ -61,17 +61,17 @@ static int pass_on(const struct request *request, const struct reply *reply, int
     return EXIT_FAILURE;
 }
 
-/* Reads what the runtime sent; 0, or the exit status of a call that ends here. */
+/* Reads the runtime's input; returns 0, or the exit status if the call ends here. */
 static int take(struct request *request)
 {
     if (is_command("VERSION")) {
-        return 0; /* asks for nothing on stdin, which may be a terminal */
+        return 0; /* does not read stdin, which may be a terminal */
     }
     if (!read_config(request)) {
         return fail(request, code_of(errno), "error reading from stdin", strerror(errno));
     }
     if (request->config_length > CONFIG_LIMIT) {
-        request->config_length = 0; /* not decoded, so its version is not known */
+        request->config_length = 0; /* incomplete, so its version is unknown */
         return fail(request, DECODING_FAILURE, "network config of more than 16777216 bytes", "");
     }
     open_netns(request);
@@ -87,7 +87,7 @@ int main(int argc, char **argv)
     request.netns = -1;
     hold_standard_streams();
     if (!find_executable(&request)) {
-        return fail(&request, INTERNAL, "can not tell which plugin this is", strerror(errno));
+        return fail(&request, INTERNAL, "cannot tell which plugin this is", strerror(errno));
     }
     const char *command = getenv("CNI_COMMAND");
     if (command == NULL || *command == '\0' || strlen(request.type) > TYPE_LIMIT || !gather_environment(&request)) {
@@ -105,7 +105,7 @@ int main(int argc, char **argv)
     case NOT_BEGUN:
         return run_frozen(&request, argc, argv);
     default:
-        /* Not a second time by the frozen plugin: what of it is done already, only the runtime's DEL can make good. */
+        /* The agent may have done part of it, so the frozen plugin must not repeat it; the runtime's DEL cleans up. */
         return fail(&request, TRY_AGAIN_LATER, "the agent was lost in the middle of the call", reason);
     }
 }

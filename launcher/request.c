@@ -1,4 +1,4 @@
-/* What the runtime gave. */
+/* The runtime's input. */
 
 #include "launcher.h"
 
@@ -12,20 +12,20 @@
 
 extern char **environ;
 
-/* The kernel's mark on a path whose file was replaced since we were started: by an upgrade, under the same name. */
+/* Removes the suffix that the kernel adds if the file was replaced since we started, for example by an upgrade. */
 static void strip_deleted(char *path)
 {
-    static const char mark[] = " (deleted)";
-    size_t length = strlen(path), suffix = sizeof mark - 1;
-    if (length > suffix && strcmp(path + length - suffix, mark) == 0 && access(path, F_OK) != 0) {
+    static const char deleted[] = " (deleted)";
+    size_t length = strlen(path), suffix = sizeof deleted - 1;
+    if (length > suffix && strcmp(path + length - suffix, deleted) == 0 && access(path, F_OK) != 0) {
         path[length - suffix] = '\0';
     }
 }
 
 /*
- * Where we are, and by the last part of it, which plugin. Symbolic links are resolved, as for the frozen plugins; of
- * several hard links it is the one that was executed. argv[0] is any text the caller likes; AT_EXECFN, what execve(2)
- * was given, serves where there is no /proc.
+ * Our own path; its base name is the plugin's. Symbolic links are resolved, as for the frozen plugins; of several hard
+ * links it is the one that was executed. argv[0] can be any text. Without /proc, AT_EXECFN has the path that was passed
+ * to execve(2).
  */
 bool find_executable(struct request *request)
 {
@@ -46,8 +46,8 @@ bool find_executable(struct request *request)
 }
 
 /*
- * All variables, each with its NUL: plugins of others that a plugin executes are to have "the same environment" (CNI
- * specification 1.1.0, section 4), and only they know which of it they need.
+ * All variables, each with its NUL: a delegated plugin is executed with "the same environment" (CNI specification
+ * 1.1.0, section 4), and may need any of it.
  */
 bool gather_environment(struct request *request)
 {
@@ -65,7 +65,7 @@ bool gather_environment(struct request *request)
     return true;
 }
 
-/* All of stdin. The memory for the largest is asked for at once: the kernel gives it page by page as it is used. */
+/* All of stdin. Allocates the maximum at once, since the kernel provides pages only as they are used. */
 bool read_config(struct request *request)
 {
     const size_t room = CONFIG_LIMIT + 1;
@@ -90,7 +90,7 @@ bool read_config(struct request *request)
     return true;
 }
 
-/* The pod's namespace, for an agent that may not see its path. What can not be opened is for the plugin to judge. */
+/* The pod's namespace, for an agent that may not see its path. The plugin reports errors. */
 void open_netns(struct request *request)
 {
     const char *path = getenv("CNI_NETNS");

@@ -1,15 +1,16 @@
 /*
- * The conversation with the agent, version 2: one connection a call, integers of 32 bits, little-endian.
+ * The protocol between launcher and agent, version 2: one connection per call, 32-bit little-endian integers.
  *
- *   agent     "S24A", version, seconds after which the launcher need wait no longer for the answer
- *   launcher  "S24Q", version, lengths of: plugin's name, environment, configuration; device and inode of the root folder
- *             (64 bits each), by which the agent knows whether a path means the same to both; the three parts.
- *             With the first byte rides the descriptor of the pod's network namespace, if there is one.
- *   agent     "S24R", version, exit status, lengths of: stdout, stderr; these two
+ *   agent     "S24A", version, seconds after which the launcher may stop waiting for the reply
+ *   launcher  "S24Q", version, lengths of: plugin name, environment, configuration; device and inode of the root
+ *             folder (64 bits each), which tell the agent whether both see the same files; then these three parts.
+ *             The first byte carries the descriptor of the pod's network namespace, if there is one.
+ *   agent     "S24R", version, exit status, lengths of: stdout, stderr; then these two
  *
- * Both begin at once, so that neither waits for the other without need. An agent that has not greeted has not read, and
- * the call can not have begun: the frozen plugin may do it. From the greeting on it may have begun, if all of the request
- * was sent. Who waits for the greeting no longer says so (withdraw), and an agent that comes too late can not send it.
+ * Both sides start sending at once to save a round trip. An agent that has not greeted has not read anything, so the
+ * call cannot have begun and the frozen plugin may serve it. After the greeting it may have begun once the whole
+ * request was sent. A launcher that stops waiting for the greeting shuts the connection down (withdraw), so that a late
+ * agent cannot send it.
  */
 
 #include "launcher.h"
@@ -31,7 +32,7 @@ enum {
     REQUEST = 36,
     HEADER = 20,
     PARTS = 4,
-    PATIENCE = 5, /* seconds for the agent to accept, to read, and to greet; systemd may just start it */
+    PATIENCE = 5, /* seconds for the agent to accept, read and greet; systemd may have to start it */
 };
 
 static const uint32_t DECLINED = UINT32_MAX;
@@ -108,12 +109,12 @@ static bool send_all(int agent, struct msghdr *message, size_t length)
     return true;
 }
 
-/* Whether all of the request was sent. */
+/* Returns whether the whole request was sent. */
 static bool send_request(int agent, const struct request *request)
 {
     unsigned char header[REQUEST] = "S24Q";
     size_t type_length = strlen(request->type);
-    struct stat root = {0}; /* zeros match no agent's root */
+    struct stat root = {0}; /* zeros do not match any agent's root */
     stat("/", &root);
     put(header + 4, PROTOCOL);
     put(header + 8, type_length);
@@ -149,13 +150,13 @@ static enum outcome lost(const char **reason, const char *why)
     return LOST;
 }
 
-/* After a receive() that has failed. */
+/* After a failed receive(). */
 static enum outcome lost_at_end(const char **reason, const char *why)
 {
     return lost(reason, errno == EAGAIN ? "it did not answer in time" : why);
 }
 
-/* `header` has the first `got` bytes of the reply. */
+/* `header` contains the first `got` bytes of the reply. */
 static enum outcome receive_reply(int agent, unsigned char header[HEADER], size_t got, struct reply *reply,
                                   const char **reason)
 {
@@ -164,7 +165,7 @@ static enum outcome receive_reply(int agent, unsigned char header[HEADER], size_
     }
     uint32_t status = get(header + 8);
     if (!starts(header, "S24R") || (status > UINT8_MAX && status != DECLINED)) {
-        return lost(reason, "what it answered is no answer");
+        return lost(reason, "its answer is malformed");
     }
     if (status == DECLINED) {
         return NOT_BEGUN;
@@ -173,13 +174,13 @@ static enum outcome receive_reply(int agent, unsigned char header[HEADER], size_
     reply->stdout_length = get(header + 12);
     reply->stderr_length = get(header + 16);
     if (reply->stdout_length > REPLY_LIMIT || reply->stderr_length > REPLY_LIMIT - reply->stdout_length) {
-        return lost(reason, "its answer is of more than 67108864 bytes");
+        return lost(reason, "its answer exceeds 67108864 bytes");
     }
-    /* Whole before any of it is printed: half a document on stdout could not be taken back. */
+    /* Received completely before any of it is printed, since partial output cannot be withdrawn. */
     size_t length = reply->stdout_length + reply->stderr_length;
     reply->stdout_bytes = malloc(length + 1);
     if (reply->stdout_bytes == NULL) {
-        return lost(reason, "there is no memory for its answer");
+        return lost(reason, "not enough memory for its answer");
     }
     reply->stderr_bytes = reply->stdout_bytes + reply->stdout_length;
     if (!receive(agent, reply->stdout_bytes, length)) {
@@ -190,14 +191,14 @@ static enum outcome receive_reply(int agent, unsigned char header[HEADER], size_
     return ANSWERED;
 }
 
-/* Sets how long to wait for the agent to do one step. */
+/* Sets the timeout of a single step of the agent. */
 static bool set_patience(int agent, int option, time_t seconds)
 {
     struct timeval limit = {.tv_sec = seconds};
     return setsockopt(agent, SOL_SOCKET, option, &limit, sizeof limit) == 0;
 }
 
-/* Receives the greeting, and what of the reply comes with it, into `to`; how many bytes. */
+/* Receives the greeting, and the part of the reply that comes with it; returns the number of bytes. */
 static size_t receive_hello(int agent, unsigned char to[HELLO + HEADER], int flags)
 {
     size_t got = 0;
@@ -211,7 +212,7 @@ static size_t receive_hello(int agent, unsigned char to[HELLO + HEADER], int fla
     return got;
 }
 
-/* Waits no longer; whether the agent had greeted before it could know. */
+/* Stops waiting; returns whether the agent had already greeted. */
 static bool withdraw(int agent)
 {
     unsigned char start[HELLO + HEADER];
@@ -225,13 +226,13 @@ enum outcome converse(int agent, const struct request *request, struct reply *re
     unsigned char start[HELLO + HEADER];
     bool sent = send_request(agent, request);
     if (!sent && errno == EAGAIN) {
-        return NOT_BEGUN; /* it does not read */
+        return NOT_BEGUN; /* it does not read the request */
     }
     size_t got = receive_hello(agent, start, MSG_WAITALL);
     if (got < HELLO) {
         return withdraw(agent) && sent ? lost(reason, "it greeted too late") : NOT_BEGUN;
     }
-    uint32_t seconds = get(start + 8); /* beyond its own deadline, at which it answers unless it is stopped */
+    uint32_t seconds = get(start + 8); /* longer than its own deadline, at which it answers unless it is stopped */
     if (!starts(start, "S24A") || seconds == 0) {
         return NOT_BEGUN;
     }
@@ -239,11 +240,11 @@ enum outcome converse(int agent, const struct request *request, struct reply *re
         set_patience(agent, SO_RCVTIMEO, seconds);
     }
     enum outcome outcome = receive_reply(agent, start + HELLO, got - HELLO, reply, reason);
-    /* One that refuses a request need not read all of it. */
+    /* An agent that refuses a request need not read all of it. */
     return !sent && outcome != ANSWERED ? NOT_BEGUN : outcome;
 }
 
-/* Whether the listener is trusted with the call and its answer: it runs as root, or as the caller. */
+/* Whether the listener is trusted: it runs as root, or as the caller. */
 static bool is_trusted(int agent)
 {
     struct ucred owner;
@@ -251,7 +252,7 @@ static bool is_trusted(int agent)
     return getsockopt(agent, SOL_SOCKET, SO_PEERCRED, &owner, &size) == 0 && (owner.uid == 0 || owner.uid == geteuid());
 }
 
-/* A socket connected to the agent, or -1. Where its queue is full, connect(2) waits as long as SO_SNDTIMEO says. */
+/* Connects to the agent; returns the socket, or -1. If its queue is full, connect(2) waits for SO_SNDTIMEO. */
 static int reach(void)
 {
     struct sockaddr_un address = {.sun_family = AF_UNIX};
@@ -279,7 +280,7 @@ static int reach(void)
     return agent;
 }
 
-/* One call, from connecting to hanging up. */
+/* One call, including the connection. */
 enum outcome carry(const struct request *request, struct reply *reply, const char **reason)
 {
     int agent = reach();

@@ -201,7 +201,7 @@ def test_no_frozen_plugin_either_is_an_error(home: Folder, tmp_path: Path) -> No
     """Code 5, with the path that was tried and why it failed."""
     (home.frozen / "bridge").unlink()
     details = f"No such file or directory: {home.frozen}/bridge"
-    message = "no agent serves this call, and the plugin can not be executed"
+    message = "no agent serves this call, and the plugin cannot be executed"
     assert home.run(tmp_path / "nothing").error == (5, message, details, "1.0.0")
 
 

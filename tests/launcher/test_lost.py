@@ -39,7 +39,7 @@ def test_at_whichever_byte_the_answer_ends(home: Folder, listen: Callable[..., A
 def test_an_answer_that_is_none(home: Folder, listen: Callable[..., Agent], what: str) -> None:
     """What it did before it said that, nobody knows."""
     agent = listen(answering(GARBAGE[what]))
-    assert home.run(agent.path).error == (11, MESSAGE, "what it answered is no answer", "1.0.0")
+    assert home.run(agent.path).error == (11, MESSAGE, "its answer is malformed", "1.0.0")
 
 
 @pytest.mark.parametrize("lengths", [(64 << 20, 1), (0, (64 << 20) + 1), (0xFFFFFFFF, 0xFFFFFFFF), (1, 0xFFFFFFFF)])
@@ -47,7 +47,7 @@ def test_too_long_an_answer(home: Folder, listen: Callable[..., Agent], lengths:
     """64 MiB are the most; no memory is taken for more."""
     header = WHOLE[:12] + b"".join(length.to_bytes(4, "little") for length in lengths)
     agent = listen(answering(header + b"x" * 1000))
-    assert home.run(agent.path).error == (11, MESSAGE, "its answer is of more than 67108864 bytes", "1.0.0")
+    assert home.run(agent.path).error == (11, MESSAGE, "its answer exceeds 67108864 bytes", "1.0.0")
 
 
 def test_an_agent_that_is_killed_during_the_call(home: Folder, listen: Callable[..., Agent]) -> None:
