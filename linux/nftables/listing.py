@@ -5,7 +5,7 @@ elements of which one is wanted.
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from errno import EAGAIN, ENOENT
 from sys import byteorder
@@ -29,6 +29,7 @@ from linux.nftables.messages import (
     of_table,
 )
 
+_ATTRIBUTE_HEADER = 4
 _FAMILY_AT = 16  # of nfgen_family in an answer: after the netlink header
 _ACCEPT = uapi.NF_ACCEPT.to_bytes(4, "big")
 _LISTING_PAUSES = tuple(0.001 * 2**attempt for attempt in range(12))  # seconds; 4 in all
@@ -68,24 +69,12 @@ def list_rules(
     return rules
 
 
-def dump_elements(netlink: Netlink, table: TableName, set_name: str) -> list[bytes] | None:
-    """All elements of a set, in a few runs of bytes; None if there is no such set. Raises NetlinkError."""
-    found = _listing(netlink, table, set_name)
-    return found and found[0]
+def list_elements(netlink: Netlink, table: TableName, set_name: str) -> list[bytes] | None:
+    """All elements of a set, encoded as linux/nftables/address_elements.py does; None if there is no such set.
 
-
-def list_encoded_elements(netlink: Netlink, table: TableName, set_name: str) -> list[bytes] | None:
-    """The same one by one, as linux/nftables/address_elements.py writes them."""
-    found = _listing(netlink, table, set_name)
-    return found and found[1]
-
-
-def _listing(netlink: Netlink, table: TableName, set_name: str) -> tuple[list[bytes], list[bytes]] | None:
-    """All elements of a set: in the runs in which the kernel lists them, and one by one.
-
-    The kernel lists a set piece by piece, and goes on behind as many elements as it has listed. If it moves them to a
-    larger or smaller hash table meanwhile, in another order, some are listed twice and as many are not. So none is
-    missing where none is there twice; else the set is listed again. Raises NetlinkError (EAGAIN) if that never ends.
+    The kernel lists a set page by page, and each page skips as many elements as were listed before. If it moves them to
+    a larger or smaller hash table meanwhile, in another order, some are listed twice and as many are not. So a list
+    without duplicates is complete; any other is read again. Raises NetlinkError (EAGAIN) if that never ends.
     """
     for pause in _LISTING_PAUSES:
         try:
@@ -94,40 +83,19 @@ def _listing(netlink: Netlink, table: TableName, set_name: str) -> tuple[list[by
             if error.errno != ENOENT:
                 raise
             return None
-        runs = [run for body in bodies if (run := attributes_of(body, BODY).get(uapi.NFTA_SET_ELEM_LIST_ELEMENTS))]
-        elements = [element for run in runs for element in split(run)]
+        pages = (attributes_of(body, BODY).get(uapi.NFTA_SET_ELEM_LIST_ELEMENTS, b"") for body in bodies)
+        elements = [element for page in pages for element in split(page)]
         if len(set(elements)) == len(elements):
-            return runs, elements
+            return elements
         time.sleep(pause)
-    raise NetlinkError(EAGAIN, f"nftables: the elements of set {set_name} of table {table} never stay where they are")
-
-
-def list_elements(netlink: Netlink, table: TableName, set_name: str, needles: Sequence[bytes]) -> list[Element]:
-    """The elements of a set whose bytes contain any of `needles`; none if there is no such set."""
-    return matching(set_name, dump_elements(netlink, table, set_name) or (), needles)
-
-
-def matching(set_name: str, runs: Iterable[bytes], needles: Sequence[bytes]) -> list[Element]:
-    """The elements in runs of them whose bytes contain any of `needles`."""
-    return [
-        element_of(set_name, data)
-        for run in runs
-        if any(needle in run for needle in needles)
-        for data in payloads_of(run)
-        if any(needle in data for needle in needles)
-    ]
+    raise NetlinkError(EAGAIN, f"nftables: elements of set {set_name} of table {table} kept moving; try again")
 
 
 def find_element(netlink: Netlink, table: TableName, set_name: str, key: bytes) -> Element | None:
     """The element of a set with this key; None if there is none."""
     found = _get(netlink, of_element(table, set_name, key), uapi.NFT_MSG_GETSETELEM)
-    return (
-        next(
-            (element_of(set_name, data) for data in payloads_of(found.get(uapi.NFTA_SET_ELEM_LIST_ELEMENTS, b""))), None
-        )
-        if found
-        else None
-    )
+    elements = split(found.get(uapi.NFTA_SET_ELEM_LIST_ELEMENTS, b"")) if found else ()
+    return next((decoded(set_name, element) for element in elements), None)
 
 
 def table_flags(netlink: Netlink, table: TableName) -> int | None:
@@ -308,9 +276,9 @@ def _verdict_chain(data: bytes) -> str:
     return _text(_verdict(data).get(uapi.NFTA_VERDICT_CHAIN))
 
 
-def element_of(set_name: str, data: bytes) -> Element:
-    """An element of a set, decoded."""
-    found = attributes_of(data)
+def decoded(set_name: str, element: bytes) -> Element:
+    """An encoded element of a set."""
+    found = attributes_of(element, _ATTRIBUTE_HEADER)
     key = attributes_of(found[uapi.NFTA_SET_ELEM_KEY]).get(uapi.NFTA_DATA_VALUE, b"")
     owner = _comment(found.get(uapi.NFTA_SET_ELEM_USERDATA))
     leads_to = found.get(uapi.NFTA_SET_ELEM_DATA, b"")

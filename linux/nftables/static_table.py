@@ -177,7 +177,7 @@ def _problems(netlink: Netlink, table: StaticTable) -> Iterator[str]:
 
 
 def _set_problems(netlink: Netlink, table: TableName, wanted: AddressSet) -> Iterator[str]:
-    held = listing.list_encoded_elements(netlink, table, wanted.name)
+    held = listing.list_elements(netlink, table, wanted.name)
     if held is None:
         yield f"table {table} has no set {wanted.name}"
         return

@@ -253,7 +253,7 @@ def test_stale_elements_go(node: Node) -> None:
 
 
 def test_what_is_known_is_what_is_there(node: Node) -> None:
-    """After any number of changes of our own, searched or indexed, the cache is what the kernel holds."""
+    """After any number of changes of our own, the cache is what the kernel holds."""
     chance, there = random.Random(24), set()
     for _ in range(120):
         number = chance.randrange(2, 40)

@@ -45,7 +45,7 @@ ORDERS = st.lists(st.lists(st.integers(0, 3), max_size=4), max_size=4)
 def test_a_listing_has_each_element_once(count: int, orders: Sequence[Sequence[int]]) -> None:
     """Whatever became of the order between pages: none is missing, none is there twice."""
     kernel = Rearranging([element(number) for number in range(count)], orders)
-    found = listing.list_encoded_elements(kernel, TABLE, "pods4")
+    found = listing.list_elements(kernel, TABLE, "pods4")
     assert sorted(found) == sorted(kernel.elements)
 
 
@@ -54,4 +54,4 @@ def test_a_set_that_never_rests_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(listing, "_LISTING_PAUSES", (0, 0, 0))
     kernel = Rearranging([element(number) for number in range(20)], [(1, 2)] * 3)
     with pytest.raises(NetlinkError, match="elements of set pods4 of table inet slash24_test"):
-        listing.list_encoded_elements(kernel, TABLE, "pods4")
+        listing.list_elements(kernel, TABLE, "pods4")
