@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from ipam import host_local
+from linux.nftables import expressions
 from linux.rtnl import vxlan
 from plugins import bridge
 from plugins.__main__ import TYPES
@@ -306,6 +307,13 @@ def test_the_table_of_packages_is_the_rule_of_the_linter() -> None:
     for package, allowed in MAY_IMPORT.items():
         above = set(list(rows)[: list(rows).index(package)])
         assert MAY_IMPORT.keys() & allowed == (above if rows[package] == "all above" else words(rows[package]))
+
+
+def test_the_functions_for_nftables_expressions_exist() -> None:
+    """docs/nftables.md names those of linux/nftables/expressions.py."""
+    names = {name for cell in cells("nftables.md", "function") for name in words(cell)}
+    assert {name for name in names if not callable(getattr(expressions, name, None))} == set()
+    assert "ip_saddr" in names
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
