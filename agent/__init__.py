@@ -1,1 +1,1 @@
-"""One process a node that serves CNI calls on a unix socket, with the very plugins that are also executables."""
+"""One process per node that serves CNI calls on a Unix socket, with the same plugins that are also executables."""

@@ -1,9 +1,9 @@
-"""In a container: making the host's root the agent's own, so that every path means what it means to the runtime.
+"""In a container: makes the host's root the agent's own, so that every path means what it means to the runtime.
 
-An agent has the files of its container, a runtime those of the host: an allowlist of `tuning`, a `resolvConf`, records
-of peers, leases, plugins of others. To look for each of them below some folder would have to be remembered at every
-place that opens a file, and a file forgotten is one that "does not exist". So the whole process moves (chroot(2)) when
-it has loaded all that it needs of its container; what it executes is there too.
+Paths in configurations name files of the host: an allowlist of `tuning`, a `resolvConf`, records of peers, leases,
+other plugins. If each were looked up below a folder, every place that opens a file would have to do so, and one that is
+forgotten finds that its file "does not exist". Therefore the whole process changes its root (chroot(2)), once it has
+loaded everything that it needs from its container; what it executes then is the host's too.
 """
 
 import os
@@ -13,9 +13,9 @@ _OWN_NETNS = "/proc/self/ns/net"
 
 
 def enter(root: str) -> None:
-    """Make the folder `root` the root of this process, and its current folder. Raises OSError.
+    """Make the folder `root` this process's root and working directory. Raises OSError.
 
-    The host's /proc has to be mounted there: namespaces and sysctls are reached by it.
+    The host's /proc must be mounted there: namespaces and sysctls are reached through it.
     """
     own = os.stat(_OWN_NETNS)
     os.chroot(root)

@@ -1,4 +1,4 @@
-"""What makes a process that lives for months of one that was written to live for milliseconds."""
+"""Prepares the process to run for months: loads all modules, and limits memory and file descriptors."""
 
 import codecs
 import ctypes
@@ -11,10 +11,10 @@ from importlib import import_module
 from pkgutil import walk_packages
 
 _ROOMS = ("spec", "state", "ipam", "linux", "rules", "plugins")
-# What the plugins import where they need it.
+# What the plugins import inside functions.
 _MORE = ("hashlib", "re", "signal", "socket", "subprocess", "threading", "traceback")
 _MORE += ("netaddr.core", "netaddr.ip", "jeepney", "re2", "pyroute2.netlink.rtnl.ifinfmsg")
-# In which a runtime might write JSON (RFC 8259), and what is asked for when an address is read.
+# Encodings of JSON (RFC 8259), and of addresses.
 _CODECS = ("ascii", "latin-1", "idna", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le")
 _CODECS += ("utf-32-be",)
 _M_ARENA_MAX, _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -8, -1, -3  # mallopt(3)
@@ -23,10 +23,9 @@ _DESCRIPTORS = 65536
 
 
 def prepare(*names: str) -> None:
-    """Load all that calls need and the modules `names`, and keep memory and descriptors in bounds.
+    """Load everything that calls need and the modules `names`, and set limits of memory and descriptors.
 
-    The first call is then as fast as the next, and nothing is imported later, when there may be nothing to import it
-    from (agent/hostroot.py).
+    The first call is then as fast as the next, and nothing is imported after the root has changed (agent/hostroot.py).
     """
     _limit_heap()
     _raise_descriptor_limit()
@@ -34,11 +33,11 @@ def prepare(*names: str) -> None:
         import_module(name)
     for name in _CODECS:
         codecs.lookup(name)
-    # Threads take turns whenever one waits for the kernel, many times a call. Who waits for a turn looks that often
-    # whether one has had it for too long, and with many threads the looking alone costs more than a call.
+    # Threads switch whenever one enters the kernel, many times a call. In between, each waiting thread wakes up at this
+    # interval to request the interpreter lock; with many threads, at the default of 5 ms, that costs more than a call.
     sys.setswitchinterval(_SWITCH_SECONDS)
     gc.collect()
-    gc.freeze()  # what was loaded stays: no later collection looks at it
+    gc.freeze()  # later collections skip what was loaded
 
 
 def modules() -> list[str]:
@@ -54,7 +53,7 @@ def modules() -> list[str]:
 
 
 def _limit_heap() -> None:
-    """One heap for all threads, which gives back what it does not need: glibc's own would grow with the threads."""
+    """One heap for all threads, which returns free memory: by default glibc makes one per thread."""
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)
         for option, value in ((_M_ARENA_MAX, 1), (_M_TRIM_THRESHOLD, 1 << 20), (_M_MMAP_THRESHOLD, 1 << 18)):
@@ -69,6 +68,6 @@ def _raise_descriptor_limit() -> None:
 
 
 def resident() -> int:
-    """Bytes of memory that the process has, shared libraries included."""
+    """Resident memory of the process in bytes, shared libraries included."""
     with open("/proc/self/statm", "rb") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

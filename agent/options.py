@@ -1,4 +1,4 @@
-"""What the agent is told on its command line."""
+"""The command line of the agent."""
 
 import argparse
 import os
@@ -14,7 +14,7 @@ SOCKET = "/run/slash24/cni.sock"
 
 @dataclass(frozen=True)
 class Options:
-    """See `--help`. `host_root` is "" for none, `listen` is "" (nowhere), a path, or HOST:PORT."""
+    """See `--help`. `host_root`: "" for none; `listen`: "" (nowhere), a path, or HOST:PORT."""
 
     socket: str
     home: str | None
@@ -25,11 +25,11 @@ class Options:
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
-    """Raises SystemExit, with a message on stderr, for what makes no sense."""
+    """Raises SystemExit, with a message on stderr, if an option is invalid."""
     frozen = getattr(sys, "frozen", False)
     parser = argparse.ArgumentParser(
         prog="slash24-agent",
-        description="Serves CNI calls on a unix socket: the plugins of slash24, already started.",
+        description="Serves CNI calls on a Unix socket, with the plugins of slash24.",
     )
     parser.add_argument("--version", action="version", version=VERSION)
     parser.add_argument(
@@ -37,21 +37,21 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
         metavar="PATH",
         type=os.path.abspath,
         default=environ.get("SLASH24_SOCKET") or SOCKET,
-        help=f"where launchers connect (default: $SLASH24_SOCKET, else {SOCKET}); a socket from systemd goes first",
+        help=f"where launchers connect (default: $SLASH24_SOCKET, else {SOCKET}), unless systemd passes a socket",
     )
     parser.add_argument(
         "--home",
         metavar="DIR",
         type=_absolute,
         default=os.path.dirname(os.path.dirname(os.path.realpath(sys.executable))) if frozen else None,
-        help="the folder of slash24's own executables as runtimes name it (default: where this one is installed)",
+        help="the folder of slash24's executables, as in the runtime's CNI_PATH (default: where this one is installed)",
     )
     parser.add_argument(
         "--host-root",
         metavar="DIR",
         type=_folder,
         default="",
-        help="in a container: where the host's root is; every path is then the host's, as it is to a runtime",
+        help="in a container: where the host's root is mounted; every other path is then a path of the host",
     )
     parser.add_argument(
         "--listen",
@@ -60,9 +60,11 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
         default="",
         help="serve /healthz, /readyz and /metrics on a unix socket (a path) or a loopback address (127.0.0.1:9324)",
     )
-    parser.add_argument("--workers", metavar="N", type=_count, default=128, help="calls at once (default: 128)")
     parser.add_argument(
-        "--deadline", metavar="SECONDS", type=_seconds, default=240.0, help="longest duration of a call (default: 240)"
+        "--workers", metavar="N", type=_count, default=128, help="maximum number of concurrent calls (default: 128)"
+    )
+    parser.add_argument(
+        "--deadline", metavar="SECONDS", type=_seconds, default=240.0, help="maximum duration of a call (default: 240)"
     )
     return Options(**vars(parser.parse_args(argv)))
 
@@ -75,7 +77,7 @@ def _absolute(text: str) -> str:
 
 def _folder(text: str) -> str:
     if text and not os.path.isdir(_absolute(text)):
-        raise argparse.ArgumentTypeError(f"no such folder: {text!r}")
+        raise argparse.ArgumentTypeError(f"not a folder: {text!r}")
     return text.rstrip("/")
 
 
@@ -94,14 +96,14 @@ def split_address(text: str) -> tuple[int, str, int]:
     host, _, port = text.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not (port.isascii() and port.isdigit() and int(port) < 1 << 16):
-        raise ValueError("no port")
+        raise ValueError("not a port")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         packed = socket.inet_pton(family, host)
     except OSError as error:
-        raise ValueError("no address") from error
+        raise ValueError("not an IP address") from error
     if packed[0] != 127 if family == socket.AF_INET else packed != bytes(15) + b"\1":
-        raise ValueError("no loopback address")
+        raise ValueError("not a loopback address")
     return family, host, int(port)
 
 

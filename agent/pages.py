@@ -1,4 +1,4 @@
-"""GET /healthz, /readyz and /metrics, on a unix socket or a loopback port."""
+"""An HTTP server for a few pages, on a Unix socket or a loopback port."""
 
 import json
 import os
@@ -10,23 +10,23 @@ from http.server import BaseHTTPRequestHandler
 from socketserver import BaseServer, TCPServer, ThreadingMixIn, UnixStreamServer
 from threading import Lock, Thread
 
-from agent import wire
-from agent.endpoint import bind
+from agent.listener import bind
 from agent.options import split_address
 
-_SECONDS = 2.0
-_AT_ONCE = 8
+AT_ONCE = 8
+"""How many connections are open at a time."""
 
 Page = Callable[[], tuple[int, str, bytes]]
-"""Gives status, content type and body."""
+"""Returns status, content type and body."""
 
 
 class Pages:
-    """The server of the pages, in threads of its own."""
+    """The server, in threads of its own."""
 
-    def __init__(self, where: str, pages: dict[str, Page]) -> None:
-        """`where`: a path or HOST:PORT; `pages` by path. Raises OSError if it can not listen there."""
-        self._server = _unix_server(where, pages) if where.startswith("/") else _tcp_server(where, pages)
+    def __init__(self, where: str, pages: dict[str, Page], *, seconds: float = 2.0) -> None:
+        """`where`: a path or HOST:PORT; `pages` by path; `seconds`: for a request. Raises OSError."""
+        handler = _handler(pages, seconds)
+        self._server = _unix_server(where, handler) if where.startswith("/") else _tcp_server(where, handler)
         Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.2}, daemon=True).start()
 
     @property
@@ -40,34 +40,22 @@ class Pages:
         self._server.server_close()
 
 
-def answer_json(status: int, document: dict) -> tuple[int, str, bytes]:
-    """A page of JSON."""
+def json_page(status: int, document: dict) -> tuple[int, str, bytes]:
+    """A page with a JSON document."""
     return status, "application/json", json.dumps(document).encode() + b"\n"
 
 
-def greets(path: str) -> str:
-    """ "" if an agent greets whoever connects to the socket at `path`, else what is wrong."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as caller:
-        caller.settimeout(_SECONDS)
-        try:
-            caller.connect(path)
-            magic = caller.recv(len(wire.MAGIC), socket.MSG_WAITALL)
-        except OSError as error:
-            return f"{path}: {error.strerror or error}"
-    return "" if magic == wire.MAGIC else f"{path}: no greeting"
-
-
-def _handler(pages: dict[str, Page]) -> type[BaseHTTPRequestHandler]:
+def _handler(pages: dict[str, Page], seconds: float) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
-        """Answers GET and HEAD."""
+        """Serves GET and HEAD."""
 
-        timeout = _SECONDS
+        timeout = seconds
         server_version, sys_version = "slash24", ""
 
         def do_GET(self) -> None:
-            self.server.settle(self.request)
+            self.server.on_request(self.request)
             page = pages.get(self.path.partition("?")[0])
-            status, kind, body = page() if page else answer_json(404, {"pages": sorted(pages)})
+            status, kind, body = page() if page else json_page(404, {"pages": sorted(pages)})
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
@@ -79,15 +67,15 @@ def _handler(pages: dict[str, Page]) -> type[BaseHTTPRequestHandler]:
         do_HEAD = do_GET
 
         def log_message(self, *_: object) -> None:
-            """The log is about calls."""
+            """Requests for pages are not logged."""
 
     return Handler
 
 
 class _Bounded(ThreadingMixIn):
-    """Keeps those who connect and say little, or nothing, from keeping others out: any local user can connect.
+    """Limits connections that send little or nothing, so that they do not shut out others: any local user can connect.
 
-    A connection has so many seconds for its request. Where there are too many, the oldest without one makes room.
+    A connection has a few seconds for its request. If too many are open, the oldest without a request is closed.
     """
 
     daemon_threads = True
@@ -96,16 +84,16 @@ class _Bounded(ThreadingMixIn):
 
     def __init__(self, *args: object, **options: object) -> None:
         super().__init__(*args, **options)
-        self._waiting: dict[socket.socket, float] = {}  # since when for a request, the oldest first
+        self._waiting: dict[socket.socket, float] = {}  # without a request, since when; the oldest first
         self._answering: set[socket.socket] = set()
         self._guard = Lock()
 
     def process_request(self, request: socket.socket, client_address: object) -> None:
-        """Take a connection on."""
+        """Accept a connection."""
         with self._guard:
-            while self._waiting and len(self._waiting) + len(self._answering) >= _AT_ONCE:
+            while self._waiting and len(self._waiting) + len(self._answering) >= AT_ONCE:
                 self._break_off(next(iter(self._waiting)))
-            is_full = len(self._answering) >= _AT_ONCE
+            is_full = len(self._answering) >= AT_ONCE
             if not is_full:
                 self._waiting[request] = time.monotonic()
         if is_full:
@@ -113,38 +101,42 @@ class _Bounded(ThreadingMixIn):
         else:
             super().process_request(request, client_address)
 
-    def settle(self, request: socket.socket) -> None:
-        """The request is there."""
+    def on_request(self, request: socket.socket) -> None:
+        """The connection has sent its request."""
         with self._guard:
             if self._waiting.pop(request, None):
                 self._answering.add(request)
 
     def shutdown_request(self, request: socket.socket) -> None:
-        """It is over."""
+        """Close a connection."""
         with self._guard:
             self._waiting.pop(request, None)
             self._answering.discard(request)
         super().shutdown_request(request)
 
     def service_actions(self) -> None:
-        """Called every now and then."""
+        """Called periodically: close the connections whose time is over."""
         with self._guard:
-            for request in [each for each, since in self._waiting.items() if time.monotonic() - since > _SECONDS]:
+            for request in [
+                each
+                for each, since in self._waiting.items()
+                if time.monotonic() - since > self.RequestHandlerClass.timeout
+            ]:
                 self._break_off(request)
 
     def handle_error(self, *_: object) -> None:
-        """A caller that hangs up is its own affair."""
+        """Callers that hang up are not reported."""
 
     def _break_off(self, request: socket.socket) -> None:
         del self._waiting[request]
         with suppress(OSError):
-            request.shutdown(socket.SHUT_RDWR)  # its thread finds the end, and closes it
+            request.shutdown(socket.SHUT_RDWR)  # its thread reads the end, and closes it
 
 
 class _Unix(_Bounded, UnixStreamServer):
     def get_request(self) -> tuple[socket.socket, tuple[str, int]]:
         connection, _ = super().get_request()
-        connection.settimeout(_SECONDS)
+        connection.settimeout(self.RequestHandlerClass.timeout)
         return connection, ("local", 0)
 
 
@@ -152,22 +144,22 @@ class _TCP(_Bounded, TCPServer):
     allow_reuse_address = True
 
     def server_bind(self) -> None:
-        """Beside the agent that is being replaced, which has the port as well until it ends."""
+        """Bind beside the agent that is being replaced, which has the port until it ends."""
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         super().server_bind()
 
 
-def _unix_server(path: str, pages: dict[str, Page]) -> BaseServer:
-    server = _Unix(path, _handler(pages), bind_and_activate=False)
+def _unix_server(path: str, handler: type[BaseHTTPRequestHandler]) -> BaseServer:
+    server = _Unix(path, handler, bind_and_activate=False)
     server.socket.close()
-    server.socket = bind(path).listener
+    server.socket = bind(path).socket
     server.server_address = os.path.abspath(path)
     return server
 
 
-def _tcp_server(where: str, pages: dict[str, Page]) -> BaseServer:
+def _tcp_server(where: str, handler: type[BaseHTTPRequestHandler]) -> BaseServer:
     family, host, port = split_address(where)
-    server = _TCP((host, port), _handler(pages), bind_and_activate=False)
+    server = _TCP((host, port), handler, bind_and_activate=False)
     if family != server.address_family:
         server.socket.close()
         server.address_family = family

@@ -1,4 +1,4 @@
-"""The two things that systemd and a service say to each other: sd_listen_fds(3) and sd_notify(3)."""
+"""What systemd passes to a service, and is told by it: sd_listen_fds(3) and sd_notify(3)."""
 
 import os
 import socket
@@ -8,23 +8,23 @@ from contextlib import suppress
 _FIRST = 3
 
 
-def given_listener(environ: Mapping[str, str]) -> socket.socket | None:
-    """The listening unix socket that systemd passed to this process, or None. Raises ValueError for any other."""
+def inherited_socket(environ: Mapping[str, str]) -> socket.socket | None:
+    """The listening Unix socket that systemd passed to this process, or None. Raises ValueError for any other."""
     if environ.get("LISTEN_PID") != str(os.getpid()) or environ.get("LISTEN_FDS", "0") == "0":
         return None
     if environ["LISTEN_FDS"] != "1":
-        raise ValueError(f"{environ['LISTEN_FDS']} sockets were passed, one is expected")
-    listener = socket.socket(fileno=_FIRST)
-    listener.set_inheritable(False)
-    if (listener.family, listener.type) != (socket.AF_UNIX, socket.SOCK_STREAM):
-        raise ValueError("the socket that was passed is no unix stream socket")
-    return listener
+        raise ValueError(f"systemd passed {environ['LISTEN_FDS']} sockets, expected one")
+    listening = socket.socket(fileno=_FIRST)
+    listening.set_inheritable(False)
+    if (listening.family, listening.type) != (socket.AF_UNIX, socket.SOCK_STREAM):
+        raise ValueError("the socket that systemd passed is not a Unix stream socket")
+    return listening
 
 
 class Notifier:
-    """Where systemd wants to be notified of states ("READY=1"), if it does.
+    """Notifies systemd of states ("READY=1"), if it wants to be notified.
 
-    The socket is opened at once: the path that the environment names may not lead there later (agent/hostroot.py).
+    The socket is connected at once: later its path may lead elsewhere (agent/hostroot.py).
     """
 
     def __init__(self, environ: Mapping[str, str]) -> None:
@@ -42,6 +42,6 @@ class Notifier:
                 self._socket.send(state.encode())
 
     def close(self) -> None:
-        """Notify no more."""
+        """Close the socket; later notifications are dropped."""
         if self._socket:
             self._socket.close()

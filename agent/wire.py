@@ -1,8 +1,8 @@
-"""What launcher and agent say to each other, version 2: bytes to values and back. Pure.
+"""The protocol between launcher and agent, version 2: encoding and decoding. Pure.
 
-One connection is one call. The agent greets before it reads, the launcher sends its request without waiting for
-that. A launcher that sees no such greeting shuts the connection and runs the executable plugin itself, which is safe:
-nothing was begun, and an agent that can not send its greeting does not read. After the request comes the agent's reply.
+One connection is one call. The agent sends a greeting before it reads; the launcher sends its request without waiting
+for that. A launcher that gets no such greeting closes the connection and runs the plugin itself, which is safe: nothing
+was begun, since an agent that can not send its greeting does not read. The agent's reply follows the request.
 """
 
 import math
@@ -16,24 +16,24 @@ from spec.request import STDIN_LIMIT
 VERSION = 2
 MAGIC = b"S24A"
 DECLINED = 0xFFFFFFFF
-"""The status of a call that was not begun, and that the launcher is to do otherwise."""
+"""The status of a call that was not begun: the launcher runs the plugin itself."""
 
 TYPE_LIMIT, ENVIRON_LIMIT = 64, 256 << 10  # bytes
 HEADER = Struct("<4s4I2Q")
 _HELLO, _ANSWER = Struct("<4s2I"), Struct("<4s4I")
 _REQUEST, _REPLY = b"S24Q", b"S24R"
-_SAID_LIMIT = 1 << 20
+_STDERR_LIMIT = 1 << 20
 
 
 class Malformed(Exception):
-    """Not what a launcher of this version sends."""
+    """Not a request of this version."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """A call as a launcher carries it: the plugin's type, its whole environment, all of its stdin.
+    """A call as a launcher sends it: the plugin's type, its environment and stdin, both complete.
 
-    `root`: device and inode of the folder that is the launcher's root.
+    `root`: device and inode of the launcher's root directory.
     """
 
     kind: str
@@ -43,12 +43,12 @@ class Request:
 
 
 def hello(seconds: float) -> bytes:
-    """The greeting; a launcher waits so many seconds for its answer, and then a little."""
+    """The greeting; a launcher waits for its reply for that long, and a second more."""
     return _HELLO.pack(MAGIC, VERSION, min(math.ceil(seconds) + 1, 0xFFFFFFFF))
 
 
 def announced(data: bytes | bytearray) -> int:
-    """The length in bytes of the whole request that begins with these (a header at least). Raises Malformed."""
+    """The length in bytes of the request that begins with `data`, which holds at least a header. Raises Malformed."""
     magic, version, kind, environ, stdin, _, _ = HEADER.unpack_from(data)
     if magic != _REQUEST:
         raise Malformed(f"begins with {bytes(magic)!r}")
@@ -65,9 +65,9 @@ def announced(data: bytes | bytearray) -> int:
 
 
 def parse(data: bytes | bytearray) -> Request:
-    """A whole request. Raises Malformed."""
+    """A complete request. Raises Malformed."""
     if len(data) < HEADER.size or len(data) != announced(data):
-        raise Malformed(f"{len(data)} bytes, which are not what its header announces")
+        raise Malformed(f"{len(data)} bytes, not the length that its header announces")
     _, _, kind_length, environ_length, _, *root = HEADER.unpack_from(data)
     environ_at = HEADER.size + kind_length
     stdin_at = environ_at + environ_length
@@ -78,17 +78,17 @@ def parse(data: bytes | bytearray) -> Request:
     return Request(_parse_kind(kind), _parse_environ(environ), stdin, tuple(root))
 
 
-def request(asked: Request) -> bytes:
+def request(call: Request) -> bytes:
     """The bytes of a request, as a launcher sends them."""
-    kind = asked.kind.encode()
-    environ = b"".join(os.fsencode(f"{name}={value}") + b"\0" for name, value in asked.environ.items())
-    lengths = (len(kind), len(environ), len(asked.stdin))
-    return HEADER.pack(_REQUEST, VERSION, *lengths, *asked.root) + kind + environ + asked.stdin
+    kind = call.kind.encode()
+    environ = b"".join(os.fsencode(f"{name}={value}") + b"\0" for name, value in call.environ.items())
+    lengths = (len(kind), len(environ), len(call.stdin))
+    return HEADER.pack(_REQUEST, VERSION, *lengths, *call.root) + kind + environ + call.stdin
 
 
 def reply(status: int, stdout: bytes = b"", stderr: bytes = b"") -> bytes:
-    """The bytes of a reply; of very much on stderr, the end."""
-    stderr = stderr[-_SAID_LIMIT:]
+    """The bytes of a reply; of a long stderr, only the end is sent."""
+    stderr = stderr[-_STDERR_LIMIT:]
     return _ANSWER.pack(_REPLY, VERSION, status, len(stdout), len(stderr)) + stdout + stderr
 
 
@@ -102,11 +102,11 @@ def _parse_environ(data: bytes) -> dict[str, str]:
     if not data:
         return {}
     if data[-1:] != b"\0":
-        raise Malformed("environment without its end")
+        raise Malformed("unterminated environment")
     environ = {}
     for entry in os.fsdecode(data[:-1]).split("\0"):
         name, equals, value = entry.partition("=")
         if not equals or not name:
             raise Malformed(f"environment variable {entry[:80]!r}")
-        environ.setdefault(name, value)  # of equal names getenv(3) finds the first
+        environ.setdefault(name, value)  # getenv(3) finds the first of equal names
     return environ

@@ -52,8 +52,8 @@ class Suite:
     plugins run as children of this process, without a deadline. `on_config` is called with the decoded configuration.
 
     An agent serves many calls, one at a time. `released()` gives up the call's turn while its body waits.
-    `delete_links`: deletes links in place of linux.rtnl.deletion.delete_now. `on_batch` is called with "nft" and the
-    number of changes in a transaction.
+    `delete_links`: deletes links in place of linux.rtnl.deletion.delete_now. `on_batch` is called with a kind and a
+    size: "links" deleted in one operation, "nft" changes in one transaction.
     """
 
     home: str | None
@@ -76,7 +76,7 @@ _current: ContextVar[Suite] = ContextVar("suite", default=NO_SUITE)
 def current() -> Suite:
     """The suite of the call that the calling thread serves; NO_SUITE outside a call.
 
-    For code below the plugins that waits, or counts: no function between it and the call has any use for a suite.
+    For code deep below the plugins that waits or counts: the functions above it do not need the suite.
     """
     return _current.get()
 

@@ -6,6 +6,7 @@ import os
 import random
 import resource
 import signal
+import subprocess
 import threading
 import time
 from collections import Counter
@@ -70,7 +71,6 @@ class Weather:
             self._restart,
             self._upgrade,
             self._take_descriptors,
-            self._take_memory,
             self._stand_still,
         )
         while not stop.wait(choose.uniform(0.05, 0.8)):
@@ -151,8 +151,14 @@ class Weather:
                 return
 
     def _kill(self, choose: random.Random) -> None:
+        """As systemd and container runtimes do: what the agent has executed is killed with it."""
         with self._bad_time("agent killed"):
+            os.kill(self._agent.pid, signal.SIGSTOP)  # it executes nothing more
+            done = subprocess.run(["pgrep", "-P", str(self._agent.pid)], capture_output=True, text=True)
             os.kill(self._agent.pid, signal.SIGKILL)
+            for group in done.stdout.split():
+                with suppress(ProcessLookupError):
+                    os.killpg(int(group), signal.SIGKILL)
             self._forget(self._agent, expected=128 + signal.SIGKILL)
         time.sleep(choose.uniform(0, 0.5))
         self._begin_agent()
@@ -178,20 +184,11 @@ class Weather:
 
     def _take_descriptors(self, choose: random.Random) -> None:
         with self._bad_time("descriptors taken"), suppress(OSError):
-            spare = choose.randrange(8)
-            count = len(os.listdir(f"/proc/{self._agent.pid}/fd"))
-            self._limited(resource.RLIMIT_NOFILE, count + spare, choose)
-
-    def _take_memory(self, choose: random.Random) -> None:
-        with self._bad_time("memory taken"), suppress(OSError):
-            size = int(Path(f"/proc/{self._agent.pid}/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
-            self._limited(resource.RLIMIT_AS, size + choose.randrange(1 << 22), choose)
-
-    def _limited(self, what: int, limit: int, choose: random.Random) -> None:
-        soft, hard = resource.prlimit(self._agent.pid, what)
-        resource.prlimit(self._agent.pid, what, (limit, hard))
-        time.sleep(choose.uniform(0.2, 1.5))
-        resource.prlimit(self._agent.pid, what, (soft, hard))
+            limit = len(os.listdir(f"/proc/{self._agent.pid}/fd")) + choose.randrange(8)
+            soft, hard = resource.prlimit(self._agent.pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(self._agent.pid, resource.RLIMIT_NOFILE, (limit, hard))
+            time.sleep(choose.uniform(0.2, 1.5))
+            resource.prlimit(self._agent.pid, resource.RLIMIT_NOFILE, (soft, hard))
 
     def _stand_still(self, choose: random.Random) -> None:
         """Less long than the deadline: calls take their time, and fail only if they have little left."""

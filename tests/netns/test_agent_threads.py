@@ -1,34 +1,49 @@
-"""Where the agent's threads are: at home, whoever starts them from where."""
+"""The agent's threads are in the agent's network namespace, wherever they are started from."""
 
 import os
+import socket
 from threading import Event
 
-from agent.pool import Pool
+from agent import wire
+from agent.calls import Call, Worker
+from agent.scheduler import Turns
 from linux.netns import OWN, entered, open_netns
 from linux.waiting import wait_until
+from spec.request import Request
+from spec.suite import Plugin, Suite
 from tests.netns.node import Node
 
 
 def test_a_thread_that_is_started_from_a_pod_s_namespace_begins_at_home(node: Node) -> None:
-    """A call that waits inside a pod's namespace lets others begin: not in there."""
-    seen, may_end = [], Event()
-    home = os.stat(OWN).st_ino
+    """A call that waits inside a pod's namespace gives up its turn: the next call is not performed in there."""
+    seen, may_end, turns = [], Event(), Turns(4)
     fd = open_netns(f"/proc/{node.pid}/ns/net")
 
-    def work(job: int) -> bool:
-        if job == 0:
-            with entered(fd), pool.aside():
+    def delete(request: Request) -> None:
+        if request.container_id == "first":
+            with entered(fd), request.suite.released():
                 seen.append(os.stat(OWN).st_ino)
-                pool.submit(1)
+                turns.submit(worker.perform, call("second"))
                 may_end.wait(10)
         else:
             seen.append(os.stat(OWN).st_ino)
             may_end.set()
-        return True
 
-    pool: Pool[int] = Pool(4, work, ready=1)
-    pool.submit(0)
-    assert wait_until(may_end.is_set, seconds=10)
+    def call(container_id: str) -> Call:
+        environ = {"CNI_COMMAND": "DEL", "CNI_CONTAINERID": container_id, "CNI_IFNAME": "eth0", "CNI_PATH": "/"}
+        request = wire.Request("plain", environ, b'{"cniVersion": "1.1.0", "name": "net", "type": "plain"}')
+        connections.append(socket.socketpair())
+        return Call(connections[-1][0], request, None, 60.0)
+
+    connections: list[tuple[socket.socket, socket.socket]] = []
+    suite = Suite(home=None, load={"plain": Plugin("plain", delete=delete)}.get, released=turns.released)
+    outcomes = []
+    worker = Worker(suite, lambda *_: None, outcomes.append)
+    turns.submit(worker.perform, call("first"))
+    assert wait_until(lambda: len(outcomes) == 2, seconds=10)
     os.close(fd)
-    assert seen[0] != home
-    assert seen[1] == home
+    for connection in connections:
+        connection[1].close()
+    assert [outcome.code for outcome in outcomes] == [0, 0]
+    assert seen[0] != os.stat(OWN).st_ino
+    assert seen[1] == os.stat(OWN).st_ino

@@ -6,17 +6,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from agent.dispatcher import Dispatcher
-from agent.endpoint import bind
-from agent.incoming import Peer
-from agent.record import Outcome
+from agent.calls import Outcome, Worker
+from agent.connection import Peer
+from agent.listener import Listener, bind
+from agent.scheduler import Scheduler, Turns
 from agent.server import Server
-from agent.work import Worker
 from spec.plugin import Plugin, Suite
 from spec.request import Request
 from tests.netns import launcher
@@ -27,19 +25,33 @@ ENVIRON = {"PATH": "/bin", "CNI_PATH": "/nowhere", "CNI_IFNAME": "eth0", "CNI_NE
 class Agent:
     """The loop in a thread; what it logged, and how calls ended."""
 
-    def __init__(self, path: Path, plugin: Plugin, *, workers: int = 8, seconds: float = 60.0) -> None:
-        self.path, self.log, self.outcomes = str(path), [], []
-        suite = Suite(home=None, load=lambda kind: plugin if kind == plugin.type else None)
-        suite = replace(suite, released=lambda: self.dispatcher.pool.aside())  # noqa: PLW0108
-        worker = Worker(suite, self._hear, self.outcomes.append)
-        self.dispatcher = Dispatcher(worker.perform, workers=workers)
-        self.server = Server(bind(self.path), suite, self.dispatcher, self._hear, seconds=seconds)
+    def __init__(
+        self,
+        path: Path,
+        plugin: Plugin,
+        *,
+        workers: int = 8,
+        seconds: float = 60.0,
+        listen: Callable[[str], Listener] = bind,
+        on_outcome: Callable[[Outcome], object] = lambda _outcome: None,
+    ) -> None:
+        self.path, self.log, self.outcomes, self._on_outcome = str(path), [], [], on_outcome
+        self.turns: Turns = Turns(workers)
+        load = {plugin.type: plugin}.get
+        suite = Suite(home=None, load=load, released=self.turns.released)
+        worker = Worker(suite, self._log, self._note)
+        self.scheduler = Scheduler(self.turns, worker.perform)
+        self.server = Server(listen(self.path), suite, self.scheduler, self._log, seconds=seconds)
         self.drained = threading.Event()
         self.thread = threading.Thread(target=self.server.run, args=(self.drained.set,), daemon=True)
         self.thread.start()
 
-    def _hear(self, _priority: int, fields: dict) -> None:
+    def _log(self, _priority: int, fields: dict) -> None:
         self.log.append(fields)
+
+    def _note(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
+        self._on_outcome(outcome)
 
     @property
     def events(self) -> list[object]:

@@ -5,13 +5,13 @@ import socket
 import threading
 import time
 from fcntl import LOCK_EX, flock
+from itertools import count
 from pathlib import Path
 
 import pytest
 
-from agent import endpoint
-from agent.incoming import Peer
-from agent.leases import Networks
+from agent.connection import Peer
+from agent.listener import bind
 from agent.metrics import Metrics
 from spec.errors import CNIError
 from spec.request import Request
@@ -58,13 +58,12 @@ def test_the_pod_s_namespace_is_closed_when_the_caller_is_answered(
 ) -> None:
     """A runtime unmounts it as soon as it has the answer, be that a result, an error, or that the call is declined."""
     told = threading.Event()
-    monkeypatch.setattr("agent.work.Worker._account", lambda *_, **__: told.wait(10))
 
     def work(request: Request) -> None:
         if request.container_id == "bad":
             raise CNIError(42, "no")
 
-    with running(tmp_path, monkeypatch, work) as agent:
+    with running(tmp_path, monkeypatch, work, on_outcome=lambda _: told.wait(10)) as agent:
         for container, kind in (("pod", "plain"), ("bad", "plain"), ("pod", "unheard-of")):
             ours, theirs = os.pipe()
             with agent.begin("DEL", container, kind, netns=theirs) as connection:
@@ -80,7 +79,6 @@ def test_a_caller_that_does_not_read_keeps_nobody_from_being_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its answer is being sent when its time is over: others are accepted all the same."""
-    monkeypatch.setattr("agent.call._SEND_SECONDS", 30)
 
     def work(request: Request) -> None:
         if request.container_id == "large":
@@ -88,11 +86,11 @@ def test_a_caller_that_does_not_read_keeps_nobody_from_being_answered(
 
     with running(tmp_path, monkeypatch, work, seconds=0.5) as agent:
         with agent.begin("DEL", "large"):
-            assert wait_until(lambda: agent.dispatcher.pool.busy)
+            assert wait_until(lambda: agent.turns.busy)
             time.sleep(1.5)  # beyond the deadline
             assert agent.ask("DEL") is not None  # error 11 on a machine that is slow
-            assert wait_until(lambda: agent.dispatcher.under_way == 1)
-        assert wait_until(lambda: agent.dispatcher.under_way == 0)
+            assert wait_until(lambda: agent.scheduler.under_way == 1)
+        assert wait_until(lambda: agent.scheduler.under_way == 0)
 
 
 def test_a_caller_in_another_network_namespace_gets_no_greeting(
@@ -125,7 +123,7 @@ def test_a_large_request_is_left_to_its_launcher(tmp_path: Path, monkeypatch: py
         for connection in connections:
             launcher.send(connection, launcher.request("plain", asked, stdin))
         assert [finish(connection)[0] for connection in connections] == [launcher.DECLINED] * 4
-        assert wait_until(lambda: sum("bytes, of which the agent takes" in str(each) for each in agent.events) == 4), (
+        assert wait_until(lambda: sum("that the agent accepts" in str(each) for each in agent.events) == 4), (
             agent.events
         )
 
@@ -134,14 +132,18 @@ def test_no_more_calls_than_there_are_descriptors_for(tmp_path: Path, monkeypatc
     """What is taken on has enough to the end; who comes then is turned away, to do without the agent."""
     gate = Gate()
     with running(tmp_path, monkeypatch, gate, workers=64) as agent:
-        limit = agent.server._descriptors + 3 * 12
+        limits = count()
+        monkeypatch.setattr("resource.getrlimit", lambda _: (next(limits), 0))
+        while agent.server.max_calls < 3:
+            pass
+        limit = next(limits)
         monkeypatch.setattr("resource.getrlimit", lambda _: (limit, limit))
         taken = [agent.begin("DEL", f"slow{index}") for index in range(3)]
         assert launcher.connect(agent.path) is None
         assert wait_until(lambda: "too many calls" in agent.events)
         gate.open.set()
         assert [finish(each) for each in taken] == [(0, "")] * 3
-        assert wait_until(lambda: agent.dispatcher.under_way == 0)
+        assert wait_until(lambda: agent.scheduler.under_way == 0)
         assert agent.ask("DEL") == (0, "")
 
 
@@ -150,19 +152,18 @@ def test_an_agent_that_was_stopped_while_it_made_its_socket_is_not_waited_for(
 ) -> None:
     """The lock beside the socket is somebody's who does not go on: that is an error, and the next try may succeed."""
     path = str(tmp_path / "cni.sock")
-    monkeypatch.setattr(endpoint, "_LOCK_SECONDS", 0.1)
     with open(f"{path}.lock", "w") as lock:
         flock(lock, LOCK_EX)
         with pytest.raises(OSError, match="for too long"):
-            endpoint.bind(path)
-    endpoint.bind(path).close()
+            bind(path, patience=0.1)
+    bind(path).close()
 
 
 def test_errors_of_others_do_not_grow_the_metrics_without_end() -> None:
     """An IPAM plugin of others may answer with any code: those beyond the usual are counted together."""
-    metrics = Metrics(Networks())
+    metrics = Metrics()
     for code in range(900, 5000):
-        metrics.note(outcome(code=code))
+        metrics.on_outcome(outcome(code=code))
     lines = [line for line in metrics.text().decode().splitlines() if line.startswith("slash24_calls_total{")]
     assert len(lines) == 101
     assert 'slash24_calls_total{outcome="other",plugin="bridge",verb="ADD"} 4000.0' in lines

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from agent.incoming import Peer
+from agent.connection import Peer
+from agent.listener import Listener, bind
 from spec.errors import CNIError
 from spec.request import Request
 from tests.netns import launcher
@@ -109,10 +110,10 @@ def test_while_one_waits_others_take_their_turns(tmp_path: Path, monkeypatch: py
                 gate.wait(10)
 
     with running(tmp_path, monkeypatch, work, workers=128) as agent:
-        monkeypatch.setattr(agent.dispatcher.pool, "relieve", lambda _: None)
+        monkeypatch.setattr(agent.turns, "overtake", lambda: None)
         calls = [agent.begin("DEL", f"waits{index}") for index in range(20)]
         assert agent.ask("DEL", "other") == (0, "")
-        assert wait_until(lambda: agent.dispatcher.pool.busy == 20)
+        assert wait_until(lambda: agent.turns.busy == 20)
         gate.set()
         assert [finish(each) for each in calls] == [(0, "")] * 20
 
@@ -143,7 +144,7 @@ def test_a_call_that_hangs_is_answered_when_its_time_is_over(tmp_path: Path, mon
             assert (status, json.loads(text)["code"]) == (1, 11)
             assert "0.4 s" in json.loads(text)["msg"]
         gate.open.set()
-        assert wait_until(lambda: agent.dispatcher.under_way == 0)
+        assert wait_until(lambda: agent.scheduler.under_way == 0)
         assert agent.ask("DEL", "slow") == (0, "")
     assert gate.began == [("slow", "DEL")] * 2, "the call that waited must not be done after its answer"
 
@@ -179,11 +180,11 @@ def test_a_call_whose_caller_left_before_it_began_is_not_done(tmp_path: Path, mo
     gate = Gate()
     with running(tmp_path, monkeypatch, gate) as agent:
         first, second = agent.begin("DEL", "slow"), agent.begin("CHECK", "slow")
-        assert wait_until(lambda: agent.dispatcher.under_way == 2)
+        assert wait_until(lambda: agent.scheduler.under_way == 2)
         second.close()
         gate.open.set()
         assert finish(first) == (0, "")
-        assert wait_until(lambda: agent.dispatcher.under_way == 0)
+        assert wait_until(lambda: agent.scheduler.under_way == 0)
     assert gate.began == [("slow", "DEL")]
 
 
@@ -257,14 +258,14 @@ def test_what_was_taken_is_given_back(tmp_path: Path, monkeypatch: pytest.Monkey
             launcher.send(connection, data if index % 5 else data[:-1], 0)
             finish(connection) if index % 5 else connection.close()
         assert wait_until(lambda: descriptors() <= before), (descriptors(), before)
-        assert threading.active_count() <= threads + agent.dispatcher.pool.limit
+        assert threading.active_count() <= threads + agent.turns.limit
 
 
 class Starved:
-    """A listener that finds no descriptor for so many connections: other threads have them all."""
+    """A listening socket that finds no descriptor for `left` connections: other threads have them all."""
 
-    def __init__(self, listener: socket.socket, times: int) -> None:
-        self.listener, self.left = listener, times
+    def __init__(self, listener: socket.socket) -> None:
+        self.listener, self.left = listener, 0
 
     def accept(self) -> tuple[socket.socket, object]:
         """A connection, in the end."""
@@ -280,19 +281,25 @@ class Starved:
 @pytest.mark.parametrize("times", range(1, 6))
 def test_without_descriptors_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
     """A launcher is hung up on or waits a little; the spare descriptor is there again in the end, and no other."""
-    with running(tmp_path, monkeypatch, lambda _: None) as agent:
+    starved = []
+
+    def listen(path: str) -> Listener:
+        listener = bind(path)
+        starved.append(Starved(listener.socket))
+        listener.socket = starved[0]
+        return listener
+
+    with running(tmp_path, monkeypatch, lambda _: None, listen=listen) as agent:
         assert agent.ask("DEL", "first") == (0, "")
-        assert wait_until(lambda: not agent.dispatcher.under_way)
+        assert wait_until(lambda: not agent.scheduler.under_way)
         before = descriptors()
-        endpoint = agent.server._endpoint
-        endpoint.listener = Starved(endpoint.listener, times)
+        starved[0].left = times
         connection = launcher.connect(agent.path)
         if connection:
             connection.close()
-        assert endpoint.listener.left == 0
+        assert starved[0].left == 0
         assert agent.ask("DEL", "next") == (0, "")
-        assert wait_until(lambda: descriptors() == before)
-        assert agent.server._spare >= 0
+        assert wait_until(lambda: descriptors() == before)  # with the spare one
 
 
 def test_two_descriptors_are_malformed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,18 +2,16 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from agent import wire
-from agent.call import Call
-from agent.children import children_of
+from agent.executor import executor
 from spec.errors import CNIError
 from spec.suite import Executor
 from tests.conftest import ROOT
@@ -37,15 +35,14 @@ def is_gone(pid: str) -> bool:
 
 
 @pytest.fixture
-def children() -> Iterator[Callable[..., Executor]]:
-    """How the call executes others that may last so many seconds."""
-    ours, theirs = socket.socketpair()
+def children() -> Callable[..., Executor]:
+    """How a call executes other plugins that may last so many seconds."""
 
     def of_call(seconds: float = 5.0) -> Executor:
-        return children_of(Call(ours, wire.Request("bridge", {}, b""), None, seconds))
+        now = time.monotonic()
+        return executor(now + seconds, now + 2 * seconds, nullcontext)
 
-    with ours, theirs:
-        yield of_call
+    return of_call
 
 
 def test_stdin_variables_and_outputs(tmp_path: Path, children: Callable[..., Executor]) -> None:
@@ -72,27 +69,6 @@ def test_what_hangs_is_killed_with_all_it_started(tmp_path: Path, children: Call
     assert raised.value.code == 11
     assert time.monotonic() - began > 0.4
     assert wait_until(lambda: is_gone(note.read_text().strip()))
-
-
-def test_what_runs_dies_with_the_agent(tmp_path: Path) -> None:
-    """Should it be killed, nothing that it executed does anything for a caller who was told that it failed."""
-    note = tmp_path / "pids"
-    # It gets its stdin when the agent has it on the leash.
-    path = program(tmp_path, f"cat; sleep 60 & echo $! $$ >{note}; sleep 60")
-    text = f"""
-import socket
-from agent import wire
-from agent.call import Call
-from agent.children import children_of
-call = Call(socket.socket(), wire.Request("bridge", {{}}, b""), None, 30)
-children_of(call).run({path!r}, b"", {{"PATH": {os.environ["PATH"]!r}}})
-"""
-    with subprocess.Popen([sys.executable, "-c", text], cwd=ROOT) as agent:
-        assert wait_until(lambda: note.exists() and note.read_text().endswith("\n"))
-        pids = note.read_text().split()
-        assert not any(map(is_gone, pids))
-        agent.kill()
-    assert wait_until(lambda: all(map(is_gone, pids)))
 
 
 def test_what_it_leaves_running_is_let_go(tmp_path: Path, children: Callable[..., Executor]) -> None:
@@ -159,5 +135,5 @@ def test_the_agent_is_no_plugin(tmp_path: Path) -> None:
         [sys.executable, "-m", "agent"], cwd=ROOT, env=env, input="{}", capture_output=True, text=True
     )
     assert done.returncode == 1
-    assert json.loads(done.stdout) == {"cniVersion": "1.1.0", "code": 7, "msg": "slash24-agent is no CNI plugin"}
+    assert json.loads(done.stdout) == {"cniVersion": "1.1.0", "code": 7, "msg": "slash24-agent is not a CNI plugin"}
     assert not (tmp_path / "socket").exists()

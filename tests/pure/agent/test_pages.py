@@ -9,13 +9,18 @@ from threading import Event
 
 import pytest
 
-from agent import pages
-from agent.pages import Pages, answer_json
+from agent.pages import AT_ONCE, Pages, json_page
 from tests.pure.agent.support import wait_until
 
 
+@pytest.fixture
+def seconds() -> float:
+    """How long a connection has for its request."""
+    return 2.0
+
+
 @pytest.fixture(params=["tcp", "unix"])
-def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pages]:
+def served(request: pytest.FixtureRequest, tmp_path: Path, seconds: float) -> Iterator[Pages]:
     """Pages /ok, and /slow, which waits for `hold`."""
     where = "127.0.0.1:0" if request.param == "tcp" else str(tmp_path / "http.sock")
     hold, entered = Event(), []
@@ -23,9 +28,9 @@ def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Pages]:
     def slow() -> tuple[int, str, bytes]:
         entered.append(1)
         hold.wait(20)
-        return answer_json(200, {})
+        return json_page(200, {})
 
-    made = Pages(where, {"/ok": lambda: answer_json(200, {"ok": True}), "/slow": slow})
+    made = Pages(where, {"/ok": lambda: json_page(200, {"ok": True}), "/slow": slow}, seconds=seconds)
     made.hold, made.entered = hold, entered
     yield made
     hold.set()
@@ -52,16 +57,16 @@ def get(served: Pages, page: str = "/ok") -> int:
 def test_callers_that_send_nothing_or_little_keep_nobody_out(served: Pages) -> None:
     """However many: a page is there while all of them are still connected."""
     with ExitStack() as stack:
-        callers = [stack.enter_context(connect(served)) for _ in range(3 * pages._AT_ONCE)]
+        callers = [stack.enter_context(connect(served)) for _ in range(3 * AT_ONCE)]
         for caller in callers[::2]:
             with suppress(OSError):  # the oldest were hung up on
                 caller.sendall(b"GET /")
         assert [get(served) for _ in range(3)] == [200] * 3
 
 
-def test_a_byte_now_and_then_does_not_make_it_wait_longer(served: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("seconds", [0.3])
+def test_a_byte_now_and_then_does_not_make_it_wait_longer(served: Pages) -> None:
     """The time is that of the whole request."""
-    monkeypatch.setattr(pages, "_SECONDS", 0.3)
     with connect(served) as caller:
         caller.settimeout(0.05)
         for _ in range(200):
@@ -79,7 +84,7 @@ def test_a_byte_now_and_then_does_not_make_it_wait_longer(served: Pages, monkeyp
 def test_pages_that_take_long_are_few(served: Pages) -> None:
     """Beyond that a caller is hung up on; those that wait for a page get it."""
     with ExitStack() as stack:
-        waiting = [stack.enter_context(connect(served)) for _ in range(pages._AT_ONCE)]
+        waiting = [stack.enter_context(connect(served)) for _ in range(AT_ONCE)]
         for caller in waiting:
             caller.sendall(b"GET /slow HTTP/1.0\r\n\r\n")
         assert wait_until(lambda: len(served.entered) == len(waiting))

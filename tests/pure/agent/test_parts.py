@@ -1,4 +1,4 @@
-"""The agent's smaller parts: options, log lines, systemd's words, results, leases, the host's root."""
+"""The agent's smaller parts: options, log lines, systemd's words, health, leases, the host's root."""
 
 import ast
 import os
@@ -6,14 +6,18 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from threading import Event
 
 import pytest
 
-from agent import leases, memory, options, pool, record, systemd
-from agent.results import Results
+from agent import log, memory, options, systemd
+from agent.health import Health
+from agent.metrics import Networks
+from agent.scheduler import Turns
 from tests.conftest import ROOT
 from tests.pure.agent.support import outcome, wait_until
 
@@ -67,7 +71,7 @@ def test_a_call_is_one_line(where: str) -> None:
     found = os.fstat(writer)
     environ = {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino + (where != 'journal')}"}
     fields = outcome(container='a b="c"\nd', network="", code=7, message="über").fields()
-    record.logger(writer, environ)(record.INFO, fields)
+    log.logger(writer, environ)(log.INFO, fields)
     line = os.read(reader, 4096)
     prefix, text = line.split(b"verb=", 1)
     assert text == (
@@ -103,100 +107,141 @@ def test_systemd_is_told(tmp_path: Path, kind: str) -> None:
 
 def test_only_the_socket_meant_for_this_process_is_taken() -> None:
     """LISTEN_PID of another process: the variables were inherited."""
-    assert systemd.given_listener({}) is None
-    assert systemd.given_listener({"LISTEN_PID": "1", "LISTEN_FDS": "1"}) is None
+    assert systemd.inherited_socket({}) is None
+    assert systemd.inherited_socket({"LISTEN_PID": "1", "LISTEN_FDS": "1"}) is None
     with pytest.raises(ValueError, match="2 sockets"):
-        systemd.given_listener({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2"})
+        systemd.inherited_socket({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2"})
 
 
 def test_a_node_s_failure_counts_until_that_verb_succeeds() -> None:
     """By the code; what follows for one pod alone neither adds to it nor clears it."""
-    results = Results()
-    assert results.failing() == []
+    health = Health()
+    assert health.failing() == []
     for code in (5, 11, 50):
-        results.note(outcome(code=code, message="no disk space"))
-        results.note(outcome(verb="DEL"))
-        results.note(outcome(code=7))
-        results.note(outcome(code=999))
-        assert results.failing() == ["ADD"]
-        assert results.describe()["ADD"]["msg"] == "no disk space"
-        results.note(outcome())
-        assert results.failing() == []
+        health.on_outcome(outcome(code=code, message="no disk space"))
+        health.on_outcome(outcome(verb="DEL"))
+        health.on_outcome(outcome(code=7))
+        health.on_outcome(outcome(code=999))
+        assert health.failing() == ["ADD"]
+        assert health.describe()["ADD"]["msg"] == "no disk space"
+        health.on_outcome(outcome())
+        assert health.failing() == []
 
 
 @pytest.mark.parametrize("verb", ["ADD", "DEL", "GC", "STATUS"])
 def test_one_pod_s_failure_says_nothing_about_the_node(verb: str) -> None:
     """A taken address or port, a wrong key, an interface that exists, an error of an IPAM plugin's own."""
-    results = Results()
+    health = Health()
     for code in (1, 2, 3, 4, 6, 7, 8, 99, 100, 999):
-        results.note(outcome(verb=verb, code=code))
-    assert results.failing() == []
+        health.on_outcome(outcome(verb=verb, code=code))
+    assert health.failing() == []
 
 
 def test_a_check_never_makes_the_node_not_ready() -> None:
     """A runtime sends none, so that no later one would clear it."""
-    results = Results()
+    health = Health()
     for code in (5, 11, 50, 999):
-        results.note(outcome(verb="CHECK", code=code))
-    assert (results.failing(), results.describe()) == ([], {})
+        health.on_outcome(outcome(verb="CHECK", code=code))
+    assert (health.failing(), health.describe()) == ([], {})
 
 
 def test_a_failure_is_forgotten_after_five_minutes() -> None:
     """Though no call of that verb comes: on a node that is left alone for a failure, none would."""
     now = [1000.0]
-    results = Results(lambda: now[0])
-    results.note(outcome(verb="GC", code=11))
+    health = Health(lambda: now[0])
+    health.on_outcome(outcome(verb="GC", code=11))
     now[0] += 299
-    assert results.failing() == ["GC"]
+    assert health.failing() == ["GC"]
     now[0] += 2
-    assert results.failing() == []
+    assert health.failing() == []
 
 
 def test_leases_used_and_free(tmp_path: Path) -> None:
     """As many as there are files of addresses; the gateway's address is neither used nor free."""
-    networks = leases.Networks()
+    networks = Networks()
     ipam = {"type": "host-local", "dataDir": str(tmp_path), "ranges": [[{"subnet": "10.1.2.0/24"}]]}
-    networks.note(outcome(config={"ipam": ipam}, verb="DEL"))
-    networks.note(outcome(config={"ipam": {"type": "static"}}, network="static"))
-    networks.note(outcome(config={"ipam": ipam}, code=11))
-    networks.note(outcome(config={"ipam": "host-local"}))
+    networks.on_outcome(outcome(config={"ipam": ipam}, verb="DEL"))
+    networks.on_outcome(outcome(config={"ipam": {"type": "static"}}, network="static"))
+    networks.on_outcome(outcome(config={"ipam": ipam}, code=11))
+    networks.on_outcome(outcome(config={"ipam": "host-local"}))
     assert list(networks.count()) == []
-    networks.note(outcome(config={"ipam": ipam}))
+    networks.on_outcome(outcome(config={"ipam": ipam}))
     assert list(networks.count()) == []  # its folder can not be read
     (tmp_path / "net").mkdir()
     for name in ("10.1.2.2", "10.1.2.3", "lock", "last_reserved_ip.0"):
         (tmp_path / "net" / name).touch()
     assert list(networks.count()) == [("net", 2, 251)]
     for index in range(300):
-        networks.note(outcome(config={"ipam": ipam}, network=f"net{index}"))
-    assert len(networks._configs) == 256
+        (tmp_path / f"net{index}").mkdir()
+        networks.on_outcome(outcome(config={"ipam": ipam}, network=f"net{index}"))
+    assert [network for network, _, _ in networks.count()] == [f"net{index}" for index in range(44, 300)]
 
 
 def test_threads_come_when_needed_and_go() -> None:
-    """No more than the limit, all of them again after a pause, and none for ever."""
-    import threading
+    """No more than the limit, however many jobs wait, all of them again after a pause, and none for ever."""
+    let_go, seen, turns = Event(), [], Turns(3, idle=0.2)
 
-    let_go = threading.Event()
-    seen = []
-
-    def work(job: int) -> bool:
+    def work(job: int) -> None:
         seen.append(job)
-        let_go.wait(5)
-        return job != 13
+        with turns.released(), turns.released():
+            let_go.wait(5)
 
-    workers = pool.Pool(3, work, idle=0.2)
+    before = len(os.listdir("/proc/self/task"))
     for job in range(5):
-        workers.submit(job)
+        turns.submit(work, job)
     assert wait_until(lambda: len(seen) == 3)
-    assert workers.busy == 3
-    time_to_wait = 0.0
-    assert sorted(workers.take_back(time_to_wait)) == [3, 4]
+    assert turns.busy == 3
+    assert turns.is_behind
+    assert turns.take_back(0.0) == [3, 4]
     let_go.set()
-    assert wait_until(lambda: workers.busy == 0)
+    assert wait_until(lambda: turns.busy == 0)
     for job in (13, 14, 15):
-        workers.submit(job)
+        turns.submit(work, job)
     assert wait_until(lambda: len(seen) == 6)
-    assert wait_until(lambda: workers._threads == 0)
+    assert wait_until(lambda: len(os.listdir("/proc/self/task")) <= before)
+
+
+def test_a_thread_that_has_waited_goes_on_before_the_next_job() -> None:
+    """Its call has begun earlier, and may hold a lock."""
+    waits, may_end, order, turns = Event(), Event(), [], Turns(4)
+
+    def first(_job: None) -> None:
+        with turns.released():
+            waits.wait(5)
+        order.append("first")
+
+    def second(_job: None) -> None:
+        waits.set()
+        time.sleep(0.01)
+        order.append("second")
+
+    turns.submit(first, None)
+    turns.submit(second, None)
+    turns.submit(lambda _: order.append("third") or may_end.set(), None)
+    assert may_end.wait(5)
+    assert order.index("first") < order.index("third")
+
+
+def test_a_job_that_stalls_is_overtaken() -> None:
+    """By one job at first; the more have stalled, the more go on at a time."""
+    end, seen, turns = Event(), [], Turns(16, idle=0.2)
+
+    def stall(job: int) -> None:
+        seen.append(job)
+        end.wait(10)
+
+    for job in range(12):
+        turns.submit(stall, job)
+    assert wait_until(lambda: len(seen) == 1)
+    times = 0
+    while len(seen) < 12:
+        time.sleep(0.03)
+        turns.overtake()
+        times += 1
+        assert wait_until(lambda times=times: len(seen) > times)
+    assert times < 11
+    end.set()
+    assert wait_until(lambda: turns.busy == 0)
 
 
 def test_every_module_is_loaded_at_the_start() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent import wire
-from agent.incoming import Incoming
+from agent.connection import Connection
 from agent.wire import HEADER, Malformed
 
 KINDS = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,20}[a-z0-9])?", fullmatch=True)
@@ -104,14 +104,14 @@ def test_however_it_is_cut_in_pieces_it_is_whole_at_its_end(stdin: bytes, cuts: 
     data = io.BytesIO(wire.request(request))
     ours, theirs = socket.socketpair()
     with theirs:
-        incoming = Incoming(ours, 0, wire.hello(250.0))
+        connection = Connection(ours, 0, wire.hello(250.0))
         assert theirs.recv(12) == b"S24A\2\0\0\0\xfb\0\0\0"
         for piece in [*map(data.read, cuts), data.read()]:
             whole = False
             if piece:
                 theirs.sendall(piece)
-                whole = incoming.receive()
+                whole = connection.receive()
             if whole:
                 break
-        assert incoming.request() == request
-        incoming.close()
+        assert connection.request() == request
+        connection.close()

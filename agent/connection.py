@@ -1,4 +1,4 @@
-"""A connection whose request is still coming in: read without waiting, so that a slow sender costs nobody else."""
+"""A connection whose request is being received, without blocking: a slow sender does not delay other calls."""
 
 import os
 import socket
@@ -13,22 +13,23 @@ from agent import wire
 from agent.wire import Malformed
 
 _CHUNK, _LARGE_CHUNK = 1 << 14, 1 << 18
-"""Bytes to make room for: nearly every request is smaller than the first."""
+"""Sizes of receive buffers: nearly every request fits into the first."""
+
 _DESCRIPTOR = Struct("i")
 _CREDENTIALS = Struct("3i")
 _SIOCGSKNS = 0x894C  # since Linux 4.10
 _OWN_NETNS = "/proc/self/ns/net"
 
 
-class Incoming:
+class Connection:
     """An accepted connection, greeted. `netns`: the descriptor that came with the request, or None.
 
-    `is_watched`: whether the server is told when more comes.
+    `refused`: why the request is declined, "" if it is not. `is_watched`: whether the server polls it.
     """
 
-    def __init__(self, connection: socket.socket, pid: int, hello: bytes) -> None:
-        """Sends the greeting to process `pid`; raises OSError if nobody is there any more."""
-        self.connection, self.pid = connection, pid
+    def __init__(self, connected: socket.socket, pid: int, hello: bytes) -> None:
+        """Sends the greeting; raises OSError if the caller, process `pid`, has gone."""
+        self.socket, self.pid = connected, pid
         self.since = time.monotonic()
         self.announced = 0
         self.netns: int | None = None
@@ -36,29 +37,29 @@ class Incoming:
         self.is_watched = False
         self._data = bytearray()
         self._received = 0
-        connection.settimeout(0)
-        connection.sendall(hello)
+        connected.settimeout(0)
+        connected.sendall(hello)
 
     @property
     def is_silent(self) -> bool:
-        """Whether nothing has come yet: somebody only wanted to see whether the agent is there."""
+        """Whether nothing has been received: the caller may only have checked that an agent is there."""
         return self._received == 0
 
     def refuse(self, reason: str) -> None:
-        """Take the rest of the request in, but keep nothing of it: who sends can not yet read that it is declined."""
+        """Discard the request, but receive the rest of it: the launcher reads no reply before it has sent all."""
         self.refused = self.refused or reason
         self._data = self._data[: wire.HEADER.size]
 
     def receive(self) -> bool:
-        """Take in what is there; whether the request is whole. Raises Malformed, OSError."""
-        # Room for one descriptor exactly: of more, the kernel closes the others and says so.
-        data, ancillary, flags, _ = self.connection.recvmsg(
+        """Receive what is there; whether the request is complete. Raises Malformed, OSError."""
+        # Room for exactly one descriptor: of more, the kernel closes the others and sets MSG_CTRUNC.
+        data, ancillary, flags, _ = self.socket.recvmsg(
             _LARGE_CHUNK if self._received else _CHUNK, socket.CMSG_LEN(_DESCRIPTOR.size), socket.MSG_CMSG_CLOEXEC
         )
         self._received += len(data)
         self._keep_descriptor(ancillary)
         if flags & socket.MSG_CTRUNC:
-            raise Malformed("more descriptors than one, or no room for it")
+            raise Malformed("more than one descriptor, or no room for it")
         if not data:
             raise Malformed(f"ends after {self._received} bytes")
         if not self.refused or len(self._data) < wire.HEADER.size:
@@ -66,23 +67,23 @@ class Incoming:
         if not self.announced and len(self._data) >= wire.HEADER.size:
             self.announced = wire.announced(self._data)
         if self.announced and self._received > self.announced:
-            raise Malformed(f"goes on after the {self.announced} bytes announced")
+            raise Malformed(f"continues after the {self.announced} bytes announced")
         return self._received == self.announced
 
     def request(self) -> wire.Request:
-        """The whole request. Raises Malformed."""
+        """The complete request. Raises Malformed."""
         return wire.parse(self._data)
 
     def decline(self) -> None:
-        """Have the launcher do it otherwise; nothing was begun, and the pod's namespace is no longer held."""
+        """Have the launcher run the plugin itself. The pod's namespace is closed first, and nothing was begun."""
         self._close_netns()
         with suppress(OSError):
-            self.connection.sendall(wire.reply(wire.DECLINED))
-        self.connection.close()
+            self.socket.sendall(wire.reply(wire.DECLINED))
+        self.socket.close()
 
     def close(self) -> None:
-        """Let go of the connection and the descriptor."""
-        self.connection.close()
+        """Close the connection and the descriptor."""
+        self.socket.close()
         self._close_netns()
 
     def _close_netns(self) -> None:
@@ -101,24 +102,24 @@ class Incoming:
                     continue
             for descriptor in descriptors:
                 os.close(descriptor)
-            raise Malformed("more descriptors than one")
+            raise Malformed("more than one descriptor")
 
 
 @dataclass(frozen=True)
 class Peer:
-    """The other end of a connection. `pid` is as seen from here, or 0; `is_elsewhere`: in another network namespace."""
+    """The process at the other end. `pid`: in the agent's PID namespace, or 0; `is_elsewhere`: has another netns."""
 
     pid: int
     uid: int
     is_elsewhere: bool = False
 
 
-def peer(connection: socket.socket) -> Peer:
+def peer(connected: socket.socket) -> Peer:
     """The process that has connected, as the kernel knows it. Raises OSError."""
-    data = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    data = connected.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     pid, uid, _ = _CREDENTIALS.unpack(data)
-    # An accepted connection belongs to the namespace of the socket that connected, not to the listener's.
-    netns = ioctl(connection, _SIOCGSKNS)
+    # An accepted connection is in the namespace of the socket that connected, not in the listener's.
+    netns = ioctl(connected, _SIOCGSKNS)
     try:
         return Peer(pid, uid, is_elsewhere=not os.path.samestat(os.fstat(netns), os.stat(_OWN_NETNS)))
     finally:
