@@ -13,7 +13,7 @@ from pkgutil import walk_packages
 _ROOMS = ("spec", "state", "ipam", "linux", "rules", "plugins")
 # What the plugins import inside functions.
 _MORE = ("hashlib", "re", "signal", "socket", "subprocess", "threading", "traceback")
-_MORE += ("netaddr.core", "netaddr.ip", "jeepney", "re2", "pyroute2.netlink.rtnl.ifinfmsg")
+_MORE += ("jeepney", "re2", "pyroute2.netlink.rtnl.ifinfmsg")
 # Encodings of JSON (RFC 8259), and of addresses.
 _CODECS = ("ascii", "latin-1", "idna", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le")
 _CODECS += ("utf-32-be",)

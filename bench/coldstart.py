@@ -26,7 +26,6 @@ from plugins.__main__ import TYPES
 CASE = "IPv4, gateway"
 PROFILED = lab.ROOT / "build" / "profile" / "bin"
 GROUPS = dict.fromkeys(("spec", "state", "ipam", "linux", "rules", "plugins"), "slash24") | {
-    "netaddr": "netaddr",
     "pyroute2": "pyroute2",
 }
 

@@ -84,7 +84,6 @@ def known_to_plugins() -> dict[str, dict[str, object]]:
     hints = dict.fromkeys(("Any", "Callable", "Dict", "Literal", "Optional", "TypeVar", "Union"), hint)
     return {
         "inspect": {},  # dataclasses: only for classes without a docstring
-        "pprint": {},  # netaddr.core: only for printing its own statistics
         "traceback": {},  # pyroute2.netlink: only for messages it can not decode
         "pkgutil": {},  # pyroute2: only for plugins of plugins
         "selectors": {},  # socket: only for sendfile

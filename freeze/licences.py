@@ -15,7 +15,7 @@ Its executables bundle what follows; each part is under its own licence, whose t
 
 """
 PYROUTE2 = "offered under Apache-2.0 or GPL-2.0-or-later; it is bundled here under Apache-2.0"
-PACKAGES = (("jeepney", ""), ("netaddr", ""), ("prometheus_client", ""), ("pyroute2", PYROUTE2), ("google-re2", ""))
+PACKAGES = (("jeepney", ""), ("prometheus_client", ""), ("pyroute2", PYROUTE2), ("google-re2", ""))
 PYINSTALLER = "the executables' bootloader; its exception to the GPL permits bundling it with any program"
 
 

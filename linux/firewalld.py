@@ -6,9 +6,9 @@ is set here lasts until firewalld is reloaded or restarted.
 
 from contextlib import suppress
 from itertools import count
-from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 from linux import dbus
+from spec.addresses import parse_address, unpack
 from spec.suite import current
 
 NAME = "org.fedoraproject.FirewallD1"
@@ -33,8 +33,7 @@ def is_running(address: str) -> bool:
 
 def source_of(address: bytes) -> str:
     """A packed address as firewalld names it: 10.1.2.5/32."""
-    family, bits = (AF_INET, 32) if len(address) == 4 else (AF_INET6, 128)
-    return f"{inet_ntop(family, address)}/{bits}"
+    return f"{unpack(address)}/{8 * len(address)}"
 
 
 class Firewalld:
@@ -113,11 +112,7 @@ class Firewalld:
 
 def _holds(network: str, source: str) -> bool:
     """Whether a source of firewalld's (it may be a MAC, or the name of an ipset) is a network around an address."""
-    family = AF_INET6 if ":" in source else AF_INET
-    text, _, length = network.partition("/")
     try:
-        packed, address = inet_pton(family, text), inet_pton(family, source.partition("/")[0])
-        shift = len(packed) * 8 - (int(length) if length else len(packed) * 8)
-        return int.from_bytes(packed) >> shift == int.from_bytes(address) >> shift
-    except (OSError, ValueError):
+        return parse_address(network).contains(parse_address(source))
+    except ValueError:
         return False

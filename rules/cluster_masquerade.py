@@ -60,7 +60,7 @@ class Egress:
 def ensure(network: str, wanted: Egress) -> None:
     """Masquerade what is `wanted`, and nothing else for `network`; nothing is written if nothing changed.
 
-    Raises NetlinkError, OSError or ValueError for what is no address or network.
+    Raises NetlinkError, ValueError for what is no address or network.
     """
     if wanted.beyond or wanted.tunnel:
         static_table.ensure(partial(_table, network, wanted))

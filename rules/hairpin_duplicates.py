@@ -11,15 +11,14 @@ only ones, and nothing is dropped.
 """
 
 from collections.abc import Sequence
-from socket import AF_INET, AF_INET6, inet_pton
 
 from linux import sysctls
 from linux.nftables import messages, static_table, uapi
-from linux.nftables.address_elements import is_of
 from linux.nftables.expressions import DROP, RETURN, cmp_eq, ether_saddr, in_network, ip_saddr, oifname, protocol_ip
 from linux.nftables.messages import Hook
 from linux.nftables.pod_table import Chain, Rule
 from linux.nftables.static_table import StaticTable, table_name
+from spec.addresses import parse_address
 from spec.errors import is_shortage
 
 _PODS_LINKS = b"veth"  # without a NUL: whatever begins so
@@ -31,7 +30,7 @@ def ensure(network: str, bridge_mac: str, gateways: Sequence[str]) -> None:
 
     `gateways`: the bridge's own addresses with their prefixes ("10.244.1.1/24"); frames from themselves pass. Those of
     an IP version of which there are no duplicates are left out. Nothing is written if nothing changed. Raises
-    NetlinkError, OSError or ValueError for what is no address.
+    NetlinkError, ValueError for what is no address.
     """
     static_table.ensure(lambda _: _table(network, bridge_mac, gateways))
 
@@ -48,7 +47,7 @@ def missing(network: str, bridge_mac: str, gateways: Sequence[str]) -> list[str]
 
 def _table(network: str, bridge_mac: str, gateways: Sequence[str]) -> StaticTable:
     mac = bridge_mac.lower()
-    every = [gateway for gateway in sorted(set(gateways)) if _has_duplicates(_version(gateway))]
+    every = [gateway for gateway in sorted(set(gateways)) if _has_duplicates(parse_address(gateway).version)]
     passing = [_rule("gateway", mac, gateway.partition("/")[0], RETURN) for gateway in every]
     dropping = [_rule("duplicates in", mac, gateway, DROP) for gateway in every]
     return StaticTable(
@@ -58,10 +57,6 @@ def _table(network: str, bridge_mac: str, gateways: Sequence[str]) -> StaticTabl
         # type filter hook output priority filter
         (Chain("output", (*passing, *dropping), Hook("filter", uapi.NF_BR_LOCAL_OUT, uapi.NF_BR_PRI_FILTER_BRIDGED)),),
     )
-
-
-def _version(address: str) -> int:
-    return 6 if is_of(6, address) else 4
 
 
 def _has_duplicates(version: int) -> bool:
@@ -79,12 +74,7 @@ def _has_duplicates(version: int) -> bool:
 
 def _rule(what: str, mac: str, source: str, verdict: bytes) -> Rule:
     """oifname "veth*" ether saddr 0a:58:0a:f4:01:01 ip saddr 10.244.1.0/24 drop"""
-    address, _, prefix = source.partition("/")
-    version = _version(address)
-    packed = inet_pton({4: AF_INET, 6: AF_INET6}[version], address)
-    bits = 8 * len(packed)
-    length = int(prefix) if prefix else bits
-    subnet = (int.from_bytes(packed, "big") >> bits - length << bits - length).to_bytes(len(packed), "big")
+    subnet = parse_address(source).network
     return Rule(
         f"{what} {source} from {mac}",
         (
@@ -92,9 +82,9 @@ def _rule(what: str, mac: str, source: str, verdict: bytes) -> Rule:
             cmp_eq(_PODS_LINKS),
             ether_saddr(),
             cmp_eq(bytes.fromhex(mac.replace(":", ""))),
-            *protocol_ip(version),
-            ip_saddr(version),
-            *in_network(subnet, length),
+            *protocol_ip(subnet.version),
+            ip_saddr(subnet.version),
+            *in_network(subnet.packed, subnet.prefix),
             verdict,
         ),
     )

@@ -6,7 +6,6 @@ entry a flow. Nor can a masquerade that somebody set for whatever leaves the nod
 """
 
 from functools import partial
-from socket import AF_INET, AF_INET6, inet_pton
 
 from linux.nftables import messages, static_table, uapi
 from linux.nftables.expressions import cmp_eq, ip_daddr, ip_saddr, nfproto, notrack, udp_dport, udp_payload
@@ -15,6 +14,7 @@ from linux.nftables.pod_table import Chain, Rule
 from linux.nftables.static_table import StaticTable, table_name
 from linux.rtnl.vxlan import Vtep
 from rules.vtep_filter import VNI_AT, VNI_BYTES
+from spec.addresses import is_ipv6, pack
 
 
 def ensure(network: str, vtep: Vtep) -> None:
@@ -36,8 +36,7 @@ def missing(network: str, vtep: Vtep) -> list[str]:
 
 
 def _table(network: str, vtep: Vtep, _: str = "") -> StaticTable:
-    version, family = (6, AF_INET6) if ":" in vtep.local else (4, AF_INET)
-    local = inet_pton(family, vtep.local)
+    version, local = 6 if is_ipv6(vtep.local) else 4, pack(vtep.local)
     vni = (udp_payload(VNI_AT, VNI_BYTES), cmp_eq(vtep.vni.to_bytes(VNI_BYTES, "big")))
     to_port = (*udp_dport(vtep.port), *nfproto(version))
     # udp dport 4789 ip daddr 192.0.2.1 @th,96,24 0x1 notrack

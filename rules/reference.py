@@ -7,13 +7,13 @@ are deleted one by one, by handle, in one transaction. Tables and chains that se
 """
 
 from collections.abc import Collection, Iterable, Sequence
-from socket import AF_INET, AF_INET6, inet_pton
 
 from linux.netlink.socket import Netlink
 from linux.nftables import listing, messages
 from linux.nftables.listing import FoundRule
 from linux.nftables.messages import Step, TableName
 from linux.nftables.transactions import Transaction, change
+from spec.addresses import parse_address
 from spec.attachment import Attachment
 
 _NAT = {4: TableName(messages.IP, "nat"), 6: TableName(messages.IP6, "nat")}
@@ -36,7 +36,7 @@ def delete_masquerade(owner: Attachment, addresses: Sequence[str] = ()) -> None:
     def decide(transaction: Transaction) -> None:
         backends = [version for version, table in _NAT.items() if not transaction.is_absent(table)]
         if backends:
-            packed = [_packed(address) for address in addresses]
+            packed = [parse_address(address).packed for address in addresses]
             for version in backends:
                 transaction.add_alone(_masquerade_removal(transaction.netlink, owner, version, packed))
         if not transaction.is_absent(_MASQUERADE):
@@ -47,7 +47,7 @@ def delete_masquerade(owner: Attachment, addresses: Sequence[str] = ()) -> None:
 
 def masquerades(owner: Attachment, addresses: Sequence[str]) -> bool:
     """Whether the reference masquerades each of these addresses, CIDR, for `owner`. Raises NetlinkError."""
-    pods = [_packed(address) for address in addresses]
+    pods = [parse_address(address).packed for address in addresses]
 
     def decide(transaction: Transaction) -> bool:
         netlink = transaction.netlink
@@ -209,10 +209,6 @@ def _comes_from(rule: FoundRule, version: int, addresses: Iterable[bytes]) -> bo
     """Whether the rule's source (an address; in older releases a subnet) includes one of the addresses."""
     source = listing.source_network(rule, version)
     return source is None or any(listing.is_in(address, source) for address in addresses)
-
-
-def _packed(address: str) -> bytes:
-    return inet_pton(AF_INET6 if ":" in address else AF_INET, address.partition("/")[0])
 
 
 def _version(packed: bytes) -> int:

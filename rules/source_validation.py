@@ -107,7 +107,7 @@ _TABLE = Table(
 def ensure(owner: Attachment, host_link: str, addresses: Sequence[str]) -> None:
     """Let packets that enter by `host_link` pass only if they come from `addresses` ("10.1.2.5/24", "10.1.2.5").
 
-    Whatever else was known of this link, or of `owner`, is forgotten. Raises NetlinkError, OSError or ValueError for
+    Whatever else was known of this link, or of `owner`, is forgotten. Raises NetlinkError, ValueError for
     what is no address.
     """
     tag, name = owner_tag(owner), ifname(host_link)

@@ -3,19 +3,27 @@
 # Not `socket`: its Python half takes milliseconds to import, and nothing else here needs it.
 from _socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 from collections import namedtuple
+from functools import lru_cache
 
 FAMILIES = {4: AF_INET, 6: AF_INET6}
 BITS = {4: 32, 6: 128}
 _MAPPED = b"\0" * 10 + b"\xff\xff"
 
 
-class Address(namedtuple("Address", ("version", "number", "prefix"))):
+class Address(namedtuple("Address", ("version", "number", "prefix", "first", "last"))):
     """An address of IP `version` 4 or 6 as a `number`, with the prefix length in bits of the network it is in.
 
-    A network is an `Address` without host bits. Sorted, a network comes before all that is in it.
+    `first` and `last` are the numbers of that network's first address and last one, in IPv4 the broadcast address. They
+    are computed once, because thousands of networks are compared at a time. A network is an `Address` without host
+    bits. Sorted, a network comes before all that is in it.
     """
 
     __slots__ = ()
+
+    def __new__(cls, version: int, number: int, prefix: int) -> "Address":
+        host_bits = BITS[version] - prefix
+        first = number >> host_bits << host_bits
+        return tuple.__new__(cls, (version, number, prefix, first, first + (1 << host_bits) - 1))
 
     @property
     def family(self) -> int:
@@ -33,17 +41,6 @@ class Address(namedtuple("Address", ("version", "number", "prefix"))):
         return self.number.to_bytes(BITS[self.version] >> 3, "big")
 
     @property
-    def first(self) -> int:
-        """The number of the first address of the network."""
-        host_bits = BITS[self.version] - self.prefix
-        return self.number >> host_bits << host_bits
-
-    @property
-    def last(self) -> int:
-        """The number of the last address of the network; in IPv4 the broadcast address."""
-        return self.number | (1 << BITS[self.version] - self.prefix) - 1
-
-    @property
     def network(self) -> "Address":
         """The network that it is in: 10.1.2.0/24 of 10.1.2.3/24."""
         return Address(self.version, self.first, self.prefix)
@@ -54,45 +51,59 @@ class Address(namedtuple("Address", ("version", "number", "prefix"))):
         return Address(self.version, (self.first + 1) % (1 << self.bits), self.prefix)
 
     @property
+    def unmapped(self) -> "Address":
+        """The same, or the IPv4 address that is mapped into IPv6 (::ffff:10.0.0.1). Raises ValueError (/0 to /95)."""
+        if self.version == 4 or self.number >> 32 != 0xFFFF:
+            return self
+        if self.prefix < 96:
+            raise ValueError(f"invalid CIDR address: {self.cidr}")
+        return Address(4, self.number & 0xFFFFFFFF, self.prefix - 96)
+
+    @property
     def cidr(self) -> str:
         """The address with its prefix length: 10.1.2.3/24."""
         return f"{self}/{self.prefix}"
 
     def contains(self, other: "Address") -> bool:
         """Whether all of the other's network is in this one's."""
-        host_bits = BITS[self.version] - self.prefix
-        same = self.version == other.version and self.prefix <= other.prefix
-        return same and self.number >> host_bits == other.number >> host_bits
+        return self.version == other.version and self.first <= other.first and other.last <= self.last
 
     def overlaps(self, other: "Address") -> bool:
         """Whether the two networks have addresses in common: one of them is then in the other."""
-        return self.contains(other) or other.contains(self)
+        return self.version == other.version and self.first <= other.last and other.first <= self.last
 
     def __str__(self) -> str:
         """The address alone."""
         return text_of(self.version, self.number)
 
 
+@lru_cache(256)  # one call, or one record of a peer, parses the same few addresses several times
 def parse_address(text: str) -> Address:
     """Read "10.1.2.3/24", or "10.1.2.3" for a single address (/32); ::ffff:10.0.0.1 stays IPv6. Raises ValueError."""
-    return parse_cidr(text) if "/" in text else _single(pack(text))
+    if "/" in text:
+        return parse_cidr(text)
+    version = 6 if ":" in text else 4
+    try:
+        return Address(version, int.from_bytes(inet_pton(FAMILIES[version], text), "big"), BITS[version])
+    except (OSError, ValueError) as error:
+        raise ValueError(f"invalid IP address: {text}") from error
 
 
 def parse_cidr(text: str) -> Address:
     """Read "10.1.2.3/24": no netmask, no bare address. ::ffff:10.0.0.1/120 stays IPv6. Raises ValueError."""
     address, _, length = text.partition("/")
-    try:
-        packed = pack(address)
-        if length.isascii() and length.isdigit() and len(length) <= 3 and int(length) <= 8 * len(packed):
-            return Address(_version(packed), int.from_bytes(packed, "big"), int(length))
-    except ValueError:
-        pass
+    version = 6 if ":" in address else 4
+    if length.isdigit() and length.isascii() and len(length) <= 3 and int(length) <= BITS[version]:
+        try:
+            return Address(version, int.from_bytes(inet_pton(FAMILIES[version], address), "big"), int(length))
+        except (OSError, ValueError):
+            pass
     raise ValueError(f"invalid CIDR address: {text}")
 
 
 def parse_ip(text: str) -> Address:
     """Read a single address; one that is IPv4 mapped into IPv6 (::ffff:10.0.0.1) becomes IPv4. Raises ValueError."""
-    return _single(_unmapped(pack(text)))
+    return parse_address(canonical_ip(text))
 
 
 def pack(text: str) -> bytes:
@@ -121,17 +132,13 @@ def text_of(version: int, number: int) -> str:
 
 def canonical_ip(text: str) -> str:
     """An address, e.g. "fd00::1"; IPv4 mapped into IPv6 becomes IPv4. Raises ValueError."""
-    return unpack(_unmapped(pack(text)))
+    packed = pack(text)
+    return unpack(packed[12:] if packed.startswith(_MAPPED) and len(packed) == 16 else packed)
 
 
 def canonical_cidr(text: str) -> str:
     """An address with its prefix length, e.g. "10.1.2.3/24"; host bits are kept. Raises ValueError."""
-    address = parse_cidr(text)
-    if address.version == 4 or not address.packed.startswith(_MAPPED):
-        return address.cidr
-    if address.prefix < 96:
-        raise ValueError(f"invalid CIDR address: {text}")
-    return Address(4, address.number & 0xFFFFFFFF, address.prefix - 96).cidr
+    return parse_cidr(text).unmapped.cidr
 
 
 def network_of(cidr: str) -> str:
@@ -164,22 +171,10 @@ def why_no_gateway(address: str, cidr: str = "") -> str:
         return "a multicast address"
     if gateway.number == 1 if gateway.version == 6 else top == 127:
         return "a loopback address"
-    if gateway == (4, 0xFFFFFFFF, 32):
+    if gateway.version == 4 and gateway.number == 0xFFFFFFFF:
         return "the broadcast address"
     subnet = parse_address(cidr) if cidr else gateway
     if gateway.version == 6 or subnet.version == 6 or subnet.prefix > 30:
         return ""
     ends = {subnet.first: "the address of the subnet itself", subnet.last: "the broadcast address of the subnet"}
     return ends.get(gateway.number, "")
-
-
-def _single(packed: bytes) -> Address:
-    return Address(_version(packed), int.from_bytes(packed, "big"), 8 * len(packed))
-
-
-def _version(packed: bytes) -> int:
-    return 4 if len(packed) == 4 else 6
-
-
-def _unmapped(packed: bytes) -> bytes:
-    return packed[12:] if packed.startswith(_MAPPED) and len(packed) == 16 else packed

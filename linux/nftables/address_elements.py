@@ -5,12 +5,12 @@ They are compared as bytes and decoded only if they differ, so that a look that 
 
 import struct
 from collections.abc import Iterable
-from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
 
 from linux.nftables import uapi
 from linux.nftables.expressions import be32
+from spec.addresses import pack, parse_address
+from spec.addresses import text_of as text_of_address
 
-_FAMILY = {4: AF_INET, 6: AF_INET6}
 _BYTES = {4: 4, 6: 16}
 _KEY_AT = 12  # behind the headers of the element, of its key and of the key's value
 _INTERVAL_END = be32(uapi.NFTA_SET_ELEM_FLAGS, uapi.NFT_SET_ELEM_INTERVAL_END)
@@ -20,20 +20,20 @@ Span = tuple[int, int]
 
 
 def of_addresses(version: int, addresses: Iterable[str]) -> tuple[bytes, ...]:
-    """An element for each address of IP version 4 or 6 among `addresses`. Raises OSError: that is no address."""
-    head, family = _head(version), _FAMILY[version]
-    return tuple(head + key for key in sorted({inet_pton(family, text) for text in addresses if is_of(version, text)}))
+    """An element for each address of IP version 4 or 6 among `addresses`. Raises ValueError: not an address."""
+    head = _head(version)
+    return tuple(head + key for key in sorted({pack(text) for text in addresses if is_of(version, text)}))
 
 
 def of_networks(version: int, networks: Iterable[str]) -> tuple[bytes, ...]:
     """The intervals of the networks (CIDR) of IP version 4 or 6 among `networks`; what overlaps or adjoins is merged.
 
-    Raises OSError or ValueError: that is no network.
+    Raises ValueError: not a network.
     """
     size = _BYTES[version]
     opening, closing = _head(version), _head(version, len(_INTERVAL_END))
     elements = []
-    for first, behind in _merged([_span_of(version, text) for text in networks if is_of(version, text)]):
+    for first, behind in _merged([_span_of(text) for text in networks if is_of(version, text)]):
         elements.append(opening + first.to_bytes(size, "big"))
         if behind < 1 << 8 * size:  # what reaches to the last address has no end
             elements.append(closing + behind.to_bytes(size, "big") + _INTERVAL_END)
@@ -77,7 +77,7 @@ def spans(version: int, elements: Iterable[bytes], *, intervals: bool) -> set[Sp
 def text_of(version: int, span: Span) -> str:
     """A span as people write it: 10.0.0.1, 10.0.0.0/8 or 10.0.0.1-10.0.0.7."""
     size, (first, behind) = _BYTES[version], span
-    low, high = (inet_ntop(_FAMILY[version], key.to_bytes(size, "big")) for key in (first, behind - 1))
+    low, high = (text_of_address(version, number) for number in (first, behind - 1))
     count = behind - first
     if count == 1:
         return low
@@ -93,14 +93,9 @@ def _head(version: int, more: int = 0) -> bytes:
     return struct.pack("=HHHHHH", *headers)
 
 
-def _span_of(version: int, network: str) -> Span:
-    address, _, length = network.partition("/")
-    bits = 8 * _BYTES[version]
-    host_bits = bits - int(length) if length else 0
-    if not 0 <= host_bits <= bits:
-        raise ValueError(f"invalid network: {network}")
-    first = int.from_bytes(inet_pton(_FAMILY[version], address), "big") >> host_bits << host_bits
-    return first, first + (1 << host_bits)
+def _span_of(text: str) -> Span:
+    network = parse_address(text)
+    return network.first, network.last + 1
 
 
 def _merged(parts: list[Span]) -> list[Span]:

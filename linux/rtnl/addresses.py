@@ -3,12 +3,13 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 from errno import EADDRNOTAVAIL, EEXIST, ENODEV
-from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+from socket import AF_INET6
 from struct import Struct
 from sys import byteorder
 
 from linux.netlink.attributes import attribute, attributes_of, number
 from linux.netlink.socket import NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, Netlink, NetlinkError
+from spec.addresses import is_ipv6, parse_cidr, unpack
 
 RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 _BODY = Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index of the link
@@ -16,12 +17,11 @@ _ATTRIBUTES = 24  # where they begin in a whole message: after its header and th
 _ADDRESS, _LOCAL, _BROADCAST, _FLAGS = 1, 2, 4, 8
 _SECONDARY, _NODAD, _DADFAILED, _DEPRECATED, _TENTATIVE, _PERMANENT = 0x01, 0x02, 0x08, 0x20, 0x40, 0x80
 _SCOPE_UNIVERSE, _SCOPE_SITE = 0, 200
-_BITS = {AF_INET: 32, AF_INET6: 128}
 
 
 @dataclass(frozen=True)
-class Address:
-    """An address of the link with index `link`, in CIDR form ("10.1.2.5/24"), and how far it reaches.
+class InterfaceAddress:
+    """An address of the link with index `link`, in CIDR form ("10.1.2.5/24"), and its scope.
 
     `dynamic`: it has a lifetime, as one has that came by DHCP or a router advertisement.
     `tentative`, `failed`: for duplicate address detection (RFC 4862). `deprecated`: not for new connections.
@@ -38,28 +38,14 @@ class Address:
     temporary: bool = False
 
     @property
+    def ip(self) -> str:
+        """The address without its prefix length."""
+        return self.cidr.partition("/")[0]
+
+    @property
     def is_global(self) -> bool:
         """Whether the address means something beyond its link."""
         return self.scope in (_SCOPE_UNIVERSE, _SCOPE_SITE)
-
-
-def family_of(address: str) -> int:
-    """AF_INET or AF_INET6 of an address in text, with or without a prefix length."""
-    return AF_INET6 if ":" in address else AF_INET
-
-
-def first_host(cidr: str) -> str:
-    """The address after that of the subnet itself: "10.1.2.1" of "10.1.2.77/24"."""
-    family, number_of, host_bits = _parsed(cidr)
-    first = ((number_of >> host_bits << host_bits) + 1) % (1 << _BITS[family])
-    return inet_ntop(family, first.to_bytes(_BITS[family] // 8, "big"))
-
-
-def overlap(one: str, other: str) -> bool:
-    """Whether the subnets of two CIDRs have addresses in common."""
-    (family, number_of, bits), (other_family, other_number, other_bits) = _parsed(one), _parsed(other)
-    host_bits = max(bits, other_bits)
-    return family == other_family and number_of >> host_bits == other_number >> host_bits
 
 
 def carries(cidrs: Collection[str], wanted: str) -> bool:
@@ -67,13 +53,13 @@ def carries(cidrs: Collection[str], wanted: str) -> bool:
 
     An IPv6 address can be on a link but once: one in a larger subnet does for those in smaller ones.
     """
-    address, _, length = wanted.partition("/")
-    if wanted in cidrs or family_of(address) == AF_INET:
+    if wanted in cidrs or not is_ipv6(wanted):
         return wanted in cidrs
-    return any(cidr.startswith(f"{address}/") and int(cidr.partition("/")[2]) <= int(length) for cidr in cidrs)
+    address = parse_cidr(wanted)
+    return any(one[:2] == address[:2] and one.prefix <= address.prefix for one in map(parse_cidr, cidrs))
 
 
-def list_addresses(netlink: Netlink, index: int = 0, family: int = 0) -> list[Address]:
+def list_addresses(netlink: Netlink, index: int = 0, family: int = 0) -> list[InterfaceAddress]:
     """The addresses of the link with that index, none if it is gone, or (0) of all; of one family, or (0) of both."""
     try:
         found = netlink.dump_raw(_BODY.pack(family, 0, 0, 0, index), RTM_GETADDR)
@@ -126,42 +112,31 @@ def _deletion(netlink: Netlink, index: int, cidr: str) -> bytes:
 
 def _of_other_length(netlink: Netlink, index: int, cidr: str) -> str:
     """The IPv6 address as the link has it with another prefix length, "" if it does not."""
-    if family_of(cidr) == AF_INET:
+    if not is_ipv6(cidr):
         return ""
-    has = {one.cidr for one in list_addresses(netlink, index, AF_INET6)}
-    wanted = _parsed(cidr)[1]
-    return "" if cidr in has else next((other for other in has if _parsed(other)[1] == wanted), "")
-
-
-def _parsed(cidr: str) -> tuple[int, int, int]:
-    """Family, the address as a number, and how many of its bits are the host's."""
-    address, _, length = cidr.partition("/")
-    family = family_of(address)
-    return family, int.from_bytes(inet_pton(family, address), "big"), _BITS[family] - int(length)
+    others = [one for one in list_addresses(netlink, index, AF_INET6) if one.ip == cidr.partition("/")[0]]
+    return "" if any(one.cidr == cidr for one in others) else next((one.cidr for one in others), "")
 
 
 def _message(index: int, cidr: str, *, dad: bool) -> bytes:
-    address, _, length = cidr.partition("/")
-    family, prefix = family_of(address), int(length)
-    packed = inet_pton(family, address)
-    message = _BODY.pack(family, prefix, 0, _SCOPE_UNIVERSE, index) + attribute(_LOCAL, packed)
-    message += attribute(_ADDRESS, packed)
-    if family == AF_INET and prefix < 31:
-        broadcast = int.from_bytes(packed, "big") | (1 << (32 - prefix)) - 1
-        message += attribute(_BROADCAST, broadcast.to_bytes(4, "big"))
-    if family == AF_INET6 and not dad:
+    address = parse_cidr(cidr)
+    message = _BODY.pack(address.family, address.prefix, 0, _SCOPE_UNIVERSE, index)
+    message += attribute(_LOCAL, address.packed) + attribute(_ADDRESS, address.packed)
+    if address.version == 4 and address.prefix < 31:
+        message += attribute(_BROADCAST, address.last.to_bytes(4, "big"))
+    if address.version == 6 and not dad:
         message += number(_FLAGS, _NODAD)
     return message
 
 
-def _address(message: bytes) -> Address:
+def _address(message: bytes) -> InterfaceAddress:
     family, prefix, flags, scope, link = _BODY.unpack_from(message, 16)
     shown = attributes_of(message, _ATTRIBUTES)
     if _FLAGS in shown:
         flags = int.from_bytes(shown[_FLAGS], byteorder)
-    return Address(
+    return InterfaceAddress(
         link=link,
-        cidr=f"{inet_ntop(family, shown.get(_LOCAL) or shown[_ADDRESS])}/{prefix}",
+        cidr=f"{unpack(shown.get(_LOCAL) or shown[_ADDRESS])}/{prefix}",
         scope=scope,
         tentative=bool(flags & _TENTATIVE),
         failed=bool(flags & _DADFAILED),

@@ -2,13 +2,13 @@
 
 import struct
 from collections.abc import Mapping
-from socket import AF_BRIDGE, AF_INET, AF_INET6, inet_ntop, inet_pton
+from socket import AF_BRIDGE, AF_INET, AF_INET6
 
 from linux.netlink.attributes import RTNL_BODY, attributes_of
 from linux.netlink.socket import Netlink
-from linux.rtnl.addresses import family_of
 from linux.rtnl.links import find_link_by_index
 from linux.rtnl.routes import dump_main
+from spec.addresses import Address, parse_address, unpack
 
 _RTM_ROUTES = (24, 25)
 _TYPES = {6: "blackhole ", 7: "unreachable ", 8: "prohibit ", 9: "throw "}
@@ -33,8 +33,8 @@ def describe(netlink: Netlink, message: bytes) -> str:
 def describe_route(netlink: Netlink, message: bytes) -> str:
     """A route, such as "10.244.2.0/24 via 192.0.2.9 dev eth0 proto 4"."""
     shown = attributes_of(message, RTNL_BODY)
-    family, length, protocol, kind = message[16], message[17], message[21], message[23]
-    words = [f"{_TYPES.get(kind, '')}{_address(_destination(message, shown))}/{length}"]
+    family, protocol, kind = message[16], message[21], message[23]
+    words = [f"{_TYPES.get(kind, '')}{_destination(message, shown).cidr}"]
     if _RTA_GATEWAY in shown:
         words.append(f"via {_address(shown[_RTA_GATEWAY])}")
     if _RTA_OIF in shown:
@@ -53,32 +53,29 @@ def overriding(netlink: Netlink, address: str, link: int) -> tuple[str, str]:
     As text, and its destination (CIDR); "" twice if there is none, so that it is no route of this table. Raises
     NetlinkError. Takes long where there are very many routes, so only to name what `look_up` has found wrong.
     """
-    family = family_of(address)
-    number = int.from_bytes(inet_pton(family, address), "big")
+    wanted = parse_address(address)
     best, found = (-1, 0), b""
     for message in dump_main(netlink):
-        shown, length = attributes_of(message, RTNL_BODY), message[17]
-        dst = _destination(message, shown)
-        host_bits = 8 * len(dst) - length
-        if message[16] != family or int.from_bytes(dst, "big") >> host_bits != number >> host_bits:
+        shown = attributes_of(message, RTNL_BODY)
+        network = _destination(message, shown)
+        if not network.contains(wanted):
             continue
         is_its_own = link and _number(shown.get(_RTA_OIF, bytes(4))) == link
-        rank = (length, -_number(shown.get(_RTA_PRIORITY, bytes(4))))
+        rank = (network.prefix, -_number(shown.get(_RTA_PRIORITY, bytes(4))))
         if rank > best or (rank == best and not is_its_own):
             best, found = rank, b"" if is_its_own else message
     if not found:
         return "", ""
-    return describe_route(
-        netlink, found
-    ), f"{_address(_destination(found, attributes_of(found, RTNL_BODY)))}/{found[17]}"
+    return describe_route(netlink, found), _destination(found, attributes_of(found, RTNL_BODY)).cidr
 
 
-def _destination(message: bytes, shown: Mapping[int, bytes]) -> bytes:
-    return shown.get(_RTA_DST) or bytes(16 if message[16] == AF_INET6 else 4)
+def _destination(message: bytes, shown: Mapping[int, bytes]) -> Address:
+    packed = shown.get(_RTA_DST, b"")
+    return Address(6 if message[16] == AF_INET6 else 4, int.from_bytes(packed, "big"), message[17])
 
 
 def _address(packed: bytes) -> str:
-    return inet_ntop(AF_INET6 if len(packed) == 16 else AF_INET, packed) if len(packed) in (4, 16) else "none"
+    return unpack(packed) if len(packed) in (4, 16) else "none"
 
 
 def _number(packed: bytes) -> int:

@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from errno import EEXIST
-from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+from socket import AF_INET, AF_INET6
 from struct import Struct
 from sys import byteorder
 
 from linux.netlink.attributes import RTNL_BODY, attribute, attributes_of, nested, number
 from linux.netlink.socket import NLM_F_ACK, NLM_F_CREATE, NLM_F_REQUEST, Netlink, NetlinkError
-from linux.rtnl.addresses import family_of
+from spec.addresses import family_of, pack, parse_cidr, unpack
 from spec.result import Route
 
 RTM_NEWROUTE, RTM_GETROUTE = 24, 26
@@ -63,18 +63,17 @@ def add_route(netlink: Netlink, index: int, route: Route, gateway: str) -> None:
 
 def route_request(netlink: Netlink, index: int, route: Route, gateway: str) -> bytes:
     """What `add_route` sends, to be sent with other requests; refused with EEXIST if there is that route already."""
-    dst, _, length = route.dst.partition("/")
-    family = family_of(dst)
-    on_link = family == AF_INET and not gateway
+    dst = parse_cidr(route.dst)
+    on_link = dst.version == 4 and not gateway
     table = _TABLE_MAIN if route.table is None else route.table
     scope = (_SCOPE_LINK if on_link else _SCOPE_UNIVERSE) if route.scope is None else route.scope
     in_body = table if table < 256 else _TABLE_COMPAT
-    message = _BODY.pack(family, int(length), 0, 0, in_body, _PROTOCOL_BOOT, scope, _TYPE_UNICAST, 0)
+    message = _BODY.pack(dst.family, dst.prefix, 0, 0, in_body, _PROTOCOL_BOOT, scope, _TYPE_UNICAST, 0)
     message += number(_OIF, index) + number(_TABLE, table)
-    if int(length):
-        message += attribute(_DST, inet_pton(family, dst))
+    if dst.prefix:
+        message += attribute(_DST, dst.packed)
     if gateway:
-        message += attribute(_GATEWAY, inet_pton(family_of(gateway), gateway))
+        message += attribute(_GATEWAY, pack(gateway))
     if route.priority:
         message += number(_PRIORITY, route.priority)
     metrics = [number(kind, value) for kind, value in ((_MTU, route.mtu), (_ADVMSS, route.advmss)) if value]
@@ -89,12 +88,11 @@ def look_up(netlink: Netlink, address: str, *, link: int = 0) -> Choice:
     Raises NetlinkError: ENETUNREACH (there is no route), EINVAL (it is a blackhole), EACCES (prohibit), EHOSTUNREACH
     (unreachable).
     """
-    family = family_of(address)
-    destination = inet_pton(family, address)
-    request = _BODY.pack(family, 8 * len(destination), 0, 0, 0, 0, 0, 0, 0) + attribute(_DST, destination)
+    destination = pack(address)
+    request = _BODY.pack(family_of(address), 8 * len(destination), 0, 0, 0, 0, 0, 0, 0) + attribute(_DST, destination)
     shown = attributes_of(netlink.get_raw(request + (number(_OIF, link) if link else b""), RTM_GETROUTE), RTNL_BODY)
     source = shown.get(_PREFSRC, b"")
-    return Choice(_number(shown, _OIF), _via(shown), inet_ntop(family, source) if source else "")
+    return Choice(_number(shown, _OIF), _via(shown), unpack(source) if source else "")
 
 
 def list_routes(netlink: Netlink, family: int) -> list[KernelRoute]:
@@ -125,7 +123,7 @@ def _kernel_routes(message: bytes) -> list[KernelRoute]:
     dst = shown.get(_DST) or bytes(16 if family == AF_INET6 else 4)
     return [
         KernelRoute(
-            dst=f"{inet_ntop(family, dst)}/{length}",
+            dst=f"{unpack(dst)}/{length}",
             via=via,
             link=link,
             priority=_number(shown, _PRIORITY),
@@ -152,7 +150,7 @@ def _hops(shown: dict[int, bytes]) -> list[tuple[str, int]]:
 
 def _via(shown: dict[int, bytes]) -> str:
     gateway = shown.get(_GATEWAY, b"")
-    return inet_ntop(AF_INET6 if len(gateway) == 16 else AF_INET, gateway) if gateway else ""
+    return unpack(gateway) if gateway else ""
 
 
 def _number(shown: dict[int, bytes], kind: int) -> int:

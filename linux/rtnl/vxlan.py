@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from errno import EADDRINUSE, EEXIST, ENODEV
-from socket import AF_INET, AF_INET6, inet_pton
 
 from linux.netlink.socket import Netlink, NetlinkError
 from linux.rtnl.links import Link
+from spec.addresses import pack
 
 OWNER = "slash24 vtep"  # the alias of a device of ours
 _KIND = "vxlan"
@@ -164,10 +164,10 @@ def vtep_mac(subnets: Sequence[str]) -> str:
     first = next((subnet for subnet in subnets if ":" not in subnet), subnets[0])
     network = first.partition("/")[0]
     if ":" not in network:
-        return (b"\x02\x24" + inet_pton(AF_INET, network)).hex(":")
+        return (b"\x02\x24" + pack(network)).hex(":")
     from hashlib import sha256
 
-    return (b"\x02\x26" + sha256(inet_pton(AF_INET6, network)).digest()[:4]).hex(":")
+    return (b"\x02\x26" + sha256(pack(network)).digest()[:4]).hex(":")
 
 
 def overhead(local: str) -> int:

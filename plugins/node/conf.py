@@ -16,6 +16,7 @@ from plugins.node.records import (
     read_peers_file,
     read_subnet_file,
 )
+from spec.addresses import parse_address
 from spec.config import Section, absolute_path
 from spec.errors import CNIError, Code
 from spec.links import link_name, mtu_of, require_suitable_mtu
@@ -46,10 +47,7 @@ class NodeConf:
     @property
     def gateways(self) -> tuple[str, ...]:
         """The first address of each subnet, with the subnet's prefix length: what the bridge carries."""
-        from netaddr.ip import IPNetwork
-
-        networks = [IPNetwork(subnet) for subnet in self.subnets]
-        return tuple(f"{network[1]}/{network.prefixlen}" for network in networks)
+        return tuple(parse_address(subnet).first_host.cidr for subnet in self.subnets)
 
 
 def parse(request: Request) -> NodeConf:

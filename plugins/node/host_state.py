@@ -17,7 +17,7 @@ from linux.rtnl.vxlan import Vtep
 from plugins.node.conf import PROMISCUOUS_BRIDGE, NodeConf
 from plugins.node.records import Node
 from plugins.node.selection import Peers
-from spec.addresses import is_ipv6
+from spec.addresses import is_ipv6, network_of, parse_address
 
 FOLDER = "/run/slash24"
 _PATIENCE_SECONDS = 60
@@ -125,10 +125,8 @@ def drop_old_gateways(
     old = [gateway for gateway in gateways_on(host, found) if gateway not in kept]
     if not old or any(port.alias and not is_of_network(port.alias, network) for port in list_ports(host, found.index)):
         return False
-    from netaddr.ip import IPAddress, IPNetwork
-
-    used = [IPAddress(address) for address in leased()]
-    unused = [gateway for gateway in old if not any(address in IPNetwork(gateway) for address in used)]
+    used = list(map(parse_address, leased()))
+    unused = [gateway for gateway in old if not any(map(parse_address(gateway).contains, used))]
     for gateway in unused:
         delete_address(host, found.index, gateway)
     return bool(unused)
@@ -138,10 +136,8 @@ def gateways_on(host: Netlink, bridge: Link | None) -> list[str]:
     """Those of the bridge's addresses (CIDR) that are the first of their subnet; others somebody else has put there."""
     if bridge is None:
         return []
-    from netaddr.ip import IPNetwork
-
     found = [one.cidr for one in list_addresses(host, bridge.index) if one.is_global]
-    return [cidr for cidr in found if IPNetwork(cidr).value == IPNetwork(cidr).first + 1]
+    return [cidr for cidr in found if (address := parse_address(cidr)) == address.first_host]
 
 
 def addresses_behind(host: Netlink, bridge: str) -> Sequence[str]:
@@ -149,7 +145,7 @@ def addresses_behind(host: Netlink, bridge: str) -> Sequence[str]:
     found = find_link(host, bridge)
     if found is None or not list_ports(host, found.index):
         return ()
-    return [one.cidr.partition("/")[0] for one in list_addresses(host, found.index)]
+    return [one.ip for one in list_addresses(host, found.index)]
 
 
 def ensure_ways(host: Netlink, wanted: Sequence[Way], *, device: int, within: Sequence[str]) -> list[str]:
@@ -189,6 +185,4 @@ def _filtered(gateways: Sequence[str]) -> list[str]:
 
 
 def _subnets_of(gateways: Sequence[str]) -> list[str]:
-    from netaddr.ip import IPNetwork
-
-    return [str(IPNetwork(gateway).cidr) for gateway in gateways]
+    return [network_of(gateway) for gateway in gateways]

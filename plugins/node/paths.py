@@ -3,12 +3,11 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from linux.rtnl.addresses import Address
+from linux.rtnl.addresses import InterfaceAddress
 from linux.rtnl.forwarding import Way
 from linux.rtnl.vxlan import vtep_mac
 from plugins.node.records import Node
-from plugins.node.spans import holds, span
-from spec.addresses import is_ipv6
+from spec.addresses import is_ipv6, parse_address
 
 
 class Unusable(Exception):
@@ -39,7 +38,7 @@ class Links:
 
     def __init__(
         self,
-        addresses: Sequence[Address],
+        addresses: Sequence[InterfaceAddress],
         *,
         apart_from: Collection[int] = (),
         down: Collection[int] = (),
@@ -51,24 +50,24 @@ class Links:
         carrier) are the last resort.
         """
         usable = [one for one in addresses if one.is_global]
-        self.own = frozenset(one.cidr.partition("/")[0] for one in usable)
-        self.networks = tuple((span(one.cidr), one) for one in usable)
+        self.own = frozenset(one.ip for one in usable)
+        self.networks = tuple((parse_address(one.cidr).network, one) for one in usable)
         found = [
             (network, one.link, not one.deprecated and one.link not in idle)
             for network, one in self.networks
-            if network[1] < network[2] and not one.failed and one.link not in apart_from and one.link not in down
+            if network.prefix < network.bits and not one.failed and one.link not in apart_from and one.link not in down
         ]
         # The narrowest network decides, as it does in the kernel.
-        self._ways = sorted(found, key=lambda way: (way[0][2] - way[0][1], not way[2]))
+        self._ways = sorted(found, key=lambda way: (way[0].bits - way[0].prefix, not way[2]))
 
     def of(self, address: str, *, good: bool = False) -> int:
         """The index of the link on which a host with that address is, 0 if it is on none.
 
         `good`: only of a link with carrier and an address that is not deprecated.
         """
-        host = span(address)
+        host = parse_address(address)
         for network, link, is_good in self._ways:
-            if (is_good or not good) and holds(network, host):
+            if (is_good or not good) and network.contains(host):
                 return link
         return 0
 

@@ -7,12 +7,11 @@ from errno import EACCES, EHOSTUNREACH, EINVAL, ENETUNREACH
 from linux import sysctls
 from linux.errors import step
 from linux.netlink.socket import Netlink
-from linux.rtnl.addresses import Address, list_addresses
+from linux.rtnl.addresses import InterfaceAddress, list_addresses
 from linux.rtnl.links import Link, find_link, find_link_by_index
 from linux.rtnl.routes import FAR, look_up
 from plugins.node.conf import NodeConf
-from plugins.node.spans import Span, first_of, holds, overlap, span
-from spec.addresses import is_ipv6
+from spec.addresses import Address, is_ipv6, parse_address, text_of
 from spec.errors import CNIError, Code
 from spec.result import Result
 
@@ -29,7 +28,8 @@ def check_subnets(host: Netlink, node: NodeConf, device: str = "") -> None:
     others = [one for one in addresses if one.is_global and one.link not in apart]
     for subnet in node.subnets:
         for one in others:
-            if overlap(span(subnet), span(one.cidr)) and not _is_of_a_pod(one, span(subnet)):
+            own, other = parse_address(subnet), parse_address(one.cidr)
+            if own.overlaps(other) and not _is_of_a_pod(other, own):
                 link = find_link_by_index(host, one.link)
                 if link and link.up:
                     raise _overlap(subnet, one, link)
@@ -61,17 +61,17 @@ def check_reach(host: Netlink, node: NodeConf, result: Result) -> None:
 def cut_off(host: Netlink, node: NodeConf, result: Result) -> list[str]:
     """For each address of a pod to which the node's packets do not go by the bridge, a sentence that says why."""
     bridge, addresses = find_link(host, node.bridge), [ip.address.partition("/")[0] for ip in result.ips]
-    inside = [one for one in addresses if any(holds(span(subnet), span(one)) for subnet in node.subnets)]
+    subnets = list(map(parse_address, node.subnets))
+    inside = [one for one in addresses if any(subnet.contains(parse_address(one)) for subnet in subnets)]
     return [why for one in inside if bridge and bridge.carrier and (why := _elsewhere(host, one, bridge))]
 
 
 def _subnets_cut_off(host: Netlink, node: NodeConf) -> list[str]:
     """The same for the node's subnets, by an address of each, also before there is a bridge."""
     bridge, found = find_link(host, node.bridge), []
-    for subnet in node.subnets:
-        version, first, last = span(subnet)
-        probe = first_of((version, min(first + 2, last), last))
-        found.append(_elsewhere(host, probe, bridge if bridge and bridge.carrier else None, within=span(subnet)))
+    for subnet in map(parse_address, node.subnets):
+        probe = text_of(subnet.version, min(subnet.first + 2, subnet.last))
+        found.append(_elsewhere(host, probe, bridge if bridge and bridge.carrier else None, within=subnet))
     if bridge is None and find_link(host, node.bridge):
         return []  # the first pod has just made it: what was found may be its own route
     return [why for why in found if why]
@@ -110,7 +110,7 @@ def not_forwarding(host: Netlink, node: NodeConf, names: Iterable[str], links: I
     return [f'"{name}" does not forward IPv4: set net/ipv4/conf/{name}/forwarding to 1' for name in off]
 
 
-def _elsewhere(host: Netlink, address: str, bridge: Link | None, *, within: Span | None = None) -> str:
+def _elsewhere(host: Netlink, address: str, bridge: Link | None, *, within: Address | None = None) -> str:
     """ "", or why packets to an address do not go by the bridge; of a bridge that is not there yet only what stays."""
     from linux.rtnl.describe import overriding
 
@@ -123,18 +123,17 @@ def _elsewhere(host: Netlink, address: str, bridge: Link | None, *, within: Span
         if bridge is None or choice.link == bridge.index:
             return ""
     route, network = overriding(host, address, bridge.index if bridge else 0)
-    if bridge is None and not (route and within and holds(within, span(network))):
+    if bridge is None and not (route and within and within.contains(parse_address(network))):
         return ""
     return f"{address} is not reached by the pods' bridge, in the way: {route or 'a rule (ip rule) or a local address'}"
 
 
-def _is_of_a_pod(address: Address, subnet: Span) -> bool:
+def _is_of_a_pod(address: Address, subnet: Address) -> bool:
     """Whether it is what plugins without a bridge put on every pod's link, or flannel on its device."""
-    network, (version, first, _) = span(address.cidr), subnet
-    return network in ((version, first, first), (version, first + 1, first + 1))
+    return address.prefix == address.bits and address.number in (subnet.first, subnet.first + 1)
 
 
-def _overlap(subnet: str, address: Address, link: Link) -> CNIError:
+def _overlap(subnet: str, address: InterfaceAddress, link: Link) -> CNIError:
     message = f'"podCIDRs": {subnet} overlaps {address.cidr} of link "{link.name}"'
     return CNIError(Code.INVALID_NETWORK_CONFIG, message, "give the node another subnet, or the link another network")
 

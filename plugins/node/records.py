@@ -7,9 +7,8 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 
 from plugins.mac import mac_in
-from plugins.node.spans import first_of, span
 from spec import jsontext
-from spec.addresses import canonical_cidr, canonical_ip, is_ipv6
+from spec.addresses import canonical_ip, is_ipv6, parse_cidr
 from spec.config import Section, shown, wrong_value
 from spec.errors import CNIError, Code
 from state.files import read_file
@@ -176,15 +175,14 @@ def _assignments(text: str) -> Iterator[tuple[str, str]]:
 
 
 def _network(text: str) -> str:
-    network = canonical_cidr(text)
-    if network.partition("/")[0] != canonical_ip(first_of(span(network))):
+    network = parse_cidr(text).unmapped
+    if network.number != network.first:
         raise ValueError("host bits are set")
-    return network
+    return network.cidr
 
 
 def _masked(text: str) -> str:
-    network = canonical_cidr(text)
-    return f"{canonical_ip(first_of(span(network)))}/{network.partition('/')[2]}"
+    return parse_cidr(text).unmapped.network.cidr
 
 
 def check_subnets(subnets: tuple[str, ...]) -> None:

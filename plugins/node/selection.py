@@ -11,10 +11,10 @@ from itertools import pairwise
 
 from linux.rtnl.forwarding import Way
 from linux.rtnl.vxlan import vtep_mac
+from plugins.node.network_set import NetworkSet
 from plugins.node.paths import Links, Tunnel, Unusable, addresses_on, direct_way, tunnel_way
 from plugins.node.records import Node
-from plugins.node.spans import Areas, Span, holds, overlap, span, width
-from spec.addresses import is_ipv6
+from spec.addresses import Address, is_ipv6, parse_address
 
 _WIDEST = {4: 8, 6: 32}
 _NO_PODS = ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/3", "::/8", "fe80::/10", "ff00::/8")
@@ -52,12 +52,12 @@ class _Claim:
 
     node: Node
     way: Way
-    network: Span
-    host: Span
+    network: Address
+    host: Address
     why_not: str = ""
 
     @property
-    def end(self) -> tuple[Span, str]:
+    def end(self) -> tuple[Address, str]:
         """To whom the way leads: the node's address, and the MAC of its VTEP."""
         return self.host, self.way.mac
 
@@ -96,16 +96,16 @@ class _Judge:
     """Looks at each record by itself: is it this node's own, and what of it can be used?"""
 
     def __init__(self, here: Here) -> None:
-        own = [(span(subnet), f"this node's own subnet {subnet}") for subnet in here.subnets]
+        own = [(parse_address(subnet), f"this node's own subnet {subnet}") for subnet in here.subnets]
         self._taken = own + [(network, f"{address.cidr} of this node") for network, address in here.links.networks]
-        never_pods = [span(network) for network in _NO_PODS]
-        self._suspect = Areas([*never_pods, *(network for network, _ in self._taken)])
-        self._never_pods = Areas(never_pods)
+        never_pods = list(map(parse_address, _NO_PODS))
+        self._suspect = NetworkSet([*never_pods, *(network for network, _ in self._taken)])
+        self._never_pods = NetworkSet(never_pods)
         ends = [one for network, _ in here.links.networks for one in _ends(network)]
-        self._never_a_node = Areas([*map(span, _NO_NODE), *map(span, here.subnets), *ends])
-        self._cluster = Areas(map(span, here.cluster))
+        self._never_a_node = NetworkSet([*map(parse_address, _NO_NODE), *map(parse_address, here.subnets), *ends])
+        self._cluster = NetworkSet(map(parse_address, here.cluster))
         # Where this node's own subnet is outside of them, they are not the networks of all pods.
-        beyond = {network[0] for network, _ in own if not self._cluster.hold(network)}
+        beyond = {network.version for network, _ in own if not self._cluster.contains(network)}
         self._bounded = frozenset(version for version in (4, 6) if self._cluster.has(version)) - beyond
         self._subnets, self._links, self._tunnel = frozenset(here.subnets), here.links, here.tunnel
         self.claims: list[_Claim] = []
@@ -124,7 +124,8 @@ class _Judge:
             return
         if self._tunnel and self._tunnel.local in node.addresses:
             return  # this node, under an earlier subnet
-        addresses = tuple(one for one in node.addresses if one not in own and not self._never_a_node.touch(span(one)))
+        never = self._never_a_node
+        addresses = tuple(one for one in node.addresses if one not in own and not never.overlaps(parse_address(one)))
         if not addresses and not own.isdisjoint(node.addresses):
             return
         if not addresses or not node.subnets:
@@ -153,36 +154,37 @@ class _Judge:
             self.about_this.append(f"the record of this node has {addresses}, but the tunnel sends from {tunnel.local}")
 
     def _claim(self, node: Node, subnet: str) -> None:
-        tunnel, network = self._tunnel, span(subnet)
+        tunnel, network = self._tunnel, parse_address(subnet)
         try:
             self._check(subnet, network)
             way = tunnel_way(node, subnet, self._links, tunnel) if tunnel else direct_way(node, subnet, self._links)
-            host = span(way.underlay or way.via)
-            if holds(network, host):
+            host = parse_address(way.underlay or way.via)
+            if network.contains(host):
                 raise Unusable(f"claims {subnet}, which holds its own address {way.underlay or way.via}")
         except Unusable as error:
             self._leave(node, str(error))
         else:
             self.claims.append(_Claim(node, way, network, host))
 
-    def _check(self, subnet: str, network: Span) -> None:
+    def _check(self, subnet: str, network: Address) -> None:
         """Raise Unusable for a network that no peer's pods can have."""
-        if width(network) < _WIDEST[network[0]] or self._suspect.touch(network):
-            if width(network) < _WIDEST[network[0]] or self._never_pods.touch(network):
+        if network.prefix < _WIDEST[network.version] or self._suspect.overlaps(network):
+            if network.prefix < _WIDEST[network.version] or self._never_pods.overlaps(network):
                 raise Unusable(f"claims {subnet}, which is no network for pods")
-            what = next(what for taken, what in self._taken if overlap(network, taken))
+            what = next(what for taken, what in self._taken if network.overlaps(taken))
             raise Unusable(f"claims {subnet}, which overlaps {what}")
-        if network[0] in self._bounded and not self._cluster.hold(network):
+        if network.version in self._bounded and not self._cluster.contains(network):
             raise Unusable(f'claims {subnet}, which is outside "clusterCIDRs"')
 
     def _leave(self, node: Node, why: str) -> None:
         self.left_out.append(f"{node.label} {why}")
 
 
-def _ends(network: Span) -> tuple[Span, ...]:
+def _ends(network: Address) -> tuple[Address, ...]:
     """The first and the last address of an IPv4 network, which no host has (the last is all hosts')."""
-    version, first, last = network
-    return ((4, first, first), (4, last, last)) if version == 4 and last - first > 1 else ()
+    if network.version == 6 or network.prefix > 30:
+        return ()
+    return tuple(Address(4, number, 32) for number in (network.first, network.last))
 
 
 @dataclass(frozen=True)
@@ -236,12 +238,12 @@ def _same_place(claims: Sequence[_Claim]) -> Iterable[_Quarrel]:
     """A subnet is one node's. No other's is inside of it, and no node's address: what is sent there would be lost."""
     if _is_orderly(claims):
         return
-    owners: dict[Span, list[_Claim]] = {}
-    hosts: dict[Span, list[_Claim]] = {}
+    owners: dict[Address, list[_Claim]] = {}
+    hosts: dict[Address, list[_Claim]] = {}
     for claim in claims:
         owners.setdefault(claim.network, []).append(claim)
         hosts.setdefault(claim.host, []).append(claim)
-    inside: dict[Span, dict[int, _Claim]] = {}
+    inside: dict[Address, dict[int, _Claim]] = {}
     for outer, place in _nested(owners, hosts):
         found = (*owners.get(place, ()), *hosts.get(place, ()))
         inside.setdefault(outer, {}).update((id(claim), claim) for claim in found)
@@ -258,17 +260,17 @@ def _same_place(claims: Sequence[_Claim]) -> Iterable[_Quarrel]:
 def _is_orderly(claims: Sequence[_Claim]) -> bool:
     """Whether it is plain that all subnets are disjoint and hold no host, as they mostly are."""
     networks = sorted(claim.network for claim in claims)
-    if any(one[2] >= other[1] and one[0] == other[0] for one, other in pairwise(networks)):
+    if any(one.contains(other) for one, other in pairwise(networks)):
         return False
-    areas = Areas(networks)
-    return not any(areas.touch(claim.host) for claim in claims)
+    areas = NetworkSet(networks)
+    return not any(areas.overlaps(claim.host) for claim in claims)
 
 
-def _nested(networks: Collection[Span], hosts: Collection[Span]) -> Iterable[tuple[Span, Span]]:
+def _nested(networks: Collection[Address], hosts: Collection[Address]) -> Iterable[tuple[Address, Address]]:
     """(network, network or host inside of it) for all that are; the widest networks first where they begin alike."""
-    around: list[Span] = []
-    for place in sorted({*networks, *hosts}, key=lambda one: (one[0], one[1], -one[2])):
-        while around and not holds(around[-1], place):
+    around: list[Address] = []
+    for place in sorted({*networks, *hosts}):
+        while around and not around[-1].contains(place):
             around.pop()
         yield from ((outer, place) for outer in around)
         if place in networks:

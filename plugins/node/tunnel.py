@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from linux.errors import step
 from linux.netlink.socket import Netlink
-from linux.rtnl.addresses import Address, list_addresses
+from linux.rtnl.addresses import InterfaceAddress, list_addresses
 from linux.rtnl.links import Link, find_link, find_link_by_index
 from linux.rtnl.routes import FAR, list_routes, look_up
 from linux.rtnl.vxlan import Vtep, overhead, sends_from, vtep_mac
@@ -96,7 +96,7 @@ def _way_out(host: Netlink, conf: TunnelConf) -> tuple[Link, str]:
     """The parent link and the local address: as configured, or those of the default route."""
     addresses = [one for one in list_addresses(host) if one.is_global]
     if conf.local:
-        index = next((one.link for one in addresses if _host(one) == conf.local), 0)
+        index = next((one.link for one in addresses if one.ip == conf.local), 0)
         if not index:
             raise _no_way("localAddress", f"no link of this node has the address {conf.local}")
         return _named(host, conf.parent) if conf.parent else _indexed(host, index), conf.local
@@ -104,40 +104,36 @@ def _way_out(host: Netlink, conf: TunnelConf) -> tuple[Link, str]:
     return parent, _local_address(host, conf, parent, [one for one in addresses if one.link == parent.index])
 
 
-def _local_address(host: Netlink, conf: TunnelConf, parent: Link, addresses: Sequence[Address]) -> str:
+def _local_address(host: Netlink, conf: TunnelConf, parent: Link, addresses: Sequence[InterfaceAddress]) -> str:
     """The address from which the tunnel sends, if nobody named it, IPv4 before IPv6.
 
     The one that the device has, as long as its link has it: peers know that one. Else what the kernel would choose; but
     no address that is about to go or not sure yet.
     """
-    if (in_use := sends_from(host, conf.device, parent.index)) in map(_host, addresses):
+    if (in_use := sends_from(host, conf.device, parent.index)) in [one.ip for one in addresses]:
         return in_use
     for version, far in FAR.items():
         lasting = [one for one in addresses if _is_lasting(one) and is_ipv6(one.cidr) == (version == 6)]
-        choice = [_host(one) for one in lasting if not _is_virtual(one)] or [_host(one) for one in lasting]
+        choice = [one.ip for one in lasting if not _is_virtual(one)] or [one.ip for one in lasting]
         if choice:
             with suppress(OSError):
                 if (source := look_up(host, far, link=parent.index).source) in choice:
                     return source
             return choice[0 if version == 4 else -1]  # the kernel lists the newest IPv6 address first
-    states = ", ".join(f"{_host(one)} is {_state(one)}" for one in addresses)
+    states = ", ".join(f"{one.ip} is {_state(one)}" for one in addresses)
     raise _no_way("localAddress", f'link "{parent.name}" has no address{f" that lasts: {states}" if states else ""}')
 
 
-def _host(address: Address) -> str:
-    return address.cidr.partition("/")[0]
-
-
-def _is_lasting(address: Address) -> bool:
+def _is_lasting(address: InterfaceAddress) -> bool:
     return not (address.failed or address.tentative or address.deprecated or address.temporary)
 
 
-def _is_virtual(address: Address) -> bool:
+def _is_virtual(address: InterfaceAddress) -> bool:
     """Whether it is an address alone, without a network, which no DHCP gave: mostly one that moves between nodes."""
     return address.cidr.endswith("/128" if is_ipv6(address.cidr) else "/32") and not address.dynamic
 
 
-def _state(address: Address) -> str:
+def _state(address: InterfaceAddress) -> str:
     if address.failed:
         return "a duplicate"
     return next(name for name in ("tentative", "deprecated", "temporary") if getattr(address, name))

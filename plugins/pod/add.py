@@ -10,14 +10,13 @@ from linux.errors import step
 from linux.netlink.socket import Netlink, NetlinkError
 from linux.netns import entered, opened
 from linux.ownership import group_of, host_end_name, owner_tag
-from linux.rtnl.addresses import first_host
 from linux.rtnl.deletion import delete_links
 from linux.rtnl.links import Link, attach_port, create_veth, find_link, find_link_by_index, random_mac
 from linux.waiting import wait_until
 from plugins.failures import Undo
 from plugins.pod import host_bridge, interface, vlans
 from plugins.pod.conf import PodConf
-from spec.addresses import is_ipv6, is_unspecified, network_of
+from spec.addresses import is_unspecified, network_of, parse_cidr
 from spec.delegate import delegate
 from spec.errors import CNIError, Code
 from spec.links import require_suitable_mtu
@@ -157,10 +156,10 @@ def _gateway(ip: IPConfig, conf: PodConf) -> str:
     given = "" if is_unspecified(ip.gateway) else ip.gateway
     if not given and not conf.is_gateway:
         return ""
-    address, _, length = ip.address.partition("/")
-    gateway = given or first_host(ip.address)
-    if gateway == address or (not given and int(length) > (126 if is_ipv6(address) else 30)):
-        why = "the pod's own address" if gateway == address else f"not in the pod's subnet {ip.address}"
+    address = parse_cidr(ip.address)
+    gateway = given or str(address.first_host)
+    if gateway == str(address) or (not given and address.prefix > address.bits - 2):
+        why = "the pod's own address" if gateway == str(address) else f"not in the pod's subnet {ip.address}"
         details = '"isGateway" uses the first address of the subnet, unless "ipam" gives a gateway'
         raise CNIError(Code.INVALID_NETWORK_CONFIG, f"gateway {gateway} is {why}", details)
     return gateway

@@ -7,14 +7,14 @@ from linux import router_advertisements, sysctls
 from linux.errors import step
 from linux.netlink.socket import Netlink
 from linux.netns import entered, opened
-from linux.rtnl.addresses import carries, family_of, list_addresses
+from linux.rtnl.addresses import carries, list_addresses
 from linux.rtnl.links import Link, find_link, find_link_by_index
 from linux.rtnl.routes import KernelRoute, list_routes
 from plugins.pod import vlans
 from plugins.pod.conf import PodConf
 from plugins.pod.host_bridge import FORWARDING
 from plugins.pod.interface import next_hop
-from spec.addresses import network_of
+from spec.addresses import family_of, network_of
 from spec.delegate import delegate
 from spec.errors import raise_problems
 from spec.request import Request

@@ -11,7 +11,7 @@ from linux.bridge_lock import taking_back
 from linux.errors import step
 from linux.netlink.socket import Netlink, NetlinkError
 from linux.ownership import is_owner_tag
-from linux.rtnl.addresses import add_address, carries, delete_address, family_of, list_addresses, overlap
+from linux.rtnl.addresses import add_address, carries, delete_address, list_addresses
 from linux.rtnl.links import (
     Link,
     create_bridge,
@@ -28,6 +28,7 @@ from linux.rtnl.links import (
 )
 from plugins.failures import Undo
 from plugins.pod.conf import PodConf
+from spec.addresses import family_of, parse_cidr
 from spec.errors import CNIError, Code
 from spec.links import require_suitable_mtu
 
@@ -221,9 +222,9 @@ def _of_other_vlans(host: Netlink, conf: PodConf, link: Link, gateway: str) -> l
 
     Not those with a shorter prefix: the kernel prefers the longer one.
     """
-    found, length = [], int(gateway.partition("/")[2])
+    found, subnet = [], parse_cidr(gateway)
     for address in list_addresses(host):
-        is_inside = overlap(address.cidr, gateway) and int(address.cidr.partition("/")[2]) >= length
+        is_inside = subnet.contains(parse_cidr(address.cidr))
         if address.link != link.index and address.is_global and is_inside:
             other = find_link_by_index(host, address.link)
             name, _, vlan = other.name.rpartition(".") if other else ("", "", "")
@@ -239,7 +240,7 @@ def _conflict(other: str, wanted: str) -> bool:
         return False
     if family_of(wanted) == AF_INET:
         return True
-    return overlap(other, wanted)
+    return parse_cidr(other).overlaps(parse_cidr(wanted))
 
 
 def _remove_gateway(host: Netlink, link: Link, port: Link, gateway: str, replaced: Sequence[tuple[int, str]]) -> None:

@@ -8,12 +8,12 @@ from linux import sysctls
 from linux.errors import step
 from linux.netlink.socket import Netlink, NetlinkError
 from linux.netns import entered
-from linux.rtnl.addresses import add_address, address_request, delete_address, family_of, list_addresses
+from linux.rtnl.addresses import add_address, address_request, delete_address, list_addresses
 from linux.rtnl.links import announce_request, find_link_by_index, up_request
 from linux.rtnl.routes import route_request
 from linux.waiting import wait_until
 from plugins.pod.conf import PodConf
-from spec.addresses import is_unspecified
+from spec.addresses import family_of, is_unspecified
 from spec.errors import CNIError, Code
 from spec.request import Request
 from spec.result import IPConfig, Result, Route

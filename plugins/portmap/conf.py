@@ -2,15 +2,14 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from socket import AF_INET, AF_INET6, inet_pton
 
+from spec.addresses import parse_ip
 from spec.config import Section
 from spec.errors import CNIError, Code
 
 PROTOCOLS = {"tcp": 6, "udp": 17, "sctp": 132}
 _BACKENDS = ("", "iptables", "nftables")
 _HIGHEST_PORT = 65535
-_MAPPED = bytes([0] * 10 + [255] * 2)  # ::ffff:0:0/96, IPv4 in an IPv6 address
 
 
 @dataclass(frozen=True)
@@ -97,14 +96,11 @@ def _host(entry: Section) -> tuple[bytes, tuple[int, ...]]:
     text = entry.string("hostIP")
     if not text:
         return b"", (4, 6)
-    family, version = (AF_INET6, 6) if ":" in text else (AF_INET, 4)
     try:
-        packed = inet_pton(family, text)
-    except (OSError, ValueError):
+        address = parse_ip(text)
+    except ValueError:
         raise entry.error("hostIP", "an IP address") from None
-    if packed.startswith(_MAPPED) and version == 6:
-        packed, version = packed[-4:], 4
-    return (packed if any(packed) else b""), (version,)
+    return (address.packed if address.number else b""), (address.version,)
 
 
 def _check_conditions(section: Section, conf: PortmapConf) -> None:

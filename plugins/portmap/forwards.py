@@ -97,7 +97,7 @@ def _node_addresses() -> set[bytes]:
     from linux.rtnl.addresses import list_addresses
 
     with Netlink() as host:
-        return {pack(address.cidr.partition("/")[0]) for address in list_addresses(host)}
+        return {pack(address.ip) for address in list_addresses(host)}
 
 
 def _flush(request: Request, forward: Forward, is_stale: "Callable[[Flow], bool]") -> None:

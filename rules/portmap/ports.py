@@ -12,7 +12,6 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from errno import EEXIST
 from functools import partial
-from socket import AF_INET, AF_INET6, inet_ntop
 
 from linux.netlink.socket import Netlink
 from linux.nftables import listing, messages, pod_table
@@ -42,7 +41,7 @@ from rules.portmap.table import (
     table,
     to_the_node,
 )
-from spec.addresses import Address
+from spec.addresses import Address, unpack
 from spec.attachment import Attachment
 from spec.errors import is_shortage
 
@@ -372,4 +371,4 @@ def _described(element: Element) -> str:
 def _shown(address: bytes, version: int) -> str:
     if not address:
         return "*"
-    return inet_ntop(AF_INET, address) if version == 4 else f"[{inet_ntop(AF_INET6, address)}]"
+    return unpack(address) if version == 4 else f"[{unpack(address)}]"

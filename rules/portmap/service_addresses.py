@@ -1,11 +1,10 @@
 """Addresses that an IPVS proxy holds for services: kube-proxy on the link kube-ipvs0, kube-router on kube-dummy-if."""
 
-from socket import inet_pton
-
 from linux import sysctls
 from linux.netlink.socket import Netlink
-from linux.rtnl.addresses import family_of, list_addresses
+from linux.rtnl.addresses import list_addresses
 from linux.rtnl.links import find_link
+from spec.addresses import pack
 
 _LINKS = ("kube-ipvs0", "kube-dummy-if")
 _SCOPE_LINK = 253
@@ -21,5 +20,5 @@ def list_service_addresses() -> list[bytes]:
         links = [link.index for name in there if (link := find_link(host, name))]
         for address in list_addresses(host):
             if address.scope != _SCOPE_LINK:
-                theirs[address.link in links].add(address.cidr.partition("/")[0])
-    return [inet_pton(family_of(address), address) for address in sorted(theirs[True] - theirs[False])]
+                theirs[address.link in links].add(address.ip)
+    return [pack(address) for address in sorted(theirs[True] - theirs[False])]

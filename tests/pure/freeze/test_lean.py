@@ -58,7 +58,7 @@ def lean(staged: Path, program: str) -> str:
 
 
 def test_importing_every_module_of_the_suite_loads_nothing_slow(staged: Path) -> None:
-    """All plugins together do without the modules that make pyroute2 and netaddr slow to import."""
+    """All plugins together do without the modules that make pyroute2 slow to import."""
     slow = ("asyncio", "ssl", "inspect", "logging", "multiprocessing", "pprint", "subprocess", "threading", "typing")
     program = f"{IMPORT_EVERYTHING}\nprint(*(n for n in {slow} if type(sys.modules.get(n)).__name__ == 'module'))"
     assert lean(staged, program) == ""

@@ -219,11 +219,11 @@ assert serve(PLUGIN, environ=environ, stdin=sys.stdin.buffer, stdout=io.BytesIO(
 """
     found = modules_after(code, input=json.dumps(node.config()).encode())
     assert leases_in(node.folder) == {}
-    unwanted = {"netaddr", "spec.addresses", "ipam.allocator", "ipam.ranges", "ipam.config", "ipam.cooldown", *COSTLY}
+    unwanted = {"spec.addresses", "ipam.allocator", "ipam.ranges", "ipam.config", "ipam.cooldown", *COSTLY}
     assert found & unwanted == set()
 
 
 def test_imports_of_an_add():
     """What an ADD imports of ours brings nothing that costs a cold start."""
     modules = "ipam.host_local, ipam.allocator, ipam.config, ipam.cooldown"
-    assert modules_after(f"import {modules}") & (COSTLY | {"netaddr"}) == set()
+    assert modules_after(f"import {modules}") & COSTLY == set()

@@ -293,35 +293,6 @@ def test_a_dump_that_stays_disturbed_is_an_error_to_try_again(monkeypatch: pytes
     assert is_shortage(caught.value)
 
 
-@pytest.mark.parametrize(
-    ("cidr", "first"),
-    [
-        ("10.1.2.77/24", "10.1.2.1"),
-        ("10.1.2.77/32", "10.1.2.78"),
-        ("255.255.255.255/32", "0.0.0.0"),
-        ("10.1.2.77/0", "0.0.0.1"),
-        ("fd00:1::77/64", "fd00:1::1"),
-    ],
-)
-def test_first_host(cidr: str, first: str) -> None:
-    """The gateway is the address after the subnet's own."""
-    assert addresses.first_host(cidr) == first
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "do"),
-    [
-        ("10.1.2.1/24", "10.1.0.1/16", True),
-        ("10.1.2.1/24", "10.1.3.1/24", False),
-        ("fd00::1/64", "fd00::2/128", True),
-        ("0.0.0.0/0", "::/0", False),
-    ],
-)
-def test_overlap(one: str, other: str, *, do: bool) -> None:
-    """Subnets have addresses in common if the larger holds the smaller."""
-    assert addresses.overlap(one, other) is addresses.overlap(other, one) is do
-
-
 def _refusal(errno: int, *, flags: int, attributes: bytes = b"", number: int = 1) -> bytes:
     request = struct.pack("=IHHII", 16, 16, 5, number, 0)
     body = struct.pack("=i", -errno) + request + attributes

@@ -4,14 +4,14 @@ from unittest.mock import Mock
 
 import pytest
 
-from linux.rtnl.addresses import Address
+from linux.rtnl.addresses import InterfaceAddress
 from linux.rtnl.links import Link
 from plugins.node import reachability
 from plugins.node.conf import NodeConf
 from spec.errors import CNIError
 
 _SUBNET = "10.244.3.0/24"
-_GATEWAY = Address(7, "10.244.3.1/24", 0, tentative=False, failed=False)
+_GATEWAY = InterfaceAddress(7, "10.244.3.1/24", 0, tentative=False, failed=False)
 _NODE = NodeConf("cbr0", (_SUBNET,), 0, "", False, (), (), False)
 
 

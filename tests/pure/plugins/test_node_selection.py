@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from linux.rtnl.addresses import Address
+from linux.rtnl.addresses import InterfaceAddress
 from linux.rtnl.forwarding import Way
 from plugins.node.paths import Links, Tunnel
 from plugins.node.records import Node, read_peers_file
@@ -17,7 +17,7 @@ from plugins.node.selection import Here, Peers, select
 ETH, DOCKER, BRIDGE, VTEP = 2, 3, 4, 9
 OWN, CLUSTER = ("10.244.1.0/24", "fd00:244:0:1::/64"), ("10.244.0.0/16", "fd00:244::/48")
 ADDRESSES = [
-    Address(link, cidr, scope=0, tentative=False, failed=False)
+    InterfaceAddress(link, cidr, scope=0, tentative=False, failed=False)
     for link, cidr in (
         (ETH, "192.0.2.1/24"),
         (ETH, "2001:db8:1::1/64"),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linux.rtnl.addresses import Address
+from linux.rtnl.addresses import InterfaceAddress
 from linux.rtnl.forwarding import Way
 from linux.rtnl.vxlan import vtep_mac
 from plugins.node.paths import Links, Tunnel, Unusable, direct_way, tunnel_way, vteps
@@ -17,9 +17,9 @@ ETH, LAN, BRIDGE, VTEP = 2, 3, 4, 9
 LINKLOCAL_SCOPE = 253
 
 
-def on(link: int, cidr: str, scope: int = 0) -> Address:
+def on(link: int, cidr: str, scope: int = 0) -> InterfaceAddress:
     """An address of the node."""
-    return Address(link=link, cidr=cidr, scope=scope, tentative=False, failed=False)
+    return InterfaceAddress(link=link, cidr=cidr, scope=scope, tentative=False, failed=False)
 
 
 ADDRESSES = [

@@ -21,10 +21,10 @@ def test_as_another_library_has_it(given_address: tuple[int, int, int]) -> None:
     version, value, length = given_address
     text = f"{IPAddress(value, version)}/{length}"
     found, expected = parse_address(text), IPNetwork(text)
-    assert found == given_address
+    assert (found.version, found.number, found.prefix) == given_address
     assert (found.packed, found.first, found.last) == (expected.ip.packed, expected.first, expected.last)
     assert (str(found), found.cidr, found.network.cidr) == (str(expected.ip), str(expected), str(expected.cidr))
-    assert parse_address(str(expected.ip)) == (version, value, found.bits)
+    assert parse_address(str(expected.ip)) == Address(version, value, found.bits)
     assert (pack(str(expected.ip)), unpack(found.packed)) == (expected.ip.packed, str(expected.ip))
     assert found.first_host.number == (expected.first + 1) % (1 << found.bits)
 
@@ -40,6 +40,36 @@ def test_networks_are_compared_as_another_library_does(one: Address, other: Addr
     first, second = IPNetwork(one.cidr), IPNetwork(other.cidr)
     assert one.contains(other) == (second in first)
     assert one.overlaps(other) == (second in first or first in second)
+
+
+@pytest.mark.parametrize(
+    ("cidr", "first"),
+    [
+        ("10.1.2.77/24", "10.1.2.1"),
+        ("10.1.2.77/32", "10.1.2.78"),
+        ("255.255.255.255/32", "0.0.0.0"),
+        ("10.1.2.77/0", "0.0.0.1"),
+        ("fd00:1::77/64", "fd00:1::1"),
+    ],
+)
+def test_the_first_host(cidr: str, first: str) -> None:
+    """The gateway is the address after the subnet's own."""
+    assert str(parse_address(cidr).first_host) == first
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "do"),
+    [
+        ("10.1.2.1/24", "10.1.0.1/16", True),
+        ("10.1.2.1/24", "10.1.3.1/24", False),
+        ("fd00::1/64", "fd00::2/128", True),
+        ("0.0.0.0/0", "::/0", False),
+    ],
+)
+def test_networks_overlap(one: str, other: str, *, do: bool) -> None:
+    """Networks have addresses in common if the larger contains the smaller."""
+    first, second = parse_address(one), parse_address(other)
+    assert first.overlaps(second) is second.overlaps(first) is do
 
 
 @pytest.mark.parametrize("text", ["", "10.1.2", "10.1.2.3/33", "10.1.2.3/-1", "10.1.2.3/x", "fd00::/129", "x", "1:2"])
