@@ -19,7 +19,7 @@ from tabulate import tabulate
 
 from bench import lab
 from linux.netlink.socket import Netlink
-from linux.rtnl.forwarding import Way, sync
+from linux.rtnl.forwarding import PeerPath, sync
 from linux.rtnl.vxlan import Vtep, delete_vtep, ensure_vtep, vtep_mac
 
 PEERS = (10, 100, 1000, 5000)
@@ -29,22 +29,22 @@ IP_BATCH, BRIDGE_BATCH = "/run/ip.batch", "/run/bridge.batch"
 PHASES = ("first", "unchanged")
 
 
-def peers(count: int, device: int) -> list[Way]:
+def peers(count: int, device: int) -> list[PeerPath]:
     """The routes to that many peers, 10.0.0.0/24 and following."""
-    ways = []
+    paths = []
     for number in range(count):
         high, low = divmod(number, 256)
         subnet = f"10.{high}.{low}.0/24"
         via, underlay = f"10.{high}.{low}.0", f"172.16.{high}.{low}"
-        ways.append(Way(subnet, via, device, mac=vtep_mac([subnet]), underlay=underlay))
-    return ways
+        paths.append(PeerPath(subnet, via, device, mac=vtep_mac([subnet]), underlay=underlay))
+    return paths
 
 
-def write_batches(ways: Sequence[Way]) -> None:
+def write_batches(paths: Sequence[PeerPath]) -> None:
     """The same as commands, in flannel's order as far as possible with two programs."""
-    neighbours = [f"neigh replace {way.via} lladdr {way.mac} dev {DEVICE} nud permanent\n" for way in ways]
-    entries = [f"fdb replace {way.mac} dev {DEVICE} self permanent dst {way.underlay}\n" for way in ways]
-    routes = [f"route replace {way.subnet} via {way.via} dev {DEVICE} proto 24 onlink\n" for way in ways]
+    neighbours = [f"neigh replace {path.via} lladdr {path.mac} dev {DEVICE} nud permanent\n" for path in paths]
+    entries = [f"fdb replace {path.mac} dev {DEVICE} self permanent dst {path.underlay}\n" for path in paths]
+    routes = [f"route replace {path.subnet} via {path.via} dev {DEVICE} proto 24 onlink\n" for path in paths]
     Path(BRIDGE_BATCH).write_text("".join(entries))
     Path(IP_BATCH).write_text("".join(neighbours + routes))
 
@@ -58,22 +58,22 @@ def new_device(netlink: Netlink) -> int:
     return ensure_vtep(netlink, vtep, ["10.255.255.0/32"])[0].index
 
 
-def ours(netlink: Netlink, ways: Sequence[Way], device: int) -> None:
+def ours(netlink: Netlink, paths: Sequence[PeerPath], device: int) -> None:
     """Synchronise in this process."""
-    sync(netlink, ways, device=device)
+    sync(netlink, paths, device=device)
 
 
-def theirs(_netlink: Netlink, _ways: Sequence[Way], _device: int) -> None:
+def theirs(_netlink: Netlink, _paths: Sequence[PeerPath], _device: int) -> None:
     """Run the two batches."""
     lab.run("bridge", "-batch", BRIDGE_BATCH)
     lab.run("ip", "-batch", IP_BATCH)
 
 
-def timed(action: Callable, netlink: Netlink, ways: Sequence[Way], device: int) -> float:
+def timed(action: Callable, netlink: Netlink, paths: Sequence[PeerPath], device: int) -> float:
     """Milliseconds of one run."""
     gc.collect()
     started = time.perf_counter()
-    action(netlink, ways, device)
+    action(netlink, paths, device)
     return (time.perf_counter() - started) * 1000
 
 
@@ -84,19 +84,19 @@ def measure(netlink: Netlink, count: int, rounds: int) -> dict[str, dict[str, li
     for turn in range(WARM_UP + rounds):
         for name in sorted(actions, reverse=bool(turn % 2)):
             device = new_device(netlink)
-            ways = peers(count, device)
-            write_batches(ways)
+            paths = peers(count, device)
+            write_batches(paths)
             for phase in PHASES:
-                took = timed(actions[name], netlink, ways, device)
+                took = timed(actions[name], netlink, paths, device)
                 if turn >= WARM_UP:
                     found[name][phase].append(took)
-            check(netlink, ways, device)
+            check(netlink, paths, device)
     return found
 
 
-def check(netlink: Netlink, ways: Sequence[Way], device: int) -> None:
+def check(netlink: Netlink, paths: Sequence[PeerPath], device: int) -> None:
     """Exit unless both have created the same, complete state."""
-    changes = sync(netlink, ways, device=device)
+    changes = sync(netlink, paths, device=device)
     if changes.added or changes.removed:
         raise SystemExit(f"bench: not the same state: {changes}")
 

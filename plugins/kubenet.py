@@ -55,7 +55,7 @@ def check(request: Request) -> None:
         reachability.check_subnets(host, node)
         peers = current_peers.peers_of(host, records, node)
         wrong = reachability.cut_off(host, node, request.conf.require_prev_result())
-        wrong += host_state.ways_missing(host, peers.ways, device=0)
+        wrong += host_state.missing_paths(host, peers.paths, device=0)
         wrong += host_state.missing_rules(host, request.conf.name, node, peers)
         wrong += _not_forwarding(host, node, peers)
     if wrong:
@@ -101,7 +101,7 @@ def _ensure_node(host: Netlink, pod: Request, node: NodeConf, result: Result) ->
             peers = current_peers.peers_of(host, records, node)
         pods.settle_gateways(host, pod, node, result)
         reachability.ensure_forwarding(node, [node.bridge])
-        problems = host_state.ensure_ways(host, peers.ways, device=0, within=node.cluster)
+        problems = host_state.ensure_paths(host, peers.paths, device=0, within=node.cluster)
         host_state.ensure_rules(host, pod.conf.name, node, peers)
         with step("look at the node"):
             reachability.check_reach(host, node, result)
@@ -110,7 +110,7 @@ def _ensure_node(host: Netlink, pod: Request, node: NodeConf, result: Result) ->
 
 
 def _not_forwarding(host: Netlink, node: NodeConf, peers: Peers) -> list[str]:
-    return reachability.not_forwarding(host, node, [node.bridge], [way.link for way in peers.ways])
+    return reachability.not_forwarding(host, node, [node.bridge], [path.link for path in peers.paths])
 
 
 def _peers(host: Netlink, request: Request, node: NodeConf) -> tuple[Peers, str]:

@@ -77,7 +77,7 @@ def gc(request: Request) -> None:
 
 
 def status(request: Request) -> None:
-    """STATUS: ready if the node has a subnet, a way out and a ready IPAM."""
+    """STATUS: ready if the node has a subnet, an uplink and a ready IPAM."""
 
     def begin() -> None:
         node, conf = parse(request), tunnel.parse(request)
@@ -104,7 +104,7 @@ def _ensure_node(host: Netlink, pod: Request, node: NodeConf, conf: TunnelConf, 
         peers = _ensure_device(host, network, records, node, conf, vtep)
         pods.settle_gateways(host, pod, node, result)
         reachability.ensure_forwarding(node, [node.bridge, vtep.name])
-        problems = host_state.ensure_ways(host, peers.ways, device=_index(host, vtep.name), within=node.cluster)
+        problems = host_state.ensure_paths(host, peers.paths, device=_index(host, vtep.name), within=node.cluster)
         host_state.ensure_rules(host, network, node, peers, vtep.name)
         host_state.ensure_untracked(network, vtep if _is_untracked(conf) else None)
         with step("look at the node"):
@@ -158,7 +158,7 @@ def _differences(host: Netlink, request: Request, node: NodeConf, conf: TunnelCo
     wrong += vxlan.differences(host, vtep, tunnel.addresses_of(node))
     device = _index(host, vtep.name)
     if device:
-        wrong += host_state.ways_missing(host, peers.ways, device)
+        wrong += host_state.missing_paths(host, peers.paths, device)
     wrong += vtep_filter.missing(request.conf.name, _filter(host, node, peers, vtep))
     tracked = notrack.missing(request.conf.name, vtep)
     if conf.notrack:
@@ -178,7 +178,7 @@ def _filter(host: Netlink, node: NodeConf, peers: Peers, vtep: vxlan.Vtep) -> "T
 
 
 def _not_forwarding(host: Netlink, node: NodeConf, conf: TunnelConf, peers: Peers) -> list[str]:
-    direct = [way.link for way in peers.ways if not way.mac]
+    direct = [path.link for path in peers.paths if not path.mac]
     return reachability.not_forwarding(host, node, [node.bridge, conf.device], direct)
 
 

@@ -26,7 +26,7 @@ def describe(netlink: Netlink, message: bytes) -> str:
     (index,) = struct.unpack_from("=i", message, 20)
     device, mac = _name(netlink, index), shown.get(_NDA_LLADDR, b"").hex(":")
     if family == AF_BRIDGE:
-        return f"forwarding entry {mac} dev {device} dst {_address(shown.get(_NDA_DST, b''))}"
+        return f"FDB entry {mac} dev {device} dst {_address(shown.get(_NDA_DST, b''))}"
     return f"neighbour {_address(shown.get(_NDA_DST, b''))} lladdr {mac} dev {device}"
 
 

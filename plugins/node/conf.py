@@ -1,4 +1,4 @@
-"""What is wanted of a node: its subnet, its bridge, the ways to the others, and what leaves masqueraded."""
+"""The configuration of a node: its subnet, its bridge, the paths to the other nodes, and what is masqueraded."""
 
 import os
 from collections.abc import Callable, Mapping

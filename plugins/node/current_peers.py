@@ -16,14 +16,14 @@ _TOLD = 10
 
 
 def peers_of(host: Netlink, records: Records, node: NodeConf, tunnel: Tunnel | None = None) -> Peers:
-    """Which records of other nodes are used, and the ways there. Raises NetlinkError."""
+    """The records of other nodes that are used, and the paths to them. Raises NetlinkError."""
     from linux.rtnl import forwarding
 
     if not records.nodes:
         return Peers((), (), records.left_out)
     device = tunnel.device if tunnel else 0
     here = Here(node.subnets, node.cluster, _links(host, node.bridge, device), tunnel)
-    found = select(records.nodes, here, lambda ways: forwarding.in_place(host, ways, device=device))
+    found = select(records.nodes, here, lambda paths: forwarding.in_place(host, paths, device=device))
     return replace(found, left_out=(*records.left_out, *found.left_out))
 
 

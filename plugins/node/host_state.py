@@ -1,4 +1,4 @@
-"""The node's own state, which no pod owns: ways to the peers, masquerade, the bridge's gateways.
+"""The node's own state, which no pod owns: paths to the peers, masquerade, the bridge's gateways.
 
 It is made equal to what is wanted at every ADD: what is there already costs a look, what has drifted is repaired.
 """
@@ -11,7 +11,7 @@ from linux.errors import step
 from linux.netlink.socket import Netlink
 from linux.ownership import is_of_network
 from linux.rtnl.addresses import add_address, carries, delete_address, list_addresses
-from linux.rtnl.forwarding import Way
+from linux.rtnl.forwarding import PeerPath
 from linux.rtnl.links import Link, find_link, list_ports, set_mac, set_promiscuous
 from linux.rtnl.vxlan import Vtep
 from plugins.node.conf import PROMISCUOUS_BRIDGE, NodeConf
@@ -148,15 +148,15 @@ def addresses_behind(host: Netlink, bridge: str) -> Sequence[str]:
     return [one.ip for one in list_addresses(host, found.index)]
 
 
-def ensure_ways(host: Netlink, wanted: Sequence[Way], *, device: int, within: Sequence[str]) -> list[str]:
-    """Make the ways to the peers equal to `wanted`; see `overlay.sync`. Raises CNIError.
+def ensure_paths(host: Netlink, wanted: Sequence[PeerPath], *, device: int, within: Sequence[str]) -> list[str]:
+    """Make the paths to the peers equal to `wanted`; see `forwarding.sync`. Raises CNIError.
 
     Returns a sentence if a peer's subnet got no route, as somebody else's is in the way, or the kernel took none: that
     costs the traffic with this peer, and no other pod.
     """
     from linux.rtnl import forwarding
 
-    with step("set the ways to the other nodes"):
+    with step("set the paths to the other nodes"):
         try:
             forwarding.sync(host, wanted, device=device, within=within)
         except forwarding.RouteRefused as error:
@@ -164,11 +164,11 @@ def ensure_ways(host: Netlink, wanted: Sequence[Way], *, device: int, within: Se
     return []
 
 
-def ways_missing(host: Netlink, ways: Sequence[Way], device: int) -> list[str]:
-    """What of the ways to the peers is not there, a sentence each."""
+def missing_paths(host: Netlink, paths: Sequence[PeerPath], device: int) -> list[str]:
+    """A sentence for each route, neighbour or FDB entry of the paths to the peers that is missing."""
     from linux.rtnl import forwarding
 
-    return forwarding.missing(host, ways, device=device)
+    return forwarding.missing(host, paths, device=device)
 
 
 def _all_gateways(host: Netlink, bridge: Link | None, node: NodeConf) -> list[str]:

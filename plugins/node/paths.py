@@ -1,10 +1,10 @@
-"""Which way a peer's subnet is reached: straight over a shared link, or through the tunnel. Pure."""
+"""How a peer's subnet is reached: directly over a shared link, or through the tunnel. Pure."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from linux.rtnl.addresses import InterfaceAddress
-from linux.rtnl.forwarding import Way
+from linux.rtnl.forwarding import PeerPath
 from linux.rtnl.vxlan import vtep_mac
 from plugins.node.records import Node
 from spec.addresses import is_ipv6, parse_address
@@ -58,7 +58,7 @@ class Links:
             if network.prefix < network.bits and not one.failed and one.link not in apart_from and one.link not in down
         ]
         # The narrowest network decides, as it does in the kernel.
-        self._ways = sorted(found, key=lambda way: (way[0].bits - way[0].prefix, not way[2]))
+        self._paths = sorted(found, key=lambda path: (path[0].bits - path[0].prefix, not path[2]))
 
     def of(self, address: str, *, good: bool = False) -> int:
         """The index of the link on which a host with that address is, 0 if it is on none.
@@ -66,13 +66,13 @@ class Links:
         `good`: only of a link with carrier and an address that is not deprecated.
         """
         host = parse_address(address)
-        for network, link, is_good in self._ways:
+        for network, link, is_good in self._paths:
             if (is_good or not good) and network.contains(host):
                 return link
         return 0
 
 
-def direct_way(peer: Node, subnet: str, links: Links) -> Way:
+def direct_path(peer: Node, subnet: str, links: Links) -> PeerPath:
     """The route to a subnet of a peer: by the first of its addresses of that family that is on a link of this node.
 
     Raises Unusable.
@@ -81,13 +81,13 @@ def direct_way(peer: Node, subnet: str, links: Links) -> Way:
     for good in (True, False):
         for address in candidates:
             if link := links.of(address, good=good):
-                return Way(subnet=subnet, via=address, link=link)
+                return PeerPath(subnet=subnet, via=address, link=link)
     where = f"({', '.join(candidates[:3])}) is on no link of this node that is up"
     raise Unusable(f'{where}: a route needs a shared link; use type "vxlan", or have something else distribute routes')
 
 
-def tunnel_way(peer: Node, subnet: str, links: Links, tunnel: Tunnel) -> Way:
-    """The way to a subnet of a peer through the tunnel; straight, if the tunnel says so, over a shared link.
+def tunnel_path(peer: Node, subnet: str, links: Links, tunnel: Tunnel) -> PeerPath:
+    """The path to a subnet of a peer: through the tunnel, or directly over a shared link if `tunnel.direct`.
 
     Raises Unusable.
     """
@@ -96,12 +96,12 @@ def tunnel_way(peer: Node, subnet: str, links: Links, tunnel: Tunnel) -> Way:
     if tunnel.direct:
         for address in peer.addresses:
             if is_ipv6(address) == is_ipv6(subnet) and (link := links.of(address, good=True)):
-                return Way(subnet=subnet, via=address, link=link)
+                return PeerPath(subnet=subnet, via=address, link=link)
     underlay = _of_family(peer, over_ipv6=tunnel.over_ipv6, takes="the tunnel")[0]
     mac = peer.vtep_mac or vtep_mac(peer.subnets)
     if mac == tunnel.mac:
         raise Unusable(f"has the VTEP MAC of this node, {mac}")
-    return Way(subnet=subnet, via=subnet.partition("/")[0], link=tunnel.device, mac=mac, underlay=underlay)
+    return PeerPath(subnet=subnet, via=subnet.partition("/")[0], link=tunnel.device, mac=mac, underlay=underlay)
 
 
 def addresses_on(links: Links, peers: Sequence[Node]) -> tuple[str, ...]:
@@ -112,7 +112,7 @@ def addresses_on(links: Links, peers: Sequence[Node]) -> tuple[str, ...]:
 def vteps(peers: Sequence[Node], *, over_ipv6: bool) -> list[str]:
     """The addresses from which frames of the tunnel may come: also those of peers that are reached directly.
 
-    Which way a peer sends is for the peer to say, and any of its addresses may be the one of its VTEP.
+    The peer decides how it sends, and its VTEP may have any of its addresses.
     """
     return sorted({address for peer in peers for address in peer.addresses if is_ipv6(address) == over_ipv6})
 

@@ -9,10 +9,10 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from linux.rtnl.forwarding import Way
+from linux.rtnl.forwarding import PeerPath
 from linux.rtnl.vxlan import vtep_mac
 from plugins.node.network_set import NetworkSet
-from plugins.node.paths import Links, Tunnel, Unusable, addresses_on, direct_way, tunnel_way
+from plugins.node.paths import Links, Tunnel, Unusable, addresses_on, direct_path, tunnel_path
 from plugins.node.records import Node
 from spec.addresses import Address, is_ipv6, parse_address
 
@@ -33,14 +33,14 @@ class Here:
 
 @dataclass(frozen=True)
 class Peers:
-    """The other nodes with those of their addresses and subnets that are used, the ways there, and what is left out.
+    """The other nodes with those of their addresses and subnets that are used, the paths to them, and what is left out.
 
     `shared`: those of the addresses that get pods' packets as they are: on a link of this node, and not past a tunnel.
     `about_this`: what is wrong with the record of this node itself, from which peers learn of it.
     """
 
     nodes: tuple[Node, ...]
-    ways: tuple[Way, ...]
+    paths: tuple[PeerPath, ...]
     left_out: tuple[str, ...]
     shared: tuple[str, ...] = ()
     about_this: tuple[str, ...] = ()
@@ -48,22 +48,22 @@ class Peers:
 
 @dataclass(eq=False, slots=True)
 class _Claim:
-    """A subnet that a record claims for its node, the way there, and the node's address that it takes."""
+    """A subnet that a record claims for its node, the path to it, and the node's address that it takes."""
 
     node: Node
-    way: Way
+    path: PeerPath
     network: Address
     host: Address
     why_not: str = ""
 
     @property
     def end(self) -> tuple[Address, str]:
-        """To whom the way leads: the node's address, and the MAC of its VTEP."""
-        return self.host, self.way.mac
+        """Where the path ends: the node's address, and the MAC of its VTEP."""
+        return self.host, self.path.mac
 
 
-def select(nodes: Sequence[Node], here: Here, in_place: Callable[[Sequence[Way]], Collection[Way]]) -> Peers:
-    """The peers among the records. `in_place`: which of some ways the kernel has now, asked for those at odds."""
+def select(nodes: Sequence[Node], here: Here, in_place: Callable[[Sequence[PeerPath]], Collection[PeerPath]]) -> Peers:
+    """The peers among the records. `in_place`: which of some paths the kernel has now; called for those at odds."""
     judge = _Judge(here)
     for node in nodes:
         judge.take(node)
@@ -76,7 +76,7 @@ def select(nodes: Sequence[Node], here: Here, in_place: Callable[[Sequence[Way]]
     is_direct = here.tunnel is None or here.tunnel.direct
     return Peers(
         nodes=used,
-        ways=tuple(dict.fromkeys(claim.way for claim in claims)),
+        paths=tuple(dict.fromkeys(claim.path for claim in claims)),
         left_out=(*judge.left_out, *refused),
         shared=addresses_on(here.links, used) if is_direct else (),
         about_this=tuple(judge.about_this),
@@ -86,7 +86,7 @@ def select(nodes: Sequence[Node], here: Here, in_place: Callable[[Sequence[Way]]
 def _with_subnets_of(claims: Sequence[_Claim]) -> Iterable[Node]:
     subnets: dict[int, dict[str, None]] = {}
     for claim in claims:
-        subnets.setdefault(id(claim.node), {})[claim.way.subnet] = None
+        subnets.setdefault(id(claim.node), {})[claim.path.subnet] = None
     for node in {id(claim.node): claim.node for claim in claims}.values():
         used = tuple(subnets[id(node)])
         yield node if used == node.subnets else replace(node, subnets=used)
@@ -157,14 +157,14 @@ class _Judge:
         tunnel, network = self._tunnel, parse_address(subnet)
         try:
             self._check(subnet, network)
-            way = tunnel_way(node, subnet, self._links, tunnel) if tunnel else direct_way(node, subnet, self._links)
-            host = parse_address(way.underlay or way.via)
+            path = tunnel_path(node, subnet, self._links, tunnel) if tunnel else direct_path(node, subnet, self._links)
+            host = parse_address(path.underlay or path.via)
             if network.contains(host):
-                raise Unusable(f"claims {subnet}, which holds its own address {way.underlay or way.via}")
+                raise Unusable(f"claims {subnet}, which holds its own address {path.underlay or path.via}")
         except Unusable as error:
             self._leave(node, str(error))
         else:
-            self.claims.append(_Claim(node, way, network, host))
+            self.claims.append(_Claim(node, path, network, host))
 
     def _check(self, subnet: str, network: Address) -> None:
         """Raise Unusable for a network that no peer's pods can have."""
@@ -212,13 +212,13 @@ class _Quarrel:
     def _refuse(self, claims: Iterable[_Claim]) -> None:
         for claim in claims:
             other = next(c.node for c in (*self.outer, *self.inner) if c.end != claim.end)
-            claim.why_not = f"claims {claim.way.subnet}, at odds with {other.label} over {self.about}"
+            claim.why_not = f"claims {claim.path.subnet}, at odds with {other.label} over {self.about}"
 
 
-def _settle(quarrels: Sequence[_Quarrel], in_place: Callable[[Sequence[Way]], Collection[Way]]) -> None:
+def _settle(quarrels: Sequence[_Quarrel], in_place: Callable[[Sequence[PeerPath]], Collection[PeerPath]]) -> None:
     involved = {id(claim): claim for quarrel in quarrels for claim in (*quarrel.outer, *quarrel.inner)}
-    ways = in_place([claim.way for claim in involved.values()])
-    kept = {key for key, claim in involved.items() if claim.way in ways}
+    paths = in_place([claim.path for claim in involved.values()])
+    kept = {key for key, claim in involved.items() if claim.path in paths}
     for quarrel in quarrels:
         quarrel.settle(kept)
 
@@ -227,8 +227,8 @@ def _same_mac(claims: Sequence[_Claim]) -> Iterable[_Quarrel]:
     """Two nodes can not have one VTEP's MAC."""
     by_mac: dict[str, list[_Claim]] = {}
     for claim in claims:
-        if claim.way.mac:
-            by_mac.setdefault(claim.way.mac, []).append(claim)
+        if claim.path.mac:
+            by_mac.setdefault(claim.path.mac, []).append(claim)
     for mac, found in by_mac.items():
         if len(found) > 1 and len({claim.host for claim in found}) > 1:
             yield _Quarrel(found, (), f"the VTEP MAC {mac}")
@@ -251,10 +251,10 @@ def _same_place(claims: Sequence[_Claim]) -> Iterable[_Quarrel]:
         mine = {claim.end for claim in owners[outer]}
         others = [claim for claim in found.values() if claim.end not in mine]
         if others:
-            yield _Quarrel(owners[outer], others, f"the network {owners[outer][0].way.subnet}")
+            yield _Quarrel(owners[outer], others, f"the network {owners[outer][0].path.subnet}")
     for found in owners.values():
         if len({claim.end for claim in found}) > 1:
-            yield _Quarrel(found, (), f"the subnet {found[0].way.subnet}")
+            yield _Quarrel(found, (), f"the subnet {found[0].path.subnet}")
 
 
 def _is_orderly(claims: Sequence[_Claim]) -> bool:

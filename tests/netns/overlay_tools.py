@@ -1,4 +1,4 @@
-"""For tests of the ways to peers: a tunnel on a node, its entries as `ip` and `bridge` tell them, the kernel's news."""
+"""For tests of paths to peers: a tunnel on a node, its entries as `ip` and `bridge` list them, the kernel's news."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from linux.netlink.attributes import attributes_of
 from linux.netlink.socket import Netlink
 from linux.netns import entered, open_netns
-from linux.rtnl.forwarding import Way
+from linux.rtnl.forwarding import PeerPath
 from linux.rtnl.vxlan import Vtep, ensure_vtep, overhead, vtep_mac
 from tests.netns.node import Host, Node
 
@@ -75,9 +75,9 @@ class Tunnel:
     device: int
     underlay: str
 
-    def ways(self, numbers: Sequence[int]) -> list[Way]:
-        """The ways to both subnets of these peers."""
-        return [way for number in numbers for way in peer(number, self.device, self.underlay)]
+    def paths(self, numbers: Sequence[int]) -> list[PeerPath]:
+        """The paths to both subnets of these peers."""
+        return [path for number in numbers for path in peer(number, self.device, self.underlay)]
 
 
 @contextmanager
@@ -88,11 +88,11 @@ def tunnel_on(node: Node, number: int, underlay: str) -> Iterator[Tunnel]:
         yield Tunnel(node, netlink, link.index, underlay)
 
 
-def peer(number: int, device: int, underlay: str = UNDERLAY_V4, **changes: str) -> list[Way]:
-    """The ways through the tunnel to both subnets of peer NUMBER."""
+def peer(number: int, device: int, underlay: str = UNDERLAY_V4, **changes: str) -> list[PeerPath]:
+    """The paths through the tunnel to both subnets of peer NUMBER."""
     v4, v6 = f"10.244.{number}.0", f"fd00:244:0:{number}::"
     usual = {"mac": vtep_mac([f"{v4}/24"]), "underlay": underlay.format(number)} | changes
-    return [Way(f"{v4}/24", v4, device, **usual), Way(f"{v6}/64", v6, device, **usual)]
+    return [PeerPath(f"{v4}/24", v4, device, **usual), PeerPath(f"{v6}/64", v6, device, **usual)]
 
 
 @dataclass(frozen=True)
@@ -120,13 +120,13 @@ def entries(node: Host) -> Entries:
     )
 
 
-def expected(ways: Sequence[Way], names: dict[int, str]) -> Entries:
-    """What there has to be for these ways; `names` of the links by index."""
-    through = [way for way in ways if way.mac]
+def expected(paths: Sequence[PeerPath], names: dict[int, str]) -> Entries:
+    """What there has to be for these paths; `names` of the links by index."""
+    through = [path for path in paths if path.mac]
     return Entries(
-        {(way.via, way.mac) for way in through},
-        {(way.mac, way.underlay) for way in through},
-        {(way.subnet, way.via, names[way.link]) for way in ways},
+        {(path.via, path.mac) for path in through},
+        {(path.mac, path.underlay) for path in through},
+        {(path.subnet, path.via, names[path.link]) for path in paths},
     )
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from linux.rtnl.forwarding import Changes, Way, missing, sync
+from linux.rtnl.forwarding import Changes, PeerPath, missing, sync
 from tests.netns.node import Node
 from tests.netns.overlay_tools import (
     UNDERLAY_V4,
@@ -31,15 +31,15 @@ def tunnel(node: Node) -> Iterator[Tunnel]:
         yield made
 
 
-def many(tunnel: Tunnel, count: int, *, shift: int = 0) -> list[Way]:
-    """The ways to so many peers; `shift` gives each the MAC and address of another."""
-    ways = []
+def many(tunnel: Tunnel, count: int, *, shift: int = 0) -> list[PeerPath]:
+    """The paths to so many peers; `shift` gives each the MAC and address of another."""
+    paths = []
     for number in range(count):
         high, low = divmod(number, 256)
         other_high, other_low = divmod((number + shift) % count, 256)
         network, mac = f"10.{high}.{low}.0", f"02:24:0a:{other_high:02x}:{other_low:02x}:00"
-        ways.append(Way(f"{network}/24", network, tunnel.device, mac, f"172.16.{other_high}.{other_low}"))
-    return ways
+        paths.append(PeerPath(f"{network}/24", network, tunnel.device, mac, f"172.16.{other_high}.{other_low}"))
+    return paths
 
 
 def test_five_thousand_peers(tunnel: Tunnel) -> None:
@@ -47,11 +47,11 @@ def test_five_thousand_peers(tunnel: Tunnel) -> None:
     limit = int(Path("/proc/sys/net/ipv4/neigh/default/gc_thresh3").read_text()) if _is_visible() else 1024
     assert limit < THOUSANDS, "this machine's limit is so large that the test shows nothing"
     names = {tunnel.device: "slash24.1"}
-    ways = many(tunnel, THOUSANDS)
-    assert len(missing(tunnel.netlink, ways, device=tunnel.device)) == 21
-    assert sync(tunnel.netlink, ways, device=tunnel.device) == Changes(3 * THOUSANDS, 0)
-    assert entries(tunnel.node) == expected(ways, names)
-    assert sync(tunnel.netlink, ways, device=tunnel.device) == Changes(0, 0)
+    paths = many(tunnel, THOUSANDS)
+    assert len(missing(tunnel.netlink, paths, device=tunnel.device)) == 21
+    assert sync(tunnel.netlink, paths, device=tunnel.device) == Changes(3 * THOUSANDS, 0)
+    assert entries(tunnel.node) == expected(paths, names)
+    assert sync(tunnel.netlink, paths, device=tunnel.device) == Changes(0, 0)
     shifted = many(tunnel, THOUSANDS, shift=1)
     assert sync(tunnel.netlink, shifted, device=tunnel.device) == Changes(THOUSANDS, 0)
     assert entries(tunnel.node) == expected(shifted, names)
@@ -66,9 +66,9 @@ def _is_visible() -> bool:
 def test_a_thousand_refusals_are_all_taken_in(tunnel: Tunnel) -> None:
     """The socket is as good as new after an error for each request; the first is the one that is raised."""
     wan = tunnel.node.links()["wan0"]["ifindex"]
-    ways = [Way(way.subnet, "198.51.100.9", wan) for way in many(tunnel, 1000)]
+    paths = [PeerPath(path.subnet, "198.51.100.9", wan) for path in many(tunnel, 1000)]
     with pytest.raises(OSError, match=r"route 10.0.0.0/24 via 198.51.100.9 dev wan0"):
-        sync(tunnel.netlink, ways)
+        sync(tunnel.netlink, paths)
     assert sync(tunnel.netlink, many(tunnel, 3), device=tunnel.device) == Changes(9, 0)
 
 
@@ -76,18 +76,18 @@ def test_several_who_want_the_same_do_not_disturb_each_other(tunnel: Tunnel) -> 
     """Six at once, from nothing to 300 peers and on to others: no error, and the state is the one wanted."""
     failures = []
 
-    def one(ways: list[Way]) -> None:
+    def one(paths: list[PeerPath]) -> None:
         try:
             with inside(tunnel.node) as own:
-                sync(own, ways, device=tunnel.device)
+                sync(own, paths, device=tunnel.device)
         except OSError as error:
             failures.append(error)
 
-    for ways in (many(tunnel, 300), many(tunnel, 300, shift=7), many(tunnel, 100), []):
-        threads = [threading.Thread(target=one, args=(ways,)) for _ in range(6)]
+    for paths in (many(tunnel, 300), many(tunnel, 300, shift=7), many(tunnel, 100), []):
+        threads = [threading.Thread(target=one, args=(paths,)) for _ in range(6)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         assert failures == []
-        assert entries(tunnel.node) == expected(ways, {tunnel.device: "slash24.1"})
+        assert entries(tunnel.node) == expected(paths, {tunnel.device: "slash24.1"})

@@ -1,4 +1,4 @@
-"""The ways to peers as the kernel has them, told by `ip` and `bridge`: made, changed, repaired and removed."""
+"""The paths to peers as the kernel has them, told by `ip` and `bridge`: made, changed, repaired and removed."""
 
 import random
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from linux.netlink.socket import NetlinkError
-from linux.rtnl.forwarding import Changes, RouteRefused, Way, missing, sync
+from linux.rtnl.forwarding import Changes, PeerPath, RouteRefused, missing, sync
 from tests.netns.node import Node
 from tests.netns.overlay_tools import (
     DEVICE,
@@ -50,19 +50,19 @@ def names(tunnel: Tunnel) -> dict[int, str]:
     return {link["ifindex"]: name for name, link in tunnel.node.links().items()}
 
 
-def run_sync(tunnel: Tunnel, ways: list[Way], **options: object) -> Changes:
+def run_sync(tunnel: Tunnel, paths: list[PeerPath], **options: object) -> Changes:
     """As a plugin calls it; CHECK is content afterwards."""
-    changes = sync(tunnel.netlink, ways, device=tunnel.device, **options)
-    assert missing(tunnel.netlink, ways, device=tunnel.device) == []
+    changes = sync(tunnel.netlink, paths, device=tunnel.device, **options)
+    assert missing(tunnel.netlink, paths, device=tunnel.device) == []
     return changes
 
 
 def test_each_peer_gets_a_neighbour_a_forwarding_entry_and_a_route(tunnel: Tunnel) -> None:
     """Two peers with two subnets each: four routes and neighbours, two forwarding entries, as flannel makes them."""
-    ways = tunnel.ways([2, 3])
-    assert len(missing(tunnel.netlink, ways, device=tunnel.device)) == 10
-    assert run_sync(tunnel, ways) == Changes(added=10, removed=0)
-    assert entries(tunnel.node) == expected(ways, names(tunnel))
+    paths = tunnel.paths([2, 3])
+    assert len(missing(tunnel.netlink, paths, device=tunnel.device)) == 10
+    assert run_sync(tunnel, paths) == Changes(added=10, removed=0)
+    assert entries(tunnel.node) == expected(paths, names(tunnel))
     route = tunnel.node.routes()["10.244.2.0/24"]
     assert (route["flags"], route["protocol"], route.get("scope", "global")) == (["onlink"], "24", "global")
     assert tunnel.node.routes()["fd00:244:0:2::/64"]["metric"] == 1024
@@ -70,17 +70,17 @@ def test_each_peer_gets_a_neighbour_a_forwarding_entry_and_a_route(tunnel: Tunne
 
 def test_what_is_there_already_is_not_written_again(tunnel: Tunnel, news: News) -> None:
     """A second sync of the same state tells the kernel nothing."""
-    ways = tunnel.ways([2, 3])
-    run_sync(tunnel, ways)
+    paths = tunnel.paths([2, 3])
+    run_sync(tunnel, paths)
     assert news.read()
-    assert run_sync(tunnel, list(reversed(ways))) == Changes(added=0, removed=0)
+    assert run_sync(tunnel, list(reversed(paths))) == Changes(added=0, removed=0)
     assert news.read() == []
 
 
 def test_a_route_comes_last_and_goes_first(tunnel: Tunnel, news: News) -> None:
     """In: neighbours, forwarding entries, routes. Out: routes, forwarding entries, neighbours."""
-    ways = tunnel.ways([2])
-    run_sync(tunnel, ways)
+    paths = tunnel.paths([2])
+    run_sync(tunnel, paths)
     way_in = ["+neighbour", "+neighbour", "+forwarding", "+route", "+route"]
     assert news.read() == way_in
     assert run_sync(tunnel, []) == Changes(added=0, removed=5)
@@ -92,14 +92,14 @@ def test_a_route_comes_last_and_goes_first(tunnel: Tunnel, news: News) -> None:
 
 def test_a_vanished_peer_goes_and_the_others_stay(tunnel: Tunnel) -> None:
     """Only the entries of the peer that is no longer wanted are removed."""
-    run_sync(tunnel, tunnel.ways([2, 3, 4]))
-    assert run_sync(tunnel, tunnel.ways([2, 4])) == Changes(added=0, removed=5)
-    assert entries(tunnel.node) == expected(tunnel.ways([2, 4]), names(tunnel))
+    run_sync(tunnel, tunnel.paths([2, 3, 4]))
+    assert run_sync(tunnel, tunnel.paths([2, 4])) == Changes(added=0, removed=5)
+    assert entries(tunnel.node) == expected(tunnel.paths([2, 4]), names(tunnel))
 
 
 def test_a_peer_moves_to_another_address(tunnel: Tunnel, news: News) -> None:
     """The forwarding entry is replaced in one step; route and neighbours are left alone."""
-    run_sync(tunnel, tunnel.ways([2]))
+    run_sync(tunnel, tunnel.paths([2]))
     news.read()
     moved = peer(2, tunnel.device, underlay=tunnel.underlay.format(77))
     assert run_sync(tunnel, moved) == Changes(added=1, removed=0)
@@ -109,7 +109,7 @@ def test_a_peer_moves_to_another_address(tunnel: Tunnel, news: News) -> None:
 
 def test_a_peer_changes_its_mac(tunnel: Tunnel, news: News) -> None:
     """Frames to the new MAC have somewhere to go before a neighbour points to it; the old one's go last."""
-    run_sync(tunnel, tunnel.ways([2]))
+    run_sync(tunnel, tunnel.paths([2]))
     news.read()
     changed = peer(2, tunnel.device, tunnel.underlay, mac="02:00:00:00:00:99")
     assert run_sync(tunnel, changed) == Changes(added=3, removed=1)
@@ -121,18 +121,18 @@ def test_two_peers_swap_their_macs(tunnel: Tunnel) -> None:
     """Each entry is replaced, none is lost."""
     two, three = (peer(number, tunnel.device, tunnel.underlay) for number in (2, 3))
     run_sync(tunnel, two + three)
-    swapped = [replace(way, mac=three[0].mac) for way in two] + [replace(way, mac=two[0].mac) for way in three]
+    swapped = [replace(path, mac=three[0].mac) for path in two] + [replace(path, mac=two[0].mac) for path in three]
     run_sync(tunnel, swapped)
     assert entries(tunnel.node) == expected(swapped, names(tunnel))
 
 
 def test_a_peer_becomes_a_direct_neighbour_and_back(tunnel: Tunnel, news: News) -> None:
     """Its route is replaced, so that there is one at every moment; the tunnel's entries come before and go after."""
-    through = tunnel.ways([2])
+    through = tunnel.paths([2])
     wan = tunnel.node.links()["wan0"]["ifindex"]
     direct = [
-        Way("10.244.2.0/24", UNDERLAY_V4.format(2), wan),
-        Way("fd00:244:0:2::/64", UNDERLAY_V6.format(2), wan),
+        PeerPath("10.244.2.0/24", UNDERLAY_V4.format(2), wan),
+        PeerPath("fd00:244:0:2::/64", UNDERLAY_V6.format(2), wan),
     ]
     run_sync(tunnel, through)
     news.read()
@@ -152,13 +152,13 @@ DRIFTS = {
     "IPv6 route gone": "ip -6 route del fd00:244:0:2::/64",
     "neighbour gone": f"ip neigh del 10.244.2.0 dev {DEVICE}",
     "IPv6 neighbour gone": f"ip neigh del fd00:244:0:2:: dev {DEVICE}",
-    "forwarding entry gone": f"bridge fdb del 02:24:0a:f4:02:00 dev {DEVICE} self",
+    "FDB entry gone": f"bridge fdb del 02:24:0a:f4:02:00 dev {DEVICE} self",
     "neighbour with another MAC": f"ip neigh replace 10.244.2.0 lladdr 02:00:00:00:00:01 nud permanent dev {DEVICE}",
     "neighbour that may age": f"ip neigh replace 10.244.2.0 lladdr 02:24:0a:f4:02:00 nud reachable dev {DEVICE}",
-    "forwarding entry to another address": (
+    "FDB entry to another address": (
         f"bridge fdb replace 02:24:0a:f4:02:00 dev {DEVICE} self permanent dst OTHER"
     ),
-    "forwarding entry to another port": (
+    "FDB entry to another port": (
         f"bridge fdb replace 02:24:0a:f4:02:00 dev {DEVICE} self permanent dst PEER port 99"
     ),
     "route elsewhere": "ip route replace 10.244.2.0/24 via 192.0.2.9 dev wan0 proto 24",
@@ -175,22 +175,22 @@ DRIFTS = {
 @pytest.mark.parametrize("drift", DRIFTS)
 def test_drift_is_told_and_repaired(tunnel: Tunnel, drift: str) -> None:
     """What somebody took away or bent is seen by CHECK, and made good by the next sync; the rest is left alone."""
-    ways = tunnel.ways([2, 3])
-    run_sync(tunnel, ways)
+    paths = tunnel.paths([2, 3])
+    run_sync(tunnel, paths)
     command = DRIFTS[drift].replace("OTHER", tunnel.underlay.format(9)).replace("PEER", tunnel.underlay.format(2))
     shell(tunnel.node, command)
-    told = missing(tunnel.netlink, ways, device=tunnel.device)
+    told = missing(tunnel.netlink, paths, device=tunnel.device)
     assert told
     assert all("missing" in sentence for sentence in told)
     assert drift == "device down and up" or len(told) == 1
-    assert run_sync(tunnel, ways).added == len(told)
-    assert entries(tunnel.node) == expected(ways, names(tunnel))
+    assert run_sync(tunnel, paths).added == len(told)
+    assert entries(tunnel.node) == expected(paths, names(tunnel))
 
 
 STRAYS = {
     "neighbour": f"ip neigh add 10.9.9.9 lladdr 02:00:00:00:00:01 nud permanent dev {DEVICE}",
-    "forwarding entry": f"bridge fdb add 02:00:00:00:00:01 dev {DEVICE} self permanent dst OTHER",
-    "default forwarding entry": f"bridge fdb append 00:00:00:00:00:00 dev {DEVICE} self permanent dst OTHER",
+    "FDB entry": f"bridge fdb add 02:00:00:00:00:01 dev {DEVICE} self permanent dst OTHER",
+    "default FDB entry": f"bridge fdb append 00:00:00:00:00:00 dev {DEVICE} self permanent dst OTHER",
     "route": "ip route add 10.9.9.0/24 via 192.0.2.9 proto 24",
     "IPv6 route": "ip -6 route add fd00:9::/64 via 2001:db8:1::9 proto 24",
     "route of another metric": "ip route add 10.244.2.0/24 via 192.0.2.9 metric 9 proto 24",
@@ -211,15 +211,15 @@ STRAYS = {
 @pytest.mark.parametrize("stray", STRAYS)
 def test_what_is_not_wanted_goes(tunnel: Tunnel, stray: str) -> None:
     """Whatever stands on the device, or carries our protocol number, and is not wanted goes; no more than that."""
-    ways = tunnel.ways([2])
-    run_sync(tunnel, ways)
+    paths = tunnel.paths([2])
+    run_sync(tunnel, paths)
     shell(tunnel.node, STRAYS[stray].replace("OTHER", tunnel.underlay.format(9)))
-    assert entries(tunnel.node) != expected(ways, names(tunnel))
-    changes = run_sync(tunnel, ways)
+    assert entries(tunnel.node) != expected(paths, names(tunnel))
+    changes = run_sync(tunnel, paths)
     assert changes.added == 0
     assert changes.removed >= 1
-    assert entries(tunnel.node) == expected(ways, names(tunnel))
-    assert run_sync(tunnel, ways) == Changes(0, 0)
+    assert entries(tunnel.node) == expected(paths, names(tunnel))
+    assert run_sync(tunnel, paths) == Changes(0, 0)
 
 
 def test_other_tables_other_links_and_other_protocols_are_not_ours(tunnel: Tunnel) -> None:
@@ -231,7 +231,7 @@ def test_other_tables_other_links_and_other_protocols_are_not_ours(tunnel: Tunne
         "ip neigh add 192.0.2.9 lladdr 02:00:00:00:00:01 nud permanent dev wan0",
     ):
         shell(tunnel.node, command)
-    run_sync(tunnel, tunnel.ways([2]))
+    run_sync(tunnel, tunnel.paths([2]))
     assert run_sync(tunnel, []).removed == 5
     assert tunnel.node.ip("route", "show", "table", "100")
     assert {"10.9.8.0/24", "fd00:9::/64"} <= tunnel.node.routes().keys()
@@ -242,9 +242,9 @@ def test_a_foreign_route_to_the_whole_cluster_does_not_keep_a_peer_out(tunnel: T
     """A less specific route over another link, to a router say, stands beside ours; it is neither taken nor touched."""
     shell(tunnel.node, "ip route add 10.244.0.0/16 via 192.0.2.9 dev wan0 proto 4")
     shell(tunnel.node, "ip -6 route add fd00:244::/48 via 2001:db8:1::9 dev wan0 proto 4")
-    ways = tunnel.ways([2, 3])
-    assert run_sync(tunnel, ways) == Changes(added=10, removed=0)
-    assert entries(tunnel.node) == expected(ways, names(tunnel))
+    paths = tunnel.paths([2, 3])
+    assert run_sync(tunnel, paths) == Changes(added=10, removed=0)
+    assert entries(tunnel.node) == expected(paths, names(tunnel))
     assert {"10.244.0.0/16", "fd00:244::/48"} <= tunnel.node.routes().keys()
 
 
@@ -262,12 +262,12 @@ def test_a_foreign_route_elsewhere_is_refused_by_name_and_not_touched(tunnel: Tu
     route, kind = FOREIGN[case]
     shell(tunnel.node, f"ip route add {kind}{route}")
     before = tunnel.node.routes()
-    ways = tunnel.ways([2, 3])
+    paths = tunnel.paths([2, 3])
     with pytest.raises(RouteRefused) as refused:
-        sync(tunnel.netlink, ways, device=tunnel.device)
+        sync(tunnel.netlink, paths, device=tunnel.device)
     assert refused.value.errno == 17
     assert refused.value.strerror == f"in the way: {kind}{route}"
-    assert missing(tunnel.netlink, ways, device=tunnel.device) == [f"in the way: {kind}{route}"]
+    assert missing(tunnel.netlink, paths, device=tunnel.device) == [f"in the way: {kind}{route}"]
     after = tunnel.node.routes()
     assert before.items() <= after.items()
     assert len(after) == len(before) + 3
@@ -275,24 +275,24 @@ def test_a_foreign_route_elsewhere_is_refused_by_name_and_not_touched(tunnel: Tu
 
 def test_a_foreign_route_to_the_same_next_hop_is_accepted(tunnel: Tunnel) -> None:
     """Somebody else's route that does what ours would is left to do it; should it go, ours comes."""
-    ways = tunnel.ways([2])
+    paths = tunnel.paths([2])
     shell(tunnel.node, f"ip route add 10.244.2.0/24 via 10.244.2.0 dev {DEVICE} onlink proto 4")
-    assert run_sync(tunnel, ways) == Changes(added=4, removed=0)
-    assert run_sync(tunnel, ways) == Changes(added=0, removed=0)
+    assert run_sync(tunnel, paths) == Changes(added=4, removed=0)
+    assert run_sync(tunnel, paths) == Changes(added=0, removed=0)
     assert tunnel.node.routes()["10.244.2.0/24"]["protocol"] == "static"
     shell(tunnel.node, "ip route del 10.244.2.0/24")
-    assert run_sync(tunnel, ways) == Changes(added=1, removed=0)
-    assert entries(tunnel.node) == expected(ways, names(tunnel))
+    assert run_sync(tunnel, paths) == Changes(added=1, removed=0)
+    assert entries(tunnel.node) == expected(paths, names(tunnel))
 
 
 def test_a_route_of_ours_is_kept_when_a_foreign_one_stands_in_the_way_of_its_change(tunnel: Tunnel) -> None:
     """The peer moves to another next hop, to which a foreign route is opposed: neither route is touched."""
     wan = tunnel.node.links()["wan0"]["ifindex"]
-    run_sync(tunnel, [Way("10.244.2.0/24", "192.0.2.2", wan)])
+    run_sync(tunnel, [PeerPath("10.244.2.0/24", "192.0.2.2", wan)])
     shell(tunnel.node, "ip route append 10.244.2.0/24 via 192.0.2.9 dev wan0 proto 4")
     before = tunnel.node.run(["ip", "route"]).stdout
     with pytest.raises(RouteRefused):
-        sync(tunnel.netlink, [Way("10.244.2.0/24", "192.0.2.3", wan)], device=tunnel.device)
+        sync(tunnel.netlink, [PeerPath("10.244.2.0/24", "192.0.2.3", wan)], device=tunnel.device)
     assert tunnel.node.run(["ip", "route"]).stdout == before
 
 
@@ -302,8 +302,8 @@ def test_within_spares_the_routes_of_another_network(tunnel: Tunnel) -> None:
     shell(tunnel.node, "ip -6 route add fd00:99::/64 via 2001:db8:1::9 proto 24")
     shell(tunnel.node, "ip route add 10.244.200.0/24 via 192.0.2.9 proto 24")
     shell(tunnel.node, f"ip route add 10.98.0.0/24 via 10.98.0.0 dev {DEVICE} onlink proto 24")
-    ways = tunnel.ways([2])
-    changes = run_sync(tunnel, ways, within=["10.244.0.0/16", "fd00:244::/48"])
+    paths = tunnel.paths([2])
+    changes = run_sync(tunnel, paths, within=["10.244.0.0/16", "fd00:244::/48"])
     assert changes == Changes(added=5, removed=2)
     there = {dst for dst, _, _ in entries(tunnel.node).routes}
     assert there == {"10.99.2.0/24", "fd00:99::/64", "10.244.2.0/24", "fd00:244:0:2::/64"}
@@ -312,25 +312,25 @@ def test_within_spares_the_routes_of_another_network(tunnel: Tunnel) -> None:
 def test_a_gateway_on_no_link_is_refused_by_name_and_the_others_are_done(tunnel: Tunnel) -> None:
     """The kernel's refusal carries the route it was about."""
     wan = tunnel.node.links()["wan0"]["ifindex"]
-    ways = [Way("10.244.2.0/24", "198.51.100.9", wan), Way("10.244.3.0/24", "192.0.2.3", wan)]
+    paths = [PeerPath("10.244.2.0/24", "198.51.100.9", wan), PeerPath("10.244.3.0/24", "192.0.2.3", wan)]
     with pytest.raises(
         RouteRefused, match=r"route 10.244.2.0/24 via 198.51.100.9 dev wan0 proto 24: .*invalid gateway"
     ):
-        sync(tunnel.netlink, ways)
+        sync(tunnel.netlink, paths)
     assert entries(tunnel.node).routes == {("10.244.3.0/24", "192.0.2.3", "wan0")}
 
 
 def test_no_route_without_its_forwarding_entry(tunnel: Tunnel, news: News) -> None:
     """If the tunnel can not take an entry, no route that would need it is made."""
     other = UNDERLAY_V6 if tunnel.underlay == UNDERLAY_V4 else UNDERLAY_V4
-    with pytest.raises(NetlinkError, match="forwarding entry 02:24:0a:f4:02:00 dev slash24.1 dst "):
+    with pytest.raises(NetlinkError, match="FDB entry 02:24:0a:f4:02:00 dev slash24.1 dst "):
         sync(tunnel.netlink, peer(2, tunnel.device, other), device=tunnel.device)
     assert "+route" not in news.read()
 
 
 def test_ways_that_contradict_each_other_are_refused_before_anything_is_done(tunnel: Tunnel, news: News) -> None:
     """Two peers with one MAC, or one subnet: nobody could tell whose packets are whose."""
-    one_mac = tunnel.ways([2]) + peer(3, tunnel.device, tunnel.underlay, mac=tunnel.ways([2])[0].mac)
+    one_mac = tunnel.paths([2]) + peer(3, tunnel.device, tunnel.underlay, mac=tunnel.paths([2])[0].mac)
     with pytest.raises(ValueError, match="two underlay addresses for the VTEP MAC 02:24:0a:f4:02:00"):
         sync(tunnel.netlink, one_mac, device=tunnel.device)
     assert news.read() == []
@@ -343,12 +343,12 @@ def test_any_state_becomes_any_other(tunnel: Tunnel) -> None:
     for _ in range(12):
         numbers = chance.sample(range(2, 12), chance.randint(0, 8))
         owners = dict(zip(numbers, chance.sample(range(2, 12), len(numbers)), strict=True))
-        ways = []
+        paths = []
         for number, owner in owners.items():
             mac, underlay = f"02:00:00:00:00:{owner:02x}", tunnel.underlay.format(chance.randint(2, 12))
             if chance.random() < 0.7:
-                ways += peer(number, tunnel.device, mac=mac, underlay=underlay)
+                paths += peer(number, tunnel.device, mac=mac, underlay=underlay)
             else:
-                ways.append(Way(f"10.244.{number}.0/24", UNDERLAY_V4.format(owner), wan))
-        run_sync(tunnel, ways)
-        assert entries(tunnel.node) == expected(ways, names(tunnel))
+                paths.append(PeerPath(f"10.244.{number}.0/24", UNDERLAY_V4.format(owner), wan))
+        run_sync(tunnel, paths)
+        assert entries(tunnel.node) == expected(paths, names(tunnel))

@@ -115,13 +115,13 @@ def test_a_device_is_replaced_under_running_pods(members: list[Member], keys: di
         member.check(pod)
 
 
-@pytest.mark.parametrize("what", ["route", "neighbour", "forwarding entry", "device"])
+@pytest.mark.parametrize("what", ["route", "neighbour", "FDB entry", "device"])
 def test_drift_is_repaired_under_running_pods(members: list[Member], what: str) -> None:
     """What was deleted by hand cuts the pods off; the next ADD joins them again."""
     damage = {
         "route": ["sh", "-c", "ip route del 10.244.2.0/24; ip -6 route del fd00:244:0:2::/64"],
         "neighbour": ["ip", "neigh", "flush", "dev", "slash24.1", "nud", "permanent"],
-        "forwarding entry": ["bridge", "fdb", "del", vtep_mac(2), "dev", "slash24.1", "dst", "198.51.100.2"],
+        "FDB entry": ["bridge", "fdb", "del", vtep_mac(2), "dev", "slash24.1", "dst", "198.51.100.2"],
         "device": ["ip", "link", "del", "slash24.1"],
     }
     pods = [(member, member.add("pod")) for member in members]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from linux.rtnl.addresses import InterfaceAddress
-from linux.rtnl.forwarding import Way
+from linux.rtnl.forwarding import PeerPath
 from plugins.node.paths import Links, Tunnel
 from plugins.node.records import Node, read_peers_file
 from plugins.node.selection import Here, Peers, select
@@ -37,14 +37,14 @@ def peer(number: int, *subnets: str, **keys: object) -> Node:
     return replace(node, **keys)
 
 
-def chosen(here: Here, *nodes: Node, in_place: Sequence[Way] = ()) -> Peers:
-    """What is selected while the kernel has these ways."""
-    return select(nodes, here, lambda ways: [way for way in ways if way in in_place])
+def chosen(here: Here, *nodes: Node, in_place: Sequence[PeerPath] = ()) -> Peers:
+    """What is selected while the kernel has these paths."""
+    return select(nodes, here, lambda paths: [path for path in paths if path in in_place])
 
 
 def used(found: Peers) -> dict[str, tuple[str, ...]]:
-    """The subnets that are used, by name; the ways are theirs."""
-    assert {way.subnet for way in found.ways} == {subnet for node in found.nodes for subnet in node.subnets}
+    """The subnets that are used, by name; the paths are theirs."""
+    assert {path.subnet for path in found.paths} == {subnet for node in found.nodes for subnet in node.subnets}
     return {node.name: node.subnets for node in found.nodes}
 
 
@@ -125,7 +125,7 @@ def test_the_node_is_known_by_the_address_of_its_tunnel() -> None:
 def test_a_peer_may_have_an_address_that_is_also_on_this_node(here: Here, shared: str) -> None:
     """Docker's 172.17.0.1, a virtual address that moved here: the peer is reached by its others."""
     found = chosen(here, peer(2, addresses=(shared, "192.0.2.2")))
-    assert [way.underlay or way.via for way in found.ways] == ["192.0.2.2"]
+    assert [path.underlay or path.via for path in found.paths] == ["192.0.2.2"]
     assert [node.addresses for node in found.nodes] == [("192.0.2.2",)]
 
 
@@ -137,10 +137,10 @@ def test_a_peer_may_have_an_address_that_is_also_on_this_node(here: Here, shared
 )
 def test_a_new_record_takes_nothing_from_a_peer_that_is_served(here: Here, rival: str) -> None:
     """Whatever its place in the list, its name, and how narrow its subnet is."""
-    ways = chosen(here, TWO, THREE).ways
+    paths = chosen(here, TWO, THREE).paths
     for name in ("a", "z"):
         for nodes in ((peer(7, rival, name=name), TWO, THREE), (TWO, THREE, peer(7, rival, name=name))):
-            found = chosen(here, *nodes, in_place=ways)
+            found = chosen(here, *nodes, in_place=paths)
             assert used(found) == GOOD
             assert found.left_out == (found.left_out[0],)
             assert f'peer "{name}" claims {rival}, at odds with peer "n2"' in found.left_out[0]
@@ -168,13 +168,13 @@ def test_one_node_may_have_two_records(here: Here) -> None:
     assert used(chosen(here, TWO, peer(2))) == {"n2": TWO.subnets}
     assert chosen(here, TWO, TWO).left_out == ()
     both = chosen(here, TWO, peer(2, "10.244.9.0/24"))
-    assert {way.subnet for way in both.ways} == {"10.244.2.0/24", "10.244.9.0/24"}
+    assert {path.subnet for path in both.paths} == {"10.244.2.0/24", "10.244.9.0/24"}
 
 
 def test_two_nodes_can_not_have_one_mac() -> None:
     """What is in place stays; of two new ones neither; this node's own is no peer's."""
     thief = peer(7, vtep_mac="02:24:0a:f4:02:00")
-    assert used(chosen(TUNNEL, thief, TWO, THREE, in_place=chosen(TUNNEL, TWO, THREE).ways)) == GOOD
+    assert used(chosen(TUNNEL, thief, TWO, THREE, in_place=chosen(TUNNEL, TWO, THREE).paths)) == GOOD
     assert used(chosen(TUNNEL, thief, TWO, THREE)) == {"n3": THREE.subnets}
     found = chosen(TUNNEL, peer(7, vtep_mac=TUNNEL.tunnel.mac), TWO, THREE)
     assert (used(found), "VTEP MAC of this node" in found.left_out[0]) == (GOOD, True)
@@ -184,7 +184,7 @@ def test_two_nodes_can_not_have_one_mac() -> None:
 def test_a_node_can_not_have_two_macs_for_one_subnet(subnet: str) -> None:
     """Two records of one address: what is in place stays, of two new ones neither."""
     again = peer(2, subnet, vtep_mac="02:00:00:00:00:02", name="again")
-    found = chosen(TUNNEL, again, TWO, THREE, in_place=chosen(TUNNEL, TWO, THREE).ways)
+    found = chosen(TUNNEL, again, TWO, THREE, in_place=chosen(TUNNEL, TWO, THREE).paths)
     assert used(found) == GOOD
     assert used(chosen(TUNNEL, again, TWO, THREE)) == {"n3": THREE.subnets}
 
@@ -203,8 +203,8 @@ def test_a_node_without_ipv6_takes_no_ipv6_subnet_of_a_peer() -> None:
 def test_a_peer_is_not_in_this_nodes_own_subnet() -> None:
     """Packets to it would go to the pods' bridge; another address of its record is taken."""
     assert used(chosen(TUNNEL, peer(2, addresses=("10.244.1.9",)), THREE)) == {"n3": THREE.subnets}
-    (way,) = chosen(TUNNEL, peer(2, addresses=("10.244.1.9", "192.0.2.2"))).ways
-    assert way.underlay == "192.0.2.2"
+    (path,) = chosen(TUNNEL, peer(2, addresses=("10.244.1.9", "192.0.2.2"))).paths
+    assert path.underlay == "192.0.2.2"
 
 
 def test_which_of_several_subnets_names_the_mac_is_said() -> None:
@@ -222,9 +222,9 @@ def test_no_subnet_holds_an_address_of_the_underlay() -> None:
     assert (used(found), "holds its own address 198.51.100.7" in found.left_out[0]) == ({"n2": TWO.subnets}, True)
     thief = peer(7, "198.51.100.0/24")
     assert set(used(chosen(TUNNEL, FAR, FARTHER, thief))) == {"far", "farther"}
-    assert set(used(chosen(TUNNEL, FAR, thief, in_place=chosen(TUNNEL, FAR).ways))) == {"far"}
+    assert set(used(chosen(TUNNEL, FAR, thief, in_place=chosen(TUNNEL, FAR).paths))) == {"far"}
     inside = peer(8, addresses=("10.244.2.8",))
-    assert set(used(chosen(TUNNEL, TWO, inside, in_place=chosen(TUNNEL, TWO).ways))) == {"n2"}
+    assert set(used(chosen(TUNNEL, TWO, inside, in_place=chosen(TUNNEL, TWO).paths))) == {"n2"}
     assert used(chosen(TUNNEL, TWO, inside)) == {}
 
 
@@ -242,12 +242,12 @@ _record = st.fixed_dictionaries(
 )
 
 
-def assert_agree(ways: Sequence[Way]) -> None:
-    """What `forwarding.sync` demands of ways: a next hop has one MAC, a MAC one address, a subnet one next hop."""
+def assert_agree(paths: Sequence[PeerPath]) -> None:
+    """What `forwarding.sync` demands of paths: a next hop has one MAC, a MAC one address, a subnet one next hop."""
     for pairs in (
-        {(way.subnet, (way.via, way.link)) for way in ways},
-        {(way.via, way.mac) for way in ways if way.mac},
-        {(way.mac, way.underlay) for way in ways if way.mac},
+        {(path.subnet, (path.via, path.link)) for path in paths},
+        {(path.via, path.mac) for path in paths if path.mac},
+        {(path.mac, path.underlay) for path in paths if path.mac},
     ):
         assert len(dict(pairs)) == len(pairs), pairs
 
@@ -256,16 +256,16 @@ def assert_agree(ways: Sequence[Way]) -> None:
 @given(st.lists(_any | _record, max_size=6))
 @settings(deadline=None)
 def test_whatever_a_file_lists_the_peers_that_are_served_stay_so(here: Here, tmp_path_factory, bad: list) -> None:
-    """No record makes the reading fail, and none takes a way from those in place."""
+    """No record makes the reading fail, and none takes a path from those in place."""
     good = [
         {"name": node.name, "addresses": list(node.addresses), "podCIDRs": list(node.subnets)} for node in (TWO, THREE)
     ]
     path = tmp_path_factory.mktemp("peers") / "peers.json"
     path.write_text(json.dumps({"peers": [*bad, *good]}))
-    ways = chosen(here, TWO, THREE).ways
-    found = chosen(here, *read_peers_file(str(path), required=True).nodes, in_place=ways)
-    assert set(ways) <= set(found.ways)
-    assert_agree(found.ways)
+    paths = chosen(here, TWO, THREE).paths
+    found = chosen(here, *read_peers_file(str(path), required=True).nodes, in_place=paths)
+    assert set(paths) <= set(found.paths)
+    assert_agree(found.paths)
     assert all("\n" not in sentence for sentence in found.left_out)
 
 

@@ -1,4 +1,4 @@
-"""Which way the subnets of peers are reached: by the link that both share, or through the tunnel."""
+"""Which path the subnets of peers are reached: by the link that both share, or through the tunnel."""
 
 import ipaddress
 from dataclasses import replace
@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linux.rtnl.addresses import InterfaceAddress
-from linux.rtnl.forwarding import Way
+from linux.rtnl.forwarding import PeerPath
 from linux.rtnl.vxlan import vtep_mac
-from plugins.node.paths import Links, Tunnel, Unusable, direct_way, tunnel_way, vteps
+from plugins.node.paths import Links, Tunnel, Unusable, direct_path, tunnel_path, vteps
 from plugins.node.records import Node
 
 ETH, LAN, BRIDGE, VTEP = 2, 3, 4, 9
@@ -84,15 +84,15 @@ def test_a_host_is_looked_for_on_links_that_can_reach_it() -> None:
 
 def test_direct_routes() -> None:
     """Each subnet by the peer's address of the same version."""
-    assert direct_way(NEAR, "10.244.2.0/24", LINKS) == Way("10.244.2.0/24", "192.0.2.2", ETH)
-    assert direct_way(NEAR, "fd00:244:0:2::/64", LINKS) == Way("fd00:244:0:2::/64", "2001:db8:1::2", ETH)
+    assert direct_path(NEAR, "10.244.2.0/24", LINKS) == PeerPath("10.244.2.0/24", "192.0.2.2", ETH)
+    assert direct_path(NEAR, "fd00:244:0:2::/64", LINKS) == PeerPath("fd00:244:0:2::/64", "2001:db8:1::2", ETH)
 
 
 def test_a_direct_route_takes_the_first_address_that_works() -> None:
     """A record may begin with an address that is of no use here; one on a link with carrier goes first."""
     node = Node("b", ("198.51.100.3", "10.0.0.3", "192.0.2.3"), ())
-    assert direct_way(node, "10.244.3.0/24", LINKS).via == "10.0.0.3"
-    assert direct_way(node, "10.244.3.0/24", Links(ADDRESSES, idle=[LAN])).via == "192.0.2.3"
+    assert direct_path(node, "10.244.3.0/24", LINKS).via == "10.0.0.3"
+    assert direct_path(node, "10.244.3.0/24", Links(ADDRESSES, idle=[LAN])).via == "192.0.2.3"
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_a_direct_route_takes_the_first_address_that_works() -> None:
 def test_a_peer_that_no_route_reaches(node: Node, why: str) -> None:
     """With what could reach it."""
     with pytest.raises(Unusable) as caught:
-        direct_way(node, "10.244.3.0/24", LINKS)
+        direct_path(node, "10.244.3.0/24", LINKS)
     assert why in str(caught.value)
 
 
@@ -114,11 +114,11 @@ def test_ways_through_the_tunnel(over_ipv6: bool) -> None:
     """Next hop is the subnet's network address, the MAC is told or computed, the underlay's version the tunnel's."""
     tunnel = Tunnel(VTEP, ADDRESSES[over_ipv6].cidr.partition("/")[0])
     near, far = (peer.addresses[over_ipv6] for peer in (NEAR, FAR))
-    assert [tunnel_way(peer, subnet, LINKS, tunnel) for peer in (NEAR, FAR) for subnet in peer.subnets] == [
-        Way("10.244.2.0/24", "10.244.2.0", VTEP, "02:24:0a:f4:02:00", near),
-        Way("fd00:244:0:2::/64", "fd00:244:0:2::", VTEP, "02:24:0a:f4:02:00", near),
-        Way("10.244.3.0/24", "10.244.3.0", VTEP, "02:00:00:00:00:33", far),
-        Way("fd00:244:0:3::/64", "fd00:244:0:3::", VTEP, "02:00:00:00:00:33", far),
+    assert [tunnel_path(peer, subnet, LINKS, tunnel) for peer in (NEAR, FAR) for subnet in peer.subnets] == [
+        PeerPath("10.244.2.0/24", "10.244.2.0", VTEP, "02:24:0a:f4:02:00", near),
+        PeerPath("fd00:244:0:2::/64", "fd00:244:0:2::", VTEP, "02:24:0a:f4:02:00", near),
+        PeerPath("10.244.3.0/24", "10.244.3.0", VTEP, "02:00:00:00:00:33", far),
+        PeerPath("fd00:244:0:3::/64", "fd00:244:0:3::", VTEP, "02:00:00:00:00:33", far),
     ]
 
 
@@ -126,27 +126,27 @@ def test_direct_routing_is_for_shared_links_that_work() -> None:
     """All other peers are behind the tunnel, also those on a link without carrier."""
     tunnel = replace(TUNNEL, direct=True)
     for subnet in NEAR.subnets:
-        assert tunnel_way(NEAR, subnet, LINKS, tunnel) == direct_way(NEAR, subnet, LINKS)
-    assert tunnel_way(FAR, FAR.subnets[0], LINKS, tunnel).link == VTEP
-    assert tunnel_way(NEAR, NEAR.subnets[0], Links(ADDRESSES[:3], idle=[ETH]), tunnel).link == VTEP
+        assert tunnel_path(NEAR, subnet, LINKS, tunnel) == direct_path(NEAR, subnet, LINKS)
+    assert tunnel_path(FAR, FAR.subnets[0], LINKS, tunnel).link == VTEP
+    assert tunnel_path(NEAR, NEAR.subnets[0], Links(ADDRESSES[:3], idle=[ETH]), tunnel).link == VTEP
 
 
 def test_a_tunnel_takes_an_address_of_its_version() -> None:
     """Else the peer can not be used."""
     with pytest.raises(Unusable) as caught:
-        tunnel_way(Node("v4", ("192.0.2.2",), ()), "10.244.2.0/24", LINKS, Tunnel(VTEP, "2001:db8:1::1"))
+        tunnel_path(Node("v4", ("192.0.2.2",), ()), "10.244.2.0/24", LINKS, Tunnel(VTEP, "2001:db8:1::1"))
     assert "no IPv6 address, which the tunnel takes" in str(caught.value)
 
 
 def test_a_peer_with_the_mac_of_this_node_can_not_be_used() -> None:
     """What is sent to it would be taken for this node's own."""
     with pytest.raises(Unusable) as caught:
-        tunnel_way(FAR, FAR.subnets[0], LINKS, replace(TUNNEL, mac=FAR.vtep_mac))
+        tunnel_path(FAR, FAR.subnets[0], LINKS, replace(TUNNEL, mac=FAR.vtep_mac))
     assert FAR.vtep_mac in str(caught.value)
 
 
 def test_all_peers_may_answer_through_the_tunnel() -> None:
-    """Which way a peer sends is its own matter."""
+    """Which path a peer sends is its own matter."""
     assert vteps([FAR, NEAR], over_ipv6=False) == ["192.0.2.2", "198.51.100.3"]
     assert vteps([FAR, NEAR], over_ipv6=True) == ["2001:db8:1::2", "2001:db8:2::3"]
 
