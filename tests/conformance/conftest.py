@@ -5,19 +5,24 @@ It asks what the CNI specification 1.1.0, its conventions and their common pract
 put to our own plugins and to the reference's, and what those fail must be exactly what a file here lists.
 """
 
+import re
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from tests.conformance.support import StandIn
-from tests.netns.cni import CNI
+from tests.conformance.support import Refused, StandIn
+from tests.netns.cni import CNI, CNIFailure
 from tests.netns.fixtures import node, untouched_machine, vlan_filtering  # noqa: F401 (fixtures)
 from tests.netns.node import Node, Pod
 
 HERE = Path(__file__).parent
 REFERENCE = "reference"
+SUITES = ("slash24", REFERENCE)
+SENTENCES = tomllib.loads((HERE / "slash24.toml").read_text())
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -32,7 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Put every test to both suites, unless one is named; the reference's has but one way, so it is not asked again."""
     if "suite" in metafunc.fixturenames and not metafunc.config.getoption("--cni-bin"):
-        suites = ["slash24", REFERENCE] if metafunc.config.getoption("--way") == "cold" else ["slash24"]
+        suites = SUITES if metafunc.config.getoption("--way") == "cold" else SUITES[:1]
         metafunc.parametrize("suite", suites, scope="session")
 
 
@@ -56,7 +61,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def _name(item: pytest.Item) -> str:
     """`file::test[parameters]`, without the suite among the parameters."""
     parameters = item.name.removeprefix(item.originalname).strip("[]")
-    parameters = f"-{parameters}-".replace(f"-{REFERENCE}-", "-", 1).strip("-")
+    for suite in SUITES:
+        parameters = f"-{parameters}-".replace(f"-{suite}-", "-", 1).strip("-")
     return f"{item.path.name}::{item.originalname}" + (f"[{parameters}]" if parameters else "")
 
 
@@ -67,9 +73,34 @@ def suite() -> str:
 
 
 @pytest.fixture
-def cni(node: Node, suite: str, request: pytest.FixtureRequest) -> CNI:  # noqa: F811 (the fixture, not the import)
+def plugins(suite: str, request: pytest.FixtureRequest) -> Path:
+    """The folder of the plugins under test."""
+    return request.getfixturevalue("reference_bin" if suite == REFERENCE else "bin_dir")
+
+
+@pytest.fixture
+def refused(plugins: Path, request: pytest.FixtureRequest) -> Refused:
+    """`with refused(): ...`, as explained there. VETH in a sentence stands for the host veth of any pod."""
+    name = _name(request.node)
+    file, test, parameters = re.fullmatch(r"(.*?)::(\w+)(.*)", name).groups()
+    known = [SENTENCES[key] for key in (name, f"{file}::{test}", f"{file}::{parameters}") if key in SENTENCES]
+    is_ours = (plugins / "slash24.d").is_dir()
+    assert known or not is_ours, f"slash24.toml has no sentence for {name}"
+    words = known[0] if is_ours else ""
+
+    @contextmanager
+    def refused() -> Iterator[None]:
+        with pytest.raises(CNIFailure) as caught:
+            yield
+        assert words in re.sub(r"\bveth[0-9a-f]{11}\b", "VETH", caught.value.text)
+
+    return refused
+
+
+@pytest.fixture
+def cni(node: Node, plugins: Path) -> CNI:  # noqa: F811 (the fixture, not the import)
     """The plugins under test: a call runs the executable that the configuration's `type` names."""
-    return CNI(node, request.getfixturevalue("reference_bin" if suite == REFERENCE else "bin_dir"))
+    return CNI(node, plugins)
 
 
 @pytest.fixture

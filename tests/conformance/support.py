@@ -1,14 +1,17 @@
 """What the conformance tests share: configurations, a stand-in IPAM plugin, and a look at what is left behind."""
 
 import json
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_interface
 from pathlib import Path
 
 from tests.netns.cni import VERSIONS
 from tests.netns.node import Host, Node, Pod
+
+Refused = Callable[[], AbstractContextManager[None]]
+"""`with refused(): ...` expects an error; of our own plugins the one that slash24.toml has for the test."""
 
 WITH_CHECK = tuple(v for v in VERSIONS if v >= "0.4.0")
 NETWORKS = "/var/lib/cni/networks"

@@ -10,6 +10,7 @@ from tests.conformance.support import (
     GATEWAY_V6,
     V4,
     V6,
+    Refused,
     addresses,
     container_interface,
     host_local,
@@ -18,7 +19,7 @@ from tests.conformance.support import (
     network,
     on_bridge,
 )
-from tests.netns.cni import CNI, VERSIONS, CNIFailure
+from tests.netns.cni import CNI, VERSIONS
 from tests.netns.node import Node, Pod, ask, wait_until
 
 OLDEST, MIDDLE, NEWEST = VERSIONS[:2], VERSIONS[2:5], VERSIONS[5:]
@@ -173,12 +174,14 @@ def test_namespace_may_be_given_by_process(cni: CNI, node: Node, pod: Pod) -> No
         sleeper.wait()
 
 
-def test_repeated_add_is_refused_and_changes_nothing(cni: CNI, node: Node, pod: Pod, other: Pod) -> None:
+def test_repeated_add_is_refused_and_changes_nothing(
+    cni: CNI, node: Node, pod: Pod, other: Pod, refused: Refused
+) -> None:
     """A second ADD of the same attachment is an error, and the first one goes on working."""
     result = cni.add(network(), pod)
     cni.add(network(), other)
     before = (node.links().keys(), pod.addresses("eth0"), on_bridge(node))
-    with pytest.raises(CNIFailure):
+    with refused():
         cni.add(network(), pod)
     assert (node.links().keys(), pod.addresses("eth0"), on_bridge(node)) == before
     cni.check(network(), pod, result)

@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from tests.conformance.support import DUAL, addresses, mentions, network
-from tests.netns.cni import CNI, CNIFailure, with_prev
+from tests.conformance.support import DUAL, Refused, addresses, mentions, network
+from tests.netns.cni import CNI, with_prev
 from tests.netns.node import NODE_V4, NODE_V6, OUTSIDE_V4, OUTSIDE_V6, Host, Node, Pod, ask
 
 HTTP = {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}
@@ -54,9 +54,9 @@ def test_without_ports_the_result_is_passed_on(cni: CNI, node: Node, pod: Pod, v
     assert mentions(node, "poda", "10.1.2.2") == []
 
 
-def test_without_prev_result_add_is_an_error(cni: CNI, pod: Pod) -> None:
+def test_without_prev_result_add_is_an_error(cni: CNI, pod: Pod, refused: Refused) -> None:
     """A chained plugin that comes first has no pod and says so."""
-    with pytest.raises(CNIFailure):
+    with refused():
         cni.add(mapped(HTTP), pod)
 
 
@@ -102,10 +102,10 @@ def test_host_ip(cni: CNI, node: Node, pod: Pod, outside: Pod, backend: str) -> 
     ],
     ids=str,
 )
-def test_wrong_ports_are_refused(cni: CNI, node: Node, pod: Pod, wrong: dict) -> None:
+def test_wrong_ports_are_refused(cni: CNI, node: Node, pod: Pod, wrong: dict, refused: Refused) -> None:
     """And nothing is left of the attempt."""
     prev = connected(cni, pod)
-    with pytest.raises(CNIFailure):
+    with refused():
         cni.add(with_prev(mapped({**HTTP, **wrong}), prev), pod)
     assert mentions(node, "poda", "8080", "dpt") == []
 
@@ -127,11 +127,11 @@ def test_a_repeated_add_replaces(cni: CNI, pod: Pod, outside: Pod, backend: str)
     assert not answers(outside, pod, addresses(prev)[0], 80, 8080)
 
 
-def test_a_taken_port_is_refused(cni: CNI, pod: Pod, other: Pod, outside: Pod) -> None:
+def test_a_taken_port_is_refused(cni: CNI, pod: Pod, other: Pod, outside: Pod, refused: Refused) -> None:
     """Of two pods that want one port, the second is told that it does not get it."""
     published(cni, pod, HTTP)
     prev = connected(cni, other)
-    with pytest.raises(CNIFailure):
+    with refused():
         cni.add(with_prev(mapped(HTTP), prev), other)
 
 
@@ -170,21 +170,21 @@ def test_del_leaves_nothing(cni: CNI, node: Node, pod: Pod, other: Pod, backend:
 
 
 @BACKENDS
-def test_check_fails_when_the_rules_are_gone(cni: CNI, node: Node, pod: Pod, backend: str) -> None:
+def test_check_fails_when_the_rules_are_gone(cni: CNI, node: Node, pod: Pod, backend: str, refused: Refused) -> None:
     """CHECK passes after ADD, and fails when somebody has flushed everything."""
     result = published(cni, pod, HTTP, backend=backend)
     cni.check(mapped(HTTP, backend=backend), pod, result)
     node.run(["nft", "flush", "ruleset"])
-    with pytest.raises(CNIFailure):
+    with refused():
         cni.check(mapped(HTTP, backend=backend), pod, result)
 
 
-def test_check_fails_when_the_ways_in_are_gone(cni: CNI, node: Node, pod: Pod) -> None:
+def test_check_fails_when_the_ways_in_are_gone(cni: CNI, node: Node, pod: Pod, refused: Refused) -> None:
     """The rules of the pod are of no use if no packet comes by."""
     result = published(cni, pod, HTTP, backend="nftables")
     for table in ("inet slash24_portmap", "ip cni_hostport"):
         node.run(["nft", "flush", "chain", *table.split(), "prerouting"], check=False)
-    with pytest.raises(CNIFailure):
+    with refused():
         cni.check(mapped(HTTP, backend="nftables"), pod, result)
 
 

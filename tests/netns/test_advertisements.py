@@ -126,7 +126,7 @@ def test_a_failed_add_keeps_the_route(cni: CNI, node: Node, uplink: Pod) -> None
     cni.add(IPV6, pods[0])
     set_sysctl(node, "ipv6/conf/all/forwarding", 0)
     set_sysctl(node, "ipv6/conf/up0/accept_ra", 1)
-    with pytest.raises(CNIFailure):
+    with pytest.raises(CNIFailure, match="more than 1 address per family"):
         cni.add({**IPV6, "cniVersion": "0.2.0", "ipam": host_local(V6, {"subnet": "fd00:2::/64"})}, pods[1])
     cni.add(IPV6, pods[1])
     assert routes_by_advertisement(node) == {"up0"}

@@ -162,7 +162,7 @@ def test_every_plugin_has_all_that_it_needs(node: Node, bin_dir: Path, warm: Via
         added = warm.add(conf, pod)
         warm.call("CHECK", {**conf, "prevResult": added}, pod)
         warm.status(conf)
-        with pytest.raises(CNIFailure):
+        with pytest.raises(CNIFailure, match="incompatible CNI versions"):
             warm.add({**conf, "cniVersion": "9.9.9"}, pod)
     for pod, conf in reversed(confs):
         warm.delete(conf, pod)

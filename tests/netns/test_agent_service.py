@@ -118,17 +118,17 @@ def test_pages_tell_the_truth(node: Node, warm: ViaAgent, start: Start) -> None:
         'slash24_call_duration_seconds_count{plugin="bridge",verb="ADD"} 1.0',
     )
     assert 'slash24_batch_size_count{kind="nft"} ' in agent.page("metrics")[1]
-    with pytest.raises(CNIFailure):
+    with pytest.raises(CNIFailure, match='"mtu"'):
         warm.add({**CONF, "mtu": "big"}, pod)
     assert shows('slash24_calls_total{outcome="7",plugin="bridge",verb="ADD"} 1.0')
     assert agent.page("readyz")[0] == 200
-    with pytest.raises(CNIFailure):
-        warm.add(CONF, pod)  # there is an eth0 already
-    with pytest.raises(CNIFailure):
+    with pytest.raises(CNIFailure, match="has an interface of that name"):
+        warm.add(CONF, pod)
+    with pytest.raises(CNIFailure, match="not leased to other eth0"):
         warm.check(CONF, node.pod("other"), result)
     assert shows('slash24_calls_total{outcome="999",plugin="bridge",verb="ADD"} 1.0')
     assert agent.page("readyz")[0] == 200
-    with pytest.raises(CNIFailure):
+    with pytest.raises(CNIFailure, match="no-such-plugin"):
         warm.call("STATUS", network({"type": "no-such-plugin"}))
     assert wait_until(lambda: agent.page("readyz")[0] == 503)
     assert json.loads(agent.page("readyz")[1])["last"]["STATUS"]["outcome"] == 50

@@ -32,7 +32,7 @@ def test_a_del_after_a_refused_add_leaves_the_interface_of_another(node: Node, c
     pod = node.pod("pod")
     result = cni.add(CONF, pod)
     other = {**CONF, "name": "other", "bridge": "b1"}
-    with pytest.raises(CNIFailure):
+    with pytest.raises(CNIFailure, match="has an interface of that name"):
         cni.add(other, pod)
     cni.delete(other, pod)
     cni.check(CONF, pod, result)

@@ -189,7 +189,7 @@ def test_a_bridge_without_other_ports_begins_to_filter(cni: CNI, node: Node) -> 
     shell(node, "ip link add br0 type bridge; ip link set br0 up")
     pod, other = node.pod("poda"), node.pod("podb")
     unreachable = host_local(routes=[{"dst": "198.51.100.0/24", "gw": "203.0.113.1"}])
-    with pytest.raises(CNIFailure):
+    with pytest.raises(CNIFailure, match="route to 198.51.100.0/24"):
         cni.add(network(unreachable, vlan=100), pod)
     assert not filters(node)
     assert LINK not in node.links()
@@ -199,7 +199,7 @@ def test_a_bridge_without_other_ports_begins_to_filter(cni: CNI, node: Node) -> 
     cni.check(TAGGED, pod, result)
     cni.check(layer2(name="plain"), other, untagged)
     third = node.pod("podc")
-    with pytest.raises(CNIFailure):
+    with pytest.raises(CNIFailure, match="route to 198.51.100.0/24"):
         cni.add(network(unreachable, vlan=100), third)
     cni.check(TAGGED, pod, result)
 

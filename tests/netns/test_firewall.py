@@ -326,6 +326,18 @@ DAMAGES = {
     "chain": f"nft flush chain {TABLE} same-bridge",
     "table": f"nft delete table {TABLE}",
 }
+SENTENCES = {
+    "answers": f"CNI-FORWARD of table ip filter does not accept answers to {POD_V4}",
+    "translated": f"CNI-FORWARD of table ip filter does not accept what is translated to {POD_V4}",
+    "source": f"CNI-FORWARD of table ip6 filter does not accept what comes from {POD_V6}",
+    "way in": "FORWARD of table ip filter does not lead to CNI-FORWARD",
+    "way to the administrator": "CNI-FORWARD of table ip filter does not lead to CNI-ADMIN",
+    "all of iptables": "FORWARD of table ip filter does not lead to CNI-FORWARD",
+    "owner": "pods4 of inet slash24_firewall lacks an element of v1:net1:poda:eth0",
+    "policy": "policed6 of inet slash24_firewall lacks an element of v1:net1:poda:eth0",
+    "bridge": "bridges of inet slash24_firewall lacks an element of v1:net1:poda:eth0",
+    "chain": "chain same-bridge of table inet slash24_firewall does not hold its rules",
+}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -339,7 +351,7 @@ def test_check_tells_damage_and_add_repairs_it(pod: Member, other: Member, dropp
         pod.check()
         other.add(ingressPolicy="same-bridge")
     else:
-        with pytest.raises(CNIFailure):
+        with pytest.raises(CNIFailure, match=SENTENCES[damage]):
             pod.check(ingressPolicy="same-bridge")
     pod.add(ingressPolicy="same-bridge")
     pod.check(ingressPolicy="same-bridge")

@@ -77,7 +77,7 @@ def test_another_zone(firewalld: None, pod: Member, node: Node) -> None:
     pod.add(firewalldZone="internal")
     assert (sources(node, "internal"), sources(node)) == (BOTH, set())
     pod.check(firewalldZone="internal")
-    with pytest.raises(CNIFailure):
+    with pytest.raises(CNIFailure, match="does not have the source 10.1.2.2/32"):
         pod.check()
     pod.add()  # the configuration was changed under the running pod
     assert (sources(node, "internal"), sources(node)) == (set(), BOTH)

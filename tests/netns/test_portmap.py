@@ -188,6 +188,16 @@ DAMAGES = {
     "table deleted": f"nft delete table {TABLE}",
     "route_localnet": "echo 0 >/proc/sys/net/ipv4/conf/br0/route_localnet",
 }
+SENTENCES = {
+    "element deleted": "it is not in map ports4",
+    "element elsewhere": "is not forwarded for nobody, not for v1:net:poda:eth0",
+    "masquerade deleted": "it is not in map answers6",
+    "conditions deleted": "it is not in map conditional_ports4",
+    "conditions flushed": "chain port-if-[0-9a-f]+ of table inet slash24_portmap does not hold its rules",
+    "entry flushed": "chain output of table inet slash24_portmap does not hold its rules",
+    "table deleted": "chain exact of table inet slash24_portmap does not hold its rules",
+    "route_localnet": "127.0.0.1 is not routed over br0",
+}
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
@@ -198,7 +208,7 @@ def test_check_tells_damage_and_add_repairs_it(pod: Member, node: Node, damage: 
     whole = table(node, TABLE)
     pod.check(HTTP, **keys)
     node.run(["sh", "-ec", DAMAGES[damage]])
-    with pytest.raises(CNIFailure):
+    with pytest.raises(CNIFailure, match=SENTENCES[damage]):
         pod.check(HTTP, **keys)
     if damage == "element elsewhere":
         nft(node, "delete", "element", *TABLE.split(), "ports4", "{ tcp . 8080 }")
@@ -237,7 +247,7 @@ def test_reference_add_our_del(pod: Member, other: Member, reference: CNI, backe
     assert "[fd00:1::2]:" not in rules
     assert "poda" not in rules
     other.check(port(8081, 81), cni=reference, backend=backend)
-    with pytest.raises(CNIFailure):
+    with pytest.raises(CNIFailure, match="chain exact of table inet slash24_portmap does not hold its rules"):
         pod.check(*ports, backend=backend)
 
 

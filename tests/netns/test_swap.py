@@ -56,7 +56,7 @@ def test_our_check_misses_the_rules_of_the_reference(cni: CNI, reference: CNI, n
     result = reference.add(conf, pod)
     node.run(["nft", "flush", "ruleset"])
     reference.add(conf, node.pod("podb"))
-    with pytest.raises(CNIFailure):
+    with pytest.raises(CNIFailure, match=r"10\.1\.2\.2 is not masqueraded|link veth\w+ is not watched"):
         cni.check(conf, pod, result)
 
 
@@ -147,7 +147,7 @@ def test_leases_of_both_in_one_folder(cni: CNI, reference: CNI, node: Node) -> N
     assert given == [[f"10.1.2.{i}", f"fd00:1::{i}"] for i in range(2, 8)]
     for turn in (ours, theirs):
         for taken in ("10.1.2.2", "10.1.2.3"):
-            with pytest.raises(CNIFailure):
+            with pytest.raises(CNIFailure, match=f"requested IP address {taken} is not available"):
                 turn.add(network() | {"runtimeConfig": {"ips": [taken]}}, Pod(node, "new"))
     for i, turn in enumerate(reversed(turns)):
         turn.check(

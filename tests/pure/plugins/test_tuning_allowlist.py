@@ -1,5 +1,6 @@
 """The allowlist of `tuning`."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -26,14 +27,14 @@ def test_lines_are_trimmed_and_searched(tmp_path: Path) -> None:
 
 def test_a_line_feed_does_not_get_past_a_dollar(tmp_path: Path) -> None:
     """A name that ends in a line feed is not the name without it."""
-    with pytest.raises(CNIError):
+    with pytest.raises(CNIError, match="net.core.x\n is not allowed"):
         require_allowed(["net.core.x\n"], allowlist(tmp_path, "^net.core.x$"))
 
 
 def test_an_empty_file_allows_nothing_and_none_everything(tmp_path: Path) -> None:
     """Who made the file meant to restrict."""
     require_allowed(["net.x"], read(str(tmp_path / "nosuch")))
-    with pytest.raises(CNIError):
+    with pytest.raises(CNIError, match="net.x is not allowed"):
         require_allowed(["net.x"], allowlist(tmp_path, "\n \n"))
 
 
@@ -52,7 +53,7 @@ def test_a_line_means_what_it_means_to_the_reference(tmp_path: Path, line: str, 
     """Go's syntax, also where other languages read the same characters otherwise."""
     patterns = allowlist(tmp_path, line)
     require_allowed([allowed], patterns)
-    with pytest.raises(CNIError):
+    with pytest.raises(CNIError, match=f"{re.escape(refused)} is not allowed"):
         require_allowed([refused], patterns)
 
 

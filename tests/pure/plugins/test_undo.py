@@ -11,7 +11,7 @@ from spec.errors import CNIError
 def test_failure_walks_back_last_step_first() -> None:
     """On a failure the ways back are taken, the last pushed first."""
     taken = []
-    with pytest.raises(CNIError), Undo() as undo:
+    with pytest.raises(CNIError, match="no"), Undo() as undo:
         undo.callback(taken.append, "first")
         undo.callback(taken.append, "second")
         raise CNIError(999, "no")
@@ -21,7 +21,7 @@ def test_failure_walks_back_last_step_first() -> None:
 def test_success_undoes_nothing() -> None:
     """After pop_all() nothing is undone, whatever happens then."""
     taken = []
-    with pytest.raises(CNIError), Undo() as undo:
+    with pytest.raises(CNIError, match="no"), Undo() as undo:
         undo.callback(taken.append, "first")
         undo.pop_all()
         raise CNIError(999, "no")

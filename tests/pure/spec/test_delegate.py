@@ -346,7 +346,7 @@ def test_the_first_regular_file_in_the_path_is_the_plugin(tmp_path: Path) -> Non
     (tmp_path / "three" / "child").touch()
     path = [str(tmp_path / name) for name in ("zero", "one", "two", "three")]
     assert find("child", path, None, HERE)[0] == str(tmp_path / "two" / "child")
-    with pytest.raises(CNIError):
+    with pytest.raises(CNIError, match='failed to find plugin "other"'):
         find("other", path, None, HERE)
 
 
@@ -387,5 +387,5 @@ def test_an_undo_sees_its_request_as_a_del_would() -> None:
     recorder = Recorder()
     run(recorder.plugin, "ADD", conf(prevResult={"ips": 1}))
     assert recorder.requests[0].with_verb("DEL").conf.prev_result is None
-    with pytest.raises(CNIError):
+    with pytest.raises(CNIError, match='"prevResult.ips"'):
         _ = recorder.requests[0].conf.prev_result

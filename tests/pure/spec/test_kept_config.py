@@ -32,7 +32,7 @@ def test_leniency_is_not_passed_on() -> None:
     """What a DEL may overlook, the ADD after it may not, though both have the same configuration."""
     section = Section(CONF | {"prevResult": {"cniVersion": "1.1.0", "ips": 7}})
     assert NetConf.parse(section, strict=False).prev_result is None
-    with pytest.raises(CNIError):
+    with pytest.raises(CNIError, match='"prevResult.ips"'):
         _ = NetConf.parse(section).prev_result
     assert NetConf.parse(section, strict=False).prev_result is None
 
@@ -81,14 +81,14 @@ def test_what_fails_fails_again() -> None:
         tries.append(given)
         return given.string("name") if len(tries) > 1 else given.integer("name")
 
-    with pytest.raises(CNIError):
+    with pytest.raises(CNIError, match='"name": expected an integer'):
         section.derive(read)
     assert [section.derive(read) for _ in range(3)] == ["net"] * 3
     assert tries == [section] * 2
     for _ in range(2):
         with pytest.raises(CNIError, match='"ipam": expected an object'):
             Section({"ipam": 1}).section("ipam")
-        with pytest.raises(CNIError):
+        with pytest.raises(CNIError, match="Expecting property name"):
             read_config(b"{")
 
 
