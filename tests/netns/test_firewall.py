@@ -327,16 +327,16 @@ DAMAGES = {
     "table": f"nft delete table {TABLE}",
 }
 SENTENCES = {
-    "answers": f"CNI-FORWARD of table ip filter does not accept answers to {POD_V4}",
-    "translated": f"CNI-FORWARD of table ip filter does not accept what is translated to {POD_V4}",
-    "source": f"CNI-FORWARD of table ip6 filter does not accept what comes from {POD_V6}",
-    "way in": "FORWARD of table ip filter does not lead to CNI-FORWARD",
-    "way to the administrator": "CNI-FORWARD of table ip filter does not lead to CNI-ADMIN",
-    "all of iptables": "FORWARD of table ip filter does not lead to CNI-FORWARD",
-    "owner": "pods4 of inet slash24_firewall lacks an element of v1:net1:poda:eth0",
-    "policy": "policed6 of inet slash24_firewall lacks an element of v1:net1:poda:eth0",
-    "bridge": "bridges of inet slash24_firewall lacks an element of v1:net1:poda:eth0",
-    "chain": "chain same-bridge of table inet slash24_firewall does not hold its rules",
+    "answers": f"CNI-FORWARD of table ip filter .* replies to {POD_V4}",
+    "translated": f"CNI-FORWARD of table ip filter .* translated .*to {POD_V4}",
+    "source": f"CNI-FORWARD of table ip6 filter .* from {POD_V6}",
+    "way in": " FORWARD of table ip filter .* CNI-FORWARD",
+    "way to the administrator": "CNI-FORWARD of table ip filter .* CNI-ADMIN",
+    "all of iptables": " FORWARD of table ip filter .* CNI-FORWARD",
+    "owner": "set pods4 .* v1:net1:poda:eth0",
+    "policy": "set policed6 .* v1:net1:poda:eth0",
+    "bridge": "set bridges .* v1:net1:poda:eth0",
+    "chain": "chain same-bridge of table inet slash24_firewall",
 }
 
 

@@ -189,14 +189,14 @@ DAMAGES = {
     "route_localnet": "echo 0 >/proc/sys/net/ipv4/conf/br0/route_localnet",
 }
 SENTENCES = {
-    "element deleted": "it is not in map ports4",
-    "element elsewhere": "is not forwarded for nobody, not for v1:net:poda:eth0",
-    "masquerade deleted": "it is not in map answers6",
-    "conditions deleted": "it is not in map conditional_ports4",
-    "conditions flushed": "chain port-if-[0-9a-f]+ of table inet slash24_portmap does not hold its rules",
-    "entry flushed": "chain output of table inet slash24_portmap does not hold its rules",
-    "table deleted": "chain exact of table inet slash24_portmap does not hold its rules",
-    "route_localnet": "127.0.0.1 is not routed over br0",
+    "element deleted": r"map ports4\b",
+    "element elsewhere": "port .*8080/tcp .* v1:net:poda:eth0",
+    "masquerade deleted": r"map answers6\b",
+    "conditions deleted": r"map conditional_ports4\b",
+    "conditions flushed": "chain port-if-[0-9a-f]+ of table inet slash24_portmap",
+    "entry flushed": "chain output of table inet slash24_portmap",
+    "table deleted": "chain exact of table inet slash24_portmap",
+    "route_localnet": "route_localnet",
 }
 
 
@@ -247,7 +247,7 @@ def test_reference_add_our_del(pod: Member, other: Member, reference: CNI, backe
     assert "[fd00:1::2]:" not in rules
     assert "poda" not in rules
     other.check(port(8081, 81), cni=reference, backend=backend)
-    with pytest.raises(CNIFailure, match="chain exact of table inet slash24_portmap does not hold its rules"):
+    with pytest.raises(CNIFailure, match="chain exact of table inet slash24_portmap"):
         pod.check(*ports, backend=backend)
 
 
