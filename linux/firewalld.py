@@ -89,7 +89,7 @@ class Firewalld:
         if self._call("querySource", zone, source):
             return True
         with suppress(FirewalldError):
-            return any(_holds(network, source) for network in self._call("getSources", zone))
+            return any(holds_source(network, source) for network in self._call("getSources", zone))
         return False
 
     def _call(self, method: str, *arguments: str) -> object:
@@ -110,7 +110,7 @@ class Firewalld:
         return reply.body[0]
 
 
-def _holds(network: str, source: str) -> bool:
+def holds_source(network: str, source: str) -> bool:
     """Whether a source of firewalld's (it may be a MAC, or the name of an ipset) is a network around an address."""
     try:
         return parse_address(network).contains(parse_address(source))

@@ -126,16 +126,18 @@ def steps(home: str, netns: str, other_netns: str, bridge: str) -> list[dict]:
 def join(home: str, netns: str) -> int:
     """The other's ADD."""
     conf = json.loads(sys.stdin.read())
-    original, said = bridge_lock._try, []
+    original, said = bridge_lock.flock, []
 
-    def try_(descriptor: int, kind: int) -> bool:
-        got = original(descriptor, kind)
-        if not got and not said:
-            said.append(True)
-            print("blocked", flush=True)
-        return got
+    def flock(descriptor: int, operation: int) -> None:
+        try:
+            original(descriptor, operation)
+        except BlockingIOError:
+            if not said:
+                said.append(True)
+                print("blocked", flush=True)
+            raise
 
-    bridge_lock._try = try_
+    bridge_lock.flock = flock
     status, answer = call("ADD", conf, home, netns)
     print(json.dumps(answer), flush=True)
     return status

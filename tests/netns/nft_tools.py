@@ -10,7 +10,7 @@ from tests.netns.node import Host, Node
 
 def on(host: Host, function: Callable, *args: object, **kwargs: object) -> object:
     """What `function` answers when called with this thread in the network namespace of `host`."""
-    with host._inside():
+    with host.inside():
         return function(*args, **kwargs)
 
 
@@ -24,7 +24,7 @@ def at_once(host: Host, calls: Sequence[Callable[[], object]]) -> int:
         if pid == 0:
             try:
                 os.close(go_write)
-                with host._inside():
+                with host.inside():
                     os.write(ready_write, b".")
                     os.read(go_read, 1)  # answers at the end of the file, when the parent closes it
                     call()

@@ -95,7 +95,7 @@ class Host:
         )
 
     @contextmanager
-    def _inside(self) -> Iterator[None]:
+    def inside(self) -> Iterator[None]:
         """The calling thread is in this network namespace: a socket made here stays here."""
         setns = ctypes.CDLL(None, use_errno=True).setns
         back, there = os.open("/proc/thread-self/ns/net", os.O_RDONLY), os.open(self._netns, os.O_RDONLY)
@@ -110,7 +110,7 @@ class Host:
     def socket(self, address: str, kind: str) -> socket.socket:
         """A TCP or UDP ("tcp", "udp") socket of this namespace, of the family of `address`, that waits 2 s at most."""
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        with self._inside():
+        with self.inside():
             made = socket.socket(family, {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}[kind])
         made.settimeout(2)
         return made
@@ -119,7 +119,7 @@ class Host:
         """Send a router advertisement (RFC 4861, 4.2) on a link: default route, a /64 prefix. It may get lost."""
         header = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0)
         option = struct.pack("!BBBBIII", 3, 4, 64, 0xC0, 86400, 14400, 0) + socket.inet_pton(socket.AF_INET6, prefix)
-        with self._inside(), socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as sender:
+        with self.inside(), socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as sender:
             sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
             with suppress(OSError):  # while the link has no address yet
                 sender.sendto(header + option, ("ff02::1", 0, 0, socket.if_nametoindex(link)))

@@ -66,7 +66,7 @@ def sctp_arrives(client: Host, source: str, to: tuple[str, int], server: Host) -
     with ExitStack() as stack:
         sockets = []
         for host in (server, client):
-            with host._inside():
+            with host.inside():
                 sockets.append(stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_SCTP)))
         listener, caller = sockets
         listener.settimeout(2)

@@ -190,16 +190,21 @@ def test_what_ipam_is_given_is_kept(cni: CNI, node: Node) -> None:
 
 _WITHOUT_SUBNET_ROUTE = """
 import subprocess
-from plugins.pod import interface
+from linux.netlink.socket import Netlink
 from tests.netns import fail_every_step
-send = interface._send_with_routes
-def without_subnet_route(pod, index, requests, result):
-    if requests:
-        pod.send(requests)
+RTM_NEWROUTE = 24
+send, removed = Netlink.send, []
+def without_subnet_route(pod, requests, **options):
+    routes = [one for one in requests if int.from_bytes(one[4:6], "little") == RTM_NEWROUTE]
+    if routes and len(routes) < len(requests):
+        send(pod, [one for one in requests if one not in routes], **options)
         subprocess.run(["ip", "-6", "route", "del", "fd00:244:0:1::/64", "dev", "eth0"], check=True)
-    send(pod, index, [], result)
-interface._send_with_routes = without_subnet_route
-raise SystemExit(fail_every_step.call("ADD", __import__("sys").stdin.read(), "{home}", "/run/netns/pod"))
+        removed.append(requests)
+        requests = routes
+    return send(pod, requests, **options)
+Netlink.send = without_subnet_route
+status = fail_every_step.call("ADD", __import__("sys").stdin.read(), "{home}", "/run/netns/pod")
+raise SystemExit(status if removed else "no route was removed")
 """
 
 

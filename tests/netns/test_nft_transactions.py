@@ -35,7 +35,7 @@ def in_threads(host: Host, calls: list[Callable[[], object]]) -> list[Exception 
     barrier, failures = Barrier(len(calls)), [None] * len(calls)
 
     def run(place: int, call: Callable[[], object]) -> None:
-        with host._inside():
+        with host.inside():
             barrier.wait()
             try:
                 call()
@@ -281,7 +281,7 @@ def test_what_is_counted_is_waited_for(node: Node) -> None:
     def waits(seconds: float) -> bool:
         nft_program(node, "flush", "set", "inet", "large", "s")
         thread = Thread(target=on, args=(node, commit))
-        with node._inside(), Netlink(NETLINK_NETFILTER) as netlink:
+        with node.inside(), Netlink(NETLINK_NETFILTER) as netlink:
             thread.start()
             time.sleep(seconds)
             before = messages.generation(netlink)

@@ -296,7 +296,7 @@ def send_fragments(world: World, host: int, first: int) -> None:
     to = bytes.fromhex(world.node.links()["under0"]["address"].replace(":", ""))
     ethernet = to + bytes.fromhex(under["address"].replace(":", "")) + struct.pack("=H", frame_type)
     wrap = ipv6_fragment if ":" in world.underlay else ipv4_fragment
-    with world.hosts[host]._inside(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+    with world.hosts[host].inside(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
         wire.bind(("under0", 0))
         for offset, part in ((0, datagram[:first]), (first, datagram[first:])):
             more = offset == 0

@@ -96,7 +96,7 @@ def forge(source: Host, via: Host, link: str, ends: tuple[str, str], payload: by
     else:
         packet = struct.pack(">IHBB", 6 << 28, len(datagram), 17, 64) + packed[0] + packed[1] + datagram
     macs = via.links()[link]["address"] + source.links()["eth0"]["address"]
-    with source._inside(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
+    with source.inside(), socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as wire:
         wire.bind(("eth0", 0))
         wire.send(bytes.fromhex(macs.replace(":", "")) + struct.pack(">H", ethertype) + packet)
 

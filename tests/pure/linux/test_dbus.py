@@ -9,29 +9,25 @@ from jeepney import HeaderFields, Parser, new_error, new_method_return, new_sign
 from jeepney.bus_messages import message_bus
 
 from linux import dbus
-from linux.firewalld import NAME, _holds
+from linux.firewalld import NAME, holds_source
+
+CALLS = {"Hello": message_bus.Hello(), "NameHasOwner": message_bus.NameHasOwner(NAME)}
 
 
-def test_calls_are_those_of_a_library() -> None:
-    """Byte for byte."""
-    assert dbus._call(1, "Hello") == message_bus.Hello().serialise(1)
-    assert dbus._call(2, "NameHasOwner", NAME) == message_bus.NameHasOwner(NAME).serialise(2)
-
-
-def serve(path: Path, answers: bytes, *, chunk: int) -> threading.Thread:
-    """A bus at this path that says this, so many bytes at a time, to whoever comes first, and hangs up."""
+def serve(path: Path, answers: bytes, *, chunk: int, received: bytearray) -> threading.Thread:
+    """A bus at this path that sends this, so many bytes at a time, to its first client, and hangs up."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen()
 
     def talk() -> None:
         with listener, listener.accept()[0] as connection:
-            connection.recv(4096)
+            received.extend(connection.recv(4096))
             for at in range(0, len(answers), chunk):
                 connection.send(answers[at : at + chunk])
             connection.shutdown(socket.SHUT_WR)
-            while connection.recv(4096):
-                pass
+            while data := connection.recv(4096):
+                received.extend(data)
 
     thread = threading.Thread(target=talk)
     thread.start()
@@ -40,7 +36,7 @@ def serve(path: Path, answers: bytes, *, chunk: int) -> threading.Thread:
 
 def reply(serial: int, method: str, signature: str, body: tuple, *, fails: bool = False) -> bytes:
     """What the bus answers to a call."""
-    call = Parser().feed(dbus._call(serial, method))[0]
+    call = Parser().feed(CALLS[method].serialise(serial))[0]
     made = new_error(call, "a.b", signature, body) if fails else new_method_return(call, signature, body)
     made.header.fields[HeaderFields.sender] = "org.freedesktop.DBus"
     return made.serialise(serial)
@@ -66,9 +62,20 @@ ACQUIRED = new_signal(message_bus, "NameAcquired", "s", (":1.7",)).serialise(9)
 )
 def test_a_service_is_there_if_the_bus_says_so(tmp_path: Path, answers: bytes, is_there: bool, chunk: int) -> None:
     """Whatever comes in between, in whatever pieces; a bus that does not say it has none."""
-    bus = serve(tmp_path / "bus", answers, chunk=chunk)
+    bus = serve(tmp_path / "bus", answers, chunk=chunk, received=bytearray())
     assert dbus.has_service(NAME, f"unix:path={tmp_path}/bus") is is_there
     bus.join()
+
+
+def test_calls_are_those_of_a_library(tmp_path: Path) -> None:
+    """Byte for byte, after the login."""
+    received = bytearray()
+    answers = LOGIN + HELLO + reply(2, "NameHasOwner", "b", (True,))
+    bus = serve(tmp_path / "bus", answers, chunk=4096, received=received)
+    assert dbus.has_service(NAME, f"unix:path={tmp_path}/bus")
+    bus.join()
+    _, _, calls = received.partition(b"BEGIN\r\n")
+    assert calls == CALLS["Hello"].serialise(1) + CALLS["NameHasOwner"].serialise(2)
 
 
 @pytest.mark.parametrize(
@@ -96,4 +103,4 @@ def test_without_a_bus_there_is_no_service(address: str) -> None:
 )
 def test_which_sources_hold_an_address(network: str, source: str, holds: bool) -> None:
     """Networks do; MACs and ipsets, which a zone may have as well, are not looked into."""
-    assert _holds(network, source) is holds
+    assert holds_source(network, source) is holds

@@ -10,10 +10,13 @@ from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from linux.netlink import socket
+from linux.netlink.attributes import attribute, nested
 from linux.netlink.socket import Netlink, NetlinkError, error_of
 from linux.rtnl import addresses, links, routes
 from spec.errors import is_shortage
 from spec.result import Route
+
+IFLA_AF_SPEC, IFLA_BRIDGE_VLAN_INFO = 26, 2
 
 
 class Wire(Netlink):
@@ -147,6 +150,23 @@ def _shown(**fields: object) -> bytes:
     return bytes(16) + _encoded(ifinfmsg, fields, attrs)
 
 
+class Dump(Netlink):
+    """A kernel that lists these messages."""
+
+    def __init__(self, *messages: bytes) -> None:
+        self._messages = list(messages)
+
+    def dump_raw(self, body: bytes, kind: int) -> list[bytes]:
+        """The messages."""
+        return self._messages
+
+
+def read(message: bytes) -> links.Link:
+    """The link that a message of the kernel's shows."""
+    (link,) = links.list_links(Dump(message))
+    return link
+
+
 def test_a_link_is_read_as_pyroute2_writes_it() -> None:
     """All that a Link has, of a port of a bridge."""
     slave = {"attrs": [("IFLA_BRPORT_MODE", 1), ("IFLA_BRPORT_ISOLATED", 1)]}
@@ -154,7 +174,7 @@ def test_a_link_is_read_as_pyroute2_writes_it() -> None:
     attrs = [("IFLA_IFNAME", "v0"), ("IFLA_ADDRESS", MAC), ("IFLA_MTU", 1400), ("IFLA_OPERSTATE", "UP")]
     attrs += [("IFLA_IFALIAS", "v1:a:b:c"), ("IFLA_MASTER", 2), ("IFLA_LINK", 5), ("IFLA_LINK_NETNSID", 0)]
     attrs += [("IFLA_GROUP", 9), ("IFLA_TXQLEN", 1000), ("IFLA_LINKINFO", {"attrs": info})]
-    link = links._link(_shown(index=4, flags=0x1103, attrs=attrs))
+    link = read(_shown(index=4, flags=0x1103, attrs=attrs))
     assert link == links.Link(
         index=4, name="v0", kind="veth", mac=MAC, mtu=1400, flags=0x1103, operstate="UP", alias="v1:a:b:c", master=2,
         peer=5, peer_is_elsewhere=True, group=9, queue_length=1000, own_settings=b"", port_settings=b"",
@@ -165,7 +185,7 @@ def test_a_link_is_read_as_pyroute2_writes_it() -> None:
 
 def test_a_link_that_says_nothing_is_read_too() -> None:
     """What an attribute does not tell is empty, 0 or off; a text that is no UTF-8 is no hindrance."""
-    link = links._link(_shown(index=1, attrs=[]) + bytes.fromhex("0600140066ff0000"))
+    link = read(_shown(index=1, attrs=[]) + bytes.fromhex("0600140066ff0000"))
     assert (link.name, link.kind, link.mac, link.master, link.operstate) == ("", "", "", 0, "UNKNOWN")
     assert link.alias == "f\udcff"
 
@@ -174,14 +194,14 @@ def test_vlan_filtering_of_a_bridge_is_read() -> None:
     """IFLA_BR_VLAN_FILTERING counts for a link of kind bridge."""
     data = {"attrs": [("IFLA_BR_VLAN_FILTERING", 1)]}
     info = {"attrs": [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", data)]}
-    assert links._link(_shown(index=1, attrs=[("IFLA_LINKINFO", info)])).vlan_filtering
+    assert read(_shown(index=1, attrs=[("IFLA_LINKINFO", info)])).vlan_filtering
 
 
 def test_the_default_vlan_of_a_bridge_and_the_vlan_of_a_device_are_read() -> None:
     """IFLA_BR_VLAN_DEFAULT_PVID of a bridge, IFLA_VLAN_ID of an 802.1Q device; 0 of any other link."""
     pvid, vid = (struct.pack("=HHHxx", 6, kind, 5) for kind in (39, 1))
     links_ = [
-        links._link(_shown(index=1, attrs=[("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", kind)]})]))
+        read(_shown(index=1, attrs=[("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", kind)]})]))
         for kind in ("bridge", "vlan", "dummy")
     ]
     found = [replace(link, own_settings=pvid + vid) for link in links_]
@@ -192,7 +212,9 @@ def test_ranges_of_vlans_are_spread() -> None:
     """A range is listed as its first and its last VLAN; what is beside it is single."""
     begin, end = 0x8, 0x10
     listed = [(0x6, 1), (begin, 10), (end, 13), (0, 20), (begin | 0x4, 30), (end | 0x4, 31)]
-    assert links._spread(listed) == {1: 0x6, 10: 0, 11: 0, 12: 0, 13: 0, 20: 0, 30: 0x4, 31: 0x4}
+    entries = [attribute(IFLA_BRIDGE_VLAN_INFO, struct.pack("=HH", *entry)) for entry in listed]
+    message = _shown(index=4, attrs=[]) + nested(IFLA_AF_SPEC, *entries)
+    assert links.list_vlans(Dump(message)) == {4: {1: 0x6, 10: 0, 11: 0, 12: 0, 13: 0, 20: 0, 30: 0x4, 31: 0x4}}
 
 
 @pytest.mark.parametrize(

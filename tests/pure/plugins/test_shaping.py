@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from linux.netlink.attributes import attributes_of
 from linux.netlink.socket import Netlink
 from linux.rtnl import tc
 from linux.rtnl.tc import Bucket
@@ -14,10 +15,11 @@ from plugins.bandwidth.shaping import bucket, ticks_per_microsecond
 TICKS = 15.625  # a microsecond, on every kernel since 2.6.31
 LARGEST = (1 << 32) - 1
 MBIT = 1_000_000
+TCA_AT, TCA_OPTIONS = 36, 2  # where the attributes of a message begin; the kind of one
 
 
 class Wire(Netlink):
-    """A socket to nowhere that keeps what is sent."""
+    """A socket to nowhere that keeps what is sent, and lists it."""
 
     def __init__(self) -> None:
         self.sent: list[bytes] = []
@@ -26,6 +28,10 @@ class Wire(Netlink):
     def send(self, requests: list[bytes]) -> None:
         """Keep the requests."""
         self.sent += requests
+
+    def dump_raw(self, body: bytes, kind: int) -> list[bytes]:
+        """The requests."""
+        return self.sent
 
 
 @pytest.mark.parametrize(
@@ -101,8 +107,8 @@ def test_rates_of_64_bits(rate: int) -> None:
     """A rate of 2^32 bytes/s and more goes in an attribute of its own; the old field is full then."""
     wire = Wire()
     tc.put_bucket(wire, 2, Bucket(rate, 1000, 1000))
-    _, kind, options = tc._parts(wire.sent[0])
-    assert kind == "tbf"
+    options = attributes_of(attributes_of(wire.sent[0], TCA_AT)[TCA_OPTIONS])
     assert options.get(4) == (rate.to_bytes(8, sys.byteorder) if rate > LARGEST else None)
     assert int.from_bytes(options[1][8:12], sys.byteorder) == LARGEST
-    assert tc._qdisc(wire.sent[0]).bucket == Bucket(rate, 1000, 1000)
+    (shown,) = tc.list_qdiscs(wire)
+    assert (shown.kind, shown.bucket) == ("tbf", Bucket(rate, 1000, 1000))
