@@ -1,9 +1,8 @@
-"""The lock on a folder of leases: flock on its file `lock`, as the reference plugin takes it.
+"""A lock between processes: flock(2) on a file, as the reference plugin locks a folder of leases.
 
-The kernel has a line for it, and serves in order; but it knows no deadline, and only the main thread can be called away
-by a signal. So a plugin that is a process of its own stands in that line: hundreds of them that asked again and again
-would leave little of the processors for who has the lock. Threads of one process (the agent has many) take turns by a
-lock of their own, and who is next asks again and again.
+flock() queues waiters in order but has no timeout, and a signal can only interrupt it in the main thread. A plugin that
+runs as a process waits in that queue, with an alarm as its timeout; if hundreds of processes polled instead, they would
+leave little CPU time to the holder. Threads of one process (the agent) queue for a mutex; the first of them polls.
 """
 
 import os
@@ -15,87 +14,80 @@ from fcntl import LOCK_EX, LOCK_NB, flock
 
 from spec.errors import CNIError, Code
 
-_turns: "dict[str, _Turn]" = {}  # of the folders that are in use right now
-_turns_lock = allocate_lock()
-
-
-class _Turn:
-    """Whose turn it is among the threads of this process, and how many there are."""
-
-    def __init__(self) -> None:
-        self.lock, self.users = allocate_lock(), 0
+_mutexes = {}  # by path; they stay, as there are as many as networks
 
 
 @contextmanager
 def locked(path: str, patience: float) -> Iterator[None]:
-    """Hold the lock, waiting at most `patience` seconds for it.
+    """Hold the lock, after waiting at most `patience` seconds for it.
 
-    Raises CNIError 11 then, OSError if the file can not be opened.
+    Raises CNIError 11 on timeout, OSError if the file cannot be opened.
     """
     deadline = time.monotonic() + patience
-    with _turn(path, patience):
-        yield from _hold(path, deadline, patience)
+    mutex = _mutexes.setdefault(path, allocate_lock())
+    if not mutex.acquire(timeout=patience):
+        raise _timeout(path, patience)
+    try:
+        while True:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o750)
+            try:
+                if not _lock(descriptor, deadline):
+                    raise _timeout(path, patience)
+                # A lock on a file that was deleted while we waited, perhaps with its folder, excludes nobody.
+                if _is_at(descriptor, path):
+                    yield
+                    return
+            finally:
+                os.close(descriptor)
+    finally:
+        mutex.release()
 
 
-def _hold(path: str, deadline: float, patience: float) -> Iterator[None]:
-    while True:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o750)
-        try:
-            _wait_for(descriptor, path, deadline, patience)
-            # A lock on a file that was removed meanwhile, perhaps with its folder, keeps nobody out.
-            if _is_at(descriptor, path):
-                yield
-                return
-        finally:
-            os.close(descriptor)
-
-
-def _wait_for(descriptor: int, path: str, deadline: float, patience: float) -> None:
+def _lock(descriptor: int, deadline: float) -> bool:
+    """Wait for the lock until the deadline; return whether it is held."""
     with suppress(BlockingIOError):
-        return flock(descriptor, LOCK_EX | LOCK_NB)
+        flock(descriptor, LOCK_EX | LOCK_NB)
+        return True
     from threading import current_thread, main_thread
 
-    wait = _stand_in_line if current_thread() is main_thread() else _ask_again
-    try:
-        wait(descriptor, deadline)
-    except TimeoutError:
-        text = f"the leases are locked by another process: waited {patience:g} s"
-        raise CNIError(Code.TRY_AGAIN_LATER, text, path) from None
+    wait = _wait_in_queue if current_thread() is main_thread() else _poll
+    return wait(descriptor, deadline)
 
 
-def _stand_in_line(descriptor: int, deadline: float) -> None:
+def _wait_in_queue(descriptor: int, deadline: float) -> bool:
     import signal
 
     is_waiting = True
 
-    def call_away(*_: object) -> None:
+    def interrupt(*_: object) -> None:
+        nonlocal is_waiting
         if is_waiting:
+            is_waiting = False  # only once: nothing may interrupt the cleanup below
             raise TimeoutError
 
-    before = signal.signal(signal.SIGALRM, call_away)
+    before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        try:
-            # Every second again, should the first alarm come just before the waiting.
-            signal.setitimer(signal.ITIMER_REAL, max(deadline - time.monotonic(), 0.001), 1)
-            flock(descriptor, LOCK_EX)
-        finally:
-            is_waiting = False
+        # Repeated every second, as the first alarm may come just before flock() blocks.
+        signal.setitimer(signal.ITIMER_REAL, max(deadline - time.monotonic(), 0.001), 1)
+        flock(descriptor, LOCK_EX)
+    except TimeoutError:
+        return False
     finally:
-        # Here no alarm raises any more, not even one that came just before the line above was done.
         is_waiting = False
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+    return True
 
 
-def _ask_again(descriptor: int, deadline: float) -> None:
+def _poll(descriptor: int, deadline: float) -> bool:
     pause = 0.001
-    while True:
+    while time.monotonic() < deadline:
         time.sleep(pause)
         with suppress(BlockingIOError):
-            return flock(descriptor, LOCK_EX | LOCK_NB)
-        if time.monotonic() >= deadline:
-            raise TimeoutError
+            flock(descriptor, LOCK_EX | LOCK_NB)
+            return True
         pause = min(2 * pause, 0.02)
+    return False
 
 
 def _is_at(descriptor: int, path: str) -> bool:
@@ -105,21 +97,6 @@ def _is_at(descriptor: int, path: str) -> bool:
         return False
 
 
-@contextmanager
-def _turn(path: str, patience: float) -> Iterator[None]:
-    with _turns_lock:
-        turn = _turns.setdefault(path, _Turn())
-        turn.users += 1
-    try:
-        if not turn.lock.acquire(timeout=patience):
-            text = f"the leases are locked by other calls: waited {patience:g} s"
-            raise CNIError(Code.TRY_AGAIN_LATER, text, path)
-        try:
-            yield
-        finally:
-            turn.lock.release()
-    finally:
-        with _turns_lock:
-            turn.users -= 1
-            if not turn.users:
-                del _turns[path]
+def _timeout(path: str, patience: float) -> CNIError:
+    text = f"timed out after {patience:g} s waiting for the lock {path}"
+    return CNIError(Code.TRY_AGAIN_LATER, text, "another call holds it; `fuser` shows the process")
