@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from agent import memory
 from agent.calls import Outcome
 from ipam.host_local import DATA_DIR
-from ipam.store import is_address
+from ipam.lease_files import is_address
 from spec.verbs import VERBS
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST

@@ -1,4 +1,4 @@
-"""Which addresses an attachment gets: pure code over `leases.Leases`.
+"""Which addresses an attachment gets: pure code over `store.Leases`.
 
 All of an ADD is chosen before anything is written, under one lock: what can not be had whole changes nothing.
 """
@@ -6,15 +6,15 @@ All of an ADD is chosen before anything is written, under one lock: what can not
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ipam.leases import State
 from ipam.ranges import Range, RangeSet
+from ipam.store import State
 from spec.addresses import Address, parse_ip, text_of
 from spec.attachment import Attachment
 from spec.errors import CNIError, Code
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from ipam.leases import Leases
+    from ipam.store import Leases
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,9 @@ What a DEL does not need is imported where it is used.
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 
-from ipam.store import DiskStore
+from ipam.store import LeaseStore
 from spec.config import Section, absolute_path, read_version
 from spec.errors import CNIError, Code, code_of
 from spec.request import Request
@@ -156,12 +155,12 @@ def _read_range_sets(section: Section) -> "tuple[RangeSet, ...]":
     )
 
 
-def _store(request: Request, ipam: Section) -> DiskStore:
+def _store(request: Request, ipam: Section) -> LeaseStore:
     folder = os.path.join(absolute_path(ipam, "dataDir") or DATA_DIR, request.conf.name)
-    return DiskStore(folder, cooldown=ipam.integer("cooldown", 0, low=0))
+    return LeaseStore(folder, cooldown=ipam.integer("cooldown", 0, low=0))
 
 
-def _store_to_clean(request: Request) -> DiskStore:
+def _store_to_clean(request: Request) -> LeaseStore:
     """The store that the configuration means; what it says wrongly never keeps a lease from being released."""
     values: dict[str, object] = {}
     section = request.conf.section
@@ -174,14 +173,7 @@ def _store_to_clean(request: Request) -> DiskStore:
             values[key] = read(key)
         except CNIError as error:
             request.log(f"host-local: {error}")
-    return replace(_store(request, Section(values)), likely=_addresses(section.raw("prevResult")))
-
-
-def _addresses(result: object) -> tuple[str, ...]:
-    """The addresses in a result of the newer formats; whatever is wrong with it, there are none."""
-    ips = result.get("ips") if isinstance(result, dict) else None
-    texts = [ip.get("address") for ip in ips if isinstance(ip, dict)] if isinstance(ips, list) else ()
-    return tuple(text.partition("/")[0] for text in texts if isinstance(text, str))
+    return _store(request, Section(values))
 
 
 def _require_writable(folder: str) -> None:
@@ -193,7 +185,7 @@ def _require_writable(folder: str) -> None:
 
 
 @contextmanager
-def _telling_errors(store: DiskStore) -> Iterator[None]:
+def _telling_errors(store: LeaseStore) -> Iterator[None]:
     try:
         yield
     except OSError as error:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from ipam.store import DiskStore
+from ipam.store import LeaseStore
 from tests.pure.ipam.plugin_node import Node
 from tests.pure.ipam.support import BOOT, disk_store
 
@@ -15,7 +15,7 @@ def folder(tmp_path) -> Path:
 
 
 @pytest.fixture
-def store(folder) -> DiskStore:
+def store(folder) -> LeaseStore:
     made = disk_store(str(folder), BOOT)
     made.create()
     return made

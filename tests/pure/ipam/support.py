@@ -9,9 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ipam.leases import State
+from ipam.lease_files import is_address
 from ipam.ranges import RangeSet, parse_range_sets
-from ipam.store import DiskStore, is_address
+from ipam.store import LeaseStore, State
 from spec.attachment import Attachment
 from spec.config import Section
 from state.boot import Boot
@@ -35,7 +35,7 @@ def range_sets(*sets: Sequence[dict] | str) -> tuple[RangeSet, ...]:
 
 @dataclass
 class MemoryStore:
-    """`leases.Leases` in memory; `boot`, as long as it is the same, is the boot that runs."""
+    """`store.LeaseStore` and its `Leases` in memory, for a running `boot`."""
 
     boot: Boot
     cooldown: int = 0
@@ -89,12 +89,12 @@ class MemoryStore:
         return names
 
 
-def disk_store(folder: str, boot: Boot, cooldown: int = 0) -> DiskStore:
+def disk_store(folder: str, boot: Boot, cooldown: int = 0) -> LeaseStore:
     """The real store, in a boot of the test's choice."""
-    return DiskStore(folder, lambda: boot, cooldown)
+    return LeaseStore(folder, lambda: boot, cooldown)
 
 
-def at(store: DiskStore | MemoryStore, boot: Boot) -> DiskStore | MemoryStore:
+def at(store: LeaseStore | MemoryStore, boot: Boot) -> LeaseStore | MemoryStore:
     """The same leases in another boot, or later."""
     return replace(store, boot=boot) if isinstance(store, MemoryStore) else replace(store, read_boot=lambda: boot)
 
@@ -183,32 +183,32 @@ def _disturb(patch: Callable, step: int, disturbance: Callable, names: Collectio
     return lambda: count
 
 
-def take(store: DiskStore, owner_: Attachment, *grants: tuple[int, str]) -> None:
+def take(store: LeaseStore, owner_: Attachment, *grants: tuple[int, str]) -> None:
     """Take leases that are to be had."""
     with store.locked(writable=True) as leases:
         assert leases.take(owner_, grants)
 
 
-def release(store: DiskStore, owner_: Attachment) -> set[str]:
+def release(store: LeaseStore, owner_: Attachment) -> set[str]:
     """Release; the addresses."""
     with store.locked(writable=True) as leases:
         return set(leases.release(owner_))
 
 
-def held(store: DiskStore, owner_: Attachment) -> set[str]:
+def held(store: LeaseStore, owner_: Attachment) -> set[str]:
     """What the owner holds."""
     with store.locked(writable=False) as leases:
         return set(leases.held_by(owner_))
 
 
-def state(store: DiskStore, address: str) -> str:
+def state(store: LeaseStore, address: str) -> str:
     """The state of an address."""
     with store.locked(writable=False) as leases:
         return leases.state(address)
 
 
 def entries(folder: Path) -> list[str]:
-    """The register's entries, without the folders they are in."""
+    """The entries of the index, without the folders they are in."""
     return sorted(path.name for path in (folder / ".slash24").rglob("*") if path.is_file() and ":" in path.name)
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from ipam.cooldown import note_released, read_cooling
-from ipam.leases import State
+from ipam.store import State
 from state.boot import Boot
-from tests.pure.ipam.support import BOOT, NEXT_BOOT, at, owner, reference_add, release, state, take
+from tests.pure.ipam.support import BOOT, NEXT_BOOT, at, held, leases_in, owner, reference_add, release, state, take
 
 A, B = owner("a"), owner("b")
 GRANTS = [(0, "10.0.0.2"), (1, "fd00:1::2")]
@@ -70,6 +70,16 @@ def test_emptied_boots_are_swept(store, folder):
     release(after, A)
     take(after, B, (0, "10.0.0.2"))
     assert [path.name for path in (folder / ".slash24").iterdir()] == [NEXT_BOOT.label]
+
+
+def test_the_old_owner_releases_after_a_reboot(store, folder):
+    """A late DEL finds a lease of an earlier boot by its owner."""
+    take(store, B, (0, "10.0.0.9"))
+    after = at(store, NEXT_BOOT)
+    assert held(after, B) == set()
+    take(after, A, (0, "10.0.0.2"))
+    assert release(after, B) == {"10.0.0.9"}
+    assert set(leases_in(folder)) == {"10.0.0.2"}
 
 
 def test_a_lease_entered_in_two_boots(store, folder):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from ipam.leases import State
+from ipam.store import State
 from tests.pure.ipam.support import BOOT, NEXT_BOOT, MemoryStore, at, disk_store, owner
 
 A, B, A_ETH1 = owner("a"), owner("b"), owner("a", "eth1")

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from ipam.leases import State
+from ipam.store import State
 from tests.pure.ipam.support import (
     NEXT_BOOT,
     at,
@@ -79,8 +79,8 @@ def test_killed_while_taking_over(store, folder, step):
 
 
 @pytest.mark.parametrize("step", range(1, LAST_STEP))
-def test_killed_while_registering(store, folder, step):
-    """Killed at any step of registering what the reference wrote, no lease of this boot can be reclaimed."""
+def test_killed_while_indexing(store, folder, step):
+    """Killed at any step of indexing what the reference wrote, no lease of this boot can be reclaimed."""
     for number in (2, 3):
         reference_add(folder, owner(f"c{number}"), f"10.0.0.{number}")
     killed_at(step, lambda: take(store, A, (0, "10.0.0.4")))

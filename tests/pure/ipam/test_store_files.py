@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from ipam.leases import State
+from ipam.store import State
 from tests.pure.ipam.support import (
     BOOT,
     disk_store,
@@ -70,7 +70,7 @@ def test_leases_of_the_reference_are_known(store, folder):
     assert (leases_in(folder), entries(folder)) == ({}, [])
 
 
-def test_leases_of_the_reference_are_registered_once(store, folder):
+def test_leases_of_the_reference_are_indexed_once(store, folder):
     """The first call that may write links what the reference plugin wrote; from then on it is not opened any more."""
     reference_add(folder, A, "10.0.0.3")
     take(store, B, (0, "10.0.0.4"))
@@ -119,8 +119,33 @@ def test_a_lease_removed_by_hand(store, folder):
     assert entries(folder) == ["a:eth0:1"]
 
 
+def test_a_gap_in_the_numbers_of_the_entries(store, folder):
+    """If the lease with an owner's first entry was removed by hand, the other one is still found and released."""
+    take(store, A, *GRANTS)
+    (folder / "10.0.0.2").unlink()
+    take(store, owner("c"), (0, "10.0.0.4"))
+    assert entries(folder) == ["a:eth0:1", "c:eth0:0"]
+    assert held(store, A) == {"fd00:1::2"}
+    assert release(store, A) == {"fd00:1::2"}
+    assert entries(folder) == ["c:eth0:0"]
+
+
+def test_a_folder_of_the_version_before(store, folder):
+    """That version kept a mark in the time of the folder; its leases and entries are these, and are used on."""
+    boot_folder = folder / ".slash24" / BOOT.label
+    boot_folder.mkdir(parents=True)
+    (boot_folder / "a:eth0:0").write_bytes(text_of(A))
+    os.link(boot_folder / "a:eth0:0", folder / "10.0.0.2")
+    os.utime(folder, ns=(0, 10**18 + 424_242_424))
+    assert (state(store, "10.0.0.2"), held(store, A)) == (State.TAKEN, {"10.0.0.2"})
+    reference_add(folder, B, "10.0.0.3")
+    os.utime(folder, ns=(0, 10**18 + 424_242_424))
+    assert (held(store, B), release(store, A), release(store, B)) == ({"10.0.0.3"}, {"10.0.0.2"}, {"10.0.0.3"})
+    assert (leases_in(folder), entries(folder)) == ({}, [])
+
+
 def test_a_lease_rewritten_by_hand(store, folder):
-    """A lease is released by the owner that stands in the file, never by what the register remembers."""
+    """A lease is released by the owner that stands in the file, never by what the index says."""
     take(store, A, (0, "10.0.0.2"))
     (folder / "10.0.0.2").write_bytes(text_of(B))
     assert release(store, A) == set()
@@ -142,7 +167,7 @@ def test_a_copied_folder(store, folder, tmp_path):
     assert (leases_in(copy), entries(copy)) == ({}, [])
 
 
-def test_no_register_at_all(store, folder):
+def test_no_index_at_all(store, folder):
     """Whoever throws our hidden folder away loses no lease."""
 
     take(store, A, *GRANTS)
@@ -226,6 +251,13 @@ def test_long_and_strange_owners(store, folder):
     assert release(store, owner("a/../b", os.fsdecode(b"\xff"))) == {"10.0.0.4"}
     assert release(store, second) == {"10.0.0.3"}
     assert release(store, first) == {"10.0.0.2"}
+
+
+def test_a_shorter_address_in_the_pointer(store, folder):
+    """Nothing of a longer one stays behind it."""
+    take(store, A, (0, "10.0.0.200"))
+    take(store, B, (0, "10.0.0.3"))
+    assert (folder / "last_reserved_ip.0").read_bytes() == b"10.0.0.3"
 
 
 @pytest.mark.parametrize("content", [b"", b"junk", b"\xff\0", b"10.0.0.9\n"])

@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from ipam.allocator import allocate
-from ipam.leases import State
-from ipam.store import DiskStore
+from ipam.store import LeaseStore, State
 from spec.attachment import Attachment
 from spec.errors import CNIError
 from state.boot import Boot
@@ -49,7 +48,7 @@ class Books(RuleBasedStateMachine):
         self.live: dict[str, Attachment] = {}
         self.dead: dict[str, Attachment] = {}
         self.seen: dict[str, int] = {}
-        self.store = DiskStore(str(self.folder), self.boot)
+        self.store = LeaseStore(str(self.folder), self.boot)
         self.store.create()
 
     def boot(self) -> Boot:

@@ -98,13 +98,13 @@ def test_what_a_link_leads_to_is_not_overwritten(tmp_path: Path, store, link: Ca
     assert leases_in(Path(store.folder)).keys() == {"10.0.0.2"}
 
 
-def test_a_link_in_the_place_of_the_register_is_not_swept(tmp_path: Path, store) -> None:
-    """The register is swept of entries without a lease; what a link leads to holds other people's files."""
+def test_a_link_in_the_place_of_the_index_is_not_swept(tmp_path: Path, store) -> None:
+    """Entries without a lease are swept from the index, but a symbolic link leads to other people's files."""
     victim = tmp_path / "etc" / "folder" / "file"
     victim.parent.mkdir(parents=True)
     victim.write_text("precious")
     (Path(store.folder) / ".slash24").symlink_to(tmp_path / "etc")
-    with pytest.raises(OSError, match="a link, where a folder is to be"):
+    with pytest.raises(OSError, match="a symbolic link instead of a folder"):
         take(store, owner("a"), (0, "10.0.0.2"))
     assert victim.read_text() == "precious"
 
