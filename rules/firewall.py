@@ -219,15 +219,15 @@ def problems(owner: Attachment, pod: PodRules, *, by_firewalld: bool = False) ->
         found = [text for version in (4, 6) for text in _not_accepted(transaction.netlink, version, pod, ours=ours)]
         if not ours and (by_firewalld or (not found and _is_accepted(transaction.netlink, pod))):
             return []
-        drifted = [chain.name for chain in TABLE.chains if cache.lacks(chain)]
-        found += [f"chain {name} of table {TABLE.name} does not hold its rules" for name in drifted]
+        found += pod_table.drift(TABLE, filter(cache.lacks, TABLE.chains))
         present = {(one.set, one.key): one for one in elements}
         for element in wanted:
             other = present.get((element.set, element.key))
             if not other:
-                found.append(f"set {element.set} of table {TABLE.name} lacks an element of {tag}")
+                found.append(f"set {element.set} of table {TABLE.name} lacks an element of {tag}; recreate the pod")
             elif other != element:
-                found.append(f"set {element.set} of table {TABLE.name} has the element of {tag} for {other.owner}")
+                owner_text = other.owner or "another program"
+                found.append(f"set {element.set} of table {TABLE.name}: an element of {tag} belongs to {owner_text}")
         return found
 
     return change(decide)

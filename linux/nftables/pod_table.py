@@ -123,6 +123,13 @@ def inspect(
     return change(decide)
 
 
+def drift(table: Table, chains: Iterable[Chain]) -> list[str]:
+    """Sentences for CHECK about chains that do not hold their rules."""
+    return [
+        f"chain {one.name} of table {table.name} does not hold its rules; the next ADD restores them" for one in chains
+    ]
+
+
 def dry_run(table: Table) -> None:
     """Have the kernel check that it could make the table; raises NetlinkError if it can not."""
     change(lambda transaction: messages.dry_run(transaction.netlink, repair(table, table.chains)))

@@ -87,10 +87,10 @@ def _guard_loopback(request: Request) -> None:
     not fail the call.
     """
     from linux.errors import reason
-    from rules.portmap import ports
+    from rules.portmap import host_ports
 
     try:
-        if ports.guard_loopback():
+        if host_ports.guard_loopback():
             request.log("portmap: the rules that keep pods from the node's 127.0.0.1 were gone, and have been put back")
     except OSError as error:
         request.log(f"portmap: pods may reach the node's 127.0.0.1: {reason(error)}")

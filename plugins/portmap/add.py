@@ -7,9 +7,9 @@ from linux.errors import step
 from linux.netlink.socket import Netlink
 from plugins.failures import Undo
 from plugins.portmap.conf import PortmapConf
-from plugins.portmap.forwards import desired, flush_flows_elsewhere, pod_addresses
-from rules.portmap import ports
-from rules.portmap.ports import PortTaken, Wish
+from plugins.portmap.forwards import flush_flows_elsewhere, host_ports_of, pod_addresses
+from rules.portmap import host_ports
+from rules.portmap.host_ports import HostPorts, PortTaken
 from rules.portmap.table import TABLE
 from spec.errors import CNIError, Code
 from spec.request import Request
@@ -19,22 +19,22 @@ from spec.result import Result
 def add_ports(request: Request, conf: PortmapConf, result: Result) -> None:
     """Forward the configured ports to the pod; raises CNIError, and then forwards none."""
     pod = pod_addresses(request, result)
-    wish = desired(request, conf, pod, result)
+    wanted = host_ports_of(request, conf, pod, result)
     with Undo() as undo:
-        _forward(request, wish, undo)
-        if conf.snat and any(forward.version == 4 for forward in wish.forwards):
+        _forward(request, wanted, undo)
+        if conf.snat and any(forward.version == 4 for forward in wanted.forwards):
             _route_localnet(pod[4].packed)
         undo.pop_all()
-    flush_flows_elsewhere(request, wish.forwards)
+    flush_flows_elsewhere(request, wanted.forwards)
 
 
-def _forward(request: Request, wish: Wish, undo: Undo) -> None:
+def _forward(request: Request, wanted: HostPorts, undo: Undo) -> None:
     with step("forward the ports"):
         try:
-            made = ports.ensure(request.attachment, wish)
+            made = host_ports.ensure(request.attachment, wanted)
         except PortTaken as error:
             raise CNIError(Code.INTERNAL, error.strerror, _advice(request, error)) from error
-    undo.callback(ports.undo, request.attachment, made=made, noted=wish.noted)
+    undo.callback(host_ports.undo, request.attachment, made=made, is_listed=wanted.is_listed)
 
 
 def _advice(request: Request, taken: PortTaken) -> str:

@@ -5,9 +5,9 @@ from linux.errors import reason, step
 from linux.netlink.socket import Netlink
 from linux.nftables import pod_table
 from plugins.portmap.conf import PortmapConf
-from plugins.portmap.forwards import desired, pod_addresses
+from plugins.portmap.forwards import host_ports_of, pod_addresses
 from rules import reference
-from rules.portmap import ports
+from rules.portmap import host_ports
 from rules.portmap.table import TABLE
 from spec.errors import CNIError, Code, raise_problems
 from spec.request import Request
@@ -17,12 +17,12 @@ from spec.result import Result
 def check_ports(request: Request, conf: PortmapConf, result: Result) -> None:
     """Raises CNIError 999 with everything that differs from the configuration; the reference's rules count too."""
     pod = pod_addresses(request, result)
-    wish = desired(request, conf, pod, result)
-    versions = {forward.version for forward in wish.forwards}
+    wanted = host_ports_of(request, conf, pod, result)
+    versions = {forward.version for forward in wanted.forwards}
     if not versions:
         return
     with step("read the forwarded ports"):
-        problems = ports.missing(request.attachment, wish)
+        problems = host_ports.problems(request.attachment, wanted)
         if problems and reference.forwards_ports(request.attachment, versions):
             problems = []
         if conf.snat and 4 in versions:

@@ -2,9 +2,9 @@
 
 from linux.errors import step
 from plugins.portmap.conf import mappings_if_valid
-from plugins.portmap.forwards import flush_flows_to, forwards_to, is_noted, pod_addresses
+from plugins.portmap.forwards import flush_flows_to, forwards_to, is_listed, pod_addresses
 from rules import reference
-from rules.portmap import ports
+from rules.portmap import host_ports
 from spec.request import Request
 
 
@@ -15,7 +15,7 @@ def delete_ports(request: Request) -> None:
     deleted = [*forwards_to(pod_addresses(request, result), mappings)] if result else []
     try:
         with step("delete the forwarded ports"):
-            deleted += ports.delete(request.attachment, noted=is_noted(request))
+            deleted += host_ports.delete(request.attachment, is_listed=is_listed(request))
     finally:
         with step("delete another implementation's forwarded ports"):
             reference.delete_host_ports(request.attachment)
@@ -25,5 +25,5 @@ def delete_ports(request: Request) -> None:
 def sweep_ports(request: Request) -> None:
     """Stop forwarding to stale attachments of this network. Raises CNIError."""
     with step("delete the forwarded ports of pods that are gone"):
-        deleted = ports.sweep(request.conf.name, request.valid_attachments)
+        deleted = host_ports.sweep(request.conf.name, request.valid_attachments)
     flush_flows_to(request, deleted)

@@ -6,7 +6,7 @@ A failure to flush flows is logged and does not fail the call: every new flow go
 from collections.abc import Callable, Iterable
 
 from plugins.portmap.conf import PROTOCOLS, Mapping, PortmapConf
-from rules.portmap.ports import Forward, Wish
+from rules.portmap.host_ports import Forward, HostPorts
 from spec.addresses import Address, pack, parse_address
 from spec.request import Request
 from spec.result import Result
@@ -19,14 +19,16 @@ if TYPE_CHECKING:
 _LOOPBACK = 127
 
 
-def desired(request: Request, conf: PortmapConf, pod: dict[int, Address], result: Result) -> Wish:
+def host_ports_of(request: Request, conf: PortmapConf, pod: dict[int, Address], result: Result) -> HostPorts:
     """What to forward to a pod with these addresses (by IP version); versions that the pod lacks are left out."""
     masquerade_all = (4, 6) if conf.masquerade_all else _versions_without_route(result)
     subnets = pod if conf.snat else None
-    return Wish(forwards_to(pod, conf.mappings), _conditions(conf), subnets, masquerade_all, noted=is_noted(request))
+    return HostPorts(
+        forwards_to(pod, conf.mappings), _conditions(conf), subnets, masquerade_all, is_listed=is_listed(request)
+    )
 
 
-def is_noted(request: Request) -> bool:
+def is_listed(request: Request) -> bool:
     """Whether programs may search for free host ports; not in Kubernetes, which chooses none and names every pod."""
     return "K8S_POD_NAME" not in request.args
 

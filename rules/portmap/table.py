@@ -1,4 +1,4 @@
-"""The table of host ports: its maps, its fixed rules, and the chains that attachments bring with them."""
+"""The table `inet slash24_portmap`: maps from host ports to pods, fixed rules, and chains that attachments add."""
 
 from collections.abc import Collection, Sequence
 from functools import lru_cache
@@ -32,7 +32,7 @@ from linux.nftables.expressions import (
 )
 from linux.nftables.messages import INET_PROTO, INET_SERVICE, IP_ADDR, VERDICT, Element, Hook, Set, TableName
 from linux.nftables.pod_table import Chain, Rule, Table
-from rules.portmap.after_iptables import BIT
+from rules.portmap.iptables_nat import MARK_BIT
 from spec.addresses import Address
 
 TYPE_CHECKING = False  # as type checkers know it, without an import of typing
@@ -50,7 +50,7 @@ TARGETS = {
     for version in _VERSIONS
     for exact, key in ((True, (IP_ADDR[version], *_PORT)), (False, _PORT))
 }
-"""Where a port leads, by IP version and whether of one address of the node."""
+"""Where a port leads, by IP version and whether it is `exact`: of one address of the node."""
 
 _CONDITIONAL = {
     (version, exact): Set(f"conditional_{'hosts' if exact else 'ports'}{version}", key, (VERDICT,))
@@ -61,31 +61,31 @@ _CONDITIONAL = {
 MASQUERADES = {
     version: Set(f"answers{version}", (IP_ADDR[version], *_PORT, INET_SERVICE), (VERDICT,)) for version in _VERSIONS
 }
-"""By the pod's address, protocol and port, and the port of the node: the chain that knows who is to be masqueraded."""
+"""The chain that decides what is masqueraded, by the pod's address, protocol and port, and the node's port."""
 
 SERVICES = {version: Set(f"services{version}", (IP_ADDR[version],)) for version in _VERSIONS}
-"""Addresses of services (rules/portmap/service_addresses.py): host ports are not at those."""
+"""Addresses that an IPVS proxy holds for services: host ports are not forwarded there."""
 
 SERVICES_OWNER = "services"
-"""What their elements have in an owner's place."""
+"""The owner of their elements."""
 
 FROM_ANYWHERE = Chain("from-anywhere", (Rule("everybody", (masquerade(),)),))
 
 
 def conditional_map(version: int, *, exact: bool) -> Set:
-    """The map to the chains of conditions."""
+    """The map to the chains that hold conditions."""
     return _CONDITIONAL[version, exact]
 
 
 def conditional_chain(version: int, conditions: "Sequence[Condition]", *, exact: bool) -> Chain:
-    """The chain for ports with these conditions, all of which must hold; its name is a digest of them."""
+    """The chain for ports with these conditions, all of which must hold; its name holds a digest of them."""
     import hashlib
 
     from rules.conditions.expressions import combined
 
     text = " ".join(condition.text for condition in conditions)
     digest = hashlib.sha256(f"{version} {text}".encode()).hexdigest()[:16]
-    # IP SADDR ... goto exact
+    # meta nfproto ipv4 ip saddr 198.51.100.0/24 goto exact
     holds = [
         Rule("conditions hold", (*nfproto(version), *expressions, goto("exact" if exact else "any")))
         for expressions in combined(conditions)
@@ -97,7 +97,7 @@ def conditional_chain(version: int, conditions: "Sequence[Condition]", *, exact:
 
 @lru_cache(maxsize=32)  # many pods, few subnets
 def masquerading_chain(subnet: Address) -> Chain:
-    """The chain that masquerades what comes from this subnet, and for IPv4 from the node's own loopback."""
+    """The chain that masquerades packets from this subnet, and for IPv4 from the node's own loopback."""
     version = subnet.version
     # ip saddr 10.1.2.0/24 masquerade
     from_subnet = (*nfproto(version), ip_saddr(version), *in_network(subnet.packed, subnet.prefix), masquerade())
@@ -124,7 +124,7 @@ def _after_address(version: int) -> int:
 
 
 def _conditional(*, exact: bool) -> list[Rule]:
-    """Rules that look whether a port has conditions."""
+    """Look up whether a port has conditions."""
     key = {version: _address_and_port(version) if exact else [*nfproto(version), *_port()] for version in _VERSIONS}
     # ip daddr . meta l4proto . th dport vmap @conditional_hosts4
     # meta nfproto ipv4 meta l4proto . th dport vmap @conditional_ports4
@@ -135,7 +135,7 @@ def _conditional(*, exact: bool) -> list[Rule]:
 
 
 def _forwarding(*, exact: bool) -> list[Rule]:
-    """Rules that send on what reaches a port."""
+    """Forward packets to a port."""
     key = {version: _address_and_port(version) if exact else _port() for version in _VERSIONS}
     # dnat ip to ip daddr . meta l4proto . th dport map @hosts4
     # dnat ip to meta l4proto . th dport map @ports4
@@ -149,7 +149,7 @@ def _forwarding(*, exact: bool) -> list[Rule]:
 
 
 def _masquerading() -> list[Rule]:
-    """Rules that look who is to be masqueraded: nft knows what the ports of a connection are by its protocol only."""
+    """Look up what is masqueraded, a rule for each protocol: without one, nft can not print `ct original proto-dst`."""
     # meta l4proto tcp ip daddr . meta l4proto . th dport . ct original proto-dst vmap @answers4
     return [
         Rule(
@@ -166,8 +166,8 @@ def _masquerading() -> list[Rule]:
     ]
 
 
-def _strangers() -> tuple[Rule, ...]:
-    """Rules that drop what claims to be of the node's loopback: to reach ports by 127.0.0.1 a link may route that."""
+def _loopback_guard() -> tuple[Rule, ...]:
+    """Drop packets from outside with loopback addresses: links route them (route_localnet) for ports at 127.0.0.1."""
     from_outside = (iifname(), cmp_neq(ifname("lo")))
     return (
         # iifname != "lo" ip saddr 127.0.0.0/8 drop
@@ -181,8 +181,8 @@ def _strangers() -> tuple[Rule, ...]:
 _ENTRY = (Rule("to the node", (*fib_type_local(uapi.NFTA_FIB_F_DADDR), goto("to-the-node"))),)
 
 
-def to_the_node(after_iptables: Collection[int]) -> Chain:
-    """The chain that lets packets go on: of these IP versions only those that iptables has left to others."""
+def to_the_node(marked: Collection[int]) -> Chain:
+    """The chain for packets to the node; of the `marked` IP versions it passes on only those that iptables marked."""
     # ip daddr @services4 return
     services = [
         Rule(
@@ -192,27 +192,27 @@ def to_the_node(after_iptables: Collection[int]) -> Chain:
         for version in _VERSIONS
     ]
     # meta nfproto ipv4 meta mark & 0x1000 == 0 return
-    kept = [
-        Rule(after(version), (*nfproto(version), *mark_has(BIT, inverted=True), RETURN))
+    unmarked = [
+        Rule(marking_comment(version), (*nfproto(version), *mark_has(MARK_BIT, inverted=True), RETURN))
         for version in _VERSIONS
-        if version in after_iptables
+        if version in marked
     ]
     # meta mark set meta mark & 0xffffefff
-    seen = [Rule("the mark has served", tuple(mark_clear(BIT)))] if kept else []
-    return Chain("to-the-node", (*services, *kept, *seen, Rule("host ports", (goto("hostports"),))))
+    clearing = [Rule("the mark has served", tuple(mark_clear(MARK_BIT)))] if unmarked else []
+    return Chain("to-the-node", (*services, *unmarked, *clearing, Rule("host ports", (goto("hostports"),))))
 
 
-def after(version: int) -> str:
-    """The comment of the rule by which packets of an IP version wait for iptables."""
+def marking_comment(version: int) -> str:
+    """The comment of the rule that leaves unmarked packets of an IP version to iptables."""
     return f"iptables has v{version}"
 
 
-def leads_to(found: Element) -> bytes:
-    """The packed address of the pod that an element is about; b"" for that of conditions or a service."""
+def pod_of(element: Element) -> bytes:
+    """The packed address of the pod in an element; b"" in one for conditions or a service."""
     for version, masquerades in MASQUERADES.items():
-        if found.set == masquerades.name:
-            return found.key[: ADDRESS_BYTES[version]]
-    return found.value[:-4]
+        if element.set == masquerades.name:
+            return element.key[: ADDRESS_BYTES[version]]
+    return element.value[:-4]
 
 
 _FIXED = (
@@ -222,13 +222,13 @@ _FIXED = (
     Chain("hostports", (*_conditional(exact=True), Rule("without conditions", (goto("exact"),)))),
 )
 # type filter hook prerouting priority raw
-LOOPBACK = Chain("loopback", _strangers(), Hook("filter", uapi.NF_INET_PRE_ROUTING, uapi.NF_IP_PRI_RAW))
-"""What makes it harmless that a link routes 127.0.0.0/8."""
+LOOPBACK = Chain("loopback", _loopback_guard(), Hook("filter", uapi.NF_INET_PRE_ROUTING, uapi.NF_IP_PRI_RAW))
+"""Makes it harmless that a link routes 127.0.0.0/8."""
 
 _BASE = (
     Chain("answers", tuple(_masquerading())),
     LOOPBACK,
-    # Behind kube-proxy, which is at dstnat: what it translates is seen by no chain after it.
+    # After kube-proxy, which is at dstnat: packets that it translates do not reach later chains.
     # type nat hook prerouting priority dstnat + 5
     Chain("prerouting", _ENTRY, Hook("nat", uapi.NF_INET_PRE_ROUTING, uapi.NF_IP_PRI_NAT_DST + 5)),
     # type nat hook output priority -95
@@ -243,19 +243,19 @@ _BASE = (
 
 
 @lru_cache
-def table(after_iptables: frozenset[int]) -> Table:
-    """The table where packets of these IP versions need the mark of rules/portmap/after_iptables.py.
+def table(marked: frozenset[int]) -> Table:
+    """The table if iptables marks the packets of these IP versions (rules/portmap/iptables_nat.py).
 
-    Chains stand before those that lead to them: the kernel makes them in this order.
+    Chains come before those that lead to them: the kernel makes them in this order.
     """
     return Table(
         TableName(messages.INET, "slash24_portmap"),
         "slash24: ports of the node lead to pods",
         (*TARGETS.values(), *_CONDITIONAL.values(), *MASQUERADES.values(), *SERVICES.values()),
-        (*_FIXED, to_the_node(after_iptables), *_BASE),
-        subject=leads_to,
+        (*_FIXED, to_the_node(marked), *_BASE),
+        subject=pod_of,
     )
 
 
 TABLE = table(frozenset())
-"""The same where none needs it: for whatever is not about its rules."""
+"""The table if iptables marks nothing: for callers that do not use the rules of `to-the-node`."""

@@ -138,7 +138,7 @@ def test_a_port_that_nobody_owns_is_nobodys_to_give(pod: Member, other: Member) 
     """An entry of an administrator stays, and the message says how to delete it."""
     pod.add(port(8081, 80))
     nft(pod.node, "add", "element", *TABLE.split(), "ports4", "{ tcp . 8080 : 10.9.9.9 . 80 }")
-    with pytest.raises(CNIFailure, match="is taken by somebody unknown") as caught:
+    with pytest.raises(CNIFailure, match="is taken by an unknown owner") as caught:
         other.add(HTTP)
     pod.node.run(["sh", "-ec", caught.value.details.partition(": ")[2]])
     other.add(HTTP)
@@ -147,7 +147,7 @@ def test_a_port_that_nobody_owns_is_nobodys_to_give(pod: Member, other: Member) 
 # -- programs that look for free ports ------------------------------------------------------------------------------
 
 
-def noted(node: Node) -> set[tuple[str, int]]:
+def listed(node: Node) -> set[tuple[str, int]]:
     """The ports in use, with their address ("" for all), as nerdctl reads them from iptables."""
     found = set()
     shown = node.run(["iptables", "-t", "nat", "-S", "CNI-HOSTPORT-DNAT"], check=False).stdout
@@ -158,25 +158,25 @@ def noted(node: Node) -> set[tuple[str, int]]:
     return found
 
 
-def test_ports_in_use_are_noted_where_nerdctl_looks(pod: Member, other: Member) -> None:
+def test_ports_in_use_are_listed_where_nerdctl_looks(pod: Member, other: Member) -> None:
     """Each port of each pod, until it goes: replaced, by DEL, by GC, or with a dead pod."""
     node, many = pod.node, [port(9000 + number, 80, "udp") for number in range(20)]
     pod.add(HTTP, port(8053, 53, "udp", NODE_V4), port(8132, 132, "sctp", "::"), port(8133, 80, "tcp", NODE_V6))
-    assert noted(node) == {("", 8080), (NODE_V4, 8053), ("", 8132)}
+    assert listed(node) == {("", 8080), (NODE_V4, 8053), ("", 8132)}
     other.add(*many)
-    assert noted(node) == {("", 8080), (NODE_V4, 8053), ("", 8132), *(("", 9000 + number) for number in range(20))}
+    assert listed(node) == {("", 8080), (NODE_V4, 8053), ("", 8132), *(("", 9000 + number) for number in range(20))}
     pod.add(port(8081, 80))
     other.delete()
-    assert noted(node) == {("", 8081)}
+    assert listed(node) == {("", 8081)}
     other.add(HTTP)
     pod.cni.gc(portmap(), other.pod)
-    assert noted(node) == {("", 8080)}
+    assert listed(node) == {("", 8080)}
     die(other.pod, other.result)
     pod.add(HTTP, port(8084, 80))
-    assert noted(node) == {("", 8080), ("", 8084)}
+    assert listed(node) == {("", 8080), ("", 8084)}
     node.run(["iptables", "-t", "nat", "-F"])
     pod.add(HTTP)
-    assert noted(node) == {("", 8080)}
+    assert listed(node) == {("", 8080)}
 
 
 def test_pods_of_kubernetes_need_no_notes(pod: Member, other: Member) -> None:
@@ -185,9 +185,9 @@ def test_pods_of_kubernetes_need_no_notes(pod: Member, other: Member) -> None:
     conf = {**portmap(HTTP), "prevResult": pod.result}
     pod.cni.add(conf, pod.pod, args=args)
     other.add(port(8081, 80))
-    assert noted(pod.node) == {("", 8081)}
+    assert listed(pod.node) == {("", 8081)}
     pod.cni.delete(conf, pod.pod, pod.result, args=args)
-    assert noted(pod.node) == {("", 8081)}
+    assert listed(pod.node) == {("", 8081)}
 
 
 def test_notes_of_all_pods_come_back(pod: Member, other: Member) -> None:
@@ -196,7 +196,7 @@ def test_notes_of_all_pods_come_back(pod: Member, other: Member) -> None:
     pod.node.run(["iptables", "-t", "nat", "-F"])
     other.add(port(8081, 80))
     other.add(port(8081, 80))
-    assert noted(pod.node) == {("", 8080), ("", 8081)}
+    assert listed(pod.node) == {("", 8080), ("", 8081)}
     shown = pod.node.run(["iptables", "-t", "nat", "-S", "CNI-HOSTPORT-DNAT"]).stdout
     assert shown.count("--dports") == 2
 
