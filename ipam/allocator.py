@@ -1,6 +1,6 @@
-"""Which addresses an attachment gets: pure code over `store.Leases`.
+"""Choosing the addresses of an attachment: pure code over `store.Leases`.
 
-All of an ADD is chosen before anything is written, under one lock: what can not be had whole changes nothing.
+All addresses of an ADD are chosen under one lock before any is leased: it gets all of them, or nothing changes.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Grant:
-    """An address handed out, with the range of the range set (by number) that it is of."""
+    """An assigned address, the number of its range set, and its range."""
 
     range_set: int
     range: Range
@@ -27,22 +27,23 @@ class Grant:
 
     @property
     def cidr(self) -> str:
-        """The address with the length of its subnet's prefix."""
+        """The address with the prefix length of its subnet."""
         return f"{self.address}/{self.range.prefix}"
 
     @property
     def gateway(self) -> str:
-        """The gateway that goes with it, "" if there is none."""
+        """The gateway of the range, "" without one."""
         return text_of(self.range.version, self.range.gateway) if self.range.gateway >= 0 else ""
 
 
 def allocate(
     range_sets: Sequence[RangeSet], requested: Sequence[Address], owner: Attachment, leases: "Leases"
 ) -> tuple[Grant, ...]:
-    """Lease one address of each range set: the first requested one that is of the set, otherwise the next one.
+    """Lease one address of each range set: the first requested address in the set, otherwise the next free one.
 
-    Raises CNIError 999 (none to be had, taken, the gateway's, the owner has one, a requested one is of no set),
-    CNIError 11 (only a cooldown is in the way), OSError (the store); nothing is leased then.
+    Raises CNIError 999 (the set is full; a requested address is leased, a gateway or in no set; the owner already has
+    an address of the set), CNIError 11 (all free addresses are cooling down), or OSError (the store); nothing is leased
+    then.
     """
     while True:
         grants = _choose(range_sets, requested, owner, leases)
@@ -51,7 +52,7 @@ def allocate(
 
 
 def is_exhausted(ranges: RangeSet, leases: "Leases") -> bool:
-    """Whether no address of the set could be handed out now."""
+    """Whether the set has no address left to assign."""
     return _first(ranges, None, leases) is None
 
 
@@ -107,14 +108,14 @@ def _next(ranges: RangeSet, last_reserved: Address | None, leases: "Leases") -> 
     cooling = sum(leases.state(each) == State.COOLING for _, texts in ranges.candidates(None) for each in texts)
     if cooling:
         raise CNIError(Code.TRY_AGAIN_LATER, f"{text} ({cooling} released, still cooling down)")
-    raise CNIError(Code.INTERNAL, text, "every address is leased: GC releases those of pods that are gone")
+    raise CNIError(Code.INTERNAL, text, "every address is leased; GC releases those of pods that are gone")
 
 
 def _first(ranges: RangeSet, last_reserved: Address | None, leases: "Leases") -> tuple[Range, str] | None:
     for each, texts in ranges.candidates(last_reserved):
         for text in leases.free(texts):
             return each, text
-    # What can be reclaimed comes last: while anything else is free, nothing that was ever noted is overwritten.
+    # Leases are reclaimed only if no address is free.
     for each, texts in ranges.candidates(last_reserved):
         for text in texts:
             if leases.state(text) == State.RECLAIMABLE:

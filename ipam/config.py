@@ -1,4 +1,4 @@
-"""The configuration of host-local beside its ranges and routes: requested addresses, resolvers."""
+"""The configuration of host-local besides ranges and routes: requested addresses, resolvers."""
 
 from collections.abc import Iterator, Mapping
 
@@ -14,7 +14,7 @@ _ADDRESS = 'an address like "10.1.2.3" or "10.1.2.3/24"'
 
 
 def parse_requested(config: Section, args: Mapping[str, str]) -> tuple[Address, ...]:
-    """The addresses asked for: by CNI_ARGS, by `args.cni.ips`, by `runtimeConfig.ips`, in this order.
+    """The requested addresses: of CNI_ARGS, `args.cni.ips` and `runtimeConfig.ips`, in this order.
 
     Raises CNIError 4 or 7.
     """
@@ -36,7 +36,7 @@ def parse_requested(config: Section, args: Mapping[str, str]) -> tuple[Address, 
 
 
 def read_dns(ipam: Section) -> DNS:
-    """What the file that `resolvConf` names says; empty without that key. Raises CNIError 7 if it can not be read."""
+    """The content of the `resolvConf` file; empty without that key. Raises CNIError 7 if it cannot be read."""
     path = absolute_path(ipam, "resolvConf")
     if not path:
         return DNS()

@@ -1,7 +1,7 @@
-"""When addresses were released, for networks that keep them out of use for a while after that.
+"""The times at which addresses were released, for networks with a `cooldown`.
 
-One file in the hidden folder, a line an address: `10.1.2.7 <boot id> <seconds since boot>`. No clock of the day is
-involved. A line of another boot counts from the beginning of this one: it is at least as old as that.
+One file in the hidden folder, one line per address: `10.1.2.7 <boot id> <seconds since boot>`. Wall-clock time is not
+used. A line of another boot is older than this boot, so its cooldown counts from the start of this boot.
 """
 
 import os
@@ -11,7 +11,7 @@ from state.boot import Boot
 from state.files import make_folders, read_file, replace_file
 
 _NAME = "released"
-_ROUNDED = 0.001  # seconds: moments are written in thousandths
+_RESOLUTION = 0.001  # seconds, of the times in the file
 
 
 def read_cooling(hidden: str, boot: Boot, seconds: int) -> dict[str, float]:
@@ -23,7 +23,7 @@ def read_cooling(hidden: str, boot: Boot, seconds: int) -> dict[str, float]:
 
 
 def note_released(hidden: str, boot: Boot, seconds: int, addresses: Iterable[str]) -> None:
-    """Note that the addresses are released now; forgets what was released more than `seconds` ago.
+    """Note that the addresses are released now, and drop those released more than `seconds` ago.
 
     Raises OSError, changing nothing.
     """
@@ -45,7 +45,7 @@ def _read(hidden: str, boot: Boot, seconds: int) -> dict[str, tuple[float, str]]
             age = boot.uptime - (float(moment) if boot_id == boot.id else 0)
         except ValueError:
             continue
-        # Well below zero it is the moment of some other clock, and says nothing; just below, it was rounded up.
-        if -_ROUNDED <= age < seconds:
+        # Slightly negative: the time was rounded up. Otherwise a negative age means a time of another clock: ignored.
+        if -_RESOLUTION <= age < seconds:
             found[address] = (max(age, 0.0), line)
     return found

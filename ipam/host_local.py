@@ -1,6 +1,6 @@
-"""host-local: hands out the addresses of ranges on this node, and keeps account of them in files.
+"""host-local: leases addresses of configured ranges on this node, and keeps the leases in files.
 
-What a DEL does not need is imported where it is used.
+Modules that a DEL does not need are imported where they are used.
 """
 
 import os
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def add(request: Request) -> Result:
-    """Lease an address of each range set. Raises CNIError, with nothing leased that was not before."""
+    """Lease an address of each range set. Raises CNIError, with nothing leased by this call."""
     from ipam.allocator import allocate
     from ipam.config import parse_requested, read_dns
     from ipam.routes import parse_routes
@@ -35,7 +35,7 @@ def add(request: Request) -> Result:
     routes = ipam.derive(parse_routes)
     dns = read_dns(ipam)
     store = _store(request, ipam)
-    with _telling_errors(store):
+    with _translate_errors(store):
         store.create()
         with store.locked(writable=True) as leases:
             grants = allocate(range_sets, requested, request.attachment, leases)
@@ -44,19 +44,19 @@ def add(request: Request) -> Result:
 
 
 def delete(request: Request) -> None:
-    """Release what the attachment holds.
+    """Release the leases of the attachment. Raises CNIError 5 or 11.
 
-    Asks nothing of the configuration but where the leases are. Raises CNIError 5 or 11.
+    Only the location of the leases is read from the configuration.
     """
     store = _store_to_clean(request)
-    with _telling_errors(store):
+    with _translate_errors(store):
         if store.exists():
             with store.locked(writable=True) as leases:
                 leases.release(request.attachment)
 
 
 def check(request: Request) -> None:
-    """Raises CNIError 999 unless the attachment holds a lease, and each address of prevResult that is of our ranges."""
+    """Raises CNIError 999 unless the attachment has a lease, and all addresses of prevResult that are in our ranges."""
     from ipam.ranges import membership
     from spec.addresses import parse_ip
 
@@ -67,7 +67,7 @@ def check(request: Request) -> None:
     ours = [text for text in expected if is_ours(parse_ip(text))]
     store = _store(request, ipam)
     held: tuple[str, ...] = ()
-    with _telling_errors(store):
+    with _translate_errors(store):
         if store.exists():
             with store.locked(writable=False) as leases:
                 held = leases.held_by(request.attachment)
@@ -79,20 +79,20 @@ def check(request: Request) -> None:
 
 
 def gc(request: Request) -> None:
-    """Release every lease of the network but those of `cni.dev/valid-attachments`. Raises CNIError 5, 7 or 11."""
+    """Release all leases of the network except those of `cni.dev/valid-attachments`. Raises CNIError 5, 7 or 11."""
     valid = request.valid_attachments
     store = _store_to_clean(request)
-    with _telling_errors(store):
+    with _translate_errors(store):
         if store.exists():
             with store.locked(writable=True) as leases:
                 leases.retain(valid)
 
 
 def status(request: Request) -> None:
-    """Raises CNIError 50 if no ADD could write its lease down, 7 for a wrong configuration.
+    """Raises CNIError 50 if leases cannot be written, 7 for a wrong configuration.
 
-    A range that is full makes the node not ready only if `statusWhenFull` says so: the runtime would report the whole
-    node as not ready, and Kubernetes evict the pods that run there.
+    A full range set is an error only if `statusWhenFull` is "unavailable": the runtime reports the whole node as not
+    ready then, and Kubernetes evicts its pods.
     """
     from ipam.allocator import is_exhausted
 
@@ -101,32 +101,30 @@ def status(request: Request) -> None:
     store = _store(request, ipam)
     when_full = ipam.string("statusWhenFull", _AVAILABLE, choices=(_AVAILABLE, _UNAVAILABLE))
     _require_writable(store.folder)
-    with _telling_errors(store):
+    with _translate_errors(store):
         if not store.exists():
             return
         with store.locked(writable=False) as leases:
             full = [(number, ranges) for number, ranges in enumerate(range_sets) if is_exhausted(ranges, leases)]
     for number, ranges in full:
-        text, details = (
-            f"no IP addresses available in range set: {ranges}",
-            f"range set {number} of {request.conf.name}",
-        )
+        text = f"no IP addresses available in range set: {ranges}"
+        details = f"range set {number} of {request.conf.name}"
         if when_full == _UNAVAILABLE:
             raise CNIError(Code.PLUGIN_NOT_AVAILABLE, text, details)
         request.log(f"host-local: {text}: {details}")
 
 
-def asked_for(section: Section) -> list[str]:
-    """The subnets that a network configuration has, as they are written. Raises CNIError 7."""
+def configured_subnets(section: Section) -> list[str]:
+    """The subnets in a network configuration, as written there. Raises CNIError 7."""
     ipam, runtime = section.section("ipam"), section.section("runtimeConfig")
     ranges = [each for group in (*(runtime.groups("ipRanges") or ()), *(ipam.groups("ranges") or ())) for each in group]
     return [each.string("subnet") for each in (ipam, *ranges)]
 
 
 def leased(request: Request) -> tuple[str, ...]:
-    """All addresses of the network that anybody holds, for plugins that build on this one. Raises CNIError 5 or 11."""
+    """All leased addresses of the network, for plugins that build on this one. Raises CNIError 5 or 11."""
     store = _store_to_clean(request)
-    with _telling_errors(store):
+    with _translate_errors(store):
         if not store.exists():
             return ()
         with store.locked(writable=False) as leases:
@@ -161,7 +159,7 @@ def _store(request: Request, ipam: Section) -> LeaseStore:
 
 
 def _store_to_clean(request: Request) -> LeaseStore:
-    """The store that the configuration means; what it says wrongly never keeps a lease from being released."""
+    """The store for DEL and GC. Wrong values are logged and ignored, so that leases can always be released."""
     values: dict[str, object] = {}
     section = request.conf.section
     try:
@@ -181,16 +179,16 @@ def _require_writable(folder: str) -> None:
     while not os.path.exists(existing) and existing not in ("", "/"):
         existing = os.path.dirname(existing)
     if not os.access(existing or ".", os.W_OK | os.X_OK):
-        raise CNIError(Code.PLUGIN_NOT_AVAILABLE, "the leases can not be written", existing)
+        raise CNIError(Code.PLUGIN_NOT_AVAILABLE, "the leases cannot be written", existing)
 
 
 @contextmanager
-def _telling_errors(store: LeaseStore) -> Iterator[None]:
+def _translate_errors(store: LeaseStore) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         where = error.filename2 or error.filename or store.folder
-        message = f"the leases in {store.folder} can not be used: {error.strerror}"
+        message = f"the leases in {store.folder} cannot be used: {error.strerror}"
         raise CNIError(code_of(error, Code.IO_FAILURE), message, str(where)) from error
 
 

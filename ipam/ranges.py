@@ -1,4 +1,4 @@
-"""The ranges a network hands out: read from the configuration, checked, and asked what they contain. Pure."""
+"""Address ranges: parsing and checking the configuration, and iterating over the addresses. Pure code."""
 
 from _socket import AF_INET, inet_ntop
 from bisect import bisect, bisect_left
@@ -16,9 +16,10 @@ _MOST_SETS, _MOST_RANGES = 256, 4096
 
 @dataclass(frozen=True)
 class Range:
-    """The addresses `first` to `last` (inclusive) of a subnet, but for gateways; numbers of family `version`.
+    """The addresses `first` to `last` (inclusive) of a subnet, as numbers of IP `version` 4 or 6.
 
-    `gateway` is -1 where there is none. `gateways`: those of all the network's ranges that are in this one, in order.
+    `prefix` is the prefix length of the subnet. `gateway` is -1 without one. `gateways`: the sorted gateways of all
+    ranges of the network that are in this range; they are not assigned.
     """
 
     version: int
@@ -29,7 +30,7 @@ class Range:
     gateways: tuple[int, ...] = ()
 
     def contains(self, address: Address) -> bool:
-        """Whether the address is of this family and between the ends; the gateway may be."""
+        """Whether the address is in the range. Gateways may be."""
         return address.version == self.version and self.first <= address.number <= self.last
 
     def __str__(self) -> str:
@@ -38,13 +39,13 @@ class Range:
 
 @dataclass(frozen=True)
 class RangeSet:
-    """Ranges of one family that do not overlap: an attachment gets one address of each set."""
+    """Ranges of one IP version that do not overlap. An attachment gets one address from each set."""
 
     ranges: tuple[Range, ...]
 
     @property
     def version(self) -> int:
-        """The family: 4 or 6."""
+        """The IP version of the ranges: 4 or 6."""
         return self.ranges[0].version
 
     def find(self, address: Address) -> Range | None:
@@ -52,10 +53,10 @@ class RangeSet:
         return next((each for each in self.ranges if each.contains(address)), None)
 
     def candidates(self, last_reserved: Address | None) -> Iterator[tuple[Range, Iterator[str]]]:
-        """Every address of the set once, but for gateways, in the order in which they are to be tried, and its range.
+        """Each address of the set except gateways, with its range, in the order in which they are tried.
 
-        Round robin, as the reference does: on from the address handed out last, so that one given back is used again
-        as late as possible; from the very first if the last one is not known or not of this set.
+        Round robin, as in the reference: it starts after the last address assigned, so a released address is reused as
+        late as possible. It starts at the first address if the last one is unknown or not in this set.
         """
         current = self.find(last_reserved) if last_reserved else None
         if current is None:
@@ -77,11 +78,11 @@ class RangeSet:
 
 
 def membership(range_sets: Iterable[RangeSet]) -> Callable[[Address], bool]:
-    """A function that tells whether an address is of one of the sets, however many there are."""
+    """A function that returns whether an address is in one of the sets; its cost hardly grows with their number."""
     spans = sorted((each.version, each.first, each.last) for one in range_sets for each in one.ranges)
 
     def is_member(address: Address) -> bool:
-        # No two overlap, so only the last one that begins before the address can contain it.
+        # Ranges do not overlap, so only the last one that begins at or before the address can contain it.
         at = bisect(spans, (address.version, address.number + 1)) - 1
         return at >= 0 and spans[at][0] == address.version and address.number <= spans[at][2]
 
@@ -89,11 +90,11 @@ def membership(range_sets: Iterable[RangeSet]) -> Callable[[Address], bool]:
 
 
 def parse_range_sets(config: Section, *, one_per_family: bool, needs_gateway: bool = False) -> tuple[RangeSet, ...]:
-    """The range sets of a network configuration, in the order in which an attachment is given addresses of them.
+    """The range sets of a network configuration, in the order in which an attachment gets addresses from them.
 
-    That is `runtimeConfig.ipRanges`, then the single range written directly into `ipam` (if it has a `subnet`), then
-    `ipam.ranges`. `one_per_family`: all that results before CNI 0.3.0 have room for. `needs_gateway`: every range must
-    have one. Raises CNIError 7.
+    First `runtimeConfig.ipRanges`, then the single range written directly into `ipam` (if it has a `subnet`), then
+    `ipam.ranges`. `one_per_family`: at most one set per IP version, as results before CNI 0.3.0 hold no more.
+    `needs_gateway`: every range must have a gateway. Raises CNIError 7.
     """
     ipam = config.section("ipam")
     for section, key in ((config.section("runtimeConfig"), "ipRanges"), (ipam, "ranges")):
@@ -117,14 +118,14 @@ def parse_range_sets(config: Section, *, one_per_family: bool, needs_gateway: bo
 
 
 def _with_gateways(sets: Sequence[RangeSet]) -> tuple[RangeSet, ...]:
-    """Each range with the gateways that are in it: no pod gets one, whichever range's it is."""
+    """The sets with the `gateways` of each range filled in: no pod gets a gateway, not even that of another range."""
     known = sorted({(each.version, each.gateway) for one in sets for each in one.ranges})
 
-    def marked(each: Range) -> Range:
+    def with_gateways(each: Range) -> Range:
         low, high = bisect_left(known, (each.version, each.first)), bisect(known, (each.version, each.last))
         return replace(each, gateways=tuple(gateway for _, gateway in known[low:high]))
 
-    return tuple(RangeSet(tuple(map(marked, one.ranges))) for one in sets)
+    return tuple(RangeSet(tuple(map(with_gateways, one.ranges))) for one in sets)
 
 
 def _parse_set(number: int, group: Sequence[Section], *, needs_gateway: bool) -> RangeSet:
@@ -143,11 +144,11 @@ def _parse_set(number: int, group: Sequence[Section], *, needs_gateway: bool) ->
 
 
 def parse_range(section: Section, *, needs_gateway: bool = False) -> Range:
-    """The range of an object with `subnet` and perhaps `rangeStart`, `rangeEnd`, `gateway`. Raises CNIError 7.
+    """Parse an object with `subnet` and optionally `rangeStart`, `rangeEnd` and `gateway`. Raises CNIError 7.
 
-    Without them: from the first address of the subnet, which is the gateway's, to the last but the IPv4 broadcast
-    address. The gateway may be outside of the subnet, as it is on point-to-point links, but not of the other family.
-    Subnets of one or two addresses (RFC 3021, RFC 6164) are all for pods, and have no gateway but one that is named.
+    By default, the gateway is the first address of the subnet, and the range ends before the IPv4 broadcast address.
+    The gateway may be outside the subnet, as on point-to-point links, but must be of the same IP version. All addresses
+    of a subnet of one or two (RFC 3021, RFC 6164) are for pods; it has no gateway unless one is configured.
     """
     subnet = _parse_subnet(section)
     is_small = subnet.prefix > subnet.bits - 2
@@ -169,11 +170,11 @@ def parse_range(section: Section, *, needs_gateway: bool = False) -> Range:
     if gateway is not None:
         _check_gateway(section, subnet, gateway)
     elif is_small and needs_gateway:
-        allowed = f'a prefix of at most /{subnet.bits - 2}, or a "gateway" beside it, as the network is to have one'
+        allowed = f'a prefix of at most /{subnet.bits - 2}, or a "gateway" beside it, because the network needs one'
         raise _wrong(section, "subnet", f"Network {subnet.cidr} too small to allocate from", allowed)
     gateway = default if gateway is None else gateway
     if is_small and first == last == gateway:
-        allowed = "an address beside that of the gateway"
+        allowed = "a subnet with an address besides that of the gateway"
         raise _wrong(section, "subnet", f"Network {subnet.cidr} too small to allocate from", allowed)
     return Range(subnet.version, subnet.prefix, first, last, gateway)
 
@@ -219,7 +220,7 @@ def _check_gateway(section: Section, subnet: Address, gateway: int) -> None:
 
 
 def _overlap(ranges: Iterable[tuple[Range, int]]) -> tuple[int, int] | None:
-    """The numbers of two ranges that have an address in common, the smaller first."""
+    """The numbers of two ranges that overlap, the smaller first."""
     furthest: tuple[Range, int] | None = None
     for each, number in sorted(ranges, key=lambda entry: (entry[0].version, entry[0].first)):
         if furthest and furthest[0].version == each.version and each.first <= furthest[0].last:
@@ -229,7 +230,7 @@ def _overlap(ranges: Iterable[tuple[Range, int]]) -> tuple[int, int] | None:
 
 
 def _require_few(section: Section, key: str) -> None:
-    """Raises CNIError 7 for more than one call should cost the others, before anything is made of them."""
+    """Raises CNIError 7 for more range sets or ranges than one call may have, before they are parsed."""
     require_at_most(section, key, _MOST_SETS, "range sets")
     groups = section.raw(key)
     count = sum(len(group) for group in groups if isinstance(group, list)) if isinstance(groups, list) else 0
@@ -238,7 +239,7 @@ def _require_few(section: Section, key: str) -> None:
 
 
 def _wrong(section: Section, key: str, phrase: str, expected: str) -> CNIError:
-    """The reference's phrase, which tools match, and behind it our naming of key, value and what is allowed."""
+    """The message of the reference, which tools match, followed by the key, its value and what is allowed."""
     return _invalid(f"{phrase} ({section.error(key, expected).msg})")
 
 
@@ -247,9 +248,9 @@ def _invalid(text: str) -> CNIError:
 
 
 def _texts(version: int, first: int, last: int) -> Iterator[str]:
-    """The texts of `first` to `last` (inclusive), one after the other."""
+    """The texts of the addresses `first` to `last` (inclusive)."""
     numbers = range(first, last + 1)
     if version == 6:
         return (text_of(6, number) for number in numbers)
-    # Nothing of this is Python code at work: in a full /16 there are sixty thousand to look at.
+    # Iterates without Python code: a full /16 has 65,000 addresses to try.
     return map(inet_ntop, repeat(AF_INET), map(Struct(">I").pack, numbers))

@@ -1,10 +1,10 @@
-"""resolv.conf, as far as a Result has room for it."""
+"""Parsing of resolv.conf into the `dns` of a Result."""
 
 from spec.result import DNS
 
 
 def parse_resolvconf(text: str) -> DNS:
-    """Nameservers (one a line), search and options of all lines, the last domain; no comments, no unfinished lines."""
+    """Nameservers (one per line), search and options of all lines, and the last domain. Other lines are ignored."""
     nameservers: list[str] = []
     search: list[str] = []
     options: list[str] = []

@@ -1,4 +1,4 @@
-"""The routes of an IPAM plugin's configuration, which host-local and static have alike."""
+"""The `routes` of an IPAM configuration, which are the same in host-local and static."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ _MOST = 4096
 def parse_routes(ipam: Section) -> tuple[Route, ...]:
     """The routes of the result, with every attribute of CNI 1.1.0. Raises CNIError 7.
 
-    A destination becomes the network that it is in: that is what a kernel has of it, of either family.
+    Host bits of a destination are cleared, as the kernel does for IPv6.
     """
     require_at_most(ipam, "routes", _MOST, "routes")
     return tuple(_parse_route(section) for section in ipam.sections("routes") or ())
@@ -33,7 +33,7 @@ def _parse_route(section: Section) -> Route:
 
 
 def _next_hop(section: Section) -> str:
-    """An address that a router can have, or the unspecified one, by which the destination is on the link."""
+    """An address that a router can have, or the unspecified address, which means "on the link"."""
     address = _canonical(section, "gw", canonical_ip, "an address")
     if not is_unspecified(address) and (why := why_no_gateway(address)):
         raise section.error("gw", f"an address that a router can have, not {why}")

@@ -1,4 +1,4 @@
-"""static: the addresses that the configuration says. It keeps no account: whoever writes the configuration does."""
+"""static: assigns the addresses in the configuration. It keeps no leases; uniqueness is up to the configuration."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -23,10 +23,10 @@ def add(request: Request) -> Result:
 
 
 def check(request: Request) -> None:
-    """Raises CNIError 999 unless prevResult has every address, each with the gateway that is configured for it."""
+    """Raises CNIError 999 unless prevResult has every configured address with its gateway."""
     ipam = _ipam(request)
     result = request.conf.require_prev_result()
-    # Whoever called may have filled in a gateway where none is configured.
+    # The calling plugin may have added a gateway where none is configured.
     found = {(ip.address, gateway) for ip in result.ips for gateway in ("", ip.gateway)}
     wrong = []
     for wanted in _addresses(request, ipam):
@@ -38,15 +38,15 @@ def check(request: Request) -> None:
 
 
 def status(request: Request) -> None:
-    """STATUS: ready if the configuration is in order; there is nothing else to be ready. Raises CNIError 7."""
+    """Raises CNIError 7 for a wrong configuration; there is nothing else to check."""
     ipam = _ipam(request)
     _addresses(request, ipam)
     parse_routes(ipam)
     read_dns(ipam.section("dns"))
 
 
-def asked_for(section: Section) -> list[str]:
-    """The addresses that a network configuration has, as they are written. Raises CNIError 7."""
+def configured_subnets(section: Section) -> list[str]:
+    """The addresses with prefix length in a network configuration, as written there. Raises CNIError 7."""
     replacing = section.section("runtimeConfig").strings("ips") or section.section("args").section("cni").strings("ips")
     configured = () if replacing else section.section("ipam").sections("addresses") or ()
     return list(replacing or [entry.string("address") for entry in configured])
@@ -60,11 +60,11 @@ def _ipam(request: Request) -> Section:
 
 
 def _addresses(request: Request, ipam: Section) -> tuple[IPConfig, ...]:
-    """Of runtimeConfig.ips, else of args.cni.ips, else of the configuration and CNI_ARGS; others are not looked at."""
+    """The addresses of runtimeConfig.ips, else of args.cni.ips, else of the configuration and CNI_ARGS."""
     section = request.conf.section
     ips = (
-        _asked_for(section.section("runtimeConfig"))
-        or _asked_for(section.section("args").section("cni"))
+        _requested(section.section("runtimeConfig"))
+        or _requested(section.section("args").section("cni"))
         or (*_configured(ipam), *_of_cni_args(request))
     )
     if not at_least(request.conf.cni_version, "0.3.0"):
@@ -91,7 +91,7 @@ def _configured(ipam: Section) -> Iterator[IPConfig]:
         yield IPConfig(address, gateway)
 
 
-def _asked_for(place: Section) -> tuple[IPConfig, ...]:
+def _requested(place: Section) -> tuple[IPConfig, ...]:
     require_at_most(place, "ips", _MOST, "addresses")
     found = []
     for index, text in enumerate(place.strings("ips") or ()):
@@ -101,7 +101,7 @@ def _asked_for(place: Section) -> tuple[IPConfig, ...]:
 
 
 def _of_cni_args(request: Request) -> Iterator[IPConfig]:
-    """IP, each with the last of GATEWAY that is in its subnet."""
+    """The addresses of IP, each with the last address of GATEWAY in its subnet."""
     code = Code.INVALID_ENVIRONMENT
     gateways = [
         _read(canonical_ip, text, f"invalid gateway address: {text}", 'CNI_ARGS: "GATEWAY"', code)

@@ -107,12 +107,12 @@ def _parse(section: Section) -> PodConf:
 def _requested_addresses(section: Section, ipam_type: str) -> Sequence[str]:
     """The subnets and addresses in the IPAM configuration, if the IPAM plugin is one of this suite's."""
     if ipam_type == "static":
-        from ipam.static import asked_for
+        from ipam.static import configured_subnets
     elif ipam_type == "host-local":
-        from ipam.host_local import asked_for
+        from ipam.host_local import configured_subnets
     else:
         return ()
-    return asked_for(section)
+    return configured_subnets(section)
 
 
 def _conflict(sentence: str, *keys: str) -> CNIError:

@@ -1,4 +1,4 @@
-"""Which boot of which machine this is."""
+"""Identifying the boot of a machine."""
 
 import os
 import time
@@ -12,9 +12,9 @@ BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 @dataclass(frozen=True)
 class Boot:
-    """A boot of a machine: the node's name, the boot's id ("" if it can not be told) and the seconds since it began.
+    """A boot of a machine: the name of the node, the boot ID ("" if unknown), and the uptime in seconds.
 
-    The seconds are CLOCK_BOOTTIME: they go on during suspend, and no change of the time of day moves them.
+    The uptime is CLOCK_BOOTTIME: it advances during suspend, and setting the wall clock does not change it.
     """
 
     node: str
@@ -23,7 +23,7 @@ class Boot:
 
     @classmethod
     def read(cls) -> "Boot":
-        """The boot that is running. Raises OSError if the node lacks what it takes to ask at the moment."""
+        """The running boot. Raises OSError if the node is short of memory or file descriptors."""
         try:
             boot_id = read_start(BOOT_ID, 64).decode("ascii", "replace").strip()
         except OSError as error:
@@ -34,10 +34,10 @@ class Boot:
 
     @property
     def label(self) -> str:
-        """A file name for the boot; `precedes` understands it."""
+        """A file name for the boot; see `is_over`."""
         return f"{self.node.replace('/', '_')}.{self.id}"
 
     def is_over(self, label: str) -> bool:
-        """Whether the label is of an earlier boot of this very machine. False in doubt, and for any other machine."""
+        """Whether the label is of an earlier boot of this machine. False in doubt, and for other machines."""
         node, _, boot_id = label.rpartition(".")
         return node == self.label.rpartition(".")[0] and "" not in (boot_id, self.id) and boot_id != self.id

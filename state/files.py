@@ -1,4 +1,4 @@
-"""Files: changes that are done whole or not at all, and reading that comes to an end."""
+"""Files: atomic changes, and reads that never block or grow without limit."""
 
 import os
 from contextlib import suppress
@@ -7,7 +7,7 @@ from stat import S_ISREG
 
 
 def make_folders(path: str, mode: int) -> None:
-    """Make a folder and those above it that are missing, all with `mode`, whatever the caller's umask adds.
+    """Make a folder and its missing parents, all with `mode` (less the umask).
 
     Raises OSError.
     """
@@ -23,9 +23,9 @@ def make_folders(path: str, mode: int) -> None:
 
 
 def replace_file(path: str, temporary: str, content: bytes) -> None:
-    """Give a file a new content in one step. What is at `path`, be it a link to elsewhere, makes way.
+    """Replace the content of a file atomically. A link at `path` is replaced, not followed.
 
-    Raises OSError, leaving the old one. (What a crash leaves, the next call removes.)
+    Raises OSError, with the old file in place. A crash may leave `temporary`, which the next call removes.
     """
     try:
         delete_file(temporary)
@@ -38,11 +38,11 @@ def replace_file(path: str, temporary: str, content: bytes) -> None:
 
 
 def read_file(path: str, most: int = 1 << 20) -> bytes:
-    """All of a regular file, be it behind links. Raises OSError, also for a pipe or device, or more than `most` bytes.
+    """The content of a regular file; links are followed. Raises OSError, also if it has more than `most` bytes.
 
-    For files that configurations name: what is there may be anything, and a call must come to its end.
+    For files named in configurations, which may turn out to be pipes or devices, and must not block a call.
     """
-    if not S_ISREG(os.stat(path).st_mode):  # to open a device may do something already
+    if not S_ISREG(os.stat(path).st_mode):  # opening a device may have side effects
         raise _not_regular(path)
     content = b""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -60,7 +60,7 @@ def read_file(path: str, most: int = 1 << 20) -> bytes:
 
 def read_start(path: str, size: int) -> bytes:
     """The first bytes of a file, at most `size`. Raises OSError."""
-    # Non-blocking, as a pipe of that name would wait for a writer.
+    # Non-blocking: opening a pipe would wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
         return os.read(descriptor, size)
@@ -69,11 +69,10 @@ def read_start(path: str, size: int) -> bytes:
 
 
 def rewrite_file(path: str, content: bytes) -> bool:
-    """Write over the beginning of a file that is there; False, and nothing done, where there is none.
+    """Overwrite an existing file in place; return False, with nothing changed, if there is none or it has other links.
 
-    Nor is there one where a link leads to a file that is elsewhere, too. For a few bytes that matter little: quicker by
-    far than `replace_file`, for which file systems write to the disk at once, and works on a full disk. Who is killed
-    in the middle leaves a mixture. Raises OSError.
+    For a few unimportant bytes: not atomic, but much faster than `replace_file`, which makes file systems write to disk
+    immediately, and it works on a full disk. Raises OSError.
     """
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -94,7 +93,7 @@ def rewrite_file(path: str, content: bytes) -> bool:
 
 
 def write_file(path: str, content: bytes) -> None:
-    """Make a file that only its owner may read. Raises OSError, EEXIST if there is one, perhaps with a part written."""
+    """Create a file with mode 0600. Raises OSError: EEXIST if it exists; after others, part of it may be written."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         while content:
@@ -104,7 +103,7 @@ def write_file(path: str, content: bytes) -> None:
 
 
 def delete_file(path: str) -> None:
-    """Remove a file, if it is there. Raises OSError."""
+    """Delete a file if it exists. Raises OSError."""
     with suppress(FileNotFoundError):
         os.unlink(path)
 

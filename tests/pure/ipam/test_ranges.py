@@ -83,7 +83,7 @@ def test_mapped_members_are_ipv4():
         (
             {"subnet": "10.0.0.1/32", "gateway": "10.0.0.1"},
             "Network 10.0.0.1/32 too small to allocate from",
-            "beside that of the gateway",
+            "besides that of the gateway",
         ),
         ({"gateway": "0.0.0.0"}, "Gateway 0.0.0.0 is the unspecified address", '"ipam.ranges[0][0].gateway"'),
         ({"subnet": "fd00::/64", "gateway": "::"}, "Gateway :: is the unspecified address", "a router can have"),
