@@ -194,7 +194,7 @@ def test_exhausted(node):
     for number in range(5):
         node.addresses(container_id=f"c{number}")
     text = "failed to allocate for range 0: no IP addresses available in range set: 10.0.0.1-10.0.0.6"
-    assert node.fail("ADD") == (999, text, "every address is leased: GC releases those of pods that are gone")
+    assert node.fail("ADD") == (999, text, "every address is leased; GC releases those of pods that are gone")
 
 
 def test_a_second_add(node):
