@@ -332,6 +332,15 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_a_page_names_exist(page: Path) -> None:
+    """A module, script or folder of the checkout that stands in backticks is there."""
+    tops = "|".join(sorted(path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")))
+    named = re.findall(rf"`((?:{tops})/[\w./-]*)`", page.read_text())
+    made = ("build/", "dist/")
+    assert [name for name in named if not (ROOT / name).exists() and not name.startswith(made)] == []
+
+
 def test_pages_are_linked() -> None:
     """Every page and every example under docs/ can be found from the README or docs/README.md."""
     text = "".join(page.read_text() for page in PAGES)
