@@ -84,7 +84,7 @@ def known_to_plugins() -> dict[str, dict[str, object]]:
     hints = dict.fromkeys(("Any", "Callable", "Dict", "Literal", "Optional", "TypeVar", "Union"), hint)
     return {
         "inspect": {},  # dataclasses: only for classes without a docstring
-        "traceback": {},  # pyroute2.netlink: only for messages it can not decode
+        "traceback": {},  # pyroute2.netlink: only for messages that it cannot decode
         "pkgutil": {},  # pyroute2: only for plugins of plugins
         "selectors": {},  # socket: only for sendfile
         "threading": {"local": _local, "Lock": allocate_lock},

@@ -1,1 +1,1 @@
-"""A node that owns a subnet and knows the others: what `kubenet` and `vxlan` share."""
+"""A node that has its own subnet and routes to other nodes: what `kubenet` and `vxlan` share."""

@@ -1,21 +1,10 @@
-"""The configuration of a node: its subnet, its bridge, the paths to the other nodes, and what is masqueraded."""
+"""The configuration of a node: its subnets, its bridge, and which packets are masqueraded."""
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from plugins.node import peers_seen
-from plugins.node.records import (
-    NODE_FILE,
-    PEERS_FILE,
-    Records,
-    Subnets,
-    check_subnets,
-    parse_networks,
-    parse_peers,
-    read_peers_file,
-    read_subnet_file,
-)
+from plugins.node.records import NODE_FILE, Subnets, check_subnets, parse_networks, read_subnet_file
 from spec.addresses import parse_address
 from spec.config import Section, absolute_path
 from spec.errors import CNIError, Code
@@ -28,11 +17,11 @@ DEFAULT_BRIDGE = "cbr0"
 
 @dataclass(frozen=True)
 class NodeConf:
-    """The keys that `kubenet` and `vxlan` share, with what the files say filled in.
+    """The keys that `kubenet` and `vxlan` share, completed from the files.
 
-    `subnets`: the node's own, one a family. `mtu` in bytes, 0 where it is to be derived. `inside`: networks that pods
-    reach under their own address. `cluster`: the networks of all pods, () where nobody said. `check_sources`: pods
-    send from their own addresses alone.
+    `subnets`: the node's own, one per family. `mtu` in bytes, 0 if it has to be determined. `inside`: networks to which
+    pods are not masqueraded. `cluster`: the networks of all pods, () if unknown. `check_sources`: pods may only send
+    from their own addresses.
     """
 
     bridge: str
@@ -46,14 +35,14 @@ class NodeConf:
 
     @property
     def gateways(self) -> tuple[str, ...]:
-        """The first address of each subnet, with the subnet's prefix length: what the bridge carries."""
+        """The first address of each subnet, with the subnet's prefix length, for the bridge."""
         return tuple(parse_address(subnet).first_host.cidr for subnet in self.subnets)
 
 
 def parse(request: Request) -> NodeConf:
-    """Read the configuration and the files it names.
+    """Read the configuration and the subnet file.
 
-    Raises CNIError 7 (configuration), 11 (the subnet file is missing or unreadable).
+    Raises CNIError 7 (configuration) or 11 (the subnet file is missing or unreadable).
     """
     section = request.conf.section
     subnets = _subnets(section)
@@ -74,26 +63,11 @@ def parse(request: Request) -> NodeConf:
     )
 
 
-def read_peers(request: Request) -> Records:
-    """The records of the other nodes, of the configuration and of the file; the node's own may be among them.
-
-    Raises CNIError 7 (configuration), 11 (the file is unreadable; or missing, though the configuration names it, or
-    though it had peers when it was last read).
-    """
-    section = request.conf.section
-    path = absolute_path(section, "peersFile")
-    if not path and not os.path.lexists(PEERS_FILE) and peers_seen.had_peers(request.conf.name):
-        message = f'the peers file "{PEERS_FILE}" is missing, but had peers when it was last read'
-        raise CNIError(Code.TRY_AGAIN_LATER, message, 'write it; {"peers": []} says that there are none any more')
-    inline, filed = parse_peers(section), read_peers_file(path or PEERS_FILE, required=bool(path))
-    from_default_file = not path and bool(filed.nodes or filed.left_out)
-    return Records(inline + filed.nodes, filed.left_out, from_default_file)
-
-
-def telling_status(action: Callable[[], object]) -> None:
-    """Do what an ADD would begin with; where that says "try again later" (11), a STATUS says "not available" (50)."""
+@contextmanager
+def unavailable_if_retryable() -> Iterator[None]:
+    """For STATUS: where an ADD would fail with "try again later" (11), raise "plugin not available" (50) instead."""
     try:
-        action()
+        yield
     except CNIError as error:
         if error.code != Code.TRY_AGAIN_LATER:
             raise
@@ -101,21 +75,21 @@ def telling_status(action: Callable[[], object]) -> None:
 
 
 def ipam_of(section: Section, subnets: tuple[str, ...]) -> Mapping[str, object]:
-    """The `ipam` to delegate with: what is given is kept; type, ranges and routes are filled in."""
+    """The `ipam` for delegation: given keys are kept; missing type, ranges and routes are filled in."""
     given = section.raw("ipam") or {}
     present = {key.lower() for key in given}
-    filled = {
+    defaults = {
         "type": "host-local",
         "ranges": [[{"subnet": subnet}] for subnet in subnets],
         "routes": [{"dst": "::/0" if ":" in subnet else "0.0.0.0/0"} for subnet in subnets],
     }
     if "subnet" in present:
-        del filled["ranges"]
-    return {**{key: value for key, value in filled.items() if key not in present}, **given}
+        del defaults["ranges"]
+    return {**{key: value for key, value in defaults.items() if key not in present}, **given}
 
 
 def _subnets(section: Section) -> Subnets:
-    """Of the configuration, else of the file."""
+    """From the configuration, else from the file."""
     for key in ("podCIDRs", "podCIDR"):
         inline = parse_networks(section, key)
         if inline:

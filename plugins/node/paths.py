@@ -11,14 +11,14 @@ from spec.addresses import is_ipv6, parse_address
 
 
 class Unusable(Exception):
-    """A record, or a subnet of it, can not be used here; the text goes on where the peer's label ends."""
+    """A record, or one of its subnets, cannot be used; the text continues after the peer's label."""
 
 
 @dataclass(frozen=True)
 class Tunnel:
-    """The node's end of the tunnel: the device's index, its MAC, and the address that it sends from.
+    """This node's VTEP: the index and MAC of its device, and the address it sends from.
 
-    `direct`: peers on a shared link are reached without the tunnel. `has_ipv6`: the node has IPv6 not switched off.
+    `direct`: peers on a shared link are reached without the tunnel. `has_ipv6`: IPv6 is enabled on this node.
     """
 
     device: int
@@ -29,75 +29,75 @@ class Tunnel:
 
     @property
     def over_ipv6(self) -> bool:
-        """Whether the tunnel's packets travel over IPv6."""
+        """Whether the tunnel's packets are sent over IPv6."""
         return is_ipv6(self.local)
 
 
 class Links:
-    """The node's links and the networks on them, asked for the link on which an address is."""
+    """The node's links and their networks, for finding the link that an address is on."""
 
     def __init__(
         self,
         addresses: Sequence[InterfaceAddress],
         *,
-        apart_from: Collection[int] = (),
+        excluded: Collection[int] = (),
         down: Collection[int] = (),
-        idle: Collection[int] = (),
+        without_carrier: Collection[int] = (),
     ) -> None:
-        """`addresses`: all of the node's. The others are indexes of links.
+        """`addresses`: all of the node's. The other arguments are link indexes.
 
-        Nobody is reached over links `apart_from` (the pods' bridge, the tunnel) or `down`; `idle` ones (without
-        carrier) are the last resort.
+        Links that are `excluded` (the pods' bridge, the tunnel) or `down` are not used; those `without_carrier` are a
+        last resort.
         """
         usable = [one for one in addresses if one.is_global]
         self.own = frozenset(one.ip for one in usable)
         self.networks = tuple((parse_address(one.cidr).network, one) for one in usable)
         found = [
-            (network, one.link, not one.deprecated and one.link not in idle)
+            (network, one.link, not one.deprecated and one.link not in without_carrier)
             for network, one in self.networks
-            if network.prefix < network.bits and not one.failed and one.link not in apart_from and one.link not in down
+            if network.prefix < network.bits and not one.failed and one.link not in excluded and one.link not in down
         ]
-        # The narrowest network decides, as it does in the kernel.
-        self._paths = sorted(found, key=lambda path: (path[0].bits - path[0].prefix, not path[2]))
+        # The longest prefix wins, as in the kernel.
+        self._networks = sorted(found, key=lambda one: (one[0].bits - one[0].prefix, not one[2]))
 
     def of(self, address: str, *, good: bool = False) -> int:
-        """The index of the link on which a host with that address is, 0 if it is on none.
+        """The index of the link that a host with that address is on, 0 for none.
 
-        `good`: only of a link with carrier and an address that is not deprecated.
+        `good`: only a link with carrier and an address that is not deprecated.
         """
         host = parse_address(address)
-        for network, link, is_good in self._paths:
+        for network, link, is_good in self._networks:
             if (is_good or not good) and network.contains(host):
                 return link
         return 0
 
 
 def direct_path(peer: Node, subnet: str, links: Links) -> PeerPath:
-    """The route to a subnet of a peer: by the first of its addresses of that family that is on a link of this node.
+    """The path to a subnet of a peer, via its first address of that family that is on a link of this node.
 
     Raises Unusable.
     """
-    candidates = _of_family(peer, over_ipv6=is_ipv6(subnet), takes=f"the route to {subnet}")
+    candidates = _of_family(peer, over_ipv6=is_ipv6(subnet), needed_for=f"the route to {subnet}")
     for good in (True, False):
         for address in candidates:
             if link := links.of(address, good=good):
                 return PeerPath(subnet=subnet, via=address, link=link)
-    where = f"({', '.join(candidates[:3])}) is on no link of this node that is up"
+    where = f"({', '.join(candidates[:3])}) is not on a link of this node that is up"
     raise Unusable(f'{where}: a route needs a shared link; use type "vxlan", or have something else distribute routes')
 
 
 def tunnel_path(peer: Node, subnet: str, links: Links, tunnel: Tunnel) -> PeerPath:
-    """The path to a subnet of a peer: through the tunnel, or directly over a shared link if `tunnel.direct`.
+    """The path to a subnet of a peer through the tunnel, or over a shared link if the tunnel is `direct`.
 
     Raises Unusable.
     """
     if is_ipv6(subnet) and not tunnel.has_ipv6:
-        raise Unusable(f"claims {subnet}, and IPv6 is switched off on this node")
+        raise Unusable(f"claims {subnet}, but IPv6 is disabled on this node")
     if tunnel.direct:
         for address in peer.addresses:
             if is_ipv6(address) == is_ipv6(subnet) and (link := links.of(address, good=True)):
                 return PeerPath(subnet=subnet, via=address, link=link)
-    underlay = _of_family(peer, over_ipv6=tunnel.over_ipv6, takes="the tunnel")[0]
+    underlay = _of_family(peer, over_ipv6=tunnel.over_ipv6, needed_for="the tunnel")[0]
     mac = peer.vtep_mac or vtep_mac(peer.subnets)
     if mac == tunnel.mac:
         raise Unusable(f"has the VTEP MAC of this node, {mac}")
@@ -105,20 +105,20 @@ def tunnel_path(peer: Node, subnet: str, links: Links, tunnel: Tunnel) -> PeerPa
 
 
 def addresses_on(links: Links, peers: Sequence[Node]) -> tuple[str, ...]:
-    """Those of the peers' addresses that are on a link of this node: there nobody between minds a pod's address."""
+    """The peers' addresses that are on a link of this node, with no router between that would drop pods' addresses."""
     return tuple(sorted({address for peer in peers for address in peer.addresses if links.of(address, good=True)}))
 
 
 def vteps(peers: Sequence[Node], *, over_ipv6: bool) -> list[str]:
-    """The addresses from which frames of the tunnel may come: also those of peers that are reached directly.
+    """The addresses from which the tunnel's frames may come, including peers that are reached directly.
 
-    The peer decides how it sends, and its VTEP may have any of its addresses.
+    The peer decides how it sends, and may use any of its addresses for its VTEP.
     """
     return sorted({address for peer in peers for address in peer.addresses if is_ipv6(address) == over_ipv6})
 
 
-def _of_family(peer: Node, *, over_ipv6: bool, takes: str) -> list[str]:
+def _of_family(peer: Node, *, over_ipv6: bool, needed_for: str) -> list[str]:
     found = [address for address in peer.addresses if is_ipv6(address) == over_ipv6]
     if not found:
-        raise Unusable(f"has no {'IPv6' if over_ipv6 else 'IPv4'} address, which {takes} takes")
+        raise Unusable(f"has no {'IPv6' if over_ipv6 else 'IPv4'} address, which {needed_for} needs")
     return found

@@ -1,4 +1,4 @@
-"""A pod of a node: the bridge plugin's work, with the node's subnet and its own ideas of MTU and hairpins."""
+"""A pod of a node: connected as by the bridge plugin, with the node's subnet, MTU and hairpin mode."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ from spec.result import Result
 
 
 def pod_conf(request: Request, node: NodeConf, mtu: int) -> PodConf:
-    """The bridge and the port of a pod; `mtu` in bytes."""
+    """The configuration of the bridge and of a pod's port; `mtu` in bytes."""
     return PodConf(
         bridge=node.bridge,
         ipam_type=request.conf.ipam_type,
@@ -37,70 +37,70 @@ def pod_conf(request: Request, node: NodeConf, mtu: int) -> PodConf:
 
 
 def with_ipam(request: Request, subnets: tuple[str, ...]) -> Request:
-    """The request as IPAM is to see it: its `ipam` completed with the node's subnets."""
+    """The request for IPAM: its `ipam` completed with the node's subnets."""
     return _with(request, ipam_of(request.conf.section, subnets))
 
 
 PeersOf = Callable[[Netlink, Request, NodeConf], tuple["Peers", str]]  # noqa: F821
-"""The peers that are used, as an ADD has them, and the name of the device by which they are reached, or ""."""
+"""Returns the peers, as for an ADD, and the name of the tunnel device, or ""."""
 
 
 def delete(request: Request, peers_of: PeersOf) -> None:
-    """Take the pod from the node. What an ADD would refuse of the configuration does not matter here."""
+    """Disconnect the pod. Ignores errors in the configuration."""
     from plugins.pod.delete import delete_pod
 
-    pod = _to_clean(request)
+    pod = _for_cleanup(request)
     delete_pod(pod, ipam_type=pod.conf.ipam_type)
-    _drop_if_known(request, pod, peers_of)
+    _drop_gateways(request, pod, peers_of)
 
 
 def sweep(request: Request, peers_of: PeersOf) -> None:
-    """Take from the node what belongs to attachments that are not valid any more."""
+    """Remove what belongs to stale attachments."""
     from plugins.pod.delete import sweep_pods
 
-    pod = _to_clean(request)
+    pod = _for_cleanup(request)
     sweep_pods(pod, ipam_type=pod.conf.ipam_type)
-    _drop_if_known(request, pod, peers_of)
+    _drop_gateways(request, pod, peers_of)
 
 
 def undo_bridge(host: Netlink, bridge: str, undo: Undo) -> None:
-    """Before an ADD: should it fail, a bridge that there was not before goes, unless another pod has joined it."""
+    """Before an ADD: if it fails, delete the bridge that it created, unless another pod has joined it."""
     from plugins.pod.host_bridge import delete_unused_bridge
 
-    with step(f'look for "{bridge}"'):
+    with step(f'look up "{bridge}"'):
         if find_link(host, bridge) is None:
             undo.callback(delete_unused_bridge, host, bridge)
 
 
-def settle_gateways(host: Netlink, pod: Request, node: NodeConf, result: Result) -> None:
-    """With the node's lock held: the gateways of the pod just added stay, earlier ones go once nobody uses them.
+def update_gateways(host: Netlink, pod: Request, node: NodeConf, result: Result) -> None:
+    """With the node's lock held: keep the gateways of the new pod, and drop earlier ones that are no longer used.
 
-    Raises CNIError. What can not be dropped now, the next call drops.
+    Raises CNIError. What cannot be dropped now is dropped by the next call.
     """
-    from plugins.node import host_state
+    from plugins.node import gateways
 
-    mine = [f"{ip.gateway}/{ip.address.partition('/')[2]}" for ip in result.ips if ip.gateway]
-    host_state.ensure_gateways(host, node.bridge, mine)
+    own = [f"{ip.gateway}/{ip.address.partition('/')[2]}" for ip in result.ips if ip.gateway]
+    gateways.ensure_gateways(host, node.bridge, own)
     with suppress(OSError, CNIError):
         in_use = partial(_in_use, host, pod, node.bridge)
-        host_state.drop_old_gateways(host, pod.conf.name, node.bridge, node.gateways, in_use)
+        gateways.drop_old_gateways(host, pod.conf.name, node.bridge, node.gateways, in_use)
 
 
-def _drop_if_known(request: Request, pod: Request, peers_of: PeersOf) -> None:
-    """Drop the gateways nobody uses any more, and what is said of their subnets in the rules of the node.
+def _drop_gateways(request: Request, pod: Request, peers_of: PeersOf) -> None:
+    """Drop gateways that are no longer used, and update the node's rules. Failures are left to the next call.
 
-    Those of today can be known only if the node's subnet is. What fails, the next call does.
+    Needs the node's subnets, which tell the current gateways.
     """
-    from plugins.node import host_state
+    from plugins.node import gateways, host_rules
 
     with suppress(OSError, CNIError), Netlink() as host:
         node = parse(request)
-        if any(gateway not in node.gateways for gateway in host_state.gateways_on(host, find_link(host, node.bridge))):
+        if any(one not in node.gateways for one in gateways.gateways_on(host, find_link(host, node.bridge))):
             network, bridge = request.conf.name, node.bridge
-            with host_state.locked(network):
+            with host_rules.locked(network):
                 in_use = partial(_in_use, host, pod, bridge)
-                if host_state.drop_old_gateways(host, network, bridge, node.gateways, in_use):
-                    host_state.ensure_rules(host, network, node, *peers_of(host, request, node))
+                if gateways.drop_old_gateways(host, network, bridge, node.gateways, in_use):
+                    host_rules.ensure(host, network, node, *peers_of(host, request, node))
 
 
 def _in_use(host: Netlink, pod: Request, bridge: str) -> Sequence[str]:
@@ -108,13 +108,13 @@ def _in_use(host: Netlink, pod: Request, bridge: str) -> Sequence[str]:
         from ipam.host_local import leased
 
         return leased(pod)
-    from plugins.node.host_state import addresses_behind
+    from plugins.node.gateways import addresses_in_use
 
-    return addresses_behind(host, bridge)
+    return addresses_in_use(host, bridge)
 
 
-def _to_clean(request: Request) -> Request:
-    """As `with_ipam`, for verbs that only clean up, and may not know the subnets any more."""
+def _for_cleanup(request: Request) -> Request:
+    """As `with_ipam`, for DEL and GC, which may not know the subnets any more."""
     given = request.conf.section.raw("ipam")
     return _with(request, {"type": "host-local", **given} if isinstance(given, Mapping) else {"type": "host-local"})
 

@@ -1,4 +1,4 @@
-"""This node's own subnet and links: what would keep packets from its pods though all that an ADD makes is there."""
+"""Whether packets reach this node's pods: conflicting subnets and routes, and disabled forwarding."""
 
 from collections.abc import Iterable
 from contextlib import suppress
@@ -12,37 +12,37 @@ from linux.rtnl.links import Link, find_link, find_link_by_index
 from linux.rtnl.routes import FAR, look_up
 from plugins.node.conf import NodeConf
 from spec.addresses import Address, is_ipv6, parse_address, text_of
-from spec.errors import CNIError, Code
+from spec.errors import CNIError, Code, raise_problems
 from spec.result import Result
 
-_NO_WAY = (EINVAL, EACCES, EHOSTUNREACH, ENETUNREACH)  # a blackhole, prohibit, unreachable; no route at all
+_NO_ROUTE = (EINVAL, EACCES, EHOSTUNREACH, ENETUNREACH)  # blackhole, prohibit, unreachable; no route at all
 
 
 def check_subnets(host: Netlink, node: NodeConf, device: str = "") -> None:
-    """The node's subnets are nobody else's on this node; `device`: the tunnel's, "" without one.
+    """Raises CNIError 7 if a subnet overlaps the network of a link, which would make hosts there, or pods, unreachable.
 
-    Raises CNIError 7, OSError. Pods in a network of one of the node's links cut off what is there, and are cut off.
+    `device`: the tunnel device, "" without one. Raises OSError.
     """
-    addresses = list_addresses(host)  # before the links: another call may make the bridge in between
-    apart = {link.index for link in (find_link(host, node.bridge), device and find_link(host, device)) if link}
-    others = [one for one in addresses if one.is_global and one.link not in apart]
+    addresses = list_addresses(host)  # before the links, since another call may create the bridge in between
+    excluded = {link.index for link in (find_link(host, node.bridge), device and find_link(host, device)) if link}
+    others = [one for one in addresses if one.is_global and one.link not in excluded]
     for subnet in node.subnets:
         for one in others:
             own, other = parse_address(subnet), parse_address(one.cidr)
-            if own.overlaps(other) and not _is_of_a_pod(other, own):
+            if own.overlaps(other) and not _is_pod_gateway(other, own):
                 link = find_link_by_index(host, one.link)
                 if link and link.up:
                     raise _overlap(subnet, one, link)
 
 
 def is_set_up(host: Netlink, node: NodeConf) -> bool:
-    """Whether the bridge has the gateways of the node's subnets already."""
+    """Whether the bridge already has the gateways of the node's subnets."""
     bridge = find_link(host, node.bridge)
     return bridge is not None and set(node.gateways) <= {one.cidr for one in list_addresses(host, bridge.index)}
 
 
 def check_ready(host: Netlink, node: NodeConf, device: str = "") -> None:
-    """Can a pod of this node be reached? Raises CNIError 50 where no pod can, OSError."""
+    """For STATUS: raises CNIError 50 if no pod of this node can be reached. Raises OSError."""
     from rules import masquerade
 
     masquerade.check_ready()
@@ -50,54 +50,54 @@ def check_ready(host: Netlink, node: NodeConf, device: str = "") -> None:
         check_subnets(host, node, device)
     except CNIError as error:
         raise CNIError(Code.PLUGIN_NOT_AVAILABLE, error.msg, error.details) from error
-    _raise_first(_subnets_cut_off(host, node), Code.PLUGIN_NOT_AVAILABLE)
+    raise_problems(_unreachable_subnets(host, node), Code.PLUGIN_NOT_AVAILABLE)
 
 
-def check_reach(host: Netlink, node: NodeConf, result: Result) -> None:
-    """Does what the node sends to a pod just added go by the bridge? Raises CNIError, OSError."""
-    _raise_first(cut_off(host, node, result), Code.INTERNAL)
+def check_reachable(host: Netlink, node: NodeConf, result: Result) -> None:
+    """Raises CNIError if the node's packets to a new pod are not routed to the bridge. Raises OSError."""
+    raise_problems(unreachable(host, node, result))
 
 
-def cut_off(host: Netlink, node: NodeConf, result: Result) -> list[str]:
-    """For each address of a pod to which the node's packets do not go by the bridge, a sentence that says why."""
+def unreachable(host: Netlink, node: NodeConf, result: Result) -> list[str]:
+    """A sentence for each address of a pod that the node does not route to the bridge."""
     bridge, addresses = find_link(host, node.bridge), [ip.address.partition("/")[0] for ip in result.ips]
     subnets = list(map(parse_address, node.subnets))
     inside = [one for one in addresses if any(subnet.contains(parse_address(one)) for subnet in subnets)]
-    return [why for one in inside if bridge and bridge.carrier and (why := _elsewhere(host, one, bridge))]
+    return [why for one in inside if bridge and bridge.carrier and (why := _why_not_to_bridge(host, one, bridge))]
 
 
-def _subnets_cut_off(host: Netlink, node: NodeConf) -> list[str]:
-    """The same for the node's subnets, by an address of each, also before there is a bridge."""
+def _unreachable_subnets(host: Netlink, node: NodeConf) -> list[str]:
+    """The same for an address of each of the node's subnets; works before the bridge exists."""
     bridge, found = find_link(host, node.bridge), []
     for subnet in map(parse_address, node.subnets):
         probe = text_of(subnet.version, min(subnet.first + 2, subnet.last))
-        found.append(_elsewhere(host, probe, bridge if bridge and bridge.carrier else None, within=subnet))
+        found.append(_why_not_to_bridge(host, probe, bridge if bridge and bridge.carrier else None, within=subnet))
     if bridge is None and find_link(host, node.bridge):
-        return []  # the first pod has just made it: what was found may be its own route
+        return []  # it was created just now, and the problems may be its own routes
     return [why for why in found if why]
 
 
 def has_ipv6(name: str) -> bool:
-    """Whether a link has IPv6, or would have it as a new one. (A kernel without IPv6 has no such settings.)"""
+    """Whether IPv6 is enabled on a link, or on new links if it does not exist. (False on a kernel without IPv6.)"""
     disabled = _setting(f"ipv6/conf/{name}/disable_ipv6") or _setting("ipv6/conf/default/disable_ipv6")
     return disabled == "0"
 
 
 def ensure_forwarding(node: NodeConf, names: Iterable[str]) -> None:
-    """Links of ours pass IPv4 on, also where new links do not by default. (IPv6 knows no such switch of a link.)
+    """Enable IPv4 forwarding on our links, in case it is off by default. (IPv6 has no such setting per link.)
 
     Raises CNIError.
     """
     if all(is_ipv6(subnet) for subnet in node.subnets):
         return
     for name in names:
-        with step(f'have "{name}" forward'):
+        with step(f'enable forwarding on "{name}"'):
             sysctls.ensure(f"ipv4/conf/{name}/forwarding", "1")
 
 
 def not_forwarding(host: Netlink, node: NodeConf, names: Iterable[str], links: Iterable[int]) -> list[str]:
-    """Sentences for links that do not pass IPv4 on though the node does: those of ours, `links` (by index) on which
-    peers are, and that of the default route. These are the administrator's to switch.
+    """A sentence for each link that does not forward IPv4 although the node does: ours, `links` (by index) to peers,
+    and that of the default route. The last two are up to the administrator.
     """
     if all(is_ipv6(subnet) for subnet in node.subnets) or _setting("ipv4/ip_forward") != "1":
         return []
@@ -110,14 +110,14 @@ def not_forwarding(host: Netlink, node: NodeConf, names: Iterable[str], links: I
     return [f'"{name}" does not forward IPv4: set net/ipv4/conf/{name}/forwarding to 1' for name in off]
 
 
-def _elsewhere(host: Netlink, address: str, bridge: Link | None, *, within: Address | None = None) -> str:
-    """ "", or why packets to an address do not go by the bridge; of a bridge that is not there yet only what stays."""
+def _why_not_to_bridge(host: Netlink, address: str, bridge: Link | None, *, within: Address | None = None) -> str:
+    """Why packets to an address are not routed to the bridge, or ""; without a bridge, only if one would not help."""
     from linux.rtnl.describe import overriding
 
     try:
         choice = look_up(host, address)
     except OSError as error:
-        if error.errno not in _NO_WAY:
+        if error.errno not in _NO_ROUTE:
             raise
     else:
         if bridge is None or choice.link == bridge.index:
@@ -125,22 +125,17 @@ def _elsewhere(host: Netlink, address: str, bridge: Link | None, *, within: Addr
     route, network = overriding(host, address, bridge.index if bridge else 0)
     if bridge is None and not (route and within and within.contains(parse_address(network))):
         return ""
-    return f"{address} is not reached by the pods' bridge, in the way: {route or 'a rule (ip rule) or a local address'}"
+    return f"{address} is not routed to the pods' bridge, in the way: {route or 'a rule (ip rule) or a local address'}"
 
 
-def _is_of_a_pod(address: Address, subnet: Address) -> bool:
-    """Whether it is what plugins without a bridge put on every pod's link, or flannel on its device."""
+def _is_pod_gateway(address: Address, subnet: Address) -> bool:
+    """Whether it is an address that plugins without a bridge assign to every pod's link, or flannel to its device."""
     return address.prefix == address.bits and address.number in (subnet.first, subnet.first + 1)
 
 
 def _overlap(subnet: str, address: InterfaceAddress, link: Link) -> CNIError:
     message = f'"podCIDRs": {subnet} overlaps {address.cidr} of link "{link.name}"'
     return CNIError(Code.INVALID_NETWORK_CONFIG, message, "give the node another subnet, or the link another network")
-
-
-def _raise_first(wrong: list[str], code: int) -> None:
-    if wrong:
-        raise CNIError(code, wrong[0], "; ".join(wrong[1:]))
 
 
 def _setting(key: str) -> str:

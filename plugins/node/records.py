@@ -1,4 +1,4 @@
-"""Records of nodes: who they are, which subnets are theirs, where they are reached."""
+"""Records of nodes, with their names, addresses and subnets; the subnet file and the peers file."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -15,17 +15,17 @@ from state.files import read_file
 
 NODE_FILE = "/run/slash24/node.json"
 PEERS_FILE = "/run/slash24/peers.json"
-_LARGEST = 4 << 20  # bytes of a file: 5,000 nodes with 800 each
+_LARGEST = 4 << 20  # bytes of a file: 5,000 nodes of 800 bytes
 _NETWORK = 'a network like "10.244.2.0/24", without host bits'
-_KEPT = 2  # files, of up to a megabyte each
+_CACHED = 2  # files, of up to a megabyte each
 _ADDRESS = 'an address like "192.0.2.2"'
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node: `addresses` of its own, `subnets` of its pods, the MAC of its VTEP ("": computed).
+    """A node: its own `addresses`, its pods' `subnets`, and the MAC of its VTEP ("": derived from the subnets).
 
-    A node that joined a moment ago may have none of them yet. `place`: where its record stands ("peers[3]").
+    A node that has just joined may have none of them yet. `place`: the place of its record, such as "peers[3]".
     """
 
     name: str
@@ -36,16 +36,16 @@ class Node:
 
     @property
     def label(self) -> str:
-        """The node for messages, short and on one line: by its name, else by what else it has."""
+        """A short text for messages: its name, else an address, subnet or place."""
         names = (shown(self.name) if self.name else "", *self.addresses[:1], *self.subnets[:1], self.place)
         return "peer " + next(filter(None, names), "without a name")
 
 
 @dataclass(frozen=True)
 class Records:
-    """The records of other nodes: those that can be read, and a sentence for each that can not.
+    """The valid records of nodes, and a sentence for each invalid one.
 
-    `from_default_file`: whether the file that nobody named had any.
+    `from_default_file`: whether the default peers file had any.
     """
 
     nodes: tuple[Node, ...] = ()
@@ -55,7 +55,7 @@ class Records:
 
 @dataclass(frozen=True)
 class Subnets:
-    """What a subnet file says: the node's subnets, and beside them the cluster's and an MTU (0: none said)."""
+    """The content of a subnet file: the node's subnets, the cluster's networks, and an MTU (0: none)."""
 
     subnets: tuple[str, ...]
     cluster: tuple[str, ...] = ()
@@ -63,9 +63,9 @@ class Subnets:
 
 
 def parse_node(section: Section) -> Node:
-    """A record: `name`, `addresses`, `podCIDRs`, `vtepMAC`. Raises CNIError 7 for what can not be read.
+    """Read a record: `name`, `addresses`, `podCIDRs`, `vtepMAC`. Raises CNIError 7.
 
-    No error are an absent or empty list, and [null]: so tools write what a node has not been given yet.
+    Absent or empty lists and [null] are accepted: tools write them for nodes without addresses or subnets.
     """
     addresses = parse_each(section, "addresses", canonical_ip, _ADDRESS, sparse=True)
     subnets = parse_each(section, "podCIDRs", _network, _NETWORK, sparse=True)
@@ -73,16 +73,16 @@ def parse_node(section: Section) -> Node:
 
 
 def parse_networks(section: Section, key: str) -> tuple[str, ...]:
-    """The networks under `key`, a list or one string; () where it is absent. Raises CNIError 7."""
+    """The networks under `key`, a list or a single string; () if absent. Raises CNIError 7."""
     return parse_each(section, key, _network, _NETWORK)
 
 
 def parse_each(
     section: Section, key: str, read: Callable[[str], str], expected: str, *, sparse: bool = False
 ) -> tuple[str, ...]:
-    """Each of the strings under `key` as `read` reads it (ValueError: it can not). Raises CNIError 7.
+    """Parse each of the strings under `key` with `read`, which raises ValueError. Raises CNIError 7.
 
-    `sparse`: a null in the list is passed over.
+    `sparse`: nulls in the list are skipped.
     """
     raw = section.raw(key)
     if sparse and isinstance(raw, list) and None in raw:
@@ -97,9 +97,9 @@ def parse_each(
 
 
 def read_subnet_file(path: str) -> Subnets:
-    """The node's own record as an agent writes it (JSON), or flannel's subnet.env. Raises CNIError 11."""
+    """Read the subnet file: the node's own record (JSON), or flannel's subnet.env. Raises CNIError 11."""
     text = _read(path, "subnet")
-    with _telling(path, "subnet"):
+    with _file_errors(path, "subnet"):
         if text.lstrip().startswith(b"{"):
             record = Section(jsontext.loads(text))
             found = Subnets(
@@ -110,21 +110,21 @@ def read_subnet_file(path: str) -> Subnets:
         else:
             found = _parse_environment(text.decode())
         if not found.subnets:
-            raise ValueError("it names no subnet")
+            raise ValueError("it has no subnet")
         check_subnets(found.subnets)
     return found
 
 
 def read_peers_file(path: str, *, required: bool) -> Records:
-    """The other nodes as an agent writes them, `{"peers": [...]}`; none if there is no such file, unless `required`.
+    """Read the peers file, `{"peers": [...]}`; no records if it does not exist, unless it is `required`.
 
-    A record that can not be read takes nothing from the others. Raises CNIError 11 for a file that can not be used as a
-    whole: with part of it, or without "peers", nobody knows which nodes have gone.
+    An invalid record does not affect the others. Raises CNIError 11 if the file as a whole is invalid: a part of it, or
+    a file without "peers", does not tell which nodes have left.
     """
     if not required and not os.path.lexists(path):
         return Records()
     text = _read(path, "peers")
-    with _telling(path, "peers"):
+    with _file_errors(path, "peers"):
         return _parse_peers_file(text)
 
 
@@ -133,9 +133,9 @@ def parse_peers(section: Section) -> tuple[Node, ...]:
     return tuple(parse_node(each) for each in section.sections("peers") or ())
 
 
-@lru_cache(_KEPT)
+@lru_cache(_CACHED)
 def _parse_peers_file(text: bytes) -> Records:
-    """Kept, because an agent reads the same text for nearly every pod. Raises ValueError, CNIError."""
+    """Cached, since an agent reads the same file for nearly every pod. Raises ValueError, CNIError."""
     value = jsontext.loads(text)
     if not isinstance(value, dict):
         raise ValueError('expected an object with "peers"')
@@ -156,7 +156,7 @@ def _parse_peers_file(text: bytes) -> Records:
 
 
 def _parse_environment(text: str) -> Subnets:
-    """flannel's subnet.env: FLANNEL_SUBNET is the first *address* of the subnet, with the subnet's prefix length."""
+    """flannel's subnet.env, where FLANNEL_SUBNET is the first *address* of the subnet with its prefix length."""
     values = dict(_assignments(text))
     own = [values.get("FLANNEL_SUBNET", ""), values.get("FLANNEL_IPV6_SUBNET", "")]
     cluster = ",".join((values.get("FLANNEL_NETWORK", ""), values.get("FLANNEL_IPV6_NETWORK", "")))
@@ -186,9 +186,9 @@ def _masked(text: str) -> str:
 
 
 def check_subnets(subnets: tuple[str, ...]) -> None:
-    """Raises ValueError for what can not be the subnets of a node: two of a family, or no room for gateway and pod."""
+    """Raises ValueError unless there is one subnet per family, with room for a gateway and a pod."""
     if len(set(map(is_ipv6, subnets))) != len(subnets):
-        raise ValueError("one subnet a family")
+        raise ValueError("one subnet per family")
     for subnet in subnets:
         largest = 126 if is_ipv6(subnet) else 30
         if int(subnet.partition("/")[2]) > largest:
@@ -196,8 +196,8 @@ def check_subnets(subnets: tuple[str, ...]) -> None:
 
 
 @contextmanager
-def _telling(path: str, what: str) -> Iterator[None]:
-    """What is wrong with a file becomes CNIError 11 with its path: it may be right in a moment."""
+def _file_errors(path: str, what: str) -> Iterator[None]:
+    """Raise errors in a file's content as CNIError 11 with its path, since the file may be about to change."""
     try:
         yield
     except (ValueError, CNIError) as error:
@@ -212,4 +212,4 @@ def _read(path: str, what: str) -> bytes:
 
 
 def _unreadable(path: str, what: str, why: str) -> CNIError:
-    return CNIError(Code.TRY_AGAIN_LATER, f'the {what} file "{path}" can not be used: {why}')
+    return CNIError(Code.TRY_AGAIN_LATER, f'the {what} file "{path}" cannot be used: {why}')

@@ -1,4 +1,4 @@
-"""The node's end of the VXLAN tunnel: its keys, and what they mean on this machine."""
+"""The node's VTEP: its configuration, and how it is completed from the node's links, addresses and routes."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -25,9 +25,9 @@ _TABLE_MAIN = 254
 
 @dataclass(frozen=True)
 class TunnelConf:
-    """The keys `vxlan` has beyond kubenet's. `parent`, `local` and `mac` are "" where they are to be found out.
+    """The keys that only `vxlan` has. `parent`, `local` and `mac` are "" if they have to be determined.
 
-    `notrack` None: unless the node's firewall may ask for the state of connections.
+    `notrack` None: unless the node's firewall may match on connection states.
     """
 
     device: str
@@ -47,7 +47,7 @@ def parse(request: Request) -> TunnelConf:
     vni = section.integer("vni", _DEFAULT_VNI, low=0, high=_MAX_VNI)
     section.boolean("removeDevice")
     return TunnelConf(
-        # The largest VNIs would make a name longer than the 15 bytes of a link's.
+        # With the largest VNIs the name would be longer than 15 bytes.
         device=link_name(section, "device", f"slash24.{vni}" if vni <= _LONGEST_NAMED else f"sl24.{vni}"),
         vni=vni,
         port=section.integer("port", _DEFAULT_PORT, low=1, high=65535),
@@ -69,9 +69,9 @@ def _address(section: Section, key: str) -> str:
 
 
 def plan(host: Netlink, node: NodeConf, conf: TunnelConf) -> Vtep:
-    """The VTEP as it should be here: parent, local address and MTU found out. Raises CNIError 11."""
-    with step("find the way out of the node"):
-        parent, local = _way_out(host, conf)
+    """The VTEP for this node, with parent, local address and MTU determined. Raises CNIError 11 or 7."""
+    with step("find the parent link of the tunnel"):
+        parent, local = _find_parent(host, conf)
     largest = parent.mtu - overhead(local)
     require_suitable_mtu(largest, node.subnets, of=f'MTU that the tunnel leaves of the {parent.mtu} of "{parent.name}"')
     return Vtep(
@@ -87,28 +87,28 @@ def plan(host: Netlink, node: NodeConf, conf: TunnelConf) -> Vtep:
 
 
 def addresses_of(node: NodeConf) -> list[str]:
-    """The addresses of the VTEP: the network address of each of the node's subnets, alone (flannel's convention)."""
+    """The addresses of the VTEP: the network address of each of the node's subnets, as in flannel."""
     networks = [subnet.partition("/")[0] for subnet in node.subnets]
     return [f"{network}/{128 if is_ipv6(network) else 32}" for network in networks]
 
 
-def _way_out(host: Netlink, conf: TunnelConf) -> tuple[Link, str]:
-    """The parent link and the local address: as configured, or those of the default route."""
+def _find_parent(host: Netlink, conf: TunnelConf) -> tuple[Link, str]:
+    """The parent link and the local address, as configured or of the default route. Raises CNIError 11."""
     addresses = [one for one in list_addresses(host) if one.is_global]
     if conf.local:
         index = next((one.link for one in addresses if one.ip == conf.local), 0)
         if not index:
-            raise _no_way("localAddress", f"no link of this node has the address {conf.local}")
+            raise _undetermined("localAddress", f"no link of this node has the address {conf.local}")
         return _named(host, conf.parent) if conf.parent else _indexed(host, index), conf.local
     parent = _named(host, conf.parent) if conf.parent else _default_link(host)
     return parent, _local_address(host, conf, parent, [one for one in addresses if one.link == parent.index])
 
 
 def _local_address(host: Netlink, conf: TunnelConf, parent: Link, addresses: Sequence[InterfaceAddress]) -> str:
-    """The address from which the tunnel sends, if nobody named it, IPv4 before IPv6.
+    """The local address of the tunnel if none is configured, IPv4 before IPv6.
 
-    The one that the device has, as long as its link has it: peers know that one. Else what the kernel would choose; but
-    no address that is about to go or not sure yet.
+    The device's current one while its link has it, since peers use it. Else the kernel's choice, except addresses that
+    are tentative or about to be removed.
     """
     if (in_use := sends_from(host, conf.device, parent.index)) in [one.ip for one in addresses]:
         return in_use
@@ -121,7 +121,9 @@ def _local_address(host: Netlink, conf: TunnelConf, parent: Link, addresses: Seq
                     return source
             return choice[0 if version == 4 else -1]  # the kernel lists the newest IPv6 address first
     states = ", ".join(f"{one.ip} is {_state(one)}" for one in addresses)
-    raise _no_way("localAddress", f'link "{parent.name}" has no address{f" that lasts: {states}" if states else ""}')
+    raise _undetermined(
+        "localAddress", f'link "{parent.name}" has no address{f" that lasts: {states}" if states else ""}'
+    )
 
 
 def _is_lasting(address: InterfaceAddress) -> bool:
@@ -129,7 +131,7 @@ def _is_lasting(address: InterfaceAddress) -> bool:
 
 
 def _is_virtual(address: InterfaceAddress) -> bool:
-    """Whether it is an address alone, without a network, which no DHCP gave: mostly one that moves between nodes."""
+    """Whether it is a single address and not from DHCP: usually one that moves between nodes."""
     return address.cidr.endswith("/128" if is_ipv6(address.cidr) else "/32") and not address.dynamic
 
 
@@ -140,31 +142,31 @@ def _state(address: InterfaceAddress) -> str:
 
 
 def _default_link(host: Netlink) -> Link:
-    """The link of the main table's default route; without one, that by which the rules lead out of the node."""
+    """The link of the main table's default route; without one, the link that the routing rules select."""
     for family in (2, 10):
         found = [route for route in list_routes(host, family) if route.table == _TABLE_MAIN]
-        ways = [route for route in found if route.dst.endswith("/0") and route.link]
-        if ways:
-            return _indexed(host, min(ways, key=lambda route: route.priority).link)
+        defaults = [route for route in found if route.dst.endswith("/0") and route.link]
+        if defaults:
+            return _indexed(host, min(defaults, key=lambda route: route.priority).link)
     for far in FAR.values():
         with suppress(OSError):
             return _indexed(host, look_up(host, far).link)
-    raise _no_way("parent", "this node has no default route")
+    raise _undetermined("parent", "this node has no default route")
 
 
 def _named(host: Netlink, name: str) -> Link:
     link = find_link(host, name)
     if link is None:
-        raise _no_way("parent", f'this node has no link "{name}"')
+        raise _undetermined("parent", f'this node has no link "{name}"')
     return link
 
 
 def _indexed(host: Netlink, index: int) -> Link:
     link = find_link_by_index(host, index)
     if link is None:
-        raise _no_way("parent", f"the link with index {index} is gone")
+        raise _undetermined("parent", f"the link with index {index} has just been deleted")
     return link
 
 
-def _no_way(key: str, why: str) -> CNIError:
-    return CNIError(Code.TRY_AGAIN_LATER, f"no link for the tunnel: {why}", f'"{key}" can name one')
+def _undetermined(key: str, why: str) -> CNIError:
+    return CNIError(Code.TRY_AGAIN_LATER, f"cannot determine the tunnel's link: {why}", f'set "{key}"')

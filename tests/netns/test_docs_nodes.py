@@ -16,8 +16,8 @@ def test_errors_of_nodes_are_as_explained(kind: str, cni: CNI, node: Node) -> No
     node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
     conf = {"cniVersion": "1.1.0", "name": "net", "type": kind, "podCIDRs": ["10.30.1.0/24"]}
     cases = [
-        ({**conf, "podCIDRs": []}, 11, 'the subnet file "/run/slash24/node.json" can not be used: '),
-        ({**conf, "peersFile": "/run/nosuch"}, 11, 'the peers file "/run/nosuch" can not be used: '),
+        ({**conf, "podCIDRs": []}, 11, 'the subnet file "/run/slash24/node.json" cannot be used: '),
+        ({**conf, "peersFile": "/run/nosuch"}, 11, 'the peers file "/run/nosuch" cannot be used: '),
         (
             {**conf, "podCIDRs": ["192.0.2.128/25"]},
             7,
@@ -41,9 +41,9 @@ def test_peers_are_left_out_as_explained(kind: str, cni: CNI, node: Node) -> Non
     conf = {"cniVersion": "1.1.0", "name": "net", "type": kind, "podCIDRs": ["10.30.1.0/24"]}
     other = {"name": "c", "addresses": ["192.0.2.4"], "podCIDRs": ["10.30.4.0/24"]}
     cases = [
-        ([PEER, {**other, "vtepMAC": "02:24:0a:1e:02:00"}], 'at odds with peer "c" over the VTEP MAC', "vxlan"),
-        ([PEER, {**PEER, "name": "c", "addresses": ["192.0.2.4"]}], 'at odds with peer "c" over the subnet', ""),
-        ([{**PEER, "addresses": ["198.51.100.2"]}], 'peer "b" (198.51.100.2) is on no link of this node', "kubenet"),
+        ([PEER, {**other, "vtepMAC": "02:24:0a:1e:02:00"}], 'in conflict with peer "c" over the VTEP MAC', "vxlan"),
+        ([PEER, {**PEER, "name": "c", "addresses": ["192.0.2.4"]}], 'in conflict with peer "c" over the subnet', ""),
+        ([{**PEER, "addresses": ["198.51.100.2"]}], 'peer "b" (198.51.100.2) is not on a link of this node', "kubenet"),
         ([{**PEER, "podCIDRs": []}], 'peer "b" has no "podCIDRs" that can be used', ""),
     ]
     for number, (peers, text, only) in enumerate(cases):

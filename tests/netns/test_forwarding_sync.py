@@ -155,12 +155,8 @@ DRIFTS = {
     "FDB entry gone": f"bridge fdb del 02:24:0a:f4:02:00 dev {DEVICE} self",
     "neighbour with another MAC": f"ip neigh replace 10.244.2.0 lladdr 02:00:00:00:00:01 nud permanent dev {DEVICE}",
     "neighbour that may age": f"ip neigh replace 10.244.2.0 lladdr 02:24:0a:f4:02:00 nud reachable dev {DEVICE}",
-    "FDB entry to another address": (
-        f"bridge fdb replace 02:24:0a:f4:02:00 dev {DEVICE} self permanent dst OTHER"
-    ),
-    "FDB entry to another port": (
-        f"bridge fdb replace 02:24:0a:f4:02:00 dev {DEVICE} self permanent dst PEER port 99"
-    ),
+    "FDB entry to another address": (f"bridge fdb replace 02:24:0a:f4:02:00 dev {DEVICE} self permanent dst OTHER"),
+    "FDB entry to another port": (f"bridge fdb replace 02:24:0a:f4:02:00 dev {DEVICE} self permanent dst PEER port 99"),
     "route elsewhere": "ip route replace 10.244.2.0/24 via 192.0.2.9 dev wan0 proto 24",
     "IPv6 route elsewhere": "ip -6 route replace fd00:244:0:2::/64 via 2001:db8:1::9 dev wan0 proto 24",
     "route by several hops": (

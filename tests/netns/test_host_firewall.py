@@ -84,7 +84,7 @@ def test_a_firewall_that_comes_later(cni: CNI, node: Node, pod: Pod) -> None:
     assert UNTRACKED in node.ruleset()
     node.run(["bash", "-ec", ASKING["a policy"]])
     error = refused(cni, "CHECK", {**CONF, "prevResult": result}, pod)
-    assert "the node's firewall may ask for their state" in error.text
+    assert "the node's firewall may match on their state" in error.text
     cni.add(CONF, node.pod("other"))
     assert UNTRACKED not in node.ruleset()
     cni.check(CONF, pod, result)

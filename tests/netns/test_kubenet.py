@@ -93,9 +93,9 @@ def test_the_subnet_in_a_file(cni: CNI, node: Node, path: str | None, content: o
     ("content", "why"),
     [
         (None, "No such file or directory"),
-        ("", "names no subnet"),
+        ("", "has no subnet"),
         ("{", ""),
-        ({"podCIDRs": []}, "names no subnet"),
+        ({"podCIDRs": []}, "has no subnet"),
         ({"podCIDRs": ["10.244.1.1/24"]}, "without host bits"),
         ("FLANNEL_SUBNET=ten", ""),
     ],

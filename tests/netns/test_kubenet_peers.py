@@ -132,7 +132,7 @@ def test_a_peer_keeps_what_a_new_record_claims(cni: CNI, node: Node, pod: Pod) -
     node.run(["sh", "-c", "ip route flush proto 24; ip -6 route flush proto 24"])
     lines = told(cni, "ADD", conf, node.pod("third"))
     assert own_routes(node) == {}
-    assert sum("at odds" in line for line in lines) == 4
+    assert sum("in conflict" in line for line in lines) == 4
 
 
 def test_a_peer_is_not_known_by_an_address_that_is_also_here(cni: CNI, node: Node, pod: Pod) -> None:
@@ -152,7 +152,7 @@ def test_a_link_that_is_down_is_no_way_to_a_peer(cni: CNI, node: Node, pod: Pod)
     peers += [record(3, link="198.51.100", podCIDRs=["10.244.3.0/24"])]
     lines = told(cni, "ADD", network("kubenet", peers=peers), pod)
     assert own_routes(node) == TO_2
-    assert any('"n3" (198.51.100.3) is on no link of this node that is up' in line for line in lines)
+    assert any('"n3" (198.51.100.3) is not on a link of this node that is up' in line for line in lines)
 
 
 def test_a_vanished_peer_loses_its_route(cni: CNI, node: Node, pod: Pod) -> None:
@@ -203,7 +203,10 @@ def test_networks_on_one_node_leave_each_others_routes(cni: CNI, node: Node, pod
 @pytest.mark.parametrize(
     ("address", "why"),
     [
-        ("198.51.100.2", "(198.51.100.2) is on no link of this node that is up: a route needs a shared link; use type"),
+        (
+            "198.51.100.2",
+            "(198.51.100.2) is not on a link of this node that is up: a route needs a shared link; use type",
+        ),
         ("10.244.1.77", 'has no "addresses" that can be used (10.244.1.77)'),
     ],
 )

@@ -101,7 +101,7 @@ def test_a_route_over_a_pods_address_is_named(cni: CNI, ready: Node, kind: str, 
     cni.check(conf, pod, result)
     ready.run(["sh", "-c", command])
     error = refused(cni, "CHECK", {**conf, "prevResult": result}, pod)
-    assert "is not reached by the pods' bridge, in the way: " in error.text
+    assert "is not routed to the pods' bridge, in the way: " in error.text
     assert named in error.text
     if "/2" not in named and "rule" not in named:
         cni.check(conf, second, other)
@@ -141,7 +141,7 @@ def test_links_of_ours_forward_whatever_new_links_do_by_default(cni: CNI, ready:
             {"podCIDRs": ["10.244.9.0/24", "10.244.1.0/24"]},
             "has the VTEP MAC 02:24:0a:f4:09:00, that of its first subnet",
         ),
-        ({"vtepMAC": "02:00:00:00:00:33"}, "has the VTEP MAC 02:00:00:00:00:33, but the tunnel 02:24:0a:f4:01:00"),
+        ({"vtepMAC": "02:00:00:00:00:33"}, "has the VTEP MAC 02:00:00:00:00:33, but the tunnel has 02:24:0a:f4:01:00"),
         ({"addresses": ["192.0.2.9", "2001:db8:1::1"]}, "but the tunnel sends from 192.0.2.1"),
     ],
 )

@@ -14,7 +14,7 @@ from linux.nftables import expressions
 from linux.rtnl import vxlan
 from plugins import bridge
 from plugins.__main__ import TYPES
-from plugins.node import conf, pods, records, tunnel
+from plugins.node import conf, peers, pods, records, tunnel
 from spec.config import Section
 from spec.plugin import Plugin, serve
 from spec.request import Request
@@ -150,7 +150,7 @@ def test_every_key_of_host_local_is_documented_and_every_documented_one_read(
 def reading_node(request: Request) -> None:
     """Read what `kubenet` reads of a configuration, and do nothing."""
     node = conf.parse(request)
-    conf.read_peers(request)
+    peers.read_records(request)
     pods.pod_conf(pods.with_ipam(request, node.subnets), node, 1500)
     assert request.conf.prev_result == Result()
     assert request.valid_attachments

@@ -72,7 +72,7 @@ def test_a_peer_behind_a_router_stops_nobody(underlay: Underlay, cluster: list[M
     pod = one.node.pod("loud")
     done = one.cni.raw("kubenet", one.cni.environ("ADD", pod), json.dumps(one.conf))
     assert done.returncode == 0
-    assert 'kubenet: peer "n4" (198.51.100.4) is on no link of this node' in done.stderr
+    assert 'kubenet: peer "n4" (198.51.100.4) is not on a link of this node' in done.stderr
     assert 'use type "vxlan"' in done.stderr
     assert "10.244.4.0/24" not in one.node.routes()
     assert_talk((one, one.add("pod1")), (two, two.add("pod2")))

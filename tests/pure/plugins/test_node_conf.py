@@ -6,7 +6,8 @@ import json
 import pytest
 
 from plugins.node import tunnel
-from plugins.node.conf import NodeConf, ipam_of, parse, read_peers
+from plugins.node.conf import NodeConf, ipam_of, parse
+from plugins.node.peers import read_records
 from spec.config import NetConf, Section
 from spec.errors import CNIError
 from spec.plugin import NO_SUITE
@@ -85,7 +86,7 @@ def test_records_come_from_the_configuration_and_from_the_file(tmp_path) -> None
     ]
     path = tmp_path / "peers.json"
     path.write_text(json.dumps({"peers": records[1:]}))
-    found = read_peers(request(peers=records[:1], peersFile=str(path)))
+    found = read_records(request(peers=records[:1], peersFile=str(path)))
     assert [peer.name for peer in found.nodes] == ["a", "b", "c"]
 
 

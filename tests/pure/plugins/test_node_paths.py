@@ -1,4 +1,4 @@
-"""Which path the subnets of peers are reached: by the link that both share, or through the tunnel."""
+"""How the subnets of peers are reached: by the link that both share, or through the tunnel."""
 
 import ipaddress
 from dataclasses import replace
@@ -30,7 +30,7 @@ ADDRESSES = [
     on(BRIDGE, "10.244.1.1/24"),
     on(VTEP, "10.244.1.0/32"),
 ]
-LINKS = Links(ADDRESSES, apart_from=(BRIDGE, VTEP))
+LINKS = Links(ADDRESSES, excluded=(BRIDGE, VTEP))
 TUNNEL = Tunnel(VTEP, "192.0.2.1")
 NEAR = Node("near", ("192.0.2.2", "2001:db8:1::2"), ("10.244.2.0/24", "fd00:244:0:2::/64"))
 FAR = Node("far", ("198.51.100.3", "2001:db8:2::3"), ("10.244.3.0/24", "fd00:244:0:3::/64"), "02:00:00:00:00:33")
@@ -72,9 +72,9 @@ def test_a_host_is_looked_for_on_links_that_can_reach_it() -> None:
     """Never on one that is down; on one without carrier, or by a deprecated address, only if there is no better."""
     addresses = [on(ETH, "192.0.2.1/24"), on(LAN, "192.0.2.9/24")]
     assert Links(addresses, down=[ETH]).of("192.0.2.2") == LAN
-    assert Links(addresses, idle=[ETH]).of("192.0.2.2") == LAN
-    assert Links(addresses[:1], idle=[ETH]).of("192.0.2.2") == ETH
-    assert Links(addresses[:1], idle=[ETH]).of("192.0.2.2", good=True) == 0
+    assert Links(addresses, without_carrier=[ETH]).of("192.0.2.2") == LAN
+    assert Links(addresses[:1], without_carrier=[ETH]).of("192.0.2.2") == ETH
+    assert Links(addresses[:1], without_carrier=[ETH]).of("192.0.2.2", good=True) == 0
     assert Links(addresses[:1], down=[ETH]).of("192.0.2.2") == 0
     old = replace(addresses[0], deprecated=True)
     assert Links([old, addresses[1]]).of("192.0.2.2") == LAN
@@ -92,14 +92,14 @@ def test_a_direct_route_takes_the_first_address_that_works() -> None:
     """A record may begin with an address that is of no use here; one on a link with carrier goes first."""
     node = Node("b", ("198.51.100.3", "10.0.0.3", "192.0.2.3"), ())
     assert direct_path(node, "10.244.3.0/24", LINKS).via == "10.0.0.3"
-    assert direct_path(node, "10.244.3.0/24", Links(ADDRESSES, idle=[LAN])).via == "192.0.2.3"
+    assert direct_path(node, "10.244.3.0/24", Links(ADDRESSES, without_carrier=[LAN])).via == "192.0.2.3"
 
 
 @pytest.mark.parametrize(
     ("node", "why"),
     [
-        (FAR, '(198.51.100.3) is on no link of this node that is up: a route needs a shared link; use type "vxlan"'),
-        (Node("six", ("2001:db8:1::2",), ()), "has no IPv4 address, which the route to 10.244.3.0/24 takes"),
+        (FAR, '(198.51.100.3) is not on a link of this node that is up: a route needs a shared link; use type "vxlan"'),
+        (Node("six", ("2001:db8:1::2",), ()), "has no IPv4 address, which the route to 10.244.3.0/24 needs"),
     ],
 )
 def test_a_peer_that_no_route_reaches(node: Node, why: str) -> None:
@@ -128,14 +128,14 @@ def test_direct_routing_is_for_shared_links_that_work() -> None:
     for subnet in NEAR.subnets:
         assert tunnel_path(NEAR, subnet, LINKS, tunnel) == direct_path(NEAR, subnet, LINKS)
     assert tunnel_path(FAR, FAR.subnets[0], LINKS, tunnel).link == VTEP
-    assert tunnel_path(NEAR, NEAR.subnets[0], Links(ADDRESSES[:3], idle=[ETH]), tunnel).link == VTEP
+    assert tunnel_path(NEAR, NEAR.subnets[0], Links(ADDRESSES[:3], without_carrier=[ETH]), tunnel).link == VTEP
 
 
 def test_a_tunnel_takes_an_address_of_its_version() -> None:
     """Else the peer can not be used."""
     with pytest.raises(Unusable) as caught:
         tunnel_path(Node("v4", ("192.0.2.2",), ()), "10.244.2.0/24", LINKS, Tunnel(VTEP, "2001:db8:1::1"))
-    assert "no IPv6 address, which the tunnel takes" in str(caught.value)
+    assert "no IPv6 address, which the tunnel needs" in str(caught.value)
 
 
 def test_a_peer_with_the_mac_of_this_node_can_not_be_used() -> None:
@@ -146,7 +146,7 @@ def test_a_peer_with_the_mac_of_this_node_can_not_be_used() -> None:
 
 
 def test_all_peers_may_answer_through_the_tunnel() -> None:
-    """Which path a peer sends is its own matter."""
+    """How a peer sends is its own matter."""
     assert vteps([FAR, NEAR], over_ipv6=False) == ["192.0.2.2", "198.51.100.3"]
     assert vteps([FAR, NEAR], over_ipv6=True) == ["2001:db8:1::2", "2001:db8:2::3"]
 

@@ -44,7 +44,7 @@ def test_an_unreadable_subnet_file_is_named(tmp_path: Path, text: str) -> None:
     with pytest.raises(CNIError) as caught:
         read_subnet_file(str(path))
     assert caught.value.code == 11
-    assert f'the subnet file "{path}" can not be used' in caught.value.msg
+    assert f'the subnet file "{path}" cannot be used' in caught.value.msg
 
 
 def test_a_missing_subnet_file_is_named(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from linux.rtnl.addresses import InterfaceAddress
 from linux.rtnl.forwarding import PeerPath
 from plugins.node.paths import Links, Tunnel
 from plugins.node.records import Node, read_peers_file
-from plugins.node.selection import Here, Peers, select
+from plugins.node.selection import Peers, ThisNode, select
 
 ETH, DOCKER, BRIDGE, VTEP = 2, 3, 4, 9
 OWN, CLUSTER = ("10.244.1.0/24", "fd00:244:0:1::/64"), ("10.244.0.0/16", "fd00:244::/48")
@@ -26,7 +26,7 @@ ADDRESSES = [
         (VTEP, "10.244.1.0/32"),
     )
 ]
-ROUTES = Here(OWN, (), Links(ADDRESSES, apart_from=(BRIDGE, VTEP)))
+ROUTES = ThisNode(OWN, (), Links(ADDRESSES, excluded=(BRIDGE, VTEP)))
 TUNNEL = replace(ROUTES, tunnel=Tunnel(VTEP, "192.0.2.1", "02:24:0a:f4:01:00"))
 BOTH = pytest.mark.parametrize("here", [ROUTES, TUNNEL], ids=["routes", "tunnel"])
 
@@ -37,7 +37,7 @@ def peer(number: int, *subnets: str, **keys: object) -> Node:
     return replace(node, **keys)
 
 
-def chosen(here: Here, *nodes: Node, in_place: Sequence[PeerPath] = ()) -> Peers:
+def chosen(here: ThisNode, *nodes: Node, in_place: Sequence[PeerPath] = ()) -> Peers:
     """What is selected while the kernel has these paths."""
     return select(nodes, here, lambda paths: [path for path in paths if path in in_place])
 
@@ -61,13 +61,13 @@ GOOD = {"n2": TWO.subnets, "n3": THREE.subnets}
         (peer(7, addresses=("127.0.0.1", "224.0.0.7", "0.0.0.0", "::1", "fe80::7")), 'has no "addresses"'),
         (peer(7, addresses=("192.0.2.0", "192.0.2.255")), 'has no "addresses"'),
         (peer(7, addresses=("2001:db8:1::7",)), "has no IPv4 address"),
-        (peer(7, "0.0.0.0/0"), "is no network for pods"),
-        (peer(7, "128.0.0.0/1"), "is no network for pods"),
-        (peer(7, "10.0.0.0/7"), "is no network for pods"),
-        (peer(7, "127.1.0.0/24"), "is no network for pods"),
-        (peer(7, "224.1.0.0/24"), "is no network for pods"),
-        (peer(7, "::/0", addresses=("2001:db8:1::7", "192.0.2.7")), "is no network for pods"),
-        (peer(7, "fe80::/64", addresses=("2001:db8:1::7", "192.0.2.7")), "is no network for pods"),
+        (peer(7, "0.0.0.0/0"), "cannot be a network of pods"),
+        (peer(7, "128.0.0.0/1"), "cannot be a network of pods"),
+        (peer(7, "10.0.0.0/7"), "cannot be a network of pods"),
+        (peer(7, "127.1.0.0/24"), "cannot be a network of pods"),
+        (peer(7, "224.1.0.0/24"), "cannot be a network of pods"),
+        (peer(7, "::/0", addresses=("2001:db8:1::7", "192.0.2.7")), "cannot be a network of pods"),
+        (peer(7, "fe80::/64", addresses=("2001:db8:1::7", "192.0.2.7")), "cannot be a network of pods"),
         (peer(7, "10.244.1.128/25"), "overlaps this node's own subnet 10.244.1.0/24"),
         (peer(7, "10.244.0.0/16"), "overlaps this node's own subnet 10.244.1.0/24"),
         (peer(7, "192.0.2.0/25"), "overlaps 192.0.2.1/24 of this node"),
@@ -77,7 +77,7 @@ GOOD = {"n2": TWO.subnets, "n3": THREE.subnets}
     ],
     ids=lambda value: "" if isinstance(value, str) else str(value.subnets),
 )
-def test_a_bad_record_is_left_out_and_named(here: Here, bad: Node, why: str) -> None:
+def test_a_bad_record_is_left_out_and_named(here: ThisNode, bad: Node, why: str) -> None:
     """The others are used as if it were not there."""
     found = chosen(here, TWO, bad, THREE)
     assert used(found) == GOOD
@@ -86,7 +86,7 @@ def test_a_bad_record_is_left_out_and_named(here: Here, bad: Node, why: str) -> 
 
 
 @BOTH
-def test_of_a_record_what_can_be_used_is_used(here: Here) -> None:
+def test_of_a_record_what_can_be_used_is_used(here: ThisNode) -> None:
     """An IPv6 subnet that has no IPv6 address to be reached by, or one that overlaps, takes nothing from the other."""
     found = chosen(here, peer(2, "10.244.2.0/24", "10.244.1.64/26", vtep_mac="02:00:00:00:00:02"), THREE)
     assert used(found) == GOOD
@@ -98,7 +98,7 @@ def test_of_a_record_what_can_be_used_is_used(here: Here) -> None:
 
 
 @BOTH
-def test_a_subnet_outside_of_the_clusters_networks_is_left_out(here: Here) -> None:
+def test_a_subnet_outside_of_the_clusters_networks_is_left_out(here: ThisNode) -> None:
     """Of a family for which there are any; so a file for another cluster is not mixed with this one's."""
     found = chosen(replace(here, cluster=CLUSTER), TWO, THREE, peer(7, "10.30.7.0/24"))
     assert used(found) == GOOD
@@ -108,7 +108,7 @@ def test_a_subnet_outside_of_the_clusters_networks_is_left_out(here: Here) -> No
 
 
 @BOTH
-def test_the_nodes_own_record_is_left_out_in_silence(here: Here) -> None:
+def test_the_nodes_own_record_is_left_out_in_silence(here: ThisNode) -> None:
     """It has the node's subnet and one of its addresses; or, under an earlier subnet, the node's addresses."""
     for own in (peer(1), peer(1, *OWN), peer(1, "10.244.77.0/24"), peer(1, addresses=("203.0.113.1", "192.0.2.1"))):
         assert chosen(here, TWO, own, THREE) == chosen(here, TWO, THREE)
@@ -122,7 +122,7 @@ def test_the_node_is_known_by_the_address_of_its_tunnel() -> None:
 
 @BOTH
 @pytest.mark.parametrize("shared", ["172.17.0.1", "2001:db8:1::1"])
-def test_a_peer_may_have_an_address_that_is_also_on_this_node(here: Here, shared: str) -> None:
+def test_a_peer_may_have_an_address_that_is_also_on_this_node(here: ThisNode, shared: str) -> None:
     """Docker's 172.17.0.1, a virtual address that moved here: the peer is reached by its others."""
     found = chosen(here, peer(2, addresses=(shared, "192.0.2.2")))
     assert [path.underlay or path.via for path in found.paths] == ["192.0.2.2"]
@@ -135,7 +135,7 @@ def test_a_peer_may_have_an_address_that_is_also_on_this_node(here: Here, shared
     ["10.244.2.0/24", "10.244.2.0/25", "10.244.2.128/25", "10.244.2.0/23"],
     ids=["same", "half", "rest", "more"],
 )
-def test_a_new_record_takes_nothing_from_a_peer_that_is_served(here: Here, rival: str) -> None:
+def test_a_new_record_takes_nothing_from_a_peer_that_is_served(here: ThisNode, rival: str) -> None:
     """Whatever its place in the list, its name, and how narrow its subnet is."""
     paths = chosen(here, TWO, THREE).paths
     for name in ("a", "z"):
@@ -143,11 +143,11 @@ def test_a_new_record_takes_nothing_from_a_peer_that_is_served(here: Here, rival
             found = chosen(here, *nodes, in_place=paths)
             assert used(found) == GOOD
             assert found.left_out == (found.left_out[0],)
-            assert f'peer "{name}" claims {rival}, at odds with peer "n2"' in found.left_out[0]
+            assert f'peer "{name}" claims {rival}, in conflict with peer "n2"' in found.left_out[0]
 
 
 @BOTH
-def test_of_two_new_claims_neither_is_believed(here: Here) -> None:
+def test_of_two_new_claims_neither_is_believed(here: ThisNode) -> None:
     """Nothing here tells which of the two nodes is the right one; both are named, the others served."""
     found = chosen(here, TWO, peer(7, "10.244.2.0/24"), THREE)
     assert used(found) == {"n3": THREE.subnets}
@@ -155,7 +155,7 @@ def test_of_two_new_claims_neither_is_believed(here: Here) -> None:
 
 
 @BOTH
-def test_a_network_around_several_peers_is_the_wrong_one(here: Here) -> None:
+def test_a_network_around_several_peers_is_the_wrong_one(here: ThisNode) -> None:
     """Even where nothing is in place yet: one record does not cut off all others after a reboot."""
     found = chosen(replace(here, subnets=("10.9.0.0/24",)), peer(7, "10.244.0.0/16"), TWO, THREE)
     assert used(found) == GOOD
@@ -163,7 +163,7 @@ def test_a_network_around_several_peers_is_the_wrong_one(here: Here) -> None:
 
 
 @BOTH
-def test_one_node_may_have_two_records(here: Here) -> None:
+def test_one_node_may_have_two_records(here: ThisNode) -> None:
     """Twice the same, or an earlier subnet and the new one."""
     assert used(chosen(here, TWO, peer(2))) == {"n2": TWO.subnets}
     assert chosen(here, TWO, TWO).left_out == ()
@@ -197,7 +197,7 @@ def test_a_node_without_ipv6_takes_no_ipv6_subnet_of_a_peer() -> None:
     """The kernel would refuse the route, and the ADD of every pod with it."""
     here = replace(TUNNEL, tunnel=replace(TUNNEL.tunnel, has_ipv6=False))
     found = chosen(here, peer(2, "10.244.2.0/24", "fd00:244:0:2::/64"), THREE)
-    assert (used(found), "IPv6 is switched off on this node" in found.left_out[0]) == (GOOD, True)
+    assert (used(found), "IPv6 is disabled on this node" in found.left_out[0]) == (GOOD, True)
 
 
 def test_a_peer_is_not_in_this_nodes_own_subnet() -> None:
@@ -210,7 +210,7 @@ def test_a_peer_is_not_in_this_nodes_own_subnet() -> None:
 def test_which_of_several_subnets_names_the_mac_is_said() -> None:
     """The wrong one would make the node unreachable, and nobody could see why; `vtepMAC` leaves no doubt."""
     both = peer(2, "10.244.2.0/24", "10.244.9.0/24")
-    assert "sent to as 02:24:0a:f4:02:00, the MAC of the first" in chosen(TUNNEL, both).left_out[0]
+    assert "frames are sent to 02:24:0a:f4:02:00, the MAC of the first" in chosen(TUNNEL, both).left_out[0]
     assert chosen(TUNNEL, replace(both, vtep_mac="02:00:00:00:00:02")).left_out == ()
     assert chosen(ROUTES, both).left_out == ()
 
@@ -219,7 +219,7 @@ def test_no_subnet_holds_an_address_of_the_underlay() -> None:
     """A tunnel that leads through itself goes round and round: its own address, and those of other peers."""
     loop = peer(7, "198.51.100.0/24", addresses=("198.51.100.7",))
     found = chosen(TUNNEL, TWO, loop)
-    assert (used(found), "holds its own address 198.51.100.7" in found.left_out[0]) == ({"n2": TWO.subnets}, True)
+    assert (used(found), "contains its own address 198.51.100.7" in found.left_out[0]) == ({"n2": TWO.subnets}, True)
     thief = peer(7, "198.51.100.0/24")
     assert set(used(chosen(TUNNEL, FAR, FARTHER, thief))) == {"far", "farther"}
     assert set(used(chosen(TUNNEL, FAR, thief, in_place=chosen(TUNNEL, FAR).paths))) == {"far"}
@@ -255,7 +255,7 @@ def assert_agree(paths: Sequence[PeerPath]) -> None:
 @BOTH
 @given(st.lists(_any | _record, max_size=6))
 @settings(deadline=None)
-def test_whatever_a_file_lists_the_peers_that_are_served_stay_so(here: Here, tmp_path_factory, bad: list) -> None:
+def test_whatever_a_file_lists_the_peers_that_are_served_stay_so(here: ThisNode, tmp_path_factory, bad: list) -> None:
     """No record makes the reading fail, and none takes a path from those in place."""
     good = [
         {"name": node.name, "addresses": list(node.addresses), "podCIDRs": list(node.subnets)} for node in (TWO, THREE)
