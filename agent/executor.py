@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, suppress
 from signal import SIGKILL
 
 from spec import delegate
-from spec.children import converse
+from spec.child_process import communicate
 from spec.errors import CNIError, Code
 from spec.suite import Executor
 
@@ -40,7 +40,7 @@ def _run_until(end: float, executable: str, stdin: bytes, environ: dict[str, str
     # A session of its own, and so a process group that can be killed.
     child = subprocess.Popen([executable], stdin=pipe, stdout=pipe, stderr=pipe, env=environ, start_new_session=True)
     try:
-        stdout, stderr = converse(child, stdin, executable, end)
+        stdout, stderr = communicate(child, stdin, executable, end)
         child.wait()
     except TimeoutError as error:
         details = f"{executable} was still running, and was killed"

@@ -1,4 +1,4 @@
-"""The entry of every frozen plugin: which one it is, its name tells."""
+"""The entry point of all frozen plugins; the name of the executable selects the plugin."""
 
 import io
 import os
@@ -9,7 +9,7 @@ from spec.plugin import Plugin, Suite, serve
 
 VERSION = "0.1.0"
 REFERENCE = "1.9.1"
-"""Version of the reference's plugins whose configurations and effects ours have."""
+"""The version of the reference plugins with which ours are compatible."""
 
 TYPES = {
     "bandwidth": "plugins.bandwidth",
@@ -27,15 +27,15 @@ _WITHOUT_REFERENCE = ("kubenet", "vxlan")
 
 
 def load(kind: str) -> Plugin | None:
-    """The suite's plugin of that CNI type, or None; imports no other plugin's modules."""
+    """The suite's plugin of that CNI type, or None. Imports only that plugin's modules."""
     return import_module(TYPES[kind]).PLUGIN if kind in TYPES else None
 
 
 def stated_version(kind: str) -> str:
-    """The version that a plugin states. Of one that takes the place of the reference's it is that plugin's.
+    """The version that a plugin prints; for a replacement of a reference plugin, that plugin's version.
 
-    nerdctl reads "CNI firewall plugin v1.9.1" to learn what can be configured. It reads a semantic version, in which
-    what stands behind a "+" does not count.
+    nerdctl reads "CNI firewall plugin v1.9.1" to find out what can be configured. It parses a semantic version, in
+    which anything after "+" is ignored.
     """
     return VERSION if kind in _WITHOUT_REFERENCE else f"v{REFERENCE}+slash24.{VERSION}"
 
@@ -47,12 +47,12 @@ def main() -> int:
     kind = os.path.basename(executable) if frozen else sys.argv[1]
     plugin = load(kind)
     if plugin is None:
-        sys.stderr.write(f"{kind}: no plugin of slash24 has this name; there are: {', '.join(TYPES)}\n")
+        sys.stderr.write(f"{kind}: slash24 has no plugin of this name; it has: {', '.join(TYPES)}\n")
         return 1
-    # The frozen plugins are in a private folder; a runtime knows the folder around it (launcher/frozen.c).
+    # The frozen plugins are in a private folder inside the one that runtimes use (launcher/frozen.c).
     home = os.path.dirname(os.path.dirname(executable)) if frozen else None
     suite = Suite(home=home, load=load, version=stated_version(kind))
-    # A stream that the caller has closed is None: nothing can be read there, and what is written is lost.
+    # A stream that the caller has closed is None: it reads as empty, and discards what is written.
     stdin, stdout = (stream.buffer if stream else io.BytesIO() for stream in (sys.stdin, sys.stdout))
     stderr = sys.stderr or io.StringIO()
     return serve(plugin, environ=os.environ, suite=suite, stdin=stdin, stdout=stdout, stderr=stderr)
@@ -62,4 +62,4 @@ if __name__ == "__main__":
     status = main()
     for stream in filter(None, (sys.stdout, sys.stderr)):
         stream.flush()
-    os._exit(status)  # at once: taking down in order what is about to vanish costs a call 6 ms
+    os._exit(status)  # skips the interpreter's shutdown, which takes 6 ms

@@ -189,12 +189,12 @@ def _run_here(executable: str, stdin: bytes, environ: Mapping[str, str]) -> tupl
     """Executor.run of this process, without a deadline, which is up to the runtime."""
     import subprocess
 
-    from spec.children import converse
+    from spec.child_process import communicate
 
     pipe = subprocess.PIPE
     with subprocess.Popen([executable], stdin=pipe, stdout=pipe, stderr=pipe, env=dict(environ)) as child:
         try:
-            stdout, stderr = converse(child, stdin, executable)
+            stdout, stderr = communicate(child, stdin, executable)
         except BaseException:
             child.kill()
             raise

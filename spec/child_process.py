@@ -19,7 +19,7 @@ _PIPE_READS = OUTPUT_LIMIT // _CHUNK
 """Reads that empty any pipe (pipe(7))."""
 
 
-def converse(child: "Popen[bytes]", stdin: bytes, executable: str, end: float | None = None) -> tuple[bytes, bytes]:
+def communicate(child: "Popen[bytes]", stdin: bytes, executable: str, end: float | None = None) -> tuple[bytes, bytes]:
     """Write `stdin` to the child, and return what it printed on stdout and stderr when it has ended.
 
     Waits for the child, not for the end of its pipes, which a process that it left behind may hold open. `child` has
