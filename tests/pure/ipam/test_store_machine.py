@@ -31,7 +31,7 @@ POOL = {f"10.0.0.{number}" for number in range(2, 7)} | {f"fd00::{number}" for n
 OWNERS = [owner(container_id, ifname) for container_id in ("a", "b", "c", "d") for ifname in ("eth0", "eth1")]
 
 owners = st.sampled_from(OWNERS)
-steps = st.integers(1, 45)
+steps = st.integers(1, 28)
 
 
 class Books(RuleBasedStateMachine):
