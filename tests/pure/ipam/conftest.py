@@ -23,5 +23,5 @@ def store(folder) -> LeaseStore:
 
 @pytest.fixture
 def node(tmp_path: Path) -> Node:
-    """A node whose dataDir is not there yet."""
+    """A node whose dataDir does not exist yet."""
     return Node(tmp_path / "networks")

@@ -1,6 +1,4 @@
-"""What the tests of the leases share: a store in memory, the reference plugin's way of using a folder,
-and disturbances.
-"""
+"""Helpers of the tests of leases: a store in memory, the reference plugin's use of a folder, and fault injection."""
 
 import errno
 import os
@@ -28,7 +26,7 @@ def owner(container_id: str, ifname: str = "eth0") -> Attachment:
 
 
 def range_sets(*sets: Sequence[dict] | str) -> tuple[RangeSet, ...]:
-    """Range sets of `ipam.ranges`; a text is the subnet of a set's only range."""
+    """Range sets of `ipam.ranges`; a string is the subnet of a set's only range."""
     groups = [[{"subnet": each}] if isinstance(each, str) else list(each) for each in sets]
     return parse_range_sets(Section({"ipam": {"ranges": groups}}), one_per_family=False)
 
@@ -49,7 +47,7 @@ class MemoryStore:
         yield self
 
     def create(self) -> None:
-        """Nothing is to be made."""
+        """Does nothing."""
 
     def state(self, address: str) -> str:
         if address in self.held:
@@ -100,12 +98,12 @@ def at(store: LeaseStore | MemoryStore, boot: Boot) -> LeaseStore | MemoryStore:
 
 
 def leases_in(folder: Path) -> dict[str, bytes]:
-    """What the folder holds, address by address, read as any other program would."""
+    """The lease files in the folder: address -> content."""
     return {each.name: each.read_bytes() for each in folder.iterdir() if each.is_file() and is_address(each.name)}
 
 
 def text_of(holder: Attachment) -> bytes:
-    """The content of the holder's lease files."""
+    """The content of the owner's lease files."""
     return f"{holder.container_id}\r\n{holder.ifname}".encode()
 
 
@@ -125,7 +123,7 @@ def reference_delete(folder: Path, holder: Attachment) -> None:
 
 
 def killed_at(step: int, work: Callable[[], object]) -> bool:
-    """Do the work in a process that dies just before its `step`-th call of the system; whether it died."""
+    """Do the work in a process that dies just before its `step`-th system call; return whether it died."""
     child = os.fork()
     if child == 0:
         _disturb(setattr, step, lambda *_: os._exit(9))
@@ -140,7 +138,7 @@ def killed_at(step: int, work: Callable[[], object]) -> bool:
 
 
 def calls_of(work: Callable[[], object]) -> int:
-    """How many calls of the system the work makes, done in a process of its own."""
+    """The number of system calls of the work, which is done in a separate process."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -156,7 +154,7 @@ def calls_of(work: Callable[[], object]) -> int:
 
 
 def failing_at(patch: Callable, step: int, code: int = errno.ENOSPC) -> None:
-    """Let the `step`-th call of the system that could need space fail; `patch` is setattr, or a monkeypatch's."""
+    """Make the `step`-th system call that may need disk space fail; `patch` is setattr, or a monkeypatch's."""
 
     def fail(*arguments):
         raise OSError(code, os.strerror(code), arguments[0] if isinstance(arguments[0], str) else None)
@@ -165,7 +163,7 @@ def failing_at(patch: Callable, step: int, code: int = errno.ENOSPC) -> None:
 
 
 def _disturb(patch: Callable, step: int, disturbance: Callable, names: Collection[str] = _CHANGES) -> Callable[[], int]:
-    """Do something else at the `step`-th call; answers a function that tells how many calls there were."""
+    """Do something else at the `step`-th call; returns a function that returns the number of calls."""
     count = 0
 
     def counting(real: Callable, name: str) -> Callable:
@@ -184,19 +182,19 @@ def _disturb(patch: Callable, step: int, disturbance: Callable, names: Collectio
 
 
 def take(store: LeaseStore, owner_: Attachment, *grants: tuple[int, str]) -> None:
-    """Take leases that are to be had."""
+    """Take leases that are available."""
     with store.locked(writable=True) as leases:
         assert leases.take(owner_, grants)
 
 
 def release(store: LeaseStore, owner_: Attachment) -> set[str]:
-    """Release; the addresses."""
+    """Release the owner's leases; return the addresses."""
     with store.locked(writable=True) as leases:
         return set(leases.release(owner_))
 
 
 def held(store: LeaseStore, owner_: Attachment) -> set[str]:
-    """What the owner holds."""
+    """The addresses that the owner holds."""
     with store.locked(writable=False) as leases:
         return set(leases.held_by(owner_))
 

@@ -1,4 +1,4 @@
-"""Allocation: which address an attachment gets, and what it is told when it gets none."""
+"""Allocation: which address an attachment gets, and the error if it gets none."""
 
 import pytest
 
@@ -59,7 +59,7 @@ def test_the_next_address(ranges, taken, last, chosen):
 
 
 def test_a_pool_from_end_to_end():
-    """A /29 gives .2 to .6, then nothing; what is freed is given again, in order."""
+    """A /29 has .2 to .6; released addresses are assigned again, in order."""
     leases, sets = store(), range_sets("10.0.0.0/29")
     given = [add(leases, sets, container_id=f"c{number}") for number in range(5)]
     assert given == [[f"10.0.0.{number}/29"] for number in range(2, 7)]
@@ -72,7 +72,7 @@ def test_a_pool_from_end_to_end():
 
 
 def test_a_released_address_waits_for_its_turn():
-    """A released address is used again only when all others had their turn."""
+    """A released address is reused only after all others."""
     leases, sets = store(), range_sets("10.0.0.0/29")
     given = []
     for number in range(7):
@@ -90,7 +90,7 @@ def test_one_address_of_each_set():
 
 
 def test_all_sets_or_none():
-    """Where one set has nothing left, the attachment gets nothing of the others, and no pointer moves."""
+    """If one set is full, the attachment gets no address of the others, and no pointer moves."""
     leases = store(["10.0.1.2"])
     assert refused(leases, range_sets("10.0.0.0/30", "10.0.1.0/30")).msg == (
         "failed to allocate for range 1: no IP addresses available in range set: 10.0.1.1-10.0.1.2"
@@ -98,7 +98,7 @@ def test_all_sets_or_none():
 
 
 def test_no_second_address_of_a_set():
-    """Who holds an address of a set gets no second one of it, unless by asking for one."""
+    """An owner of an address of a set gets no second one, unless it requests one."""
     leases, sets = store(), range_sets("10.0.0.0/29")
     add(leases, sets)
     assert refused(leases, sets).msg == (
@@ -109,7 +109,7 @@ def test_no_second_address_of_a_set():
 
 
 def test_leases_elsewhere_do_not_count():
-    """What the attachment holds outside of the set, after the ranges were changed, is not in the way."""
+    """An address outside the set, left after the ranges changed, does not count."""
     leases = store()
     add(leases, range_sets("10.9.0.0/29"))
     assert add(leases, range_sets("10.0.0.0/29")) == ["10.0.0.2/29"]
@@ -123,7 +123,7 @@ def test_requested_addresses():
 
 
 def test_requested_twice():
-    """An address that was asked for in two places is one request."""
+    """An address requested in two places is one request."""
     assert add(store(), range_sets("10.0.0.0/29"), "10.0.0.4", "10.0.0.4") == ["10.0.0.4/29"]
 
 
@@ -141,13 +141,13 @@ def test_requested_twice():
     ],
 )
 def test_requests_that_can_not_be_met(requested, message):
-    """A request that can not be met fails the whole, and nothing changes."""
+    """If one request cannot be met, the call fails and nothing changes."""
     error = refused(store(["10.0.0.3"]), range_sets("10.0.0.0/29"), *requested)
     assert (error.code, error.msg.removeprefix("failed to allocate for range 0: ")) == (Code.INTERNAL, message)
 
 
 def test_reclaimed_last():
-    """Leases of an earlier boot are taken over when nothing else is free, and one at a time."""
+    """Leases of an earlier boot are reclaimed if no address is free, one at a time."""
     leases, sets = store(), range_sets("10.0.0.0/29")
     for number in range(4):
         add(leases, sets, container_id=f"c{number}")
@@ -162,7 +162,7 @@ def test_reclaimed_last():
 
 
 def test_requested_of_an_earlier_boot():
-    """A requested address that only a lease of an earlier boot holds is given."""
+    """A requested address with a lease of an earlier boot is assigned."""
     leases = at(store(["10.0.0.3"]), NEXT_BOOT)
     assert add(leases, range_sets("10.0.0.0/29"), "10.0.0.3") == ["10.0.0.3/29"]
 
@@ -191,7 +191,7 @@ def test_cooling():
 
 @pytest.mark.parametrize(("taken", "exhausted"), [(["10.0.0.2"], True), ([], False), (["10.0.0.1"], False)])
 def test_exhausted(taken, exhausted):
-    """A set is exhausted when all but its gateway is leased."""
+    """A set is exhausted if all its addresses but the gateway are leased."""
     assert is_exhausted(range_sets("10.0.0.0/30")[0], store(taken)) is exhausted
 
 
@@ -211,5 +211,5 @@ class Contested(MemoryStore):
 
 
 def test_somebody_was_faster():
-    """If an address is gone in the moment it is taken, the next one is."""
+    """If an address is taken at the last moment, the next one is chosen."""
     assert add(Contested(BOOT), range_sets("10.0.0.0/29")) == ["10.0.0.3/29"]

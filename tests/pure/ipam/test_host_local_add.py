@@ -93,7 +93,7 @@ def test_ranges_of_the_runtime_come_first(node):
     ],
 )
 def test_requested(node, more, args):
-    """An address can be asked for by CNI_ARGS, args and runtimeConfig, with or without a prefix, which says nothing."""
+    """An address can be requested by CNI_ARGS, args and runtimeConfig; a prefix length is ignored."""
     assert node.addresses(node.config(**more), CNI_ARGS=args) == ["10.0.0.5/29"]
 
 
@@ -112,7 +112,7 @@ def test_requested_for_both_families(node):
     ],
 )
 def test_requested_in_vain(node, ips, message):
-    """A request that can not be met fails with the reference's text, and leases nothing."""
+    """A request that cannot be met fails with the reference's message, and leases nothing."""
     assert node.fail("ADD", node.config(runtimeConfig={"ips": ips})) == (999, message, "")
     assert leases_in(node.folder) == {}
 
@@ -171,7 +171,7 @@ def test_no_configuration_at_all(node):
 
 
 def test_a_wrong_address_in_the_variables(node):
-    """An address in CNI_ARGS that is none is error 4."""
+    """An invalid address in CNI_ARGS is error 4."""
     code, message, _ = node.fail("ADD", CNI_ARGS="IP=10.0.0")
     assert (code, '"IP"' in message, '"10.0.0"' in message) == (4, True, True)
 
@@ -198,7 +198,7 @@ def test_exhausted(node):
 
 
 def test_a_second_add(node):
-    """The same attachment is not given a second address."""
+    """An attachment does not get a second address."""
     node.addresses()
     text = "failed to allocate for range 0: 10.0.0.2 has been allocated to cid, duplicate allocation is not allowed"
     assert node.fail("ADD") == (999, text, "")
@@ -206,7 +206,7 @@ def test_a_second_add(node):
 
 
 def test_a_failed_add_keeps_what_was_held_before(node):
-    """A failed ADD gives back what it took, not what the attachment held before it."""
+    """A failed ADD releases what it took, not what the attachment held before."""
     config = node.config({"ranges": [[V4], [V6]]}, runtimeConfig={"ips": ["10.0.0.5"]})
     node.addresses(config)
     again = node.config({"ranges": [[V4], [V6]]}, runtimeConfig={"ips": ["10.0.0.6"]})
@@ -215,7 +215,7 @@ def test_a_failed_add_keeps_what_was_held_before(node):
 
 
 def test_a_data_dir_that_is_a_file(node):
-    """A dataDir that can not be used is error 5, and names it."""
+    """A dataDir that cannot be used is error 5, which names it."""
     node.data_dir.write_text("")
     code, message, details = node.fail("ADD")
     assert code == 5
@@ -243,7 +243,7 @@ def test_files_of_an_add(node):
     ],
 )
 def test_small_subnets(node, subnet, more, pods):
-    """Every address of a /31, /32, /127 or /128 is a pod's (RFC 3021, RFC 6164), but for a gateway that is named."""
+    """All addresses of a /31, /32, /127 or /128 are for pods (RFC 3021, RFC 6164), except a configured gateway."""
     config = node.config({"subnet": subnet, **more}, isGateway=bool(more))
     results = [node.succeed("ADD", config, container_id=f"c{number}") for number in range(len(pods))]
     assert [result["ips"][0] for result in results] == [{"address": pod, **more} for pod in pods]
@@ -262,6 +262,6 @@ def test_small_subnets(node, subnet, more, pods):
     ],
 )
 def test_routes_lose_bits_of_the_host(node, given, masked):
-    """A destination is the network that it is in, of either family, as the kernel has it."""
+    """Host bits of a destination are cleared, for both IP versions."""
     config = node.config({"subnet": "10.0.0.0/29", "routes": [{"dst": given}]})
     assert node.succeed("ADD", config)["routes"] == [{"dst": masked}]

@@ -25,7 +25,7 @@ COSTLY = {
 
 
 def test_delete(node):
-    """DEL frees all addresses of the attachment, leaves others, and is silent however often it comes."""
+    """DEL releases all addresses of the attachment and no others; it may be repeated."""
     config = node.config({"ranges": [[V4], [V6]]})
     node.addresses(config)
     node.addresses(config, CNI_IFNAME="eth1")
@@ -55,7 +55,7 @@ def test_delete_makes_nothing(node):
     ],
 )
 def test_delete_asks_nothing_of_the_configuration(node, ipam):
-    """DEL frees the address whatever became of ranges and all else but the dataDir, and whatever CNI_ARGS says."""
+    """DEL releases the address whatever the ranges, other keys and CNI_ARGS are."""
     node.addresses()
     status, document, _ = node.call("DEL", node.config(ipam, runtimeConfig={"ips": ["zz"]}), CNI_ARGS="junk;IP=zz")
     assert (status, document) == (0, None)
@@ -64,7 +64,7 @@ def test_delete_asks_nothing_of_the_configuration(node, ipam):
 
 @pytest.mark.parametrize("ipam", [None, {"dataDir": ["x"]}, {"dataDir": "/a\0b"}, {"cooldown": -1}])
 def test_delete_without_a_data_dir(node, monkeypatch, ipam):
-    """Where the configuration says nothing of the dataDir, or says it wrongly, DEL releases in the default one."""
+    """If dataDir is missing or wrong, DEL releases in the default one."""
     monkeypatch.setattr("ipam.host_local.DATA_DIR", str(node.data_dir))
     node.addresses()
     assert node.call("DEL", {**node.config(), "ipam": ipam})[0] == 0
@@ -72,7 +72,7 @@ def test_delete_without_a_data_dir(node, monkeypatch, ipam):
 
 
 def test_check(node):
-    """CHECK is silent where all addresses of prevResult that are of our ranges are leased to the attachment."""
+    """CHECK succeeds if all addresses of prevResult in our ranges are leased to the attachment."""
     config = node.config({"ranges": [[V4], [V6]]})
     result = node.succeed("ADD", config)
     result["ips"].append({"address": "192.0.2.7/24"})
@@ -80,7 +80,7 @@ def test_check(node):
 
 
 def test_check_without_a_result(node):
-    """CHECK without prevResult asks for any lease of the attachment."""
+    """Without prevResult, CHECK requires any lease of the attachment."""
     assert node.fail("CHECK")[1] == "host-local: Failed to find address added by container cid"
     assert not node.data_dir.exists()
     node.addresses()
@@ -88,7 +88,7 @@ def test_check_without_a_result(node):
 
 
 def test_check_finds_what_is_missing(node):
-    """CHECK fails and names the address that is not leased any more, or is leased to somebody else."""
+    """CHECK fails and names the address that is not leased, or leased to another attachment."""
     config = node.config({"ranges": [[V4], [V6]]})
     config["prevResult"] = node.succeed("ADD", config)
     (node.folder / "10.0.0.2").unlink()
@@ -99,7 +99,7 @@ def test_check_finds_what_is_missing(node):
 
 
 def test_check_wants_a_right_configuration(node):
-    """CHECK refuses what ADD would refuse."""
+    """CHECK refuses configurations that ADD refuses."""
     assert node.fail("CHECK", node.config({"subnet": "10.0.0.0/33"}))[0] == 7
 
 
@@ -109,7 +109,7 @@ def collect(node, *valid: str, **more):
 
 
 def test_collection(node):
-    """GC releases the leases of all that is not valid, of either plugin and with or without an owner."""
+    """GC releases all leases but those of valid attachments, of both plugins, with or without an owner."""
     for each in ("a", "b", "c"):
         node.addresses(container_id=each)
     reference_add(node.folder, owner("d"), "10.0.0.5")
@@ -121,7 +121,7 @@ def test_collection(node):
 
 
 def test_collection_asks_nothing_of_the_ranges(node):
-    """GC releases though the ranges are wrong."""
+    """GC releases even if the ranges are wrong."""
     node.addresses()
     assert collect(node, ipam={"subnet": "zz"})[0] == 0
     assert leases_in(node.folder) == {}
@@ -134,20 +134,20 @@ def test_collection_of_nothing(node):
 
 
 def test_collection_in_the_dark(node):
-    """GC without a list of what is valid releases nothing."""
+    """Without a list of valid attachments, GC releases nothing."""
     node.addresses()
     node.call("GC")
     assert len(leases_in(node.folder)) == 1
 
 
 def test_status(node):
-    """STATUS is silent where an ADD would find an address; it makes no folder."""
+    """STATUS succeeds if an address is free; it makes no folder."""
     assert node.succeed("STATUS") is None
     assert not node.data_dir.exists()
 
 
 def test_status_of_an_exhausted_range(node):
-    """STATUS with `statusWhenFull` is error 50 where any of the range sets has nothing left; no longer after a DEL."""
+    """With `statusWhenFull`, STATUS is error 50 while any range set is full."""
     full = {"ranges": [[V6], [{"subnet": "10.0.0.0/30"}]]}
     config = node.config({**full, "statusWhenFull": "unavailable"})
     node.addresses(config)
@@ -160,7 +160,7 @@ def test_status_of_an_exhausted_range(node):
 
 @pytest.mark.parametrize("said", [{}, {"statusWhenFull": "available"}, {"statusWhenFull": None}])
 def test_a_full_range_leaves_the_node_ready(node, said):
-    """By default STATUS succeeds where every address is leased, and says on stderr which range is full."""
+    """By default STATUS succeeds if every address is leased, and names the full range on stderr."""
     config = node.config({"subnet": "10.0.0.0/30", **said})
     node.addresses(config)
     status, document, stderr = node.call("STATUS", config)
@@ -169,7 +169,7 @@ def test_a_full_range_leaves_the_node_ready(node, said):
 
 
 def test_status_when_full_is_one_of_two(node):
-    """Another value is refused, by name."""
+    """Another value is refused by an error that names it."""
     config = node.config({"subnet": "10.0.0.0/30", "statusWhenFull": "maybe"})
     code, message, _ = node.fail("STATUS", config)
     assert (code, message) == (7, '"ipam.statusWhenFull": expected one of "available", "unavailable", got "maybe"')
@@ -185,12 +185,12 @@ def test_status_counts_what_can_be_reclaimed(node):
 
 
 def test_status_wants_a_right_configuration(node):
-    """STATUS refuses what ADD would refuse."""
+    """STATUS refuses configurations that ADD refuses."""
     assert node.fail("STATUS", node.config({"subnet": "10.0.0.0/33"}))[0] == 7
 
 
 def test_cooldown(node):
-    """With a cooldown, a released address is not handed out again, and its lack is a matter of time."""
+    """With a cooldown, a released address is not assigned again; the error says to try again later."""
     config = node.config({"subnet": "10.0.0.0/30", "cooldown": 3600, "statusWhenFull": "unavailable"})
     node.addresses(config)
     node.succeed("DEL", config)
@@ -201,14 +201,14 @@ def test_cooldown(node):
 
 
 def modules_after(code: str, **run) -> set[str]:
-    """The modules that a fresh interpreter has after the code."""
+    """The modules in a new interpreter after it has run the code."""
     program = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, check=True, **run)
     return set(done.stdout.decode().split())
 
 
 def test_imports_of_a_delete(node):
-    """A DEL that releases a lease imports nothing of what only an ADD needs, and nothing that costs a cold start."""
+    """A DEL imports no module that only ADD needs, and none that slows down a cold start."""
     node.addresses()
     code = """
 import io
@@ -224,6 +224,6 @@ assert serve(PLUGIN, environ=environ, stdin=sys.stdin.buffer, stdout=io.BytesIO(
 
 
 def test_imports_of_an_add():
-    """What an ADD imports of ours brings nothing that costs a cold start."""
+    """The modules of an ADD import none that slows down a cold start."""
     modules = "ipam.host_local, ipam.allocator, ipam.config, ipam.cooldown"
     assert modules_after(f"import {modules}") & COSTLY == set()

@@ -1,4 +1,4 @@
-"""Ranges: their defaults, what is refused and how, and the order in which addresses are tried."""
+"""Ranges: defaults, errors, and the order in which addresses are tried."""
 
 from itertools import combinations
 
@@ -33,7 +33,7 @@ def order(*sets, last: str = "") -> list[str]:
     ],
 )
 def test_defaults(subnet, span, gateway):
-    """A subnet alone goes from its first address, the gateway's, to its last but the IPv4 broadcast address."""
+    """By default the first address is the gateway, and the IPv4 broadcast address is excluded."""
     (ranges,) = range_sets(subnet)
     (only,) = ranges.ranges
     assert (str(ranges), text_of(only.version, only.gateway)) == (span, gateway)
@@ -50,14 +50,14 @@ def test_order_of_sets():
 
 
 def test_old_form_needs_its_subnet():
-    """`gateway` and `rangeStart` beside `ranges` belong to the old form and say nothing without its `subnet`."""
+    """`gateway` and `rangeStart` beside `ranges` belong to the old form and are ignored without its `subnet`."""
     config = {"ipam": {"gateway": "10.9.9.9", "rangeStart": "x", "ranges": [[{"subnet": "10.1.0.0/24"}]]}}
     assert len(parse(config)) == 1
 
 
 @pytest.mark.parametrize("gateway", ["192.0.2.1", "10.0.0.200", "::ffff:192.0.2.1"])
 def test_gateway_outside(gateway):
-    """A gateway outside of the subnet is allowed; the first address is then handed out like any other."""
+    """A gateway outside of the subnet is allowed; the first address is then assigned like any other."""
     assert order([{"subnet": "10.0.0.0/29", "gateway": gateway}])[0] == "10.0.0.1"
 
 
@@ -113,7 +113,7 @@ def test_mapped_members_are_ipv4():
     ],
 )
 def test_refused(given, phrase, key):
-    """A range that can not be is refused by code 7, the reference's phrase, the key, the value and what is allowed."""
+    """An invalid range is error 7 with the reference's message, the key, the value and what is allowed."""
     section = given if not given or "subnet" in given else {"subnet": "10.0.0.0/24", **given}
     with pytest.raises(CNIError) as caught:
         range_sets([section])
@@ -125,7 +125,7 @@ def test_refused(given, phrase, key):
 
 @pytest.mark.parametrize("subnet", ["10.0.0.0/31", "10.0.0.0/32", "fd00::/127", "fd00::/128"])
 def test_small_subnets_have_no_room_for_a_gateway(subnet):
-    """Where there must be a gateway and none is named, a subnet of one or two addresses is too small."""
+    """If a gateway is required but not configured, a subnet of one or two addresses is too small."""
     config = Section({"ipam": {"subnet": subnet}})
     (only,) = parse_range_sets(config, one_per_family=False)
     assert only.ranges[0].gateway == -1
@@ -139,7 +139,7 @@ def test_small_subnets_have_no_room_for_a_gateway(subnet):
     in_sets=st.booleans(),
 )
 def test_an_overlap_is_found_whatever_the_order(spans, in_sets):
-    """As comparing every two ranges would: in one set, and in different sets."""
+    """The result is that of comparing all pairs, in one set and in different sets."""
     ranges = [
         {"subnet": "10.0.0.0/24", "rangeStart": f"10.0.0.{10 + first}", "rangeEnd": f"10.0.0.{10 + first + more}"}
         for first, more in spans
@@ -158,7 +158,7 @@ def test_an_overlap_is_found_whatever_the_order(spans, in_sets):
 @settings(deadline=None)
 @given(starts=st.sets(st.integers(0, 12), min_size=1), number=st.integers(0, 255))
 def test_membership_is_that_of_any_set(starts, number):
-    """What asks every range answers the same, for addresses between, before and behind the ranges."""
+    """The result is that of trying every range, for addresses between, before and after the ranges."""
     pieces = [{"rangeStart": f"10.0.0.{19 * each}", "rangeEnd": f"10.0.0.{19 * each + 9}"} for each in starts]
     sets = range_sets(*([{"subnet": "10.0.0.0/24", **piece}] for piece in pieces), [{"subnet": "fd00::/64"}])
     is_member = membership(sets)
@@ -168,7 +168,7 @@ def test_membership_is_that_of_any_set(starts, number):
 
 @pytest.mark.parametrize("key", ["ranges", "ipRanges"])
 def test_a_call_has_so_many_ranges_at_most(key):
-    """More range sets, or ranges in all, are refused by number, before anything is made of them."""
+    """More range sets, or ranges in all, are refused by their number, before they are parsed."""
     one = {"subnet": "10.0.0.0/24"}
     for groups, text in (
         ([[one]] * 257, "expected at most 256 range sets, got 257"),
@@ -208,14 +208,14 @@ def test_a_call_has_so_many_ranges_at_most(key):
     ],
 )
 def test_refused_sets(config, message):
-    """Sets that are empty, mixed or overlapping are refused by code 7."""
+    """Sets that are empty, mixed or overlapping are error 7."""
     with pytest.raises(CNIError, match=".*") as caught:
         parse(config)
     assert (caught.value.code, message in caught.value.msg) == (Code.INVALID_NETWORK_CONFIG, True)
 
 
 def test_ranges_of_one_subnet():
-    """Overlap is judged by the ranges, not by the subnets: two pieces of one subnet may be two sets."""
+    """Ranges may not overlap, but subnets may: two parts of one subnet can be two sets."""
     pieces = [
         {"rangeStart": "10.0.0.10", "rangeEnd": "10.0.0.19"},
         {"rangeStart": "10.0.0.20", "rangeEnd": "10.0.0.29"},
@@ -235,12 +235,12 @@ def test_old_versions_have_room_for_one_address_a_family():
 
 
 def test_order_starts_after_the_last():
-    """The order goes on from the address handed out last, wraps, and tries that one itself last."""
+    """The order starts after the last address assigned, wraps, and ends with that address."""
     assert order("10.0.0.0/29", last="10.0.0.4") == ["10.0.0.5", "10.0.0.6", "10.0.0.2", "10.0.0.3", "10.0.0.4"]
 
 
 def test_order_over_several_ranges():
-    """At the end of a range the next range of the set follows; every address comes once, no range's gateway ever."""
+    """After a range comes the next one of the set; each address comes once, and no gateway."""
     two = [{"subnet": "10.0.0.0/29", "rangeEnd": "10.0.0.4"}, {"subnet": "10.0.1.0/30", "gateway": "10.0.1.2"}]
     assert order(two) == ["10.0.0.2", "10.0.0.3", "10.0.0.4", "10.0.1.1"]
     assert order(two, last="10.0.0.3") == ["10.0.0.4", "10.0.1.1", "10.0.0.2", "10.0.0.3"]
@@ -248,7 +248,7 @@ def test_order_over_several_ranges():
 
 
 def test_no_range_gives_away_the_gateway_of_another():
-    """Be it in the same set or in another; who asks for it by name is refused as for the range's own."""
+    """Neither in the same set nor in another, and a request for it is refused."""
     low = {"subnet": "10.0.0.0/28", "rangeStart": "10.0.0.2", "rangeEnd": "10.0.0.4", "gateway": "10.0.0.9"}
     high = {"subnet": "10.0.0.0/28", "rangeStart": "10.0.0.8", "rangeEnd": "10.0.0.11", "gateway": "10.0.0.3"}
     assert order([low, high]) == ["10.0.0.2", "10.0.0.4", "10.0.0.8", "10.0.0.10", "10.0.0.11"]
@@ -263,11 +263,11 @@ def test_no_range_gives_away_the_gateway_of_another():
 
 @pytest.mark.parametrize("last", ["10.0.0.128", "10.9.0.1", "fd00::5"])
 def test_order_without_a_useful_last(last):
-    """A last address that is not of the set starts the order anew."""
+    """If the last address is not in the set, the order starts at the first."""
     assert order("10.0.0.0/29", last=last) == order("10.0.0.0/29")
 
 
 def test_a_gigantic_range_is_walked_lazily():
-    """The order of an IPv6 /64 is there at once."""
+    """The order of an IPv6 /64 is computed lazily."""
     (ranges,) = range_sets("fd00::/64")
     assert next(text for _, texts in ranges.candidates(parse_ip("fd00::ff")) for text in texts) == "fd00::100"

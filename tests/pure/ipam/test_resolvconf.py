@@ -19,5 +19,5 @@ from spec.result import DNS
     ],
 )
 def test_lines(text, dns):
-    """One nameserver a line, the last domain, all search and options; comments and unfinished lines say nothing."""
+    """One nameserver a line, the last domain, all search and options; comments and incomplete lines are ignored."""
     assert parse_resolvconf(text) == dns

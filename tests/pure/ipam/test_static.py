@@ -1,4 +1,4 @@
-"""static: the addresses that the configuration says, and what it refuses."""
+"""static: the configured addresses, and what it refuses."""
 
 import io
 
@@ -36,7 +36,7 @@ def ips(*args: object, **keys: object) -> list[tuple[str, str]]:
 
 
 def refusal(*args: object, **keys: object) -> CNIError:
-    """The error of an ADD; STATUS answers the same."""
+    """The error of an ADD, which is also that of STATUS."""
     with pytest.raises(CNIError) as caught:
         static.add(request(*args, **keys))
     return caught.value
@@ -57,12 +57,12 @@ def test_everything_is_returned() -> None:
 
 
 def test_no_address_is_an_answer() -> None:
-    """From 0.3.0 on a result without addresses is one; whether that will do, the caller decides."""
+    """Since 0.3.0 a result may have no addresses; the calling plugin decides whether it accepts that."""
     assert static.add(request({})) == Result()
 
 
 def test_where_addresses_come_from() -> None:
-    """runtimeConfig replaces all, else args.cni does; CNI_ARGS come behind those of the configuration."""
+    """runtimeConfig replaces all others, else args.cni does; CNI_ARGS follow the configuration."""
     args = {"IP": "10.0.0.3/24,10.5.0.3/24", "GATEWAY": "10.5.0.1,fd00::1"}
     by_args, by_runtime = {"args": {"cni": {"ips": ["10.0.0.4/24"]}}}, {"runtimeConfig": {"ips": ["10.0.0.5/24"]}}
     ipam = {"addresses": [ONE]}
@@ -74,7 +74,7 @@ def test_where_addresses_come_from() -> None:
 
 
 def test_gateway_of_cni_args_is_for_its_addresses_alone() -> None:
-    """GATEWAY sets nothing on configured addresses; of two in a subnet the last one counts."""
+    """GATEWAY does not apply to configured addresses; of two in a subnet the last one counts."""
     ipam = {"addresses": [{"address": "10.0.0.2/24"}]}
     args = {"IP": "10.0.0.3/24", "GATEWAY": "10.0.0.1,10.0.0.254"}
     assert ips(ipam, cni_args=args) == [("10.0.0.2/24", ""), ("10.0.0.3/24", "10.0.0.254")]
@@ -122,7 +122,7 @@ def test_bad_configuration_is_named(ipam: dict | None, keys: dict, code: int, me
 )
 @pytest.mark.parametrize("place", ["runtimeConfig", "args"])
 def test_what_is_replaced_is_not_looked_at(addresses: object, place: str) -> None:
-    """Addresses of the runtime or of args.cni take the place of whatever stands in `addresses` and in CNI_ARGS."""
+    """Addresses of the runtime or of args.cni replace `addresses` and CNI_ARGS."""
     keys = {"runtimeConfig": {"ips": ["10.10.5.29/24"]}} if place == "runtimeConfig" else {}
     keys |= {"args": {"cni": {"ips": ["10.10.5.29/24"] if place == "args" else ["dummy"]}}}
     made = request({"addresses": addresses}, cni_args={"IP": "dummy", "GATEWAY": "dummy"}, **keys)
@@ -168,14 +168,14 @@ def test_bad_cni_args_are_a_bad_variable(args: dict) -> None:
 
 @pytest.mark.parametrize("key", ["IP", "GATEWAY"])
 def test_cni_args_have_so_many_addresses_at_most(key: str) -> None:
-    """More are refused by number, before each is compared with each."""
+    """More are refused by their number, before they are compared."""
     error = refusal({}, cni_args={key: ",".join(["10.0.0.3/24"] * 257)})
     assert (error.code, error.msg) == (4, f'CNI_ARGS: "{key}": expected at most 256 addresses, got 257')
 
 
 @pytest.mark.parametrize("version", ["0.1.0", "0.2.0"])
 def test_old_versions_know_one_address_a_family(version: str) -> None:
-    """More is an error, and not a silent loss; one of each family is fine."""
+    """More are an error rather than dropped silently; one of each IP version is fine."""
     two = {"addresses": [ONE, {"address": "fd00::2/64"}]}
     assert len(static.add(request(two, version)).ips) == 2
     error = refusal({"addresses": [ONE, {"address": "10.1.0.2/24"}]}, version)

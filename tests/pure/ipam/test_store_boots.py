@@ -1,4 +1,4 @@
-"""Boots and cooldown: which leases may be taken over, and which addresses are left alone."""
+"""Boots and cooldown: which leases can be reclaimed, and which addresses are not assigned for a while."""
 
 import fcntl
 import os
@@ -18,9 +18,7 @@ GRANTS = [(0, "10.0.0.2"), (1, "fd00:1::2")]
 
 
 def test_what_the_reference_wrote_in_this_boot_stays(store, folder):
-    """A node that comes from the Go plugin in the middle of a boot: none of its leases can be reclaimed,
-    whatever their times say.
-    """
+    """If a node switches from the Go plugin, none of its leases can be reclaimed in this boot, whatever their times."""
     for number, moment in ((2, 0), (3, 10**9), (4, 2 * 10**9)):
         reference_add(folder, owner(f"c{number}"), f"10.0.0.{number}")
         os.utime(folder / f"10.0.0.{number}", (moment, moment))
@@ -29,9 +27,7 @@ def test_what_the_reference_wrote_in_this_boot_stays(store, folder):
 
 
 def test_what_the_reference_wrote_between_two_boots_of_ours(store, folder):
-    """We know the folder from an earlier boot; after a reboot the reference plugin was called first:
-    its new leases stay.
-    """
+    """If the reference plugin is called before ours after a reboot, its new leases stay."""
     take(store, A, (0, "10.0.0.2"))
     reference_add(folder, owner("old"), "10.0.0.3")
     take(store, B, (0, "10.0.0.4"))
@@ -51,14 +47,14 @@ def test_seen_once_is_enough(store, folder):
 
 
 def test_another_machine(store):
-    """The boots of a machine say nothing about the leases of another one that shares the folder."""
+    """A boot of one machine says nothing about the leases of another that shares the folder."""
     take(store, A, (0, "10.0.0.2"))
     assert state(at(store, Boot("other", "33333333", 5.0)), "10.0.0.2") == State.TAKEN
 
 
 @pytest.mark.parametrize(("here", "there"), [("", "2"), ("1", ""), ("", "")])
-def test_a_boot_that_can_not_be_told(store, here, there):
-    """Without a boot id nothing is reclaimed."""
+def test_an_unknown_boot(store, here, there):
+    """Without a boot ID nothing is reclaimed."""
     take(at(store, Boot("node", here)), A, (0, "10.0.0.2"))
     assert state(at(store, Boot("node", there)), "10.0.0.2") == State.TAKEN
 
@@ -83,7 +79,7 @@ def test_the_old_owner_releases_after_a_reboot(store, folder):
 
 
 def test_a_lease_entered_in_two_boots(store, folder):
-    """Where a lease is entered in this boot too, this boot counts."""
+    """If a lease has an entry in this boot too, this boot counts."""
     take(store, A, (0, "10.0.0.2"))
     after = at(store, NEXT_BOOT)
     take(after, B, (0, "10.0.0.3"))
@@ -109,7 +105,7 @@ def test_cooldown_over_a_reboot(store):
 
 
 def test_the_note_of_released_addresses_does_not_grow(store, folder):
-    """What has cooled down is forgotten with the next release."""
+    """Addresses that have cooled down are dropped from the file with the next release."""
     for number, uptime in ((2, 1000.0), (3, 1020.0), (4, 1040.0)):
         moment = at(replace(store, cooldown=30), replace(BOOT, uptime=uptime))
         take(moment, A, (0, f"10.0.0.{number}"))
@@ -122,7 +118,7 @@ def test_the_note_of_released_addresses_does_not_grow(store, folder):
 
 @pytest.mark.parametrize("content", [b"\0\0", b"10.0.0.2\n", b"10.0.0.2 x y\n", b"\xff \xff 1\n"])
 def test_a_garbled_note_of_released_addresses(store, folder, content):
-    """A garbled note cools nothing and keeps nothing from working."""
+    """Garbled lines are ignored."""
     cooling = replace(store, cooldown=30)
     take(cooling, A, (0, "10.0.0.3"))
     (folder / ".slash24" / "released").write_bytes(content)
@@ -132,7 +128,7 @@ def test_a_garbled_note_of_released_addresses(store, folder, content):
 
 
 def test_a_clock_from_elsewhere(store):
-    """A note from the future is of a clock that is not this one, and cools nothing."""
+    """A time in the future is of another clock, and ignored."""
     cooling = replace(store, cooldown=30)
     take(cooling, A, (0, "10.0.0.2"))
     release(at(cooling, replace(BOOT, uptime=9e9)), A)
@@ -140,9 +136,7 @@ def test_a_clock_from_elsewhere(store):
 
 
 def test_the_time_is_read_under_the_lock(store):
-    """Who waits for the lock takes the time when it is had:
-    what was released meanwhile was not released in the future.
-    """
+    """After waiting for the lock, an address released meanwhile was not released in the future."""
     now = [BOOT]
     cooling = replace(store, cooldown=30, read_boot=lambda: now[0])
     seen = []
@@ -159,7 +153,7 @@ def test_the_time_is_read_under_the_lock(store):
 
 
 def test_cooldown_begins_at_once(tmp_path):
-    """An address released a moment ago is cooling, though the moment was rounded up when it was written down."""
+    """An address released just now is cooling, although the time in the file is rounded up."""
     boot = Boot("node", "boot", 8148.5006)
     note_released(str(tmp_path), boot, 30, ["10.0.0.2"])
     assert read_cooling(str(tmp_path), boot, 30) == {"10.0.0.2": 0.0}

@@ -1,4 +1,4 @@
-"""What every store of leases does: the one on disk, and the one in memory that other tests stand on."""
+"""The contract of lease stores: the one on disk, and the one in memory that other tests use."""
 
 from dataclasses import replace
 
@@ -49,7 +49,7 @@ def states(store, *addresses) -> list[str]:
 
 
 def test_empty(store):
-    """In an empty store everything is free, nobody holds anything, and nothing was handed out last."""
+    """In an empty store every address is free, nobody holds any, and none was assigned last."""
     assert states(store, "10.0.0.2", "fd00::2") == [State.FREE, State.FREE]
     assert held(store, A) == set()
     with store.locked(writable=False) as leases:
@@ -57,7 +57,7 @@ def test_empty(store):
 
 
 def test_taken(store):
-    """What is taken is taken, is held by its owner alone, and is what its range set handed out last."""
+    """A taken address is TAKEN, held by its owner only, and the last one of its range set."""
     assert take(store, A, *GRANTS)
     assert states(store, "10.0.0.2", "fd00::2", "10.0.0.3") == [State.TAKEN, State.TAKEN, State.FREE]
     assert held(store, A) == {"10.0.0.2", "fd00::2"}
@@ -67,7 +67,7 @@ def test_taken(store):
 
 
 def test_free_in_their_order(store):
-    """`free` answers what is neither taken nor cooling, in the order asked."""
+    """`free` returns the addresses that are neither taken nor cooling, in their order."""
     take(store, A, *GRANTS)
     take(store, B, (0, "10.0.0.4"))
     release(store, B)
@@ -77,7 +77,7 @@ def test_free_in_their_order(store):
 
 
 def test_never_twice(store):
-    """A taken address is not taken again, and then none of the others is either."""
+    """If one of the addresses is taken, none is leased."""
     take(store, A, (0, "10.0.0.2"))
     with store.locked(writable=True) as leases:
         assert not leases.take(B, [(0, "10.0.0.3"), (1, "10.0.0.2")])
@@ -87,7 +87,7 @@ def test_never_twice(store):
 
 
 def test_release(store):
-    """Releasing gives back all that the owner holds and nothing else; a second time does nothing."""
+    """A release frees all leases of the owner and no others; repeating it does nothing."""
     take(store, A, *GRANTS)
     take(store, A_ETH1, (0, "10.0.0.3"))
     take(store, B, (0, "10.0.0.4"))
@@ -98,7 +98,7 @@ def test_release(store):
 
 
 def test_release_within_one_session(store):
-    """What is released can be taken in the same session, once it has cooled down."""
+    """A released address can be taken in the same session, without a cooldown."""
     store = replace(store, cooldown=0)
     take(store, A, *GRANTS)
     with store.locked(writable=True) as leases:
@@ -109,7 +109,7 @@ def test_release_within_one_session(store):
 
 
 def test_retain(store):
-    """Retaining gives back the leases of everybody else."""
+    """`retain` releases the leases of all others."""
     take(store, A, *GRANTS)
     take(store, A_ETH1, (0, "10.0.0.3"))
     take(store, B, (0, "10.0.0.4"))
@@ -119,13 +119,13 @@ def test_retain(store):
 
 
 def test_retain_nothing(store):
-    """Where nothing is valid, everything goes."""
+    """If nothing is valid, everything is released."""
     take(store, A, *GRANTS)
     assert retain(store) == {"10.0.0.2", "fd00::2"}
 
 
 def test_reboot(store):
-    """After a reboot nobody holds anything any more; all can be reclaimed, and released by its old owner's name."""
+    """After a reboot nobody holds an address; all can be reclaimed, or released by their old owners."""
     take(store, A, *GRANTS)
     take(store, B, (0, "10.0.0.4"))
     after = at(store, NEXT_BOOT)
@@ -139,7 +139,7 @@ def test_reboot(store):
 
 
 def test_a_lease_of_this_boot_stays_one(store):
-    """Time that passes, and other calls, never make a lease reclaimable."""
+    """Neither time nor other calls make a lease of this boot reclaimable."""
     take(store, A, *GRANTS)
     much_later = at(store, later(10**8))
     take(much_later, B, (0, "10.0.0.4"))
@@ -147,7 +147,7 @@ def test_a_lease_of_this_boot_stays_one(store):
 
 
 def test_cooldown(store):
-    """A released address cools down for as long as it is told, and is free afterwards."""
+    """A released address cools down for the configured time, and is free afterwards."""
     take(store, A, *GRANTS)
     release(store, A)
     assert states(at(store, later(29)), "10.0.0.2") == [State.COOLING]
@@ -155,14 +155,14 @@ def test_cooldown(store):
 
 
 def test_cooldown_of_collected_leases(store):
-    """What a collection of garbage gives back cools down like anything else."""
+    """Addresses released by GC cool down too."""
     take(store, A, *GRANTS)
     retain(store)
     assert states(at(store, later(29)), "10.0.0.2", "fd00::2") == [State.COOLING] * 2
 
 
 def test_no_cooldown(store):
-    """Without a cooldown what is released is free at once."""
+    """Without a cooldown a released address is free at once."""
     store = replace(store, cooldown=0)
     take(store, A, *GRANTS)
     release(store, A)

@@ -39,9 +39,7 @@ def kill(step: int, work: Callable[[], object]) -> None:
 
 @pytest.mark.parametrize("step", range(1, LAST_STEP + 1))
 def test_killed_while_taking(store, folder, step):
-    """Killed at any step, a taking leaves complete leases or none; the next call sweeps the rest,
-    and everything works.
-    """
+    """An ADD that is killed leaves complete leases or none; the next call sweeps the rest, and everything works."""
     take(store, B, (0, "10.0.0.9"))
     kill(step, lambda: take(store, A, *GRANTS))
     found = leases_in(folder)
@@ -57,7 +55,7 @@ def test_killed_while_taking(store, folder, step):
 
 @pytest.mark.parametrize("step", range(1, LAST_STEP + 1))
 def test_killed_while_releasing(store, folder, step):
-    """Killed at any step, a release leaves whole leases of its owner at most; a second one finishes."""
+    """A release that is killed leaves complete leases of its owner at most; a second one removes them."""
     cooling = replace(store, cooldown=30)
     take(cooling, A, *GRANTS)
     take(cooling, B, (0, "10.0.0.9"))
@@ -71,7 +69,7 @@ def test_killed_while_releasing(store, folder, step):
 
 @pytest.mark.parametrize("step", range(1, LAST_STEP + 1))
 def test_killed_while_taking_over(store, folder, step):
-    """Killed at any step of taking over an address of an earlier boot, nothing is lost and nobody else is touched."""
+    """If a call is killed while it reclaims addresses of an earlier boot, no other lease is lost."""
     take(store, A, *GRANTS)
     after = at(store, NEXT_BOOT)
     take(after, B, (0, "10.0.0.9"))
@@ -87,7 +85,7 @@ def test_killed_while_taking_over(store, folder, step):
 
 @pytest.mark.parametrize("step", range(1, LAST_STEP + 1))
 def test_killed_while_indexing(store, folder, step):
-    """Killed at any step of indexing what the reference wrote, no lease of this boot can be reclaimed."""
+    """If a call is killed while it indexes leases of the reference, none of this boot can be reclaimed."""
     for number in (2, 3):
         reference_add(folder, owner(f"c{number}"), f"10.0.0.{number}")
     kill(step, lambda: take(store, A, (0, "10.0.0.4")))
@@ -104,7 +102,7 @@ def test_killing_does_kill(store):
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EIO])
 @pytest.mark.parametrize("step", range(1, 20))
 def test_a_failing_disk(store, folder, monkeypatch, step, code):
-    """A taking that fails gives back what it took, leaves nothing half-written, and no pointer without content."""
+    """An ADD that fails releases what it took, and leaves neither incomplete files nor an empty pointer."""
     take(store, B, (0, "10.0.0.9"))
     with monkeypatch.context() as patch:
         failing_at(patch.setattr, step, code)
@@ -144,7 +142,7 @@ def test_a_full_disk_does_not_keep_from_releasing(store, folder, monkeypatch, st
 
 
 def test_a_release_finishes_everything(store, folder, monkeypatch):
-    """If one lease can not be removed, the others are, and the failure is told."""
+    """If one lease cannot be removed, the others are, and the error is raised."""
     take(store, A, (0, "10.0.0.2"), (1, "10.0.1.2"), (2, "10.0.2.2"))
     real = os.unlink
 

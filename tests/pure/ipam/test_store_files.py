@@ -1,4 +1,4 @@
-"""The files: what stands where, and what the reference plugin, people and time leave there."""
+"""The files on disk, and what the reference plugin, people and older versions leave there."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ GRANTS = [(0, "10.0.0.2"), (1, "fd00:1::2")]
 
 
 def test_the_files_of_the_reference(store, folder):
-    """A lease is a file of 0600 named by the address that contains id, CR LF, ifname; pointers are beside it."""
+    """A lease is a file of mode 0600, named by the address, containing ID, CR LF, ifname. Pointers are beside it."""
     take(store, owner("cid1"), *GRANTS)
     assert leases_in(folder) == dict.fromkeys(["10.0.0.2", "fd00:1::2"], b"cid1\r\neth0")
     assert (folder / "last_reserved_ip.0").read_bytes() == b"10.0.0.2"
@@ -41,7 +41,7 @@ def test_the_files_of_the_reference(store, folder):
 
 
 def test_folders_are_not_for_everybody_to_write(tmp_path):
-    """Whatever the caller's umask is, none of the folders made is writable by others."""
+    """Folders are not writable by others, whatever the caller's umask."""
     before = os.umask(0)
     try:
         made = disk_store(str(tmp_path / "x" / "y" / "net"), BOOT)
@@ -62,7 +62,7 @@ def test_nothing_remains_of_a_lease(store, folder):
 
 
 def test_leases_of_the_reference_are_known(store, folder):
-    """What the reference plugin wrote is taken, held and released like our own."""
+    """Leases of the reference plugin are taken, held and released like ours."""
     reference_add(folder, A, "10.0.0.3")
     assert state(store, "10.0.0.3") == State.TAKEN
     assert held(store, A) == {"10.0.0.3"}
@@ -71,7 +71,7 @@ def test_leases_of_the_reference_are_known(store, folder):
 
 
 def test_leases_of_the_reference_are_indexed_once(store, folder):
-    """The first call that may write links what the reference plugin wrote; from then on it is not opened any more."""
+    """The first call that may write links leases of the reference into the index, and later calls do not open them."""
     reference_add(folder, A, "10.0.0.3")
     take(store, B, (0, "10.0.0.4"))
     assert entries(folder) == ["a:eth0:0", "b:eth0:0"]
@@ -91,14 +91,14 @@ def test_looking_changes_nothing(store, folder):
 
 
 def test_the_reference_removes_all_of_ours(store, folder):
-    """A release by the reference plugin leaves nothing of our lease, neither file nor entry."""
+    """A release by the reference plugin removes both the file and the entry of our lease."""
     take(store, A, *GRANTS)
     reference_delete(folder, A)
     assert (leases_in(folder), entries(folder)) == ({}, [])
 
 
 def test_an_address_that_changed_hands_beside_us(store, folder):
-    """The reference plugin gives a lease of ours to somebody else: no entry says that it is still ours."""
+    """If the reference plugin assigns our address to another owner, no entry of ours is left."""
     take(store, A, (0, "10.0.0.2"))
     reference_delete(folder, A)
     reference_add(folder, B, "10.0.0.2")
@@ -108,9 +108,7 @@ def test_an_address_that_changed_hands_beside_us(store, folder):
 
 
 def test_a_lease_removed_by_hand(store, folder):
-    """An entry whose lease was removed by hand keeps nothing taken, also if the address was given away since;
-    it is swept.
-    """
+    """An entry whose lease was removed by hand is swept, and its address is free, or belongs to its new owner."""
     take(store, A, *GRANTS)
     (folder / "10.0.0.2").unlink()
     reference_add(folder, B, "10.0.0.2")
@@ -131,7 +129,7 @@ def test_a_gap_in_the_numbers_of_the_entries(store, folder):
 
 
 def test_a_folder_of_the_version_before(store, folder):
-    """That version kept a mark in the time of the folder; its leases and entries are these, and are used on."""
+    """It has a mark in the modification time of the folder, which is ignored; leases and entries are the same."""
     boot_folder = folder / ".slash24" / BOOT.label
     boot_folder.mkdir(parents=True)
     (boot_folder / "a:eth0:0").write_bytes(text_of(A))
@@ -145,7 +143,7 @@ def test_a_folder_of_the_version_before(store, folder):
 
 
 def test_a_lease_rewritten_by_hand(store, folder):
-    """A lease is released by the owner that stands in the file, never by what the index says."""
+    """A lease is released by the owner in its file, whatever the index says."""
     take(store, A, (0, "10.0.0.2"))
     (folder / "10.0.0.2").write_bytes(text_of(B))
     assert release(store, A) == set()
@@ -153,7 +151,7 @@ def test_a_lease_rewritten_by_hand(store, folder):
 
 
 def test_a_copied_folder(store, folder, tmp_path):
-    """A folder that was copied without regard to hard links works, and loses no lease."""
+    """A folder that was copied without preserving hard links works and loses no lease."""
     take(store, A, *GRANTS)
     copy = tmp_path / "copy"
     for path in sorted(folder.rglob("*")):
@@ -168,7 +166,7 @@ def test_a_copied_folder(store, folder, tmp_path):
 
 
 def test_no_index_at_all(store, folder):
-    """Whoever throws our hidden folder away loses no lease."""
+    """Deleting the hidden folder loses no lease."""
 
     take(store, A, *GRANTS)
     shutil.rmtree(folder / ".slash24")
@@ -179,9 +177,7 @@ def test_no_index_at_all(store, folder):
 
 @pytest.mark.parametrize("content", [b"a", b"a\n", b" a\r\n"])
 def test_the_old_format(store, folder, content):
-    """A lease that contains the bare container id is held by all interfaces of that container,
-    and released with any.
-    """
+    """A lease of the bare container ID belongs to all interfaces of the container, and is released with any."""
     (folder / "10.0.0.3").write_bytes(content)
     assert held(store, A) == {"10.0.0.3"}
     assert held(store, owner("ab")) == set()
@@ -189,9 +185,7 @@ def test_the_old_format(store, folder, content):
 
 
 def test_the_old_format_comes_second(store, folder):
-    """Leases with the bare id are released only where there is none with the interface's name,
-    as the reference does.
-    """
+    """Leases of the bare ID are released only if there is none of the interface, as in the reference."""
     (folder / "10.0.0.3").write_bytes(b"a")
     take(store, A, (0, "10.0.0.2"))
     assert held(store, A) == {"10.0.0.2", "10.0.0.3"}
@@ -200,7 +194,7 @@ def test_the_old_format_comes_second(store, folder):
 
 
 def test_valid_in_the_old_format(store, folder):
-    """A collection of garbage leaves a lease with the bare id of a valid container."""
+    """GC keeps the lease of the bare ID of a valid container."""
     (folder / "10.0.0.3").write_bytes(b"a")
     (folder / "10.0.0.4").write_bytes(b"gone")
     with store.locked(writable=True) as leases:
@@ -209,9 +203,7 @@ def test_valid_in_the_old_format(store, folder):
 
 @pytest.mark.parametrize("content", [b"", b" \r\n", b"\0" * 10, b"a\0", b"x" * 5000])
 def test_without_an_owner(store, folder, content):
-    """A lease file without a possible owner can be reclaimed:
-    it is what a crash or a full disk left of an ADD that failed.
-    """
+    """A lease file without a readable owner was left by a crash or a full disk, and can be reclaimed."""
     (folder / "10.0.0.3").write_bytes(content)
     assert state(store, "10.0.0.3") == State.RECLAIMABLE
     take(store, A, (0, "10.0.0.3"))
@@ -220,7 +212,7 @@ def test_without_an_owner(store, folder, content):
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 10])
 def test_without_an_owner_to_the_collection(store, folder, content):
-    """A collection of garbage removes what has no owner."""
+    """GC removes lease files without an owner."""
     (folder / "10.0.0.3").write_bytes(content)
     with store.locked(writable=True) as leases:
         leases.retain(frozenset([A]))
@@ -228,7 +220,7 @@ def test_without_an_owner_to_the_collection(store, folder, content):
 
 
 def test_strange_things_in_the_folder(store, folder):
-    """Folders, pipes and foreign files are nobody's lease, are left alone, and keep nothing from working."""
+    """Folders, pipes and other files are not leases; they are left alone and do no harm."""
     (folder / "10.0.0.3").mkdir()
     os.mkfifo(folder / "10.0.0.4")
     (folder / "README").write_text("a\r\neth0")
@@ -241,7 +233,7 @@ def test_strange_things_in_the_folder(store, folder):
 
 
 def test_long_and_strange_owners(store, folder):
-    """Owners too long for a file name, or alike at the beginning, are told apart."""
+    """Owners that are too long for a file name, or have the same beginning, are distinguished."""
     first, second = owner("x" * 400 + "1"), owner("x" * 400 + "2")
     take(store, first, (0, "10.0.0.2"))
     take(store, second, (0, "10.0.0.3"))
@@ -254,7 +246,7 @@ def test_long_and_strange_owners(store, folder):
 
 
 def test_a_shorter_address_in_the_pointer(store, folder):
-    """Nothing of a longer one stays behind it."""
+    """Nothing of the longer address before it is left."""
     take(store, A, (0, "10.0.0.200"))
     take(store, B, (0, "10.0.0.3"))
     assert (folder / "last_reserved_ip.0").read_bytes() == b"10.0.0.3"
@@ -262,16 +254,14 @@ def test_a_shorter_address_in_the_pointer(store, folder):
 
 @pytest.mark.parametrize("content", [b"", b"junk", b"\xff\0", b"10.0.0.9\n"])
 def test_a_garbled_pointer(store, folder, content):
-    """Whatever stands in a pointer's file, reading it gives a text."""
+    """Reading a pointer file returns text, whatever its content."""
     (folder / "last_reserved_ip.0").write_bytes(content)
     with store.locked(writable=False) as leases:
         assert isinstance(leases.last_reserved(0), str)
 
 
 def test_written_by_somebody_without_the_lock(store, folder):
-    """A lease that appears after the folder was read is not overwritten: nothing is taken then,
-    and the address is known.
-    """
+    """A lease that appears after the folder was read is not overwritten: nothing is taken, and the address is TAKEN."""
     with store.locked(writable=True) as leases:
         reference_add(folder, B, "fd00:1::2")
         assert not leases.take(A, GRANTS)

@@ -1,4 +1,4 @@
-"""Any sequence of calls of both plugins, crashes, failures and reboots keeps the books right."""
+"""A state machine: any sequence of calls of both plugins, crashes, failures and reboots agrees with a model."""
 
 import os
 import shutil
@@ -34,8 +34,8 @@ owners = st.sampled_from(OWNERS)
 steps = st.integers(1, 28)
 
 
-class Books(RuleBasedStateMachine):
-    """The books: `live` has the owners of this boot's leases by address, `dead` those of earlier boots' leases.
+class Model(RuleBasedStateMachine):
+    """`live` has the owners of this boot's leases by address, `dead` those of earlier boots' leases.
 
     `seen` has the number of the boot in which we first saw a lease, or a later one, if a crash leaves that in doubt.
     """
@@ -85,7 +85,7 @@ class Books(RuleBasedStateMachine):
                 del books[address]
 
     def see(self) -> None:
-        """A call of ours that may write came to its end: it has seen all that is there."""
+        """A call of ours that may write has ended: it has seen all leases."""
         for address in {*self.live, *self.dead} - {*self.seen}:
             self.seen[address] = self.boots
 
@@ -136,7 +136,7 @@ class Books(RuleBasedStateMachine):
         if not (self.folder / address).exists():
             (self.folder / address).write_bytes(content)
 
-    # What befalls us
+    # Faults
 
     @rule(holder=owners, step=steps)
     def crash_in_add(self, holder: Attachment, step: int) -> None:
@@ -169,7 +169,7 @@ class Books(RuleBasedStateMachine):
         except (CNIError, OSError):
             for name, function in real.items():
                 setattr(os, name, function)
-            # What could be reclaimed may be gone, if the failure came after that; what we took is not there.
+            # Leases of earlier boots may have been reclaimed before the failure; ours are gone.
             came = {each for each, file in files_in(self.folder).items() if before.get(each) != file}
             assert came == set()
         finally:
@@ -184,7 +184,7 @@ class Books(RuleBasedStateMachine):
         self.live = {}
 
     def reconcile(self, before: dict, *, may_go: set[str] = frozenset(), may_come: Attachment | None = None) -> None:
-        """Make the books agree with the folder after an unknown outcome, having checked that it is a possible one."""
+        """Check that an unknown outcome is a possible one, and update the model from the folder."""
         after = files_in(self.folder)
         gone = {each for each in before if each not in after}
         came = {each for each, file in after.items() if before.get(each) != file}
@@ -198,7 +198,7 @@ class Books(RuleBasedStateMachine):
             self.live[address] = may_come
             self.seen[address] = self.boots
 
-    # What is always so
+    # Invariants
 
     @invariant()
     def every_live_lease_is_there_and_its_owners(self) -> None:
@@ -222,7 +222,7 @@ class Books(RuleBasedStateMachine):
 
 
 def files_in(folder: Path) -> dict[str, tuple[bytes, int, int]]:
-    """What each lease's file contains, and which file it is: an owner may take over what was its own once."""
+    """The content and identity of each lease file: an owner may reclaim a lease of its own."""
     found = {}
     for name, text in leases_in(folder).items():
         status = (folder / name).stat()
@@ -230,5 +230,5 @@ def files_in(folder: Path) -> dict[str, tuple[bytes, int, int]]:
     return found
 
 
-Books.TestCase.settings = settings(max_examples=60, stateful_step_count=30, suppress_health_check=list(HealthCheck))
-TestBooks = pytest.mark.slow(Books.TestCase)
+Model.TestCase.settings = settings(max_examples=60, stateful_step_count=30, suppress_health_check=list(HealthCheck))
+TestModel = pytest.mark.slow(Model.TestCase)

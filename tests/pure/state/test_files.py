@@ -1,4 +1,4 @@
-"""Files of configurations may be anything: a call reads regular ones of a bounded size, and overwrites nothing else."""
+"""A call reads only regular files of a limited size, whatever a configuration names, and overwrites no others."""
 
 import json
 import os
@@ -19,23 +19,23 @@ from tests.pure.spec.driver import run
 
 
 def pipe(path: Path) -> None:
-    """A pipe that nobody writes to: to open it for reading would wait."""
+    """A pipe without a writer: opening it for reading would block."""
     os.mkfifo(path)
 
 
 def zeros(path: Path) -> None:
-    """A device that never ends, behind a link."""
+    """An endless device, behind a link."""
     path.symlink_to("/dev/zero")
 
 
 def large(path: Path) -> None:
-    """A file of more than is read of any, without taking the room."""
+    """A sparse file that is too large."""
     path.touch()
     os.truncate(path, 1 << 30)
 
 
 def folder(path: Path) -> None:
-    """No file at all."""
+    """A folder."""
     path.mkdir()
 
 
@@ -66,7 +66,7 @@ READERS = [
 @pytest.mark.parametrize("make", [pipe, zeros, large, folder])
 @pytest.mark.parametrize("read", READERS, ids=[getattr(each, "__qualname__", "") for each in READERS])
 def test_only_regular_files_are_read(tmp_path: Path, make: Callable[[Path], None], read: Callable) -> None:
-    """Whoever reads a file that a configuration names, or that is beside leases, comes to an end with an error."""
+    """Reading other files named by a configuration, or beside leases, is an error and does not block."""
     path = tmp_path / "file"
     make(path)
     try:
@@ -86,7 +86,7 @@ def test_a_link_to_a_regular_file_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize("link", [os.symlink, os.link])
 @pytest.mark.parametrize("name", ["last_reserved_ip.0", ".slash24/pointer.new", ".slash24/released.new"])
 def test_what_a_link_leads_to_is_not_overwritten(tmp_path: Path, store, link: Callable, name: str) -> None:
-    """A lease moves the pointer of its range set; a link in the place of any file written then makes way."""
+    """An ADD replaces links in place of the files that it writes, and does not follow them."""
     victim = tmp_path / "victim"
     victim.write_text("precious")
     at = Path(store.folder) / name
@@ -110,7 +110,7 @@ def test_a_link_in_the_place_of_the_index_is_not_swept(tmp_path: Path, store) ->
 
 
 def test_a_pipe_in_the_place_of_the_pointer_makes_way(store) -> None:
-    """Nor is a pipe written to, or waited for; the lease is made, and the pointer."""
+    """A pipe is neither written to nor waited for, but replaced."""
     os.mkfifo(Path(store.folder) / "last_reserved_ip.0")
     take(store, owner("a"), (0, "10.0.0.2"))
     assert (Path(store.folder) / "last_reserved_ip.0").read_text() == "10.0.0.2"
@@ -118,7 +118,7 @@ def test_a_pipe_in_the_place_of_the_pointer_makes_way(store) -> None:
 
 @pytest.mark.parametrize("make", [pipe, lambda path: path.symlink_to("/etc/passwd")])
 def test_the_lock_is_a_file(store, make: Callable[[Path], None]) -> None:
-    """A pipe as the lock is not waited for; a link is not followed."""
+    """A pipe in place of the lock does not block; a link is not followed."""
     make(Path(store.folder) / "lock")
     if make is pipe:
         assert state(store, "10.0.0.2") == "free"
@@ -128,7 +128,7 @@ def test_the_lock_is_a_file(store, make: Callable[[Path], None]) -> None:
 
 
 def test_rewriting_wants_a_file_of_its_own(tmp_path: Path) -> None:
-    """A file with another name elsewhere is not written over."""
+    """A file with other hard links is not overwritten."""
     (tmp_path / "a").write_text("long before")
     assert rewrite_file(str(tmp_path / "a"), b"short")
     assert (tmp_path / "a").read_text() == "short"
@@ -150,7 +150,7 @@ def test_rewriting_wants_a_file_of_its_own(tmp_path: Path) -> None:
     ],
 )
 def test_paths_are_absolute(kind: str, config: dict, key: str) -> None:
-    """A path that would depend on the working directory, which an agent does not share with its callers, is error 7."""
+    """A relative path is error 7: the agent has another working directory than its callers."""
     conf = {"cniVersion": "1.1.0", "name": "net", "type": kind, **config}
     verb = "STATUS" if kind == "kubenet" else "ADD"
     code, message = run(load(kind), verb, conf).error
@@ -158,7 +158,7 @@ def test_paths_are_absolute(kind: str, config: dict, key: str) -> None:
 
 
 def test_a_relative_folder_keeps_no_lease(tmp_path: Path) -> None:
-    """A DEL says what is wrong with dataDir, and finishes."""
+    """DEL logs what is wrong with dataDir, and succeeds."""
     conf = {"cniVersion": "1.1.0", "name": "no-such-network", "ipam": {"type": "host-local", "dataDir": "leases"}}
     answer = run(load("host-local"), "DEL", conf)
     assert (answer.status, answer.stdout) == (0, "")
@@ -166,7 +166,7 @@ def test_a_relative_folder_keeps_no_lease(tmp_path: Path) -> None:
 
 
 def test_the_longest_container_id_has_a_lease_that_can_be_released(tmp_path: Path) -> None:
-    """An id of 1024 characters, the most there may be, is written, found and released."""
+    """An ID of 1024 characters, the maximum, is written, found and released."""
     ipam = {"subnet": "10.0.0.0/24", "dataDir": str(tmp_path)}
     conf, longest = {"cniVersion": "1.1.0", "name": "net", "ipam": ipam}, "a" * 1024
     names = {"CNI_CONTAINERID": longest, "CNI_IFNAME": "i" * 15}
