@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ctypes import CDLL, get_errno
-from errno import ENOENT
+from errno import EINVAL, ENOENT
 from fcntl import ioctl
 
 CLONE_NEWNET = 0x40000000
@@ -36,7 +36,7 @@ def open_netns(path: str, given: int | None = None) -> int:
         raise NoNetns(error.errno, "not a network namespace", path) from error
     if kind != CLONE_NEWNET:
         os.close(fd)
-        raise NoNetns(22, "a namespace, but not a network namespace", path)
+        raise NoNetns(EINVAL, "a namespace, but not a network namespace", path)
     return fd
 
 

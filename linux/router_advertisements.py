@@ -12,8 +12,9 @@ from linux import sysctls
 from linux.netlink.socket import Netlink
 from linux.ownership import is_owner_tag
 from linux.rtnl.addresses import list_addresses
-from linux.rtnl.links import IFF_LOOPBACK, Link, list_links, list_ports
-from linux.rtnl.routes import PROTOCOL_RA, list_routes
+from linux.rtnl.links import Link, list_links, list_ports
+from linux.rtnl.routes import list_routes
+from linux.rtnl.uapi import IFF_LOOPBACK, RTPROT_RA
 
 _REFUSED, _UNLESS_FORWARDING, _ALWAYS = "0", "1", "2"
 _OURS = "slash24 "  # how the aliases begin of links that belong to the node: gateways of VLANs, the tunnel
@@ -57,7 +58,7 @@ def keep_while_forwarding(netlink: Netlink) -> None:
 def ignored(netlink: Netlink) -> list[str]:
     """The names of the links whose default route came by an advertisement and is not going to be renewed."""
     routes = list_routes(netlink, AF_INET6)
-    learned = {route.link for route in routes if route.protocol == PROTOCOL_RA and route.dst == "::/0"}
+    learned = {route.link for route in routes if route.protocol == RTPROT_RA and route.dst == "::/0"}
     names = [link.name for link in list_links(netlink) if link.index in learned] if learned else []
     return [name for name in names if _setting(name) == _UNLESS_FORWARDING and _forwards(name)]
 
@@ -65,7 +66,7 @@ def ignored(netlink: Netlink) -> list[str]:
 def _learning(netlink: Netlink) -> set[int]:
     """The indexes of the links with an IPv6 address or a route that came by an advertisement."""
     dynamic = {one.link for one in list_addresses(netlink, family=AF_INET6) if one.is_global and one.dynamic}
-    return dynamic | {route.link for route in list_routes(netlink, AF_INET6) if route.protocol == PROTOCOL_RA}
+    return dynamic | {route.link for route in list_routes(netlink, AF_INET6) if route.protocol == RTPROT_RA}
 
 
 def _default_links(netlink: Netlink) -> set[int]:

@@ -1,8 +1,7 @@
-"""The wire: one netlink socket, requests out, acknowledgements and dumps in.
+"""A netlink socket: sends requests, receives acknowledgements and dumps, all as bytes (linux/netlink/attributes.py).
 
-Messages are pyroute2's (encoded and decoded by it), or bytes where every call has them
-(linux/netlink/attributes.py). The socket is ours, because pyroute2's own is built on asyncio, whose import alone costs
-a third of a cold ADD. A socket belongs to the network namespace in which it was opened.
+Not pyroute2's socket: that is built on asyncio, whose import alone takes a third of a cold ADD. A socket belongs to the
+network namespace in which it was opened.
 """
 
 import os
@@ -13,12 +12,8 @@ import sys
 from collections.abc import Collection, Sequence
 from errno import EAGAIN, EPROTO
 
-from linux.netlink.attributes import attributes_of
+from linux.netlink.attributes import MESSAGE_HEADER, attributes_of
 from linux.waiting import wait_until
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from pyroute2.netlink import nlmsg
 
 NETLINK_ROUTE = 0
 NETLINK_NETFILTER = 12
@@ -37,20 +32,19 @@ NLMSG_NOOP, NLMSG_ERROR, NLMSG_DONE = 1, 2, 3
 _SOL_NETLINK, _NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK = 270, 10, 11, 12
 _NLM_F_CAPPED, _NLM_F_ACK_TLVS = 0x100, 0x200
 _NLMSGERR_ATTR_MSG = 1
-_HEADER = struct.Struct("=IHHII")
-_RECEIVE_BYTES = 1 << 16  # twice what the kernel puts into one datagram; to set aside more costs more than to receive
+_RECEIVE_BYTES = 1 << 16  # twice what the kernel puts into one datagram; allocating more costs more than receiving
 _SEND_BYTES = 1 << 16
 _SO_SNDBUFFORCE = 32
 _SO_NETNS_COOKIE = 71  # socket(7), since Linux 5.14
-_BATCH = 128  # so many answers fit into the socket's buffer, should all be refused
+_BATCH = 128  # so many errors fit into the socket's buffer, should all be refused
 _DUMP_SECONDS = 2
 _TIMEOUT_SECONDS = 30
 
 
 class NetlinkError(OSError):
-    """The kernel refused a request: `errno`, and in `strerror` the kernel's own words where it gave any.
+    """The kernel refused a request: `errno`, and `strerror` with the kernel's own message if it sent one.
 
-    `place`: which of several requests sent together it was, from 0.
+    `place`: the index of the request among those sent together.
     """
 
     place = 0
@@ -63,7 +57,7 @@ class Netlink:
     """
 
     def __init__(self, protocol: int = NETLINK_ROUTE) -> None:
-        # Not blocking: the answer is there when the request is sent, and a timeout would ask for it before each look.
+        # Not blocking: the answer is there when send() returns, and a timeout would poll before each recv().
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_NETLINK, kind, protocol)
         self._sequence = 0
@@ -82,9 +76,9 @@ class Netlink:
 
     @property
     def namespace(self) -> int:
-        """A number of the socket's network namespace that no other has had since boot; 0 if the kernel has none.
+        """The cookie of the socket's network namespace, unique since boot; 0 if the kernel has none (before 5.14).
 
-        Unlike the inode number, which the kernel gives to the next namespace once this one is gone.
+        Unlike the inode number, which the kernel reuses once the namespace is gone.
         """
         try:
             return int.from_bytes(self._socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
@@ -92,28 +86,20 @@ class Netlink:
             return 0
 
     def fileno(self) -> int:
-        """The socket's descriptor, to wait for what it receives."""
+        """The socket's descriptor, for poll()."""
         return self._socket.fileno()
 
-    def encode(self, message: "nlmsg | bytes", kind: int, flags: int) -> bytes:
-        """The bytes of one request, numbered with the next sequence number; `message` as bytes is without header."""
+    def encode(self, message: bytes, kind: int, flags: int) -> bytes:
+        """One request: a header with the next sequence number, and `message`."""
         self._sequence += 1
-        if isinstance(message, bytes):
-            return _HEADER.pack(_HEADER.size + len(message), kind, flags, self._sequence, 0) + message
-        message["header"] = {"type": kind, "flags": flags, "sequence_number": self._sequence, "pid": 0}
-        message.encode()
-        return bytes(message.data)
+        return MESSAGE_HEADER.pack(MESSAGE_HEADER.size + len(message), kind, flags, self._sequence, 0) + message
 
-    def change(self, message: "nlmsg | bytes", kind: int, flags: int = 0) -> None:
-        """Send one change and wait until the kernel has acknowledged it; raises NetlinkError."""
+    def change(self, message: bytes, kind: int, flags: int = 0) -> None:
+        """Send one change and wait for the acknowledgement; raises NetlinkError."""
         self.send([self.encode(message, kind, NLM_F_REQUEST | NLM_F_ACK | flags)])
 
-    def get(self, message: "nlmsg", kind: int, answer: "type[nlmsg]") -> "nlmsg":
-        """Ask for one object, decoded as `answer`; raises NetlinkError (ENOENT or ENODEV: there is none)."""
-        return decode(answer, self.get_raw(message, kind))
-
-    def get_raw(self, message: "nlmsg | bytes", kind: int) -> bytes:
-        """The same undecoded: a whole netlink message."""
+    def get(self, message: bytes, kind: int) -> bytes:
+        """Request one object; returns a message with its header. Raises NetlinkError (ENOENT or ENODEV: not found)."""
         request = self.encode(message, kind, NLM_F_REQUEST)
         self._socket.send(request)
         while True:
@@ -122,33 +108,29 @@ class Netlink:
                     return body
                 raise error_of(body) or NetlinkError(EPROTO, "the kernel did not answer")
 
-    def dump(self, message: "nlmsg", kind: int, answer: "type[nlmsg]", *, containing: bytes = b"") -> "list[nlmsg]":
-        """All objects of a kind, decoded as `answer`; with `containing`, only those whose bytes hold that text.
+    def dump(self, message: bytes, kind: int) -> list[bytes]:
+        """List all objects of a kind; returns messages with their headers.
 
-        A dump that the kernel says was disturbed is taken again, for two seconds; then NetlinkError (EAGAIN) is raised,
-        for who is not shown an object must be able to rely on its absence.
+        A dump that was interrupted (NLM_F_DUMP_INTR) is repeated for two seconds. Then NetlinkError (EAGAIN) is raised,
+        because callers rely on the absence of what is not listed.
         """
-        return [decode(answer, body) for body in self.dump_raw(message, kind) if containing in body]
-
-    def dump_raw(self, message: "nlmsg | bytes", kind: int) -> list[bytes]:
-        """The same undecoded: a list of whole netlink messages."""
-        found: list[bytes] = []
+        objects: list[bytes] = []
 
         def is_whole() -> bool:
-            nonlocal found
-            found, disturbed = self._dump_once(self.encode(message, kind, NLM_F_REQUEST | NLM_F_DUMP))
+            nonlocal objects
+            objects, disturbed = self._dump_once(self.encode(message, kind, NLM_F_REQUEST | NLM_F_DUMP))
             return not disturbed
 
         if not wait_until(is_whole, seconds=_DUMP_SECONDS):
-            raise NetlinkError(EAGAIN, "what the kernel lists kept changing while it was read")
-        return found
+            raise NetlinkError(EAGAIN, "the kernel's objects kept changing while they were listed; try again")
+        return objects
 
     def _dump_once(self, request: bytes) -> tuple[list[bytes], bool]:
-        """What the kernel lists, and whether it changed meanwhile (NLM_F_DUMP_INTR).
+        """The objects, and whether they changed meanwhile (NLM_F_DUMP_INTR).
 
-        A list that came in one piece is one moment's, whatever has changed when the kernel says that there is no more.
+        A dump in a single datagram is consistent, even if the message that ends it has the flag.
         """
-        found: list[bytes] = []
+        objects: list[bytes] = []
         pieces, disturbed = 0, False
         self._socket.send(request)
         while True:
@@ -156,29 +138,28 @@ class Netlink:
             pieces += any(kind not in (NLMSG_ERROR, NLMSG_DONE) for kind, _, _ in messages)
             for kind, flags, body in messages:
                 if kind not in (NLMSG_ERROR, NLMSG_DONE):
-                    found.append(body)
+                    objects.append(body)
                 elif failure := error_of(body):
                     raise failure
                 disturbed = disturbed or bool(flags & NLM_F_DUMP_INTR and pieces > 1)
                 if kind in (NLMSG_ERROR, NLMSG_DONE):
-                    return found, disturbed
+                    return objects, disturbed
 
     def send(self, requests: Sequence[bytes], *, tolerated: Collection[int] = ()) -> list[bytes]:
-        """Send one or more changes, encoded with NLM_F_ACK, in one datagram, and wait until the kernel has done them.
+        """Send changes, encoded with NLM_F_ACK, in one datagram, and wait until the kernel has processed all of them.
 
-        Returns the objects that it showed meanwhile (NLM_F_ECHO), whole messages. Raises the first NetlinkError that is
-        not of the errnos `tolerated`, when all is read: the socket stays usable, and what came after the refused
-        request was tried.
+        Returns the messages of objects that it echoed (NLM_F_ECHO). Raises the first NetlinkError whose errno is not
+        `tolerated` when everything is read: the socket stays usable, and requests after the refused one were tried.
         """
         *others, last = requests
         numbers = [_number_of(request) for request in requests]
         self._socket.send(b"".join([*map(_unacknowledged, others), last]))
         failure: NetlinkError | None = None
-        shown, is_done = [], False
+        echoed, is_done = [], False
         while not is_done:
             for kind, _, body in self._receive(numbers):
                 if kind != NLMSG_ERROR:
-                    shown.append(body)
+                    echoed.append(body)
                     continue
                 error = error_of(body)
                 if error and not failure and error.errno not in tolerated:
@@ -187,13 +168,13 @@ class Netlink:
                 is_done = is_done or _number_of(body) == numbers[-1]
         if failure:
             raise failure
-        return shown
+        return echoed
 
     def transact(self, requests: Sequence[bytes]) -> list[tuple[int, NetlinkError | None]]:
-        """Send encoded requests in one datagram which the kernel answers while it takes it in, as nfnetlink does.
+        """Send encoded requests in one datagram that the kernel answers before send() returns, as nfnetlink does.
 
-        Returns (sequence number of the request, its error or None) for each acknowledgement, in order: how many there
-        will be depends on what the kernel meets.
+        Returns (sequence number of the request, its error or None) for each acknowledgement, in order. How many there
+        are depends on the errors.
         """
         data = b"".join(requests)
         numbers = {_number_of(request) for request in requests}
@@ -212,10 +193,10 @@ class Netlink:
             return answers
 
     def change_many(self, requests: Sequence[bytes]) -> list[tuple[int, NetlinkError]]:
-        """Send many encoded changes in few datagrams; (place in `requests`, error) of each that the kernel refused.
+        """Send many encoded changes in few datagrams; returns (index in `requests`, error) of each refused one.
 
-        For rtnetlink, which works while it takes a datagram in, goes on after an error, and need not acknowledge:
-        requests without NLM_F_ACK are answered only if refused. They are numbered here.
+        For rtnetlink, which processes a datagram before send() returns, goes on after an error, and answers requests
+        without NLM_F_ACK only if it refuses them. Sequence numbers are set here.
         """
         refused = []
         first = self._sequence + 1
@@ -227,10 +208,10 @@ class Netlink:
         return refused
 
     def _receive(self, numbers: Collection[bytes], *, wait: bool = True) -> list[tuple[int, int, bytes]]:
-        """(type, flags, whole message) of each message in the next datagram that answers a request of these numbers.
+        """(type, flags, message with header) of each answer in the next datagram to a request with these numbers.
 
-        What answers an earlier request, of which nobody waits for the answer any more, is passed over. BlockingIOError
-        if `wait` is False and there is no datagram; NetlinkError (EAGAIN) if none comes in time.
+        Late answers to earlier requests are dropped. Raises BlockingIOError if `wait` is False and there is no
+        datagram, NetlinkError (EAGAIN) if none arrives in time.
         """
         try:
             data = self._socket.recv(_RECEIVE_BYTES)
@@ -240,12 +221,12 @@ class Netlink:
             poll = select.poll()
             poll.register(self._socket, select.POLLIN)
             if not poll.poll(_TIMEOUT_SECONDS * 1000):
-                raise NetlinkError(EAGAIN, f"the kernel did not answer in {_TIMEOUT_SECONDS} seconds") from None
+                raise NetlinkError(EAGAIN, f"the kernel did not answer within {_TIMEOUT_SECONDS} seconds") from None
             data = self._socket.recv(_RECEIVE_BYTES)
         messages, at = [], 0
-        while at + _HEADER.size <= len(data):
-            length, kind, flags, _, _ = _HEADER.unpack_from(data, at)
-            if length < _HEADER.size:
+        while at + MESSAGE_HEADER.size <= len(data):
+            length, kind, flags, _, _ = MESSAGE_HEADER.unpack_from(data, at)
+            if length < MESSAGE_HEADER.size:
                 break
             if kind != NLMSG_NOOP and data[at + 8 : at + 12] in numbers:
                 messages.append((kind, flags, data[at : at + length]))
@@ -258,35 +239,28 @@ def _number_of(message: bytes) -> bytes:
 
 
 def _unacknowledged(request: bytes) -> bytes:
-    """A request of which the kernel says something only if it refuses it."""
+    """The request without NLM_F_ACK: the kernel answers only if it refuses it."""
     (flags,) = struct.unpack_from("=H", request, 6)
     return request[:6] + struct.pack("=H", flags & ~NLM_F_ACK) + request[8:]
 
 
-def decode(answer: "type[nlmsg]", body: bytes) -> "nlmsg":
-    """One whole netlink message as an object of pyroute2's class `answer`."""
-    message = answer(body)
-    message.decode()
-    return message
-
-
 def error_of(body: bytes) -> NetlinkError | None:
-    """The error in an NLMSG_ERROR or NLMSG_DONE message, or None if it says that all went well (errno 0)."""
-    (negative,) = struct.unpack_from("=i", body, _HEADER.size)
+    """The error in an NLMSG_ERROR or NLMSG_DONE message, None for success (errno 0)."""
+    (negative,) = struct.unpack_from("=i", body, MESSAGE_HEADER.size)
     if negative >= 0:
         return None
     text = os.strerror(-negative)
-    said = _extended_text(body)
-    return NetlinkError(-negative, f"{text} ({said})" if said else text)
+    detail = _extended_text(body)
+    return NetlinkError(-negative, f"{text} ({detail})" if detail else text)
 
 
 def _extended_text(body: bytes) -> str:
-    """The kernel's sentence of an extended acknowledgement (NLMSGERR_ATTR_MSG), or ""."""
+    """The kernel's message in an extended acknowledgement (NLMSGERR_ATTR_MSG), or ""."""
     flags = struct.unpack_from("=H", body, 6)[0]
     if not flags & _NLM_F_ACK_TLVS:
         return ""
-    at = _HEADER.size + 4 + _HEADER.size
+    at = MESSAGE_HEADER.size + 4 + MESSAGE_HEADER.size
     if not flags & _NLM_F_CAPPED:
-        (request_bytes,) = struct.unpack_from("=I", body, _HEADER.size + 4)
-        at += request_bytes - _HEADER.size
+        (request_bytes,) = struct.unpack_from("=I", body, MESSAGE_HEADER.size + 4)
+        at += request_bytes - MESSAGE_HEADER.size
     return attributes_of(body, at).get(_NLMSGERR_ATTR_MSG, b"").rstrip(b"\0").decode("utf-8", "replace")

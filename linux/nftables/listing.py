@@ -54,7 +54,7 @@ def list_rules(
     """
     request = of_rules(table, chain)
     rules = []
-    for body in netlink.dump_raw(request, message_type(uapi.NFT_MSG_GETRULE)):
+    for body in netlink.dump(request, message_type(uapi.NFT_MSG_GETRULE)):
         if containing not in body:
             continue
         found = attributes_of(body, BODY)
@@ -78,7 +78,7 @@ def list_elements(netlink: Netlink, table: TableName, set_name: str) -> list[byt
     """
     for pause in _LISTING_PAUSES:
         try:
-            bodies = netlink.dump_raw(of_elements(table, set_name), message_type(uapi.NFT_MSG_GETSETELEM))
+            bodies = netlink.dump(of_elements(table, set_name), message_type(uapi.NFT_MSG_GETSETELEM))
         except NetlinkError as error:
             if error.errno != ENOENT:
                 raise
@@ -106,7 +106,7 @@ def table_flags(netlink: Netlink, table: TableName) -> int | None:
 
 def list_tables(netlink: Netlink) -> list[TableName]:
     """The tables of all families."""
-    bodies = netlink.dump_raw(all_tables(), message_type(uapi.NFT_MSG_GETTABLE))
+    bodies = netlink.dump(all_tables(), message_type(uapi.NFT_MSG_GETTABLE))
     return [TableName(body[_FAMILY_AT], _text(attributes_of(body, BODY).get(uapi.NFTA_TABLE_NAME))) for body in bodies]
 
 
@@ -122,7 +122,7 @@ def list_chains(netlink: Netlink, table: TableName) -> list[str]:
 
 
 def _chains(netlink: Netlink, table: TableName) -> list[dict[int, bytes]]:
-    bodies = netlink.dump_raw(of_table(table), message_type(uapi.NFT_MSG_GETCHAIN))
+    bodies = netlink.dump(of_table(table), message_type(uapi.NFT_MSG_GETCHAIN))
     found = (attributes_of(body, BODY) for body in bodies)
     return [chain for chain in found if _text(chain.get(uapi.NFTA_CHAIN_TABLE)) == table.name]
 
@@ -149,7 +149,7 @@ def _hook(chain: dict[int, bytes]) -> tuple[Hook, int]:
 def _get(netlink: Netlink, request: bytes, number: int) -> dict[int, bytes] | None:
     """The attributes of one object, None if there is none."""
     try:
-        return attributes_of(netlink.get_raw(request, message_type(number)), BODY)
+        return attributes_of(netlink.get(request, message_type(number)), BODY)
     except NetlinkError as error:
         if error.errno != ENOENT:
             raise

@@ -142,7 +142,7 @@ def _transact(netlink: Netlink, steps: Sequence[Step], condition: bytes, *, end:
 
 def generation(netlink: Netlink) -> int:
     """The generation of the ruleset in this namespace: every transaction of anybody increments it."""
-    answer = netlink.get_raw(bytes(_HEADER.size), message_type(uapi.NFT_MSG_GETGEN))
+    answer = netlink.get(bytes(_HEADER.size), message_type(uapi.NFT_MSG_GETGEN))
     return int.from_bytes(attributes_of(answer, BODY)[uapi.NFTA_GEN_ID], "big")
 
 

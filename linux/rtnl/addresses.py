@@ -9,14 +9,11 @@ from sys import byteorder
 
 from linux.netlink.attributes import attribute, attributes_of, number
 from linux.netlink.socket import NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, Netlink, NetlinkError
+from linux.rtnl import uapi
 from spec.addresses import is_ipv6, parse_cidr, unpack
 
-RTM_NEWADDR, RTM_DELADDR, RTM_GETADDR = 20, 21, 22
 _BODY = Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index of the link
 _ATTRIBUTES = 24  # where they begin in a whole message: after its header and the body
-_ADDRESS, _LOCAL, _BROADCAST, _FLAGS = 1, 2, 4, 8
-_SECONDARY, _NODAD, _DADFAILED, _DEPRECATED, _TENTATIVE, _PERMANENT = 0x01, 0x02, 0x08, 0x20, 0x40, 0x80
-_SCOPE_UNIVERSE, _SCOPE_SITE = 0, 200
 
 
 @dataclass(frozen=True)
@@ -45,7 +42,7 @@ class InterfaceAddress:
     @property
     def is_global(self) -> bool:
         """Whether the address means something beyond its link."""
-        return self.scope in (_SCOPE_UNIVERSE, _SCOPE_SITE)
+        return self.scope in (uapi.RT_SCOPE_UNIVERSE, uapi.RT_SCOPE_SITE)
 
 
 def carries(cidrs: Collection[str], wanted: str) -> bool:
@@ -62,7 +59,7 @@ def carries(cidrs: Collection[str], wanted: str) -> bool:
 def list_addresses(netlink: Netlink, index: int = 0, family: int = 0) -> list[InterfaceAddress]:
     """The addresses of the link with that index, none if it is gone, or (0) of all; of one family, or (0) of both."""
     try:
-        found = netlink.dump_raw(_BODY.pack(family, 0, 0, 0, index), RTM_GETADDR)
+        found = netlink.dump(_BODY.pack(family, 0, 0, 0, index), uapi.RTM_GETADDR)
     except NetlinkError as error:
         if index and error.errno == ENODEV:
             return []
@@ -92,7 +89,7 @@ def add_address(netlink: Netlink, index: int, cidr: str, *, dad: bool = True) ->
 def address_request(netlink: Netlink, index: int, cidr: str, *, dad: bool = True) -> bytes:
     """What `add_address` sends, to be sent with other requests; refused with EEXIST if the link has it already."""
     flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
-    return netlink.encode(_message(index, cidr, dad=dad), RTM_NEWADDR, flags)
+    return netlink.encode(_message(index, cidr, dad=dad), uapi.RTM_NEWADDR, flags)
 
 
 def delete_address(netlink: Netlink, index: int, cidr: str) -> bool:
@@ -107,7 +104,7 @@ def delete_address(netlink: Netlink, index: int, cidr: str) -> bool:
 
 
 def _deletion(netlink: Netlink, index: int, cidr: str) -> bytes:
-    return netlink.encode(_message(index, cidr, dad=True), RTM_DELADDR, NLM_F_REQUEST | NLM_F_ACK)
+    return netlink.encode(_message(index, cidr, dad=True), uapi.RTM_DELADDR, NLM_F_REQUEST | NLM_F_ACK)
 
 
 def _of_other_length(netlink: Netlink, index: int, cidr: str) -> str:
@@ -120,27 +117,27 @@ def _of_other_length(netlink: Netlink, index: int, cidr: str) -> str:
 
 def _message(index: int, cidr: str, *, dad: bool) -> bytes:
     address = parse_cidr(cidr)
-    message = _BODY.pack(address.family, address.prefix, 0, _SCOPE_UNIVERSE, index)
-    message += attribute(_LOCAL, address.packed) + attribute(_ADDRESS, address.packed)
+    message = _BODY.pack(address.family, address.prefix, 0, uapi.RT_SCOPE_UNIVERSE, index)
+    message += attribute(uapi.IFA_LOCAL, address.packed) + attribute(uapi.IFA_ADDRESS, address.packed)
     if address.version == 4 and address.prefix < 31:
-        message += attribute(_BROADCAST, address.last.to_bytes(4, "big"))
+        message += attribute(uapi.IFA_BROADCAST, address.last.to_bytes(4, "big"))
     if address.version == 6 and not dad:
-        message += number(_FLAGS, _NODAD)
+        message += number(uapi.IFA_FLAGS, uapi.IFA_F_NODAD)
     return message
 
 
 def _address(message: bytes) -> InterfaceAddress:
     family, prefix, flags, scope, link = _BODY.unpack_from(message, 16)
     shown = attributes_of(message, _ATTRIBUTES)
-    if _FLAGS in shown:
-        flags = int.from_bytes(shown[_FLAGS], byteorder)
+    if uapi.IFA_FLAGS in shown:
+        flags = int.from_bytes(shown[uapi.IFA_FLAGS], byteorder)
     return InterfaceAddress(
         link=link,
-        cidr=f"{unpack(shown.get(_LOCAL) or shown[_ADDRESS])}/{prefix}",
+        cidr=f"{unpack(shown.get(uapi.IFA_LOCAL) or shown[uapi.IFA_ADDRESS])}/{prefix}",
         scope=scope,
-        tentative=bool(flags & _TENTATIVE),
-        failed=bool(flags & _DADFAILED),
-        dynamic=not flags & _PERMANENT,
-        deprecated=bool(flags & _DEPRECATED),
-        temporary=family == AF_INET6 and bool(flags & _SECONDARY),
+        tentative=bool(flags & uapi.IFA_F_TENTATIVE),
+        failed=bool(flags & uapi.IFA_F_DADFAILED),
+        dynamic=not flags & uapi.IFA_F_PERMANENT,
+        deprecated=bool(flags & uapi.IFA_F_DEPRECATED),
+        temporary=family == AF_INET6 and bool(flags & uapi.IFA_F_SECONDARY),
     )

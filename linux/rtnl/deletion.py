@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from errno import ENODEV
 
 from linux.netlink.socket import NLM_F_REQUEST, Netlink, NetlinkError
-from linux.rtnl.links import RTM_DELLINK, RTM_SETLINK, Link, delete_link, group_request
+from linux.rtnl.links import Link, delete_link, group_request
+from linux.rtnl.uapi import RTM_DELLINK, RTM_SETLINK
 from spec.suite import current
 
 _AT_ONCE = 64  # the kernel takes up no other request while it deletes a group, a quarter of a millisecond a link

@@ -1,85 +1,82 @@
-"""Routes, neighbours and forwarding entries in words, as `ip` and `bridge` would print them."""
+"""Routes, neighbours and FDB entries as text, as `ip` and `bridge` print them."""
 
-import struct
-from collections.abc import Mapping
 from socket import AF_BRIDGE, AF_INET, AF_INET6
+from struct import Struct
 
-from linux.netlink.attributes import RTNL_BODY, attributes_of
+from linux.netlink.attributes import MESSAGE_HEADER, RTNL_BODY, attributes_of
 from linux.netlink.socket import Netlink
+from linux.rtnl import uapi
 from linux.rtnl.links import find_link_by_index
-from linux.rtnl.routes import dump_main
-from spec.addresses import Address, parse_address, unpack
+from linux.rtnl.routes import RTMSG, destination_of, dump_main
+from spec.addresses import parse_address, unpack
 
-_RTM_ROUTES = (24, 25)
-_TYPES = {6: "blackhole ", 7: "unreachable ", 8: "prohibit ", 9: "throw "}
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_MULTIPATH = 1, 4, 5, 6, 9
-_NDA_DST, _NDA_LLADDR = 1, 2
+_TYPES = {
+    uapi.RTN_BLACKHOLE: "blackhole ",
+    uapi.RTN_UNREACHABLE: "unreachable ",
+    uapi.RTN_PROHIBIT: "prohibit ",
+    uapi.RTN_THROW: "throw ",
+}
+_INDEX = Struct("=i")
 _DEFAULT_METRIC = {AF_INET: 0, AF_INET6: 1024}
 
 
 def describe(netlink: Netlink, message: bytes) -> str:
-    """The object that a message or request of rtnetlink is about, such as "neighbour 10.244.2.0 lladdr ... dev ..."."""
-    (kind,) = struct.unpack_from("=H", message, 4)
-    if kind in _RTM_ROUTES:
+    """The object of a message or request of rtnetlink, such as "neighbour 10.244.2.0 lladdr ... dev ..."."""
+    _, kind, *_ = MESSAGE_HEADER.unpack_from(message)
+    if kind in (uapi.RTM_NEWROUTE, uapi.RTM_DELROUTE):
         return f"route {describe_route(netlink, message)}"
-    shown, family = attributes_of(message, RTNL_BODY), message[16]
-    (index,) = struct.unpack_from("=i", message, 20)
-    device, mac = _name(netlink, index), shown.get(_NDA_LLADDR, b"").hex(":")
+    attributes, family = attributes_of(message, RTNL_BODY), message[16]
+    device = _name(netlink, _INDEX.unpack_from(message, 20)[0])
+    dst, mac = _address(attributes.get(uapi.NDA_DST, b"")), attributes.get(uapi.NDA_LLADDR, b"").hex(":")
     if family == AF_BRIDGE:
-        return f"FDB entry {mac} dev {device} dst {_address(shown.get(_NDA_DST, b''))}"
-    return f"neighbour {_address(shown.get(_NDA_DST, b''))} lladdr {mac} dev {device}"
+        return f"FDB entry {mac} dev {device} dst {dst}"
+    return f"neighbour {dst} lladdr {mac} dev {device}"
 
 
 def describe_route(netlink: Netlink, message: bytes) -> str:
     """A route, such as "10.244.2.0/24 via 192.0.2.9 dev eth0 proto 4"."""
-    shown = attributes_of(message, RTNL_BODY)
-    family, protocol, kind = message[16], message[21], message[23]
-    words = [f"{_TYPES.get(kind, '')}{_destination(message, shown).cidr}"]
-    if _RTA_GATEWAY in shown:
-        words.append(f"via {_address(shown[_RTA_GATEWAY])}")
-    if _RTA_OIF in shown:
-        words.append(f"dev {_name(netlink, _number(shown[_RTA_OIF]))}")
-    if _RTA_MULTIPATH in shown:
+    attributes = attributes_of(message, RTNL_BODY)
+    family, _, _, _, _, protocol, _, kind, _ = RTMSG.unpack_from(message, 16)
+    words = [f"{_TYPES.get(kind, '')}{destination_of(message, attributes).cidr}"]
+    if uapi.RTA_GATEWAY in attributes:
+        words.append(f"via {_address(attributes[uapi.RTA_GATEWAY])}")
+    if uapi.RTA_OIF in attributes:
+        words.append(f"dev {_name(netlink, _number(attributes[uapi.RTA_OIF]))}")
+    if uapi.RTA_MULTIPATH in attributes:
         words.append("by several next hops")
     words.append(f"proto {protocol}")
-    if _RTA_PRIORITY in shown and _number(shown[_RTA_PRIORITY]) != _DEFAULT_METRIC[family]:
-        words.append(f"metric {_number(shown[_RTA_PRIORITY])}")
+    if uapi.RTA_PRIORITY in attributes and _number(attributes[uapi.RTA_PRIORITY]) != _DEFAULT_METRIC[family]:
+        words.append(f"metric {_number(attributes[uapi.RTA_PRIORITY])}")
     return " ".join(words)
 
 
 def overriding(netlink: Netlink, address: str, link: int) -> tuple[str, str]:
-    """The route of the main table that takes an address from the link with that index (0: from nobody).
+    """The route of the main table by which packets to an address do not leave over `link` (index; 0: over any).
 
-    As text, and its destination (CIDR); "" twice if there is none, so that it is no route of this table. Raises
-    NetlinkError. Takes long where there are very many routes, so only to name what `look_up` has found wrong.
+    As text, and its destination (CIDR); "" twice if the main table has none. Raises NetlinkError. Slow where there are
+    very many routes: only to explain what `look_up` returned.
     """
-    wanted = parse_address(address)
-    best, found = (-1, 0), b""
+    wanted, best, route = parse_address(address), (-1, 0), b""
     for message in dump_main(netlink):
-        shown = attributes_of(message, RTNL_BODY)
-        network = _destination(message, shown)
+        attributes = attributes_of(message, RTNL_BODY)
+        network = destination_of(message, attributes)
         if not network.contains(wanted):
             continue
-        is_its_own = link and _number(shown.get(_RTA_OIF, bytes(4))) == link
-        rank = (network.prefix, -_number(shown.get(_RTA_PRIORITY, bytes(4))))
+        is_its_own = link and _number(attributes.get(uapi.RTA_OIF, bytes(4))) == link
+        rank = (network.prefix, -_number(attributes.get(uapi.RTA_PRIORITY, bytes(4))))
         if rank > best or (rank == best and not is_its_own):
-            best, found = rank, b"" if is_its_own else message
-    if not found:
+            best, route = rank, b"" if is_its_own else message
+    if not route:
         return "", ""
-    return describe_route(netlink, found), _destination(found, attributes_of(found, RTNL_BODY)).cidr
-
-
-def _destination(message: bytes, shown: Mapping[int, bytes]) -> Address:
-    packed = shown.get(_RTA_DST, b"")
-    return Address(6 if message[16] == AF_INET6 else 4, int.from_bytes(packed, "big"), message[17])
+    return describe_route(netlink, route), destination_of(route, attributes_of(route, RTNL_BODY)).cidr
 
 
 def _address(packed: bytes) -> str:
-    return unpack(packed) if len(packed) in (4, 16) else "none"
+    return unpack(packed) if packed else "none"
 
 
-def _number(packed: bytes) -> int:
-    return struct.unpack("=I", packed)[0]
+def _number(payload: bytes) -> int:
+    return _INDEX.unpack(payload)[0]
 
 
 def _name(netlink: Netlink, index: int) -> str:

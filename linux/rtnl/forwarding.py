@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from errno import EEXIST
 
 from linux.netlink.socket import Netlink, NetlinkError
+from spec.addresses import pack, parse_cidr
 
 _TRIES = 4
 _LISTED = 20  # objects named in a message; five thousand more would help nobody
@@ -53,21 +54,21 @@ def sync(netlink: Netlink, paths: Sequence[PeerPath], *, device: int = 0, within
     elsewhere, or the kernel refuses a route as invalid, everything else is done and then RouteRefused is raised. Raises
     ValueError if paths contradict each other, NetlinkError with the object that could not be written otherwise.
     """
-    from linux.netlink.bulk import change_all
+    from linux.rtnl.bulk import change_all
     from linux.rtnl.peer_routes import write_routes
 
     tunnel = _tunnel(netlink, paths, device) if device else None
     added = change_all(netlink, [write.request for write in tunnel.writes()]) if tunnel else 0
     for _ in range(_TRIES):
         routes = _routes(netlink, paths, device, within)
-        written, outrun, refused = write_routes(netlink, [write.request for write in routes.writes()])
+        written, is_raced, refused = write_routes(netlink, [write.request for write in routes.writes()])
         added += written
-        if not outrun:
+        if not is_raced:
             break
     else:
         raise NetlinkError(EEXIST, "another program keeps changing the routes to peers")
     removed = routes.remove_unwanted() + (tunnel.remove_unwanted() if tunnel else 0)
-    problems = [f"in the way: {_name_all(netlink, routes.refused)}"] if routes.refused else []
+    problems = [f"in the way: {_name_all(netlink, routes.blocking)}"] if routes.blocking else []
     problems += [str(error.strerror) for error in refused[:_LISTED]]
     if problems:
         raise RouteRefused(EEXIST, "; ".join(problems))
@@ -83,17 +84,17 @@ def missing(netlink: Netlink, paths: Sequence[PeerPath], *, device: int = 0) -> 
 
     routes = _routes(netlink, paths, device, ())
     writes = [*routes.writes(), *(_tunnel(netlink, paths, device).writes() if device else ())]
-    sentences = [f"in the way: {describe_route(netlink, message)}" for message in routes.refused[:_LISTED]]
+    sentences = [f"in the way: {describe_route(netlink, message)}" for message in routes.blocking[:_LISTED]]
     for write in writes[: _LISTED - len(sentences)]:
-        there = f", there is {describe(netlink, write.instead)}" if write.instead else ""
+        there = f", there is {describe(netlink, write.replaced)}" if write.replaced else ""
         sentences.append(f"{describe(netlink, write.request)} is missing{there}")
-    more = len(routes.refused) + len(writes) - len(sentences)
+    more = len(routes.blocking) + len(writes) - len(sentences)
     return [*sentences, f"{more} more routes, neighbours and FDB entries are missing"] if more else sentences
 
 
 def in_place(netlink: Netlink, paths: Sequence[PeerPath], *, device: int = 0) -> set[PeerPath]:
     """Those of the paths of which the kernel has all objects. They may contradict each other. Raises NetlinkError."""
-    from linux.netlink.bulk import packed
+    from linux.rtnl.links import pack_mac
     from linux.rtnl.neighbours import list_forwarding, list_neighbours
     from linux.rtnl.peer_routes import key_of, list_hops
 
@@ -102,32 +103,31 @@ def in_place(netlink: Netlink, paths: Sequence[PeerPath], *, device: int = 0) ->
     remotes = list_forwarding(netlink, device).entries if device else {}
 
     def is_there(path: PeerPath) -> bool:
-        if hops.get(key_of(path.subnet)) != (packed(path.via), path.link):
+        if hops.get(key_of(path.subnet)) != (pack(path.via), path.link):
             return False
         if not path.mac:
             return True
-        mac = packed(path.mac)
-        return macs.get(packed(path.via)) == mac and remotes.get(mac) == packed(path.underlay)
+        mac = pack_mac(path.mac)
+        return macs.get(pack(path.via)) == mac and remotes.get(mac) == pack(path.underlay)
 
     return {path for path in paths if is_there(path)}
 
 
-def _tunnel(netlink: Netlink, paths: Sequence[PeerPath], device: int) -> "Tunnel":  # noqa: F821
-    from linux.rtnl.neighbours import Tunnel
+def _tunnel(netlink: Netlink, paths: Sequence[PeerPath], device: int) -> "TunnelEntries":  # noqa: F821
+    from linux.rtnl.neighbours import TunnelEntries
 
     through = [path for path in paths if path.mac]
-    return Tunnel(netlink, device, [(w.via, w.mac) for w in through], [(w.mac, w.underlay) for w in through])
+    return TunnelEntries(netlink, device, [(w.via, w.mac) for w in through], [(w.mac, w.underlay) for w in through])
 
 
-def _routes(netlink: Netlink, paths: Sequence[PeerPath], device: int, within: Sequence[str]) -> "Routes":  # noqa: F821
-    from linux.netlink.bulk import packed
+def _routes(netlink: Netlink, paths: Sequence[PeerPath], device: int, within: Sequence[str]) -> "PeerRoutes":  # noqa: F821
     from linux.rtnl.neighbours import unique
-    from linux.rtnl.peer_routes import Routes, key_of
+    from linux.rtnl.peer_routes import PeerRoutes, key_of
 
     two_paths = "two paths to the subnet {}"
     hops = unique([(path.subnet, (path.via, path.link)) for path in paths], two_paths.format)
-    wanted = {key_of(subnet): (packed(via), link) for subnet, (via, link) in hops.items()}
-    return Routes(netlink, wanted, onlink=device, within=[key_of(cidr) for cidr in within] if within else None)
+    wanted = {key_of(subnet): (pack(via), link) for subnet, (via, link) in hops.items()}
+    return PeerRoutes(netlink, wanted, onlink=device, within=[parse_cidr(cidr) for cidr in within] if within else None)
 
 
 def _name_all(netlink: Netlink, routes: Sequence[bytes]) -> str:

@@ -17,7 +17,8 @@ from threading import Lock
 from linux.errors import insisting
 from linux.netlink.socket import Netlink
 from linux.rtnl.deletion import delete_now
-from linux.rtnl.links import RTM_DELLINK, Link
+from linux.rtnl.links import Link
+from linux.rtnl.uapi import RTM_DELLINK, RTMGRP_LINK
 from linux.waiting import wait_until
 from spec.suite import current
 
@@ -25,7 +26,6 @@ _GATHERING_SECONDS = 0.008  # for more links to delete together, where calls wai
 _BROKEN_OFF = "its deletion was not seen to its end"
 _NO_THREAD_SECONDS = 0.2  # so long after it was asked for, a deletion that has not begun is done by who waits for it
 _SO_ATTACH_FILTER, _SO_RCVBUFFORCE = 26, 33
-_RTMGRP_LINK = 1
 _HEARD_BYTES = 1 << 20  # of announcements not yet read
 _INDEX, _INDEX_AT = Struct("=i"), 20
 _INSTRUCTION = Struct("=HBBI")  # struct sock_filter, <linux/filter.h>
@@ -210,7 +210,7 @@ class _Announcements:
         program = pack("@HP", len(_FILTER) // _INSTRUCTION.size, addressof(_program))
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _HEARD_BYTES)
-        self._socket.bind((0, _RTMGRP_LINK))
+        self._socket.bind((0, RTMGRP_LINK))
 
     def fileno(self) -> int:
         """What to poll."""

@@ -1,94 +1,99 @@
-"""The neighbours and the forwarding entries of a VTEP, all of them: the device is ours alone.
+"""The neighbours and the FDB entries of a VTEP, all of them: the device is ours alone.
 
-A neighbour says which MAC has the next hop of a route, a forwarding entry to which address of the underlay that MAC's
-frames are sent. All are permanent: the kernel neither asks nor learns.
+A neighbour maps the next hop of a route to a MAC, an FDB entry that MAC to the underlay address its frames are sent to.
+All are permanent: the kernel neither resolves nor learns.
 """
 
-import struct
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from errno import ENOENT
 from socket import AF_BRIDGE, AF_INET, AF_INET6
+from struct import Struct
 
-from pyroute2.netlink.rtnl.ndmsg import ndmsg
-
-from linux.netlink.attributes import RTNL_BODY, attributes_of
-from linux.netlink.bulk import SLOT_DST, SLOT_MAC, Write, change_all, echo, packed, template
+from linux.netlink.attributes import RTNL_BODY, attributes_of, number
 from linux.netlink.socket import NLM_F_CREATE, NLM_F_REPLACE, Netlink
+from linux.rtnl import uapi
+from linux.rtnl.bulk import Write, change_all, request_about, template
+from linux.rtnl.links import pack_mac
+from spec.addresses import pack
 
-RTM_NEWNEIGH, RTM_DELNEIGH, RTM_GETNEIGH = 28, 29, 30
-_NUD_PERMANENT, _NTF_SELF = 0x80, 0x02
-_NDA_DST, _NDA_LLADDR, _NDA_VLAN, _NDA_PORT, _NDA_VNI, _NDA_IFINDEX, _NDA_SRC_VNI, _NDA_NH_ID = 1, 2, 5, 6, 7, 8, 11, 13
-_NAMES_IT = (_NDA_DST, _NDA_LLADDR, _NDA_VLAN, _NDA_PORT, _NDA_VNI, _NDA_IFINDEX, _NDA_SRC_VNI, _NDA_NH_ID)
-_SENT_ELSEWHERE = frozenset((_NDA_PORT, _NDA_VNI, _NDA_IFINDEX, _NDA_NH_ID))
-_NDMSG = struct.Struct("=iHBB")  # from byte 20: index of the link, state, flags, type
+_NDMSG = Struct("=B3xiHBB")  # struct ndmsg: family, index of the link, state, flags, type
+_KEY_ATTRIBUTES = (
+    uapi.NDA_DST,
+    uapi.NDA_LLADDR,
+    uapi.NDA_VLAN,
+    uapi.NDA_PORT,
+    uapi.NDA_VNI,
+    uapi.NDA_IFINDEX,
+    uapi.NDA_SRC_VNI,
+    uapi.NDA_NH_ID,
+)
+_OTHER_DESTINATION = frozenset(
+    (uapi.NDA_PORT, uapi.NDA_VNI, uapi.NDA_IFINDEX, uapi.NDA_NH_ID)
+)  # of an FDB entry that is not like ours
 
 
 class Table:
-    """What the kernel has: `entries`, key to value; `shown`, key to the message that told; `strays`, more messages."""
+    """Objects of the kernel: `entries`, key to value; `messages`, key to dumped message; messages of `duplicates`."""
 
     def __init__(self) -> None:
         self.entries: dict[Hashable, object] = {}
-        self.shown: dict[Hashable, bytes] = {}
-        self.strays: list[bytes] = []
+        self.messages: dict[Hashable, bytes] = {}
+        self.duplicates: list[bytes] = []
 
     def add(self, key: Hashable, value: object, message: bytes) -> None:
-        """Take in an entry; a second one of the same key is a stray."""
+        """Add an entry; a second one of the same key is a duplicate."""
         if key in self.entries:
-            self.strays.append(message)
+            self.duplicates.append(message)
         else:
             self.entries[key] = value
-            self.shown[key] = message
+            self.messages[key] = message
 
     def unwanted(self, wanted: Mapping) -> list[bytes]:
-        """The messages of all that is not wanted."""
+        """The messages of all entries that are not wanted, and of the duplicates."""
         if self.entries.keys() == wanted.keys():
-            return self.strays
-        return [message for key, message in self.shown.items() if key not in wanted] + self.strays
+            return self.duplicates
+        return [message for key, message in self.messages.items() if key not in wanted] + self.duplicates
 
 
-def unique(pairs: Sequence[tuple[Hashable, object]], told: Callable[[Hashable], str]) -> dict:
-    """The pairs as a mapping; raises ValueError with what `told` says of a key that has two values."""
+def unique(pairs: Sequence[tuple[Hashable, object]], contradiction: Callable[[Hashable], str]) -> dict:
+    """The pairs as a mapping; raises ValueError with the text `contradiction` of a key that has two values."""
     wanted = dict(pairs)
     if len(wanted) < len(pairs):
         for key, value in pairs:
             if wanted[key] != value:
-                raise ValueError(told(key))
+                raise ValueError(contradiction(key))
     return wanted
 
 
 def list_neighbours(netlink: Netlink, device: int) -> Table:
     """The permanent neighbours of the device, of both families: address to MAC, packed."""
-    request = ndmsg()
-    request.update(family=0, attrs=[("NDA_IFINDEX", device)])
     table = Table()
-    for message in netlink.dump_raw(request, RTM_GETNEIGH):
-        index, state, _, _ = _NDMSG.unpack_from(message, 20)
-        if index == device and state & _NUD_PERMANENT:
-            shown = attributes_of(message, RTNL_BODY)
-            table.add(shown[_NDA_DST], shown.get(_NDA_LLADDR), message)
+    for message in netlink.dump(_NDMSG.pack(0, 0, 0, 0, 0) + number(uapi.NDA_IFINDEX, device), uapi.RTM_GETNEIGH):
+        _, index, state, _, _ = _NDMSG.unpack_from(message, 16)
+        if index == device and state & uapi.NUD_PERMANENT:
+            attributes = attributes_of(message, RTNL_BODY)
+            table.add(attributes[uapi.NDA_DST], attributes.get(uapi.NDA_LLADDR), message)
     return table
 
 
 def list_forwarding(netlink: Netlink, device: int) -> Table:
-    """The forwarding entries of the device: MAC to address, packed; None for one that is not like ours."""
-    request = ndmsg()
-    request.update(family=AF_BRIDGE, ifindex=device, attrs=[])
+    """The FDB entries of the device: MAC to address, packed; None for one that is not like ours."""
     table = Table()
-    for message in netlink.dump_raw(request, RTM_GETNEIGH):
-        index, state, flags, _ = _NDMSG.unpack_from(message, 20)
-        if index != device or not flags & _NTF_SELF:
+    for message in netlink.dump(_NDMSG.pack(AF_BRIDGE, device, 0, 0, 0), uapi.RTM_GETNEIGH):
+        _, index, state, flags, _ = _NDMSG.unpack_from(message, 16)
+        if index != device or not flags & uapi.NTF_SELF:
             continue
-        shown = attributes_of(message, RTNL_BODY)
-        ours = state & _NUD_PERMANENT and _SENT_ELSEWHERE.isdisjoint(shown)
-        table.add(shown.get(_NDA_LLADDR, b""), shown.get(_NDA_DST) if ours else None, message)
+        attributes = attributes_of(message, RTNL_BODY)
+        ours = state & uapi.NUD_PERMANENT and _OTHER_DESTINATION.isdisjoint(attributes)
+        table.add(attributes.get(uapi.NDA_LLADDR, b""), attributes.get(uapi.NDA_DST) if ours else None, message)
     return table
 
 
-class Tunnel:
-    """What is to be done to a device's neighbours and forwarding entries; nothing is until asked.
+class TunnelEntries:
+    """The changes that a device's neighbours and FDB entries need; nothing is sent before `remove_unwanted`.
 
-    `hops`: next hop to MAC, `remotes`: MAC to address of the underlay, as text, in pairs. Raises ValueError if a next
-    hop has two MACs or a MAC two addresses; NetlinkError.
+    `hops`: next hop to MAC, `remotes`: MAC to underlay address, as text, in pairs. Raises ValueError if a next hop has
+    two MACs or a MAC two addresses; NetlinkError.
     """
 
     def __init__(
@@ -97,64 +102,51 @@ class Tunnel:
         self._netlink, self._device = netlink, device
         two_macs, two_addresses = "two VTEP MACs for the next hop {}", "two underlay addresses for the VTEP MAC {}"
         macs, addresses = unique(hops, two_macs.format), unique(remotes, two_addresses.format)
-        self._wanted_hops = {packed(hop): packed(mac) for hop, mac in macs.items()}
-        self._wanted_remotes = {packed(mac): packed(address) for mac, address in addresses.items()}
+        self._wanted_hops = {pack(hop): pack_mac(mac) for hop, mac in macs.items()}
+        self._wanted_remotes = {pack_mac(mac): pack(address) for mac, address in addresses.items()}
         self._hops, self._remotes = list_neighbours(netlink, device), list_forwarding(netlink, device)
 
     def writes(self) -> list[Write]:
-        """What is missing, in order: new neighbours, forwarding entries, then neighbours that change to another MAC.
+        """What is missing, in order: new neighbours, FDB entries, then neighbours that change to another MAC.
 
-        So a neighbour that is in use never points to a MAC whose frames go nowhere.
+        So a neighbour that is in use never points to a MAC without an FDB entry.
         """
+        templates: dict[int, bytes] = {}
+
+        def template_of(size: int, family: int, flags: int) -> bytes:
+            if size not in templates:
+                templates[size] = entry_template(self._device, family, size, flags)
+            return templates[size]
+
+        def neighbour(hop: bytes, mac: bytes) -> bytes:
+            return template_of(len(hop), AF_INET6 if len(hop) == 16 else AF_INET, 0) % (hop, mac)
+
+        def forwarding(mac: bytes, remote: bytes) -> bytes:
+            return template_of(len(remote), AF_BRIDGE, uapi.NTF_SELF) % (remote, mac)
+
         new, changed = [], []
-        for write in self._differing(self._wanted_hops, self._hops, self._fill_neighbour()):
-            (changed if write.instead else new).append(write)
-        return [*new, *self._differing(self._wanted_remotes, self._remotes, self._fill_forwarding()), *changed]
+        for write in _differing(self._wanted_hops, self._hops, neighbour):
+            (changed if write.replaced else new).append(write)
+        templates.clear()
+        return [*new, *_differing(self._wanted_remotes, self._remotes, forwarding), *changed]
 
     def remove_unwanted(self) -> int:
-        """Remove what is not wanted, forwarding entries first; how many there were."""
+        """Remove what is not wanted, FDB entries first; returns how many there were."""
         unwanted = [*self._remotes.unwanted(self._wanted_remotes), *self._hops.unwanted(self._wanted_hops)]
-        requests = [echo(message, RTM_DELNEIGH, _NAMES_IT) for message in unwanted]
+        requests = [request_about(message, uapi.RTM_DELNEIGH, _KEY_ATTRIBUTES) for message in unwanted]
         return change_all(self._netlink, requests, tolerated=(ENOENT,))
 
-    def _differing(self, wanted: dict, table: Table, fill: Callable[[bytes, bytes], bytes]) -> list[Write]:
-        if wanted == table.entries:
-            return []
-        have, shown = table.entries, table.shown
-        return [Write(fill(key, value), shown.get(key, b"")) for key, value in wanted.items() if have.get(key) != value]
 
-    def _fill_neighbour(self) -> Callable[[bytes, bytes], bytes]:
-        templates: dict[int, bytes] = {}
+def entry_template(device: int, family: int, size: int, flags: int) -> bytes:
+    """The request for a permanent neighbour, or FDB entry, as a format: an address of `size` bytes, and a MAC."""
+    body = _NDMSG.pack(family, device, uapi.NUD_PERMANENT, flags, 0)
+    return template(uapi.RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body, {uapi.NDA_DST: size, uapi.NDA_LLADDR: 6})
 
-        def fill(hop: bytes, mac: bytes) -> bytes:
-            size = len(hop)
-            if size not in templates:
-                family = AF_INET6 if size == 16 else AF_INET
-                templates[size] = self._template(family, 0, (SLOT_DST[family], SLOT_MAC))
-            return templates[size] % (hop, mac)
 
-        return fill
-
-    def _fill_forwarding(self) -> Callable[[bytes, bytes], bytes]:
-        templates: dict[int, bytes] = {}
-
-        def fill(mac: bytes, remote: bytes) -> bytes:
-            size = len(remote)
-            if size not in templates:
-                slot = SLOT_DST[AF_INET6 if size == 16 else AF_INET]
-                templates[size] = self._template(AF_BRIDGE, _NTF_SELF, (slot, SLOT_MAC))
-            return templates[size] % (remote, mac)
-
-        return fill
-
-    def _template(self, family: int, flags: int, slots: tuple[str, str]) -> bytes:
-        dst, mac = slots
-        message = ndmsg()
-        message.update(
-            family=family,
-            ifindex=self._device,
-            state=_NUD_PERMANENT,
-            flags=flags,
-            attrs=[("NDA_DST", dst), ("NDA_LLADDR", mac)],
-        )
-        return template(self._netlink, message, RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, slots)
+def _differing(wanted: dict, table: Table, encode: Callable[[bytes, bytes], bytes]) -> list[Write]:
+    if wanted == table.entries:
+        return []
+    have, messages = table.entries, table.messages
+    return [
+        Write(encode(key, value), messages.get(key, b"")) for key, value in wanted.items() if have.get(key) != value
+    ]

@@ -1,224 +1,209 @@
-"""The routes to the subnets of peers, told from everybody else's by their protocol number."""
+"""The routes to the subnets of peers, recognised by their protocol number."""
 
-import struct
 from collections.abc import Mapping, Sequence
 from errno import EACCES, EADDRNOTAVAIL, EEXIST, EHOSTUNREACH, EINVAL, ENETDOWN, ENETUNREACH, ESRCH
-from socket import AF_INET, AF_INET6, inet_ntop, inet_pton
+from socket import AF_INET, AF_INET6
+from struct import Struct
 
-from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
-from linux.netlink.attributes import RTNL_BODY, attributes_of
-from linux.netlink.bulk import SLOT_DST, SLOT_VIA, Write, change_all, echo, named, template
+from linux.netlink.attributes import RTNL_BODY, attribute, attributes_of, number
 from linux.netlink.socket import NLM_F_CREATE, NLM_F_EXCL, NLM_F_REPLACE, NLM_F_REQUEST, Netlink, NetlinkError
+from linux.rtnl import uapi
+from linux.rtnl.bulk import Write, change_all, named, request_about, template
 from linux.rtnl.neighbours import Table
-from linux.rtnl.routes import dump_main
+from linux.rtnl.routes import RTMSG, destination_of, dump_main
+from spec.addresses import Address, pack
 
 PROTOCOL = 24
-"""By which routes are ours: nobody else has registered it (/etc/iproute2/rt_protos)."""
+"""The protocol of our routes: nobody else has registered it (/etc/iproute2/rt_protos)."""
 
-_RTM_NEWROUTE, _RTM_DELROUTE = 24, 25
-_TABLE_MAIN, _TYPE_UNICAST, _ONLINK = 254, 1, 4
-_RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_PRIORITY, _RTA_METRICS, _RTA_MULTIPATH, _RTA_TABLE = 1, 4, 5, 6, 8, 9, 15
-_RTA_VIA, _RTA_ENCAP, _RTA_NH_ID = 18, 22, 30
-_NOT_LIKE_OURS = frozenset((_RTA_METRICS, _RTA_MULTIPATH, _RTA_VIA, _RTA_ENCAP, _RTA_NH_ID))
-_NAMES_IT = (_RTA_DST, _RTA_TABLE, _RTA_PRIORITY)
-_NAMES_ITS_HOPS = (_RTA_GATEWAY, _RTA_VIA, _RTA_OIF, _RTA_MULTIPATH)
-_PRIORITY = {AF_INET: struct.pack("=I", 0), AF_INET6: struct.pack("=I", 1024)}  # the kernel's own, if none is given
-_NO_PRIORITY = bytes(4)
-_INDEX = struct.Struct("=I")
-_OF_THE_ROUTE = frozenset((EINVAL, EACCES, EADDRNOTAVAIL, EHOSTUNREACH, ENETDOWN, ENETUNREACH))
+_NOT_LIKE_OURS = frozenset((uapi.RTA_METRICS, uapi.RTA_MULTIPATH, uapi.RTA_VIA, uapi.RTA_ENCAP, uapi.RTA_NH_ID))
+_KEY_ATTRIBUTES = (uapi.RTA_DST, uapi.RTA_TABLE, uapi.RTA_PRIORITY)
+_HOP_ATTRIBUTES = (uapi.RTA_GATEWAY, uapi.RTA_VIA, uapi.RTA_OIF, uapi.RTA_MULTIPATH)
+_UINT32 = Struct("=I")
+_PRIORITY = {AF_INET: _UINT32.pack(0), AF_INET6: _UINT32.pack(1024)}  # the kernel's defaults
+_NO_NUMBER = bytes(4)
+_INVALID_ROUTE = frozenset((EINVAL, EACCES, EADDRNOTAVAIL, EHOSTUNREACH, ENETDOWN, ENETUNREACH))
 
 Key = tuple[bytes, int]  # network and prefix length
 Hop = tuple[bytes, int]  # gateway and index of the link
 
 
-class Routes:
-    """What is to be done to the routes of PROTOCOL in the main table; nothing is until asked.
+class PeerRoutes:
+    """The changes that the routes of PROTOCOL in the main table need; nothing is sent before `remove_unwanted`.
 
     `wanted`: destination to next hop. `onlink`: the index of the link whose gateways need not be on any of its networks
-    (0: none). `within`: networks (packed, with lengths) beyond which a route is left alone, but for those of `onlink`;
-    None: there is no such bound. Raises NetlinkError.
+    (0: none). `within`: networks beyond which a route is left alone, unless it is of the link `onlink`; None: no such
+    bound. Raises NetlinkError.
 
-    Foreign routes are asked for only if one of ours is missing: a router may have very many. One that leads to the
-    wanted next hop does the work of ours; one that leads elsewhere stands in `refused`, and nothing is written there.
+    Foreign routes are listed only if one of ours is missing, because a router may have very many. A foreign route with
+    the wanted next hop serves as ours. One that leads elsewhere is in `blocking`, and nothing is written there.
     """
 
     def __init__(
-        self, netlink: Netlink, wanted: Mapping[Key, Hop], *, onlink: int, within: Sequence[Key] | None
+        self, netlink: Netlink, wanted: Mapping[Key, Hop], *, onlink: int, within: Sequence[Address] | None
     ) -> None:
         self._netlink, self._onlink, self._within = netlink, onlink, within
         self._own = _list_own(netlink)
         self._wanted = dict(wanted)
-        self.refused: list[bytes] = []
-        if any(self._own.entries.get(key) != hop for key, hop in wanted.items()):
-            self._look_for_foreign()
+        self.blocking: list[bytes] = []
+        missing = {key for key, hop in wanted.items() if self._own.entries.get(key) != hop}
+        if missing:
+            self._consider_foreign(missing)
 
-    def _look_for_foreign(self) -> None:
-        lacking = {key for key, hop in self._wanted.items() if self._own.entries.get(key) != hop}
-        for key, (hop, message) in _find_foreign(self._netlink, lacking).items():
+    def _consider_foreign(self, missing: set[Key]) -> None:
+        for key, (hop, message) in _find_foreign(self._netlink, missing).items():
             if hop != self._wanted[key]:
-                self.refused.append(message)
-                # What of ours is there stays as it is: to replace it could hit the other.
+                self.blocking.append(message)
+                # Ours, if there is one, stays as it is: to replace it could hit the foreign route.
                 self._own.entries.pop(key, None)
-                self._own.shown.pop(key, None)
+                self._own.messages.pop(key, None)
             del self._wanted[key]
 
     def writes(self) -> list[Write]:
-        """What is missing; nothing where a foreign route is."""
+        """What is missing, except where a foreign route is."""
         templates: dict[tuple, bytes] = {}
-        have, shown, writes = self._own.entries, self._own.shown, []
+        have, messages, writes = self._own.entries, self._own.messages, []
         for key, hop in self._wanted.items():
             if have.get(key) == hop:
                 continue
-            (dst, length), (via, link), instead = key, hop, shown.get(key, b"")
-            shape = (len(dst), length, link, not instead)
+            (dst, length), (via, link), replaced = key, hop, messages.get(key, b"")
+            shape = (len(dst), length, link, NLM_F_REPLACE if replaced else NLM_F_EXCL)
             if shape not in templates:
-                templates[shape] = self._template(*shape)
-            writes.append(Write(templates[shape] % (dst, via), instead))
+                templates[shape] = route_template(*shape, onlink=link == self._onlink)
+            writes.append(Write(templates[shape] % (dst, via), replaced))
         return writes
 
     def remove_unwanted(self) -> int:
-        """Remove our routes that are not wanted; how many there were."""
+        """Remove our routes that are not wanted; returns how many there were."""
         unwanted = [message for message in self._own.unwanted(self._wanted) if self._is_in_bounds(message)]
         return change_all(self._netlink, [_deletion(message) for message in unwanted], tolerated=(ESRCH,))
 
     def _is_in_bounds(self, message: bytes) -> bool:
         if self._within is None:
             return True
-        shown = attributes_of(message, RTNL_BODY)
-        if self._onlink and shown.get(_RTA_OIF) == _INDEX.pack(self._onlink):
+        attributes = attributes_of(message, RTNL_BODY)
+        if self._onlink and attributes.get(uapi.RTA_OIF) == _UINT32.pack(self._onlink):
             return True
-        dst, length = _key(message, shown)
-        return (dst, length) in self._wanted or any(_holds(network, dst, length) for network in self._within)
+        destination = destination_of(message, attributes)
+        wanted = (destination.packed, destination.prefix) in self._wanted
+        return wanted or any(network.contains(destination) for network in self._within)
 
-    def _template(self, size: int, length: int, link: int, is_new: bool) -> bytes:  # noqa: FBT001  (part of a key)
-        family = AF_INET6 if size == 16 else AF_INET
-        dst, via = SLOT_DST[family], SLOT_VIA[family]
-        message = rtmsg()
-        message.update(
-            family=family,
-            dst_len=length,
-            table=_TABLE_MAIN,
-            proto=PROTOCOL,
-            scope=0,
-            type=_TYPE_UNICAST,
-            flags=_ONLINK if link == self._onlink else 0,
-            attrs=[("RTA_DST", dst), ("RTA_GATEWAY", via), ("RTA_OIF", link)],
-        )
-        flags = NLM_F_CREATE | (NLM_F_EXCL if is_new else NLM_F_REPLACE)
-        return template(self._netlink, message, _RTM_NEWROUTE, flags, (dst, via))
+
+def route_template(size: int, length: int, link: int, flags: int, *, onlink: bool) -> bytes:
+    """The request for a route to a network of that prefix length, as a format: network and gateway, `size` bytes each.
+
+    `flags`: NLM_F_EXCL or NLM_F_REPLACE.
+    """
+    body = _rtmsg(AF_INET6 if size == 16 else AF_INET, length, uapi.RTNH_F_ONLINK if onlink else 0)
+    return template(
+        uapi.RTM_NEWROUTE,
+        NLM_F_CREATE | flags,
+        body,
+        {uapi.RTA_DST: size, uapi.RTA_GATEWAY: size},
+        number(uapi.RTA_OIF, link),
+    )
 
 
 def write_routes(netlink: Netlink, requests: Sequence[bytes]) -> tuple[int, bool, list[NetlinkError]]:
-    """Send what `Routes.writes` gave: how many were written, whether others were quicker (look again), the refused.
+    """Send the requests of `PeerRoutes.writes`.
 
-    Refused is a route for what it is (a gateway that can be none, a family that is switched off): nothing that stands
-    in the way of the others. Raises the first NetlinkError of another kind, all being sent.
+    Returns how many were written, whether another program was faster (list again), and the errors of routes that the
+    kernel refuses as invalid: a gateway that is none, a family that is disabled. Raises the first NetlinkError of
+    another kind when all are sent.
     """
-    written, failure, refused, is_outrun = len(requests), None, [], False
+    written, failure, refused, is_raced = len(requests), None, [], False
     for place, error in netlink.change_many(requests):
         if error.errno == EINVAL and _is_onlink_ipv6(requests[place]):
-            error = _write_over_stone(netlink, requests[place])  # noqa: PLW2901
+            error = _write_with_helper_route(netlink, requests[place])  # noqa: PLW2901
         if not error:
             continue
         written -= 1
         if error.errno == EEXIST:
-            is_outrun = True
-        elif error.errno in _OF_THE_ROUTE:
+            is_raced = True
+        elif error.errno in _INVALID_ROUTE:
             refused.append(named(netlink, error, requests[place]))
         else:
             failure = failure or named(netlink, error, requests[place])
     if failure:
         raise failure
-    return written, is_outrun, refused
+    return written, is_raced, refused
 
 
 def _is_onlink_ipv6(request: bytes) -> bool:
-    return request[16] == AF_INET6 and bool(request[24] & _ONLINK)
+    family, *_, flags = RTMSG.unpack_from(request, 16)
+    return family == AF_INET6 and bool(flags & uapi.RTNH_F_ONLINK)
 
 
-def _write_over_stone(netlink: Netlink, request: bytes) -> NetlinkError | None:
-    """Write an IPv6 route whose gateway the kernel thinks to be elsewhere; its error, or None.
+def _write_with_helper_route(netlink: Netlink, request: bytes) -> NetlinkError | None:
+    """Write an IPv6 route whose gateway the kernel takes to be on another link; returns its error, or None.
 
-    `onlink` or not, the kernel refuses a gateway to which a route leads over another link: the direct route that is to
-    be replaced, or a foreign one to the whole cluster. The default route does not count, nor do later ones. So for the
-    moment of the writing the gateway gets a route of its own over the right link.
+    Even with `onlink`, the kernel refuses a gateway to which a route leads over another link: the direct route that is
+    being replaced, or a foreign one to the whole cluster. Default routes do not count, nor do routes added later. So
+    the gateway gets a host route over the right link, for as long as the writing takes.
     """
-    shown = attributes_of(request, RTNL_BODY)
-    message = rtmsg()
-    message.update(
-        family=AF_INET6,
-        dst_len=128,
-        table=_TABLE_MAIN,
-        proto=PROTOCOL,
-        scope=0,
-        type=_TYPE_UNICAST,
-        flags=0,
-        attrs=[("RTA_DST", inet_ntop(AF_INET6, shown[_RTA_GATEWAY])), ("RTA_OIF", _INDEX.unpack(shown[_RTA_OIF])[0])],
-    )
-    stone = netlink.encode(message, _RTM_NEWROUTE, NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL)
-    refused = dict(netlink.change_many([stone, request, echo(stone, _RTM_DELROUTE, (_RTA_DST, _RTA_OIF))]))
-    return refused.get(1)
+    attributes = attributes_of(request, RTNL_BODY)
+    hop = attribute(uapi.RTA_DST, attributes[uapi.RTA_GATEWAY]) + attribute(uapi.RTA_OIF, attributes[uapi.RTA_OIF])
+    flags = NLM_F_REQUEST | NLM_F_CREATE | NLM_F_EXCL
+    helper = netlink.encode(_rtmsg(AF_INET6, 128, 0) + hop, uapi.RTM_NEWROUTE, flags)
+    removal = request_about(helper, uapi.RTM_DELROUTE, (uapi.RTA_DST, uapi.RTA_OIF))
+    return dict(netlink.change_many([helper, request, removal])).get(1)
 
 
 def key_of(cidr: str) -> Key:
-    """A network in text as the key of its route."""
+    """The key of the route to a network."""
     network, _, length = cidr.partition("/")
-    return inet_pton(AF_INET6 if ":" in network else AF_INET, network), int(length)
+    return pack(network), int(length)
 
 
 def list_hops(netlink: Netlink) -> Mapping[Key, Hop | None]:
-    """Our routes as the kernel has them: destination to next hop. Raises NetlinkError."""
+    """Our routes in the kernel: destination to next hop. Raises NetlinkError."""
     return _list_own(netlink).entries
+
+
+def _rtmsg(family: int, length: int, flags: int) -> bytes:
+    return RTMSG.pack(family, length, 0, 0, uapi.RT_TABLE_MAIN, PROTOCOL, 0, uapi.RTN_UNICAST, flags)
 
 
 def _list_own(netlink: Netlink) -> Table:
     """Our routes of both families: destination to next hop; None for one that is not like those we make."""
     table = Table()
     for message in dump_main(netlink, PROTOCOL):
-        shown = attributes_of(message, RTNL_BODY)
-        _, _, sources, tos, _, _, _, kind = message[16:24]
-        usual = shown.get(_RTA_PRIORITY, _NO_PRIORITY) == _PRIORITY[message[16]]
+        attributes = attributes_of(message, RTNL_BODY)
+        family, length, sources, tos, _, _, _, kind, _ = RTMSG.unpack_from(message, 16)
+        usual = attributes.get(uapi.RTA_PRIORITY, _NO_NUMBER) == _PRIORITY[family]
         if not usual or sources or tos:
-            table.strays.append(message)  # stands beside one of ours, and would not be replaced by it
+            table.duplicates.append(message)  # exists beside one of ours, and would not be replaced by it
             continue
-        plain = kind == _TYPE_UNICAST and _NOT_LIKE_OURS.isdisjoint(shown)
-        table.add(_key(message, shown), _hop(shown) if plain else None, message)
+        plain = kind == uapi.RTN_UNICAST and _NOT_LIKE_OURS.isdisjoint(attributes)
+        table.add(_key(family, length, attributes), _hop(attributes) if plain else None, message)
     return table
 
 
 def _find_foreign(netlink: Netlink, keys: set[Key]) -> dict[Key, tuple[Hop, bytes]]:
-    """For each of these destinations that has any, the foreign route of least metric: its next hop, and its message."""
-    found: dict[Key, tuple[Hop, bytes]] = {}
-    for message in dump_main(netlink, 0):
-        if message[21] != PROTOCOL:
-            shown = attributes_of(message, RTNL_BODY)
-            key = _key(message, shown)
-            if key in keys and key not in found:
-                found[key] = (_hop(shown), message)
-    return found
+    """For each destination that has a foreign route, the one of least metric: its next hop, and its message."""
+    foreign: dict[Key, tuple[Hop, bytes]] = {}
+    for message in dump_main(netlink):
+        family, length, _, _, _, protocol, *_ = RTMSG.unpack_from(message, 16)
+        if protocol != PROTOCOL:
+            attributes = attributes_of(message, RTNL_BODY)
+            key = _key(family, length, attributes)
+            if key in keys and key not in foreign:
+                foreign[key] = (_hop(attributes), message)
+    return foreign
 
 
-def _key(message: bytes, shown: Mapping[int, bytes]) -> Key:
-    return shown.get(_RTA_DST) or bytes(16 if message[16] == AF_INET6 else 4), message[17]
+def _key(family: int, length: int, attributes: Mapping[int, bytes]) -> Key:
+    return attributes.get(uapi.RTA_DST) or bytes(16 if family == AF_INET6 else 4), length
 
 
-def _hop(shown: Mapping[int, bytes]) -> Hop:
-    return shown.get(_RTA_GATEWAY, b""), _INDEX.unpack(shown.get(_RTA_OIF, _NO_PRIORITY))[0]
+def _hop(attributes: Mapping[int, bytes]) -> Hop:
+    return attributes.get(uapi.RTA_GATEWAY, b""), _UINT32.unpack(attributes.get(uapi.RTA_OIF, _NO_NUMBER))[0]
 
 
 def _deletion(message: bytes) -> bytes:
-    """The request that deletes exactly the route shown: not what somebody has put in its place since."""
-    by_id = _RTA_NH_ID in attributes_of(message, RTNL_BODY)
-    keep = (*_NAMES_IT, _RTA_NH_ID) if by_id else (*_NAMES_IT, *_NAMES_ITS_HOPS)
-    request = bytearray(echo(message, _RTM_DELROUTE, keep))
-    request[24:28] = bytes(4)  # flags such as "dead" are the kernel's to say
+    """The request that deletes exactly the dumped route, and not one that has replaced it since."""
+    by_id = uapi.RTA_NH_ID in attributes_of(message, RTNL_BODY)
+    keep = (*_KEY_ATTRIBUTES, uapi.RTA_NH_ID) if by_id else (*_KEY_ATTRIBUTES, *_HOP_ATTRIBUTES)
+    request = bytearray(request_about(message, uapi.RTM_DELROUTE, keep))
+    request[24:28] = bytes(4)  # flags such as "dead" are the kernel's to set
     return bytes(request)
-
-
-def _holds(network: Key, dst: bytes, length: int) -> bool:
-    base, shorter = network
-    if len(base) != len(dst) or shorter > length:
-        return False
-    shift = 8 * len(base) - shorter
-    return int.from_bytes(base, "big") >> shift == int.from_bytes(dst, "big") >> shift

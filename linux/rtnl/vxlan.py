@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from errno import EADDRINUSE, EEXIST, ENODEV
+from errno import EADDRINUSE, EEXIST
 
+from linux.netlink.attributes import MESSAGE_HEADER
 from linux.netlink.socket import Netlink, NetlinkError
-from linux.rtnl.links import Link
+from linux.rtnl.links import Link, get_message
+from linux.rtnl.uapi import RTM_NEWLINK
 from spec.addresses import pack
 
 OWNER = "slash24 vtep"  # the alias of a device of ours
@@ -202,19 +204,15 @@ def _parameters_of(netlink: Netlink, link: Link) -> dict[str, object]:
 
 
 def _data_of(netlink: Netlink, link: Link) -> "nlmsg_base | None":  # noqa: F821
-    """The settings of a vxlan device as pyroute2 decodes them; None if it is gone again."""
+    """The parameters of a vxlan device as pyroute2 decodes them; None if it no longer exists."""
     from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
-    from linux.rtnl.links import RTM_GETLINK
-
-    request = ifinfmsg()
-    request.update(family=0, index=link.index, attrs=[])
-    try:
-        return netlink.get(request, RTM_GETLINK, ifinfmsg).get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
-    except NetlinkError as error:
-        if error.errno != ENODEV:
-            raise
+    found = get_message(netlink, link.index)
+    if found is None:
         return None
+    message = ifinfmsg(found)
+    message.decode()
+    return message.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA")
 
 
 def _create(netlink: Netlink, wanted: Vtep) -> bool:
@@ -225,7 +223,7 @@ def _create(netlink: Netlink, wanted: Vtep) -> bool:
     from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
     from linux.netlink.socket import NLM_F_CREATE, NLM_F_EXCL
-    from linux.rtnl.links import RTM_NEWLINK, find_link
+    from linux.rtnl.links import find_link
 
     data = [
         ("IFLA_VXLAN_ID", wanted.vni),
@@ -238,8 +236,9 @@ def _create(netlink: Netlink, wanted: Vtep) -> bool:
     names = [("IFLA_IFNAME", wanted.name), ("IFLA_ADDRESS", wanted.mac)]
     message = ifinfmsg()
     message.update(family=0, index=0, flags=0, change=0, attrs=[*names, ("IFLA_LINKINFO", {"attrs": info})])
+    message.encode()
     try:
-        netlink.change(message, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL)
+        netlink.change(bytes(message.data[MESSAGE_HEADER.size :]), RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL)
     except NetlinkError as error:
         if error.errno == EEXIST and find_link(netlink, wanted.name):
             return False
@@ -264,30 +263,20 @@ def _correct(netlink: Netlink, wanted: Vtep, link: Link) -> None:
     """What can be changed in place, before the device is up and a router's announcement can change it."""
     from linux import sysctls
     from linux.ethtool import has_tx_checksum, set_tx_checksum
-    from linux.rtnl.links import set_mac, set_mtu
+    from linux.rtnl.links import set_alias, set_mac, set_mtu
 
     # A kernel without IPv6 has neither, and a read-only /proc/sys keeps what it has. Nothing needs a link-local
     # address: the peers are permanent neighbours.
     for key, value in (("accept_ra", "0"), ("addr_gen_mode", _ADDR_GEN_NONE)):
         sysctls.try_write(f"ipv6/conf/{wanted.name}/{key}", value)
     if link.alias != OWNER:
-        _set_alias(netlink, link)
+        set_alias(netlink, link.index, OWNER)
     if link.mac != wanted.mac:
         set_mac(netlink, link.index, wanted.mac)
     if link.mtu != wanted.mtu:
         set_mtu(netlink, link.index, wanted.mtu)
     if not wanted.tx_checksum and has_tx_checksum(wanted.name):
         set_tx_checksum(wanted.name, on=False)
-
-
-def _set_alias(netlink: Netlink, link: Link) -> None:
-    from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
-
-    from linux.rtnl.links import RTM_SETLINK
-
-    message = ifinfmsg()
-    message.update(family=0, index=link.index, flags=0, change=0, attrs=[("IFLA_IFALIAS", OWNER)])
-    netlink.change(message, RTM_SETLINK)
 
 
 def _correct_addresses(netlink: Netlink, link: Link, addresses: Sequence[str]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from linux.errors import step
 from linux.netlink.socket import Netlink
-from linux.rtnl import tc
+from linux.rtnl import tc, uapi
 from linux.rtnl.links import Link
 from linux.rtnl.tc import Bucket
 from plugins.bandwidth import shaping
@@ -35,7 +35,7 @@ def _egress_problems(host: Netlink, veth: Link, request: Request, wanted: Bucket
     ifbs = [ifb for ifb in (own, reference) if ifb]
     if not ifbs:
         yield f'ifb "{reference_ifb_name(request.attachment)}" not found'
-    if not any(qdisc.parent == tc.INGRESS for qdisc in tc.list_qdiscs(host, veth.index)):
+    if not any(qdisc.parent == uapi.TC_H_INGRESS for qdisc in tc.list_qdiscs(host, veth.index)):
         yield f'"{veth.name}" has no ingress qdisc'
     elif not redirects:
         yield f'"{veth.name}" has no filter that redirects incoming packets'
@@ -50,7 +50,7 @@ def _egress_problems(host: Netlink, veth: Link, request: Request, wanted: Bucket
 
 
 def _bucket_problems(host: Netlink, link: Link, wanted: Bucket) -> Iterator[str]:
-    roots = [qdisc for qdisc in tc.list_qdiscs(host, link.index) if qdisc.parent == tc.ROOT]
+    roots = [qdisc for qdisc in tc.list_qdiscs(host, link.index) if qdisc.parent == uapi.TC_H_ROOT]
     found = next((qdisc.bucket for qdisc in roots if qdisc.bucket), None)
     if found is None:
         yield f'Failed to find qdisc: "{link.name}" has no token bucket'

@@ -12,8 +12,8 @@ from linux.errors import reason, step
 from linux.netlink.attributes import attribute, nested, number, text
 from linux.netlink.socket import NLM_F_CREATE, NLM_F_EXCL, Netlink, NetlinkError
 from linux.ownership import owner_tag
-from linux.rtnl import tc
-from linux.rtnl.links import IFF_UP, RTM_NEWLINK, RTM_SETLINK, Link, find_link, random_mac
+from linux.rtnl import tc, uapi
+from linux.rtnl.links import Link, find_link, pack_mac, random_mac
 from linux.rtnl.tc import Bucket
 from plugins.bandwidth.conf import Limit, Limits, ifb_name, reference_ifb_name
 from spec.attachment import Attachment
@@ -24,8 +24,7 @@ _LATENCY = 25_000  # microseconds that a packet may wait once the burst is used 
 _SECOND = 1_000_000  # microseconds
 _UINT32_MAX = (1 << 32) - 1
 _BODY = Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, mask of the flags to change
-_ADDRESS, _IFNAME, _MTU, _TXQLEN, _LINKINFO, _IFALIAS, _INFO_KIND = 1, 3, 4, 13, 18, 20, 1
-_IFB = nested(_LINKINFO, text(_INFO_KIND, "ifb"))
+_IFB = nested(uapi.IFLA_LINKINFO, text(uapi.IFLA_INFO_KIND, "ifb"))
 _LARGEST_PACKET = 1 << 16  # bytes, before segmentation
 _MODULES = "sch_tbf, sch_ingress, cls_u32, act_mirred, ifb"
 
@@ -98,7 +97,7 @@ def bucket(rate: int, burst: int, ticks: float) -> Bucket:
 def bucket_of(netlink: Netlink, link: int) -> Bucket | None:
     """Our bucket at the root of a link, None if the kernel's default is there; raises NetlinkError for any other."""
     for one in tc.list_qdiscs(netlink, link):
-        if one.parent == tc.ROOT and one.handle:
+        if one.parent == uapi.TC_H_ROOT and one.handle:
             if one.handle == tc.BUCKET_HANDLE and one.bucket:
                 return one.bucket
             raise NetlinkError(EEXIST, f"it has a queueing discipline already: {one.kind} {one.handle >> 16:x}:")
@@ -127,11 +126,11 @@ def create_ifb(netlink: Netlink, name: str, *, mtu: int) -> bool:
     An explicit MAC keeps udev's MACAddressPolicy from changing the one that the result reports. The bucket's queue is
     its only queue.
     """
-    mac = bytes.fromhex(random_mac().replace(":", ""))
-    content = text(_IFNAME, name) + attribute(_ADDRESS, mac) + number(_TXQLEN, 0) + number(_MTU, mtu)
+    content = text(uapi.IFLA_IFNAME, name) + attribute(uapi.IFLA_ADDRESS, pack_mac(random_mac()))
+    content += number(uapi.IFLA_TXQLEN, 0) + number(uapi.IFLA_MTU, mtu)
     message = _BODY.pack(0, 0, 0, 0, 0) + content + _IFB
     try:
-        netlink.change(message, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL)
+        netlink.change(message, uapi.RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL)
     except NetlinkError as error:
         if error.errno != EEXIST:
             raise
@@ -141,21 +140,21 @@ def create_ifb(netlink: Netlink, name: str, *, mtu: int) -> bool:
 
 def set_ifb(netlink: Netlink, index: int, *, mtu: int, alias: str) -> None:
     """Set the MTU and the alias (its owner) of an ifb and bring it up."""
-    body = _BODY.pack(0, 0, index, IFF_UP, IFF_UP)
-    netlink.change(body + number(_MTU, mtu) + text(_IFALIAS, alias), RTM_SETLINK)
+    body = _BODY.pack(0, 0, index, uapi.IFF_UP, uapi.IFF_UP)
+    netlink.change(body + number(uapi.IFLA_MTU, mtu) + text(uapi.IFLA_IFALIAS, alias), uapi.RTM_SETLINK)
 
 
 def redirecting_links(netlink: Netlink, targets: Collection[int]) -> Iterator[tuple[int, int]]:
     """(link, target) by index, for the links that redirect incoming packets to one of `targets`."""
     for qdisc in tc.list_qdiscs(netlink):
-        if qdisc.parent == tc.INGRESS:
+        if qdisc.parent == uapi.TC_H_INGRESS:
             found = {redirect.target for redirect in tc.list_redirects(netlink, qdisc.link)}
             yield from ((qdisc.link, target) for target in sorted(found.intersection(targets)))
 
 
 def delete_unused_ingress(netlink: Netlink, link: int) -> bool:
     """Delete a link's ingress qdisc if it holds no filters and is not a `clsact`, which we never make; else False."""
-    kinds = [qdisc.kind for qdisc in tc.list_qdiscs(netlink, link) if qdisc.parent == tc.INGRESS]
+    kinds = [qdisc.kind for qdisc in tc.list_qdiscs(netlink, link) if qdisc.parent == uapi.TC_H_INGRESS]
     return kinds == ["ingress"] and not tc.list_redirects(netlink, link) and tc.delete_ingress(netlink, link)
 
 
@@ -174,12 +173,12 @@ def delete_limits(netlink: Netlink, link: int, targets: Collection[int]) -> None
     doomed = [
         one
         for one in qdiscs
-        if (one.parent == tc.ROOT and one.handle == tc.BUCKET_HANDLE and one.bucket)
-        or (one.parent == tc.INGRESS and one.kind == "ingress" and not others)
+        if (one.parent == uapi.TC_H_ROOT and one.handle == tc.BUCKET_HANDLE and one.bucket)
+        or (one.parent == uapi.TC_H_INGRESS and one.kind == "ingress" and not others)
     ]
     if doomed:
         tc.delete_qdiscs(netlink, doomed)
-    if ours and not others and not any(one.parent == tc.INGRESS for one in doomed):
+    if ours and not others and not any(one.parent == uapi.TC_H_INGRESS for one in doomed):
         for redirect in ours:  # in a `clsact` that somebody else created
             tc.delete_redirect(netlink, redirect)
 
@@ -189,9 +188,9 @@ def _probe_ifb(netlink: Netlink) -> None:
 
     The kernel looks up the kind first and loads its module, as an ADD would have it do.
     """
-    message = _BODY.pack(0, 0, 0, 0, 0) + attribute(_ADDRESS, bytes(6)) + _IFB
+    message = _BODY.pack(0, 0, 0, 0, 0) + attribute(uapi.IFLA_ADDRESS, bytes(6)) + _IFB
     try:
-        netlink.change(message, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL)
+        netlink.change(message, uapi.RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL)
     except NetlinkError as error:
         if error.errno != EADDRNOTAVAIL:
             raise

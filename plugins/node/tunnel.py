@@ -9,6 +9,7 @@ from linux.netlink.socket import Netlink
 from linux.rtnl.addresses import InterfaceAddress, list_addresses
 from linux.rtnl.links import Link, find_link, find_link_by_index
 from linux.rtnl.routes import FAR, list_routes, look_up
+from linux.rtnl.uapi import RT_TABLE_MAIN
 from linux.rtnl.vxlan import Vtep, overhead, sends_from, vtep_mac
 from plugins.mac import mac_in
 from plugins.node.conf import NodeConf
@@ -20,7 +21,6 @@ from spec.request import Request
 
 _DEFAULT_VNI, _DEFAULT_PORT = 1, 4789  # RFC 7348, section 8
 _MAX_VNI, _LONGEST_NAMED = (1 << 24) - 1, 9_999_999
-_TABLE_MAIN = 254
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _state(address: InterfaceAddress) -> str:
 def _default_link(host: Netlink) -> Link:
     """The link of the main table's default route; without one, the link that the routing rules select."""
     for family in (2, 10):
-        found = [route for route in list_routes(host, family) if route.table == _TABLE_MAIN]
+        found = [route for route in list_routes(host, family) if route.table == RT_TABLE_MAIN]
         defaults = [route for route in found if route.dst.endswith("/0") and route.link]
         if defaults:
             return _indexed(host, min(defaults, key=lambda route: route.priority).link)

@@ -107,7 +107,7 @@ def _flush(request: Request, forward: Forward, is_stale: "Callable[[Flow], bool]
     from linux.errors import reason
 
     try:
-        conntrack.forget_udp(forward.version, forward.host_port, is_stale)
+        conntrack.flush_udp(forward.version, forward.host_port, is_stale)
     except OSError as error:
         request.log(f"portmap: failed to flush old UDP flows to {forward}: {reason(error)}")
 

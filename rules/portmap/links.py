@@ -5,10 +5,10 @@ from linux.netlink.socket import Netlink
 from linux.route_localnet import link_towards
 from linux.rtnl.addresses import list_addresses
 from linux.rtnl.links import Link, find_link, find_link_by_index, list_links, list_ports
+from linux.rtnl.uapi import RT_SCOPE_LINK
 from spec.addresses import pack
 
 _IPVS_LINKS = ("kube-ipvs0", "kube-dummy-if")  # of kube-proxy in IPVS mode, of kube-router
-_RT_SCOPE_LINK = 253
 _TAGS = ("v1:", "v1#")  # as linux.ownership writes them
 
 
@@ -21,7 +21,7 @@ def list_service_addresses() -> list[bytes]:
     with Netlink() as host:
         links = [link.index for name in present if (link := find_link(host, name))]
         for address in list_addresses(host):
-            if address.scope != _RT_SCOPE_LINK:
+            if address.scope != RT_SCOPE_LINK:
                 found[address.link in links].add(address.ip)
     return [pack(address) for address in sorted(found[True] - found[False])]
 

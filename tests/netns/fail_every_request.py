@@ -27,7 +27,7 @@ def main() -> None:
     home, netns, how = sys.argv[1:]
     conf = sys.stdin.read()
     refusal = Refusal()
-    for name in ("send", "get_raw", "dump_raw", "transact"):
+    for name in ("send", "get", "dump", "transact"):
         setattr(Netlink, name, refusal.guard(getattr(Netlink, name), lambda _, name=name: name))
     sysctls.write = refusal.guard(sysctls.write, lambda args: f"sysctl {args[0]}")
     os.replace = refusal.guard(os.replace, lambda args: f"replace {args[1]}")

@@ -95,7 +95,7 @@ def steps(home: str, netns: str, other_netns: str, bridge: str) -> list[dict]:
     conf = json.loads(sys.stdin.read())
     other = Other(home, other_netns, conf)
     joining = Joining(other.start)
-    for name in ("send", "get_raw", "dump_raw", "transact"):
+    for name in ("send", "get", "dump", "transact"):
         setattr(Netlink, name, joining.guard(getattr(Netlink, name), lambda _, name=name: name))
     sysctls.write = joining.guard(sysctls.write, lambda args: f"sysctl {args[0]}")
 

@@ -10,8 +10,8 @@ import pytest
 
 from linux.netlink.socket import Netlink
 from linux.ownership import group_of, host_end_name
-from linux.rtnl.addresses import RTM_GETADDR
 from linux.rtnl.group_deletion import Reaper
+from linux.rtnl.uapi import RTM_GETADDR
 from plugins.bridge import PLUGIN
 from plugins.pod import add
 from spec.attachment import Attachment
@@ -49,13 +49,13 @@ def dumps_of_delete(
     node: Node, conf: dict, netns: str, monkeypatch: pytest.MonkeyPatch, suite: Suite = NO_SUITE
 ) -> int:
     """How often one DEL of the pod, in this process, lists all of something, the pod's own addresses apart."""
-    dumps, dump_raw = [], Netlink.dump_raw
+    dumps, dump = [], Netlink.dump
 
     def counted(self: Netlink, request: bytes, kind: int, *more: object) -> object:
         dumps.extend([kind] if kind != RTM_GETADDR else [])
-        return dump_raw(self, request, kind, *more)
+        return dump(self, request, kind, *more)
 
-    monkeypatch.setattr(Netlink, "dump_raw", counted)
+    monkeypatch.setattr(Netlink, "dump", counted)
     environ = {
         "CNI_COMMAND": "DEL",
         "CNI_CONTAINERID": "pod",

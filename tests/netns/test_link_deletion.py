@@ -14,7 +14,7 @@ import pytest
 
 from linux.netlink.socket import Netlink, NetlinkError
 from linux.netns import entered, open_netns
-from linux.rtnl import deletion, group_deletion, links
+from linux.rtnl import deletion, group_deletion, links, uapi
 from linux.rtnl.addresses import list_addresses
 from linux.rtnl.group_deletion import Reaper
 from linux.rtnl.links import Link, find_link, list_links
@@ -171,7 +171,7 @@ def test_a_refusal_reaches_who_asked(
     change = Netlink.change
 
     def refusing(self: Netlink, message: bytes, kind: int, flags: int = 0) -> None:
-        if kind == links.RTM_DELLINK:
+        if kind == uapi.RTM_DELLINK:
             raise NetlinkError(errno.EPERM, "refused by the test")
         change(self, message, kind, flags)
 

@@ -1,4 +1,4 @@
-"""What of the ways to peers needs no kernel: MACs, templates, attributes read as bytes, and contradictions."""
+"""What of the paths to peers needs no kernel: MACs, requests, attributes read as bytes, and contradictions."""
 
 import struct
 
@@ -7,13 +7,15 @@ from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from linux.netlink.attributes import RTNL_BODY, attributes_of
-from linux.netlink.bulk import SLOT_DST, SLOT_MAC, echo, packed, template
-from linux.netlink.socket import Netlink, NetlinkError, decode
-from linux.rtnl.neighbours import unique
-from linux.rtnl.peer_routes import key_of
+from linux.netlink.socket import Netlink, NetlinkError
+from linux.rtnl.bulk import request_about
+from linux.rtnl.links import pack_mac
+from linux.rtnl.neighbours import entry_template, unique
+from linux.rtnl.peer_routes import key_of, route_template
 from linux.rtnl.vxlan import overhead, vtep_mac
+from spec.addresses import pack
 
-AF_INET, AF_INET6 = 2, 10
+AF_INET, AF_INET6, AF_BRIDGE = 2, 10, 7
 NO_SUCH_DEVICE, BUSY = 19, 16
 
 
@@ -51,62 +53,55 @@ def test_what_the_tunnel_costs() -> None:
     assert (overhead("192.0.2.1"), overhead("2001:db8::1")) == (50, 70)
 
 
-@pytest.mark.parametrize(
-    ("text", "raw"),
-    [
-        ("10.0.0.1", "0a000001"),
-        ("02:24:0a:f4:01:00", "02240af40100"),
-        ("::1", "00000000000000000000000000000001"),
-        ("2001:db8:1:2:3::4", "20010db8000100020003000000000004"),
-        ("12:34:56:78::9a:b", "001200340056007800000000009a000b"),
-        ("1:23:45:67:89:a:0", None),
-    ],
+def encoded(message: ndmsg | rtmsg, kind: int, flags: int) -> bytes:
+    """A request as pyroute2 encodes it, without a sequence number."""
+    message["header"] = {"type": kind, "flags": flags, "sequence_number": 0, "pid": 0}
+    message.encode()
+    return bytes(message.data)
+
+
+# A link's index, and a part of each address, are percent signs.
+PERCENT, MAC = int.from_bytes(b"%%%b", "little"), "02:24:0a:f4:25:00"
+BOTH = pytest.mark.parametrize(
+    ("family", "dst", "via"), [(AF_INET, "10.244.37.0", "192.0.2.37"), (AF_INET6, "fd00:25::", "2001:db8::25")]
 )
-def test_addresses_and_macs_are_told_apart(text: str, raw: str | None) -> None:
-    """Also where an IPv6 address is as long as a MAC."""
-    if raw is None:
-        with pytest.raises(OSError, match="illegal IP address"):
-            packed(text)
-    else:
-        assert packed(text).hex() == raw
 
 
-def test_a_template_says_what_pyroute2_would() -> None:
-    """Filled in, it is the message that pyroute2 encodes; a percent sign in the message does no harm."""
-    wire = Wire()
-    percent = int.from_bytes(b"%%%b", "little")
-
-    def neighbour(dst: str, mac: str) -> ndmsg:
+@BOTH
+def test_neighbours_are_encoded_as_pyroute2_does(family: int, dst: str, via: str) -> None:
+    """So are FDB entries; a percent sign in the message does no harm."""
+    for own, flags in ((family, 0), (AF_BRIDGE, 0x02)):
         message = ndmsg()
-        message.update(family=AF_INET, ifindex=percent, state=0x80, attrs=[("NDA_DST", dst), ("NDA_LLADDR", mac)])
-        return message
-
-    shape = template(wire, neighbour(SLOT_DST[AF_INET], SLOT_MAC), 28, 0x500, (SLOT_DST[AF_INET], SLOT_MAC))
-    filled = shape % (packed("10.244.37.0"), packed("02:24:0a:f4:25:00"))
-    whole = wire.encode(neighbour("10.244.37.0", "02:24:0a:f4:25:00"), 28, 0x501)
-    assert filled[:8] + filled[12:] == whole[:8] + whole[12:]
+        attrs = [("NDA_DST", dst), ("NDA_LLADDR", MAC)]
+        message.update(family=own, ifindex=PERCENT, state=0x80, flags=flags, attrs=attrs)
+        filled = entry_template(PERCENT, own, len(pack(dst)), flags) % (pack(dst), pack_mac(MAC))
+        assert filled == encoded(message, 28, 0x501)
 
 
-def test_a_template_needs_its_slots() -> None:
-    """A slot that is not in the message would fill nothing in."""
-    message = ndmsg()
-    message.update(family=AF_INET, attrs=[("NDA_DST", "10.0.0.1")])
-    with pytest.raises(ValueError, match="not found"):
-        template(Wire(), message, 28, 0, (SLOT_MAC,))
+@BOTH
+@pytest.mark.parametrize(("onlink", "flags"), [(False, 0), (True, 4)])
+def test_routes_are_encoded_as_pyroute2_does(family: int, dst: str, via: str, flags: int, *, onlink: bool) -> None:
+    """Of protocol 24 in the main table, by a gateway; onlink through a tunnel."""
+    message = rtmsg()
+    attrs = [("RTA_DST", dst), ("RTA_GATEWAY", via), ("RTA_OIF", PERCENT)]
+    usual = {"table": 254, "proto": 24, "scope": 0, "type": 1}
+    message.update(family=family, dst_len=24, **usual, flags=flags, attrs=attrs)
+    filled = route_template(len(pack(dst)), 24, PERCENT, 0x200, onlink=onlink) % (pack(dst), pack(via))
+    assert filled == encoded(message, 24, 0x601)
 
 
 def route(**fields: object) -> bytes:
     """A route message of pyroute2's."""
     message = rtmsg()
     message.update({"family": AF_INET6, "dst_len": 64, "table": 254, "proto": 24, "type": 1, "flags": 5} | fields)
-    return Wire().encode(message, 24, 0)
+    return encoded(message, 24, 0)
 
 
 def test_attributes_are_those_that_pyroute2_reads() -> None:
     """Number to content, padding left out."""
     attrs = [("RTA_DST", "fd00::"), ("RTA_PRIORITY", 1024), ("RTA_PREF", 0), ("RTA_OIF", 7)]
     found = attributes_of(route(attrs=attrs), RTNL_BODY)
-    assert found == {1: packed("fd00::"), 6: struct.pack("=I", 1024), 20: b"\0", 4: struct.pack("=I", 7)}
+    assert found == {1: pack("fd00::"), 6: struct.pack("=I", 1024), 20: b"\0", 4: struct.pack("=I", 7)}
 
 
 @pytest.mark.parametrize("tail", [b"\0\0\0\0", b"\3\0\1\0", b"\1\0"])
@@ -115,10 +110,11 @@ def test_garbage_after_the_attributes_is_survived(tail: bytes) -> None:
     assert 1 in attributes_of(route(attrs=[("RTA_DST", "fd00::")]) + tail, RTNL_BODY)
 
 
-def test_an_echo_names_the_object_and_nothing_else() -> None:
+def test_a_request_names_the_object_and_nothing_else() -> None:
     """A request made of a dump's message: its header, and of its attributes those that name the object."""
     shown = route(attrs=[("RTA_DST", "fd00::"), ("RTA_PREF", 0), ("RTA_OIF", 7)])
-    message = decode(rtmsg, echo(shown, 25, (1, 4)))
+    message = rtmsg(request_about(shown, 25, (1, 4)))
+    message.decode()
     assert message["header"]["type"] == 25
     assert (message["dst_len"], message["proto"], message["type"]) == (64, 24, 1)
     assert dict(message["attrs"]) == {"RTA_DST": "fd00::", "RTA_OIF": 7}

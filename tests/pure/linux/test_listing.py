@@ -28,7 +28,7 @@ class Rearranging(Netlink):
         self.orders = iter(orders)
         """Seeds of the orders of each listing's pages, one listing after the other; when they are used up, it rests."""
 
-    def dump_raw(self, message: object, kind: int) -> list[bytes]:
+    def dump(self, message: object, kind: int) -> list[bytes]:
         """One listing."""
         listed, pages, seeds = 0, [], iter(next(self.orders, ()))
         while listed < len(self.elements):

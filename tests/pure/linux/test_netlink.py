@@ -12,7 +12,7 @@ from pyroute2.netlink.rtnl.rtmsg import rtmsg
 from linux.netlink import socket
 from linux.netlink.attributes import attribute, nested
 from linux.netlink.socket import Netlink, NetlinkError, error_of
-from linux.rtnl import addresses, links, routes
+from linux.rtnl import addresses, links, routes, uapi
 from spec.errors import is_shortage
 from spec.result import Route
 
@@ -43,9 +43,9 @@ FILTERING = "00000000040000000000000000000000" + "1c001200" + KIND + ON
 @pytest.mark.parametrize(
     ("change", "kind", "body"),
     [
-        (lambda wire: links.add_vlan(wire, 4, 5, native=True), links.RTM_SETLINK, NATIVE_VLAN),
-        (lambda wire: links.add_vlan(wire, 4, 5, native=False), links.RTM_SETLINK, TAGGED_VLAN),
-        (lambda wire: links.delete_vlan(wire, 4, 5), links.RTM_DELLINK, TAGGED_VLAN),
+        (lambda wire: links.add_vlan(wire, 4, 5, native=True), uapi.RTM_SETLINK, NATIVE_VLAN),
+        (lambda wire: links.add_vlan(wire, 4, 5, native=False), uapi.RTM_SETLINK, TAGGED_VLAN),
+        (lambda wire: links.delete_vlan(wire, 4, 5), uapi.RTM_DELLINK, TAGGED_VLAN),
     ],
 )
 def test_vlan_requests_are_those_of_iproute2(change: object, kind: int, body: str) -> None:
@@ -63,7 +63,7 @@ def test_vlan_filtering_request_says_what_iproute2_says() -> None:
     wire = Wire()
     links.set_vlan_filtering(wire, 4, on=True)
     (sent,) = wire.sent
-    assert struct.unpack_from("=H", sent, 4) == (links.RTM_NEWLINK,)
+    assert struct.unpack_from("=H", sent, 4) == (uapi.RTM_NEWLINK,)
     assert sent[16:].hex() == FILTERING
 
 
@@ -156,7 +156,7 @@ class Dump(Netlink):
     def __init__(self, *messages: bytes) -> None:
         self._messages = list(messages)
 
-    def dump_raw(self, body: bytes, kind: int) -> list[bytes]:
+    def dump(self, body: bytes, kind: int) -> list[bytes]:
         """The messages."""
         return self._messages
 
@@ -285,8 +285,8 @@ def _kernel(*datagrams: bytes) -> Kernel:
 def test_a_late_answer_to_an_earlier_request_is_no_answer() -> None:
     """What a request of which nobody waits for the answer any more is answered later is passed over, of all forms."""
     late = [_answer(6, 1), _refusal(0, flags=0x100, number=6), _refusal(1, flags=0x100, number=6)]
-    assert _kernel(*late, _answer(7, 2)).get_raw(b"", GET) == _answer(7, 2)
-    assert _kernel(*late, _answer(7, 2), _answer(7, kind=DONE)).dump_raw(b"", GET) == [_answer(7, 2)]
+    assert _kernel(*late, _answer(7, 2)).get(b"", GET) == _answer(7, 2)
+    assert _kernel(*late, _answer(7, 2), _answer(7, kind=DONE)).dump(b"", GET) == [_answer(7, 2)]
     request = struct.pack("=IHHII", 16, 16, 0x605, 7, 0)
     assert Netlink.send(_kernel(*late, _answer(7, 2), _refusal(0, flags=0x100, number=7)), [request]) == [_answer(7, 2)]
 
@@ -295,13 +295,13 @@ def test_a_disturbed_dump_is_taken_again() -> None:
     """A list that came in pieces, and changed between them, is read again as a whole."""
     disturbed = [_answer(7, 1), _answer(7, 2, flags=INTERRUPTED), _answer(7, kind=DONE)]
     kernel = _kernel(*disturbed, _answer(8, 3), _answer(8, 4), _answer(8, kind=DONE))
-    assert kernel.dump_raw(b"", GET) == [_answer(8, 3), _answer(8, 4)]
+    assert kernel.dump(b"", GET) == [_answer(8, 3), _answer(8, 4)]
 
 
 def test_a_list_in_one_piece_is_of_one_moment() -> None:
     """What changes between the only piece and the end of the list does not matter."""
     kernel = _kernel(_answer(7, 1), _answer(7, kind=DONE, flags=INTERRUPTED))
-    assert kernel.dump_raw(b"", GET) == [_answer(7, 1)]
+    assert kernel.dump(b"", GET) == [_answer(7, 1)]
 
 
 @pytest.mark.parametrize("end", [(0, INTERRUPTED), (INTERRUPTED, 0)])
@@ -311,7 +311,7 @@ def test_a_dump_that_stays_disturbed_is_an_error_to_try_again(monkeypatch: pytes
     entry, done = end
     kernel = _kernel(_answer(7, 1), _answer(7, 2, flags=entry), _answer(7, kind=DONE, flags=done))
     with pytest.raises(NetlinkError, match="kept changing") as caught:
-        kernel.dump_raw(b"", GET)
+        kernel.dump(b"", GET)
     assert is_shortage(caught.value)
 
 

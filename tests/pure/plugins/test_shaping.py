@@ -29,7 +29,7 @@ class Wire(Netlink):
         """Keep the requests."""
         self.sent += requests
 
-    def dump_raw(self, body: bytes, kind: int) -> list[bytes]:
+    def dump(self, body: bytes, kind: int) -> list[bytes]:
         """The requests."""
         return self.sent
 
