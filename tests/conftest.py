@@ -1,10 +1,11 @@
 """What all tiers share: where the executables under test are, and that nothing is left out quietly."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.netns import way
 from tests.vm import handover
@@ -16,8 +17,9 @@ _GROUPS = {"launcher": "launcher", "netns/test_launcher.py": "launcher", "runtim
 """Folders and files whose tests share what takes long to make: one process runs all of them."""
 _PROCESSES_A_CORE, _MOST_PROCESSES = 2, 16
 
-# How long an example takes depends on what else the machine does.
-settings.register_profile("untimed", parent=settings(), deadline=None)
+# How long an example takes depends on what else the machine does. `--hypothesis-profile thorough`: ten times as many.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("thorough", settings.get_profile("untimed"), max_examples=1000)
 settings.load_profile("untimed")
 
 
@@ -25,14 +27,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """`--cni-bin DIR`: the folder of plugins to test; `--way WAY`: how their calls go on nodes of tests."""
     parser.addoption("--cni-bin", metavar="DIR", default=None, help="folder of CNI plugins to test (default: dist/bin)")
     parser.addoption("--way", choices=way.WAYS, default="cold", help="with an agent, without (default), or in turns")
+    parser.addoption(
+        "--alone", action="store_true", help="what several processes of pytest-xdist leave out, and only that"
+    )
     parser.addoption("--reports", metavar="FILE", help="in the virtual machine: where to write what this machine reads")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Tell the nodes of all tests how calls go."""
     config.addinivalue_line("markers", "slow: takes some ten seconds or more, most of them of the processor")
+    config.addinivalue_line("markers", "alone: loads all cores for so long that others would run out of time")
     config.addinivalue_line("markers", "cold(reason): no agent of ours on its nodes; not repeated by another --way")
-    config.addinivalue_line("markers", "xdist_group(name): one process runs them all (heavy: each loads all cores)")
+    config.addinivalue_line("markers", "xdist_group(name): one process runs them all (heavy: each loads both cores)")
     reports, asked, named = (config.getoption(option) for option in ("--reports", "--way", "--cni-bin"))
     # In the virtual machine all calls go by an agent, as starting Python takes seconds there: once is enough.
     way.CHOSEN.choose("warm" if reports else asked, _chosen_bin(config))
@@ -57,11 +63,19 @@ def pytest_xdist_auto_num_workers() -> int:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is the same whatever the way, when that is asked about another than the default; set the order."""
+    is_worker = hasattr(config, "workerinput")
+    alone = config.getoption("--alone")
     if config.getoption("--way") != "cold":
-        config.hook.pytest_deselected(items=[item for item in items if not _has_ways(item)])
-        items[:] = [item for item in items if _has_ways(item)]
-    if hasattr(config, "workerinput"):
+        _keep(_has_ways, config, items)
+    if is_worker or alone:
+        _keep(lambda item: bool(item.get_closest_marker("alone")) is alone, config, items)
+    if is_worker:
         _arrange(items)
+
+
+def _keep(is_wanted: Callable[[pytest.Item], bool], config: pytest.Config, items: list[pytest.Item]) -> None:
+    config.hook.pytest_deselected(items=[item for item in items if not is_wanted(item)])
+    items[:] = filter(is_wanted, items)
 
 
 def _arrange(items: list[pytest.Item]) -> None:

@@ -15,7 +15,7 @@ from tests.chaos.runtime import Folders, Runtime
 from tests.chaos.weather import Weather
 from tests.netns.node import Node, wait_until
 
-pytestmark = [pytest.mark.cold(reason="brings agents of its own"), pytest.mark.xdist_group("heavy")]
+pytestmark = [pytest.mark.cold(reason="brings agents of its own"), pytest.mark.alone]
 
 PODS, WORKERS = 50, 12
 ROUND_SECONDS = 30

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.launcher.agent import HELLO, RESULT, Agent, answering, reply, saying
 from tests.launcher.launched import CALL, Done, Folder
 
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "5"))
-bounded = settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+bounded = settings(max_examples=60)
 # What an environment can hold: any bytes but NUL.
 texts = st.binary(max_size=40).map(lambda data: os.fsdecode(data.replace(b"\0", b"")))
 names = st.sampled_from(["CNI_COMMAND", "CNI_NETNS", "CNI_ARGS", "CNI_", "CNI_X", "PATH", "SLASH24_SOCKET"])

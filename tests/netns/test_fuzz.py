@@ -6,7 +6,7 @@ from pathlib import Path
 from subprocess import PIPE
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.conformance.support import DUAL, host_local, network, traces
@@ -14,7 +14,7 @@ from tests.netns.cni import CNI, one_document
 from tests.netns.node import Node, Pod
 
 EXAMPLES = 60  # each is a process or two
-bounded = settings(max_examples=EXAMPLES, suppress_health_check=[HealthCheck.too_slow])
+bounded = settings(max_examples=EXAMPLES)
 plugins = st.sampled_from(["bridge", "host-local"])
 verbs = st.sampled_from(["ADD", "DEL", "CHECK", "GC", "STATUS"])
 numbers = st.integers() | st.floats(allow_nan=False, allow_infinity=False)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from plugins.__main__ import load
@@ -70,7 +70,7 @@ def call(kind: str, verb: str, conf: dict, netns: str) -> tuple[int, dict]:
     return status, json.loads(output) if output else {}
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=300)
 @given(kind=st.sampled_from(KINDS), result=results)
 @example(kind="bandwidth", result={"interfaces": [{"name": "x" * 16}]})
 @example(kind="firewall", result={"interfaces": [{"name": "x" * 40}], "ips": [{"address": "10.0.0.1/8"}]})

@@ -42,7 +42,7 @@ def is_taken(name: str) -> bool:
 def test_a_name_that_is_taken_is_what_the_kernel_calls_a_link(node: Node) -> None:
     """And one that is refused, but for the white space of other alphabets, is none to the kernel."""
 
-    @settings(deadline=None, max_examples=300)
+    @settings(max_examples=300)
     @given(_NAMES.filter(lambda name: "\0" not in name and name != "lo"))
     @example("eth%d")
     @example("%")

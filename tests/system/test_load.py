@@ -15,8 +15,6 @@ from tests.netns.cluster_tools import PEERS_FILE, own_routes, write
 from tests.netns.node import Node, Pod
 from tests.system.underlay import Member, Underlay, assert_talk
 
-pytestmark = pytest.mark.xdist_group("heavy")
-
 KINDS = pytest.mark.parametrize("kind", ["kubenet", "vxlan"])
 PODS = 100
 
@@ -117,6 +115,7 @@ def answer(member: Member, verb: str, number: int) -> str:
     return member.node.path(f"/run/calls/{verb}.{number}").read_text()
 
 
+@pytest.mark.alone
 @KINDS
 def test_a_hundred_pods_at_once_on_each_of_three_nodes(underlay: Underlay, kind: str) -> None:
     """Three hundred cold processes on nodes that have nothing yet: addresses are each one's own, pods talk, all go."""

@@ -204,7 +204,7 @@ def test_who_is_not_root_gets_no_greeting(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(garbage=st.one_of(st.binary(min_size=1, max_size=300), st.binary(max_size=200).map(b"S24Q\2\0\0\0".__add__)))
 def test_garbage_harms_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, garbage: bytes) -> None:
     """Whatever comes is declined or ends; the next call is answered, and no descriptor is left."""

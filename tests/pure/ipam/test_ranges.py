@@ -3,7 +3,7 @@
 from itertools import combinations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from ipam.ranges import membership, parse_range_sets
@@ -133,7 +133,6 @@ def test_small_subnets_have_no_room_for_a_gateway(subnet):
         parse_range_sets(config, one_per_family=False, needs_gateway=True)
 
 
-@settings(deadline=None)
 @given(
     spans=st.lists(st.tuples(st.integers(0, 40), st.integers(0, 6)), min_size=2, max_size=8),
     in_sets=st.booleans(),
@@ -155,7 +154,6 @@ def test_an_overlap_is_found_whatever_the_order(spans, in_sets):
         assert not overlaps
 
 
-@settings(deadline=None)
 @given(starts=st.sets(st.integers(0, 12), min_size=1), number=st.integers(0, 255))
 def test_membership_is_that_of_any_set(starts, number):
     """The result is that of trying every range, for addresses between, before and after the ranges."""

@@ -230,5 +230,7 @@ def files_in(folder: Path) -> dict[str, tuple[bytes, int, int]]:
     return found
 
 
-Model.TestCase.settings = settings(max_examples=60, stateful_step_count=30, suppress_health_check=list(HealthCheck))
+Model.TestCase.settings = settings(
+    max_examples=settings().max_examples // 4, stateful_step_count=30, suppress_health_check=list(HealthCheck)
+)
 TestModel = pytest.mark.slow(Model.TestCase)

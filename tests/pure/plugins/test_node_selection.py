@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from linux.rtnl.addresses import InterfaceAddress
@@ -254,7 +254,6 @@ def assert_agree(paths: Sequence[PeerPath]) -> None:
 
 @BOTH
 @given(st.lists(_any | _record, max_size=6))
-@settings(deadline=None)
 def test_whatever_a_file_lists_the_peers_that_are_served_stay_so(here: ThisNode, tmp_path_factory, bad: list) -> None:
     """No record makes the reading fail, and none takes a path from those in place."""
     good = [

@@ -7,7 +7,7 @@ import sys
 from socket import inet_pton
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from plugins.portmap import PLUGIN
@@ -270,7 +270,6 @@ WORDS = ["!", "-s", "-d", "-i", "-m", "-p", "mark", "--mark", "--ctstate", "NEW"
 
 
 @given(st.lists(st.sampled_from(WORDS), max_size=12))
-@settings(deadline=None)
 def test_conditions_never_surprise(words: list[str]) -> None:
     """Whatever the words: conditions of that version, which can be made into expressions, or a ValueError."""
     for version in (4, 6):

@@ -3,7 +3,7 @@
 import io
 import json
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spec.config import decode
@@ -46,7 +46,7 @@ keys = st.sampled_from(
     ]
 )
 versions = st.sampled_from(["0.1.0", "0.2.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"])
-modest = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+modest = settings(max_examples=150)
 
 
 def assert_well_behaved(answer: Answer, verb: str) -> None:
