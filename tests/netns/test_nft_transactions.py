@@ -1,15 +1,17 @@
 """Changes of nftables in a process that lives on: joined, decided on what is known, each answered for itself."""
 
+import os
 import random
 import time
-from _thread import get_ident
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from threading import Barrier, Thread
+from threading import Barrier, Event, Thread
 
 import pytest
 
+from linux.group_commit import GroupCommit
 from linux.netlink.socket import NETLINK_NETFILTER, Netlink, NetlinkError
 from linux.nftables import address_elements, messages, pod_table, transactions
 from linux.nftables.cache import TableCache
@@ -131,31 +133,36 @@ def test_one_that_raises_harms_nobody(node: Node) -> None:
 
 def test_what_was_committed_one_by_one_has_not_failed(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of three that could not be joined, the third finds no descriptor: that one fails, and not those before it."""
+    requests = GroupCommit(transactions.Session().perform)
 
-    def adding(name: str) -> transactions._Wish:
-        return transactions._Wish(
-            lambda transaction: transaction.add_alone([messages.add_table(messages.TableName(messages.INET, name), "")])
+    def adding(name: str) -> Callable[[transactions.Transaction], None]:
+        return lambda transaction: transaction.add_alone(
+            [messages.add_table(messages.TableName(messages.INET, name), "")]
         )
 
     def starve(transaction: transactions.Transaction) -> None:
-        transaction.add_alone([messages.add_table(messages.TableName(messages.INET, "third"), "")])
+        adding("third")(transaction)
         monkeypatch.setattr(transactions, "Netlink", refuse)
         raise OSError(5, "the socket broke")
 
     def refuse(_protocol: int) -> None:
         raise OSError(24, "Too many open files")
 
-    turn = [adding("first"), adding("second"), transactions._Wish(starve)]
+    begun, all_wait = Event(), Event()
 
-    def lead() -> None:
-        session = transactions._Session()
-        session._queue, session._leader = list(turn), get_ident()
-        session._lead()
-        session.close()
+    def begin(_: transactions.Transaction) -> None:
+        begun.set()
+        all_wait.wait()
 
-    on(node, lead)
-    assert [str(wish.failure or "") for wish in turn] == ["", "", "[Errno 24] Too many open files"]
-    assert all(wish.is_done for wish in turn)
+    with ThreadPoolExecutor(4) as threads:
+        submitted = [threads.submit(on, node, requests.submit, begin)]
+        begun.wait()
+        for number, decide in enumerate((adding("first"), adding("second"), starve), 1):
+            submitted.append(threads.submit(on, node, requests.submit, decide))
+            while requests.waiting < number:
+                time.sleep(0.001)
+        all_wait.set()
+        assert [str(each.exception() or "") for each in submitted] == ["", "", "", "[Errno 24] Too many open files"]
     assert node.run(["nft", "list", "tables"]).stdout.split("\n") == ["table inet first", "table inet second", ""]
 
 
@@ -195,7 +202,7 @@ def test_last_one_out_and_first_one_in(node: Node) -> None:
 
 def test_a_decision_makes_no_other(node: Node) -> None:
     """It would wait for itself."""
-    with pytest.raises(RuntimeError, match="must not make another"):
+    with pytest.raises(RuntimeError, match="must not submit another"):
         on(node, transactions.change, lambda _: masquerade.ensure(*pod(2)))
 
 
@@ -302,13 +309,14 @@ def test_what_is_counted_is_waited_for(node: Node) -> None:
 def test_a_session_a_namespace(node: Node) -> None:
     """Calls in several namespaces change each its own rules; few sockets are kept."""
     hosts = [node, *(node.pod(f"pod{number}") for number in range(7))]
+    before = len(os.listdir("/proc/self/fd"))
     for number, host in enumerate([*hosts, *hosts]):
         on(host, masquerade.ensure, *pod(number % len(hosts) + 2))
     for number, host in enumerate(hosts):
         assert on(host, masquerade.missing, *pod(number + 2)) == []
         others = [on(host, masquerade.missing, *pod(other + 2)) != [] for other in range(len(hosts)) if other != number]
         assert all(others)
-    assert len(transactions._sessions) <= transactions._KEPT
+    assert len(os.listdir("/proc/self/fd")) <= before + 5
 
 
 def test_a_broken_socket_is_replaced(node: Node) -> None:
