@@ -14,7 +14,7 @@ from agent.log import NOTICE, logger
 from agent.options import Options
 from agent.scheduler import Scheduler, Turns
 from agent.server import Server
-from linux.rtnl.group_deletion import Reaper
+from linux.rtnl.group_deletion import GroupDeletion
 from plugins.__main__ import VERSION, load
 from spec import verbs
 from spec.errors import CNIError, Code
@@ -58,7 +58,7 @@ def _serve(chosen: Options, notify: Callable[[str], None]) -> int:
         load=load,
         version=VERSION,
         released=turns.released,
-        delete_links=Reaper(_start_thread, lambda: turns.is_behind).delete,
+        delete_links=GroupDeletion(_start_thread, lambda: turns.is_behind).delete,
         on_batch=monitoring.on_batch if monitoring else None,
     )
     worker = Worker(suite, log, monitoring.on_outcome if monitoring else lambda _outcome: None)

@@ -1,11 +1,6 @@
 """The border between the kernel's errors and the protocol's: every OSError becomes a CNIError here, once."""
 
-import time
-from collections.abc import Callable
-
 from spec.errors import CNIError, code_of
-
-_NO_MEMORY_SECONDS = 0.01
 
 
 class step:
@@ -33,19 +28,3 @@ def reason(error: OSError) -> str:
 
     said = (error.strerror or str(error)) + remark(error)
     return f"{error.filename}: {said}" if error.filename else said
-
-
-def insisting(function: Callable) -> Callable:
-    """The same function, called again while there is no memory for it: what others wait for can not be left undone.
-
-    It must bear to be called again after it came half-way. Others free memory when they end.
-    """
-
-    def insist(*args: object) -> object:
-        while True:
-            try:
-                return function(*args)
-            except MemoryError:
-                time.sleep(_NO_MEMORY_SECONDS)
-
-    return insist

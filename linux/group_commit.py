@@ -7,6 +7,7 @@ nothing waits for a timer, one request alone is performed at once, and the more 
 
 from _thread import allocate_lock, get_ident
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 _MOST = 64  # so that the first of many need not wait for the last
 
@@ -56,8 +57,11 @@ class GroupCommit:
         """How many requests wait for the group under way to end."""
         return len(self._queue)
 
-    def submit(self, job: object) -> object:
-        """Have the job performed. Returns the result of its request; raises its error."""
+    def submit(self, job: object, *, waiting: Callable[[], AbstractContextManager[object]] = nullcontext) -> object:
+        """Have the job performed. Returns the result of its request; raises its error.
+
+        `waiting` is entered when the request is in the queue, and left when it is settled.
+        """
         request = Request(job)
         with self._lock:
             if self._leader == request._thread:
@@ -66,10 +70,11 @@ class GroupCommit:
             leads = self._leader is None
             if leads:
                 self._leader = request._thread
-        if not leads:
-            request._wake.acquire()  # until it is settled, or the first of the next group
-        if not request.is_settled:
-            self._lead()
+        with waiting():
+            if not leads:
+                request._wake.acquire()  # until it is settled, or the first of the next group
+            if not request.is_settled:
+                self._lead()
         if request._error:
             raise request._error
         return request._result

@@ -1,9 +1,9 @@
-"""Deleting links: many together where many are asked for, and no longer than it takes until they are gone.
+"""Deleting links, several as one link group.
 
-RTM_DELLINK blocks for an RCU grace period, some 20 ms, although the link disappears from dumps within 1 ms. A process
-that serves one call waits. An agent has other threads wait (linux/rtnl/group_deletion.py, by Suite.delete_links):
-callers return as soon as the kernel announces RTM_DELLINK. Links whose deletion is requested meanwhile go as one link
-group, in one operation, which takes the kernel hardly longer than a single link.
+RTM_DELLINK blocks for an RCU grace period, some 20 ms, although the link disappears from dumps within 1 ms: the kernel
+frees a device only when no CPU can hold a reference to it any more. To delete a whole link group takes hardly longer
+than to delete one link. A process that serves one call waits for the kernel. In an agent other threads wait: callers
+return as soon as the kernel announces the deletion (linux/rtnl/group_deletion.py, by Suite.delete_links).
 """
 
 import os
@@ -15,15 +15,15 @@ from linux.rtnl.links import Link, delete_link, group_request
 from linux.rtnl.uapi import RTM_DELLINK, RTM_SETLINK
 from spec.suite import current
 
-_AT_ONCE = 64  # the kernel takes up no other request while it deletes a group, a quarter of a millisecond a link
-_DOOMED = 0x25000000  # not a group of linux.ownership, nor 0, which every link is in that nobody put elsewhere
+_AT_ONCE = 64  # a group takes a quarter of a millisecond a link, for which the kernel holds RTNL
+_DOOMED = 0x25000000  # neither a group of linux.ownership nor 0, the default
 
 
 def delete_links(netlink: Netlink, links: Sequence[Link]) -> None:
-    """Delete links; those that are gone already are no error. Raises the first OSError when all were tried.
+    """Delete links; one that does not exist is not an error. Raises the first OSError after all were tried.
 
-    Afterwards none of them is found by name, index or alias, a veth's other end neither, and their names are free. The
-    calling thread is in the network namespace of `netlink`.
+    On return neither the links nor the peers of veths are found by name, index or alias, and their names are free. The
+    calling thread must be in the network namespace of `netlink`.
     """
     delete = current().delete_links or delete_now
     failures: list[OSError] = []
@@ -35,10 +35,10 @@ def delete_links(netlink: Netlink, links: Sequence[Link]) -> None:
 
 
 def delete_now(netlink: Netlink, links: Sequence[Link]) -> dict[int, OSError]:
-    """Delete links, in one operation if they are several; why it failed for those, by index, for which it did.
+    """Delete links, those with an alias as one group; returns the errors of those that failed, by index.
 
-    Only links that have an alias are put into a group of their own: should this process be killed before it has deleted
-    that, the alias still tells whose they are. Of others it is their group that tells.
+    To delete a group, its links must first be moved into it. If this process is killed in between, the alias of a link
+    still tells whose it is. A link without an alias is known by its group alone, so it is deleted by itself.
     """
     named = [link.index for link in links if link.alias]
     if len(named) > 1 and _delete_as_group(netlink, named):

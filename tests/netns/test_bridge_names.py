@@ -10,7 +10,7 @@ import pytest
 
 from linux.netlink.socket import Netlink
 from linux.ownership import group_of, host_end_name
-from linux.rtnl.group_deletion import Reaper
+from linux.rtnl.group_deletion import GroupDeletion
 from linux.rtnl.uapi import RTM_GETADDR
 from plugins.bridge import PLUGIN
 from plugins.pod import add
@@ -139,7 +139,7 @@ def test_a_pair_that_names_nobody_goes_by_the_containers_end(
     node.run(["ip", "link", "set", name, "alias", ""])
     node.run(["ip", "link", "set", name, "group", "0", "name", "veth01234567"])
     with ThreadPoolExecutor(1) as threads:
-        suite = replace(NO_SUITE, delete_links=Reaper(threads.submit).delete if lives_on else None)
+        suite = replace(NO_SUITE, delete_links=GroupDeletion(threads.submit).delete if lives_on else None)
         dumps_of_delete(node, CONF, str(node.path(pod.path)), monkeypatch, suite)
     assert set(node.links()) == {"lo", "b0"}
     assert set(pod.links()) == {"lo"}

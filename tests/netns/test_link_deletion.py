@@ -3,22 +3,23 @@
 import errno
 import os
 import select
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager
 from dataclasses import replace
-from threading import Thread
+from threading import Thread, get_ident
 
 import pytest
 
 from linux.netlink.socket import Netlink, NetlinkError
 from linux.netns import entered, open_netns
-from linux.rtnl import deletion, group_deletion, links, uapi
+from linux.rtnl import deletion, links, uapi
 from linux.rtnl.addresses import list_addresses
-from linux.rtnl.group_deletion import Reaper
+from linux.rtnl.group_deletion import GroupDeletion
 from linux.rtnl.links import Link, find_link, list_links
-from spec.suite import NO_SUITE, serving
+from spec.suite import NO_SUITE, Suite, serving
 from tests.netns.node import Node
 from tests.netns.overlay_tools import inside
 
@@ -52,16 +53,9 @@ def veths(netlink: Netlink) -> set[str]:
     return {link.name for link in list_links(netlink) if link.kind == "veth"}
 
 
-def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The number of links in each operation from now on."""
-    sizes, delete_now = [], deletion.delete_now
-
-    def counting(netlink: Netlink, some: list[Link]) -> dict[int, OSError]:
-        sizes.append(len(some))
-        return delete_now(netlink, some)
-
-    monkeypatch.setattr(group_deletion, "delete_now", counting)
-    return sizes
+def counting(sizes: list[int]) -> Suite:
+    """A suite that has the number of links in each operation put into `sizes`."""
+    return replace(NO_SUITE, on_batch=lambda kind, size: sizes.append(size) if kind == "links" else None)
 
 
 @pytest.mark.parametrize("number", [1, 2, 70])
@@ -99,7 +93,7 @@ def test_a_link_without_alias_keeps_its_group(node: Node, netlink: Netlink, monk
 def test_it_answers_when_the_links_are_gone(node: Node, netlink: Netlink, threads: ThreadPoolExecutor) -> None:
     """Names and indexes are free on return, though the kernel still keeps the thread that asked it."""
     under_way = []
-    warm = Reaper(lambda job: under_way.append(threads.submit(job)))
+    warm = GroupDeletion(lambda job: under_way.append(threads.submit(job)))
     early = 0
     for _ in range(10):
         assert warm.delete(netlink, [pair(node, netlink, "v0")]) == {}
@@ -111,44 +105,48 @@ def test_it_answers_when_the_links_are_gone(node: Node, netlink: Netlink, thread
 
 
 def test_what_many_ask_for_at_once_is_deleted_together(
-    node: Node, netlink: Netlink, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+    node: Node, netlink: Netlink, threads: ThreadPoolExecutor
 ) -> None:
     """Each gets its answer, in fewer operations than there are links; another's link stays."""
     pair(node, netlink, "other")
     given = [pair(node, netlink, f"v{place}") for place in range(32)]
-    sizes = counted(monkeypatch)
-    warm = Reaper(threads.submit)
+    sizes: list[int] = []
+    warm = GroupDeletion(threads.submit)
 
     def delete(link: Link) -> tuple[dict, Link | None]:
-        with inside(node) as mine:
+        with inside(node) as mine, serving(counting(sizes)):
             return warm.delete(mine, [link]), find_link(mine, link.name)
 
     with ThreadPoolExecutor(32) as callers:
         assert list(callers.map(delete, given)) == [({}, None)] * 32
+    threads.shutdown()  # the callers did not wait for the end of the operations
     assert sum(sizes) == 32
     assert len(sizes) < 32
     assert veths(netlink) == {"other", "otherp"}
 
 
-def test_more_that_is_to_come_is_waited_for_a_little(
-    node: Node, netlink: Netlink, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_that_is_to_come_is_waited_for_a_little(node: Node, netlink: Netlink, threads: ThreadPoolExecutor) -> None:
     """What others ask for until then goes in the same operation; it is done, too, if more never ceases to come."""
     given = [pair(node, netlink, f"v{place}") for place in range(8)]
-    sizes, waiting, must_lead = counted(monkeypatch), [], group_deletion._Wish.must_lead
-    monkeypatch.setattr(group_deletion._Wish, "must_lead", lambda wish: waiting.append(wish) or must_lead(wish))
-    monkeypatch.setattr(group_deletion, "_GATHERING_SECONDS", 10.0)
-    warm = Reaper(threads.submit, lambda: len(waiting) < len(given) - 1)
+    sizes: list[int] = []
+    waiting: set[int] = set()
+    warm = GroupDeletion(threads.submit, lambda: len(waiting) < len(given), gathering_seconds=30)
+
+    @contextmanager
+    def released() -> Iterator[None]:
+        waiting.add(get_ident())
+        yield
 
     def delete(link: Link) -> dict[int, OSError]:
-        with inside(node) as mine:
+        with inside(node) as mine, serving(replace(counting(sizes), released=released)):
             return warm.delete(mine, [link])
 
     with ThreadPoolExecutor(len(given)) as callers:
         assert list(callers.map(delete, given)) == [{}] * len(given)
+    threads.shutdown()
     assert sizes == [len(given)]
-    monkeypatch.setattr(group_deletion, "_GATHERING_SECONDS", 0.01)
-    assert Reaper(threads.submit, lambda: True).delete(netlink, [pair(node, netlink, "v0")]) == {}
+    impatient = GroupDeletion(_never, lambda: True, gathering_seconds=0.01)
+    assert impatient.delete(netlink, [pair(node, netlink, "v0")]) == {}
 
 
 def test_links_that_are_gone_already_are_no_error(node: Node, netlink: Netlink, threads: ThreadPoolExecutor) -> None:
@@ -156,7 +154,7 @@ def test_links_that_are_gone_already_are_no_error(node: Node, netlink: Netlink, 
     gone = [pair(node, netlink, f"v{place}") for place in range(3)]
     left = pair(node, netlink, "v3")
     deletion.delete_links(netlink, gone)
-    warm = Reaper(threads.submit)
+    warm = GroupDeletion(threads.submit)
     assert warm.delete(netlink, gone[:1]) == {}
     assert warm.delete(netlink, [*gone, left]) == {}
     assert veths(netlink) == set()
@@ -176,7 +174,7 @@ def test_a_refusal_reaches_who_asked(
         change(self, message, kind, flags)
 
     monkeypatch.setattr(Netlink, "change", refusing)
-    warm = replace(NO_SUITE, delete_links=Reaper(threads.submit).delete)
+    warm = replace(NO_SUITE, delete_links=GroupDeletion(threads.submit).delete)
     with serving(warm), pytest.raises(NetlinkError) as caught:
         deletion.delete_links(netlink, given)
     assert caught.value.errno == errno.EPERM
@@ -188,12 +186,15 @@ def test_a_lost_announcement_costs_time_and_no_more(
 ) -> None:
     """ENOBUFS: what the kernel could not tell, the end of the deletion does."""
 
-    def overrun(_: object) -> Iterator[int]:
-        raise OSError(errno.ENOBUFS, "No buffer space available")
+    class Overrun(socket.socket):
+        def recv(self, *sizes: int) -> bytes:
+            if self.family == socket.AF_NETLINK and self.getsockname()[1]:  # in a multicast group
+                raise OSError(errno.ENOBUFS, "No buffer space available")
+            return super().recv(*sizes)
 
-    monkeypatch.setattr(group_deletion._Announcements, "indexes", overrun)
+    monkeypatch.setattr(socket, "socket", Overrun)
     ended = []
-    warm = Reaper(lambda job: threads.submit(lambda: (job(), ended.append(time.monotonic()))))
+    warm = GroupDeletion(lambda job: threads.submit(lambda: (job(), ended.append(time.monotonic()))))
     assert warm.delete(netlink, [pair(node, netlink, f"v{place}") for place in range(4)]) == {}
     assert veths(netlink) == set()
 
@@ -207,7 +208,7 @@ def test_links_are_looked_for_where_the_request_is_made(
     elsewhere.run(["ip", "link", "add", "w0", "index", str(given.index), "type", "bridge"])
     fd = open_netns(str(node.path(elsewhere.path)))
     with entered(fd):
-        assert Reaper(threads.submit).delete(netlink, [given]) == {}
+        assert GroupDeletion(threads.submit).delete(netlink, [given]) == {}
     os.close(fd)
     assert veths(netlink) == set()
     assert "w0" in elsewhere.links()
@@ -219,7 +220,7 @@ def _never(_: Callable) -> None:
 
 def test_without_another_thread_the_caller_does_it(node: Node, netlink: Netlink) -> None:
     """No more threads, or no more descriptors, to be had: the links go all the same."""
-    assert Reaper(_never).delete(netlink, [pair(node, netlink, "v0")]) == {}
+    assert GroupDeletion(_never).delete(netlink, [pair(node, netlink, "v0")]) == {}
     assert veths(netlink) == set()
 
 
@@ -237,7 +238,7 @@ def test_a_deletion_that_gets_no_thread_is_done_though_another_got_one(node: Nod
 
     def delete() -> None:
         with inside(node) as mine:
-            failures.append(Reaper(run).delete(mine, given))
+            failures.append(GroupDeletion(run).delete(mine, given))
 
     thread = Thread(target=delete, daemon=True)
     thread.start()
@@ -251,7 +252,8 @@ def test_who_waits_for_a_deletion_sleeps_meanwhile(
 ) -> None:
     """While one of two takes its time, the caller looks at nothing that has not changed."""
     given = [pair(node, netlink, f"v{place}", "") for place in range(2)]
-    looks, body = [], group_deletion._Deletion.perform
+    looks: list[float] = []
+    jobs: list[Callable] = []
 
     class Poll:
         def __init__(self) -> None:
@@ -262,14 +264,14 @@ def test_who_waits_for_a_deletion_sleeps_meanwhile(
             looks.append(timeout)
             return self._poll.poll(timeout)
 
-    def perform(group: object) -> None:
-        time.sleep(0.15 * (given[1] in group.links))
-        body(group)
+    def run(job: Callable) -> None:
+        jobs.append(job)
+        seconds = 0.15 * (len(jobs) - 1)
+        threads.submit(lambda: (time.sleep(seconds), job()))
 
     poll = select.poll
     monkeypatch.setattr(select, "poll", Poll)
-    monkeypatch.setattr(group_deletion._Deletion, "perform", perform)
-    assert Reaper(threads.submit).delete(netlink, given) == {}
+    assert GroupDeletion(run).delete(netlink, given) == {}
     assert len(looks) < 20
 
 
@@ -281,13 +283,13 @@ def test_without_descriptors_the_caller_does_it(node: Node, netlink: Netlink, mo
 
     given = [pair(node, netlink, "v0"), pair(node, netlink, "v1")]
     monkeypatch.setattr(os, "eventfd", refuse)
-    assert Reaper(_never).delete(netlink, given) == {}
+    assert GroupDeletion(_never).delete(netlink, given) == {}
     assert veths(netlink) == set()
 
 
 def test_descriptors_and_threads_return(node: Node, netlink: Netlink, threads: ThreadPoolExecutor) -> None:
     """After many deletions nothing is open that was not before."""
-    warm = Reaper(threads.submit)
+    warm = GroupDeletion(threads.submit)
     warm.delete(netlink, [pair(node, netlink, "first")])
     time.sleep(GRACE_SECONDS)
     before = len(os.listdir("/proc/self/fd"))
@@ -304,35 +306,3 @@ def test_a_link_that_is_gone_has_no_addresses(node: Node, netlink: Netlink) -> N
     assert [address.cidr for address in list_addresses(netlink, link.index)] == ["192.0.2.7/24"]
     deletion.delete_now(netlink, [link])
     assert list_addresses(netlink, link.index) == []
-
-
-def test_who_leads_without_memory_still_hands_on(
-    node: Node, netlink: Netlink, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Memory runs out at every step of it in turn: the one call fails, the next does not wait for ever."""
-    made = Reaper(threads.submit)
-    short = {"times": 0}
-
-    def starved(function: Callable, times: int) -> Callable:
-        def starving(*args: object, **kwargs: object) -> object:
-            short["times"] += 1
-            if short["times"] <= times:
-                raise MemoryError
-            return function(*args, **kwargs)
-
-        return starving
-
-    for owner, name in (
-        (group_deletion, "_fulfil"),
-        (group_deletion._Wish, "give_up"),
-        (group_deletion._Wish, "wake"),
-        (group_deletion, "delete_now"),
-    ):
-        link = pair(node, netlink, "veth1")
-        with monkeypatch.context() as patched:
-            short["times"] = 0
-            patched.setattr(owner, name, starved(getattr(owner, name), 1 if name == "_fulfil" else 3))
-            with suppress(MemoryError):
-                made.delete(netlink, [link])
-        assert made.delete(netlink, [link]) == {}
-        assert veths(netlink) == set()
