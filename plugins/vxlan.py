@@ -115,7 +115,7 @@ def _is_untracked(conf: TunnelConf) -> bool:
     from rules import host_firewall
 
     with step("read the node's firewall"):
-        return not host_firewall.may_ask_for_states()
+        return not host_firewall.may_filter_by_state()
 
 
 def _ensure_device(
@@ -155,8 +155,8 @@ def _differences(host: Netlink, request: Request, node: NodeConf, conf: TunnelCo
     device = _index(host, vtep.name)
     if device:
         problems += peers.missing_paths(host, others.paths, device)
-    problems += vtep_filter.missing(request.conf.name, _filter(host, node, others, vtep))
-    tracked = notrack.missing(request.conf.name, vtep)
+    problems += vtep_filter.problems(request.conf.name, _filter(host, node, others, vtep))
+    tracked = notrack.problems(request.conf.name, vtep)
     if conf.notrack:
         problems += tracked
     elif not tracked and not _is_untracked(conf):

@@ -1,17 +1,17 @@
-"""Egress: which packets leave this node with an address of its own.
+"""Cluster masquerade (table `inet slash24_egress_<network>`): which packets leave this node with the node's address.
 
-What pods of this node's subnets send beyond the cluster is masqueraded: nobody there has a route back to a pod. With a
-tunnel, what enters it from no pod is too. Its source, mostly an address of the node on the network beneath the tunnel,
-is one that the pod's node reaches past the tunnel: strict rp_filter drops the packet there, or the answer leaves with a
-pod's address on a network that may know none.
+Packets from this node's pods to outside the cluster are masqueraded: nothing there has a route back to a pod. With a
+tunnel, so are packets that enter it and are not from a pod. Their source is mostly an address of the node on the
+underlay, and the pod's node routes replies to it outside the tunnel: strict rp_filter drops the packet there, or the
+reply is on the underlay with a pod's address.
 
-The chain stands behind those of iptables and kube-proxy (srcnat), of which each packet meets the first alone that
-translates it. What kube-proxy has marked it must masquerade itself: there it also takes its mark away. Around a packet
-that enters the tunnel with the mark, the datagram has the mark too, and would be masqueraded for it: kernels that give
-such a datagram a wrong checksum are widespread, and some of it would get lost.
+The chain comes after those of iptables and kube-proxy (srcnat); the first chain that translates a packet is the last
+that sees it. Packets with kube-proxy's mark must be masqueraded by kube-proxy, which then also clears the mark. If a
+packet entered the tunnel with the mark, the outer datagram would have it too and be masqueraded: many kernels compute
+a wrong checksum for such a datagram, and some packets would be lost.
 
-Traffic between pods is left alone, and what pods send to other nodes as far as the caller says. A connection's first
-packet costs three look-ups, however many nodes there are.
+Traffic between pods is not changed, nor is that from pods to the nodes that the caller names. The first packet of a
+connection costs three lookups, however many nodes there are.
 """
 
 from collections.abc import Sequence
@@ -35,19 +35,19 @@ from linux.nftables.messages import Hook
 from linux.nftables.pod_table import Chain, Rule
 from linux.nftables.static_table import AddressSet, StaticTable, table_name
 
-# Never beyond the node's own links: multicast, the broadcast that no router forwards, link-local IPv6. With
-# br_netfilter, what pods send each other through the bridge comes by here too. (Link-local IPv4 does leave: clouds
-# answer for 169.254.169.254, but not to pods.)
-_NEVER_OUTSIDE = ("224.0.0.0/4", "255.255.255.255/32", "ff00::/8", "fe80::/10")
+# Destinations on the node's own links: multicast, limited broadcast, link-local IPv6. With br_netfilter, packets that
+# the bridge forwards between pods pass this chain too. (Link-local IPv4 is not here: clouds answer at 169.254.169.254,
+# but not to pods.)
+_LINK_SCOPED = ("224.0.0.0/4", "255.255.255.255/32", "ff00::/8", "fe80::/10")
 
 
 @dataclass(frozen=True)
-class Egress:
+class Scope:
     """What to masquerade.
 
-    With `beyond`, what `own` send to anybody who is neither in `own` or `inside` nor one of `nodes`. With `tunnel`, the
-    name of a device, what leaves by it and is neither from `own` nor from `inside`, or is of this node itself and not
-    from `own`. `own`, `inside`: CIDRs of both families, they may overlap; `nodes`: addresses.
+    `beyond`: packets from `own` to destinations outside `own`, `inside` and `nodes`. `tunnel`, the name of a device:
+    packets that leave by it from outside `own` and `inside`, and the node's own packets from outside `own`. `own`,
+    `inside`: CIDRs of both families, which may overlap; `nodes`: addresses.
     """
 
     own: Sequence[str]
@@ -57,13 +57,13 @@ class Egress:
     beyond: bool = True
 
 
-def ensure(network: str, wanted: Egress) -> None:
-    """Masquerade what is `wanted`, and nothing else for `network`; nothing is written if nothing changed.
+def ensure(network: str, scope: Scope) -> None:
+    """Masquerade the packets in `scope`, and no others, for `network`; nothing is written if nothing changed.
 
-    Raises NetlinkError, ValueError for what is no address or network.
+    Raises NetlinkError, ValueError for an invalid address or network.
     """
-    if wanted.beyond or wanted.tunnel:
-        static_table.ensure(partial(_table, network, wanted))
+    if scope.beyond or scope.tunnel:
+        static_table.ensure(partial(_table, network, scope))
     else:
         static_table.delete(_name(network))
 
@@ -73,30 +73,30 @@ def delete(network: str) -> None:
     static_table.delete(_name(network))
 
 
-def missing(network: str, wanted: Egress) -> list[str]:
-    """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises as `ensure`."""
-    return static_table.missing(_table(network, wanted)) if wanted.beyond or wanted.tunnel else []
+def problems(network: str, scope: Scope) -> list[str]:
+    """What differs from the result of `ensure`, a sentence each; [] if all is well. Raises as `ensure`."""
+    return static_table.problems(_table(network, scope)) if scope.beyond or scope.tunnel else []
 
 
 def _name(network: str) -> messages.TableName:
     return table_name(messages.INET, "egress", network)
 
 
-def _table(network: str, wanted: Egress, mark: str = "") -> StaticTable:
-    exempt = (*wanted.own, *wanted.inside, *_NEVER_OUTSIDE)
-    rules = [_beyond(version, mark) for version in (4, 6)] if wanted.beyond else []
-    if wanted.tunnel:
-        rules += [rule for version in (4, 6) for rule in _into(wanted.tunnel, version, mark)]
+def _table(network: str, scope: Scope, suffix: str = "") -> StaticTable:
+    exempt = (*scope.own, *scope.inside, *_LINK_SCOPED)
+    rules = [_beyond(version, suffix) for version in (4, 6)] if scope.beyond else []
+    if scope.tunnel:
+        rules += [rule for version in (4, 6) for rule in _into(scope.tunnel, version, suffix)]
     return StaticTable(
         _name(network),
-        f"slash24: pods of {static_table.shown(network)} reach the world with the node's address",
+        f"slash24: pods of {static_table.comment_name(network)} reach the world with the node's address",
         tuple(
             each
             for version in (4, 6)
             for each in (
-                AddressSet(f"own{version}{mark}", version, of_networks(version, wanted.own), intervals=True),
-                AddressSet(f"inside{version}{mark}", version, of_networks(version, exempt), intervals=True),
-                AddressSet(f"nodes{version}{mark}", version, of_addresses(version, wanted.nodes)),
+                AddressSet(f"own{version}{suffix}", version, of_networks(version, scope.own), intervals=True),
+                AddressSet(f"inside{version}{suffix}", version, of_networks(version, exempt), intervals=True),
+                AddressSet(f"nodes{version}{suffix}", version, of_addresses(version, scope.nodes)),
             )
         ),
         # type nat hook postrouting priority srcnat + 1
@@ -104,23 +104,23 @@ def _table(network: str, wanted: Egress, mark: str = "") -> StaticTable:
     )
 
 
-def _beyond(version: int, mark: str) -> Rule:
+def _beyond(version: int, suffix: str) -> Rule:
     """ip saddr @own4 ip daddr != @inside4 ip daddr != @nodes4 masquerade"""
     return Rule(
-        f"beyond the cluster, v{version}{mark}",
+        f"beyond the cluster, v{version}{suffix}",
         (
             *nfproto(version),
             ip_saddr(version),
-            lookup(f"own{version}{mark}"),
+            lookup(f"own{version}{suffix}"),
             ip_daddr(version),
-            lookup(f"inside{version}{mark}", inverted=True),
-            lookup(f"nodes{version}{mark}", inverted=True),
+            lookup(f"inside{version}{suffix}", inverted=True),
+            lookup(f"nodes{version}{suffix}", inverted=True),
             masquerade(),
         ),
     )
 
 
-def _into(tunnel: str, version: int, mark: str) -> tuple[Rule, Rule]:
+def _into(tunnel: str, version: int, suffix: str) -> tuple[Rule, Rule]:
     """oifname "slash24.1" ip saddr != @inside4 masquerade
 
     oifname "slash24.1" ip saddr != @own4 fib saddr type local masquerade
@@ -130,14 +130,14 @@ def _into(tunnel: str, version: int, mark: str) -> tuple[Rule, Rule]:
     leaving = (oifname(), cmp_eq(ifname(tunnel)), *nfproto(version), ip_saddr(version))
     return (
         Rule(
-            f"into {tunnel} from no pod, v{version}{mark}",
-            (*leaving, lookup(f"inside{version}{mark}", inverted=True), masquerade()),
+            f"into {tunnel} from no pod, v{version}{suffix}",
+            (*leaving, lookup(f"inside{version}{suffix}", inverted=True), masquerade()),
         ),
         Rule(
-            f"into {tunnel} from this node, v{version}{mark}",
+            f"into {tunnel} from this node, v{version}{suffix}",
             (
                 *leaving,
-                lookup(f"own{version}{mark}", inverted=True),
+                lookup(f"own{version}{suffix}", inverted=True),
                 *fib_type_local(uapi.NFTA_FIB_F_SADDR),
                 masquerade(),
             ),

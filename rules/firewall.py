@@ -97,7 +97,7 @@ _FIREWALLD, _REJECTS = TableName(messages.INET, "firewalld"), "filter_FORWARD"
 # What CNI-FORWARD accepts for an address: in words; the side of the packet and the connection states; the rule.
 _ACCEPTED = (
     # -A CNI-FORWARD -d 10.1.2.5/32 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
-    ("replies to", ("destination", iptables.RELATED_ESTABLISHED), iptables.accept_answers_to),
+    ("replies to", ("destination", iptables.RELATED_ESTABLISHED), iptables.accept_replies_to),
     # -A CNI-FORWARD -d 10.1.2.5/32 -m conntrack --ctstate DNAT -j ACCEPT
     ("connections translated (DNAT) to", ("destination", iptables.DNAT), iptables.accept_translated_to),
     # -A CNI-FORWARD -s 10.1.2.5/32 -j ACCEPT

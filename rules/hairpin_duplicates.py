@@ -1,13 +1,13 @@
-"""Duplicates: frames that a bridge in promiscuous mode emits a second time are dropped.
+"""Hairpin duplicates (table `bridge slash24_dedup_<network>`): drops what a promiscuous bridge sends a second time.
 
-Such a bridge takes in every frame of its pods as if it were the host's, beside forwarding it. Mostly the host sees that
-it is not. But when br_netfilter hands bridged packets to the rules for routed ones, and those turn a service's address
-into that of a pod on the same bridge, the bridge forwards the frame to that pod, and the host routes its copy there
-too, by the bridge: with the bridge's MAC as the source, but still the sender's address. From its own MAC the bridge
-should send no address of its pods but the gateways'.
+Such a bridge also passes every frame of its pods up to the host. Mostly the host ignores them. But if br_netfilter
+passes bridged packets to the rules for routed ones, and these translate a service's address to that of a pod on the
+same bridge, the bridge forwards the frame to that pod, and the host routes its copy there too, through the bridge: with
+the bridge's MAC as the source, but still the sender's IP address. From its own MAC the bridge should send only the
+gateways' addresses, none of its pods'.
 
-Where br_netfilter does not do that (net.bridge.bridge-nf-call-iptables), no copy is routed; such frames are then the
-only ones, and nothing is dropped.
+Without br_netfilter (net.bridge.bridge-nf-call-iptables) the host routes no copy; such frames are then the only ones,
+and nothing is dropped.
 """
 
 from collections.abc import Sequence
@@ -21,16 +21,16 @@ from linux.nftables.static_table import StaticTable, table_name
 from spec.addresses import parse_address
 from spec.errors import is_shortage
 
-_PODS_LINKS = b"veth"  # without a NUL: whatever begins so
-_ROUTES_COPIES = {4: "bridge/bridge-nf-call-iptables", 6: "bridge/bridge-nf-call-ip6tables"}
+_HOST_VETHS = b"veth"  # without a NUL: all names that start with it
+_BR_NETFILTER = {4: "bridge/bridge-nf-call-iptables", 6: "bridge/bridge-nf-call-ip6tables"}
 
 
 def ensure(network: str, bridge_mac: str, gateways: Sequence[str]) -> None:
     """Drop frames to pods from `bridge_mac` ("0a:58:0a:f4:01:01") with an address of the subnets of `gateways`.
 
-    `gateways`: the bridge's own addresses with their prefixes ("10.244.1.1/24"); frames from themselves pass. Those of
-    an IP version of which there are no duplicates are left out. Nothing is written if nothing changed. Raises
-    NetlinkError, ValueError for what is no address.
+    `gateways`: the bridge's own addresses with their prefixes ("10.244.1.1/24"); frames from these addresses pass. An
+    IP version without duplicates gets no rules. Nothing is written if nothing changed. Raises NetlinkError, ValueError
+    for an invalid address.
     """
     static_table.ensure(lambda _: _table(network, bridge_mac, gateways))
 
@@ -40,9 +40,9 @@ def delete(network: str) -> None:
     static_table.delete(table_name(messages.BRIDGE, "dedup", network))
 
 
-def missing(network: str, bridge_mac: str, gateways: Sequence[str]) -> list[str]:
-    """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises as `ensure`."""
-    return static_table.missing(_table(network, bridge_mac, gateways))
+def problems(network: str, bridge_mac: str, gateways: Sequence[str]) -> list[str]:
+    """What differs from the result of `ensure`, a sentence each; [] if all is well. Raises as `ensure`."""
+    return static_table.problems(_table(network, bridge_mac, gateways))
 
 
 def _table(network: str, bridge_mac: str, gateways: Sequence[str]) -> StaticTable:
@@ -52,7 +52,7 @@ def _table(network: str, bridge_mac: str, gateways: Sequence[str]) -> StaticTabl
     dropping = [_rule("duplicates in", mac, gateway, DROP) for gateway in every]
     return StaticTable(
         table_name(messages.BRIDGE, "dedup", network),
-        f"slash24: pods of {static_table.shown(network)} get no frame twice from their promiscuous bridge",
+        f"slash24: pods of {static_table.comment_name(network)} get no frame twice from their promiscuous bridge",
         (),
         # type filter hook output priority filter
         (Chain("output", (*passing, *dropping), Hook("filter", uapi.NF_BR_LOCAL_OUT, uapi.NF_BR_PRI_FILTER_BRIDGED)),),
@@ -60,12 +60,12 @@ def _table(network: str, bridge_mac: str, gateways: Sequence[str]) -> StaticTabl
 
 
 def _has_duplicates(version: int) -> bool:
-    """Whether bridged packets of this IP version meet the rules for routed ones; False without br_netfilter.
+    """Whether bridged packets of this IP version pass the rules for routed ones; False without br_netfilter.
 
-    Raises OSError if descriptors or memory are short.
+    Raises OSError if the process is out of file descriptors or memory.
     """
     try:
-        return sysctls.read(_ROUTES_COPIES[version]) == "1"
+        return sysctls.read(_BR_NETFILTER[version]) == "1"
     except OSError as error:
         if is_shortage(error):
             raise
@@ -79,7 +79,7 @@ def _rule(what: str, mac: str, source: str, verdict: bytes) -> Rule:
         f"{what} {source} from {mac}",
         (
             oifname(),
-            cmp_eq(_PODS_LINKS),
+            cmp_eq(_HOST_VETHS),
             ether_saddr(),
             cmp_eq(bytes.fromhex(mac.replace(":", ""))),
             *protocol_ip(subnet.version),

@@ -1,8 +1,8 @@
-"""The node's own firewall: may somebody ask for the connection state of what the node itself sends and gets?
+"""Host firewall: does the node filter its own packets by connection state? Reads rules of others, and writes none.
 
-What is not tracked is neither new nor established: a chain that accepts only those drops it. Nobody asks if, in all
-chains of others that such packets pass, the policy is accept, and rules only accept or lead to chains of kube-proxy and
-of CNI plugins. Whatever else there is counts as yes.
+Untracked packets are neither new nor established: a chain that accepts only these drops them. Nothing filters by state
+if all chains of others that the node's packets pass have the policy accept, and only rules that accept or that jump to
+chains of kube-proxy and of CNI plugins. Anything else counts as filtering.
 """
 
 from contextlib import suppress
@@ -19,18 +19,18 @@ _KNOWN_CHAINS = ("KUBE-", "CNI-")
 _LEGACY_TABLES = ("/proc/thread-self/net/ip_tables_names", "/proc/thread-self/net/ip6_tables_names")
 
 
-def may_ask_for_states() -> bool:
-    """Whether it may; what iptables-legacy filters can not be read and counts as yes. Raises NetlinkError."""
+def may_filter_by_state() -> bool:
+    """Whether it may; rules of iptables-legacy are not visible here and count as yes. Raises NetlinkError."""
     if any("filter" in _lines(path) for path in _LEGACY_TABLES):
         return True
-    return change(lambda transaction: transaction.remember("host firewall", partial(_look, transaction.netlink)))
+    return change(lambda transaction: transaction.remember("host firewall", partial(_may_filter, transaction.netlink)))
 
 
-def _look(netlink: Netlink) -> bool:
-    return any(_is_of_concern(table) and _filters(netlink, table) for table in listing.list_tables(netlink))
+def _may_filter(netlink: Netlink) -> bool:
+    return any(_is_relevant(table) and _filters(netlink, table) for table in listing.list_tables(netlink))
 
 
-def _is_of_concern(table: TableName) -> bool:
+def _is_relevant(table: TableName) -> bool:
     if table.family not in (messages.INET, messages.IP, messages.IP6) or table.name.startswith("slash24_"):
         return False
     return table.name != _KUBE_PROXY and (table.family == messages.INET or table.name not in _IPTABLES)
@@ -38,7 +38,7 @@ def _is_of_concern(table: TableName) -> bool:
 
 def _filters(netlink: Netlink, table: TableName) -> bool:
     for chain, hook, policy in listing.list_base_chains(netlink, table):
-        # No chain before connection tracking knows of states.
+        # Chains before connection tracking know no states.
         is_passed = hook.number in _PASSED and hook.priority > uapi.NF_IP_PRI_CONNTRACK
         if hook.type != "filter" or not is_passed:
             continue

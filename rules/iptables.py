@@ -1,8 +1,8 @@
-"""Rules in the tables of iptables (its nf_tables variant) that iptables itself shows, compares and deletes as its own.
+"""iptables: how to write and read rules in its tables (nf_tables variant) that it lists and deletes as its own.
 
-They consist of what iptables would make of the same options, down to the order: matches that nftables has no native
-expression for are those of the kernel's x_tables, with their structures (<linux/netfilter/xt_conntrack.h>,
-<linux/netfilter/xt_comment.h>).
+The expressions are those that iptables makes of the same options, in the same order. Matches without a native
+expression of nftables are those of the kernel's x_tables, with their structures (<linux/netfilter/xt_conntrack.h>,
+<linux/netfilter/xt_comment.h>). Callers are rules/firewall.py and rules/portmap/iptables_nat.py.
 """
 
 import struct
@@ -22,7 +22,7 @@ _CONNTRACK_BYTES, _FLAGS_AT = 168, 146  # sizeof(struct xt_conntrack_mtinfo3), a
 _STATE = 1
 _TO_PORTS = 1  # XT_MULTIPORT_DESTINATION
 MOST_PORTS = 15
-"""Of a rule: XT_MULTI_PORTS."""
+"""The most ports of a rule: XT_MULTI_PORTS."""
 _LOCAL = 1 << 2  # XT_ADDRTYPE_LOCAL
 RELATED_ESTABLISHED, DNAT = 0b110, 1 << 7
 """States of a connection, as bits: --ctstate."""
@@ -38,7 +38,7 @@ def accept_from(address: bytes) -> list[bytes]:
     return [ip_saddr(_version(address)), cmp_eq(address), _counter(), ACCEPT]
 
 
-def accept_answers_to(address: bytes) -> list[bytes]:
+def accept_replies_to(address: bytes) -> list[bytes]:
     """-d ADDRESS -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT"""
     return [ip_daddr(_version(address)), cmp_eq(address), _in_state(RELATED_ESTABLISHED), _counter(), ACCEPT]
 
@@ -62,7 +62,7 @@ def mark_local(bit: int, comment: str) -> list[bytes]:
 
 
 def to_ports(protocol: int, host: bytes, ports: Sequence[int], comment: str) -> list[bytes]:
-    """[-d HOST] -p PROTOCOL -m multiport --dports PORTS -m comment --comment COMMENT: and do nothing.
+    """[-d HOST] -p PROTOCOL -m multiport --dports PORTS -m comment --comment COMMENT, without a target.
 
     `ports`: MOST_PORTS at most. `host`: a packed IPv4 address, or b"".
     """
@@ -78,9 +78,9 @@ def comment_of(rule: FoundRule) -> str:
 
 
 def is_mark_local(rule: FoundRule, bit: int, comment: str) -> bool:
-    """Whether it is what `mark_local` makes.
+    """Whether `mark_local` made the rule.
 
-    Also after nft has saved and loaded the rules: it writes them in its own expressions, and without their comments.
+    Also after nft saved and loaded it: nft writes it in its own expressions and without the comment.
     """
     if listing.target_info(rule, "MARK") == struct.pack("=II", bit, bit):
         return comment_of(rule) == comment
@@ -88,9 +88,9 @@ def is_mark_local(rule: FoundRule, bit: int, comment: str) -> bool:
 
 
 def states_of(rule: FoundRule) -> int:
-    """The states that a rule asks for, 0 if it does not.
+    """The connection states that a rule matches, 0 if it matches none.
 
-    By a match of iptables, or by what nft makes of that when it lists rules and loads them again.
+    By a match of iptables, or by the expressions that nft makes of it when it lists rules and loads them again.
     """
     info = listing.match_info(rule, "conntrack")
     if len(info) == _CONNTRACK_BYTES:

@@ -1,7 +1,7 @@
-"""Masquerade: what a pod sends beyond its own subnet leaves with the node's address.
+"""Masquerade (table `inet slash24_masquerade`): packets of a pod to outside its subnet leave with the node's address.
 
-A map leads from each pod's address to the chain of its subnet, which knows what "beyond" is. So a packet costs one
-look-up however many pods there are, and a pod that comes or goes is an element, no rule.
+A map leads from each pod's address to the chain of its subnet, which returns on packets to the subnet. A packet costs
+one lookup however many pods there are, and a pod that comes or goes is an element, not a rule.
 """
 
 from collections.abc import Collection, Sequence
@@ -13,7 +13,7 @@ from linux.nftables import messages, pod_table, uapi
 from linux.nftables.expressions import RETURN, in_network, ip_daddr, ip_saddr, masquerade, nfproto, vmap
 from linux.nftables.messages import IPV4_ADDR, IPV6_ADDR, VERDICT, Element, Hook, Set, TableName
 from linux.nftables.pod_table import Chain, Rule, Table
-from linux.ownership import forfeited, owner_tag
+from linux.ownership import owner_tag
 from spec.addresses import Address, parse_address
 from spec.attachment import Attachment
 from spec.errors import CNIError, Code
@@ -25,7 +25,7 @@ _MAPS = {
 
 _MULTICAST = {4: bytes([224, 0, 0, 0]), 6: bytes([255, *[0] * 15])}
 
-_TABLE = Table(
+TABLE = Table(
     TableName(messages.INET, "slash24_masquerade"),
     "slash24: what pods send beyond their subnet leaves with the node's address",
     tuple(_MAPS.values()),
@@ -51,13 +51,13 @@ _TABLE = Table(
 def ensure(owner: Attachment, addresses: Sequence[str]) -> None:
     """Masquerade these addresses (CIDR, "10.1.2.5/24"; the prefix is the pod's own subnet), and no others, for `owner`.
 
-    An address that somebody else has is taken over: IPAM gave it to `owner`, so the other is a leftover. Raises
-    NetlinkError, ValueError for what is no address.
+    An address that another owner has is taken over: IPAM gave it to `owner`, so the other is stale. Raises
+    NetlinkError, ValueError for an invalid address.
     """
-    tag, wanted, chains = _wish(owner, [parse_address(address) for address in addresses])
+    tag, wanted, chains = _desired(owner, [parse_address(address) for address in addresses])
     keys = {(element.set, element.key) for element in wanted}
     pod_table.put(
-        _TABLE,
+        TABLE,
         chains,
         wanted,
         is_stale=lambda found: found.owner == tag or (found.set, found.key) in keys,
@@ -68,65 +68,61 @@ def ensure(owner: Attachment, addresses: Sequence[str]) -> None:
 def delete(owner: Attachment, addresses: Sequence[str] = ()) -> None:
     """Masquerade nothing for `owner` any more; nothing to do is success. Raises NetlinkError.
 
-    `addresses`: those of its last ADD, if they are known, with or without a prefix: then nothing else need be read.
+    `addresses`: those of its last ADD, if known, with or without a prefix: then the table need not be read.
     """
     tag = owner_tag(owner)
     try:
         places = {_place(parse_address(address)) for address in addresses}
     except ValueError:
         places = set()
-    pod_table.remove(_TABLE, lambda found: found.owner == tag, terms={tag.encode()}, places=sorted(places))
+    pod_table.remove(TABLE, lambda found: found.owner == tag, terms={tag.encode()}, places=sorted(places))
 
 
-def missing(owner: Attachment, addresses: Sequence[str]) -> list[str]:
-    """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises NetlinkError."""
+def problems(owner: Attachment, addresses: Sequence[str]) -> list[str]:
+    """What differs from the result of `ensure`, a sentence each; [] if all is well. Raises NetlinkError."""
     pods = [parse_address(address) for address in addresses]
-    tag, wanted, chains = _wish(owner, pods)
-    state = pod_table.inspect(_TABLE, chains, _terms(tag, wanted))
-    problems = [f"chain {chain.name} of table {_TABLE.name} does not hold its rules" for chain in state.drifted]
-    present = {(found.set, found.key): found for found in state.elements}
+    tag, wanted, chains = _desired(owner, pods)
+    state = pod_table.inspect(TABLE, chains, _terms(tag, wanted))
+    found = pod_table.drift(TABLE, state.drifted)
+    present = {(element.set, element.key): element for element in state.elements}
     for pod, element in zip(pods, wanted, strict=True):
-        found = present.get((element.set, element.key))
-        if not found:
-            problems.append(f"{pod} is not masqueraded: it is not in map {element.set} of {_TABLE.name}")
-        elif found.owner != tag:
-            problems.append(f"{pod} is masqueraded for {found.owner or 'nobody'}, not for {tag}")
-        elif found.chain != element.chain:
-            problems.append(f"{pod} is masqueraded by chain {found.chain}, not by {element.chain}")
-    return problems
+        other, where = present.get((element.set, element.key)), f"map {element.set} of table {TABLE.name}"
+        if not other:
+            found.append(f"{pod} is not masqueraded: {where} has no element for it; recreate the pod")
+        elif other.owner != tag:
+            found.append(f"{pod} is masqueraded for {other.owner or 'another program'}, not for {tag}: see {where}")
+        elif other.chain != element.chain:
+            found.append(f"{pod} is masqueraded by chain {other.chain}, not by {element.chain}; recreate the pod")
+    return found
 
 
 def sweep(network: str, valid: Collection[Attachment]) -> int:
-    """Masquerade nothing for attachments to `network` that are not `valid`; returns how many that were.
-
-    Raises NetlinkError.
-    """
-    is_forfeit = forfeited(network, valid)
-    return len({found.owner for found in pod_table.remove(_TABLE, lambda found: is_forfeit(found.owner))})
+    """Masquerade nothing for attachments to `network` that are not `valid`; returns how many. Raises NetlinkError."""
+    return pod_table.sweep(TABLE, network, valid)
 
 
 def check_ready() -> None:
-    """Can this kernel masquerade? Raises CNIError 50. Only an old kernel is tried, by a dry run of the table."""
+    """Raises CNIError 50 if this kernel can not masquerade. Only on an old kernel is there a dry run of the table."""
     if not kernel.is_old():
         return
     try:
-        pod_table.dry_run(_TABLE)
+        pod_table.dry_run(TABLE)
     except OSError as error:
         raise CNIError(Code.PLUGIN_NOT_AVAILABLE, f"the kernel can not masquerade: {reason(error)}") from error
 
 
-def _wish(owner: Attachment, pods: Sequence[Address]) -> tuple[str, list[Element], list[Chain]]:
-    """The mark of the owner, the elements and the chains that they lead to."""
+def _desired(owner: Attachment, pods: Sequence[Address]) -> tuple[str, list[Element], list[Chain]]:
+    """The owner's tag, the elements, and the chains that they lead to."""
     tag = owner_tag(owner)
     chains = [_subnet_chain(pod.network) for pod in pods]
-    # The element `10.1.2.5 comment "v1:..." : goto subnet-10.1.2.0/24`.
+    # 10.1.2.5 comment "v1:..." : goto subnet-10.1.2.0/24
     elements = [Element(*_place(pod), tag, chain.name) for pod, chain in zip(pods, chains, strict=True)]
     return tag, elements, list(dict.fromkeys(chains))
 
 
 @lru_cache(maxsize=32)  # many pods, few subnets
 def _subnet_chain(subnet: Address) -> Chain:
-    """The chain for pods of one subnet; its name can be read by `nft -f`, which knows no colon in names."""
+    """The chain for the pods of one subnet; its name has no colons, which `nft -f` does not read in names."""
     version, in_subnet = subnet.version, in_network(subnet.packed, subnet.prefix)
     return Chain(
         f"subnet-{subnet.cidr.replace(':', '_')}",

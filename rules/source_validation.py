@@ -1,12 +1,12 @@
-"""Source address validation: a pod sends from its own IP addresses, or not at all.
+"""Source validation (table `bridge slash24_source_validation`): a pod sends only from its own IP addresses.
 
-What enters from a pod's link with another IPv4 or IPv6 source is dropped, as are ARP packets that claim another
-address, and router advertisements. Unspecified addresses pass (duplicate address detection, RFC 5227 and RFC 4862), and
-link-local IPv6 sources, which no router forwards. Which links are bound, and to which addresses, are elements of sets;
-the rules are the same for all pods.
+Dropped are packets that enter by a pod's host veth with another IPv4 or IPv6 source address, ARP packets that claim
+another address, and router advertisements. Unspecified source addresses are accepted (duplicate address detection,
+RFC 5227 and RFC 4862), and link-local IPv6 ones, which no router forwards. Elements of sets are the links that are
+bound, and the addresses that they are bound to; the rules are the same for all pods.
 
-The target of a neighbour advertisement is not looked at: releases of nft before 1.0.9 have no word for it, and could
-not load a saved ruleset with such a rule.
+The target of a neighbour advertisement is not checked: nft before 1.0.9 has no expression for it and could not load a
+saved ruleset with such a rule.
 """
 
 from collections.abc import Collection, Iterable, Sequence
@@ -32,7 +32,7 @@ from linux.nftables.expressions import (
 )
 from linux.nftables.messages import IFNAME, IPV4_ADDR, IPV6_ADDR, Element, Hook, Set, TableName
 from linux.nftables.pod_table import Chain, Rule, Table
-from linux.ownership import forfeited, owner_tag
+from linux.ownership import owner_tag
 from spec.addresses import Address, parse_address
 from spec.attachment import Attachment
 
@@ -54,7 +54,7 @@ def _link_and_source(version: int) -> tuple[bytes, bytes]:
     return iifname(), ip_saddr(version, uapi.NFT_REG_2)
 
 
-_TABLE = Table(
+TABLE = Table(
     TableName(messages.BRIDGE, "slash24_source_validation"),
     "slash24: what comes from a pod has an address of the pod",
     (_BOUND, *_SOURCES.values()),
@@ -62,7 +62,8 @@ _TABLE = Table(
         Chain(
             "prerouting",
             (
-                # First what nearly all frames are, for one look-up: iifname . ip saddr @sources4 return
+                # First what nearly all frames are, for one lookup.
+                # iifname . ip saddr @sources4 return
                 Rule("own IPv4", (*protocol_ip(4), *_link_and_source(4), lookup("sources4"), RETURN)),
                 # meta l4proto tcp iifname . ip6 saddr @sources6 return
                 Rule("own TCP over IPv6", (*_TCP_V6, *_link_and_source(6), lookup("sources6"), RETURN)),
@@ -105,14 +106,13 @@ _TABLE = Table(
 
 
 def ensure(owner: Attachment, host_link: str, addresses: Sequence[str]) -> None:
-    """Let packets that enter by `host_link` pass only if they come from `addresses` ("10.1.2.5/24", "10.1.2.5").
+    """Accept packets that enter by `host_link` only if they come from `addresses` ("10.1.2.5/24", "10.1.2.5").
 
-    Whatever else was known of this link, or of `owner`, is forgotten. Raises NetlinkError, ValueError for
-    what is no address.
+    All other elements of this link and of `owner` are deleted. Raises NetlinkError, ValueError for an invalid address.
     """
     tag, name = owner_tag(owner), ifname(host_link)
     pod_table.put(
-        _TABLE,
+        TABLE,
         (),
         _elements(tag, host_link, addresses),
         is_stale=lambda found: found.owner == tag or found.key.startswith(name),
@@ -123,38 +123,39 @@ def ensure(owner: Attachment, host_link: str, addresses: Sequence[str]) -> None:
 def delete(owner: Attachment) -> None:
     """Bind nothing for `owner` any more; nothing to do is success. Raises NetlinkError."""
     tag = owner_tag(owner)
-    pod_table.remove(_TABLE, lambda found: found.owner == tag, terms={tag.encode()})
+    pod_table.remove(TABLE, lambda found: found.owner == tag, terms={tag.encode()})
 
 
-def missing(owner: Attachment, host_link: str, addresses: Sequence[str]) -> list[str]:
-    """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises as `ensure`."""
+def problems(owner: Attachment, host_link: str, addresses: Sequence[str]) -> list[str]:
+    """What differs from the result of `ensure`, a sentence each; [] if all is well. Raises as `ensure`."""
     tag, name = owner_tag(owner), ifname(host_link)
-    state = pod_table.inspect(_TABLE, (), {name})
-    problems = [f"chain {chain.name} of table {_TABLE.name} does not hold its rules" for chain in state.drifted]
+    state = pod_table.inspect(TABLE, (), {name})
     wanted = {(element.set, element.key) for element in _elements(tag, host_link, addresses)}
-    of_link = {(found.set, found.key): found.owner for found in state.elements if found.key.startswith(name)}
-    lacking = sorted({place[0] for place in wanted - of_link.keys()})
-    problems += [f"link {host_link} is not bound to the pod's addresses: set {s} of {_TABLE.name}" for s in lacking]
-    surplus = sorted({place[0] for place in of_link.keys() - wanted})
-    problems += [f"link {host_link} may send from other addresses: set {s} of {_TABLE.name}" for s in surplus]
-    foreign = sorted({found for place, found in of_link.items() if place in wanted and found != tag})
-    return problems + [f"link {host_link} is bound for {other or 'nobody'}, not for {tag}" for other in foreign]
+    owners = {(one.set, one.key): one.owner for one in state.elements if one.key.startswith(name)}
+    lacking = sorted({place[0] for place in wanted - owners.keys()})
+    surplus = sorted({place[0] for place in owners.keys() - wanted})
+    others = sorted({other for place, other in owners.items() if place in wanted and other != tag})
+    where = f"of table {TABLE.name}"
+    return [
+        *pod_table.drift(TABLE, state.drifted),
+        *(f"link {host_link} is not bound to the pod's addresses: set {s} {where}; recreate the pod" for s in lacking),
+        *(f"link {host_link} may send from other addresses: set {s} {where}; recreate the pod" for s in surplus),
+        *(f"link {host_link} is bound for {other or 'another program'}, not for {tag}" for other in others),
+    ]
 
 
 def sweep(network: str, valid: Collection[Attachment]) -> int:
-    """Bind nothing for attachments to `network` that are not `valid`; returns how many that were.
-
-    Raises NetlinkError.
-    """
-    is_forfeit = forfeited(network, valid)
-    return len({found.owner for found in pod_table.remove(_TABLE, lambda found: is_forfeit(found.owner))})
+    """Bind nothing for attachments to `network` that are not `valid`; returns how many. Raises NetlinkError."""
+    return pod_table.sweep(TABLE, network, valid)
 
 
 def _elements(tag: str, host_link: str, addresses: Iterable[str]) -> list[Element]:
-    """The elements `"veth0" comment "v1:..."` and, an address each, `"veth0" . 10.1.2.5 comment "v1:..."`."""
+    """The elements of a pod."""
     sources = {parse_address(address).packed: parse_address(address) for address in (*addresses, *_UNSPECIFIED)}
     return [
+        # "veth0" comment "v1:..."
         Element(_BOUND.name, ifname(host_link), tag),
+        # "veth0" . 10.1.2.5 comment "v1:..."
         *(Element(_SOURCES[one.version].name, _key(host_link, one), tag) for one in sources.values()),
     ]
 

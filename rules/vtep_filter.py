@@ -1,20 +1,19 @@
-"""VTEP filter: VXLAN datagrams for our network that no peer sent are dropped.
+"""VTEP filter (table `inet slash24_vtep_<network>`): VXLAN datagrams of our network are dropped unless from a peer.
 
-VXLAN itself takes frames from anybody who knows the VNI. A datagram of ours passes if it comes from the address of a
-peer, by the parent link or by the one that leads to that peer; and never from the bridge of the pods or out of the
-tunnel itself. So no pod gets into the tunnel of its own node, whatever source address it writes.
+VXLAN accepts frames from anybody who knows the VNI. A datagram of ours passes if it comes from a peer's address, by the
+parent link or by the link of the route to that peer; and never from the pods' bridge or out of the tunnel itself. So a
+pod can not send into the tunnel of its own node, whatever source address it uses.
 
-The same holds for what is only routed through this node. There a masquerade may follow, of whatever network, and the
-other node would see this node's address: what this node lets pass, no other can tell from the tunnel's own. (A node
-that carries the datagrams of two peers to each other lets them pass: they are from peers.) What goes to pods goes on:
-a cluster inside of pods may have the same VNI and port. Those are what leaves by the pods' bridge or by the tunnel, and
-what a bridge with br_netfilter shows that only forwards it between its ports.
+The same holds for datagrams that this node routes. They may be masqueraded (by any network's rules), and the other node
+would then see this node's address: only this node can tell them from the tunnel's own. (A node that routes between two
+peers lets their datagrams pass: they are from peers.) Datagrams to pods pass: a cluster inside of pods may use the same
+VNI and port. These are the ones that leave by the pods' bridge or by the tunnel, and those that a bridge with
+br_netfilter forwards between its ports.
 
-Datagrams to this node are seen at the input hook: IPv4 is put together from its fragments by then. (Before connection
-tracking there are whole datagrams only if something else asked for them.) A datagram passes if it shows that it is of
-another VNI; what is too short to show its VNI does not: IPv6 fragments are put together behind the hook unless
-connection tracking does it, what is routed through may be in fragments too, and a first fragment without the VXLAN
-header would slip through.
+Datagrams to this node are filtered at the input hook: IPv4 fragments are reassembled by then. (Before connection
+tracking they are only if something else asked for it.) A datagram passes if its VNI is another one; if it is too short
+to hold a VNI, it is filtered. IPv6 fragments are reassembled after the hook unless connection tracking does it, routed
+datagrams may be fragments too, and a first fragment without the VXLAN header would otherwise pass.
 """
 
 from collections.abc import Iterator, Sequence
@@ -45,19 +44,19 @@ from linux.nftables.messages import Hook
 from linux.nftables.pod_table import Chain, Rule
 from linux.nftables.static_table import AddressSet, StaticTable, table_name
 
-VNI_AT = 4  # bytes behind the begin of the VXLAN header (RFC 7348, section 5)
+VNI_OFFSET = 4  # bytes, in the VXLAN header (RFC 7348, section 5)
 VNI_BYTES = 3
 _FROM_BRIDGE = (meta(uapi.NFT_META_IIFKIND), cmp_eq(ifname("bridge")))
-_KNOWS_LINKS = (6, 1)
-"""Kernels from this on let rules of the input and forward hooks ask by which link an address is reached."""
+_FIB_OIF_SINCE = (6, 1)
+"""The kernel since which `fib ... oif` works in the input and forward hooks."""
 
 
 @dataclass(frozen=True)
 class Tunnel:
-    """Which datagrams are the tunnel's: UDP to `port`, with this `vni`, and who may send them.
+    """The tunnel's datagrams, UDP to `port` with this `vni`, and the `peers` that may send them.
 
-    `peers`: addresses of VTEPs of both families. `parent`, `device`, `bridge`: names of the link by which the tunnel
-    leaves, of the VTEP, of the pods' bridge.
+    `peers`: addresses of VTEPs of both families. `parent`, `device`, `bridge`: names of the underlay link, of the VTEP
+    and of the pods' bridge.
     """
 
     vni: int
@@ -69,9 +68,9 @@ class Tunnel:
 
 
 def ensure(network: str, tunnel: Tunnel) -> None:
-    """Drop the datagrams of `tunnel` that no peer sent. Other VNIs on the port are not touched.
+    """Drop the datagrams of `tunnel` that are not from a peer. Other VNIs on the port are not filtered.
 
-    Nothing is written if nothing changed. Raises NetlinkError, OSError for what is no address.
+    Nothing is written if nothing changed. Raises NetlinkError, ValueError or OSError for an invalid address.
     """
     static_table.ensure(partial(_table, network, tunnel))
 
@@ -81,18 +80,20 @@ def delete(network: str) -> None:
     static_table.delete(table_name(messages.INET, "vtep", network))
 
 
-def missing(network: str, tunnel: Tunnel) -> list[str]:
-    """What of the work of `ensure` is not there, a sentence each; empty if all is well. Raises as `ensure`."""
-    return static_table.missing(_table(network, tunnel))
+def problems(network: str, tunnel: Tunnel) -> list[str]:
+    """What differs from the result of `ensure`, a sentence each; [] if all is well. Raises as `ensure`."""
+    return static_table.problems(_table(network, tunnel))
 
 
-def _table(network: str, tunnel: Tunnel, mark: str = "") -> StaticTable:
+def _table(network: str, tunnel: Tunnel, suffix: str = "") -> StaticTable:
     return StaticTable(
         table_name(messages.INET, "vtep", network),
-        f"slash24: only known nodes reach the pods of {static_table.shown(network)} by VXLAN",
-        tuple(AddressSet(f"peers{version}{mark}", version, of_addresses(version, tunnel.peers)) for version in (4, 6)),
+        f"slash24: only known nodes reach the pods of {static_table.comment_name(network)} by VXLAN",
+        tuple(
+            AddressSet(f"peers{version}{suffix}", version, of_addresses(version, tunnel.peers)) for version in (4, 6)
+        ),
         (
-            Chain("strangers", _strangers(tunnel, mark)),
+            Chain("strangers", _strangers(tunnel, suffix)),
             Chain("through", _through(tunnel)),
             # type filter hook forward priority raw
             Chain(
@@ -115,19 +116,19 @@ def _to_chain(port: int, chain: str) -> Rule:
     return Rule(f"port {port}", (*udp_dport(port), jump(chain)))
 
 
-def _strangers(tunnel: Tunnel, mark: str) -> tuple[Rule, ...]:
-    """Drop what no peer sent."""
+def _strangers(tunnel: Tunnel, suffix: str) -> tuple[Rule, ...]:
+    """Drop datagrams that are not from a peer."""
     vni = tunnel.vni.to_bytes(VNI_BYTES, "big")
     return (
         # @th,96,24 != 0x1 return
-        Rule(f"other VNIs than {tunnel.vni}", (udp_payload(VNI_AT, VNI_BYTES), cmp_neq(vni), RETURN)),
+        Rule(f"other VNIs than {tunnel.vni}", (udp_payload(VNI_OFFSET, VNI_BYTES), cmp_neq(vni), RETURN)),
         # iifname "cbr0" drop
         *(Rule(f"from {link}", (iifname(), cmp_eq(ifname(link)), DROP)) for link in (tunnel.bridge, tunnel.device)),
         # ip saddr != @peers4 drop
         *(
             Rule(
-                f"strangers, v{version}{mark}",
-                (*nfproto(version), ip_saddr(version), lookup(f"peers{version}{mark}", inverted=True), DROP),
+                f"strangers, v{version}{suffix}",
+                (*nfproto(version), ip_saddr(version), lookup(f"peers{version}{suffix}", inverted=True), DROP),
             )
             for version in (4, 6)
         ),
@@ -136,8 +137,8 @@ def _strangers(tunnel: Tunnel, mark: str) -> tuple[Rule, ...]:
 
 
 def _by_another_link(parent: str) -> Rule:
-    """Drop what did not come by the way to its source; on an older kernel, what came from any bridge of pods."""
-    if kernel.is_before(_KNOWS_LINKS):
+    """Drop datagrams that came by another link than that to their source; on older kernels, by any other bridge."""
+    if kernel.is_before(_FIB_OIF_SINCE):
         # iifkind "bridge" iifname != "eth0" drop
         return Rule(
             f"by another bridge than {parent}",
@@ -151,7 +152,7 @@ def _by_another_link(parent: str) -> Rule:
 
 
 def _through(tunnel: Tunnel) -> tuple[Rule, ...]:
-    """The same for what is routed through this node and not to pods."""
+    """The same for datagrams that this node routes, except those to pods."""
     return (
         # oifname "cbr0" return
         *(
@@ -165,8 +166,8 @@ def _through(tunnel: Tunnel) -> tuple[Rule, ...]:
 
 
 def _between_neighbours(parent: str) -> Iterator[Rule]:
-    """Let pass what a bridge only forwards between its ports; an older kernel can not tell it from what is routed."""
-    if not kernel.is_before(_KNOWS_LINKS):
+    """Skip datagrams that a bridge forwards between its ports; older kernels can not tell them from routed ones."""
+    if not kernel.is_before(_FIB_OIF_SINCE):
         # iifkind "bridge" iifname != "eth0" fib daddr . iif oif exists return
         yield Rule(
             f"between neighbours on a bridge other than {parent}",

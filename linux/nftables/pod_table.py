@@ -19,6 +19,8 @@ from linux.nftables import listing, messages
 from linux.nftables.cache import Chain, Rule, Table
 from linux.nftables.messages import Element
 from linux.nftables.transactions import Transaction, change, repair
+from linux.ownership import forfeited
+from spec.attachment import Attachment
 
 __all__ = ["Chain", "Rule", "State", "Table", "Transaction", "change"]
 
@@ -97,6 +99,15 @@ def remove(
         part = change(decide)
         removed = removed + part
     return removed
+
+
+def sweep(table: Table, network: str, valid: Collection[Attachment]) -> int:
+    """Delete the elements of attachments to `network` that are not `valid`; returns how many these attachments were.
+
+    Raises NetlinkError.
+    """
+    is_forfeit = forfeited(network, valid)
+    return len({element.owner for element in remove(table, lambda element: is_forfeit(element.owner))})
 
 
 def _doomed_at(

@@ -25,7 +25,7 @@ from linux.nftables.messages import IP_ADDR, Set, Step, TableName
 from linux.nftables.pod_table import Chain, retry_on_change
 
 _LONGEST_PLAIN = 128  # of 255 that the kernel has for the name of a table
-_LONGEST_SHOWN = 48  # in a comment, of which nft takes 127
+_LONGEST_IN_COMMENT = 48  # in a comment, of which nft takes 127
 _NAMED_AT_MOST = 3
 _SPARE = "_spare"
 
@@ -71,14 +71,14 @@ def table_name(family: int, feature: str, network: str) -> TableName:
         import hashlib
 
         digest = hashlib.sha256(network.encode("utf-8", "surrogateescape")).hexdigest()
-        plain = f"{plain[:_LONGEST_SHOWN]}/{digest[:40]}"
+        plain = f"{plain[:_LONGEST_IN_COMMENT]}/{digest[:40]}"
     return TableName(family, f"slash24_{feature}_{plain}")
 
 
-def shown(network: str) -> str:
-    """The name of a network as far as a comment has room for it and nft can read it again."""
+def comment_name(network: str) -> str:
+    """The name of a network in a comment: shortened to fit, and without characters that nft can not read again."""
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", network)
-    return plain if len(plain) <= _LONGEST_SHOWN else f"{plain[: _LONGEST_SHOWN - 2]}.."
+    return plain if len(plain) <= _LONGEST_IN_COMMENT else f"{plain[: _LONGEST_IN_COMMENT - 2]}.."
 
 
 def ensure(make: Make) -> None:
@@ -125,7 +125,7 @@ def delete(name: TableName) -> None:
     retry_on_change(attempt)
 
 
-def missing(table: StaticTable) -> list[str]:
+def problems(table: StaticTable) -> list[str]:
     """What differs between the table and what it should hold, a sentence each. Raises NetlinkError."""
     return retry_on_change(lambda netlink, _: list(_problems(netlink, table)))
 

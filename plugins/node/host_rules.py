@@ -42,7 +42,7 @@ def ensure(host: Netlink, network: str, node: NodeConf, peers: Peers, tunnel: st
     bridge = find_link(host, node.bridge)
     gateways = _all_gateways(host, bridge, node)
     with step("set the masquerade of the node"):
-        cluster_masquerade.ensure(network, _egress(node, peers, gateways, tunnel))
+        cluster_masquerade.ensure(network, _masquerade_scope(node, peers, gateways, tunnel))
     with step("set the filter of duplicate frames"):
         if node.hairpin_mode == PROMISCUOUS_BRIDGE and bridge:
             hairpin_duplicates.ensure(network, bridge.mac, _filtered(gateways))
@@ -69,9 +69,9 @@ def missing(host: Netlink, network: str, node: NodeConf, peers: Peers, tunnel: s
 
     bridge = find_link(host, node.bridge)
     gateways = _all_gateways(host, bridge, node)
-    problems = cluster_masquerade.missing(network, _egress(node, peers, gateways, tunnel))
+    problems = cluster_masquerade.problems(network, _masquerade_scope(node, peers, gateways, tunnel))
     if node.hairpin_mode == PROMISCUOUS_BRIDGE and bridge:
-        problems += hairpin_duplicates.missing(network, bridge.mac, _filtered(gateways))
+        problems += hairpin_duplicates.problems(network, bridge.mac, _filtered(gateways))
     return problems
 
 
@@ -83,11 +83,11 @@ def delete(network: str) -> None:
         feature.delete(network)
 
 
-def _egress(node: NodeConf, peers: Peers, gateways: Sequence[str], tunnel: str) -> "Egress":  # noqa: F821
-    from rules.cluster_masquerade import Egress
+def _masquerade_scope(node: NodeConf, peers: Peers, gateways: Sequence[str], tunnel: str) -> "Scope":  # noqa: F821
+    from rules.cluster_masquerade import Scope
 
     own, inside = [network_of(gateway) for gateway in gateways], _networks_inside(node, peers.nodes)
-    return Egress(own, inside, nodes=peers.shared, tunnel=tunnel, beyond=node.ip_masq)
+    return Scope(own, inside, nodes=peers.shared, tunnel=tunnel, beyond=node.ip_masq)
 
 
 def _networks_inside(node: NodeConf, peers: Sequence[Node]) -> tuple[str, ...]:

@@ -164,7 +164,7 @@ def _masquerade(request: Request, result: Result) -> Iterator[str]:
     from rules import masquerade, reference
 
     addresses = [ip.address for ip in result.ips]
-    missing = masquerade.missing(request.attachment, addresses)
+    missing = masquerade.problems(request.attachment, addresses)
     if missing and not reference.masquerades(request.attachment, addresses):
         yield from missing
 
@@ -172,7 +172,7 @@ def _masquerade(request: Request, result: Result) -> Iterator[str]:
 def _mac_filter(request: Request, port: Link, entry: Interface) -> Iterator[str]:
     from rules import antispoof, reference
 
-    missing = antispoof.missing(request.attachment, port.name, entry.mac.lower())
+    missing = antispoof.problems(request.attachment, port.name, entry.mac.lower())
     if missing and not reference.filters_mac(request.attachment):
         yield from missing
 
@@ -181,7 +181,7 @@ def _source_filter(request: Request, port: Link, result: Result) -> Iterator[str
     from rules import source_validation
 
     own = [ip.address for ip in result.ips if ip.interface is None or _name(result, ip.interface) == request.ifname]
-    yield from source_validation.missing(request.attachment, port.name, own)
+    yield from source_validation.problems(request.attachment, port.name, own)
 
 
 def _name(result: Result, index: int) -> str:

@@ -70,7 +70,7 @@ def test_round_trip(node: Node) -> None:
     saved = node.ruleset()
     nft_program(node, "-f", "-", stdin=f"flush ruleset\n{saved}")
     assert node.ruleset() == saved
-    assert on(node, antispoof.missing, ALICE, "vetha", MAC_A) == []
+    assert on(node, antispoof.problems, ALICE, "vetha", MAC_A) == []
 
 
 # -- changes --------------------------------------------------------------------------------------------------------
@@ -104,7 +104,7 @@ def test_names_that_begin_alike(node: Node) -> None:
     on(node, antispoof.ensure, BOB, "vetha23456789ab", MAC_B)
     on(node, antispoof.ensure, ALICE, "vetha", MAC_A)
     on(node, antispoof.ensure, Attachment("net1", "carol", "eth0"), "vetha2", MAC_A)
-    assert on(node, antispoof.missing, BOB, "vetha23456789ab", MAC_B) == []
+    assert on(node, antispoof.problems, BOB, "vetha23456789ab", MAC_B) == []
     assert '"vetha23456789ab" . 02:00:00:00:00:0b' in table(node, TABLE)
 
 
@@ -115,7 +115,7 @@ def test_sweep(node: Node) -> None:
     on(node, antispoof.ensure, other, "vethc", MAC_B)
     on(node, antispoof.ensure, ALICE, "vetha", MAC_A)
     assert on(node, antispoof.sweep, "net1", [ALICE]) == 1
-    assert on(node, antispoof.missing, other, "vethc", MAC_B) == []
+    assert on(node, antispoof.problems, other, "vethc", MAC_B) == []
     assert on(node, antispoof.sweep, "net2", []) == 1
     assert table(node, TABLE) == ALICE_ONLY
 
@@ -136,12 +136,12 @@ DRIFTS = {
 def test_drift_is_found_and_repaired(node: Node, drift: str) -> None:
     """Whatever somebody does to the table, CHECK tells it and the next ADD makes it as it was."""
     on(node, antispoof.ensure, ALICE, "vetha", MAC_A)
-    assert on(node, antispoof.missing, ALICE, "vetha", MAC_A) == []
+    assert on(node, antispoof.problems, ALICE, "vetha", MAC_A) == []
     nft_program(node, "-f", "-", stdin=DRIFTS[drift])
-    assert on(node, antispoof.missing, ALICE, "vetha", MAC_A) != []
+    assert on(node, antispoof.problems, ALICE, "vetha", MAC_A) != []
     on(node, antispoof.ensure, ALICE, "vetha", MAC_A)
     assert table(node, TABLE) == ALICE_ONLY
-    assert on(node, antispoof.missing, ALICE, "vetha", MAC_A) == []
+    assert on(node, antispoof.problems, ALICE, "vetha", MAC_A) == []
 
 
 def test_sixteen_at_once(node: Node) -> None:
@@ -150,7 +150,7 @@ def test_sixteen_at_once(node: Node) -> None:
     new = [Attachment("net1", f"new{i}", "eth0") for i in range(8)]
     adds = [partial(antispoof.ensure, owner, f"veth{i}", f"02:00:00:00:00:{i:02x}") for i, owner in enumerate(new)]
     assert at_once(node, [call for i in range(8) for call in (adds[i], partial(antispoof.delete, old[i]))]) == 0
-    assert [on(node, antispoof.missing, *add.args) for add in adds] == [[]] * 8
+    assert [on(node, antispoof.problems, *add.args) for add in adds] == [[]] * 8
     assert table(node, TABLE).count("drop") == 1
 
 
@@ -192,7 +192,7 @@ def test_pod_with_a_forged_mac_is_cut_off(node: Node) -> None:
 
 
 def test_only_the_watched_are_cut_off(node: Node) -> None:
-    """A pod that is not watched may change its MAC; and a watched one, once its attachment is deleted."""
+    """A pod that is not filtered may change its MAC; and a watched one, once its attachment is deleted."""
     alice, bob = bridged(node)
     bob.run(["ip", "link", "set", "eth0", "address", "02:00:00:00:00:67"])
     assert bob.reaches("10.1.2.1")

@@ -1,4 +1,4 @@
-"""Egress: its text, its size, and the addresses that others see of pods."""
+"""Cluster masquerade: its text, its size, and the addresses that others see of pods."""
 
 import os
 import socket
@@ -11,7 +11,7 @@ from itertools import cycle, islice
 import pytest
 
 from rules import cluster_masquerade
-from rules.cluster_masquerade import Egress
+from rules.cluster_masquerade import Scope
 from tests.netns.nft_tools import chain, nft, on, table
 from tests.netns.node import NODE_V4, NODE_V6, OUTSIDE_V4, OUTSIDE_V6, Host, Node, Pod, ask, wait_until
 
@@ -107,13 +107,13 @@ NEVER4, NEVER6 = "224.0.0.0/4, 255.255.255.255", "fe80::/10, ff00::/8"
 )
 def test_text(node: Node, own: list[str], inside: list[str], nodes: list[str], sets: tuple[str, ...]) -> None:
     """What overlaps or adjoins is merged; the pods' own subnets and what no router forwards are inside."""
-    on(node, cluster_masquerade.ensure, "kubenet", Egress(own, inside, nodes))
+    on(node, cluster_masquerade.ensure, "kubenet", Scope(own, inside, nodes))
     assert table(node, TABLE) == golden(*sets)
-    assert on(node, cluster_masquerade.missing, "kubenet", Egress(own, inside, nodes)) == []
+    assert on(node, cluster_masquerade.problems, "kubenet", Scope(own, inside, nodes)) == []
     saved = node.ruleset()
     nft(node, "-f", "-", stdin=f"flush ruleset\n{saved}")
     assert node.ruleset() == saved
-    assert on(node, cluster_masquerade.missing, "kubenet", Egress(own, inside, nodes)) == []
+    assert on(node, cluster_masquerade.problems, "kubenet", Scope(own, inside, nodes)) == []
 
 
 def test_text_of_a_tunnel(node: Node) -> None:
@@ -128,39 +128,39 @@ def test_text_of_a_tunnel(node: Node) -> None:
         for name, fib, whom in (("inside", "", "no pod"), ("own", "fib saddr type local ", "this node"))
     )
     for wanted, rules in (
-        (Egress(OWN, [], tunnel="vx"), beyond + into),
-        (Egress(OWN, [], tunnel="vx", beyond=False), into),
-        (Egress(OWN, []), beyond),
+        (Scope(OWN, [], tunnel="vx"), beyond + into),
+        (Scope(OWN, [], tunnel="vx", beyond=False), into),
+        (Scope(OWN, []), beyond),
     ):
         on(node, cluster_masquerade.ensure, "kubenet", wanted)
         assert tuple(chain(table(node, TABLE), "postrouting")) == rules
-        assert on(node, cluster_masquerade.missing, "kubenet", wanted) == []
-    nothing = Egress(OWN, [], beyond=False)
+        assert on(node, cluster_masquerade.problems, "kubenet", wanted) == []
+    nothing = Scope(OWN, [], beyond=False)
     on(node, cluster_masquerade.ensure, "kubenet", nothing)
     assert TABLE not in node.ruleset()
-    assert on(node, cluster_masquerade.missing, "kubenet", nothing) == []
+    assert on(node, cluster_masquerade.problems, "kubenet", nothing) == []
 
 
 def test_thousands(node: Node) -> None:
     """5,000 nodes and 5,000 networks of each family are all there; one that comes or goes is seen and mended."""
     inside = [f"10.{i >> 7}.{2 * i & 255}.0/24" for i in range(5000)] + [f"fd00:{2 * i:x}::/64" for i in range(5000)]
     nodes = [f"172.16.{i >> 8}.{i & 255}" for i in range(5000)] + [f"2001:db8::{i:x}" for i in range(5000)]
-    on(node, cluster_masquerade.ensure, "kubenet", Egress(OWN, inside, nodes))
-    assert on(node, cluster_masquerade.missing, "kubenet", Egress(OWN, inside, nodes)) == []
+    on(node, cluster_masquerade.ensure, "kubenet", Scope(OWN, inside, nodes))
+    assert on(node, cluster_masquerade.problems, "kubenet", Scope(OWN, inside, nodes)) == []
     held = table(node, TABLE)
     assert [held.count(text) for text in (".0/24", "::/64", "172.16.", "2001:db8::")] == [5002, 5002, 5000, 5000]
-    assert on(node, cluster_masquerade.missing, "kubenet", Egress(OWN, inside[1:], [*nodes, "192.0.2.9"])) == [
+    assert on(node, cluster_masquerade.problems, "kubenet", Scope(OWN, inside[1:], [*nodes, "192.0.2.9"])) == [
         f"set inside4 of table {TABLE} should not hold 10.0.0.0/24",
         f"set nodes4 of table {TABLE} lacks 192.0.2.9",
     ]
-    assert on(node, cluster_masquerade.missing, "kubenet", Egress(OWN, inside, nodes[5:])) == [
+    assert on(node, cluster_masquerade.problems, "kubenet", Scope(OWN, inside, nodes[5:])) == [
         f"set nodes4 of table {TABLE} should not hold 172.16.0.0, 172.16.0.1, 172.16.0.2 and 2 more"
     ]
     nft(node, "delete", "element", *TABLE.split(), "nodes6", "{ 2001:db8::42 }")
-    assert on(node, cluster_masquerade.missing, "kubenet", Egress(OWN, inside, nodes)) == [
+    assert on(node, cluster_masquerade.problems, "kubenet", Scope(OWN, inside, nodes)) == [
         f"set nodes6 of table {TABLE} lacks 2001:db8::42"
     ]
-    on(node, cluster_masquerade.ensure, "kubenet", Egress(OWN, inside, nodes))
+    on(node, cluster_masquerade.ensure, "kubenet", Scope(OWN, inside, nodes))
     assert table(node, TABLE) == held
 
 
@@ -178,7 +178,7 @@ class World:
 
     def ensure(self, inside: list[str], nodes: list[str]) -> None:
         """Masquerade what the pods send to the world but for these."""
-        on(self.node, cluster_masquerade.ensure, "kubenet", Egress(OWN, inside, nodes))
+        on(self.node, cluster_masquerade.ensure, "kubenet", Scope(OWN, inside, nodes))
 
     def seen(self, port: int, kind: str) -> tuple[str, str]:
         """Whom the world sees, by IPv4 and by IPv6, if the pod speaks to it."""

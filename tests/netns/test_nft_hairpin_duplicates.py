@@ -59,7 +59,7 @@ def test_text(node: Node, gateways: list[str], rules: str) -> None:
     hand_over(node)
     on(node, hairpin_duplicates.ensure, "kubenet", MAC.upper(), gateways)
     assert table(node, TABLE) == HEAD + rules + TAIL
-    assert on(node, hairpin_duplicates.missing, "kubenet", MAC, gateways) == []
+    assert on(node, hairpin_duplicates.problems, "kubenet", MAC, gateways) == []
 
 
 def test_old_and_new_subnet(node: Node) -> None:
@@ -88,16 +88,16 @@ def test_only_where_there_are_duplicates(node: Node) -> None:
         (False, False, ""),
     ):
         hand_over(node, v4=v4, v6=v6)
-        assert on(node, hairpin_duplicates.missing, "kubenet", MAC, GATEWAYS) != []
+        assert on(node, hairpin_duplicates.problems, "kubenet", MAC, GATEWAYS) != []
         on(node, hairpin_duplicates.ensure, "kubenet", MAC, GATEWAYS)
         assert table(node, TABLE) == HEAD + wanted + TAIL
-        assert on(node, hairpin_duplicates.missing, "kubenet", MAC, GATEWAYS) == []
+        assert on(node, hairpin_duplicates.problems, "kubenet", MAC, GATEWAYS) == []
 
 
 def test_another_mac(node: Node) -> None:
     """A filter for another MAC than the bridge's is none."""
     on(node, hairpin_duplicates.ensure, "kubenet", "0a:58:0a:f4:01:02", GATEWAYS)
-    assert on(node, hairpin_duplicates.missing, "kubenet", MAC, GATEWAYS) == [
+    assert on(node, hairpin_duplicates.problems, "kubenet", MAC, GATEWAYS) == [
         f"chain output of table {TABLE} does not hold its rules"
     ]
     on(node, hairpin_duplicates.ensure, "kubenet", MAC, GATEWAYS)

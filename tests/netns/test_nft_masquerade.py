@@ -134,7 +134,7 @@ def test_every_prefix_length(node: Node, address: str, own: str) -> None:
     (name,) = [line.split()[1] for line in text.splitlines() if line.startswith("\tchain subnet-")]
     assert chain(text, name)[0] == f'{own} comment "own subnet"'
     nft_program(node, "list", "chain", *TABLE.split(), name)
-    assert on(node, masquerade.missing, ALICE, [address]) == []
+    assert on(node, masquerade.problems, ALICE, [address]) == []
 
 
 def test_round_trip(node: Node) -> None:
@@ -144,8 +144,8 @@ def test_round_trip(node: Node) -> None:
     saved = node.ruleset()
     nft_program(node, "-f", "-", stdin=f"flush ruleset\n{saved}")
     assert node.ruleset() == saved
-    assert on(node, masquerade.missing, ALICE, ["10.1.2.5/24", "fd00:1::5/64"]) == []
-    assert on(node, masquerade.missing, BOB, ["10.1.2.6/16"]) == []
+    assert on(node, masquerade.problems, ALICE, ["10.1.2.5/24", "fd00:1::5/64"]) == []
+    assert on(node, masquerade.problems, BOB, ["10.1.2.6/16"]) == []
 
 
 def test_long_names(node: Node) -> None:
@@ -153,7 +153,7 @@ def test_long_names(node: Node) -> None:
     long = Attachment("n" * 80, "c" * 64, "eth0")
     on(node, masquerade.ensure, long, ["10.1.2.5/24"])
     assert 'comment "v1#' in table(node, TABLE)
-    assert on(node, masquerade.missing, long, ["10.1.2.5/24"]) == []
+    assert on(node, masquerade.problems, long, ["10.1.2.5/24"]) == []
     assert on(node, masquerade.sweep, "n" * 79, []) == 0
     assert on(node, masquerade.sweep, long.network, [long]) == 0
     assert on(node, masquerade.sweep, long.network, []) == 1
@@ -196,7 +196,7 @@ def test_two_interfaces_are_independent(node: Node) -> None:
     on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
     on(node, masquerade.ensure, second, ["10.1.2.7/24"])
     on(node, masquerade.delete, ALICE)
-    assert on(node, masquerade.missing, second, ["10.1.2.7/24"]) == []
+    assert on(node, masquerade.problems, second, ["10.1.2.7/24"]) == []
     assert "10.1.2.5" not in table(node, TABLE)
 
 
@@ -205,7 +205,7 @@ def test_late_delete_of_a_stale_owner(node: Node) -> None:
     on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
     on(node, masquerade.ensure, BOB, ["10.1.2.5/24"])
     on(node, masquerade.delete, ALICE)
-    assert on(node, masquerade.missing, BOB, ["10.1.2.5/24"]) == []
+    assert on(node, masquerade.problems, BOB, ["10.1.2.5/24"]) == []
     assert "alice" not in table(node, TABLE)
 
 
@@ -225,16 +225,16 @@ def changing_hands(node: Node) -> Callable[[messages.Element], bool]:
 def test_del_decided_on_an_old_state(node: Node) -> None:
     """If the address changes hands between the look of a DEL and its deed, the deed is not done."""
     on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
-    assert on(node, pod_table.remove, masquerade._TABLE, changing_hands(node)) == []
-    assert on(node, masquerade.missing, BOB, ["10.1.2.5/24"]) == []
+    assert on(node, pod_table.remove, masquerade.TABLE, changing_hands(node)) == []
+    assert on(node, masquerade.problems, BOB, ["10.1.2.5/24"]) == []
 
 
 def test_add_decided_on_an_old_state(node: Node) -> None:
     """If an old address of a pod changes hands while an ADD replaces it, the new owner keeps it."""
     on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
     alice = {b"v1:net1:alice:eth0"}
-    on(node, pod_table.put, masquerade._TABLE, [], [], is_stale=changing_hands(node), terms=alice)
-    assert on(node, masquerade.missing, BOB, ["10.1.2.5/24"]) == []
+    on(node, pod_table.put, masquerade.TABLE, [], [], is_stale=changing_hands(node), terms=alice)
+    assert on(node, masquerade.problems, BOB, ["10.1.2.5/24"]) == []
     assert "alice" not in table(node, TABLE)
 
 
@@ -257,7 +257,7 @@ def test_names_that_begin_alike(node: Node) -> None:
     for number, owner in enumerate(longer, 20):
         on(node, masquerade.ensure, owner, [f"10.1.2.{number}/24"])
     on(node, masquerade.delete, ALICE)
-    assert [on(node, masquerade.missing, owner, [f"10.1.2.{n}/24"]) for n, owner in enumerate(longer, 20)] == [
+    assert [on(node, masquerade.problems, owner, [f"10.1.2.{n}/24"]) for n, owner in enumerate(longer, 20)] == [
         [],
         [],
         [],
@@ -271,8 +271,8 @@ def test_sweep(node: Node) -> None:
     on(node, masquerade.ensure, BOB, ["10.1.2.6/24"])
     on(node, masquerade.ensure, other, ["10.1.2.7/24"])
     assert on(node, masquerade.sweep, "net1", [BOB]) == 1
-    assert on(node, masquerade.missing, BOB, ["10.1.2.6/24"]) == []
-    assert on(node, masquerade.missing, other, ["10.1.2.7/24"]) == []
+    assert on(node, masquerade.problems, BOB, ["10.1.2.6/24"]) == []
+    assert on(node, masquerade.problems, other, ["10.1.2.7/24"]) == []
     assert "alice:eth0" not in table(node, TABLE).replace("net2:alice", "")
     assert on(node, masquerade.sweep, "net1", [BOB]) == 0
 
@@ -307,10 +307,10 @@ def test_drift_is_found_and_repaired(node: Node, drift: str) -> None:
     on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
     whole = table(node, TABLE)
     nft_program(node, "-f", "-", stdin=DRIFTS[drift])
-    assert on(node, masquerade.missing, ALICE, ["10.1.2.5/24"]) != []
+    assert on(node, masquerade.problems, ALICE, ["10.1.2.5/24"]) != []
     on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
     assert table(node, TABLE) == whole
-    assert on(node, masquerade.missing, ALICE, ["10.1.2.5/24"]) == []
+    assert on(node, masquerade.problems, ALICE, ["10.1.2.5/24"]) == []
 
 
 def test_repair_keeps_the_elements(node: Node) -> None:
@@ -318,7 +318,7 @@ def test_repair_keeps_the_elements(node: Node) -> None:
     on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
     nft_program(node, "-f", "-", stdin=DRIFTS["table flushed"])
     on(node, masquerade.ensure, BOB, ["10.1.2.6/24"])
-    assert on(node, masquerade.missing, ALICE, ["10.1.2.5/24"]) == []
+    assert on(node, masquerade.problems, ALICE, ["10.1.2.5/24"]) == []
 
 
 @pytest.mark.parametrize(
@@ -333,7 +333,7 @@ def test_repair_keeps_the_elements(node: Node) -> None:
 def test_sentences_of_check(node: Node, prepare: Callable[[], None], sentence: str) -> None:
     """CHECK says of an address whether it is not masqueraded, or for whom else, or for which other subnet."""
     on(node, prepare)
-    assert any(sentence in problem for problem in on(node, masquerade.missing, ALICE, ["10.1.2.5/24"]))
+    assert any(sentence in problem for problem in on(node, masquerade.problems, ALICE, ["10.1.2.5/24"]))
 
 
 def test_refusal_names_the_step(node: Node) -> None:
@@ -370,4 +370,4 @@ def test_adds_and_deletes_at_once(node: Node) -> None:
     assert at_once(node, [call for pair in zip(deletes, adds, strict=True) for call in pair]) == 0
     text = table(node, TABLE)
     assert "old" not in text
-    assert [on(node, masquerade.missing, owner, [f"10.1.2.{i + 10}/24"]) for i, owner in enumerate(new)] == [[]] * 8
+    assert [on(node, masquerade.problems, owner, [f"10.1.2.{i + 10}/24"]) for i, owner in enumerate(new)] == [[]] * 8

@@ -69,12 +69,12 @@ def test_text(node: Node) -> None:
     on(node, source_validation.ensure, ALICE, "vetha", OWN)
     assert table(node, TABLE) == ALICE_ONLY
     on(node, source_validation.ensure, BOB, "vethb", ["10.1.2.6"])
-    assert on(node, source_validation.missing, BOB, "vethb", ["10.1.2.6/24"]) == []
+    assert on(node, source_validation.problems, BOB, "vethb", ["10.1.2.6/24"]) == []
     on(node, source_validation.delete, BOB)
     saved = node.ruleset()
     nft_program(node, "-f", "-", stdin=f"flush ruleset\n{saved}")
     assert table(node, TABLE) == ALICE_ONLY
-    assert on(node, source_validation.missing, ALICE, "vetha", OWN) == []
+    assert on(node, source_validation.problems, ALICE, "vetha", OWN) == []
     on(node, source_validation.delete, ALICE)
     assert table(node, TABLE) == EMPTY
 
@@ -117,7 +117,7 @@ def test_drift_is_found_and_repaired(node: Node, drift: str) -> None:
     """Whatever somebody does to the table, CHECK names it and the next ADD makes it as it was."""
     on(node, source_validation.ensure, ALICE, "vetha", OWN)
     nft_program(node, "-f", "-", stdin=DRIFTS[drift])
-    assert on(node, source_validation.missing, ALICE, "vetha", OWN) != []
+    assert on(node, source_validation.problems, ALICE, "vetha", OWN) != []
     on(node, source_validation.ensure, ALICE, "vetha", OWN)
     assert table(node, TABLE) == ALICE_ONLY
 

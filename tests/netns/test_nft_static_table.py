@@ -11,7 +11,7 @@ from linux.netlink.socket import NETLINK_NETFILTER, Netlink
 from linux.nftables import messages
 from linux.rtnl.vxlan import Vtep
 from rules import cluster_masquerade, hairpin_duplicates, notrack, vtep_filter
-from rules.cluster_masquerade import Egress
+from rules.cluster_masquerade import Scope
 from rules.vtep_filter import Tunnel
 from tests.netns.nft_tools import at_once, chain, on, table
 from tests.netns.nft_tools import nft as nft_program
@@ -41,16 +41,16 @@ class Feature:
         """Ensure what is asked for, or `arguments`."""
         on(node, self.module.ensure, network, *(arguments or self.wanted))
 
-    def missing(self, node: Node, *arguments: object, network: str = "net1") -> list[str]:
+    def problems(self, node: Node, *arguments: object, network: str = "net1") -> list[str]:
         """What is missing of what is asked for, or of `arguments`."""
-        return on(node, self.module.missing, network, *(arguments or self.wanted))
+        return on(node, self.module.problems, network, *(arguments or self.wanted))
 
 
 FEATURES = [
     Feature(
         cluster_masquerade,
-        (Egress(["10.244.1.0/24", "fd00:1::/64"], ["10.0.0.0/8", "fd00::/32"], ["192.0.2.1", "192.0.2.2"], "vx"),),
-        (Egress(["10.244.1.0/24"], ["10.0.0.0/9"], ["192.0.2.7"], "vy"),),
+        (Scope(["10.244.1.0/24", "fd00:1::/64"], ["10.0.0.0/8", "fd00::/32"], ["192.0.2.1", "192.0.2.2"], "vx"),),
+        (Scope(["10.244.1.0/24"], ["10.0.0.0/9"], ["192.0.2.7"], "vy"),),
         "inet slash24_egress_net1",
         "postrouting",
         "nodes4",
@@ -107,7 +107,7 @@ def test_second_ensure_changes_nothing(node: Node, feature: Feature) -> None:
     feature.ensure(node)
     before = generation(node)
     feature.ensure(node)
-    assert feature.missing(node) == []
+    assert feature.problems(node) == []
     assert generation(node) == before
 
 
@@ -131,10 +131,10 @@ def test_a_change_leaves_nothing_of_before(node: Node, feature: Feature) -> None
     fresh = table(node, feature.table)
     on(node, feature.module.delete, "net1")
     feature.ensure(node)
-    assert feature.missing(node, *feature.other) != []
+    assert feature.problems(node, *feature.other) != []
     feature.ensure(node, *feature.other)
     assert table(node, feature.table) == fresh
-    assert feature.missing(node, *feature.other) == []
+    assert feature.problems(node, *feature.other) == []
 
 
 @pytest.mark.parametrize("transactions", range(1, 5))
@@ -148,9 +148,9 @@ def test_killed_on_the_way(node: Node, feature: Feature, transactions: int) -> N
     assert at_once(node, [partial(ensure_until_killed, feature, transactions)]) == 1
     held = chain(table(node, feature.table), feature.chain)
     assert len(held) == rules
-    assert (feature.missing(node, *feature.other) == []) == (transactions == 4)
+    assert (feature.problems(node, *feature.other) == []) == (transactions == 4)
     feature.ensure(node, *feature.other)
-    assert feature.missing(node, *feature.other) == []
+    assert feature.problems(node, *feature.other) == []
     assert {line for line in right.splitlines() if line.strip()} <= set(table(node, feature.table).splitlines())
     feature.ensure(node)
     feature.ensure(node, *feature.other)
@@ -179,7 +179,7 @@ def test_networks_are_independent(node: Node, feature: Feature) -> None:
     for network in ("net11", "net1.", "net-1"):
         feature.ensure(node, *feature.other, network=network)
     for network in ("net11", "net1.", "net-1"):
-        assert feature.missing(node, *feature.other, network=network) == []
+        assert feature.problems(node, *feature.other, network=network) == []
         on(node, feature.module.delete, network)
     assert node.ruleset() == saved
 
@@ -193,7 +193,7 @@ def test_round_trip(node: Node, feature: Feature, network: str) -> None:
     nft_program(node, "-f", "-", stdin=f"flush ruleset\n{saved}")
     assert node.ruleset() == saved
     before = generation(node)
-    assert feature.missing(node, network=network) == []
+    assert feature.problems(node, network=network) == []
     feature.ensure(node, network=network)
     assert generation(node) == before
     on(node, feature.module.delete, network)
@@ -251,10 +251,10 @@ def test_drift(node: Node, feature: Feature, drift: str) -> None:
     feature.ensure(node)
     right = table(node, feature.table)
     inflict(node, feature, drift)
-    assert feature.missing(node) != []
+    assert feature.problems(node) != []
     feature.ensure(node)
     assert table(node, feature.table) == right
-    assert feature.missing(node) == []
+    assert feature.problems(node) == []
 
 
 @pytest.mark.parametrize(("feature", "drift"), [case for case in CASES if case[1] in WORDS], ids=str)
@@ -262,7 +262,7 @@ def test_words(node: Node, feature: Feature, drift: str) -> None:
     """What is missing is told in a sentence."""
     feature.ensure(node)
     inflict(node, feature, drift)
-    assert feature.missing(node) == [WORDS[drift].format(**vars(feature))]
+    assert feature.problems(node) == [WORDS[drift].format(**vars(feature))]
 
 
 # -- many at once ---------------------------------------------------------------------------------------------------
@@ -283,8 +283,8 @@ def test_sixteen_processes_that_disagree(node: Node, feature: Feature) -> None:
         partial(feature.module.ensure, "net1", *feature.wanted),
         partial(feature.module.ensure, "net1", *feature.other),
         partial(feature.module.delete, "net1"),
-        partial(feature.module.missing, "net1", *feature.wanted),
+        partial(feature.module.problems, "net1", *feature.wanted),
     ]
     assert at_once(node, calls * 4) == 0
-    wholes = [feature.missing(node) == [], feature.missing(node, *feature.other) == [], node.ruleset() == ""]
+    wholes = [feature.problems(node) == [], feature.problems(node, *feature.other) == [], node.ruleset() == ""]
     assert sum(wholes) == 1

@@ -89,7 +89,7 @@ def test_what_arrives_together_is_joined(node: Node, carried: list[int]) -> None
     """A hundred ADDs at once, and their DELs: all are done, in a few transactions."""
     pods = [pod(number) for number in range(2, 102)]
     assert in_threads(node, [partial(masquerade.ensure, *one) for one in pods]) == [None] * 100
-    assert [on(node, masquerade.missing, *one) for one in pods] == [[]] * 100
+    assert [on(node, masquerade.problems, *one) for one in pods] == [[]] * 100
     assert sum(carried) == 100
     assert len(carried) < 50
     assert in_threads(node, [partial(masquerade.delete, *one) for one in pods]) == [None] * 100
@@ -101,14 +101,14 @@ def test_one_refused_harms_nobody(node: Node) -> None:
     """Of many joined the kernel refuses one: that one fails with its own error, the others are done."""
     on(node, masquerade.ensure, *pod(2))
     wrong = [Element("pods4", bytes([10, 1, 9, 9]), "v1:net1:wrong:eth0", "no-such-chain")]
-    refused = partial(pod_table.put, masquerade._TABLE, [], wrong, is_stale=lambda _: False, terms=set())
+    refused = partial(pod_table.put, masquerade.TABLE, [], wrong, is_stale=lambda _: False, terms=set())
     pods = [pod(number) for number in range(3, 43)]
     calls = [partial(masquerade.ensure, *one) for one in pods]
     failures = in_threads(node, [*calls[:20], refused, *calls[20:]])
     (failure,) = [each for each in failures if each]
     assert failures.index(failure) == 20
     assert "add an element to set pods4" in str(failure)
-    assert [on(node, masquerade.missing, *one) for one in pods] == [[]] * 40
+    assert [on(node, masquerade.problems, *one) for one in pods] == [[]] * 40
     assert "wrong" not in table(node, TABLE)
 
 
@@ -116,9 +116,7 @@ def test_one_that_raises_harms_nobody(node: Node) -> None:
     """A decision that fails of itself is told to whoever asked, and nothing of it is done."""
 
     def decide(transaction: transactions.Transaction) -> None:
-        pod_table.put_into(
-            transaction, masquerade._TABLE, [], [], is_stale=lambda _: True, terms={b"v1:net1:pod2:eth0"}
-        )
+        pod_table.put_into(transaction, masquerade.TABLE, [], [], is_stale=lambda _: True, terms={b"v1:net1:pod2:eth0"})
         raise NetlinkError(5, "changed its mind")
 
     on(node, masquerade.ensure, *pod(2))
@@ -128,7 +126,7 @@ def test_one_that_raises_harms_nobody(node: Node) -> None:
     )
     assert str(failures[0]).endswith("changed its mind")
     assert failures[1:] == [None] * 20
-    assert [on(node, masquerade.missing, *one) for one in [pod(2), *pods]] == [[]] * 21
+    assert [on(node, masquerade.problems, *one) for one in [pod(2), *pods]] == [[]] * 21
 
 
 def test_what_was_committed_one_by_one_has_not_failed(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,9 +170,7 @@ def test_a_decision_against_a_change_keeps_the_socket(node: Node) -> None:
 
     def decide(transaction: transactions.Transaction) -> None:
         sockets.append(transaction.netlink)
-        pod_table.put_into(
-            transaction, masquerade._TABLE, [], [], is_stale=lambda _: True, terms={b"v1:net1:pod2:eth0"}
-        )
+        pod_table.put_into(transaction, masquerade.TABLE, [], [], is_stale=lambda _: True, terms={b"v1:net1:pod2:eth0"})
         raise CNIError(7, "changed its mind")
 
     on(node, masquerade.ensure, *pod(2))
@@ -183,7 +179,7 @@ def test_a_decision_against_a_change_keeps_the_socket(node: Node) -> None:
             on(node, transactions.change, decide)
     assert sockets[0] is sockets[1]
     on(node, masquerade.ensure, *pod(3))
-    assert [on(node, masquerade.missing, *pod(number)) for number in (2, 3)] == [[], []]
+    assert [on(node, masquerade.problems, *pod(number)) for number in (2, 3)] == [[], []]
 
 
 def test_last_one_out_and_first_one_in(node: Node) -> None:
@@ -195,7 +191,7 @@ def test_last_one_out_and_first_one_in(node: Node) -> None:
         deletes = [partial(masquerade.delete, *pod(number)) for number in old]
         adds = [partial(masquerade.ensure, *pod(number)) for number in new]
         assert in_threads(node, [call for pair in zip(deletes, adds, strict=True) for call in pair]) == [None] * 20
-        assert [on(node, masquerade.missing, *pod(number)) for number in new] == [[]] * 10
+        assert [on(node, masquerade.problems, *pod(number)) for number in new] == [[]] * 10
         for number in new:
             on(node, masquerade.delete, *pod(number))
 
@@ -239,10 +235,10 @@ def test_nobody_else_is_overlooked(node: Node) -> None:
     on(node, masquerade.ensure, *pod(2))
     nft_program(node, "flush", "chain", *TABLE.split(), "postrouting")
     on(node, masquerade.ensure, *pod(3))
-    assert on(node, masquerade.missing, *pod(3)) == []
+    assert on(node, masquerade.problems, *pod(3)) == []
     assert at_once(node, [partial(masquerade.ensure, ALICE, pod(2)[1])]) == 0
     on(node, masquerade.delete, *pod(2))
-    assert on(node, masquerade.missing, ALICE, pod(2)[1]) == []
+    assert on(node, masquerade.problems, ALICE, pod(2)[1]) == []
 
 
 def test_stale_elements_go(node: Node) -> None:
@@ -268,8 +264,8 @@ def test_what_is_known_is_what_is_there(node: Node) -> None:
         there ^= {number}
 
         def same(transaction: transactions.Transaction) -> bool:
-            fresh = TableCache(transaction.netlink, masquerade._TABLE)
-            known = transaction.cache(masquerade._TABLE)
+            fresh = TableCache(transaction.netlink, masquerade.TABLE)
+            known = transaction.cache(masquerade.TABLE)
             return known.rules == fresh.rules and set(known.everything()) == set(fresh.everything())
 
         assert on(node, transactions.change, same)
@@ -313,8 +309,10 @@ def test_a_session_a_namespace(node: Node) -> None:
     for number, host in enumerate([*hosts, *hosts]):
         on(host, masquerade.ensure, *pod(number % len(hosts) + 2))
     for number, host in enumerate(hosts):
-        assert on(host, masquerade.missing, *pod(number + 2)) == []
-        others = [on(host, masquerade.missing, *pod(other + 2)) != [] for other in range(len(hosts)) if other != number]
+        assert on(host, masquerade.problems, *pod(number + 2)) == []
+        others = [
+            on(host, masquerade.problems, *pod(other + 2)) != [] for other in range(len(hosts)) if other != number
+        ]
         assert all(others)
     assert len(os.listdir("/proc/self/fd")) <= before + 5
 
@@ -325,4 +323,4 @@ def test_a_broken_socket_is_replaced(node: Node) -> None:
     with pytest.raises(OSError, match="Bad file descriptor"):
         on(node, transactions.change, lambda transaction: transaction.netlink.close())
     on(node, masquerade.ensure, *pod(3))
-    assert on(node, masquerade.missing, *pod(3)) == []
+    assert on(node, masquerade.problems, *pod(3)) == []

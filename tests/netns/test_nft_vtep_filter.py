@@ -80,7 +80,7 @@ def test_text(node: Node, vni: int, text: str, port: int, peers: list[str], peer
     """VNI and port are in the rules, the peers in a set for each family."""
     on(node, vtep_filter.ensure, "vxlan", tunnel(vni, port, peers))
     assert table(node, TABLE) == golden(text, vni, port, peers4, peers6)
-    assert on(node, vtep_filter.missing, "vxlan", tunnel(vni, port, peers)) == []
+    assert on(node, vtep_filter.problems, "vxlan", tunnel(vni, port, peers)) == []
 
 
 @pytest.fixture
@@ -101,14 +101,14 @@ def test_text_for_an_older_kernel(node: Node) -> None:
     by_bridge = 'meta iifkind "bridge" iifname != "under0" drop comment "by another bridge than under0"'
     assert by_link in text
     assert table(node, TABLE) == text.replace(by_link, by_bridge)
-    assert on(node, vtep_filter.missing, "vxlan", tunnel(1, 4789, ["192.0.2.2"])) == []
+    assert on(node, vtep_filter.problems, "vxlan", tunnel(1, 4789, ["192.0.2.2"])) == []
 
 
 @pytest.mark.parametrize(("vni", "port"), [(2, 4789), (1, 4790)])
 def test_another_vni_or_port(node: Node, vni: int, port: int) -> None:
     """A filter of another VNI or port is none."""
     on(node, vtep_filter.ensure, "vxlan", tunnel(vni, port, ["192.0.2.2"]))
-    problems = on(node, vtep_filter.missing, "vxlan", tunnel(1, 4789, ["192.0.2.2"]))
+    problems = on(node, vtep_filter.problems, "vxlan", tunnel(1, 4789, ["192.0.2.2"]))
     chains = ["strangers"] if port == 4789 else ["forward", "input"]
     assert problems == [f"chain {chain} of table {TABLE} does not hold its rules" for chain in chains]
     on(node, vtep_filter.ensure, "vxlan", tunnel(1, 4789, ["192.0.2.2"]))
@@ -121,8 +121,8 @@ def test_thousands(node: Node) -> None:
     on(node, vtep_filter.ensure, "vxlan", tunnel(1, 4789, peers))
     held = table(node, TABLE)
     assert [held.count(text) for text in ("172.16.", "2001:db8::")] == [5000, 5000]
-    assert on(node, vtep_filter.missing, "vxlan", tunnel(1, 4789, peers)) == []
-    assert on(node, vtep_filter.missing, "vxlan", tunnel(1, 4789, [*peers, "192.0.2.2"])) == [
+    assert on(node, vtep_filter.problems, "vxlan", tunnel(1, 4789, peers)) == []
+    assert on(node, vtep_filter.problems, "vxlan", tunnel(1, 4789, [*peers, "192.0.2.2"])) == [
         f"set peers4 of table {TABLE} lacks 192.0.2.2"
     ]
 

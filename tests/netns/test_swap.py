@@ -56,7 +56,7 @@ def test_our_check_misses_the_rules_of_the_reference(cni: CNI, reference: CNI, n
     result = reference.add(conf, pod)
     node.run(["nft", "flush", "ruleset"])
     reference.add(conf, node.pod("podb"))
-    with pytest.raises(CNIFailure, match=r"10\.1\.2\.2 is not masqueraded|link veth\w+ is not watched"):
+    with pytest.raises(CNIFailure, match=r"10\.1\.2\.2 is not masqueraded|link veth\w+ is not filtered"):
         cni.check(conf, pod, result)
 
 

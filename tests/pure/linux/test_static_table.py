@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linux.nftables.messages import INET
-from linux.nftables.static_table import shown, table_name
+from linux.nftables.static_table import comment_name, table_name
 
 
 def test_readable_where_it_fits() -> None:
@@ -31,6 +31,6 @@ def test_no_two_networks_share_a_table(networks: list[str]) -> None:
 
 @given(st.text(min_size=1))
 def test_a_comment_has_room(network: str) -> None:
-    """What is shown in a comment is short and plain."""
-    assert len(shown(network)) <= 48
-    assert set(shown(network)) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")
+    """What is comment_name in a comment is short and plain."""
+    assert len(comment_name(network)) <= 48
+    assert set(comment_name(network)) <= set("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-")

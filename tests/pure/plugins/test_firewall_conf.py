@@ -5,7 +5,7 @@ import pytest
 from linux.netlink.attributes import attributes_of
 from plugins.firewall import PLUGIN
 from plugins.firewall.conf import FirewallConf, firewalld_zone, parse
-from rules.iptables import accept_answers_to, accept_from, jump
+from rules.iptables import accept_from, accept_replies_to, jump
 from spec.config import Section
 from spec.errors import CNIError
 
@@ -73,7 +73,7 @@ def test_rules_of_iptables_count_packets() -> None:
 
     assert names(jump("X", "why")) == ["match", "counter", "immediate"]
     assert names(accept_from(bytes(4))) == ["payload", "cmp", "counter", "immediate"]
-    assert names(accept_answers_to(bytes(16))) == ["payload", "cmp", "match", "counter", "immediate"]
+    assert names(accept_replies_to(bytes(16))) == ["payload", "cmp", "match", "counter", "immediate"]
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ def found(expressions: list[bytes]) -> FoundRule:
 def test_a_rule_is_about_an_address_as_a_whole() -> None:
     """Those of a pod are; the way to the administrator's chain is about none."""
     for version, address in ((4, bytes([10, 1, 2, 5])), (6, bytes(15) + b"\5")):
-        for make in (iptables.accept_from, iptables.accept_answers_to, iptables.accept_translated_to):
+        for make in (iptables.accept_from, iptables.accept_replies_to, iptables.accept_translated_to):
             assert list(rule_addresses(found(make(address)), version)) == [address]
     assert list(rule_addresses(found(iptables.jump("CNI-ADMIN", "x")), 4)) == []
     assert list(rule_addresses(found([]), 4)) == []
