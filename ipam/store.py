@@ -143,16 +143,15 @@ class Leases:
         text = owner_texts(owner)[0]
         with ExitStack() as undo:
             for _, name in addresses:
-                if not self._make_way(name):
-                    return False
-                entry = self._index.write(text)
-                undo.callback(delete_file, entry)
-                try:
-                    os.link(entry, self._path(name))
-                except FileExistsError:
-                    self._inodes[name] = _UNKNOWN_INODE
-                    return False
-                undo.callback(delete_file, self._path(name))
+                if self._make_way(name):
+                    entry = self._index.write(text)
+                    undo.callback(delete_file, entry)
+                    with suppress(FileExistsError):
+                        os.link(entry, self._path(name))
+                        undo.callback(delete_file, self._path(name))
+                        continue
+                self._inodes[name] = _UNKNOWN_INODE
+                return False
             for range_set, name in addresses:
                 self._move_pointer(range_set, name)
             undo.pop_all()

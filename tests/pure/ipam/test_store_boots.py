@@ -11,7 +11,19 @@ import pytest
 from ipam.cooldown import note_released, read_cooling
 from ipam.store import State
 from state.boot import Boot
-from tests.pure.ipam.support import BOOT, NEXT_BOOT, at, held, leases_in, owner, reference_add, release, state, take
+from tests.pure.ipam.support import (
+    BOOT,
+    NEXT_BOOT,
+    at,
+    held,
+    leases_in,
+    owner,
+    reference_add,
+    release,
+    state,
+    take,
+    text_of,
+)
 
 A, B = owner("a"), owner("b")
 GRANTS = [(0, "10.0.0.2"), (1, "fd00:1::2")]
@@ -76,6 +88,18 @@ def test_the_old_owner_releases_after_a_reboot(store, folder):
     take(after, A, (0, "10.0.0.2"))
     assert release(after, B) == {"10.0.0.9"}
     assert set(leases_in(folder)) == {"10.0.0.2"}
+
+
+def test_a_lease_that_is_replaced_while_it_is_reclaimed(store, folder):
+    """If somebody without the lock replaces a lease of an earlier boot, it is not reclaimed, and TAKEN."""
+    take(store, A, (0, "10.0.0.2"))
+    with at(store, NEXT_BOOT).locked(writable=True) as leases:
+        assert leases.state("10.0.0.2") == State.RECLAIMABLE
+        (folder / "10.0.0.2").unlink()
+        reference_add(folder, B, "10.0.0.2")
+        assert not leases.take(owner("c"), [(0, "10.0.0.2")])
+        assert leases.state("10.0.0.2") == State.TAKEN
+    assert leases_in(folder) == {"10.0.0.2": text_of(B)}
 
 
 def test_a_lease_entered_in_two_boots(store, folder):
