@@ -56,7 +56,7 @@ def check(request: Request) -> None:
     from linux.netlink.socket import Netlink
 
     result = request.conf.prev_result or Result()
-    with _inside(request, "look at"), Netlink() as pod:
+    with _inside(request, "read"), Netlink() as pod:
         link = _loopback(pod)
         if not link.up:
             raise CNIError(Code.INTERNAL, "loopback interface is down")

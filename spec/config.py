@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     Derived = TypeVar("Derived")
 
-_SHOWN = 80
+_LONGEST_VALUE = 80
 """Characters of an invalid value that an error message repeats."""
 
 VALID_ATTACHMENTS = ("cni.dev/valid-attachments", "cni.dev/attachments")
@@ -228,7 +228,7 @@ def decode(stdin: bytes) -> dict[str, object]:
     except ValueError as error:
         raise CNIError(Code.DECODING_FAILURE, f"error unmarshall network config: {error}") from error
     if not isinstance(value, dict):
-        reason = f"expected an object, got {shown(value)}"
+        reason = f"expected an object, got {abbreviated(value)}"
         raise CNIError(Code.DECODING_FAILURE, f"error unmarshall network config: {reason}")
     return value
 
@@ -237,7 +237,7 @@ def read_name(section: Section) -> str:
     """The network's name. Raises CNIError 6 (not a string) or 7 (missing, or with invalid characters)."""
     name = section.raw("name")
     if name is not None and not isinstance(name, str):
-        reason = f'"name": expected a string, got {shown(name)}'
+        reason = f'"name": expected a string, got {abbreviated(name)}'
         raise CNIError(Code.DECODING_FAILURE, f"error unmarshall network config: {reason}")
     if not name:
         raise CNIError(Code.INVALID_NETWORK_CONFIG, "missing network name")
@@ -250,14 +250,14 @@ def read_version(section: Section) -> str:
     """The configuration's version, which may not exist. Raises CNIError 6 if it is not a string."""
     version = section.raw("cniVersion")
     if version is not None and not isinstance(version, str):
-        reason = f'"cniVersion": expected a string, got {shown(version)}'
+        reason = f'"cniVersion": expected a string, got {abbreviated(version)}'
         raise CNIError(Code.DECODING_FAILURE, f"decoding version from network config: {reason}")
     return version or UNSTATED
 
 
 def wrong_value(where: str, expected: str, value: object) -> CNIError:
     """Code 7: `"mtu": expected an integer of 68 to 65535, got "big"`, or `got nothing` for None."""
-    return CNIError(Code.INVALID_NETWORK_CONFIG, f'"{where}": expected {expected}, got {shown(value)}')
+    return CNIError(Code.INVALID_NETWORK_CONFIG, f'"{where}": expected {expected}, got {abbreviated(value)}')
 
 
 def absolute_path(section: Section, key: str) -> str:
@@ -279,7 +279,7 @@ def require_at_most(section: Section, key: str, most: int, what: str) -> None:
         raise CNIError(Code.INVALID_NETWORK_CONFIG, f'"{where}": expected at most {most} {what}, got {found}')
 
 
-def shown(value: object) -> str:
+def abbreviated(value: object) -> str:
     """A JSON value for an error message, shortened, on one line."""
     if value is None:
         return "nothing"
@@ -287,10 +287,10 @@ def shown(value: object) -> str:
         return "an object" if value else "{}"
     if isinstance(value, list):
         return "a list" if value else "[]"
-    if isinstance(value, str) and len(value) > _SHOWN:
-        value = value[:_SHOWN] + "…"
+    if isinstance(value, str) and len(value) > _LONGEST_VALUE:
+        value = value[:_LONGEST_VALUE] + "…"
     text = json.dumps(value, ensure_ascii=False)
-    return text if isinstance(value, str) or len(text) <= _SHOWN else text[:_SHOWN] + "…"
+    return text if isinstance(value, str) or len(text) <= _LONGEST_VALUE else text[:_LONGEST_VALUE] + "…"
 
 
 def read_dns(section: Section) -> DNS:

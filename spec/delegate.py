@@ -6,7 +6,7 @@ from contextlib import suppress
 from stat import S_ISREG
 
 from spec import jsontext
-from spec.config import Section, shown
+from spec.config import Section, abbreviated
 from spec.errors import CNIError, Code, code_of
 from spec.plugin import Plugin, call, check_version
 from spec.request import Request
@@ -89,7 +89,7 @@ class _NotIPAM(CNIError):
 
 
 def _not_ipam(kind: str) -> _NotIPAM:
-    message = f'"ipam.type": expected an IPAM plugin such as host-local or static, got {shown(kind)}'
+    message = f'"ipam.type": expected an IPAM plugin such as host-local or static, got {abbreviated(kind)}'
     return _NotIPAM(Code.INVALID_NETWORK_CONFIG, message)
 
 
@@ -100,7 +100,7 @@ def _require_ipam(request: Request, kind: str) -> None:
     if kind in _NOT_IPAM:
         raise _not_ipam(kind)
     if request.environ.get(_DELEGATED):
-        message = f"{request.conf.type} was executed as an IPAM plugin, and would execute another: {shown(kind)}"
+        message = f"{request.conf.type} was executed as an IPAM plugin, and would execute another: {abbreviated(kind)}"
         raise _NotIPAM(Code.INVALID_NETWORK_CONFIG, message)
 
 
@@ -238,5 +238,5 @@ def _object(output: bytes) -> Mapping[str, object]:
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise ValueError(f"expected an object, got {shown(value)}")
+        raise ValueError(f"expected an object, got {abbreviated(value)}")
     return value

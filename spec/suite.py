@@ -35,7 +35,7 @@ class Executor:
 
     `resolve`: (path, the suite's home or None) -> the real path of the regular file at `path`, or None. `run`:
     (executable, stdin, environment) -> (exit status, or minus the signal that ended it; stdout; stderr); raises OSError
-    if it can not be executed, CNIError if it was stopped.
+    if it cannot be executed, CNIError if it was stopped.
     """
 
     resolve: Callable[[str, str | None], str | None]

@@ -11,7 +11,7 @@ FAMILIES = (("0.1.0", "0.2.0"), ("0.3.0", "0.3.1", "0.4.0"), ("1.0.0", "1.1.0"))
 """Versions whose results have the same format."""
 
 _PARTS = ("major", "minor", "micro")
-_LONGEST_SHOWN = 80  # characters of an invalid version in an error message
+_LONGEST_VERSION = 80  # characters of an invalid version in an error message
 
 
 def parse(version: str) -> tuple[int, int, int]:
@@ -39,4 +39,4 @@ def family(version: str) -> tuple[str, ...]:
     for versions in FAMILIES:
         if version in versions:
             return versions
-    raise CNIError(Code.INCOMPATIBLE_VERSION, f'unsupported CNI result version "{version[:_LONGEST_SHOWN]}"')
+    raise CNIError(Code.INCOMPATIBLE_VERSION, f'unsupported CNI result version "{version[:_LONGEST_VERSION]}"')

@@ -9,7 +9,7 @@ from functools import lru_cache
 from plugins.mac import mac_in
 from spec import jsontext
 from spec.addresses import canonical_ip, is_ipv6, parse_cidr
-from spec.config import Section, shown, wrong_value
+from spec.config import Section, abbreviated, wrong_value
 from spec.errors import CNIError, Code
 from state.files import read_file
 
@@ -37,7 +37,7 @@ class Node:
     @property
     def label(self) -> str:
         """A short text for messages: its name, else an address, subnet or place."""
-        names = (shown(self.name) if self.name else "", *self.addresses[:1], *self.subnets[:1], self.place)
+        names = (abbreviated(self.name) if self.name else "", *self.addresses[:1], *self.subnets[:1], self.place)
         return "peer " + next(filter(None, names), "without a name")
 
 

@@ -91,7 +91,7 @@ def _guard_loopback(request: Request) -> None:
 
     try:
         if host_ports.guard_loopback():
-            request.log("portmap: the rules that keep pods from the node's 127.0.0.1 were gone, and have been put back")
+            request.log("portmap: the rules that keep pods from the node's 127.0.0.1 were gone, and have been restored")
     except OSError as error:
         request.log(f"portmap: pods may reach the node's 127.0.0.1: {reason(error)}")
 
