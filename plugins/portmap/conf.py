@@ -104,7 +104,7 @@ def _host(entry: Section) -> tuple[bytes, tuple[int, ...]]:
 
 
 def _check_conditions(section: Section, conf: PortmapConf) -> None:
-    from rules.conditions.words import SUPPORTED, parse
+    from rules.conditions.parsing import SUPPORTED, parse
 
     for version, words in conf.conditions.items():
         try:

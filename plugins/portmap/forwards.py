@@ -14,7 +14,7 @@ from spec.result import Result
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from linux.conntrack import Flow
-    from rules.conditions.expressions import Condition
+    from rules.conditions.condition import Condition
 
 _LOOPBACK = 127
 
@@ -89,7 +89,7 @@ def _versions_without_route(result: Result) -> tuple[int, ...]:
 def _conditions(conf: PortmapConf) -> "dict[int, tuple[Condition, ...]]":
     if not any(conf.conditions.values()):
         return {}
-    from rules.conditions.words import parse
+    from rules.conditions.parsing import parse
 
     return {version: parse(words, version) for version, words in conf.conditions.items()}
 

@@ -1,6 +1,6 @@
-"""What rules compare of a packet: how it is loaded, and how its values are written.
+"""The fields of a packet that conditions compare: how each is loaded, and how its values are read.
 
-Names are those of nft. Numbers of values are those of <linux/netfilter/nf_conntrack_common.h>, if_packet.h, if_arp.h
+The names are nft's. Numbers of values are those of <linux/netfilter/nf_conntrack_common.h>, if_packet.h, if_arp.h
 and rtnetlink.h.
 """
 
@@ -28,7 +28,6 @@ from linux.nftables.expressions import (
 )
 from spec.addresses import BITS, Address, pack
 
-_LONGEST_NAME = 15
 _TCP_FLAGS_OFFSET = 13
 _ETHERNET = (1).to_bytes(2, byteorder)  # ARPHRD_ETHER
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "dccp": 33, "esp": 50, "ah": 51, "icmpv6": 58, "ipv6-icmp": 58,
@@ -44,7 +43,7 @@ _LINK_TYPES = {"ether": 1, "ppp": 512, "loopback": 772, "none": 65534}
 
 @dataclass(frozen=True)
 class Value:
-    """What is compared with: the bits of `mask`, or all (b""), of `data`; or all from there to `upper`."""
+    """A value to compare with: `data`, or the bits of it in `mask`, or the range from `data` to `upper`."""
 
     text: str
     data: bytes
@@ -54,11 +53,11 @@ class Value:
 
 @dataclass(frozen=True)
 class Field:
-    """Something of a packet.
+    """A field of a packet.
 
-    `load`: expressions after which it is in register 1, of packets alone that have it. `read`: the value that a word
-    stands for; raises ValueError. `size` in bytes; `order`: of its bytes. `flags`: names of bits, several of which a
-    value may have; {} if its values are no such.
+    `load`: expressions that load it into register 1, and match only packets that have it. `read`: the value of a word;
+    raises ValueError. `size`, in bytes; `order`, of its bytes. `flags`: the names of its bits, if values are sets of
+    bits.
     """
 
     name: str
@@ -69,16 +68,12 @@ class Field:
     flags: Mapping[str, int] | None = None
 
     def ordered(self) -> tuple[bytes, ...]:
-        """What makes register 1 comparable as a number, for ranges."""
+        """The expressions that make register 1 comparable as a number, for ranges."""
         return () if self.order == "big" or self.size == 1 else (byteorder_hton(self.size),)
 
-    def number(self, text: str) -> bytes:
-        """A number in the bytes of the field. Raises ValueError."""
-        return _number({}, self.size, self.order, text)
 
-
-def field(words: tuple[str, ...], version: int) -> Field | None:
-    """The field of that name in packets of this IP version, None if there is none. A name is one to three words."""
+def field_of(words: tuple[str, ...], version: int) -> Field | None:
+    """The field of that name, of one to three words, in packets of this IP version; None if there is none."""
     name = words[1:] if words[0] == "meta" else words
     if name in _META:
         return _meta_field(" ".join(words), *_META[name])
@@ -109,12 +104,12 @@ def _network_field(words: tuple[str, ...], version: int) -> Field | None:
 
 def _transport_field(words: tuple[str, ...]) -> Field | None:
     name = " ".join(words)
-    of = l4proto_is(PROTOCOLS[words[0]]) if words[0] != "th" else []
+    protocol = l4proto_is(PROTOCOLS[words[0]]) if words[0] != "th" else []
     if words[1:] in (("sport",), ("dport",)):
         port = th_sport() if words[1] == "sport" else th_dport()
-        return Field(name, (*of, port), _port, 2)
+        return Field(name, (*protocol, port), _port, 2)
     if words == ("tcp", "flags"):
-        loaded = (*of, payload(uapi.NFT_PAYLOAD_TRANSPORT_HEADER, _TCP_FLAGS_OFFSET, 1))
+        loaded = (*protocol, payload(uapi.NFT_PAYLOAD_TRANSPORT_HEADER, _TCP_FLAGS_OFFSET, 1))
         return Field(name, loaded, partial(_numbers, TCP_FLAGS, 1, "big"), 1, flags=TCP_FLAGS)
     return None
 
@@ -176,7 +171,7 @@ _FIB_FLAGS = {("saddr", "type"): uapi.NFTA_FIB_F_SADDR, ("daddr", "type"): uapi.
 
 
 def _fib_field(words: tuple[str, ...]) -> Field | None:
-    """The type of an address; what it is to a link can not be asked, as the node's own packets come in by none."""
+    """The type of an address; not in relation to a link, as the node's own packets have no input interface."""
     flags = _FIB_FLAGS.get(words[1:])
     if flags is None:
         return None
@@ -207,7 +202,7 @@ def _packed(version: int, text: str) -> bytes:
 
 
 def _prefix_length(version: int, text: str) -> int:
-    """A number, or a mask as iptables takes it: 255.255.0.0."""
+    """A number, or a mask as in iptables: 255.255.0.0."""
     bits = BITS[version]
     if text.isascii() and text.isdigit() and int(text) <= bits:
         return int(text)
@@ -223,7 +218,7 @@ def _port(text: str) -> Value:
 
 
 class _Services(dict):
-    """Ports by the names that /etc/services has."""
+    """Ports by their names in /etc/services."""
 
     def get(self, name: str, default: object = None) -> object:
         """The port of a service."""
@@ -271,7 +266,7 @@ def _account(text: str, *, group: bool) -> Value:
 
 def _link_name(text: str) -> Value:
     name = text.removesuffix("*")
-    if not name or len(name.encode()) > _LONGEST_NAME or not name.isprintable() or "/" in name or " " in name:
+    if not name or len(name.encode()) > IFNAMSIZ - 1 or not name.isprintable() or "/" in name or " " in name:
         raise ValueError(text)
     return Value(text, name.encode() if text.endswith("*") else ifname(name))
 

@@ -47,7 +47,7 @@ from spec.errors import is_shortage
 
 TYPE_CHECKING = False  # as type checkers know it, without an import of typing
 if TYPE_CHECKING:
-    from rules.conditions.expressions import Condition
+    from rules.conditions.condition import Condition
 
 _NAMES = {number: name for name, number in TRANSPORTS.items()}
 

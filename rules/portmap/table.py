@@ -37,7 +37,7 @@ from spec.addresses import Address
 
 TYPE_CHECKING = False  # as type checkers know it, without an import of typing
 if TYPE_CHECKING:
-    from rules.conditions.expressions import Condition
+    from rules.conditions.condition import Condition
 
 _PORT = (INET_PROTO, INET_SERVICE)
 TRANSPORTS = {"tcp": 6, "udp": 17, "sctp": 132}
@@ -81,7 +81,7 @@ def conditional_chain(version: int, conditions: "Sequence[Condition]", *, exact:
     """The chain for ports with these conditions, all of which must hold; its name holds a digest of them."""
     import hashlib
 
-    from rules.conditions.expressions import combined
+    from rules.conditions.condition import combined
 
     text = " ".join(condition.text for condition in conditions)
     digest = hashlib.sha256(f"{version} {text}".encode()).hexdigest()[:16]

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from plugins.portmap import PLUGIN
 from plugins.portmap.conf import Mapping, PortmapConf, mappings_if_valid, parse
 from plugins.portmap.forwards import forwards_to, pod_addresses
-from rules.conditions.expressions import combined
-from rules.conditions.words import parse as parse_conditions
+from rules.conditions.condition import combined
+from rules.conditions.parsing import parse as parse_conditions
 from spec.config import Section
 from spec.errors import CNIError
 from spec.plugin import serve
@@ -253,7 +253,7 @@ def test_conditions_of_ipv6(words: list[str], expected: list[str]) -> None:
         (["-s", "10.0.0.0/255.0.255.0"], "-s 10.0.0.0/255.0.255.0"),
         (['-m comment --comment "open'], "No closing quotation"),
         (["ip saddr {", ",".join(f"10.0.0.{n}" for n in range(64)), "} th sport {", ",".join(map(str, range(64))), "}"],
-         "sets that come to 4096 rules, of which there may be 1024"),
+         "sets that need 4096 rules (at most 1024)"),
     ],
 )  # fmt: skip
 def test_conditions_not_understood(words: list[str], said: str) -> None:

@@ -1,12 +1,12 @@
-"""Conditions as the options of iptables' matches (iptables(8), iptables-extensions(8)), in nftables' expressions."""
+"""Reads conditions in iptables' language: the options of its matches (iptables(8), iptables-extensions(8))."""
 
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
-from rules.conditions.expressions import Condition
-from rules.conditions.fields import STATES, STATUSES, TCP_FLAGS, Field, Value, field
+from rules.conditions.condition import Condition
+from rules.conditions.fields import STATES, STATUSES, TCP_FLAGS, Field, Value, field_of
 
 _IP = {4: "ip", 6: "ip6"}
 _MODULES = frozenset({
@@ -23,16 +23,16 @@ _WITHOUT_VALUE = frozenset({"--syn"})
 
 
 class _Matches:
-    """What has been read so far."""
+    """What the options so far say about those that follow."""
 
     def __init__(self, version: int) -> None:
         self.version = version
         self.protocol = "th"
         self.module = ""
 
-    def of(self, *words: str) -> Field:
-        """A field that there is."""
-        known = field(words, self.version)
+    def field(self, *words: str) -> Field:
+        """The field of that name. Raises ValueError."""
+        known = field_of(words, self.version)
         if known is None:
             raise ValueError(" ".join(words))
         return known
@@ -58,7 +58,7 @@ def read(words: Sequence[str], version: int) -> Iterator[Condition]:
 
 
 def _split(words: Sequence[str]) -> Iterator[str]:
-    """The words of a command line: an entry is one, or, as in "! -s 192.0.2.0/24", several."""
+    """The words of a command line; an entry may hold several, as in "! -s 192.0.2.0/24"."""
     for text in words:
         is_line = " " in text.strip() and text.lstrip()[:1] in ("-", "!")
         yield from shlex.split(text) if is_line else [text.strip()]
@@ -84,7 +84,7 @@ def _protocol(matches: _Matches, value: str, *, negated: bool) -> Iterator[Condi
         return
     if not negated and value in ("tcp", "udp", "sctp"):
         matches.protocol = value
-    known = matches.of("meta", "l4proto")
+    known = matches.field("meta", "l4proto")
     yield Condition(known, (known.read(value),), negated)
 
 
@@ -93,12 +93,12 @@ def _values(known: Field, listed: str) -> tuple[Value, ...]:
 
 
 def _address(side: str, matches: _Matches, value: str) -> Condition:
-    known = matches.of(_IP[matches.version], side)
+    known = matches.field(_IP[matches.version], side)
     return Condition(known, _values(known, value))
 
 
 def _address_type(side: str, matches: _Matches, value: str) -> Condition:
-    known = matches.of("fib", side, "type")
+    known = matches.field("fib", side, "type")
     return Condition(known, _values(known, value))
 
 
@@ -109,25 +109,25 @@ def _range(side: str, matches: _Matches, value: str) -> Condition:
 
 
 def _link(name: str, matches: _Matches, value: str) -> Condition:
-    known = matches.of("meta", name)
+    known = matches.field("meta", name)
     if "*" in value:
         raise ValueError(value)
     return Condition(known, (known.read(f"{value[:-1]}*" if value.endswith("+") else value),))
 
 
 def _port(name: str, matches: _Matches, value: str) -> Condition:
-    known = matches.of(matches.protocol, name)
+    known = matches.field(matches.protocol, name)
     return Condition(known, tuple(known.read(_bounds(part)) for part in value.split(",")))
 
 
 def _bounds(text: str) -> str:
-    """A range of ports, 1000:2000, as nft writes it; without an end it is up to the last."""
+    """A range of ports in nft's syntax: 1000-2000 for 1000:2000; without an end, up to the last port."""
     low, colon, high = text.partition(":")
     return f"{low or 0}-{high or 65535}" if colon else text
 
 
 def _states(matches: _Matches, value: str) -> Condition:
-    # SNAT and DNAT are states for iptables, and to the kernel bits of the status.
+    # To iptables SNAT and DNAT are states, to the kernel bits of the status.
     is_status = set(value.upper().split(",")) <= {"SNAT", "DNAT"}
     return _bits(matches, "status" if is_status else "state", STATUSES if is_status else STATES, value)
 
@@ -136,7 +136,7 @@ def _bits(matches: _Matches, name: str, known_bits: Mapping[str, int], value: st
     words = value.lower().replace("_", "-").split(",")
     if not set(words) <= set(known_bits):
         raise ValueError(value)
-    known = matches.of("ct", name)
+    known = matches.field("ct", name)
     return Condition(known, tuple(known.read(word) for word in words), any_bit=True)
 
 
@@ -145,18 +145,18 @@ def _status(matches: _Matches, value: str) -> Condition:
 
 
 def _mark(matches: _Matches, value: str) -> Condition:
-    known = matches.of(*(("ct", "mark") if matches.module == "connmark" else ("meta", "mark")))
+    known = matches.field(*(("ct", "mark") if matches.module == "connmark" else ("meta", "mark")))
     wanted, slash, mask = value.partition("/")
     return Condition(known, (known.read(wanted),), mask=known.read(mask).data if slash else b"")
 
 
 def _one(words: Sequence[str], matches: _Matches, value: str) -> Condition:
-    known = matches.of(*words)
+    known = matches.field(*words)
     return Condition(known, (known.read(value.lower()),))
 
 
 def _syn(matches: _Matches, _value: str) -> Condition:
-    known = matches.of("tcp", "flags")
+    known = matches.field("tcp", "flags")
     looked_at = sum(TCP_FLAGS[name] for name in ("fin", "syn", "rst", "ack"))
     return Condition(known, (known.read("syn"),), mask=bytes([looked_at]))
 

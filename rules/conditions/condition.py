@@ -1,6 +1,6 @@
-"""Conditions on packets in nftables' expressions.
+"""A condition on packets, and the expressions of nftables that match it.
 
-One of several values (a set) becomes a rule for each; none of several stays one rule.
+A condition with several values (a set) becomes one rule for each value; if it is negated, it stays one rule.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,9 +15,9 @@ from rules.conditions.fields import Field, Value
 
 @dataclass(frozen=True)
 class Condition:
-    """One thing that must hold: a field has one of the values, or (`negated`) none of them.
+    """A field has one of the values, or (`negated`) none of them.
 
-    `mask`: only these bits of it count. `any_bit`: the values are bits, of which one is enough.
+    `mask`: compare only these bits of the field. `any_bit`: the values are bits, one of which must be set.
     """
 
     field: Field
@@ -28,14 +28,14 @@ class Condition:
 
     @property
     def text(self) -> str:
-        """The condition as nft would write it, in one form."""
+        """The condition in nft's language; the same text for the same condition."""
         bits = f" & 0x{int.from_bytes(self.mask, self.field.order):x}" if self.mask else ""
         sign = " any" if self.any_bit else ""
         listed = ", ".join(value.text for value in self.values)
         return f"{self.field.name}{bits}{sign} {'!= ' if self.negated else ''}{listed}"
 
     def alternatives(self) -> list[list[bytes]]:
-        """Expressions, in lists of which one must hold."""
+        """Lists of expressions, one of which must match."""
         if self.any_bit:
             bits = union(self.values)
             compare = cmp_eq if self.negated else cmp_neq
@@ -53,12 +53,12 @@ class Condition:
 
 
 def combined(conditions: Iterable[Condition]) -> list[list[bytes]]:
-    """Lists of expressions, one of which holds where all the conditions do."""
+    """Lists of expressions, one of which matches if all the conditions do."""
     return [
         [part for parts in chosen for part in parts] for chosen in product(*(one.alternatives() for one in conditions))
     ]
 
 
 def union(values: Sequence[Value]) -> bytes:
-    """The bits that any of the values has."""
+    """The bits that are set in any of the values."""
     return bytes(reduce(or_, column) for column in zip(*(value.data for value in values), strict=True))

@@ -1,38 +1,38 @@
-"""Conditions in nft's language (nft(8), EXPRESSIONS): fields, operators, values, anonymous sets, ranges, prefixes."""
+"""Reads conditions in nft's language (nft(8)): fields, operators, values, anonymous sets, ranges, prefixes."""
 
 import re
 from collections.abc import Iterator, Sequence
 
-from rules.conditions.expressions import Condition, union
-from rules.conditions.fields import Field, Value, field
+from rules.conditions.condition import Condition, union
+from rules.conditions.fields import Field, Value, field_of
 
 _TOKEN = re.compile(r'"[^"]*"|[!=<>]=|[{},&|()<>]|[^\s{},&|()<>="!]+|\S')
 _OPERATORS = {"eq": "==", "ne": "!=", "lt": "<", "gt": ">", "le": "<=", "ge": ">="}
 _LONGEST_NAME = 3  # words: fib daddr type
 
 
-class _Words:
-    """Tokens, one after the other."""
+class _Tokens:
+    """The tokens of a text, taken one by one."""
 
     def __init__(self, words: Sequence[str]) -> None:
         self.left = [token for text in words for token in _TOKEN.findall(text)]
         self.taken: list[str] = []
 
     def take(self) -> str:
-        """The next one, "" at the end."""
+        """The next token, "" at the end."""
         if not self.left:
             return ""
         self.taken.append(self.left.pop(0))
         return self.taken[-1]
 
     def take_if(self, *tokens: str) -> str:
-        """The next one if it is one of these, else ""."""
+        """The next token if it is one of these, else ""."""
         return self.take() if self.left and self.left[0] in tokens else ""
 
 
 def read(words: Sequence[str], version: int) -> Iterator[Condition]:
     """The conditions in a list of words. Raises ValueError with the words not understood."""
-    left = _Words(words)
+    left = _Tokens(words)
     while left.left:
         left.taken = []
         try:
@@ -41,7 +41,7 @@ def read(words: Sequence[str], version: int) -> Iterator[Condition]:
             raise ValueError(" ".join(left.taken)) from None
 
 
-def _condition(words: _Words, version: int) -> Condition:
+def _condition(words: _Tokens, version: int) -> Condition:
     known = _field(words, version)
     mask = _mask(words, known)
     sign = words.take_if("==", "!=", "<", ">", "<=", ">=", *_OPERATORS)
@@ -61,10 +61,10 @@ def _condition(words: _Words, version: int) -> Condition:
     return Condition(known, tuple(values), sign == "!=", mask, any_bit)
 
 
-def _field(words: _Words, version: int) -> Field:
+def _field(words: _Tokens, version: int) -> Field:
     """The field with the longest name."""
     for count in range(min(_LONGEST_NAME, len(words.left)), 0, -1):
-        known = field(tuple(words.left[:count]), version)
+        known = field_of(tuple(words.left[:count]), version)
         if known:
             for _ in range(count):
                 words.take()
@@ -74,7 +74,7 @@ def _field(words: _Words, version: int) -> Field:
     raise ValueError
 
 
-def _mask(words: _Words, known: Field) -> bytes:
+def _mask(words: _Tokens, known: Field) -> bytes:
     if not words.take_if("&", "and"):
         return b""
     bits = [words.take()] if not words.take_if("(") else list(_until(words, ")", "|"))
@@ -84,7 +84,7 @@ def _mask(words: _Words, known: Field) -> bytes:
     return found.to_bytes(known.size, known.order)
 
 
-def _until(words: _Words, end: str, between: str) -> Iterator[str]:
+def _until(words: _Tokens, end: str, between: str) -> Iterator[str]:
     while True:
         yield words.take()
         if words.take_if(end):
@@ -94,7 +94,7 @@ def _until(words: _Words, end: str, between: str) -> Iterator[str]:
             raise ValueError
 
 
-def _listed(words: _Words, known: Field) -> Iterator[Value]:
+def _listed(words: _Tokens, known: Field) -> Iterator[Value]:
     while not words.take_if("}"):
         yield _value(words, known)
         if not words.take_if(","):
@@ -104,7 +104,7 @@ def _listed(words: _Words, known: Field) -> Iterator[Value]:
             return
 
 
-def _value(words: _Words, known: Field) -> Value:
+def _value(words: _Tokens, known: Field) -> Value:
     token = words.take()
     is_range = words.left[:1] == ["-"]
     if is_range:  # 10.0.0.1 - 10.0.0.9
@@ -113,7 +113,7 @@ def _value(words: _Words, known: Field) -> Value:
 
 
 def _bounded(known: Field, sign: str, token: str) -> Value:
-    """The range of numbers that are smaller or larger than one."""
+    """The range of numbers below or above a bound."""
     bound = int.from_bytes(known.read(token).data, known.order)
     last = (1 << 8 * known.size) - 1
     low, high = {"<": (0, bound - 1), "<=": (0, bound), ">": (bound + 1, last), ">=": (bound, last)}[sign]
