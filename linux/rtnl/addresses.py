@@ -1,4 +1,4 @@
-"""Addresses of links by rtnetlink."""
+"""Addresses of interfaces by rtnetlink."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -13,16 +13,15 @@ from linux.rtnl import uapi
 from spec.addresses import is_ipv6, parse_cidr, unpack
 
 _BODY = Struct("=BBBBI")  # struct ifaddrmsg: family, prefix length, flags, scope, index of the link
-_ATTRIBUTES = 24  # where they begin in a whole message: after its header and the body
+_ATTRIBUTES = 24  # offset of the attributes in a message: after its header and the body
 
 
 @dataclass(frozen=True)
 class InterfaceAddress:
     """An address of the link with index `link`, in CIDR form ("10.1.2.5/24"), and its scope.
 
-    `dynamic`: it has a lifetime, as one has that came by DHCP or a router advertisement.
-    `tentative`, `failed`: for duplicate address detection (RFC 4862). `deprecated`: not for new connections.
-    `temporary`: a privacy address (RFC 8981).
+    `dynamic`: it has a lifetime, as from DHCP or a router advertisement. `tentative`, `failed`: in duplicate address
+    detection (RFC 4862). `deprecated`: not for new connections. `temporary`: a privacy address (RFC 8981).
     """
 
     link: int
@@ -41,14 +40,14 @@ class InterfaceAddress:
 
     @property
     def is_global(self) -> bool:
-        """Whether the address means something beyond its link."""
+        """Whether the address is valid beyond its link."""
         return self.scope in (uapi.RT_SCOPE_UNIVERSE, uapi.RT_SCOPE_SITE)
 
 
 def carries(cidrs: Collection[str], wanted: str) -> bool:
-    """Whether a link with the addresses `cidrs` has the address `wanted`, and the subnet of that.
+    """Whether a link with the addresses `cidrs` has the address `wanted`, and the subnet of `wanted`.
 
-    An IPv6 address can be on a link but once: one in a larger subnet does for those in smaller ones.
+    A link has an IPv6 address only once: one with a shorter prefix serves also for longer ones.
     """
     if wanted in cidrs or not is_ipv6(wanted):
         return wanted in cidrs
@@ -57,21 +56,21 @@ def carries(cidrs: Collection[str], wanted: str) -> bool:
 
 
 def list_addresses(netlink: Netlink, index: int = 0, family: int = 0) -> list[InterfaceAddress]:
-    """The addresses of the link with that index, none if it is gone, or (0) of all; of one family, or (0) of both."""
+    """The addresses of the link with that index (0: of all links), of one family (0: of both); none if it is gone."""
     try:
-        found = netlink.dump(_BODY.pack(family, 0, 0, 0, index), uapi.RTM_GETADDR)
+        messages = netlink.dump(_BODY.pack(family, 0, 0, 0, index), uapi.RTM_GETADDR)
     except NetlinkError as error:
         if index and error.errno == ENODEV:
             return []
         raise
-    return [address for address in map(_address, found) if index in (0, address.link)]
+    return [address for address in map(_address, messages) if index in (0, address.link)]
 
 
 def add_address(netlink: Netlink, index: int, cidr: str, *, dad: bool = True) -> bool:
-    """Give a link an address; False if it has it already. An IPv4 subnet gets its broadcast address.
+    """Add an address to a link; False if it exists. IPv4 addresses get the broadcast address of their subnet.
 
-    An IPv6 address that is there with another prefix length is replaced: the kernel takes it for the same. `dad` False:
-    it is usable at once, without duplicate address detection (RFC 4862, 5.4).
+    An existing IPv6 address with another prefix length is replaced, because the kernel takes it for the same. `dad`
+    False: skip duplicate address detection (RFC 4862, 5.4), so that the address can be used at once.
     """
     request = address_request(netlink, index, cidr, dad=dad)
     try:
@@ -87,13 +86,13 @@ def add_address(netlink: Netlink, index: int, cidr: str, *, dad: bool = True) ->
 
 
 def address_request(netlink: Netlink, index: int, cidr: str, *, dad: bool = True) -> bytes:
-    """What `add_address` sends, to be sent with other requests; refused with EEXIST if the link has it already."""
+    """The request of `add_address`, to be sent with others; refused with EEXIST if the address exists."""
     flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
     return netlink.encode(_message(index, cidr, dad=dad), uapi.RTM_NEWADDR, flags)
 
 
 def delete_address(netlink: Netlink, index: int, cidr: str) -> bool:
-    """Take an address from a link; False if it did not have it."""
+    """Delete an address from a link; False if it did not have it."""
     try:
         netlink.send([_deletion(netlink, index, cidr)])
     except NetlinkError as error:
@@ -108,7 +107,7 @@ def _deletion(netlink: Netlink, index: int, cidr: str) -> bytes:
 
 
 def _of_other_length(netlink: Netlink, index: int, cidr: str) -> str:
-    """The IPv6 address as the link has it with another prefix length, "" if it does not."""
+    """The CIDR of the same IPv6 address with another prefix length on the link, or ""."""
     if not is_ipv6(cidr):
         return ""
     others = [one for one in list_addresses(netlink, index, AF_INET6) if one.ip == cidr.partition("/")[0]]
@@ -128,12 +127,12 @@ def _message(index: int, cidr: str, *, dad: bool) -> bytes:
 
 def _address(message: bytes) -> InterfaceAddress:
     family, prefix, flags, scope, link = _BODY.unpack_from(message, 16)
-    shown = attributes_of(message, _ATTRIBUTES)
-    if uapi.IFA_FLAGS in shown:
-        flags = int.from_bytes(shown[uapi.IFA_FLAGS], byteorder)
+    attributes = attributes_of(message, _ATTRIBUTES)
+    if uapi.IFA_FLAGS in attributes:
+        flags = int.from_bytes(attributes[uapi.IFA_FLAGS], byteorder)
     return InterfaceAddress(
         link=link,
-        cidr=f"{unpack(shown.get(uapi.IFA_LOCAL) or shown[uapi.IFA_ADDRESS])}/{prefix}",
+        cidr=f"{unpack(attributes.get(uapi.IFA_LOCAL) or attributes[uapi.IFA_ADDRESS])}/{prefix}",
         scope=scope,
         tentative=bool(flags & uapi.IFA_F_TENTATIVE),
         failed=bool(flags & uapi.IFA_F_DADFAILED),

@@ -18,12 +18,11 @@ from linux.rtnl import uapi
 OPERSTATE_UP = "UP"
 _OPERSTATES = ("UNKNOWN", "NOTPRESENT", "DOWN", "LOWERLAYERDOWN", "TESTING", "DORMANT", OPERSTATE_UP)  # RFC 2863
 
-_BODY = Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, which of them to change
-_ATTRIBUTES = 32  # where they begin in a whole message: after its header and the body
+_BODY = Struct("=BxHiII")  # struct ifinfomsg: family, type, index, flags, mask of the flags to change
+_ATTRIBUTES = 32  # offset of the attributes in a message: after its header and the body
 
 _SHORT, _PAIR, _NUMBER, _INDEX = Struct("=H"), Struct("=HH"), Struct("=I"), Struct("=i")
-# What veths use unless somebody asks for more. Else the kernel sets up as many as there are CPUs, and takes all but one
-# down again.
+# The queues that a veth uses by default. Otherwise the kernel creates one for each CPU, and removes all but one again.
 _ONE_QUEUE = number(uapi.IFLA_NUM_TX_QUEUES, 1) + number(uapi.IFLA_NUM_RX_QUEUES, 1)
 _NO_STATISTICS = number(uapi.IFLA_EXT_MASK, uapi.RTEXT_FILTER_SKIP_STATS)
 _NATIVE = uapi.BRIDGE_VLAN_INFO_PVID | uapi.BRIDGE_VLAN_INFO_UNTAGGED
@@ -32,12 +31,11 @@ _NOTHING: dict[int, bytes] = {}
 
 @dataclass(frozen=True)
 class Link:
-    """A link as the kernel shows it.
+    """A link of the kernel's.
 
-    `peer`: for a veth, the index of its other end, which lives in another namespace if `peer_is_elsewhere`.
-    `master`: the index of the bridge it is a port of, or 0. `group`: its link group, 0 for most.
-    `operstate`: "UP", "DOWN", "LOWERLAYERDOWN", ... `own_settings` of its kind, and `port_settings` of a bridge's port,
-    are attributes that are read when they are asked for: there are many.
+    `peer`: index of a veth's peer, which is in another namespace if `peer_is_elsewhere`. `master`: index of the bridge
+    of which it is a port, or 0. `group`: its link group, 0 by default. `operstate`: "UP", "DOWN", "LOWERLAYERDOWN", ...
+    `own_settings` (of its kind) and `port_settings` (of a bridge port): attributes, decoded only when they are used.
     """
 
     index: int
@@ -63,64 +61,65 @@ class Link:
 
     @property
     def carrier(self) -> bool:
-        """Whether the link is connected to something (uapi.IFF_LOWER_UP)."""
+        """Whether the link has carrier (IFF_LOWER_UP)."""
         return bool(self.flags & uapi.IFF_LOWER_UP)
 
     @property
     def promiscuous(self) -> bool:
-        """Whether promiscuous mode was asked for (uapi.IFF_PROMISC)."""
+        """Whether promiscuous mode is set (IFF_PROMISC)."""
         return bool(self.flags & uapi.IFF_PROMISC)
 
     @property
     def all_multicast(self) -> bool:
-        """Whether all multicast was asked for (uapi.IFF_ALLMULTI)."""
+        """Whether it receives all multicast (IFF_ALLMULTI)."""
         return bool(self.flags & uapi.IFF_ALLMULTI)
 
     @property
     def vlan_filtering(self) -> bool:
-        """Whether it is a bridge that filters VLANs."""
+        """Whether it is a bridge with VLAN filtering."""
         return self.kind == "bridge" and _is_on(self.own_settings, uapi.IFLA_BR_VLAN_FILTERING)
 
     @property
     def default_vlan(self) -> int:
-        """Of a bridge: the VLAN that a new port has as its native one (`vlan_default_pvid`); 0 for none."""
+        """The PVID of new ports of a bridge (`vlan_default_pvid`); 0: none."""
         settings = attributes_of(self.own_settings) if self.kind == "bridge" else _NOTHING
         return int.from_bytes(settings.get(uapi.IFLA_BR_VLAN_DEFAULT_PVID, b""), byteorder)
 
     @property
     def vlan(self) -> int:
-        """Of an 802.1Q device on another link (`peer`): its VLAN."""
+        """The VLAN ID of an 802.1Q device; 0 for other kinds."""
         settings = attributes_of(self.own_settings) if self.kind == "vlan" else _NOTHING
         return int.from_bytes(settings.get(uapi.IFLA_VLAN_ID, b""), byteorder)
 
     @property
     def hairpin(self) -> bool:
-        """Whether it is a port of a bridge that may send frames back to where they came from."""
+        """Whether it is a bridge port in hairpin mode."""
         return _is_on(self.port_settings, uapi.IFLA_BRPORT_MODE)
 
     @property
     def isolated(self) -> bool:
-        """Whether it is a port of a bridge that talks to no other isolated one."""
+        """Whether it is an isolated bridge port, which cannot reach other isolated ones."""
         return _is_on(self.port_settings, uapi.IFLA_BRPORT_ISOLATED)
 
 
 def find_link(netlink: Netlink, name: str) -> Link | None:
-    """The link of that name, or None."""
+    """The link with that name, or None."""
     return _find(netlink, 0, text(uapi.IFLA_IFNAME, name)) if len(name.encode()) < 16 else None
 
 
 def find_link_by_index(netlink: Netlink, index: int) -> Link | None:
-    """The link of that index, or None; 0 is the index of none."""
+    """The link with that index, or None; 0 is not an index."""
     return _find(netlink, index, b"") if index else None
 
 
 def list_links(netlink: Netlink, *, containing: bytes = b"") -> list[Link]:
-    """All links; with `containing`, only those in whose message these bytes stand (an alias, say), which is quicker."""
-    return [_link(found) for found in netlink.dump(_body() + _NO_STATISTICS, uapi.RTM_GETLINK) if containing in found]
+    """All links, or (faster) only those whose message contains these bytes, such as an alias."""
+    messages = netlink.dump(_body() + _NO_STATISTICS, uapi.RTM_GETLINK)
+    return [_link(message) for message in messages if containing in message]
 
 
 def list_links_beside(netlink: Netlink, bridge: int) -> list[Link]:
-    """All links but the bridge with that index and its ports, however many those are."""
+    """All links except the bridge with that index and its ports."""
     port = number(uapi.IFLA_MASTER, bridge)
     messages = netlink.dump(_body() + _NO_STATISTICS, uapi.RTM_GETLINK)
     return [link for link in map(_link, (one for one in messages if port not in one)) if link.index != bridge]
@@ -134,14 +133,14 @@ def list_group(netlink: Netlink, group: int) -> list[Link]:
 def list_ports(netlink: Netlink, bridge: int) -> list[Link]:
     """The ports of the bridge with that index."""
     message = _body() + number(uapi.IFLA_MASTER, bridge) + _NO_STATISTICS
-    return [_link(found) for found in netlink.dump(message, uapi.RTM_GETLINK)]
+    return [_link(message) for message in netlink.dump(message, uapi.RTM_GETLINK)]
 
 
 def create_bridge(netlink: Netlink, name: str, *, mtu: int, filters_vlans: bool = False) -> bool:
-    """Make a bridge with a MAC of its own; False if a link of that name is there already.
+    """Create a bridge with an explicit MAC; False if a link of that name exists.
 
-    A bridge that is given a MAC keeps it; one that is not takes the lowest of its ports', which changes as pods come
-    and go. `mtu` 0 leaves it to the kernel. Raises NetlinkError (EOPNOTSUPP: a kernel without VLAN filtering).
+    A bridge without an explicit MAC takes the lowest of its ports, which changes as pods come and go. `mtu` 0: the
+    kernel's default. Raises NetlinkError (EOPNOTSUPP: a kernel without VLAN filtering).
     """
     data = nested(uapi.IFLA_INFO_DATA, _switch(uapi.IFLA_BR_VLAN_FILTERING, on=True)) if filters_vlans else b""
     message = _body() + text(uapi.IFLA_IFNAME, name) + _mac(random_mac()) + _info("bridge", data) + _mtu_if(mtu)
@@ -154,7 +153,7 @@ def create_bridge(netlink: Netlink, name: str, *, mtu: int, filters_vlans: bool 
     return True
 
 
-def create_veth(  # noqa: PLR0913  (each end has its part)
+def create_veth(  # noqa: PLR0913  (both veths have parameters)
     netlink: Netlink,
     name: str,
     peer_name: str,
@@ -164,10 +163,10 @@ def create_veth(  # noqa: PLR0913  (each end has its part)
     mtu: int,
     group: int = 0,
 ) -> Link | None:
-    """Make a veth pair: `name` here, in that link group; `peer_name` in the namespace `peer_netns` (None: here too).
+    """Create a veth pair: `name` here, in that link group; `peer_name` in the namespace `peer_netns` (None: here).
 
-    Both ends get MACs of their own, so that udev's MACAddressPolicy leaves them alone. Returns the end that is here, or
-    None: a kernel before 6.2 does not show what it made. Raises NetlinkError (EEXIST if either name is taken).
+    Both get explicit MACs, which udev's MACAddressPolicy does not change. Returns the veth that is here, or None before
+    Linux 6.2, which does not echo it. Raises NetlinkError (EEXIST if either name is taken).
     """
     peer = _body() + text(uapi.IFLA_IFNAME, peer_name) + _mac(peer_mac) + _mtu_if(mtu) + _ONE_QUEUE
     if peer_netns is not None:
@@ -177,8 +176,8 @@ def create_veth(  # noqa: PLR0913  (each end has its part)
     )
     message = _body() + here + _info("veth", nested(uapi.IFLA_INFO_DATA, attribute(uapi.VETH_INFO_PEER, peer)))
     flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_ECHO | NLM_F_CREATE | NLM_F_EXCL
-    shown = netlink.send([netlink.encode(message, uapi.RTM_NEWLINK, flags)])
-    return _link(shown[0]) if shown else None
+    echoed = netlink.send([netlink.encode(message, uapi.RTM_NEWLINK, flags)])
+    return _link(echoed[0]) if echoed else None
 
 
 def delete_link(netlink: Netlink, index: int) -> bool:
@@ -203,12 +202,12 @@ def set_down(netlink: Netlink, index: int) -> None:
 
 
 def set_promiscuous(netlink: Netlink, index: int, *, on: bool) -> None:
-    """Switch promiscuous mode (uapi.IFF_PROMISC)."""
+    """Set or clear promiscuous mode (IFF_PROMISC)."""
     netlink.change(_body(index=index, flags=uapi.IFF_PROMISC if on else 0, change=uapi.IFF_PROMISC), uapi.RTM_SETLINK)
 
 
 def set_all_multicast(netlink: Netlink, index: int, *, on: bool) -> None:
-    """Switch the reception of all multicast (uapi.IFF_ALLMULTI)."""
+    """Set or clear the reception of all multicast (IFF_ALLMULTI)."""
     netlink.change(_body(index=index, flags=uapi.IFF_ALLMULTI if on else 0, change=uapi.IFF_ALLMULTI), uapi.RTM_SETLINK)
 
 
@@ -223,25 +222,25 @@ def set_queue_length(netlink: Netlink, index: int, packets: int) -> None:
 
 
 def set_alias(netlink: Netlink, index: int, alias: str) -> None:
-    """Give a link an alias: a text that it shows."""
+    """Set the alias of a link."""
     netlink.change(_body(index=index) + text(uapi.IFLA_IFALIAS, alias), uapi.RTM_SETLINK)
 
 
 def set_mac(netlink: Netlink, index: int, mac: str) -> None:
-    """Give a link a MAC; a bridge that is given its own keeps it from then on."""
+    """Set the MAC of a link; a bridge then keeps it, whatever ports it gets."""
     netlink.change(_body(index=index) + _mac(mac), uapi.RTM_SETLINK)
 
 
 def set_vlan_filtering(netlink: Netlink, bridge: int, *, on: bool) -> None:
-    """Switch VLAN filtering of a bridge; raises NetlinkError (EOPNOTSUPP: a kernel without it)."""
+    """Enable or disable VLAN filtering of a bridge; raises NetlinkError (EOPNOTSUPP: not in this kernel)."""
     data = nested(uapi.IFLA_INFO_DATA, _switch(uapi.IFLA_BR_VLAN_FILTERING, on=on))
     netlink.change(_body(index=bridge) + _info("bridge", data), uapi.RTM_NEWLINK)
 
 
 def attach_port(netlink: Netlink, index: int, bridge: int, *, alias: str, hairpin: bool, isolated: bool) -> None:
-    """Make a link a port of a bridge, name its owner in its alias and bring it up, in one exchange with the kernel.
+    """Make a link a port of a bridge, set its alias to its owner and bring it up, in one datagram.
 
-    A port that is neither hairpin nor isolated is left as a new port is.
+    The port's flags are set only if it is to be hairpin or isolated.
     """
     messages = [_body(index=index) + number(uapi.IFLA_MASTER, bridge) + text(uapi.IFLA_IFALIAS, alias)]
     if hairpin or isolated:
@@ -252,37 +251,37 @@ def attach_port(netlink: Netlink, index: int, bridge: int, *, alias: str, hairpi
 
 
 def group_request(index: int, group: int) -> bytes:
-    """The body of a request about a link and a group: to move the one to the other, or with index 0 about the group."""
+    """The body of a request to move a link to a group, or (`index` 0) about all links of the group."""
     return _body(index=index) + number(uapi.IFLA_GROUP, group)
 
 
 def up_request(netlink: Netlink, index: int) -> bytes:
-    """What `set_up` sends, to be sent with other requests."""
+    """The request of `set_up`, to be sent with others."""
     return _set(netlink, _body(index=index, flags=uapi.IFF_UP, change=uapi.IFF_UP))
 
 
 def announce_request(netlink: Netlink, index: int) -> bytes:
-    """To be sent with others: have a link announce its IPv4 addresses when it comes up (the sysctl arp_notify)."""
+    """A request, to be sent with others, to announce IPv4 addresses when the link comes up (sysctl arp_notify)."""
     conf = nested(AF_INET, nested(uapi.IFLA_INET_CONF, number(uapi.IPV4_DEVCONF_ARP_NOTIFY, 1)))
     return _set(netlink, _body(index=index) + nested(uapi.IFLA_AF_SPEC, conf))
 
 
 def list_vlans(netlink: Netlink) -> dict[int, dict[int, int]]:
-    """For each bridge port, and bridge, by index: its VLANs, id to flags (BRIDGE_VLAN_INFO_*).
+    """The VLANs of each bridge port and bridge, by its index: VLAN ID to flags (BRIDGE_VLAN_INFO_*).
 
-    The kernel is asked for ranges: a port can have more VLANs than it could list in one message.
+    Requests ranges, because a port can have more VLANs than fit into one message.
     """
     request = _body(family=AF_BRIDGE) + number(uapi.IFLA_EXT_MASK, uapi.RTEXT_FILTER_BRVLAN_COMPRESSED)
     ports: dict[int, dict[int, int]] = {}
-    for found in netlink.dump(request, uapi.RTM_GETLINK):
-        entries = runs_of(attributes_of(found, _ATTRIBUTES).get(uapi.IFLA_AF_SPEC, b""))
+    for message in netlink.dump(request, uapi.RTM_GETLINK):
+        entries = runs_of(attributes_of(message, _ATTRIBUTES).get(uapi.IFLA_AF_SPEC, b""))
         vlans = (_PAIR.unpack(entry) for kind, entry in entries if kind == uapi.IFLA_BRIDGE_VLAN_INFO)
-        ports[_BODY.unpack_from(found, 16)[2]] = _spread(vlans)
+        ports[_BODY.unpack_from(message, 16)[2]] = _spread(vlans)
     return ports
 
 
 def _spread(entries: Iterable[tuple[int, int]]) -> dict[int, int]:
-    """The VLANs of single ones and ranges, (flags, VLAN) each; a range is its first and its last."""
+    """The VLANs of (flags, VLAN) entries; a range is the entry of its first and that of its last VLAN."""
     vlans, first = {}, 0
     for flags, vlan in entries:
         if flags & uapi.BRIDGE_VLAN_INFO_RANGE_BEGIN:
@@ -296,7 +295,7 @@ def _spread(entries: Iterable[tuple[int, int]]) -> dict[int, int]:
 
 
 def add_vlan(netlink: Netlink, port: int, vlan: int, *, native: bool) -> None:
-    """Let a VLAN through a bridge port: tagged, or `native` (the port's PVID, untagged on egress)."""
+    """Add a VLAN to a bridge port: tagged, or `native` (the PVID, untagged on egress)."""
     _change_vlan(
         netlink,
         port,
@@ -307,7 +306,7 @@ def add_vlan(netlink: Netlink, port: int, vlan: int, *, native: bool) -> None:
 
 
 def delete_vlan(netlink: Netlink, port: int, vlan: int) -> None:
-    """Take a VLAN from a bridge port; that it does not have it is no error."""
+    """Delete a VLAN from a bridge port, if it has it."""
     try:
         _change_vlan(netlink, port, vlan, uapi.RTM_DELLINK, 0)
     except NetlinkError as error:
@@ -316,7 +315,7 @@ def delete_vlan(netlink: Netlink, port: int, vlan: int) -> None:
 
 
 def random_mac() -> str:
-    """A random unicast MAC of the locally administered kind (IEEE 802, section 8.2)."""
+    """A random locally administered unicast MAC (IEEE 802, section 8.2)."""
     raw = bytearray(os.urandom(6))
     raw[0] = raw[0] & 0xFC | 0x02
     return raw.hex(":")
@@ -363,7 +362,7 @@ def _find(netlink: Netlink, index: int, name: bytes) -> Link | None:
 
 
 def get_message(netlink: Netlink, index: int, name: bytes = b"") -> bytes | None:
-    """The RTM_NEWLINK message of the link with that index, None if there is none. `name`: an attribute instead."""
+    """The RTM_NEWLINK message of the link with that index, or (`index` 0) with that IFLA_IFNAME; or None."""
     try:
         return netlink.get(_body(index=index) + name + _NO_STATISTICS, uapi.RTM_GETLINK)
     except NetlinkError as error:
@@ -373,26 +372,26 @@ def get_message(netlink: Netlink, index: int, name: bytes = b"") -> bytes | None
 
 
 def _link(message: bytes) -> Link:
-    """What a whole uapi.RTM_NEWLINK message shows."""
+    """The link of an RTM_NEWLINK message."""
     _, _, index, flags, _ = _BODY.unpack_from(message, 16)
-    shown = attributes_of(message, _ATTRIBUTES)
-    info = attributes_of(shown[uapi.IFLA_LINKINFO]) if uapi.IFLA_LINKINFO in shown else _NOTHING
+    attributes = attributes_of(message, _ATTRIBUTES)
+    info = attributes_of(attributes[uapi.IFLA_LINKINFO]) if uapi.IFLA_LINKINFO in attributes else _NOTHING
     is_port = _text(info.get(uapi.IFLA_INFO_SLAVE_KIND)) == "bridge"
-    operstate = shown.get(uapi.IFLA_OPERSTATE, b"\0")[0]
+    operstate = attributes.get(uapi.IFLA_OPERSTATE, b"\0")[0]
     return Link(
         index=index,
-        name=_text(shown.get(uapi.IFLA_IFNAME)),
+        name=_text(attributes.get(uapi.IFLA_IFNAME)),
         kind=_text(info.get(uapi.IFLA_INFO_KIND)),
-        mac=shown.get(uapi.IFLA_ADDRESS, b"").hex(":"),
-        mtu=_number(shown.get(uapi.IFLA_MTU)),
+        mac=attributes.get(uapi.IFLA_ADDRESS, b"").hex(":"),
+        mtu=_number(attributes.get(uapi.IFLA_MTU)),
         flags=flags,
         operstate=_OPERSTATES[operstate] if operstate < len(_OPERSTATES) else "",
-        alias=_text(shown.get(uapi.IFLA_IFALIAS)),
-        master=_number(shown.get(uapi.IFLA_MASTER)),
-        peer=_number(shown.get(uapi.IFLA_LINK)),
-        peer_is_elsewhere=uapi.IFLA_LINK_NETNSID in shown,
-        group=_number(shown.get(uapi.IFLA_GROUP)),
-        queue_length=_number(shown.get(uapi.IFLA_TXQLEN)),
+        alias=_text(attributes.get(uapi.IFLA_IFALIAS)),
+        master=_number(attributes.get(uapi.IFLA_MASTER)),
+        peer=_number(attributes.get(uapi.IFLA_LINK)),
+        peer_is_elsewhere=uapi.IFLA_LINK_NETNSID in attributes,
+        group=_number(attributes.get(uapi.IFLA_GROUP)),
+        queue_length=_number(attributes.get(uapi.IFLA_TXQLEN)),
         own_settings=info.get(uapi.IFLA_INFO_DATA, b""),
         port_settings=info.get(uapi.IFLA_INFO_SLAVE_DATA, b"") if is_port else b"",
     )

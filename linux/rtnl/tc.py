@@ -39,7 +39,7 @@ _GONE = frozenset((ENODEV, ENOENT, EINVAL))  # EINVAL: the link has no such qdis
 class Bucket:
     """A token bucket (TBF) in the kernel's units: `rate` in bytes a second, `limit` in bytes, `buffer` in ticks.
 
-    `limit` is how much may wait, the burst included; `buffer` is how long the burst takes at that rate.
+    `limit`: how much may be queued, including the burst. `buffer`: how long the burst takes at that rate.
     """
 
     rate: int
@@ -49,7 +49,7 @@ class Bucket:
 
 @dataclass(frozen=True)
 class Qdisc:
-    """A queueing discipline of the link with index `link`; `bucket` is what a TBF does, None for all other kinds."""
+    """A queueing discipline of the link with index `link`; `bucket`: the parameters of a TBF, None for other kinds."""
 
     link: int
     kind: str
@@ -60,10 +60,10 @@ class Qdisc:
 
 @dataclass(frozen=True)
 class Redirect:
-    """A filter on what comes in by the link with index `link`; `target` is the index of the link it sends that to.
+    """A filter on incoming packets of the link with index `link`; `target`: index of the link to which it redirects.
 
-    `info` has the filter's preference and protocol; `handle` is 0 for what is no filter but a part of its table.
-    `everything`: whether it is one as `create_redirect` makes, which lets nothing pass by.
+    `info`: the filter's preference and protocol. `handle`: 0 for a part of its hash table. `everything`: whether it
+    matches all packets, as those of `create_redirect` do.
     """
 
     link: int
@@ -74,35 +74,35 @@ class Redirect:
 
     @property
     def is_filter(self) -> bool:
-        """Whether the handle is of a filter (TC_U32_NODE), not of a table of filters."""
+        """Whether the handle is of a filter (TC_U32_NODE), not of a hash table."""
         return bool(self.handle & 0xFFF)
 
 
 def list_qdiscs(netlink: Netlink, link: int | None = None) -> list[Qdisc]:
-    """The queueing disciplines of all links; or those at the root and for what comes in of the link with that index."""
+    """The queueing disciplines of all links; or the root and ingress ones of the link with that index."""
     if link is None:
         return [_qdisc(body) for body in netlink.dump(_message(0), uapi.RTM_GETQDISC)]
-    # The kernel knows no dump of one link's; asked for one discipline, it shows it to whoever wants its announcements.
-    asked = [
+    # The kernel cannot dump those of one link; it echoes a single one only as a notification.
+    requests = [
         netlink.encode(_message(link, parent=parent), uapi.RTM_GETQDISC, NLM_F_REQUEST | NLM_F_ACK | NLM_F_ECHO)
         for parent in (uapi.TC_H_ROOT, uapi.TC_H_INGRESS)
     ]
-    return [_qdisc(body) for body in netlink.send(asked, tolerated=_GONE)]
+    return [_qdisc(body) for body in netlink.send(requests, tolerated=_GONE)]
 
 
 def list_redirects(netlink: Netlink, link: int) -> list[Redirect]:
-    """The filters on what comes in by the link with that index, which may have none and need not be there."""
+    """The filters on incoming packets of the link with that index; none if it has none or does not exist."""
     try:
-        found = netlink.dump(_message(link, parent=uapi.TC_H_MIN_INGRESS_PARENT), uapi.RTM_GETTFILTER)
+        filters = netlink.dump(_message(link, parent=uapi.TC_H_MIN_INGRESS_PARENT), uapi.RTM_GETTFILTER)
     except NetlinkError as error:
         if error.errno not in _GONE:
             raise
         return []
-    return [one for one in map(_redirect, found) if one.link == link]
+    return [one for one in map(_redirect, filters) if one.link == link]
 
 
 def put_bucket(netlink: Netlink, link: int, bucket: Bucket) -> None:
-    """Make this the link's root; one of ours that is there changes to it in place. Raises NetlinkError."""
+    """Make the bucket the link's root, or change our existing one in place. Raises NetlinkError."""
     rate64 = attribute(uapi.TCA_TBF_RATE64, pack("=Q", bucket.rate)) if bucket.rate > _UINT32_MAX else b""
     parms = _TBF.pack(min(bucket.rate, _UINT32_MAX), 0, bucket.limit, bucket.buffer)
     message = _message(link, BUCKET_HANDLE, uapi.TC_H_ROOT, "tbf", attribute(uapi.TCA_TBF_PARMS, parms), rate64)
@@ -110,12 +110,12 @@ def put_bucket(netlink: Netlink, link: int, bucket: Bucket) -> None:
 
 
 def delete_bucket(netlink: Netlink, link: int) -> bool:
-    """Take the link's root `1:` away; False if it was gone."""
+    """Delete the link's root `1:`; False if it was gone."""
     return _delete(lambda: netlink.change(_message(link, BUCKET_HANDLE, uapi.TC_H_ROOT), uapi.RTM_DELQDISC))
 
 
 def create_ingress(netlink: Netlink, link: int) -> bool:
-    """Give the link a place for filters on what comes in; False if it has one (`clsact` will do too)."""
+    """Create an ingress qdisc; False if the link has one, or a clsact."""
     try:
         netlink.change(
             _message(link, INGRESS_HANDLE, uapi.TC_H_INGRESS, "ingress"), uapi.RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL
@@ -128,20 +128,20 @@ def create_ingress(netlink: Netlink, link: int) -> bool:
 
 
 def delete_ingress(netlink: Netlink, link: int) -> bool:
-    """Take it away with all its filters; False if it was gone."""
+    """Delete the ingress qdisc with all its filters; False if it was gone."""
     return _delete(lambda: netlink.change(_message(link, INGRESS_HANDLE, uapi.TC_H_INGRESS), uapi.RTM_DELQDISC))
 
 
 def delete_qdiscs(netlink: Netlink, qdiscs: Sequence[Qdisc]) -> None:
-    """Take several away with all that is in them, in one exchange; those that are gone already are no error."""
+    """Delete several with their contents, in one datagram; those that are gone are not an error."""
     flags = NLM_F_REQUEST | NLM_F_ACK
-    doomed = (_message(one.link, one.handle, one.parent) for one in qdiscs)
-    requests = [netlink.encode(message, uapi.RTM_DELQDISC, flags) for message in doomed]
+    messages = (_message(one.link, one.handle, one.parent) for one in qdiscs)
+    requests = [netlink.encode(message, uapi.RTM_DELQDISC, flags) for message in messages]
     netlink.send(requests, tolerated=_GONE)
 
 
 def create_redirect(netlink: Netlink, link: int, target: int) -> None:
-    """Send all that comes in by a link, of whatever protocol, out by the link with the index `target`."""
+    """Redirect all incoming packets of a link, of any protocol, to the link with the index `target`."""
     parms = attribute(uapi.TCA_MIRRED_PARMS, _MIRRED.pack(uapi.TC_ACT_STOLEN, uapi.TCA_EGRESS_REDIR, target))
     mirred = text(uapi.TCA_ACT_KIND, "mirred") + nested(uapi.TCA_ACT_OPTIONS, parms)
     options = (
@@ -154,10 +154,10 @@ def create_redirect(netlink: Netlink, link: int, target: int) -> None:
 
 
 def delete_redirect(netlink: Netlink, redirect: Redirect) -> bool:
-    """Take one filter away; False if it was gone."""
+    """Delete one filter; False if it was gone."""
     message = _message(redirect.link, redirect.handle, uapi.TC_H_MIN_INGRESS_PARENT, "u32", info=redirect.info)
     deleted = _delete(lambda: netlink.change(message, uapi.RTM_DELTFILTER))
-    # The kernel takes the table of the last filter of a preference with it, unless there are others on the link.
+    # The kernel deletes the hash table with the last filter of a preference only if there are no others on the link.
     rest = [one.is_filter for one in list_redirects(netlink, redirect.link) if one.info == redirect.info]
     if rest and not any(rest):
         table = _message(redirect.link, 0, uapi.TC_H_MIN_INGRESS_PARENT, "u32", info=redirect.info)
@@ -166,7 +166,7 @@ def delete_redirect(netlink: Netlink, redirect: Redirect) -> bool:
 
 
 def probe_bucket(netlink: Netlink, link: int) -> None:
-    """Ask for a token bucket without parameters, which no kernel makes. Raises NetlinkError if it knows none at all."""
+    """Request a TBF without parameters, which every kernel refuses. Raises NetlinkError if it has no TBF."""
     try:
         netlink.change(
             _message(link, BUCKET_HANDLE, uapi.TC_H_ROOT, "tbf"), uapi.RTM_NEWQDISC, NLM_F_CREATE | NLM_F_EXCL
@@ -184,11 +184,11 @@ def _message(link: int, handle: int = 0, parent: int = 0, kind: str = "", *optio
 
 
 def _parts(body: bytes) -> tuple[tuple[int, int, int, int], str, dict[int, bytes]]:
-    """Of a message: link, handle, parent and info; kind; options."""
+    """Link, handle, parent and info; kind; options of a message."""
     _, *fields = _BODY.unpack_from(body, _HEADER_BYTES)
-    found = attributes_of(body, _ATTRIBUTES_AT)
-    kind = found.get(uapi.TCA_KIND, b"").rstrip(b"\0").decode("utf-8", "replace")
-    return tuple(fields), kind, attributes_of(found.get(uapi.TCA_OPTIONS, b""))
+    attributes = attributes_of(body, _ATTRIBUTES_AT)
+    kind = attributes.get(uapi.TCA_KIND, b"").rstrip(b"\0").decode("utf-8", "replace")
+    return tuple(fields), kind, attributes_of(attributes.get(uapi.TCA_OPTIONS, b""))
 
 
 def _delete(request: Callable[[], None]) -> bool:
@@ -221,7 +221,7 @@ def _redirect(body: bytes) -> Redirect:
 
 
 def _redirected_to(options: dict[int, bytes]) -> int | None:
-    """The index of the link to which a filter sends what it matches; None if it does something else."""
+    """The index of the link to which a filter redirects; None if its action is another."""
     action = attributes_of(attributes_of(options.get(uapi.TCA_U32_ACT, b"")).get(_FIRST_ACTION, b""))
     if action.get(uapi.TCA_ACT_KIND) != b"mirred\0":
         return None
@@ -231,6 +231,6 @@ def _redirected_to(options: dict[int, bytes]) -> int | None:
 
 
 def _matches_all(selector: bytes | None) -> bool:
-    """Whether each key of the selector (struct tc_u32_sel) has an empty mask."""
+    """Whether all keys of the selector (struct tc_u32_sel) have empty masks."""
     masks = [selector[at : at + 4] for at in range(16, len(selector), 16)] if selector else [b"?"]
     return not any(map(any, masks))

@@ -1,4 +1,7 @@
-"""The VTEP of a node: its vxlan device, as flannel would make it."""
+"""The VTEP of a node: its vxlan device, configured as flannel configures it.
+
+Pyroute2 encodes and decodes the device: it has many parameters, and is handled once a call.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,20 +13,20 @@ from linux.rtnl.links import Link, get_message
 from linux.rtnl.uapi import RTM_NEWLINK
 from spec.addresses import pack
 
-OWNER = "slash24 vtep"  # the alias of a device of ours
+OWNER = "slash24 vtep"  # the alias of our devices
 _KIND = "vxlan"
 _TRIES = 4
 _ADDR_GEN_NONE = "1"
-_RECEIVING = ("IFLA_VXLAN_COLLECT_METADATA", "IFLA_VXLAN_UDP_ZERO_CSUM6_RX", "IFLA_VXLAN_REMCSUM_RX")  # 0, if absent
-_MARKS = ("IFLA_VXLAN_GBP", "IFLA_VXLAN_GPE", "IFLA_VXLAN_REMCSUM_NOPARTIAL")  # there or absent
+_RECEIVE_FLAGS = ("IFLA_VXLAN_COLLECT_METADATA", "IFLA_VXLAN_UDP_ZERO_CSUM6_RX", "IFLA_VXLAN_REMCSUM_RX")  # absent: 0
+_PRESENCE_FLAGS = ("IFLA_VXLAN_GBP", "IFLA_VXLAN_GPE", "IFLA_VXLAN_REMCSUM_NOPARTIAL")  # on if present
 
 
 @dataclass(frozen=True)
 class Vtep:
-    """The vxlan device wanted: `parent` is the index of the link it sends on, `local` the address it sends from.
+    """The wanted vxlan device: `parent` is the index of the underlay link, `local` its source address.
 
-    `mtu` in bytes, of the packets inside. `tx_checksum` False: checksums are computed before a packet enters the
-    tunnel, for links that get them wrong; True leaves the device as it is, so that one may switch it off by hand.
+    `mtu`: bytes of an inner packet. `tx_checksum` False: checksums are computed before a packet enters the tunnel, for
+    links whose offload is broken; True leaves the device as it is, so that it can be disabled by hand.
     """
 
     name: str
@@ -39,14 +42,14 @@ class Vtep:
 def ensure_vtep(
     netlink: Netlink, wanted: Vtep, addresses: Sequence[str], guard: Callable[[], object] | None = None
 ) -> tuple[Link, bool]:
-    """Make the device so, with exactly these global addresses (CIDR); the link, and whether another one made way.
+    """Make the device as wanted, with exactly these global addresses (CIDR).
 
-    MAC, MTU, addresses and the like are corrected in place; a vxlan device with other parameters is deleted (with it go
-    the routes through it) and made anew. So is one of ours under another name that has these addresses: the node's of
-    an earlier configuration, which nothing guards any more. `guard` is called in between: no such device is there any
-    more, and this one is not brought up before. The calling thread is in the network namespace of the socket. Raises
-    OSError (EEXIST: a link of another kind has the name, or another device the VNI and port; EADDRINUSE: the port is
-    taken); a device that was made here is gone then.
+    Returns the link, and whether a device was deleted for it. MAC, MTU, addresses and the like are corrected in place.
+    A vxlan device with other parameters is deleted, with the routes through it, and created again. A device of ours
+    that has these addresses under another name is deleted too: it is of an earlier configuration, and no filter
+    protects it any more. `guard` is called after the deletions and before the device is brought up. The calling thread
+    must be in the network namespace of the socket. Raises OSError (EEXIST: a link of another kind has the name, or
+    another device the VNI and port; EADDRINUSE: the port is taken); a device created here is deleted again then.
     """
     from linux.rtnl.links import delete_link, find_link
 
@@ -62,7 +65,7 @@ def ensure_vtep(
         else:
             replaced = delete_link(netlink, link.index) or replaced
     else:
-        raise NetlinkError(EEXIST, f"{wanted.name} is being made by somebody else, otherwise")
+        raise NetlinkError(EEXIST, f"another program keeps creating {wanted.name} with other parameters")
     try:
         _correct(netlink, wanted, link)
         if guard:
@@ -90,9 +93,10 @@ def _delete_earlier(netlink: Netlink, wanted: Vtep, addresses: Sequence[str]) ->
 
 
 def find_rival(netlink: Netlink, wanted: Vtep) -> NetlinkError | None:
-    """Does another vxlan device keep this one from being made (EEXIST) or from coming up (EADDRINUSE)?
+    """The error if another vxlan device keeps this one from being created (EEXIST) or brought up (EADDRINUSE).
 
-    The kernel has one device for a VNI, port and IP version, and one socket for a port, with the flags of its first.
+    The kernel allows one device for each VNI, port and IP version. Devices with the same port share one socket, with
+    the flags of the first.
     """
     from linux.rtnl.links import list_links
 
@@ -102,34 +106,39 @@ def find_rival(netlink: Netlink, wanted: Vtep) -> NetlinkError | None:
         data = _data_of(netlink, link)
         if data is None or data.get_attr("IFLA_VXLAN_PORT") != wanted.port:
             continue
-        is_plain = not any(map(data.get_attr, _RECEIVING)) and all(data.get_attr(mark) is None for mark in _MARKS)
+        is_plain = not any(map(data.get_attr, _RECEIVE_FLAGS))
+        is_plain = is_plain and all(data.get_attr(flag) is None for flag in _PRESENCE_FLAGS)
         is_of_version = bool(data.get_attr("IFLA_VXLAN_LOCAL6")) == (":" in wanted.local)
         if is_plain and is_of_version and data.get_attr("IFLA_VXLAN_ID") == wanted.vni:
             return NetlinkError(EEXIST, f'VNI {wanted.vni} on UDP port {wanted.port} is taken by "{link.name}"')
         if link.up and not is_plain:
             return NetlinkError(
-                EADDRINUSE, f'UDP port {wanted.port} is taken by "{link.name}", which receives otherwise'
+                EADDRINUSE, f'UDP port {wanted.port} is taken by "{link.name}", which has other receive flags'
             )
     return None
 
 
 def differences(netlink: Netlink, wanted: Vtep, addresses: Sequence[str]) -> list[str]:
-    """What is not as wanted, a sentence each; raises OSError."""
+    """A sentence for each difference from what is wanted; raises OSError."""
     from linux.ethtool import has_tx_checksum
     from linux.rtnl.addresses import list_addresses
     from linux.rtnl.links import find_link
 
     link = find_link(netlink, wanted.name)
     if link and link.kind != _KIND:
-        return [f"{wanted.name} is no vxlan device"]
+        return [f"{wanted.name} is not a vxlan device"]
     parameters = _parameters_of(netlink, link) if link else {}
     if not parameters:
         return [f"{wanted.name} is missing"]
-    found = parameters | {"mtu": link.mtu, "MAC": link.mac, "state": "up" if link.up else "down"}
-    right = _parameters(wanted) | {"mtu": wanted.mtu, "MAC": wanted.mac, "state": "up"}
-    problems = [f"{wanted.name} has {key} {found[key]}, not {right[key]}" for key in right if found[key] != right[key]]
+    actual = parameters | {"mtu": link.mtu, "MAC": link.mac, "state": "up" if link.up else "down"}
+    expected = _parameters(wanted) | {"mtu": wanted.mtu, "MAC": wanted.mac, "state": "up"}
+    problems = [
+        f"{wanted.name} has {key} {actual[key]}, not {expected[key]}"
+        for key in expected
+        if actual[key] != expected[key]
+    ]
     if not wanted.tx_checksum and has_tx_checksum(wanted.name):
-        problems.append(f"{wanted.name} leaves checksums to the device")
+        problems.append(f"{wanted.name} has tx-checksumming enabled")
     have = {address.cidr for address in list_addresses(netlink, link.index) if address.is_global}
     problems += [f"{wanted.name} lacks the address {cidr}" for cidr in addresses if cidr not in have]
     problems += [f"{wanted.name} has the address {cidr}, which is not its own" for cidr in have - set(addresses)]
@@ -137,7 +146,7 @@ def differences(netlink: Netlink, wanted: Vtep, addresses: Sequence[str]) -> lis
 
 
 def delete_vtep(netlink: Netlink, name: str) -> bool:
-    """Delete the device of that name, and with it all its entries and routes; False if there is none of ours."""
+    """Delete our device of that name, with all its entries and routes; False if there is none."""
     from linux.rtnl.links import delete_link, find_link
 
     link = find_link(netlink, name)
@@ -147,7 +156,7 @@ def delete_vtep(netlink: Netlink, name: str) -> bool:
 
 
 def sends_from(netlink: Netlink, name: str, parent: int) -> str:
-    """The address from which the vxlan device of that name sends, "" if there is none on that link (index)."""
+    """The source address of the vxlan device of that name, "" if it does not exist on the link `parent` (index)."""
     from linux.rtnl.links import find_link
 
     link = find_link(netlink, name)
@@ -158,7 +167,7 @@ def sends_from(netlink: Netlink, name: str, parent: int) -> str:
 
 
 def vtep_mac(subnets: Sequence[str]) -> str:
-    """The MAC of the VTEP of the node with these pod subnets (canonical CIDRs): any peer can compute it.
+    """The MAC of the VTEP of a node with these pod subnets (canonical CIDRs), which every peer can compute.
 
     02:24 and the IPv4 network address; without an IPv4 subnet 02:26 and the first four bytes of the SHA-256 of the
     IPv6 network address.
@@ -173,20 +182,21 @@ def vtep_mac(subnets: Sequence[str]) -> str:
 
 
 def overhead(local: str) -> int:
-    """The bytes that the tunnel adds to a packet when it sends from that address: 50 over IPv4, 70 over IPv6."""
+    """The bytes that the tunnel adds to a packet if it sends from that address: 50 over IPv4, 70 over IPv6."""
     return 70 if ":" in local else 50
 
 
 def _parameters(wanted: Vtep) -> dict[str, object]:
-    """What a device is made with and can not be changed afterwards."""
+    """The parameters that can only be set when a device is created."""
     fixed = {"learning": 0, "group": None, "external": 0, "gbp": False, "gpe": False}
     return {"VNI": wanted.vni, "parent": wanted.parent, "local": wanted.local, "port": wanted.port, **fixed}
 
 
 def _parameters_of(netlink: Netlink, link: Link) -> dict[str, object]:
-    """The same of the device that is there; nothing if it is gone again. Raises NetlinkError (EEXIST: other kind)."""
+    """The same of an existing device; empty if it no longer exists. Raises NetlinkError (EEXIST: another kind)."""
     if link.kind != _KIND:
-        raise NetlinkError(EEXIST, f"{link.name} is there already, and no vxlan device but {link.kind or 'a real one'}")
+        kind = link.kind or "hardware"
+        raise NetlinkError(EEXIST, f'link "{link.name}" is of kind {kind}, not vxlan; set another "device"')
     data = _data_of(netlink, link)
     if data is None:
         return {}
@@ -216,9 +226,9 @@ def _data_of(netlink: Netlink, link: Link) -> "nlmsg_base | None":  # noqa: F821
 
 
 def _create(netlink: Netlink, wanted: Vtep) -> bool:
-    """Make the device with a MAC of its own, so that udev's MACAddressPolicy leaves it alone; down.
+    """Create the device, down, with an explicit MAC, which udev's MACAddressPolicy does not change.
 
-    False, and no error, if a link of that name has come into being meanwhile.
+    False if another program has created a link of that name meanwhile.
     """
     from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 
@@ -247,7 +257,7 @@ def _create(netlink: Netlink, wanted: Vtep) -> bool:
 
 
 def _bring_up(netlink: Netlink, wanted: Vtep, link: Link) -> None:
-    """The kernel opens the UDP port now, and not before."""
+    """Bring the device up; only now does the kernel open the UDP port."""
     from linux.rtnl.links import set_up
 
     try:
@@ -255,18 +265,18 @@ def _bring_up(netlink: Netlink, wanted: Vtep, link: Link) -> None:
     except NetlinkError as error:
         if error.errno != EADDRINUSE:
             raise
-        by = f"UDP port {wanted.port} is taken by another program of this node; ss -lunp shows it"
+        by = f"UDP port {wanted.port} is taken by another program on this node; find it with ss -lunp"
         raise (find_rival(netlink, wanted) or NetlinkError(EADDRINUSE, by)) from error
 
 
 def _correct(netlink: Netlink, wanted: Vtep, link: Link) -> None:
-    """What can be changed in place, before the device is up and a router's announcement can change it."""
+    """Correct what can be changed in place, before the device is up and accepts router advertisements."""
     from linux import sysctls
     from linux.ethtool import has_tx_checksum, set_tx_checksum
     from linux.rtnl.links import set_alias, set_mac, set_mtu
 
-    # A kernel without IPv6 has neither, and a read-only /proc/sys keeps what it has. Nothing needs a link-local
-    # address: the peers are permanent neighbours.
+    # A kernel without IPv6 has neither sysctl, and /proc/sys may be read-only. No link-local address is needed, because
+    # the peers are permanent neighbours.
     for key, value in (("accept_ra", "0"), ("addr_gen_mode", _ADDR_GEN_NONE)):
         sysctls.try_write(f"ipv6/conf/{wanted.name}/{key}", value)
     if link.alias != OWNER:

@@ -150,9 +150,9 @@ def test_a_device_like_ours_is_adopted(netlink: Netlink, node: Node) -> None:
 def test_a_link_of_another_kind_keeps_its_name(netlink: Netlink, node: Node) -> None:
     """A bridge that has the name by mistake of the configuration is not deleted."""
     shell(node, f"ip link add {DEVICE} type bridge")
-    with pytest.raises(NetlinkError, match="slash24.1 is there already, and no vxlan device but bridge"):
+    with pytest.raises(NetlinkError, match='link "slash24.1" is of kind bridge, not vxlan'):
         ensure_vtep(netlink, vtep(node, 1), ADDRESSES)
-    assert differences(netlink, vtep(node, 1), ADDRESSES) == ["slash24.1 is no vxlan device"]
+    assert differences(netlink, vtep(node, 1), ADDRESSES) == ["slash24.1 is not a vxlan device"]
     assert not delete_vtep(netlink, DEVICE)
     assert node.links()[DEVICE]["linkinfo"]["info_kind"] == "bridge"
 
@@ -186,7 +186,7 @@ def test_checksums_are_taken_from_the_device_and_by_hand_given_back(netlink: Net
     with_offload, without = vtep(node, 1), vtep(node, 1, tx_checksum=False)
     link, _ = ensure_vtep(netlink, with_offload, ADDRESSES)
     assert has_tx_checksum(DEVICE)
-    assert differences(netlink, without, ADDRESSES) == ["slash24.1 leaves checksums to the device"]
+    assert differences(netlink, without, ADDRESSES) == ["slash24.1 has tx-checksumming enabled"]
     assert ensure_vtep(netlink, without, ADDRESSES)[0].index == link.index
     assert not has_tx_checksum(DEVICE)
     assert differences(netlink, without, ADDRESSES) == []
