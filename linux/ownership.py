@@ -1,15 +1,15 @@
-"""The mark by which a kernel object tells whose it is: of an element the comment, of a link the alias or the group."""
+"""The tag by which a kernel object names its owner: the comment of an element, the alias or group of a link."""
 
 from collections.abc import Callable, Iterable
 
 from spec.attachment import Attachment
 
-_LONGEST = 127  # what nft accepts and prints of a comment, less its NUL
+_LONGEST = 127  # characters of a comment that nft accepts and prints
 _PLAIN = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 
 
 def owner_tag(attachment: Attachment) -> str:
-    """The mark of an attachment: readable, `v1:<network>:<container>:<ifname>`, if that is short and plain enough.
+    """The tag of an attachment: `v1:<network>:<container>:<ifname>` if that is short and plain enough.
 
     Otherwise `v1#<16 hex of SHA-256 of the network>:<40 hex of SHA-256 of container:ifname>`.
     """
@@ -22,17 +22,17 @@ def owner_tag(attachment: Attachment) -> str:
 
 
 def is_owner_tag(text: str) -> bool:
-    """Whether a text, the alias of a link say, is the mark of an attachment."""
+    """Whether a text, such as the alias of a link, is the tag of an attachment."""
     return text.startswith(("v1:", "v1#"))
 
 
 def is_of_network(tag: str, network: str) -> bool:
-    """Whether a mark is that of an attachment to this network."""
+    """Whether a tag is that of an attachment to this network."""
     return tag.startswith((f"v1:{network}:", _hashed_network(network)))
 
 
-def forfeited(network: str, valid: Iterable[Attachment]) -> Callable[[str], bool]:
-    """A test of marks: whether one is of this network, but of none of its valid attachments."""
+def stale_predicate(network: str, valid: Iterable[Attachment]) -> Callable[[str], bool]:
+    """A predicate: whether a tag is of an attachment to this network that is not among the valid ones."""
     kept = {owner_tag(attachment) for attachment in valid}
     return lambda tag: is_of_network(tag, network) and tag not in kept
 
@@ -40,15 +40,15 @@ def forfeited(network: str, valid: Iterable[Attachment]) -> Callable[[str], bool
 def group_of(network: str) -> int:
     """The link group of a network's links: 0x24 and 24 bits of FNV-1a of the name.
 
-    A link can be made in a group, but not with an alias: between the two it is the group that tells whose it is.
+    A link can be created in a group, but not with an alias; until it has its alias, the group tells the owner.
     """
     return 0x24000000 | _fnv(network, 0x811C9DC5, 0x01000193, 0xFFFFFFFF) >> 8
 
 
-def host_end_name(attachment: Attachment) -> str:
-    """The name of the host's end of an attachment's veth: by it alone the link is found, however many there are.
+def host_veth_name(attachment: Attachment) -> str:
+    """The name of an attachment's host veth, so that it is found without listing all links.
 
-    "veth" and 11 hex of 64 bits of FNV-1a. Where somebody else has that name, the link has another: its alias decides.
+    "veth" and 11 hex digits of FNV-1a in 64 bits. If the name is taken, the link has another; its alias decides.
     """
     text = "/".join((attachment.network, attachment.container_id, attachment.ifname))
     digest = _fnv(text, 0xCBF29CE484222325, 0x100000001B3, 0xFFFFFFFFFFFFFFFF)
@@ -56,7 +56,7 @@ def host_end_name(attachment: Attachment) -> str:
 
 
 def _fnv(text: str, digest: int, prime: int, mask: int) -> int:
-    """FNV-1a; it needs no module, the import of which would cost more than all it does here."""
+    """FNV-1a, which needs no import: that would take longer than the computation."""
     for byte in text.encode("utf-8", "surrogateescape"):
         digest = (digest ^ byte) * prime & mask
     return digest

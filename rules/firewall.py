@@ -31,7 +31,7 @@ from linux.nftables.listing import FoundRule
 from linux.nftables.messages import IFNAME, IP_ADDR, VERDICT, Element, Hook, Set, Step, TableName
 from linux.nftables.pod_table import Chain, Rule, Table, Transaction, change
 from linux.nftables.transactions import repair
-from linux.ownership import forfeited, owner_tag
+from linux.ownership import owner_tag, stale_predicate
 from rules import iptables
 from spec.addresses import unpack
 from spec.attachment import Attachment
@@ -176,7 +176,7 @@ def delete(owner: Attachment, addresses: Collection[bytes] = ()) -> None:
 
 def sweep(network: str, valid: Collection[Attachment]) -> None:
     """The same for all attachments to `network` that are not `valid`. Raises NetlinkError."""
-    is_forfeit = forfeited(network, valid)
+    is_forfeit = stale_predicate(network, valid)
     _remove(lambda one: is_forfeit(one.owner), ())
 
 
@@ -190,7 +190,7 @@ def released_by_delete(owner: Attachment, addresses: Collection[bytes] = ()) -> 
 
 def released_by_sweep(network: str, valid: Collection[Attachment]) -> set[bytes]:
     """The addresses, packed, that no owner will have after `sweep` with the same arguments. Raises NetlinkError."""
-    is_forfeit = forfeited(network, valid)
+    is_forfeit = stale_predicate(network, valid)
     return change(
         lambda transaction: _released(transaction.cache(TABLE).everything(), lambda one: is_forfeit(one.owner), ())
     )

@@ -19,7 +19,7 @@ from linux.nftables import listing, messages
 from linux.nftables.cache import Chain, Rule, Table
 from linux.nftables.messages import Element
 from linux.nftables.transactions import Transaction, change, repair
-from linux.ownership import forfeited
+from linux.ownership import stale_predicate
 from spec.attachment import Attachment
 
 __all__ = ["Chain", "Rule", "State", "Table", "Transaction", "change"]
@@ -106,7 +106,7 @@ def sweep(table: Table, network: str, valid: Collection[Attachment]) -> int:
 
     Raises NetlinkError.
     """
-    is_forfeit = forfeited(network, valid)
+    is_forfeit = stale_predicate(network, valid)
     return len({element.owner for element in remove(table, lambda element: is_forfeit(element.owner))})
 
 

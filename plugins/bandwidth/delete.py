@@ -2,7 +2,7 @@
 
 from linux.errors import step
 from linux.netlink.socket import Netlink
-from linux.ownership import forfeited
+from linux.ownership import stale_predicate
 from linux.rtnl import tc
 from linux.rtnl.deletion import delete_links
 from linux.rtnl.links import list_links
@@ -37,7 +37,7 @@ def sweep_shaping(request: Request) -> None:
 
     The reference plugin's ifbs do not name their owner; they stay.
     """
-    is_stale = forfeited(request.conf.name, request.valid_attachments)
+    is_stale = stale_predicate(request.conf.name, request.valid_attachments)
     attempts = Attempts()
     with step("find stale limits"), Netlink() as host:
         stale = [ifb for ifb in list_links(host, containing=b"v1") if ifb.kind == "ifb" and is_stale(ifb.alias)]

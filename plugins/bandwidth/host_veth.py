@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from linux.errors import step
 from linux.netlink.socket import Netlink
 from linux.netns import entered, open_netns
-from linux.ownership import host_end_name, owner_tag
+from linux.ownership import host_veth_name, owner_tag
 from linux.rtnl.links import Link, find_link, find_link_by_index, list_links
 from spec.errors import CNIError, Code, is_shortage
 from spec.request import Request
@@ -46,7 +46,7 @@ def find_remaining_veths(host: Netlink, request: Request) -> Iterator[Link]:
         if link and _is_host_veth(link) and link.alias in ("", tag):
             found.add(link.index)
             yield link
-    usual = find_link(host, host_end_name(request.attachment))
+    usual = find_link(host, host_veth_name(request.attachment))
     # Search all links only if neither the result nor the usual name leads to it.
     for link in [usual] if usual or found else list_links(host, containing=tag.encode()):
         if link and link.alias == tag and _is_host_veth(link) and link.index not in found:

@@ -9,7 +9,7 @@ from linux.bridge_lock import joining
 from linux.errors import step
 from linux.netlink.socket import Netlink, NetlinkError
 from linux.netns import entered, opened
-from linux.ownership import group_of, host_end_name, owner_tag
+from linux.ownership import group_of, host_veth_name, owner_tag
 from linux.rtnl.deletion import delete_links
 from linux.rtnl.links import Link, attach_port, create_veth, find_link, find_link_by_index, random_mac
 from linux.waiting import wait_until
@@ -74,7 +74,7 @@ def _create_veth(host: Netlink, netns: int, request: Request, conf: PodConf, mac
 
     If that name is taken, the host veth gets a random one.
     """
-    name, group = host_end_name(request.attachment), group_of(request.conf.name)
+    name, group = host_veth_name(request.attachment), group_of(request.conf.name)
     with step(f'create "{request.ifname}" in the container'):
         for _ in range(_NAME_TRIES):
             try:

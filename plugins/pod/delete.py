@@ -7,7 +7,7 @@ from functools import partial
 
 from linux.netlink.socket import Netlink
 from linux.netns import entered, open_netns
-from linux.ownership import forfeited, group_of, host_end_name, owner_tag
+from linux.ownership import group_of, host_veth_name, owner_tag, stale_predicate
 from linux.rtnl.addresses import list_addresses
 from linux.rtnl.deletion import delete_links
 from linux.rtnl.links import Link, find_link, find_link_by_index, list_group, list_links
@@ -89,7 +89,7 @@ def _delete_links(request: Request) -> Sequence[str]:
     with Netlink() as host:
         pod = _look_into_container(host, request, tag)
         veths = [pod.veth] if pod.veth else []
-        name = host_end_name(request.attachment)
+        name = host_veth_name(request.attachment)
         if name not in (veth.name for veth in veths):
             named = find_link(host, name)
             if named and _is_owned(named, request, tag):
@@ -147,7 +147,7 @@ def _find_other_names(host: Netlink, request: Request, tag: str) -> list[Link]:
 
 
 def _sweep_links(network: str, valid: frozenset[Attachment]) -> None:
-    is_stale = forfeited(network, valid)
+    is_stale = stale_predicate(network, valid)
     with Netlink() as host:
         delete_links(host, [link for link in list_links(host, containing=b"v1") if is_stale(link.alias)])
         delete_links(host, find_unnamed(partial(list_group, host, group_of(network))))

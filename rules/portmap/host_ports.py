@@ -20,7 +20,7 @@ from linux.nftables.cache import TableCache
 from linux.nftables.messages import Element
 from linux.nftables.pod_table import Chain, Transaction
 from linux.nftables.transactions import repair
-from linux.ownership import forfeited, owner_tag
+from linux.ownership import owner_tag, stale_predicate
 from rules import iptables
 from rules.portmap import iptables_nat
 from rules.portmap.links import is_gone, list_service_addresses
@@ -274,7 +274,7 @@ def problems(owner: Attachment, host_ports: HostPorts) -> list[str]:
 
 def sweep(network: str, valid: Collection[Attachment]) -> list[Forward]:
     """Forward nothing for attachments to `network` that are not `valid`; returns what was. Raises NetlinkError."""
-    is_forfeit = forfeited(network, valid)
+    is_forfeit = stale_predicate(network, valid)
     gone = pod_table.remove(TABLE, lambda found: is_forfeit(found.owner))
     _unlist(is_forfeit)
     return _forwards(gone)

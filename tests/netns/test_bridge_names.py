@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from linux.netlink.socket import Netlink
-from linux.ownership import group_of, host_end_name
+from linux.ownership import group_of, host_veth_name
 from linux.rtnl.group_deletion import GroupDeletion
 from linux.rtnl.uapi import RTM_GETADDR
 from plugins.bridge import PLUGIN
@@ -22,7 +22,7 @@ from tests.netns.node import Node, Pod
 from tests.netns.overlay_tools import inside
 
 CONF = {"cniVersion": "1.1.0", "name": "net", "type": "bridge", "bridge": "b0"}
-NAME = host_end_name(Attachment("net", "pod", "eth0"))
+NAME = host_veth_name(Attachment("net", "pod", "eth0"))
 
 
 @pytest.fixture
@@ -92,7 +92,7 @@ def test_the_name_follows_from_the_attachment(node: Node, cni: CNI) -> None:
     """So it is the same every time, and another for another interface of the same container."""
     pod = node.pod("pod")
     names = {host_end(cni.add(CONF, pod)), host_end(cni.add(CONF, pod, ifname="eth1"))}
-    assert names == {NAME, host_end_name(Attachment("net", "pod", "eth1"))}
+    assert names == {NAME, host_veth_name(Attachment("net", "pod", "eth1"))}
 
 
 def test_del_without_a_namespace_finds_the_link_by_its_name(

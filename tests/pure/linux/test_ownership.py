@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linux.ownership import forfeited, group_of, host_end_name, is_of_network, owner_tag
+from linux.ownership import group_of, host_veth_name, is_of_network, owner_tag, stale_predicate
 from spec.attachment import Attachment
 
 names = st.text(st.characters(codec="utf-8"), min_size=1, max_size=90)
@@ -62,18 +62,18 @@ def test_network_can_be_told(attachment: Attachment, network: str) -> None:
 )
 def test_forfeited(tag: str, gone: bool) -> None:
     """Forfeit is what is of the network and not valid; a foreign mark never is."""
-    assert forfeited("net1", [Attachment("net1", "c1", "eth0")])(tag) is gone
+    assert stale_predicate("net1", [Attachment("net1", "c1", "eth0")])(tag) is gone
 
 
 def test_names_of_links_stay_as_they_are() -> None:
     """A link is looked for by the name that an ADD of any release gave it: the hash must not change."""
-    assert host_end_name(Attachment("net", "c1", "eth0")) == "vethce558de1777"
+    assert host_veth_name(Attachment("net", "c1", "eth0")) == "vethce558de1777"
     assert group_of("net") == 0x24259991
 
 
 @given(attachments, attachments)
 def test_names_of_links_differ(one: Attachment, other: Attachment) -> None:
     """Two attachments have the same name only if they are the same, and every name is one that a link can have."""
-    assert (host_end_name(one) == host_end_name(other)) == (one == other)
-    assert len(host_end_name(one)) == 15
-    assert host_end_name(one).isascii()
+    assert (host_veth_name(one) == host_veth_name(other)) == (one == other)
+    assert len(host_veth_name(one)) == 15
+    assert host_veth_name(one).isascii()
