@@ -1,6 +1,6 @@
-"""Elements of nftables sets of addresses, by the thousand, in the bytes that the wire has of them.
+"""Elements of nftables sets of addresses, maybe thousands, encoded as netlink has them.
 
-They are compared as bytes and decoded only if they differ, so that a look that finds nothing changed is cheap.
+They are compared as bytes and decoded only if they differ, so a comparison that finds no difference is cheap.
 """
 
 import struct
@@ -12,7 +12,7 @@ from spec.addresses import pack, parse_address
 from spec.addresses import text_of as text_of_address
 
 _BYTES = {4: 4, 6: 16}
-_KEY_AT = 12  # behind the headers of the element, of its key and of the key's value
+_KEY_AT = 12  # after the headers of the element, of its key and of the key's value
 _INTERVAL_END = be32(uapi.NFTA_SET_ELEM_FLAGS, uapi.NFT_SET_ELEM_INTERVAL_END)
 _LENGTH = struct.Struct("=H")
 
@@ -26,7 +26,7 @@ def of_addresses(version: int, addresses: Iterable[str]) -> tuple[bytes, ...]:
 
 
 def of_networks(version: int, networks: Iterable[str]) -> tuple[bytes, ...]:
-    """The intervals of the networks (CIDR) of IP version 4 or 6 among `networks`; what overlaps or adjoins is merged.
+    """The intervals of the networks (CIDR) of IP version 4 or 6 among `networks`, overlapping and adjacent ones merged.
 
     Raises ValueError: not a network.
     """
@@ -35,7 +35,7 @@ def of_networks(version: int, networks: Iterable[str]) -> tuple[bytes, ...]:
     elements = []
     for first, behind in _merged([_span_of(text) for text in networks if is_of(version, text)]):
         elements.append(opening + first.to_bytes(size, "big"))
-        if behind < 1 << 8 * size:  # what reaches to the last address has no end
+        if behind < 1 << 8 * size:  # an interval up to the last address has no end
             elements.append(closing + behind.to_bytes(size, "big") + _INTERVAL_END)
     return tuple(elements)
 
@@ -46,7 +46,7 @@ def is_of(version: int, text: str) -> bool:
 
 
 def split(run: bytes) -> list[bytes]:
-    """The elements in a run of them, as the kernel lists them."""
+    """The elements of a list of them, as the kernel sends it."""
     elements, at = [], 0
     while at < len(run):
         length = (_LENGTH.unpack_from(run, at)[0] + 3) & ~3
@@ -58,7 +58,7 @@ def split(run: bytes) -> list[bytes]:
 
 
 def spans(version: int, elements: Iterable[bytes], *, intervals: bool) -> set[Span]:
-    """What elements say, however they are written: (first number, number behind the last) of each run of addresses."""
+    """The addresses in elements, however they are divided into intervals: (first, last + 1) of each run of them."""
     size = _BYTES[version]
     keys = sorted(
         (int.from_bytes(element[_KEY_AT : _KEY_AT + size], "big"), element[_KEY_AT + size :][:8] != _INTERVAL_END)
@@ -75,7 +75,7 @@ def spans(version: int, elements: Iterable[bytes], *, intervals: bool) -> set[Sp
 
 
 def text_of(version: int, span: Span) -> str:
-    """A span as people write it: 10.0.0.1, 10.0.0.0/8 or 10.0.0.1-10.0.0.7."""
+    """A span in text: 10.0.0.1, 10.0.0.0/8 or 10.0.0.1-10.0.0.7."""
     size, (first, behind) = _BYTES[version], span
     low, high = (text_of_address(version, number) for number in (first, behind - 1))
     count = behind - first
@@ -87,7 +87,7 @@ def text_of(version: int, span: Span) -> str:
 
 
 def _head(version: int, more: int = 0) -> bytes:
-    """What comes before the key in an element which has `more` bytes behind it."""
+    """The headers before the key of an element that has `more` bytes after it."""
     value = 4 + _BYTES[version]
     headers = (value + 8 + more, uapi.NFTA_LIST_ELEM, value + 4, uapi.NFTA_SET_ELEM_KEY, value, uapi.NFTA_DATA_VALUE)
     return struct.pack("=HHHHHH", *headers)

@@ -16,7 +16,7 @@ from linux.nftables.messages import Element, Hook, Set, TableName
 
 @dataclass(frozen=True)
 class Rule:
-    """What a rule does, and the comment by which it is known."""
+    """A rule: the comment that identifies it, and its expressions."""
 
     comment: str
     expressions: tuple[bytes, ...]
@@ -24,7 +24,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Chain:
-    """A chain and the rules it should hold."""
+    """A chain and the rules it should hold; with a hook it is a base chain."""
 
     name: str
     rules: tuple[Rule, ...]
@@ -37,9 +37,9 @@ def _key(element: Element) -> bytes:
 
 @dataclass(frozen=True)
 class Table:
-    """A feature's table: what is always there.
+    """A feature's table: the sets and chains that it always has.
 
-    `subject`: what an element can be looked for by, beside its owner: bytes that it contains; mostly its key.
+    `subject`: bytes of an element by which it can be found, besides its owner; mostly its key.
     """
 
     name: TableName

@@ -37,7 +37,7 @@ _LISTING_PAUSES = tuple(0.001 * 2**attempt for attempt in range(12))  # seconds;
 
 @dataclass(frozen=True)
 class FoundRule:
-    """A rule as the kernel holds it: handle, chain, comment ("" if none), and the bytes of its expressions."""
+    """A rule that the kernel listed: handle, chain, comment ("" if none), and its expressions, encoded."""
 
     handle: int
     chain: str
@@ -50,7 +50,7 @@ def list_rules(
 ) -> list[FoundRule]:
     """The rules of a table, or of one chain, in order; none if there is no such table or chain.
 
-    `containing`: only those in whose message these bytes stand (a comment, say), which is quicker.
+    `containing`: only rules whose message contains these bytes, a comment for example, which is faster.
     """
     request = of_rules(table, chain)
     rules = []
@@ -58,7 +58,7 @@ def list_rules(
         if containing not in body:
             continue
         found = attributes_of(body, BODY)
-        # Old kernels do not know the filter and list everything.
+        # Old kernels ignore the table and chain of the request, and list all rules.
         if _text(found.get(uapi.NFTA_RULE_TABLE)) != table.name:
             continue
         in_chain = _text(found.get(uapi.NFTA_RULE_CHAIN))
@@ -99,7 +99,7 @@ def find_element(netlink: Netlink, table: TableName, set_name: str, key: bytes) 
 
 
 def table_flags(netlink: Netlink, table: TableName) -> int | None:
-    """The flags of a table (1: dormant); None if there is none."""
+    """The flags of a table (NFT_TABLE_F_*: 1 is dormant); None if there is no such table."""
     found = _get(netlink, of_table(table), uapi.NFT_MSG_GETTABLE)
     return None if found is None else _number(found.get(uapi.NFTA_TABLE_FLAGS))
 
@@ -128,13 +128,13 @@ def _chains(netlink: Netlink, table: TableName) -> list[dict[int, bytes]]:
 
 
 def chain_uses(netlink: Netlink, table: TableName, chain: str) -> int | None:
-    """How many rules are in a chain or lead to it, plus elements that lead to it; None if there is no such chain."""
+    """The use count of a chain: its rules, and the rules and elements that refer to it; None if it does not exist."""
     found = _get(netlink, of_chain(table, chain), uapi.NFT_MSG_GETCHAIN)
     return None if found is None else _number(found.get(uapi.NFTA_CHAIN_USE))
 
 
 def find_hook(netlink: Netlink, table: TableName, chain: str) -> tuple[Hook, int] | None:
-    """Where packets enter a base chain, and what becomes of those that no rule decides on; None if there is none."""
+    """Where packets enter a base chain, and its policy (NF_*); None if there is no such base chain."""
     found = _get(netlink, of_chain(table, chain), uapi.NFT_MSG_GETCHAIN)
     return _hook(found) if found and uapi.NFTA_CHAIN_HOOK in found else None
 
@@ -251,7 +251,7 @@ def _network_at(rule: FoundRule, offset: int) -> tuple[bytes, bytes] | None:
 
 
 def is_in(address: bytes, network: tuple[bytes, bytes]) -> bool:
-    """Whether a packed address is in (address, mask), both of which may be cut short behind a prefix."""
+    """Whether a packed address is in (address, mask), both of which may be cut short after a prefix."""
     return all(given & mask == wanted for given, wanted, mask in zip(address, *network, strict=False))
 
 
@@ -287,7 +287,7 @@ def decoded(set_name: str, element: bytes) -> Element:
 
 
 def _comment(annotations: bytes | None) -> str:
-    """The comment in the annotations that nft keeps with an object: type, length, value, the comment being type 0."""
+    """The comment in the userdata of an object: a list of type, length and value, where nft's comments are type 0."""
     at = 0
     while annotations and at + 2 <= len(annotations):
         kind, length = annotations[at], annotations[at + 1]

@@ -1,14 +1,13 @@
-"""A table of a feature: a few fixed rules, and elements that come and go with pods, each carrying its owner.
+"""Tables with fixed rules, and with elements that come and go with pods, each commented with its owner.
 
-Every change is read, decide, commit: what is there is read, the difference to what should be is one transaction. A
-decision to write rules or to take something away is only carried out on the very state it was made on (the transaction
-names the generation it was decided on): of many who find no table one makes it, and the late DEL of a dead pod can not
-take what a new ADD has just put in its place. An ADD that only adds an element needs no such care, nor collides with
-others: the kernel refuses a key that exists, a chain that is gone. Refused because somebody changed something
-meanwhile, a change is decided anew; refused for any other reason, it fails. Who reads, decides and commits, for all
-that want to change something at the same time, is in linux/nftables/transactions.py.
+A change reads the table, decides on the difference, and commits that as one transaction (see transactions.py beside). A
+transaction that writes rules or deletes something names the generation that was read, and the kernel refuses it if
+the ruleset has changed since. So of several processes that find no table only one adds it, and the late DEL of a dead
+pod can not delete what a new ADD has just added. A transaction that only adds elements need not name a generation: the
+kernel refuses a key that exists, or a chain that does not. A change refused because the ruleset had changed is decided
+again; one refused for any other reason fails.
 
-A rule is known by its comment: rules can not be edited in place, so one with our comment says what we made it say.
+A rule is identified by its comment: rules can not be edited in place, so a rule with our comment is as we wrote it.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -29,7 +28,7 @@ _ELEMENTS_A_TRANSACTION = 1000
 
 @dataclass(frozen=True)
 class State:
-    """What was found: chains that do not hold their rules, and the elements asked for."""
+    """What was read: the chains that do not hold their rules, and the elements that were looked for."""
 
     drifted: tuple[Chain, ...]
     elements: tuple[Element, ...]
@@ -43,9 +42,9 @@ def put(
     is_stale: Callable[[Element], bool],
     terms: Collection[bytes],
 ) -> None:
-    """Make the table hold its rules, `chains` and `wanted`, and no other element that `is_stale`.
+    """Make the table hold its rules, `chains` and the elements `wanted`; delete other elements that are stale.
 
-    `terms`: owners and subjects, of which every stale or wanted element has at least one. Raises NetlinkError.
+    `terms`: owners and subjects; every stale or wanted element has at least one of them. Raises NetlinkError.
     """
     change(lambda transaction: put_into(transaction, table, chains, wanted, is_stale=is_stale, terms=terms))
 
@@ -59,7 +58,7 @@ def put_into(
     is_stale: Callable[[Element], bool],
     terms: Collection[bytes],
 ) -> None:
-    """The same as a part of what is decided in `transaction`."""
+    """The same, as part of a transaction."""
     every = (*table.chains, *chains)
     held = transaction.cache(table).find(terms)
     gone = [element for element in held if element not in wanted and is_stale(element)]
@@ -78,9 +77,9 @@ def remove(
 ) -> list[Element]:
     """Delete the elements that are `doomed`, and the chains that only they led to; returns those elements.
 
-    `terms`: owners and subjects, of which every doomed element has at least one; None for whatever there is. `places`:
-    (set, key) of all doomed elements as the caller believes; it may be wrong, and where it is right, less is read.
-    Nothing happens without such a table. Raises NetlinkError.
+    `terms`: owners and subjects; every doomed element has at least one of them. None: any element may be doomed.
+    `places`: the caller's guess of (set, key) of all doomed elements; if it is right, the table need not be read.
+    Without such a table there is nothing to do. Raises NetlinkError.
     """
 
     def decide(transaction: Transaction) -> list[Element]:
@@ -113,7 +112,7 @@ def sweep(table: Table, network: str, valid: Collection[Attachment]) -> int:
 def _doomed_at(
     transaction: Transaction, table: Table, doomed: Callable[[Element], bool], places: Sequence[tuple[str, bytes]]
 ) -> list[Element] | None:
-    """The elements at these places if all of them are doomed; None if not, or if the table is cached."""
+    """The elements at these places, if all of them are doomed; None if not, or if the table is cached."""
     if not places or transaction.is_cached(table.name):
         return None
     found = [listing.find_element(transaction.netlink, table.name, *place) for place in places]
@@ -123,7 +122,7 @@ def _doomed_at(
 def inspect(
     table: Table, chains: Sequence[Chain], terms: Collection[bytes], places: Iterable[tuple[str, bytes]] = ()
 ) -> State:
-    """The table's rules, `chains`, and elements of an owner or subject or at a place, all at one moment."""
+    """The table's rules, `chains`, and elements with one of `terms` or at one of `places`, all of one generation."""
 
     def decide(transaction: Transaction) -> State:
         cache = transaction.cache(table)
@@ -147,10 +146,7 @@ def dry_run(table: Table) -> None:
 
 
 def retry_on_change(attempt: Callable[[Netlink, int], object]) -> object:
-    """Call `attempt`, which commits itself what it decides, with a socket and the generation of the rules.
-
-    Again if it fails while others change the rules.
-    """
+    """Call `attempt`, which commits by itself, with a socket and the generation; again if the ruleset changed."""
 
     def decide(transaction: Transaction) -> object:
         transaction.leave_to_caller()

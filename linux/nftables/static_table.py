@@ -1,17 +1,21 @@
-"""A table whose whole content follows from the configuration: rules, and sets of addresses, maybe of thousands.
+"""Tables whose whole content follows from the configuration: rules, and sets of addresses, maybe thousands.
 
-A look compares all of it. If anything differs, all of it is written, whatever was there, so that it needs no knowledge
-of what that was and never has to be decided anew because somebody else changed other tables meanwhile.
+`ensure` compares the whole table. If anything differs, it writes the whole table, whatever was there. So it need not
+know the difference, and need not decide again because somebody has changed other tables meanwhile.
 
-Packets meet the old content or the new. A transaction that exchanges rules and their sets would not do: a packet that
-reads the old rules asks their sets by the new generation, in which they have no elements, and an interval set of recent
-kernels has elements only some microseconds after the rules. So spare sets come first, then rules for those; when no
-packet reads the old rules any more, the sets under their own names, and rules for those; when none reads the spare
-rules, the spare sets go. (A set could be changed in place, but an interval that grows would be taken out and put in,
-and kernels older than 6.17 may miss it in between.) Who is killed on the way leaves a whole content, old or new, and
-perhaps spare sets that the next change removes.
+A packet must see either the old content or the new. One transaction that replaces rules and sets does not achieve that:
+a packet that still runs through the old rules looks up their sets by the new generation, in which these have no
+elements; and in recent kernels an interval set gets its elements some microseconds after the rules are in force. So:
 
-A rule is known by its comment (as in linux/nftables/pod_table.py): what it depends on must be in there.
+1. add spare sets, then replace the rules by rules that use these;
+2. when no packet uses the old rules any more, replace the sets, then the rules by those that use them;
+3. when no packet uses the rules of step 1 any more, delete the spare sets.
+
+(Sets could also be changed in place. But to enlarge an interval is to delete it and add it, and kernels before 6.17 may
+miss it in between.) A process that is killed on the way leaves the old content or the new, and perhaps spare sets. The
+next change deletes those.
+
+A rule is identified by its comment (as in linux/nftables/pod_table.py), so whatever it depends on must be in there.
 """
 
 import re
@@ -24,17 +28,17 @@ from linux.nftables import address_elements, listing, messages, uapi
 from linux.nftables.messages import IP_ADDR, Set, Step, TableName
 from linux.nftables.pod_table import Chain, retry_on_change
 
-_LONGEST_PLAIN = 128  # of 255 that the kernel has for the name of a table
-_LONGEST_IN_COMMENT = 48  # in a comment, of which nft takes 127
+_LONGEST_PLAIN = 128  # the kernel allows 255 bytes for the name of a table
+_LONGEST_IN_COMMENT = 48  # nft allows 127 bytes for a comment
 _NAMED_AT_MOST = 3
 _SPARE = "_spare"
 
 
 @dataclass(frozen=True)
 class AddressSet:
-    """A set of addresses, or with `intervals` of networks, of IP `version`, and the elements it should hold.
+    """A set of addresses, or with `intervals` of networks, of IP `version` 4 or 6, and the elements it should hold.
 
-    `elements` are those of linux/nftables/address_elements.py.
+    `elements`: encoded, from linux/nftables/address_elements.py.
     """
 
     name: str
@@ -49,7 +53,7 @@ class AddressSet:
 
 @dataclass(frozen=True)
 class StaticTable:
-    """A table and all that it should hold. A chain that rules jump to stands before theirs."""
+    """A table and everything it should hold. A chain stands before the chains that jump to it."""
 
     name: TableName
     comment: str
@@ -58,13 +62,14 @@ class StaticTable:
 
 
 Make = Callable[[str], StaticTable]
-"""Makes the table with names of sets, and comments of rules, that end with what is given."""
+"""Makes the table with this suffix at the names of its sets and in the comments of its rules."""
 
 
 def table_name(family: int, feature: str, network: str) -> TableName:
-    """The name of a network's table: slash24_<feature>_<network>, what does not fit or suit replaced by a digest.
+    """The name of a network's table: slash24_<feature>_<network>.
 
-    Only the name of a replaced one has a slash, so that no two networks share a table.
+    A network's name that is too long, or that nft can not parse, is shortened and followed by a slash and a digest. No
+    other name has a slash, so that no two networks share a table.
     """
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", network)[:_LONGEST_PLAIN]
     if plain != network:
@@ -76,25 +81,25 @@ def table_name(family: int, feature: str, network: str) -> TableName:
 
 
 def comment_name(network: str) -> str:
-    """The name of a network in a comment: shortened to fit, and without characters that nft can not read again."""
+    """The name of a network in a comment: shortened, and the characters replaced that nft can not parse there."""
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", network)
     return plain if len(plain) <= _LONGEST_IN_COMMENT else f"{plain[: _LONGEST_IN_COMMENT - 2]}.."
 
 
 def ensure(make: Make) -> None:
-    """Make the table hold what it should; nothing is written if it does. Raises NetlinkError."""
+    """Make the table hold what it should; if it does, nothing is written. Raises NetlinkError."""
     table = make("")
 
     def attempt(netlink: Netlink, _: int) -> None:
         if not any(_problems(netlink, table)):
             return
         if listing.table_flags(netlink, table.name) == 0:
-            # Refused if something of the same name is of another make (a chain at another hook), or somebody's rule
-            # looks into our set.
+            # The kernel refuses it if something with the same name is different (a chain at another hook), or if a
+            # foreign rule uses our set. Then the table is deleted and added again.
             with suppress(NetlinkError):
                 _exchange(netlink, table, make(_SPARE))
                 return
-        messages.commit(netlink, [*_clearance(table), *_sets(table), *_rules(table)])
+        messages.commit(netlink, [*_table_deletion(table), *_sets(table), *_rules(table)])
 
     retry_on_change(attempt)
 
@@ -111,12 +116,12 @@ def _exchange(netlink: Netlink, table: StaticTable, spare: StaticTable) -> None:
 
 
 def _await_packets() -> None:
-    """Wait until no packet reads rules that are deleted: the kernel does before it closes a socket of nftables."""
+    """Wait until no packet uses deleted rules any more, as the kernel does before it closes an nftables socket."""
     Netlink(NETLINK_NETFILTER).close()
 
 
 def delete(name: TableName) -> None:
-    """Delete a table; nothing is written if there is none. Raises NetlinkError."""
+    """Delete a table; if there is none, nothing is written. Raises NetlinkError."""
 
     def attempt(netlink: Netlink, _: int) -> None:
         if listing.table_flags(netlink, name) is not None:
@@ -126,17 +131,17 @@ def delete(name: TableName) -> None:
 
 
 def problems(table: StaticTable) -> list[str]:
-    """What differs between the table and what it should hold, a sentence each. Raises NetlinkError."""
+    """A sentence for each difference between the table and what it should hold. Raises NetlinkError."""
     return retry_on_change(lambda netlink, _: list(_problems(netlink, table)))
 
 
-def _clearance(table: StaticTable) -> list[Step]:
-    """Steps after which there is no such table, whether there was or not."""
+def _table_deletion(table: StaticTable) -> list[Step]:
+    """Steps that delete the table, whether it exists or not."""
     return [messages.add_table(table.name, table.comment), messages.delete_table(table.name)]
 
 
 def _sets(table: StaticTable) -> Iterator[Step]:
-    """Steps after which the sets hold what they should, whatever they held; refused if a rule looks into them."""
+    """Steps that replace the sets and their elements; refused (EBUSY) if a rule uses one of them."""
     yield messages.add_table(table.name, table.comment)
     for each in table.sets:
         definition = each.definition()
@@ -147,7 +152,7 @@ def _sets(table: StaticTable) -> Iterator[Step]:
 
 
 def _rules(table: StaticTable) -> Iterator[Step]:
-    """Steps after which the chains hold what they should, whatever they held."""
+    """Steps that replace the rules of the chains."""
     for chain in table.chains:
         yield messages.add_chain(table.name, chain.name, chain.hook)
         yield messages.flush_chain(table.name, chain.name)
@@ -159,7 +164,7 @@ def _problems(netlink: Netlink, table: StaticTable) -> Iterator[str]:
     """A sentence for each difference, the cheapest to find first."""
     flags = listing.table_flags(netlink, table.name)
     if flags is None:
-        yield f"there is no table {table.name}"
+        yield f"table {table.name} does not exist"
         return
     if flags:
         yield f"table {table.name} is dormant"
@@ -167,7 +172,6 @@ def _problems(netlink: Netlink, table: StaticTable) -> Iterator[str]:
     for rule in listing.list_rules(netlink, table.name):
         held.setdefault(rule.chain, []).append(rule.comment)
     for chain in table.chains:
-        # At its hook it sees the packets it should, and lets pass what its rules do not drop.
         if listing.find_hook(netlink, table.name, chain.name) != (chain.hook and (chain.hook, uapi.NF_ACCEPT)):
             yield f"chain {chain.name} of table {table.name} is not at its hook"
         elif held.get(chain.name, []) != [rule.comment for rule in chain.rules]:

@@ -62,7 +62,7 @@ class Transaction:
         self.is_certain = True
         """Whether the steps are right whatever others change meanwhile, or else the kernel refuses them."""
         self.is_left_to_caller = False
-        self.has_done_more = False
+        self.bypasses_cache = False
 
     def cache(self, table: Table) -> TableCache:
         """What the table holds when all that was decided so far is done."""
@@ -128,7 +128,7 @@ class Transaction:
             raise _MustBeAlone
         self.steps += steps
         self.is_certain = self.is_certain and not steps
-        self.has_done_more = self.has_done_more or bool(steps)
+        self.bypasses_cache = self.bypasses_cache or bool(steps)
 
     def append(self, steps: Iterable[Step]) -> None:
         """Add steps that are right whatever else is decided, and that change nothing in a cache."""
@@ -266,7 +266,7 @@ class Session:
         for request, result in zip(requests, results, strict=True):
             request.settle(result)
         if transaction.steps:
-            is_known = is_named and not transaction.has_done_more
+            is_known = is_named and not transaction.bypasses_cache
             self._note(transaction.steps, generation % _LAST_GENERATION + 1 if is_known else None)
 
     def _look(self) -> int:

@@ -230,7 +230,7 @@ DRIFTS_OF_SETS = {
 DAMAGE = DRIFTS | DRIFTS_OF_SETS
 CASES = [(feature, drift) for feature in FEATURES for drift in DAMAGE if feature.set or drift in DRIFTS]
 WORDS = {
-    "table deleted": "there is no table {table}",
+    "table deleted": "table {table} does not exist",
     "table dormant": "table {table} is dormant",
     "chain flushed": "chain {chain} of table {table} does not hold its rules",
     "chain deleted": "chain {chain} of table {table} is not at its hook",

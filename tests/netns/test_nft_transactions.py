@@ -296,7 +296,12 @@ def test_what_is_counted_is_waited_for(node: Node) -> None:
             assert messages.generation(netlink) == last
         return after > before
 
-    assert sum(waits(turn % 20 / 1000) for turn in range(60)) > 5
+    hits = 0
+    for turn in range(2000):  # on a machine with other work, few looks fall into that moment
+        hits += waits(turn % 20 / 1000)
+        if hits > 5:
+            return
+    pytest.fail("the transaction was never seen under way")
 
 
 # -- sockets ----------------------------------------------------------------------------------------------------------
