@@ -73,7 +73,10 @@ def _has_duplicates(version: int) -> bool:
 
 
 def _rule(what: str, mac: str, source: str, verdict: bytes) -> Rule:
-    """oifname "veth*" ether saddr 0a:58:0a:f4:01:01 ip saddr 10.244.1.0/24 drop"""
+    """oifname "veth*" ether saddr 0a:58:0a:f4:01:01 ip saddr 10.244.1.1 return
+
+    oifname "veth*" ether saddr 0a:58:0a:f4:01:01 ip saddr 10.244.1.0/24 drop
+    """
     subnet = parse_address(source).network
     return Rule(
         f"{what} {source} from {mac}",

@@ -112,7 +112,10 @@ def _table(network: str, tunnel: Tunnel, suffix: str = "") -> StaticTable:
 
 
 def _to_chain(port: int, chain: str) -> Rule:
-    """udp dport 4789 jump strangers"""
+    """udp dport 4789 jump strangers
+
+    udp dport 4789 jump through
+    """
     return Rule(f"port {port}", (*udp_dport(port), jump(chain)))
 
 
@@ -139,7 +142,7 @@ def _strangers(tunnel: Tunnel, suffix: str) -> tuple[Rule, ...]:
 def _by_another_link(parent: str) -> Rule:
     """Drop datagrams that came by another link than that to their source; on older kernels, by any other bridge."""
     if kernel.is_before(_FIB_OIF_SINCE):
-        # iifkind "bridge" iifname != "eth0" drop
+        # meta iifkind "bridge" iifname != "eth0" drop
         return Rule(
             f"by another bridge than {parent}",
             (*_FROM_BRIDGE, iifname(), cmp_neq(ifname(parent)), DROP),
@@ -168,7 +171,7 @@ def _through(tunnel: Tunnel) -> tuple[Rule, ...]:
 def _between_neighbours(parent: str) -> Iterator[Rule]:
     """Skip datagrams that a bridge forwards between its ports; older kernels can not tell them from routed ones."""
     if not kernel.is_before(_FIB_OIF_SINCE):
-        # iifkind "bridge" iifname != "eth0" fib daddr . iif oif exists return
+        # meta iifkind "bridge" iifname != "eth0" fib daddr . iif oif exists return
         yield Rule(
             f"between neighbours on a bridge other than {parent}",
             (

@@ -69,6 +69,7 @@ SERVICES = {version: Set(f"services{version}", (IP_ADDR[version],)) for version 
 SERVICES_OWNER = "services"
 """The owner of their elements."""
 
+# masquerade
 FROM_ANYWHERE = Chain("from-anywhere", (Rule("everybody", (masquerade(),)),))
 
 
@@ -150,7 +151,7 @@ def _forwarding(*, exact: bool) -> list[Rule]:
 
 def _masquerading() -> list[Rule]:
     """Look up what is masqueraded, a rule for each protocol: without one, nft can not print `ct original proto-dst`."""
-    # meta l4proto tcp ip daddr . meta l4proto . th dport . ct original proto-dst vmap @answers4
+    # ip daddr . meta l4proto . tcp dport . ct original proto-dst vmap @answers4
     return [
         Rule(
             f"{name} v{version}",
@@ -191,7 +192,7 @@ def to_the_node(marked: Collection[int]) -> Chain:
         )
         for version in _VERSIONS
     ]
-    # meta nfproto ipv4 meta mark & 0x1000 == 0 return
+    # meta nfproto ipv4 meta mark & 0x00001000 == 0x00000000 return
     unmarked = [
         Rule(marking_comment(version), (*nfproto(version), *mark_has(MARK_BIT, inverted=True), RETURN))
         for version in _VERSIONS
@@ -199,6 +200,7 @@ def to_the_node(marked: Collection[int]) -> Chain:
     ]
     # meta mark set meta mark & 0xffffefff
     clearing = [Rule("the mark has served", tuple(mark_clear(MARK_BIT)))] if unmarked else []
+    # goto hostports
     return Chain("to-the-node", (*services, *unmarked, *clearing, Rule("host ports", (goto("hostports"),))))
 
 
@@ -217,8 +219,11 @@ def pod_of(element: Element) -> bytes:
 
 _FIXED = (
     Chain("any", tuple(_forwarding(exact=False))),
+    # goto any
     Chain("wildcard", (*_conditional(exact=False), Rule("without conditions", (goto("any"),)))),
+    # goto wildcard
     Chain("exact", (*_forwarding(exact=True), Rule("any address", (goto("wildcard"),)))),
+    # goto exact
     Chain("hostports", (*_conditional(exact=True), Rule("without conditions", (goto("exact"),)))),
 )
 # type filter hook prerouting priority raw
