@@ -14,7 +14,7 @@ from threading import Lock
 from agent import wire
 from agent.executor import executor
 from agent.log import INFO, NOTICE, WARNING, Log
-from linux.netns import OWN, go_home
+from linux.netns import OWN, return_home
 from spec import jsontext, verbs
 from spec.errors import Code
 from spec.plugin import serve
@@ -206,7 +206,7 @@ class Worker:
         try:
             # A new thread inherits the network namespace of the thread that started it, which may be a pod's.
             if not os.path.samestat(os.stat(OWN), self._netns):
-                go_home()
+                return_home()
             if call.begin():
                 self._perform(call)
         except Exception as error:  # noqa: BLE001  (the thread has other calls to perform)

@@ -1,8 +1,8 @@
-"""One lock a network namespace: what was made of a bridge is not taken back while a pod is joining it.
+"""A lock for each network namespace: no ADD undoes its changes to a bridge while another one adds a port to it.
 
-Many join at the same time. A failed ADD that wants to take a bridge, its settings or its gateway back does so alone: it
-finds the port of everybody who has seen them, or it is done before they look. The lock is flock(2) on the namespace
-itself, as /proc shows it: there is no file to keep, and the kernel releases it with the process.
+Ports are added under a shared lock. A failed ADD deletes the bridge, its settings or its gateway under the exclusive
+one: it either sees the ports of all ADDs that rely on them, or is done before they look. The lock is flock(2) on the
+namespace's file in /proc: there is no lock file to keep, and the kernel releases it when the process ends.
 """
 
 import os
@@ -18,15 +18,15 @@ _PATIENCE_SECONDS = 10
 
 
 def joining() -> AbstractContextManager[None]:
-    """A context: the calling thread looks at a bridge of its namespace, relies on it, and makes a link a port of it.
+    """A context in which the calling thread relies on a bridge of its namespace and adds a port to it.
 
-    Raises OSError (EAGAIN: somebody has been taking something back for ten seconds).
+    Raises OSError (EAGAIN: another ADD has held the exclusive lock for ten seconds).
     """
     return _held(LOCK_SH)
 
 
 def taking_back() -> AbstractContextManager[None]:
-    """A context: nobody is joining a bridge meanwhile. Raises OSError (EAGAIN: somebody has been for ten seconds)."""
+    """A context in which no other call adds ports to bridges. Raises OSError (EAGAIN: not within ten seconds)."""
     return _held(LOCK_EX)
 
 

@@ -1,7 +1,7 @@
-"""The system bus: a connection to it, and whether a service is there; all without a library, whose import takes 10 ms.
+"""The D-Bus system bus: connects, and queries whether a service has an owner.
 
-Of the wire protocol (D-Bus Specification 0.43) there is just enough for that question, which every call of `firewall`
-asks, nearly always for the answer "no".
+This small part of the protocol (D-Bus Specification 0.43) needs no library, whose import takes 10 ms: every call of
+`firewall` makes the query, and the answer is nearly always "no".
 """
 
 import socket
@@ -12,18 +12,17 @@ from contextlib import suppress
 SYSTEM_BUS = "unix:path=/run/dbus/system_bus_socket"
 
 _BUS, _BUS_PATH = "org.freedesktop.DBus", "/org/freedesktop/DBus"
-_LOGIN = b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n"  # the bus asks the kernel who we are
-_SECONDS = 5.0  # in which a bus answers, however busy the node is
+_LOGIN = b"\0AUTH EXTERNAL\r\nDATA\r\nBEGIN\r\n"  # the bus gets our user ID from the kernel
+_SECONDS = 5.0  # for an answer of the bus, even on a busy node
 _CALL, _RETURN, _ERROR = 1, 2, 3
 _ORDER = b"l" if sys.byteorder == "little" else b"B"
 _HEADER, _CHUNK = 16, 4096
 
 
 def connect(address: str = "", seconds: float = _SECONDS) -> tuple[socket.socket, bytes]:
-    """A connection that is logged in, with serial 1 used up, and what has arrived already of the messages on it.
+    """An authenticated connection, on which serial 1 is used, and the bytes of messages received so far.
 
-    `address`: as DBUS_SYSTEM_BUS_ADDRESS has it, "" for the usual one. `seconds`: how long a read may wait, also later.
-    Raises OSError.
+    `address`: as in DBUS_SYSTEM_BUS_ADDRESS, "" for the default. `seconds`: timeout of every read. Raises OSError.
     """
     bus = socket.socket(socket.AF_UNIX)
     try:
@@ -35,7 +34,7 @@ def connect(address: str = "", seconds: float = _SECONDS) -> tuple[socket.socket
             data += receive(bus)
         _, state, rest = data.split(b"\r\n", 2)
         if not state.startswith(b"OK"):
-            raise ConnectionRefusedError(f"the bus refuses us: {state.decode(errors='replace')}")
+            raise ConnectionRefusedError(f"the bus refused the authentication: {state.decode(errors='replace')}")
     except BaseException:
         bus.close()
         raise
@@ -43,15 +42,15 @@ def connect(address: str = "", seconds: float = _SECONDS) -> tuple[socket.socket
 
 
 def receive(bus: socket.socket) -> bytes:
-    """What has come in, at least a byte. Raises OSError."""
+    """Read what has arrived, at least one byte. Raises OSError."""
     data = bus.recv(_CHUNK)
     if not data:
-        raise ConnectionResetError("the bus hung up")
+        raise ConnectionResetError("the bus closed the connection")
     return data
 
 
 def has_service(name: str, address: str = "") -> bool:
-    """Whether somebody owns that name on the bus; no if there is no bus, or if it does not answer."""
+    """Whether the name has an owner on the bus; False if there is no bus, or it does not answer."""
     with suppress(OSError):
         bus, data = connect(address)
         with bus:
@@ -72,11 +71,11 @@ def _path(address: str) -> str:
         for key, _, value in (pair.partition("=") for pair in keys.split(",")):
             if transport == "unix" and key in ("path", "abstract"):
                 return value if key == "path" else f"\0{value}"
-    raise ConnectionRefusedError(f"no address of a unix socket: {address}")
+    raise ConnectionRefusedError(f"not the address of a unix socket: {address}")
 
 
 def _message(bus: socket.socket, data: bytes) -> tuple[int, bytes, bytes]:
-    """Kind and body of the next message, and what has arrived after it."""
+    """Type and body of the next message, and the bytes received after it."""
     while len(data) < _HEADER or len(data) < sum(_lengths(data)):
         data += receive(bus)
     header, body = _lengths(data)
@@ -84,14 +83,14 @@ def _message(bus: socket.socket, data: bytes) -> tuple[int, bytes, bytes]:
 
 
 def _lengths(data: bytes) -> tuple[int, int]:
-    """How long header and body of a message are."""
+    """The lengths of header and body of a message."""
     order = "<" if data[:1] == b"l" else ">"
     body, _, fields = struct.unpack_from(f"{order}III", data, 4)
     return _HEADER + _aligned(fields), body
 
 
 def _call(serial: int, method: str, *arguments: str) -> bytes:
-    """A method call to the bus itself, which takes strings."""
+    """A method call to the bus itself, with string arguments."""
     body = b"".join(_string(each) for each in arguments)
     fields = [(1, "o", _BUS_PATH), (2, "s", _BUS), (3, "s", method), (6, "s", _BUS)]
     header = b""

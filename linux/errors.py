@@ -1,12 +1,12 @@
-"""The border between the kernel's errors and the protocol's: every OSError becomes a CNIError here, once."""
+"""Translates the kernel's errors into the protocol's: every OSError becomes a CNIError here, once."""
 
 from spec.errors import CNIError, code_of
 
 
 class step:
-    """Name the step under way; an OSError in it is raised as CNIError `failed to <what>: <the kernel's reason>`.
+    """A context that names a step: an OSError in it is raised as CNIError `failed to <what>: <the kernel's reason>`.
 
-    The code is 999, or 11 where the node lacks memory or descriptors.
+    The code is 999, or 11 if the node is out of memory or descriptors.
     """
 
     __slots__ = ("_what",)
@@ -23,8 +23,8 @@ class step:
 
 
 def reason(error: OSError) -> str:
-    """The reason alone, with the path where there is one, and the kernel's age where that may be the reason."""
+    """The reason of an error, with its path if it has one, and a remark if the kernel may be too old."""
     from linux.kernel import remark
 
-    said = (error.strerror or str(error)) + remark(error)
-    return f"{error.filename}: {said}" if error.filename else said
+    text = (error.strerror or str(error)) + remark(error)
+    return f"{error.filename}: {text}" if error.filename else text

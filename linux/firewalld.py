@@ -1,7 +1,7 @@
-"""firewalld, by D-Bus: which of its zones the traffic of an address belongs to, at run time.
+"""firewalld by D-Bus: assigns source addresses to zones, in its runtime configuration.
 
-What firewalld does not accept it rejects, whatever others accept; only firewalld itself can be made to accept it. What
-is set here lasts until firewalld is reloaded or restarted.
+firewalld rejects what its zones do not accept, even if other tables accept it, so only firewalld itself can accept
+pods' traffic. Changes last until firewalld is reloaded or restarted.
 """
 
 from contextlib import suppress
@@ -13,12 +13,12 @@ from spec.suite import current
 
 NAME = "org.fedoraproject.FirewallD1"
 _PATH, _ZONES = "/org/fedoraproject/FirewallD1", f"{NAME}.zone"
-_SECONDS = 30.0  # for one change: firewalld works through a queue, and writes whole rule sets
+_SECONDS = 30.0  # for one call: firewalld queues them, and writes whole rule sets
 _ALREADY, _CONFLICT, _UNKNOWN = "ZONE_ALREADY_SET", "ZONE_CONFLICT", "UNKNOWN_SOURCE"
 
 
 class FirewalldError(OSError):
-    """firewalld's own refusal; `kind` is its name for it, such as "INVALID_ZONE"."""
+    """An error of firewalld; `kind` is its name, such as "INVALID_ZONE"."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -26,18 +26,18 @@ class FirewalldError(OSError):
 
 
 def is_running(address: str) -> bool:
-    """Whether there is a firewalld on the bus; `address` as for dbus.connect."""
+    """Whether firewalld is on the bus; `address` as for dbus.connect."""
     with current().released():
         return dbus.has_service(NAME, address)
 
 
 def source_of(address: bytes) -> str:
-    """A packed address as firewalld names it: 10.1.2.5/32."""
+    """The source of a packed address: 10.1.2.5/32."""
     return f"{unpack(address)}/{8 * len(address)}"
 
 
 class Firewalld:
-    """A connection to firewalld; every method raises OSError, FirewalldError for what firewalld refuses."""
+    """A connection to firewalld; all methods raise OSError, or FirewalldError if firewalld refuses."""
 
     def __init__(self, address: str) -> None:
         """`address`: of the bus, as for dbus.connect."""
@@ -55,7 +55,7 @@ class Firewalld:
         self._bus.close()
 
     def add(self, zone: str, source: str) -> bool:
-        """Have the zone decide about what comes from there; False if it does already."""
+        """Add the source to the zone; False if the zone has it."""
         try:
             self._call("addSource", zone, source)
         except FirewalldError as error:
@@ -65,13 +65,13 @@ class Firewalld:
         return True
 
     def move(self, zone: str, source: str) -> str:
-        """Have this zone decide about it in place of another; the name of that."""
+        """Move the source to this zone; returns the name of its zone before, or ""."""
         before = self.zone_of(source)
         self._call("changeZoneOfSource", zone, source)
         return before
 
     def remove(self, zone: str, source: str) -> None:
-        """Have no zone decide about it; `zone` is where it is expected to be."""
+        """Remove the source from its zone, which is expected to be `zone`."""
         try:
             self._call("removeSource", self.zone_of(source) or zone, source)
         except FirewalldError as error:
@@ -79,13 +79,13 @@ class Firewalld:
                 raise
 
     def zone_of(self, source: str) -> str:
-        """The zone that has just this source, "" if there is none, or if that is not told."""
+        """The zone that has exactly this source, "" if there is none, or firewalld refuses the query."""
         with suppress(FirewalldError):
             return self._call("getZoneOfSource", source)
         return ""
 
     def has(self, zone: str, source: str) -> bool:
-        """Whether the zone has this source, or a network in which it is."""
+        """Whether the zone has this source, or a network that contains it."""
         if self._call("querySource", zone, source):
             return True
         with suppress(FirewalldError):

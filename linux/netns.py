@@ -1,7 +1,7 @@
-"""Network namespaces: opening one by path, and going into it for the few things that can not be done from outside.
+"""Network namespaces: opens one by path, and enters it for what cannot be done from outside.
 
-A thread goes in (setns(2) is per thread), opens its sockets or writes its sysctls, and comes out again; sockets keep
-their namespace. /proc/sys/net shows the namespace of the thread that opens the file.
+A thread enters (setns(2) is per thread), opens sockets or writes sysctls, and leaves again; sockets keep their
+namespace. /proc/sys/net belongs to the namespace of the thread that opens the file.
 """
 
 import os
@@ -19,14 +19,14 @@ _libc = CDLL(None, use_errno=True)
 
 
 class NoNetns(OSError):
-    """The path leads to no network namespace: nothing is there, or something else is."""
+    """The path is not that of a network namespace: it does not exist, or is something else."""
 
 
 def open_netns(path: str, given: int | None = None) -> int:
     """A file descriptor (close it) of the network namespace at `path`; raises NoNetns or another OSError.
 
-    `given`: a descriptor that was opened at `path` by somebody who may see other files there (it stays open), or -1 if
-    there was nothing to open.
+    `given`: a descriptor of `path` that the caller's client opened in its own mount namespace (it stays open), or -1 if
+    the client could not open it.
     """
     fd = _open(path) if given is None else _copy(given, path)
     try:
@@ -80,8 +80,8 @@ def entered(fd: int) -> Iterator[None]:
         os.close(own)
 
 
-def go_home() -> None:
-    """Have the calling thread be where the process's first thread is: one begins where that is which has started it.
+def return_home() -> None:
+    """Move the calling thread to the namespace of the main thread. (A new thread inherits that of its creator.)
 
     Raises OSError.
     """
@@ -94,7 +94,7 @@ def go_home() -> None:
 
 
 def own_cookie() -> int:
-    """A number of the calling thread's network namespace that no other has had since boot; 0 if the kernel has none."""
+    """The cookie of the calling thread's network namespace, unique since boot; 0 if the kernel has none."""
     from linux.netlink.socket import Netlink
 
     with Netlink() as any_socket:

@@ -17,23 +17,23 @@ from linux.rtnl.routes import list_routes
 from linux.rtnl.uapi import IFF_LOOPBACK, RTPROT_RA
 
 _REFUSED, _UNLESS_FORWARDING, _ALWAYS = "0", "1", "2"
-_OURS = "slash24 "  # how the aliases begin of links that belong to the node: gateways of VLANs, the tunnel
-_UPLINK_KINDS = ("", "bond", "team", "vlan", "macvlan", "ipvlan")  # "": a device of hardware, or that of a hypervisor
+_OURS = "slash24 "  # prefix of the aliases of the node's own links: gateways of VLANs, the tunnel
+_UPLINK_KINDS = ("", "bond", "team", "vlan", "macvlan", "ipvlan")  # "": hardware, or a virtual machine's device
 
 
 def refuse(netlink: Netlink, link: Link) -> None:
-    """Have a link that faces pods accept none: they would give the node routes and addresses (CVE-2020-10749).
+    """Disable them on a link to pods, which could give the node routes and addresses (CVE-2020-10749).
 
-    A bridge that is the node's own uplink goes on accepting them: one that has other ports than those of pods, and an
-    address or a route that came by an advertisement, or 2 as its setting. A read-only /proc/sys keeps what it has.
-    Raises OSError.
+    A bridge that is also an uplink of the node keeps accepting them: one with ports other than those of pods, and with
+    an address or a route from an advertisement, or with the setting 2. Does nothing if /proc/sys is read-only. Raises
+    OSError.
     """
     if accepts(link.name):
         sysctls.try_write(_key(link.name), _ALWAYS if _is_uplink(netlink, link) else _REFUSED)
 
 
 def accepts(link: str) -> bool:
-    """Whether a link accepts any. Raises OSError."""
+    """Whether a link accepts them. Raises OSError."""
     return _setting(link) not in (_REFUSED, "")
 
 
@@ -43,10 +43,10 @@ def accepts_from_pods(netlink: Netlink, link: Link) -> bool:
 
 
 def keep_while_forwarding(netlink: Netlink) -> None:
-    """Before the node forwards: have its uplinks that accept advertisements accept them from then on, too.
+    """Before forwarding is enabled: set uplinks that accept advertisements to accept them also while forwarding.
 
-    Uplinks are links with an address or a route that came by an advertisement, links with a default route of either
-    family, and devices of hardware (also bonds, VLANs and the like) that are no ports of others. Raises OSError.
+    Uplinks are links with an address or a route from an advertisement, links with a default route of either family, and
+    hardware devices (also bonds, VLANs and the like) that are not ports of other links. Raises OSError.
     """
     uplinks = _learning(netlink) | _default_links(netlink)
     for link in list_links(netlink):
@@ -56,7 +56,7 @@ def keep_while_forwarding(netlink: Netlink) -> None:
 
 
 def ignored(netlink: Netlink) -> list[str]:
-    """The names of the links whose default route came by an advertisement and is not going to be renewed."""
+    """The names of the links with a default route from an advertisement that will not be renewed."""
     routes = list_routes(netlink, AF_INET6)
     learned = {route.link for route in routes if route.protocol == RTPROT_RA and route.dst == "::/0"}
     names = [link.name for link in list_links(netlink) if link.index in learned] if learned else []
@@ -64,7 +64,7 @@ def ignored(netlink: Netlink) -> list[str]:
 
 
 def _learning(netlink: Netlink) -> set[int]:
-    """The indexes of the links with an IPv6 address or a route that came by an advertisement."""
+    """The indexes of the links with an IPv6 address or a route from an advertisement."""
     dynamic = {one.link for one in list_addresses(netlink, family=AF_INET6) if one.is_global and one.dynamic}
     return dynamic | {route.link for route in list_routes(netlink, AF_INET6) if route.protocol == RTPROT_RA}
 

@@ -1,11 +1,11 @@
-"""Kernel settings under /proc/sys/net, of the network namespace the calling thread is in."""
+"""Sysctls below /proc/sys/net, of the network namespace of the calling thread."""
 
 import os
 
 from spec.errors import is_shortage
 
 _ROOT = "/proc/sys/net/"
-_LONGEST = 1 << 16  # bytes of a value; the kernel gives it whole, or not at all
+_LONGEST = 1 << 16  # bytes of a value; the kernel returns it whole or not at all
 
 
 def read(key: str) -> str:
@@ -18,9 +18,9 @@ def read(key: str) -> str:
 
 
 def read_if_there(key: str) -> str:
-    """As `read`, and "" where there is no such setting: a kernel without IPv6, a link with an MTU below 1280 or gone.
+    """As `read`, but "" if there is no such sysctl: no IPv6, a link with an MTU below 1280, a deleted link.
 
-    Raises OSError if descriptors or memory are short.
+    Raises OSError if the node is out of descriptors or memory.
     """
     try:
         return read(key)
@@ -31,12 +31,12 @@ def read_if_there(key: str) -> str:
 
 
 def exists(key: str) -> bool:
-    """Whether there is such a setting in this namespace."""
+    """Whether this namespace has the sysctl."""
     return os.path.exists(_ROOT + key)
 
 
 def list_scopes(folder: str) -> list[str]:
-    """The names in a folder of settings: of "ipv4/conf" the links, "all" and "default". Raises OSError."""
+    """The names in a folder of sysctls: in "ipv4/conf" the links, "all" and "default". Raises OSError."""
     return os.listdir(_ROOT + folder)
 
 
@@ -50,7 +50,7 @@ def write(key: str, value: str) -> None:
 
 
 def ensure(key: str, value: str) -> bool:
-    """Set `key` unless it has the value (a read-only /proc/sys may have it already); whether it was set."""
+    """Set `key` unless it has the value (/proc/sys may be read-only); returns whether it was set."""
     if read(key) == value:
         return False
     write(key, value)
@@ -58,9 +58,9 @@ def ensure(key: str, value: str) -> bool:
 
 
 def try_write(key: str, value: str) -> None:
-    """Set `key` where the kernel has it and lets us; a kernel without IPv6 has no net/ipv6.
+    """Set `key` if the kernel has it and permits it; without IPv6 there is no net/ipv6.
 
-    Raises OSError if descriptors or memory are short.
+    Raises OSError if the node is out of descriptors or memory.
     """
     try:
         write(key, value)
@@ -70,10 +70,10 @@ def try_write(key: str, value: str) -> None:
 
 
 def list_coupled(key: str) -> list[str]:
-    """The settings that the kernel may change along with `key`, itself left out; an empty list for most.
+    """The other sysctls that the kernel may change together with `key`; mostly none.
 
-    What is written to conf/all and conf/default it copies, for some settings, to every link; ip_forward also turns the
-    acceptance of redirects (Documentation/networking/ip-sysctl.rst). Raises OSError as try_write does.
+    It copies some values of conf/all and conf/default to every link; ip_forward also changes the acceptance of
+    redirects (Documentation/networking/ip-sysctl.rst). Raises OSError as try_write does.
     """
     beside = ["ipv4/ip_forward", "ipv4/conf/all/accept_redirects"]
     forwards = key in ("ipv4/ip_forward", "ipv4/conf/all/forwarding")

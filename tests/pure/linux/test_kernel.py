@@ -46,7 +46,7 @@ def test_a_refusal_by_an_old_kernel_names_both_versions(monkeypatch: pytest.Monk
         raise NetlinkError(errno.ENOENT, "No such file or directory")
     assert raised.value.msg == (
         "failed to masquerade the pod's addresses: No such file or directory"
-        " (this node's kernel is 4.19.0-27-amd64, the oldest that is supported is 5.10)"
+        " (this node's kernel is 4.19.0-27-amd64; the oldest supported one is 5.10)"
     )
 
 
