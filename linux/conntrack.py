@@ -12,7 +12,7 @@ from socket import IPPROTO_UDP
 
 from linux.netlink.attributes import NLA_F_NESTED, attribute, attributes_of, nested
 from linux.netlink.socket import Netlink, NetlinkError
-from linux.nftables.pod_table import retry_on_change
+from linux.nftables.transactions import retry_on_change
 from spec.addresses import FAMILIES
 
 NFNL_SUBSYS_CTNETLINK = 1
@@ -43,7 +43,7 @@ def flush_udp(version: int, port: int, doomed: Callable[[Flow], bool]) -> int:
     In the network namespace of the calling thread.
     """
 
-    def flush(netlink: Netlink, _: int) -> int:
+    def flush(netlink: Netlink) -> int:
         flushed = 0
         for message in netlink.dump(_dump_request(version, port), _GET):
             attributes = attributes_of(message[_BODY:])

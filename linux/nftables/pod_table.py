@@ -13,7 +13,6 @@ A rule is identified by its comment: rules can not be edited in place, so a rule
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 
-from linux.netlink.socket import Netlink
 from linux.nftables import listing, messages
 from linux.nftables.cache import Chain, Rule, Table
 from linux.nftables.messages import Element
@@ -143,13 +142,3 @@ def drift(table: Table, chains: Iterable[Chain]) -> list[str]:
 def dry_run(table: Table) -> None:
     """Have the kernel check that it could make the table; raises NetlinkError if it can not."""
     change(lambda transaction: messages.dry_run(transaction.netlink, repair(table, table.chains)))
-
-
-def retry_on_change(attempt: Callable[[Netlink, int], object]) -> object:
-    """Call `attempt`, which commits by itself, with a socket and the generation; again if the ruleset changed."""
-
-    def decide(transaction: Transaction) -> object:
-        transaction.leave_to_caller()
-        return attempt(transaction.netlink, transaction.generation)
-
-    return change(decide)

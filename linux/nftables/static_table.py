@@ -25,8 +25,9 @@ from dataclasses import dataclass
 
 from linux.netlink.socket import NETLINK_NETFILTER, Netlink, NetlinkError
 from linux.nftables import address_elements, listing, messages, uapi
+from linux.nftables.cache import Chain
 from linux.nftables.messages import IP_ADDR, Set, Step, TableName
-from linux.nftables.pod_table import Chain, retry_on_change
+from linux.nftables.transactions import retry_on_change
 
 _LONGEST_PLAIN = 128  # the kernel allows 255 bytes for the name of a table
 _LONGEST_IN_COMMENT = 48  # nft allows 127 bytes for a comment
@@ -90,7 +91,7 @@ def ensure(make: Make) -> None:
     """Make the table hold what it should; if it does, nothing is written. Raises NetlinkError."""
     table = make("")
 
-    def attempt(netlink: Netlink, _: int) -> None:
+    def attempt(netlink: Netlink) -> None:
         if not any(_problems(netlink, table)):
             return
         if listing.table_flags(netlink, table.name) == 0:
@@ -123,7 +124,7 @@ def _await_packets() -> None:
 def delete(name: TableName) -> None:
     """Delete a table; if there is none, nothing is written. Raises NetlinkError."""
 
-    def attempt(netlink: Netlink, _: int) -> None:
+    def attempt(netlink: Netlink) -> None:
         if listing.table_flags(netlink, name) is not None:
             messages.commit(netlink, [messages.delete_table(name)])
 
@@ -132,7 +133,7 @@ def delete(name: TableName) -> None:
 
 def problems(table: StaticTable) -> list[str]:
     """A sentence for each difference between the table and what it should hold. Raises NetlinkError."""
-    return retry_on_change(lambda netlink, _: list(_problems(netlink, table)))
+    return retry_on_change(lambda netlink: list(_problems(netlink, table)))
 
 
 def _table_deletion(table: StaticTable) -> list[Step]:

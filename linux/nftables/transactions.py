@@ -41,6 +41,16 @@ def change(decide: Callable[["Transaction"], object]) -> object:
     return _session().submit(decide)
 
 
+def retry_on_change(attempt: Callable[[Netlink], object]) -> object:
+    """Call `attempt`, which commits by itself, with a socket; again if it fails after the ruleset has changed."""
+
+    def decide(transaction: "Transaction") -> object:
+        transaction.leave_to_caller()
+        return attempt(transaction.netlink)
+
+    return change(decide)
+
+
 class _MustBeAlone(Exception):
     """What was decided can not be committed together with other requests."""
 
@@ -48,11 +58,9 @@ class _MustBeAlone(Exception):
 class Transaction:
     """The state on which functions given to `change` decide, and the steps that they have decided on."""
 
-    def __init__(self, session: "Session", generation: int, *, is_alone: bool) -> None:
+    def __init__(self, session: "Session", *, is_alone: bool) -> None:
         self.netlink: Netlink = session.netlink
         """For what `cache` does not hold."""
-        self.generation = generation
-        """Of the ruleset on which is decided."""
         self._session = session
         self._is_alone = is_alone
         self._changed: dict[TableName, list[tuple[Element, bool]]] = {}
@@ -249,7 +257,7 @@ class Session:
                 request.settle(error=error)
 
     def _try(self, requests: Sequence[Request], generation: int, *, is_first: bool) -> None:
-        transaction = Transaction(self, generation, is_alone=len(requests) == 1)
+        transaction = Transaction(self, is_alone=len(requests) == 1)
         results, changes = [], 0
         for request in requests:
             before = len(transaction.steps)
