@@ -25,7 +25,7 @@ def joining() -> AbstractContextManager[None]:
     return _held(LOCK_SH)
 
 
-def taking_back() -> AbstractContextManager[None]:
+def undoing() -> AbstractContextManager[None]:
     """A context in which no other call adds ports to bridges. Raises OSError (EAGAIN: not within ten seconds)."""
     return _held(LOCK_EX)
 

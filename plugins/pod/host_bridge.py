@@ -7,7 +7,7 @@ from errno import ENODEV
 from socket import AF_INET, AF_INET6
 
 from linux import sysctls
-from linux.bridge_lock import taking_back
+from linux.bridge_lock import undoing
 from linux.errors import step
 from linux.netlink.socket import Netlink, NetlinkError
 from linux.ownership import is_owner_tag
@@ -119,7 +119,7 @@ def _require_no_others(host: Netlink, bridge: Link, conf: PodConf) -> None:
 
 def delete_unused_bridge(host: Netlink, name: str) -> None:
     """Delete a bridge if it has no ports."""
-    with taking_back():
+    with undoing():
         bridge = find_link(host, name)
         if bridge and not list_ports(host, bridge.index):
             delete_link(host, bridge.index)
@@ -258,6 +258,6 @@ def _remove_gateway(host: Netlink, link: Link, port: Link, gateway: str, replace
 
 def unless_used(host: Netlink, bridge: Link, undo: Callable[[], object], *, but: int = 0) -> None:
     """Run an undo step, unless the bridge has ports of pods other than `but` (an index): they may rely on it."""
-    with taking_back():
+    with undoing():
         if not any(is_owner_tag(port.alias) and port.index != but for port in list_ports(host, bridge.index)):
             undo()

@@ -6,7 +6,7 @@ An 802.1Q device of that name, created on the bridge by an administrator, serves
 from errno import EEXIST, ENODEV
 from functools import partial
 
-from linux.bridge_lock import joining, taking_back
+from linux.bridge_lock import joining, undoing
 from linux.errors import step
 from linux.netlink.socket import Netlink, NetlinkError
 from linux.ownership import group_of
@@ -113,7 +113,7 @@ def differences(host: Netlink, conf: PodConf, bridge: Link) -> list[str]:
 def delete_incomplete(host: Netlink, network: str, name: str) -> None:
     """Delete the link if an ADD of this network was killed before completing it. Raises OSError."""
     if _is_incomplete(find_link(host, name), network):
-        with taking_back():
+        with undoing():
             link = find_link(host, name)
             if link and _is_incomplete(link, network):
                 delete_link(host, link.index)
