@@ -190,7 +190,7 @@ DAMAGES = {
 }
 SENTENCES = {
     "element deleted": r"map ports4\b",
-    "element elsewhere": "port .*8080/tcp .* v1:net:poda:eth0",
+    "element elsewhere": "port .*8080/tcp .* belongs to another program",
     "masquerade deleted": r"map answers6\b",
     "conditions deleted": r"map conditional_ports4\b",
     "conditions flushed": "chain port-if-[0-9a-f]+ of table inet slash24_portmap",
