@@ -21,7 +21,7 @@ def host_end(result: dict) -> str:
     return result["interfaces"][1]["name"]
 
 
-def test_the_host_end_names_its_owner(node: Node, cni: CNI) -> None:
+def test_the_host_veth_names_its_owner(node: Node, cni: CNI) -> None:
     """`ip link` on the node tells which network, container and interface a veth belongs to: it is the link's alias."""
     result = cni.add(CONF, node.pod("pod"))
     assert node.links()[host_end(result)]["ifalias"] == "v1:net:pod:eth0"
