@@ -53,13 +53,13 @@ class NetlinkError(OSError):
 class Netlink:
     """A netlink socket in the network namespace of the calling thread; a context manager.
 
-    `protocol`: NETLINK_ROUTE or NETLINK_NETFILTER.
+    `protocol`: NETLINK_ROUTE or NETLINK_NETFILTER. `wire`: a socket to use instead of a new one, for tests.
     """
 
-    def __init__(self, protocol: int = NETLINK_ROUTE) -> None:
+    def __init__(self, protocol: int = NETLINK_ROUTE, wire: socket.socket | None = None) -> None:
         # Not blocking: the answer is there when send() returns, and a timeout would poll before each recv().
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
-        self._socket = socket.socket(socket.AF_NETLINK, kind, protocol)
+        self._socket = wire or socket.socket(socket.AF_NETLINK, kind, protocol)
         self._sequence = 0
         for option in (_NETLINK_CAP_ACK, _NETLINK_EXT_ACK, _NETLINK_GET_STRICT_CHK):
             self._socket.setsockopt(_SOL_NETLINK, option, 1)

@@ -7,31 +7,16 @@ from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from linux.netlink.attributes import RTNL_BODY, attributes_of
-from linux.netlink.socket import Netlink, NetlinkError
 from linux.rtnl.bulk import request_about
 from linux.rtnl.links import pack_mac
 from linux.rtnl.neighbours import entry_template, unique
 from linux.rtnl.peer_routes import key_of, route_template
 from linux.rtnl.vxlan import overhead, vtep_mac
 from spec.addresses import pack
+from tests.pure.fake_netlink import FakeNetlink
 
 AF_INET, AF_INET6, AF_BRIDGE = 2, 10, 7
 NO_SUCH_DEVICE, BUSY = 19, 16
-
-
-class Wire(Netlink):
-    """A socket to nowhere that refuses some requests, by their place."""
-
-    def __init__(self, refused: dict[int, int] | None = None) -> None:
-        self._sequence = 0
-        self._refused = refused or {}
-        self.datagrams: list[list[bytes]] = []
-
-    def transact(self, requests: list[bytes]) -> list[tuple[int, NetlinkError | None]]:
-        """Answer as rtnetlink does without NLM_F_ACK: errors alone."""
-        self.datagrams.append(list(requests))
-        numbers = [struct.unpack_from("=I", request, 8)[0] for request in requests]
-        return [(number, NetlinkError(self._refused[number], "no")) for number in numbers if number in self._refused]
 
 
 @pytest.mark.parametrize(
@@ -122,7 +107,7 @@ def test_a_request_names_the_object_and_nothing_else() -> None:
 
 def test_many_changes_go_in_few_datagrams_and_refusals_are_told_by_place() -> None:
     """Three hundred requests, of which two are refused: three datagrams, each request with its own number."""
-    wire = Wire({6: BUSY, 300: NO_SUCH_DEVICE})  # by number: the first has 1
+    wire = FakeNetlink(refused={6: BUSY, 300: NO_SUCH_DEVICE})  # by number: the first has 1
     refused = wire.change_many([route(attrs=[("RTA_OIF", index)]) for index in range(300)])
     assert [(place, error.errno) for place, error in refused] == [(5, BUSY), (299, NO_SUCH_DEVICE)]
     assert [len(datagram) for datagram in wire.datagrams] == [128, 128, 44]

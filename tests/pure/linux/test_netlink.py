@@ -1,7 +1,7 @@
 """The bytes that go to the kernel and come from it, where this machine's kernel can not show that they are right."""
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -15,21 +15,9 @@ from linux.netlink.socket import Netlink, NetlinkError, error_of
 from linux.rtnl import addresses, links, routes, uapi
 from spec.errors import is_shortage
 from spec.result import Route
+from tests.pure.fake_netlink import FakeNetlink, FakeSocket
 
 IFLA_AF_SPEC, IFLA_BRIDGE_VLAN_INFO = 26, 2
-
-
-class Wire(Netlink):
-    """A socket to nowhere that keeps what is sent."""
-
-    def __init__(self) -> None:
-        self.sent: list[bytes] = []
-        self._sequence = 0
-
-    def send(self, requests: list[bytes], *, tolerated: Sequence[int] = ()) -> list[bytes]:
-        """Keep the requests."""
-        self.sent += requests
-        return []
 
 
 # What `bridge vlan add dev PORT vid 5 pvid untagged master` of iproute2 sends, after the header; PORT has index 4.
@@ -50,7 +38,7 @@ FILTERING = "00000000040000000000000000000000" + "1c001200" + KIND + ON
 )
 def test_vlan_requests_are_those_of_iproute2(change: object, kind: int, body: str) -> None:
     """A VLAN is added to a port, and taken from it, by the same bytes as iproute2's `bridge vlan` sends."""
-    wire = Wire()
+    wire = FakeNetlink()
     change(wire)
     (sent,) = wire.sent
     length, sent_kind, flags = struct.unpack_from("=IHH", sent)
@@ -60,7 +48,7 @@ def test_vlan_requests_are_those_of_iproute2(change: object, kind: int, body: st
 
 def test_vlan_filtering_request_says_what_iproute2_says() -> None:
     """VLAN filtering is switched by IFLA_BR_VLAN_FILTERING of a link of kind bridge."""
-    wire = Wire()
+    wire = FakeNetlink()
     links.set_vlan_filtering(wire, 4, on=True)
     (sent,) = wire.sent
     assert struct.unpack_from("=H", sent, 4) == (uapi.RTM_NEWLINK,)
@@ -133,7 +121,7 @@ def test_requests_are_those_that_pyroute2_makes(what: str, monkeypatch: pytest.M
     """The bytes that we put together for every call are what pyroute2, which knows all of rtnetlink, would send."""
     monkeypatch.setattr(links, "random_mac", lambda: MAC)
     send, objects = SENT[what]
-    wire = Wire()
+    wire = FakeNetlink()
     send(wire)
     assert [one[16:].hex() for one in wire.sent] == [_encoded(*wanted).hex() for wanted in objects]
 
@@ -150,20 +138,9 @@ def _shown(**fields: object) -> bytes:
     return bytes(16) + _encoded(ifinfmsg, fields, attrs)
 
 
-class Dump(Netlink):
-    """A kernel that lists these messages."""
-
-    def __init__(self, *messages: bytes) -> None:
-        self._messages = list(messages)
-
-    def dump(self, body: bytes, kind: int) -> list[bytes]:
-        """The messages."""
-        return self._messages
-
-
 def read(message: bytes) -> links.Link:
     """The link that a message of the kernel's shows."""
-    (link,) = links.list_links(Dump(message))
+    (link,) = links.list_links(FakeNetlink(message))
     return link
 
 
@@ -214,7 +191,7 @@ def test_ranges_of_vlans_are_spread() -> None:
     listed = [(0x6, 1), (begin, 10), (end, 13), (0, 20), (begin | 0x4, 30), (end | 0x4, 31)]
     entries = [attribute(IFLA_BRIDGE_VLAN_INFO, struct.pack("=HH", *entry)) for entry in listed]
     message = _shown(index=4, attrs=[]) + nested(IFLA_AF_SPEC, *entries)
-    assert links.list_vlans(Dump(message)) == {4: {1: 0x6, 10: 0, 11: 0, 12: 0, 13: 0, 20: 0, 30: 0x4, 31: 0x4}}
+    assert links.list_vlans(FakeNetlink(message)) == {4: {1: 0x6, 10: 0, 11: 0, 12: 0, 13: 0, 20: 0, 30: 0x4, 31: 0x4}}
 
 
 @pytest.mark.parametrize(
@@ -233,40 +210,24 @@ def test_an_ipv6_address_in_a_larger_subnet_will_do(has: set[str], wanted: str, 
     assert addresses.carries(has, wanted) is does
 
 
-class Kernel(Netlink):
-    """A socket on the other end of which there are just these datagrams."""
-
-    def __init__(self, *datagrams: bytes) -> None:
-        self._socket, self._datagrams = self, list(datagrams)
-        self.sent = b""
-
-    def send(self, data: bytes) -> None:
-        """The socket's."""
-        self.sent = data
-
-    def recv(self, _: int) -> bytes:
-        """The socket's."""
-        return self._datagrams.pop(0)
-
-
 def test_the_first_refusal_that_matters_is_told_with_its_place() -> None:
     """Of requests sent together; what the kernel shows meanwhile is not taken for an answer."""
     requests = [struct.pack("=IHHII", 16, 16, 0x605, number, 0) for number in (7, 8, 9, 10)]
     shown = struct.pack("=IHHII", 16, 16, 0, 8, 0)
     refusals = [_refusal(errno, flags=0x100, number=number) for errno, number in ((17, 8), (113, 9), (22, 10))]
-    kernel = Kernel(refusals[0], shown, *refusals[1:])
+    kernel = Netlink(wire=FakeSocket(refusals[0], shown, *refusals[1:]))
     with pytest.raises(NetlinkError) as caught:
-        Netlink.send(kernel, requests, tolerated=(17,))
+        kernel.send(requests, tolerated=(17,))
     assert (caught.value.errno, caught.value.place) == (113, 2)
-    assert Netlink.send(Kernel(shown, refusals[0]), requests[1:2], tolerated=(17,)) == [shown]
+    assert Netlink(wire=FakeSocket(shown, refusals[0])).send(requests[1:2], tolerated=(17,)) == [shown]
 
 
 def test_only_the_last_of_several_requests_is_acknowledged() -> None:
     """The others are answered only if they are refused; their other flags are as they were."""
     requests = [struct.pack("=IHHII", 16, 16, 0x605, number, 0) for number in (7, 8, 9)]
-    kernel = Kernel(_refusal(0, flags=0x100, number=9))
-    Netlink.send(kernel, requests)
-    assert [struct.unpack_from("=H", kernel.sent, at + 6)[0] for at in (0, 16, 32)] == [0x601, 0x601, 0x605]
+    kernel = FakeSocket(_refusal(0, flags=0x100, number=9))
+    Netlink(wire=kernel).send(requests)
+    assert [struct.unpack_from("=H", kernel.sent[0], at + 6)[0] for at in (0, 16, 32)] == [0x601, 0x601, 0x605]
 
 
 GET, ENTRY, DONE, INTERRUPTED = 18, 16, 3, 0x10
@@ -276,9 +237,11 @@ def _answer(number: int, name: int = 0, *, kind: int = ENTRY, flags: int = 0) ->
     return struct.pack("=IHHIII", 20, kind, flags, number, 0, name)
 
 
-def _kernel(*datagrams: bytes) -> Kernel:
-    kernel = Kernel(*datagrams)
-    kernel._sequence = 6  # so that the next request has number 7
+def _kernel(*datagrams: bytes) -> Netlink:
+    """After six requests: the next one has number 7."""
+    kernel = Netlink(wire=FakeSocket(*datagrams))
+    for _ in range(6):
+        kernel.encode(b"", GET, 0)
     return kernel
 
 
@@ -288,7 +251,7 @@ def test_a_late_answer_to_an_earlier_request_is_no_answer() -> None:
     assert _kernel(*late, _answer(7, 2)).get(b"", GET) == _answer(7, 2)
     assert _kernel(*late, _answer(7, 2), _answer(7, kind=DONE)).dump(b"", GET) == [_answer(7, 2)]
     request = struct.pack("=IHHII", 16, 16, 0x605, 7, 0)
-    assert Netlink.send(_kernel(*late, _answer(7, 2), _refusal(0, flags=0x100, number=7)), [request]) == [_answer(7, 2)]
+    assert _kernel(*late, _answer(7, 2), _refusal(0, flags=0x100, number=7)).send([request]) == [_answer(7, 2)]
 
 
 def test_a_disturbed_dump_is_taken_again() -> None:

@@ -7,31 +7,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linux.netlink.attributes import attributes_of
-from linux.netlink.socket import Netlink
 from linux.rtnl import tc
 from linux.rtnl.tc import Bucket
 from plugins.bandwidth.shaping import bucket, ticks_per_microsecond
+from tests.pure.fake_netlink import FakeNetlink
 
 TICKS = 15.625  # a microsecond, on every kernel since 2.6.31
 LARGEST = (1 << 32) - 1
 MBIT = 1_000_000
 TCA_AT, TCA_OPTIONS = 36, 2  # where the attributes of a message begin; the kind of one
-
-
-class Wire(Netlink):
-    """A socket to nowhere that keeps what is sent, and lists it."""
-
-    def __init__(self) -> None:
-        self.sent: list[bytes] = []
-        self._sequence = 0
-
-    def send(self, requests: list[bytes]) -> None:
-        """Keep the requests."""
-        self.sent += requests
-
-    def dump(self, body: bytes, kind: int) -> list[bytes]:
-        """The requests."""
-        return self.sent
 
 
 @pytest.mark.parametrize(
@@ -97,7 +81,7 @@ REFERENCE_BUCKET = (
 
 def test_a_bucket_is_asked_for_as_the_reference_does() -> None:
     """Byte by byte."""
-    wire = Wire()
+    wire = FakeNetlink()
     tc.put_bucket(wire, 2, bucket(1 * MBIT, 800_000, TICKS))
     assert wire.sent[0][16:] == bytes.fromhex(REFERENCE_BUCKET)
 
@@ -105,7 +89,7 @@ def test_a_bucket_is_asked_for_as_the_reference_does() -> None:
 @pytest.mark.parametrize("rate", [LARGEST, LARGEST + 1, 1 << 60])
 def test_rates_of_64_bits(rate: int) -> None:
     """A rate of 2^32 bytes/s and more goes in an attribute of its own; the old field is full then."""
-    wire = Wire()
+    wire = FakeNetlink()
     tc.put_bucket(wire, 2, Bucket(rate, 1000, 1000))
     options = attributes_of(attributes_of(wire.sent[0], TCA_AT)[TCA_OPTIONS])
     assert options.get(4) == (rate.to_bytes(8, sys.byteorder) if rate > LARGEST else None)
