@@ -226,8 +226,8 @@ def problems(owner: Attachment, pod: PodRules, *, by_firewalld: bool = False) ->
             if not other:
                 found.append(f"set {element.set} of table {TABLE.name} lacks an element of {tag}; recreate the pod")
             elif other != element:
-                owner_text = other.owner or "another program"
-                found.append(f"set {element.set} of table {TABLE.name}: an element of {tag} belongs to {owner_text}")
+                holder = f"belongs to {other.owner or 'another program'}, not to {tag}"
+                found.append(f"an element in set {element.set} of table {TABLE.name} {holder}; recreate the pod")
         return found
 
     return change(decide)

@@ -265,8 +265,8 @@ def problems(owner: Attachment, host_ports: HostPorts) -> list[str]:
         if not other:
             found.append(f"{_described(element)}: {where} has no element for it; recreate the pod")
         elif other.owner != tag:
-            owner_text = other.owner or "another program"
-            found.append(f"{_described(element)}: its element in {where} belongs to {owner_text}; recreate the pod")
+            holder = f"belongs to {other.owner or 'another program'}, not to {tag}"
+            found.append(f"{_described(element)}: its element in {where} {holder}; delete it and recreate the pod")
         elif other != element:
             found.append(f"{_described(element)}: its element in {where} has another value; recreate the pod")
     return found
