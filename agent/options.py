@@ -2,12 +2,12 @@
 
 import argparse
 import os
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from plugins.__main__ import VERSION
+from spec.addresses import family_of, pack
 
 SOCKET = "/run/slash24/cni.sock"
 
@@ -97,14 +97,10 @@ def split_address(text: str) -> tuple[int, str, int]:
     host = host.removeprefix("[").removesuffix("]")
     if not (port.isascii() and port.isdigit() and int(port) < 1 << 16):
         raise ValueError("not a port")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        packed = socket.inet_pton(family, host)
-    except OSError as error:
-        raise ValueError("not an IP address") from error
-    if packed[0] != 127 if family == socket.AF_INET else packed != bytes(15) + b"\1":
+    packed = pack(host)
+    if packed[0] != 127 if len(packed) == 4 else packed != bytes(15) + b"\1":
         raise ValueError("not a loopback address")
-    return family, host, int(port)
+    return family_of(host), host, int(port)
 
 
 def _count(text: str) -> int:

@@ -11,6 +11,7 @@ from linux.nftables.expressions import DROP, IFNAMSIZ, ether_saddr, ifname, iifn
 from linux.nftables.messages import ETHER_ADDR, IFNAME, Element, Hook, Set, TableName
 from linux.nftables.pod_table import Chain, Rule, Table
 from linux.ownership import owner_tag
+from linux.rtnl.links import pack_mac
 from spec.attachment import Attachment
 
 _LINKS = Set("links", (IFNAME,))
@@ -102,4 +103,4 @@ def _elements(tag: str, host_link: str, mac: str) -> list[Element]:
 
 
 def _allowed_key(host_link: str, mac: str) -> bytes:
-    return ifname(host_link) + bytes.fromhex(mac.replace(":", "")) + bytes(2)
+    return ifname(host_link) + pack_mac(mac) + bytes(2)

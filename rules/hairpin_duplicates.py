@@ -18,6 +18,7 @@ from linux.nftables.expressions import DROP, RETURN, cmp_eq, ether_saddr, in_net
 from linux.nftables.messages import Hook
 from linux.nftables.pod_table import Chain, Rule
 from linux.nftables.static_table import StaticTable, table_name
+from linux.rtnl.links import pack_mac
 from spec.addresses import parse_address
 from spec.errors import is_shortage
 
@@ -84,7 +85,7 @@ def _rule(what: str, mac: str, source: str, verdict: bytes) -> Rule:
             oifname(),
             cmp_eq(_HOST_VETHS),
             ether_saddr(),
-            cmp_eq(bytes.fromhex(mac.replace(":", ""))),
+            cmp_eq(pack_mac(mac)),
             *protocol_ip(subnet.version),
             ip_saddr(subnet.version),
             *in_network(subnet.packed, subnet.prefix),

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from socket import AF_INET, AF_INET6
 
 from linux.errors import step
 from linux.netlink.socket import Netlink
@@ -143,7 +144,7 @@ def _state(address: InterfaceAddress) -> str:
 
 def _default_link(host: Netlink) -> Link:
     """The link of the main table's default route; without one, the link that the routing rules select."""
-    for family in (2, 10):
+    for family in (AF_INET, AF_INET6):
         found = [route for route in list_routes(host, family) if route.table == RT_TABLE_MAIN]
         defaults = [route for route in found if route.dst.endswith("/0") and route.link]
         if defaults:
