@@ -1,4 +1,4 @@
-"""A plugin killed in the middle of its work, or forced to stop by the machine: the next DEL leaves nothing of it."""
+"""A plugin that is killed, or fails because of the machine: the next DEL leaves nothing of it."""
 
 import json
 import random
@@ -30,7 +30,7 @@ def killed(cni: CNI, pod: Pod, verb: str, conf: dict, after: float) -> bool:
 
 @pytest.mark.parametrize("verb", ["ADD", "DEL"])
 def test_del_after_a_killed_call_leaves_nothing(cni: CNI, node: Node, verb: str) -> None:
-    """SIGKILL at any moment of an ADD, or a DEL: the DEL that follows removes the rest, and the other pod's stays."""
+    """After SIGKILL at any moment of an ADD or DEL, a DEL removes the rest, and nothing of another pod."""
     other, pod = node.pod("other"), node.pod("poda")
     result = cni.add(CONF, other)
     ports, rules = on_bridge(node), node.ruleset()
@@ -54,7 +54,7 @@ def test_del_after_a_killed_call_leaves_nothing(cni: CNI, node: Node, verb: str)
 
 
 def test_gc_after_killed_adds_leaves_nothing(cni: CNI, node: Node) -> None:
-    """No DEL ever came for killed ADDs whose namespaces are gone: GC alone removes links, leases and rules."""
+    """GC alone removes links, leases and rules of killed ADDs, with or without their namespaces."""
     moments = random.Random(42)
     for index in range(8):
         pod = node.pod(f"pod{index}")
@@ -70,7 +70,7 @@ def test_gc_after_killed_adds_leaves_nothing(cni: CNI, node: Node) -> None:
 
 
 def test_full_disk(cni: CNI, node: Node) -> None:
-    """With no room for a lease the ADD fails and leaves nothing; with room again it succeeds."""
+    """On a full disk ADD fails and leaves nothing; with space it succeeds."""
     pod, folder = node.pod("poda"), "/var/lib/cni/networks"
     node.run(["mkdir", folder])
     node.run(["mount", "-t", "tmpfs", "-o", "size=16k,nr_inodes=40", "tmpfs", folder])
@@ -87,7 +87,7 @@ def test_full_disk(cni: CNI, node: Node) -> None:
 
 
 def test_read_only_disk(cni: CNI, node: Node) -> None:
-    """A dataDir that can not be written fails the ADD, which leaves nothing; STATUS says so beforehand or passes."""
+    """On a read-only dataDir ADD fails and leaves nothing."""
     pod, folder = node.pod("poda"), "/var/lib/cni/networks"
     node.run(["mkdir", folder])
     node.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", folder])

@@ -1,6 +1,4 @@
-"""host-local as real processes: many at once, killed, on full and read-only disks, over reboots,
-beside the Go plugin.
-"""
+"""host-local as processes: many at once, killed, on full and read-only disks, across reboots, beside the Go plugin."""
 
 import json
 import random
@@ -22,7 +20,7 @@ LARGE = {**CONF, "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.0.0.0
 
 
 class Runtime:
-    """Calls one folder's host-local for containers that are names only."""
+    """Calls the host-local of one folder, for containers that do not exist."""
 
     def __init__(self, node: Node, folder: Path) -> None:
         self.node = node
@@ -53,7 +51,7 @@ class Runtime:
             self.call(verb, conf, container_id)
 
     def start(self, verb: str, conf: Mapping, container_id: str) -> subprocess.Popen:
-        """Start a call and do not wait for it."""
+        """Start a call without waiting for it."""
         process = self.node.start(
             [self.folder / "host-local"],
             env=self.environ(verb, container_id),
@@ -79,22 +77,22 @@ def theirs(node: Node, reference_bin: Path) -> Runtime:
 
 @pytest.fixture
 def folder(node: Node) -> Path:
-    """The folder of the network's leases, as seen from here."""
+    """The folder of the network's leases, seen from the test."""
     return node.path(f"{DATA_DIR}/net")
 
 
 def leases(folder: Path) -> dict[str, bytes]:
-    """Address -> content of its file."""
+    """The lease files: address -> content."""
     return {each.name: each.read_bytes() for each in folder.iterdir() if each.name[0] in "1f" and each.is_file()}
 
 
 def entries(folder: Path) -> list[str]:
-    """What our hidden folder has of leases."""
+    """The entries of the index."""
     return [each.name for each in (folder / ".slash24").rglob("*:*")]
 
 
 def finish(processes: list[subprocess.Popen]) -> list[dict | None]:
-    """The answers of all, which are successes."""
+    """The results of calls, all of which succeed."""
     outputs = [process.communicate() for process in processes]
     failed = [output for process, output in zip(processes, outputs, strict=True) if process.returncode != 0]
     assert failed == []
@@ -117,7 +115,7 @@ def test_250_at_once(ours: Runtime, folder: Path) -> None:
 
 
 def test_both_plugins_at_once(ours: Runtime, theirs: Runtime, folder: Path) -> None:
-    """Calls of both plugins that run at the same time share the folder; each then deletes what the other added."""
+    """Calls of both plugins at the same time share the folder; then each deletes what the other added."""
     both = (ours, theirs)
     results = finish([both[number % 2].start("ADD", LARGE, f"c{number}") for number in range(80)])
     given = addresses(results)
@@ -134,7 +132,7 @@ def test_both_plugins_at_once(ours: Runtime, theirs: Runtime, folder: Path) -> N
 
 
 def test_handed_over_from_the_reference(ours: Runtime, theirs: Runtime, folder: Path) -> None:
-    """What the Go plugin added, ours checks, counts as taken, continues after, and deletes."""
+    """Ours checks the leases of the Go plugin, counts them as taken, continues after them, and deletes them."""
     assert theirs.add(SMALL, "a") == ["10.0.0.2/29"]
     ours.call("CHECK", SMALL, "a")
     assert "10.0.0.2 has been allocated to a" in ours.failure("ADD", SMALL, "a").msg
@@ -148,7 +146,7 @@ def test_handed_over_from_the_reference(ours: Runtime, theirs: Runtime, folder: 
 
 
 def test_handed_over_to_the_reference(ours: Runtime, theirs: Runtime, folder: Path) -> None:
-    """What ours added, the Go plugin checks, counts as taken, continues after, and deletes, our entries included."""
+    """The Go plugin checks our leases, treats them as taken, continues after them, and deletes file and entry."""
     assert ours.add(LARGE, "a") == ["10.0.0.2/24", "fd00::2/64"]
     theirs.call("CHECK", LARGE, "a")
     assert "10.0.0.2 has been allocated to a" in theirs.failure("ADD", LARGE, "a").msg
@@ -163,7 +161,7 @@ def test_handed_over_to_the_reference(ours: Runtime, theirs: Runtime, folder: Pa
 
 
 def test_same_files_as_the_reference(ours: Runtime, theirs: Runtime, folder: Path, node: Node) -> None:
-    """Both plugins leave the same files with the same modes and contents, our hidden folder apart."""
+    """Both plugins leave the same files with the same modes and contents, except our hidden folder."""
 
     def files(conf: dict) -> dict[str, tuple[int, bytes]]:
         top = node.path(f"{DATA_DIR}/{conf['name']}")
@@ -177,7 +175,7 @@ def test_same_files_as_the_reference(ours: Runtime, theirs: Runtime, folder: Pat
 
 
 def test_killed_at_random_moments(ours: Runtime, folder: Path) -> None:
-    """ADDs and DELs killed at any moment leave no file without its owner, and no address that is lost."""
+    """ADDs and DELs killed at any moment leave no file without its owner, and lose no address."""
     ours.add(SMALL, "lives")
     begin = time.monotonic()
     ours.call("CHECK", SMALL, "lives")
@@ -205,9 +203,7 @@ def test_killed_at_random_moments(ours: Runtime, folder: Path) -> None:
 
 
 def test_killed_in_a_crowd(ours: Runtime, theirs: Runtime, folder: Path) -> None:
-    """Calls of both plugins are killed while others run: whoever got an answer holds what it says,
-    and nobody else does.
-    """
+    """Calls of both plugins are killed while others run: the addresses in every result are leased to that container."""
     crowd = [(ours, theirs)[number % 2].start("ADD", LARGE, f"c{number}") for number in range(40)]
     for process in random.sample(crowd, 12):
         time.sleep(random.uniform(0, 0.05))
@@ -228,7 +224,7 @@ def test_killed_in_a_crowd(ours: Runtime, theirs: Runtime, folder: Path) -> None
 
 @pytest.fixture
 def tiny(node: Node) -> Iterator[Path]:
-    """The dataDir as a file system of 64 KiB."""
+    """A file system of 64 KiB for dataDir."""
     node.run(["mkdir", "-p", DATA_DIR])
     node.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tiny", DATA_DIR])
     yield node.path(DATA_DIR)
@@ -237,7 +233,7 @@ def tiny(node: Node) -> Iterator[Path]:
 
 @pytest.mark.parametrize("spare", range(2))
 def test_a_full_disk(ours: Runtime, folder: Path, tiny: Path, node: Node, spare: int) -> None:
-    """On a full disk an ADD says so and leaves nothing half-written; DEL works; with space, all is as before."""
+    """On a full disk ADD fails without leaving incomplete files, and DEL works; with space, ADD works again."""
     ours.add(LARGE, "before")
     # Room for no lease, for one: the disk becomes full at another step each time. (Pointers need none.)
     node.run(["dd", "if=/dev/zero", f"of={DATA_DIR}/spare", "bs=4096", f"count={spare}"])
@@ -259,7 +255,7 @@ def test_a_full_disk(ours: Runtime, folder: Path, tiny: Path, node: Node, spare:
 
 
 def test_what_a_full_disk_left_of_the_reference(ours: Runtime, theirs: Runtime, folder: Path, node: Node) -> None:
-    """The empty files of the Go plugin, which block their addresses for it, are handed out by ours."""
+    """The addresses of the Go plugin's empty files, which it never assigns again, are assigned by ours."""
     theirs.add(SMALL, "a")
     for number in (3, 4, 5, 6):
         (folder / f"10.0.0.{number}").touch()
@@ -270,9 +266,7 @@ def test_what_a_full_disk_left_of_the_reference(ours: Runtime, theirs: Runtime, 
 
 
 def test_a_read_only_data_dir(ours: Runtime, folder: Path, tiny: Path, node: Node) -> None:
-    """On a read-only dataDir ADD fails and says why, STATUS says 50, CHECK works,
-    DEL fails only if there is a lease.
-    """
+    """On a read-only dataDir ADD fails with the reason, STATUS is error 50, CHECK works, and DEL fails for a lease."""
     ours.add(SMALL, "a")
     node.run(["mount", "-o", "remount,ro", DATA_DIR])
     failure = ours.failure("ADD", SMALL, "b")
@@ -287,13 +281,13 @@ def test_a_read_only_data_dir(ours: Runtime, folder: Path, tiny: Path, node: Nod
 
 
 def reboot(node: Node, number: int) -> None:
-    """Let the node's kernel tell another boot id, with all files as they are."""
+    """Give the node another boot ID, and keep all files."""
     node.path(f"/run/boot{number}").write_text(f"00000000-0000-4000-8000-{number:012}\n")
     node.run(["mount", "--bind", f"/run/boot{number}", "/proc/sys/kernel/random/boot_id"])
 
 
 def test_a_reboot(ours: Runtime, theirs: Runtime, folder: Path, node: Node) -> None:
-    """After a reboot the addresses of pods that nobody deleted are there again, and those of new pods stay theirs."""
+    """After a reboot the addresses of pods that were never deleted are assigned again, those of new pods are not."""
     reboot(node, 1)
     for number in range(3):
         ours.add(SMALL, f"a{number}")
@@ -314,7 +308,7 @@ def test_a_reboot(ours: Runtime, theirs: Runtime, folder: Path, node: Node) -> N
 def test_a_reboot_after_which_the_reference_comes_first(
     ours: Runtime, theirs: Runtime, folder: Path, node: Node
 ) -> None:
-    """What the Go plugin leased in this boot before we were called stays leased, among leases of the boot before."""
+    """Leases of the Go plugin in this boot, before our first call, stay; those of the boot before are reclaimed."""
     reboot(node, 1)
     for number in range(3):
         ours.add(SMALL, f"a{number}")
