@@ -12,7 +12,7 @@ from linux.netlink.socket import Netlink, NetlinkError
 from spec.addresses import pack, parse_cidr
 
 _TRIES = 4
-_LISTED = 20  # objects named in a message; five thousand more would help nobody
+_LISTED = 20  # objects named in a message, which may be about thousands
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from linux.rtnl.routes import RTMSG, destination_of, dump_main
 from spec.addresses import Address, pack
 
 PROTOCOL = 24
-"""The protocol of our routes: nobody else has registered it (/etc/iproute2/rt_protos)."""
+"""The protocol of our routes, which no other program has registered (/etc/iproute2/rt_protos)."""
 
 _NOT_LIKE_OURS = frozenset((uapi.RTA_METRICS, uapi.RTA_MULTIPATH, uapi.RTA_VIA, uapi.RTA_ENCAP, uapi.RTA_NH_ID))
 _KEY_ATTRIBUTES = (uapi.RTA_DST, uapi.RTA_TABLE, uapi.RTA_PRIORITY)
