@@ -3,9 +3,7 @@
 import os
 import signal
 import sys
-from _thread import start_new_thread
 from collections.abc import Callable
-from contextlib import suppress
 
 from agent import hostroot, memory, options, systemd
 from agent.calls import Call, Worker
@@ -14,6 +12,7 @@ from agent.log import NOTICE, logger
 from agent.options import Options
 from agent.scheduler import Scheduler, Turns
 from agent.server import Server
+from agent.threads import Threads
 from linux.rtnl.group_deletion import GroupDeletion
 from plugins.__main__ import VERSION, load
 from spec import verbs
@@ -21,6 +20,9 @@ from spec.errors import CNIError, Code
 from spec.plugin import error_text
 from spec.suite import Suite
 from spec.versions import LATEST
+
+_DELETIONS = 16
+"""Threads that delete links; each waits some 20 ms for the kernel."""
 
 
 def main() -> int:
@@ -52,20 +54,21 @@ def _serve(chosen: Options, notify: Callable[[str], None]) -> int:
         from agent.monitoring import Monitoring
 
         monitoring = Monitoring()
-    turns: Turns[Call] = Turns(chosen.workers)
+    threads = Threads(chosen.workers)
+    turns: Turns[Call] = Turns(threads)
     suite = Suite(
         home=chosen.home and os.path.realpath(chosen.home),
         load=load,
         version=VERSION,
         released=turns.released,
-        delete_links=GroupDeletion(_start_thread, lambda: turns.is_behind).delete,
+        delete_links=GroupDeletion(Threads(_DELETIONS).submit, lambda: turns.is_behind).delete,
         on_batch=monitoring.on_batch if monitoring else None,
     )
     worker = Worker(suite, log, monitoring.on_outcome if monitoring else lambda _outcome: None)
     scheduler = Scheduler(turns, worker.perform)
     try:
         server = Server(_listen(chosen), suite, scheduler, log, seconds=chosen.deadline)
-        close_pages = monitoring.open(chosen.listen, server, scheduler, turns) if monitoring else lambda: None
+        close_pages = monitoring.open(chosen.listen, server, scheduler, threads) if monitoring else lambda: None
     except (OSError, ValueError) as error:
         sys.stderr.write(f"slash24-agent: {error}\n")
         return 1
@@ -81,12 +84,6 @@ def _serve(chosen: Options, notify: Callable[[str], None]) -> int:
     server.run(on_drain)
     log(NOTICE, {"event": "ended", "pid": os.getpid()})
     return 0
-
-
-def _start_thread(job: Callable[[], object]) -> None:
-    """Run `job` in a thread; if the limit of threads is reached, the caller of the deletion does it after a while."""
-    with suppress(RuntimeError):
-        start_new_thread(job, ())
 
 
 def _listen(chosen: Options) -> Listener:

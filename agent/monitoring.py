@@ -2,12 +2,13 @@
 
 from collections.abc import Callable
 
-from agent.calls import Call, Outcome
+from agent.calls import Outcome
 from agent.health import Health, greeting_problem
 from agent.metrics import CONTENT_TYPE, Metrics
 from agent.pages import Page, Pages, json_page
-from agent.scheduler import Scheduler, Turns
+from agent.scheduler import Scheduler
 from agent.server import Server
+from agent.threads import Threads
 
 
 class Monitoring:
@@ -22,11 +23,11 @@ class Monitoring:
         self._health.on_outcome(outcome)
         self._metrics.on_outcome(outcome)
 
-    def open(self, where: str, server: Server, scheduler: Scheduler, turns: Turns[Call]) -> Callable[[], None]:
+    def open(self, where: str, server: Server, scheduler: Scheduler, threads: Threads) -> Callable[[], None]:
         """Serve the pages at `where`, a path or HOST:PORT; a function that ends that. Raises OSError."""
         for name, meaning, value in (
-            ("slash24_workers_busy", "Threads that have a call", lambda: turns.busy),
-            ("slash24_workers_limit", "Maximum number of threads", lambda: turns.limit),
+            ("slash24_workers_busy", "Threads that have a call", lambda: threads.busy),
+            ("slash24_workers_limit", "Maximum number of threads", lambda: threads.limit),
             ("slash24_calls_under_way", "Calls that are not finished", lambda: scheduler.under_way),
             ("slash24_requests_declined", "Requests left to their launchers", lambda: server.declined),
             ("slash24_requests_malformed", "Malformed or incomplete requests", lambda: server.malformed),

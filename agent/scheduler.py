@@ -3,20 +3,21 @@
 Threads of Python run one at a time anyway, and contend for the interpreter lock at every system call: a hundred calls
 side by side take longer than one after the other. A call that blocks without giving up its turn is overtaken.
 
-concurrent.futures.ThreadPoolExecutor would start a thread for every call that waits for its turn, and keep it for ever.
+The agent has as many threads as calls that wait, not as calls that are queued.
 """
 
 import os
 import time
-from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Lock, get_ident
 from typing import Generic, TypeVar
 
 from agent.calls import Call
+from agent.threads import Threads
 
 Job = TypeVar("Job")
 
@@ -33,28 +34,17 @@ _PROC = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 class Turns(Generic[Job]):
-    """Threads that do jobs in the order of their submission, one at a time except for those that wait or stall.
+    """Runs jobs in the order of their submission, one at a time except for those that wait or stall."""
 
-    At most `limit` threads; one that has been idle for `idle` seconds exits.
-    """
-
-    def __init__(self, limit: int, *, idle: float = 10.0) -> None:
-        self.limit = limit
-        self._idle_seconds = idle
+    def __init__(self, threads: Threads) -> None:
+        self._threads = threads
         self._lock = Lock()
         self._queue: deque[tuple[float, Callable[[Job], object], Job]] = deque()
-        self._granted: SimpleQueue[tuple[Callable[[Job], object], Job, int]] = SimpleQueue()
         self._returning: deque[SimpleQueue[int]] = deque()
-        self._threads = self._idle = 0
         self._running = 0
         self._round = 0  # of turns; when the running threads stall, the next begins, and they no longer count
         self._granted_at = 0.0
         self._turns: dict[int, int] = {}  # by thread, the round of its turn
-
-    @property
-    def busy(self) -> int:
-        """The number of threads that have a job, running or waiting."""
-        return self._threads - self._idle
 
     @property
     def is_behind(self) -> bool:
@@ -72,11 +62,12 @@ class Turns(Generic[Job]):
         """Give up the calling thread's turn while the body waits, and wait for it to come back afterwards."""
         thread = get_ident()
         turn = self._turns.pop(thread, None)
-        if turn is None:  # not one of these threads, or it has given up its turn already
+        if turn is None:  # the thread runs no job, or has given up its turn already
             yield
             return
         with self._lock:
             self._end_turn(turn)
+            self._grant()
         try:
             yield
         finally:
@@ -89,7 +80,7 @@ class Turns(Generic[Job]):
                 self._round += 1
                 self._running = 0
                 for _ in range(1 + len(self._turns) // 4):
-                    self._grant(self.limit)
+                    self._grant(self._threads.limit)
             self._grant()
 
     def take_back(self, seconds: float) -> list[Job]:
@@ -101,24 +92,37 @@ class Turns(Generic[Job]):
         return overdue
 
     def _grant(self, most: int = 1) -> None:
-        """If fewer than `most` threads run, resume one or have one begin a job. Returning threads come first."""
+        """If fewer than `most` threads run, resume one or begin a job. Returning threads come first."""
         if self._running >= most:
             return
         if self._returning:
+            self._begin_turn()
             self._returning.popleft().put(self._round)
-        elif self._queue and (self._idle or self._start_thread()):
-            self._idle -= 1
-            _, run, job = self._queue.popleft()
-            self._granted.put((run, job, self._round))
-        else:
-            return
+        elif self._queue and self._threads.submit(partial(self._work, *self._queue[0][1:], self._round)):
+            self._begin_turn()
+            self._queue.popleft()
+
+    def _begin_turn(self) -> None:
         self._running += 1
         self._granted_at = time.monotonic()
 
     def _end_turn(self, turn: int) -> None:
-        if turn == self._round:
-            self._running -= 1
-        self._grant()
+        self._running -= turn == self._round
+
+    def _work(self, run: Callable[[Job], object], job: Job, turn: int) -> None:
+        """Run the job, and then those that can begin in the same thread."""
+        thread = get_ident()
+        while True:
+            self._turns[thread] = turn
+            run(job)
+            with self._lock:
+                self._end_turn(self._turns.pop(thread))
+                if self._running or self._returning or not self._queue:
+                    self._grant()
+                    return
+                self._begin_turn()
+                _, run, job = self._queue.popleft()
+                turn = self._round
 
     def _wait_for_turn(self) -> int:
         turn: SimpleQueue[int] = SimpleQueue()
@@ -133,39 +137,6 @@ class Turns(Generic[Job]):
                     self._returning.remove(turn)
                     return _NO_TURN
         return turn.get()
-
-    def _start_thread(self) -> bool:
-        if self._threads >= self.limit:
-            return False
-        try:
-            start_new_thread(self._run, ())
-        except RuntimeError:  # the limit of threads is reached: the job waits for a thread that exists
-            return False
-        self._threads += 1
-        self._idle += 1
-        return True
-
-    def _run(self) -> None:
-        granted = self._granted.get()
-        while granted:
-            run, job, self._turns[get_ident()] = granted
-            run(job)
-            del granted, job  # or an idle thread would keep the last call's configuration in memory
-            granted = self._next()
-
-    def _next(self) -> tuple[Callable[[Job], object], Job, int] | None:
-        with self._lock:
-            self._idle += 1
-            self._end_turn(self._turns.pop(get_ident()))
-        try:
-            return self._granted.get(timeout=self._idle_seconds)
-        except Empty:
-            with self._lock:
-                if self._idle:
-                    self._idle -= 1
-                    self._threads -= 1
-                    return None
-        return self._granted.get()  # a job was granted just now
 
 
 class Scheduler:

@@ -7,6 +7,7 @@ from threading import Event
 from agent import wire
 from agent.calls import Call, Worker
 from agent.scheduler import Turns
+from agent.threads import Threads
 from linux.netns import OWN, entered, open_netns
 from linux.waiting import wait_until
 from spec.request import Request
@@ -16,7 +17,7 @@ from tests.netns.node import Node
 
 def test_a_thread_that_is_started_from_a_pod_s_namespace_begins_at_home(node: Node) -> None:
     """A call that waits inside a pod's namespace gives up its turn: the next call is not performed in there."""
-    seen, may_end, turns = [], Event(), Turns(4)
+    seen, may_end, turns = [], Event(), Turns(Threads(4))
     fd = open_netns(f"/proc/{node.pid}/ns/net")
 
     def delete(request: Request) -> None:

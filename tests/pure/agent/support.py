@@ -15,6 +15,7 @@ from agent.connection import Peer
 from agent.listener import Listener, bind
 from agent.scheduler import Scheduler, Turns
 from agent.server import Server
+from agent.threads import Threads
 from spec.plugin import Plugin, Suite
 from spec.request import Request
 from tests.netns import launcher
@@ -36,7 +37,8 @@ class Agent:
         on_outcome: Callable[[Outcome], object] = lambda _outcome: None,
     ) -> None:
         self.path, self.log, self.outcomes, self._on_outcome = str(path), [], [], on_outcome
-        self.turns: Turns = Turns(workers)
+        self.threads = Threads(workers)
+        self.turns: Turns = Turns(self.threads)
         load = {plugin.type: plugin}.get
         suite = Suite(home=None, load=load, released=self.turns.released)
         worker = Worker(suite, self._log, self._note)

@@ -86,7 +86,7 @@ def test_a_caller_that_does_not_read_keeps_nobody_from_being_answered(
 
     with running(tmp_path, monkeypatch, work, seconds=0.5) as agent:
         with agent.begin("DEL", "large"):
-            assert wait_until(lambda: agent.turns.busy)
+            assert wait_until(lambda: agent.threads.busy)
             time.sleep(1.5)  # beyond the deadline
             assert agent.ask("DEL") is not None  # error 11 on a machine that is slow
             assert wait_until(lambda: agent.scheduler.under_way == 1)

@@ -113,7 +113,7 @@ def test_while_one_waits_others_take_their_turns(tmp_path: Path, monkeypatch: py
         monkeypatch.setattr(agent.turns, "overtake", lambda: None)
         calls = [agent.begin("DEL", f"waits{index}") for index in range(20)]
         assert agent.ask("DEL", "other") == (0, "")
-        assert wait_until(lambda: agent.turns.busy == 20)
+        assert wait_until(lambda: agent.threads.busy == 20)
         gate.set()
         assert [finish(each) for each in calls] == [(0, "")] * 20
 
@@ -258,7 +258,7 @@ def test_what_was_taken_is_given_back(tmp_path: Path, monkeypatch: pytest.Monkey
             launcher.send(connection, data if index % 5 else data[:-1], 0)
             finish(connection) if index % 5 else connection.close()
         assert wait_until(lambda: descriptors() <= before), (descriptors(), before)
-        assert threading.active_count() <= threads + agent.turns.limit
+        assert threading.active_count() <= threads + agent.threads.limit
 
 
 class Starved:

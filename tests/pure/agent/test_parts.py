@@ -18,6 +18,7 @@ from agent import log, memory, options, systemd
 from agent.health import Health
 from agent.metrics import Networks
 from agent.scheduler import Turns
+from agent.threads import Threads
 from tests.conftest import ROOT
 from tests.pure.agent.support import outcome, wait_until
 
@@ -179,7 +180,8 @@ def test_leases_used_and_free(tmp_path: Path) -> None:
 
 def test_threads_come_when_needed_and_go() -> None:
     """No more than the limit, however many jobs wait, all of them again after a pause, and none for ever."""
-    let_go, seen, turns = Event(), [], Turns(3, idle=0.2)
+    let_go, seen, threads = Event(), [], Threads(3, idle=0.2)
+    turns = Turns(threads)
 
     def work(job: int) -> None:
         seen.append(job)
@@ -190,11 +192,11 @@ def test_threads_come_when_needed_and_go() -> None:
     for job in range(5):
         turns.submit(work, job)
     assert wait_until(lambda: len(seen) == 3)
-    assert turns.busy == 3
+    assert threads.busy == 3
     assert turns.is_behind
     assert turns.take_back(0.0) == [3, 4]
     let_go.set()
-    assert wait_until(lambda: turns.busy == 0)
+    assert wait_until(lambda: threads.busy == 0)
     for job in (13, 14, 15):
         turns.submit(work, job)
     assert wait_until(lambda: len(seen) == 6)
@@ -203,7 +205,7 @@ def test_threads_come_when_needed_and_go() -> None:
 
 def test_a_thread_that_has_waited_goes_on_before_the_next_job() -> None:
     """Its call has begun earlier, and may hold a lock."""
-    waits, may_end, order, turns = Event(), Event(), [], Turns(4)
+    waits, may_end, order, turns = Event(), Event(), [], Turns(Threads(4))
 
     def first(_job: None) -> None:
         with turns.released():
@@ -224,7 +226,8 @@ def test_a_thread_that_has_waited_goes_on_before_the_next_job() -> None:
 
 def test_a_job_that_stalls_is_overtaken() -> None:
     """By one job at first; the more have stalled, the more go on at a time."""
-    end, seen, turns = Event(), [], Turns(16, idle=0.2)
+    end, seen, threads = Event(), [], Threads(16, idle=0.2)
+    turns = Turns(threads)
 
     def stall(job: int) -> None:
         seen.append(job)
@@ -241,7 +244,7 @@ def test_a_job_that_stalls_is_overtaken() -> None:
         assert wait_until(lambda times=times: len(seen) > times)
     assert times < 11
     end.set()
-    assert wait_until(lambda: turns.busy == 0)
+    assert wait_until(lambda: threads.busy == 0)
 
 
 def test_every_module_is_loaded_at_the_start() -> None:
