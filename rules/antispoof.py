@@ -56,7 +56,7 @@ def ensure(owner: Attachment, host_link: str, mac: str) -> None:
         TABLE,
         (),
         _elements(tag, host_link, mac),
-        is_stale=lambda found: found.owner == tag or found.key.startswith(name),
+        is_stale=lambda element: element.owner == tag or element.key.startswith(name),
         terms={tag.encode(), name},
     )
 
@@ -64,27 +64,27 @@ def ensure(owner: Attachment, host_link: str, mac: str) -> None:
 def delete(owner: Attachment) -> None:
     """Filter nothing for `owner` any more; nothing to do is success. Raises NetlinkError."""
     tag = owner_tag(owner)
-    pod_table.remove(TABLE, lambda found: found.owner == tag, terms={tag.encode()})
+    pod_table.remove(TABLE, lambda element: element.owner == tag, terms={tag.encode()})
 
 
 def problems(owner: Attachment, host_link: str, mac: str) -> list[str]:
     """What differs from the result of `ensure`, a sentence each; [] if all is well. Raises NetlinkError."""
     tag, name = owner_tag(owner), ifname(host_link)
     state = pod_table.inspect(TABLE, (), {name})
-    found = pod_table.drift(TABLE, state.drifted)
+    sentences = pod_table.drift(TABLE, state.drifted)
     of_link = {(element.set, element.key): element for element in state.elements if element.key.startswith(name)}
     for element in _elements(tag, host_link, mac):
         other, where = of_link.get((element.set, element.key)), f"set {element.set} of table {TABLE.name}"
         if not other:
             what = "is not filtered" if element.set == _LINKS.name else f"may not use its MAC {mac}"
-            found.append(f"link {host_link} {what}: {where} has no element for it; recreate the pod")
+            sentences.append(f"link {host_link} {what}: {where} has no element for it; recreate the pod")
         elif other.owner != tag:
-            found.append(f"link {host_link} belongs to {other.owner or 'another program'} in {where}, not to {tag}")
+            sentences.append(f"link {host_link} belongs to {other.owner or 'another program'} in {where}, not to {tag}")
     others = {key for each, key in of_link if each == _ALLOWED.name} - {_allowed_key(host_link, mac)}
     macs = ", ".join(key[IFNAMSIZ : IFNAMSIZ + 6].hex(":") for key in sorted(others))
     if macs:
-        found.append(f"link {host_link} may use {macs} beside {mac}: set {_ALLOWED.name} of table {TABLE.name}")
-    return found
+        sentences.append(f"link {host_link} may use {macs} beside {mac}: set {_ALLOWED.name} of table {TABLE.name}")
+    return sentences
 
 
 def sweep(network: str, valid: Collection[Attachment]) -> int:

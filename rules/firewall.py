@@ -216,19 +216,19 @@ def problems(owner: Attachment, pod: PodRules, *, by_firewalld: bool = False) ->
         cache = transaction.cache(TABLE)
         elements = cache.find({tag.encode(), _SHARED.encode(), *pod.addresses})
         ours = any(_address_of(one) in pod.addresses for one in elements)
-        found = [text for version in (4, 6) for text in _not_accepted(transaction.netlink, version, pod, ours=ours)]
-        if not ours and (by_firewalld or (not found and _is_accepted(transaction.netlink, pod))):
+        sentences = [text for version in (4, 6) for text in _not_accepted(transaction.netlink, version, pod, ours=ours)]
+        if not ours and (by_firewalld or (not sentences and _is_accepted(transaction.netlink, pod))):
             return []
-        found += pod_table.drift(TABLE, filter(cache.lacks, TABLE.chains))
+        sentences += pod_table.drift(TABLE, filter(cache.lacks, TABLE.chains))
         present = {(one.set, one.key): one for one in elements}
         for element in wanted:
             other = present.get((element.set, element.key))
             if not other:
-                found.append(f"set {element.set} of table {TABLE.name} lacks an element of {tag}; recreate the pod")
+                sentences.append(f"set {element.set} of table {TABLE.name} lacks an element of {tag}; recreate the pod")
             elif other != element:
                 holder = f"belongs to {other.owner or 'another program'}, not to {tag}"
-                found.append(f"an element in set {element.set} of table {TABLE.name} {holder}; recreate the pod")
-        return found
+                sentences.append(f"an element in set {element.set} of table {TABLE.name} {holder}; recreate the pod")
+        return sentences
 
     return change(decide)
 
@@ -325,7 +325,7 @@ def _frame(netlink: Netlink, table: TableName, admin: str, *, make_chain: bool) 
 
 
 def rule_deletions(netlink: Netlink, version: int, addresses: Collection[bytes]) -> list[Step]:
-    """Steps that delete the rules in CNI-FORWARD of these addresses, packed, whoever made them. Raises NetlinkError."""
+    """Steps that delete all rules in CNI-FORWARD of these addresses, packed, not only ours. Raises NetlinkError."""
     table, doomed = iptables.FILTER[version], set(_of(version, addresses))
     if not doomed:
         return []

@@ -95,10 +95,10 @@ def states_of(rule: FoundRule) -> int:
     info = listing.match_info(rule, "conntrack")
     if len(info) == _CONNTRACK_BYTES:
         return struct.unpack_from("=H", info, _FLAGS_AT + 4)[0]
-    found = listing.conntrack_bits(rule)
-    if found.get(uapi.NFT_CT_STATUS) == uapi.IPS_DST_NAT:
+    bits = listing.conntrack_bits(rule)
+    if bits.get(uapi.NFT_CT_STATUS) == uapi.IPS_DST_NAT:
         return DNAT
-    return found.get(uapi.NFT_CT_STATE, 0)  # the bits are the same
+    return bits.get(uapi.NFT_CT_STATE, 0)  # NFT_CT_STATE has the same bits
 
 
 def _commented(comment: str) -> bytes:

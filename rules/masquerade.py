@@ -60,7 +60,7 @@ def ensure(owner: Attachment, addresses: Sequence[str]) -> None:
         TABLE,
         chains,
         wanted,
-        is_stale=lambda found: found.owner == tag or (found.set, found.key) in keys,
+        is_stale=lambda element: element.owner == tag or (element.set, element.key) in keys,
         terms=_terms(tag, wanted),
     )
 
@@ -75,7 +75,7 @@ def delete(owner: Attachment, addresses: Sequence[str] = ()) -> None:
         places = {_place(parse_address(address)) for address in addresses}
     except ValueError:
         places = set()
-    pod_table.remove(TABLE, lambda found: found.owner == tag, terms={tag.encode()}, places=sorted(places))
+    pod_table.remove(TABLE, lambda element: element.owner == tag, terms={tag.encode()}, places=sorted(places))
 
 
 def problems(owner: Attachment, addresses: Sequence[str]) -> list[str]:
@@ -83,17 +83,17 @@ def problems(owner: Attachment, addresses: Sequence[str]) -> list[str]:
     pods = [parse_address(address) for address in addresses]
     tag, wanted, chains = _desired(owner, pods)
     state = pod_table.inspect(TABLE, chains, _terms(tag, wanted))
-    found = pod_table.drift(TABLE, state.drifted)
+    sentences = pod_table.drift(TABLE, state.drifted)
     present = {(element.set, element.key): element for element in state.elements}
     for pod, element in zip(pods, wanted, strict=True):
         other, where = present.get((element.set, element.key)), f"map {element.set} of table {TABLE.name}"
         if not other:
-            found.append(f"{pod} is not masqueraded: {where} has no element for it; recreate the pod")
+            sentences.append(f"{pod} is not masqueraded: {where} has no element for it; recreate the pod")
         elif other.owner != tag:
-            found.append(f"{pod} is masqueraded for {other.owner or 'another program'}, not for {tag}: see {where}")
+            sentences.append(f"{pod} is masqueraded for {other.owner or 'another program'}, not for {tag}: see {where}")
         elif other.chain != element.chain:
-            found.append(f"{pod} is masqueraded by chain {other.chain}, not by {element.chain}; recreate the pod")
-    return found
+            sentences.append(f"{pod} is masqueraded by chain {other.chain}, not by {element.chain}; recreate the pod")
+    return sentences
 
 
 def sweep(network: str, valid: Collection[Attachment]) -> int:

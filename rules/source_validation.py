@@ -115,7 +115,7 @@ def ensure(owner: Attachment, host_link: str, addresses: Sequence[str]) -> None:
         TABLE,
         (),
         _elements(tag, host_link, addresses),
-        is_stale=lambda found: found.owner == tag or found.key.startswith(name),
+        is_stale=lambda element: element.owner == tag or element.key.startswith(name),
         terms={tag.encode(), name},
     )
 
@@ -123,7 +123,7 @@ def ensure(owner: Attachment, host_link: str, addresses: Sequence[str]) -> None:
 def delete(owner: Attachment) -> None:
     """Bind nothing for `owner` any more; nothing to do is success. Raises NetlinkError."""
     tag = owner_tag(owner)
-    pod_table.remove(TABLE, lambda found: found.owner == tag, terms={tag.encode()})
+    pod_table.remove(TABLE, lambda element: element.owner == tag, terms={tag.encode()})
 
 
 def problems(owner: Attachment, host_link: str, addresses: Sequence[str]) -> list[str]:

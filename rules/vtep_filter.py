@@ -1,8 +1,8 @@
 """VTEP filter (table `inet slash24_vtep_<network>`): VXLAN datagrams of our network are dropped unless from a peer.
 
-VXLAN accepts frames from anybody who knows the VNI. A datagram of ours passes if it comes from a peer's address, by the
-parent link or by the link of the route to that peer; and never from the pods' bridge or out of the tunnel itself. So a
-pod can not send into the tunnel of its own node, whatever source address it uses.
+VXLAN accepts frames from any sender that knows the VNI. A datagram of ours passes if it comes from a peer's address, by
+the parent link or by the link of the route to that peer; and never from the pods' bridge or out of the tunnel itself.
+So a pod can not send into the tunnel of its own node, whatever source address it uses.
 
 The same holds for datagrams that this node routes. They may be masqueraded (by any network's rules), and the other node
 would then see this node's address: only this node can tell them from the tunnel's own. (A node that routes between two

@@ -122,16 +122,16 @@ def ensure(owner: Attachment, host_ports: HostPorts) -> bool:
         cache = transaction.cache(TABLE)
         is_new = not cache.rules
         marked, is_restored = _ensure_marking(transaction, cache)
-        stale = {tag, *(found.owner for found in cache.find(pods) if found.owner and pod_of(found) in pods)}
+        stale = {tag, *(element.owner for element in cache.find(pods) if element.owner and pod_of(element) in pods)}
         if is_refused:
             stale |= _gone_owners(transaction, wanted, stale)
         terms = {other.encode() for other in stale}
-        held = {found for found in cache.find(terms) if found.owner in stale}
+        held = {element for element in cache.find(terms) if element.owner in stale}
         stale.add(SERVICES_OWNER)
         terms.add(SERVICES_OWNER.encode())
         everything = [*wanted, *services]
         pod_table.put_into(
-            transaction, table(marked), chains, everything, is_stale=lambda found: found.owner in stale, terms=terms
+            transaction, table(marked), chains, everything, is_stale=lambda element: element.owner in stale, terms=terms
         )
         if host_ports.is_listed and 4 in marked and (is_restored or held != set(wanted)):
             listed = cache.everything() if is_restored else wanted
@@ -157,14 +157,14 @@ def ensure(owner: Attachment, host_ports: HostPorts) -> bool:
 
 def _services() -> list[Element]:
     """Elements for the current addresses of services, where host ports are not forwarded."""
-    found = list_service_addresses()
-    return [Element(SERVICES[4 if len(one) == 4 else 6].name, one, SERVICES_OWNER) for one in found]
+    addresses = list_service_addresses()
+    return [Element(SERVICES[4 if len(one) == 4 else 6].name, one, SERVICES_OWNER) for one in addresses]
 
 
 def _gone_owners(transaction: Transaction, wanted: Sequence[Element], known: Collection[str]) -> set[str]:
     """The other owners of the places of `wanted`, if all their pods are provably gone; otherwise none."""
-    found = (listing.find_element(transaction.netlink, TABLE.name, *place) for place in _places(wanted))
-    others = [one for one in found if one and one.owner not in known]
+    holders = (listing.find_element(transaction.netlink, TABLE.name, *place) for place in _places(wanted))
+    others = [one for one in holders if one and one.owner not in known]
     return set() if _not_gone(others) else {one.owner for one in others}
 
 
@@ -179,10 +179,10 @@ def _ensure_marking(transaction: Transaction, cache: TableCache) -> tuple[frozen
 
     A kernel without x_tables can not mark them.
     """
-    found, is_restored = _marked_versions(cache), False
-    is_new = cache.lacks(to_the_node(found))
+    marked, is_restored = _marked_versions(cache), False
+    is_new = cache.lacks(to_the_node(marked))
     for version in (4, 6):
-        if version not in found and not is_new:
+        if version not in marked and not is_new:
             continue  # the kernel refused it when the chain was made
         steps = transaction.remember(
             ("marking", version), partial(iptables_nat.marking_steps, transaction.netlink, version)
@@ -195,9 +195,9 @@ def _ensure_marking(transaction: Transaction, cache: TableCache) -> tuple[frozen
                     raise
                 continue
         transaction.add_alone(steps)
-        found |= {version}
+        marked |= {version}
         is_restored = is_restored or (version == 4 and bool(steps))
-    return found, is_restored
+    return marked, is_restored
 
 
 def _marked_versions(cache: TableCache) -> frozenset[int]:
@@ -241,7 +241,7 @@ def delete(owner: Attachment, *, is_listed: bool = True) -> list[Forward]:
     `is_listed`: whether the ports may be listed in iptables.
     """
     tag = owner_tag(owner)
-    gone = pod_table.remove(TABLE, lambda found: found.owner == tag, terms={tag.encode()})
+    gone = pod_table.remove(TABLE, lambda element: element.owner == tag, terms={tag.encode()})
     if is_listed:
         _unlist(lambda other: other == tag, owner=tag)
     return _forwards(gone)
@@ -253,29 +253,29 @@ def problems(owner: Attachment, host_ports: HostPorts) -> list[str]:
     wanted, chains = _elements(tag, host_ports)
     versions = pod_table.change(lambda transaction: _marked_versions(transaction.cache(TABLE)))
     state = pod_table.inspect(table(versions), chains, {tag.encode()}, _places(wanted))
-    found = pod_table.change(
+    sentences = pod_table.change(
         lambda transaction: [
             text for version in sorted(versions) for text in iptables_nat.marking_problems(transaction.netlink, version)
         ]
     )
-    found += pod_table.drift(TABLE, state.drifted)
+    sentences += pod_table.drift(TABLE, state.drifted)
     present = {(one.set, one.key): one for one in state.elements}
     for element in wanted:
         other, where = present.get((element.set, element.key)), f"map {element.set} of table {TABLE.name}"
         if not other:
-            found.append(f"{_described(element)}: {where} has no element for it; recreate the pod")
+            sentences.append(f"{_described(element)}: {where} has no element for it; recreate the pod")
         elif other.owner != tag:
             holder = f"belongs to {other.owner or 'another program'}, not to {tag}"
-            found.append(f"{_described(element)}: its element in {where} {holder}; delete it and recreate the pod")
+            sentences.append(f"{_described(element)}: its element in {where} {holder}; delete it and recreate the pod")
         elif other != element:
-            found.append(f"{_described(element)}: its element in {where} has another value; recreate the pod")
-    return found
+            sentences.append(f"{_described(element)}: its element in {where} has another value; recreate the pod")
+    return sentences
 
 
 def sweep(network: str, valid: Collection[Attachment]) -> list[Forward]:
     """Forward nothing for attachments to `network` that are not `valid`; returns what was. Raises NetlinkError."""
     is_forfeit = stale_predicate(network, valid)
-    gone = pod_table.remove(TABLE, lambda found: is_forfeit(found.owner))
+    gone = pod_table.remove(TABLE, lambda element: is_forfeit(element.owner))
     _unlist(is_forfeit)
     return _forwards(gone)
 
@@ -336,22 +336,22 @@ def _number(value: int, length: int = 1) -> bytes:
 
 def _forwards(elements: Iterable[Element]) -> list[Forward]:
     """The forwards that elements are for."""
-    found = []
+    forwards = []
     for (version, _), target in TARGETS.items():
         for element in elements:
             if element.set == target.name:
                 host, protocol, port = element.key[:-8], element.key[-8], int.from_bytes(element.key[-4:-2], "big")
                 pod_port = int.from_bytes(element.value[-4:-2], "big")
-                found.append(Forward(version, host, protocol, port, element.value[:-4], pod_port))
-    return found
+                forwards.append(Forward(version, host, protocol, port, element.value[:-4], pod_port))
+    return forwards
 
 
 def _raise_taken(wanted: Sequence[Element], tag: str, error: OSError) -> None:
-    """Raise PortTaken if one of the elements is somebody else's."""
+    """Raise PortTaken if one of the elements has another owner."""
     state = pod_table.inspect(TABLE, (), (), _places(wanted))
-    others = _not_gone(found for found in state.elements if found.owner != tag)
+    others = _not_gone(element for element in state.elements if element.owner != tag)
     for forward in _forwards(others):
-        (other,) = {found.owner for found in others if _forwards([found]) == [forward]}
+        (other,) = {element.owner for element in others if _forwards([element]) == [forward]}
         pod = f"{_text(forward.pod, forward.version)}:{forward.pod_port}"
         message = f"host port {forward} is taken by {other or 'an unknown owner'}, and leads to {pod}"
         raise PortTaken(message, other, forward.entry) from error
