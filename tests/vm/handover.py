@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 EXCUSE = "kernel lacks"
-SECONDS = 600
+SECONDS = 1200
 """How long the virtual machine may run."""
 
 _NETWORK = os.open("/proc/self/ns/net", os.O_RDONLY)
