@@ -1,4 +1,4 @@
-"""What the documentation shows works as it is written there: the demonstration, the installation, every conflist."""
+"""What the documentation shows works as written: the demonstration, the installation and every example conflist."""
 
 import json
 import os
@@ -19,7 +19,7 @@ L3 = {**BRIDGE, "isGateway": True, "ipam": {"type": "host-local", "subnet": "10.
 
 @pytest.fixture
 def cnitool(node: Node, bin_dir: Path, reference_bin: Path) -> Cnitool:
-    """cnitool on the node, with our plugins before the reference's, and all of the example conflists."""
+    """cnitool on the node, with our plugins ahead of the reference plugins, and all example conflists."""
     tool = Cnitool(node, reference_bin / "cnitool", (bin_dir, reference_bin))
     for path in EXAMPLES.glob("*.conflist"):
         tool.write(json.loads(path.read_text()))
@@ -27,7 +27,7 @@ def cnitool(node: Node, bin_dir: Path, reference_bin: Path) -> Cnitool:
 
 
 def added(cnitool: Cnitool, network: str, name: str, **capabilities: object) -> tuple[Pod, dict]:
-    """A new pod on the network, its ADD checked by CHECK, and its result."""
+    """Return a new pod on the network, after a successful ADD and CHECK, and the result of the ADD."""
     pod = cnitool.node.pod(name)
     result = cnitool.ok("add", network, pod, capabilities=capabilities)
     cnitool.ok("check", network, pod, capabilities=capabilities)
@@ -40,7 +40,7 @@ def ips(result: Mapping) -> list[str]:
 
 
 def removed(cnitool: Cnitool, network: str, *pods: Pod, **capabilities: object) -> None:
-    """DEL for each pod; no link, lease or element of a pod is left then."""
+    """Run DEL for each pod; afterwards no link, lease or set element of a pod is left."""
     for pod in pods:
         cnitool.ok("del", network, pod, capabilities=capabilities)
         assert set(pod.links()) == {"lo"}
@@ -51,7 +51,7 @@ def removed(cnitool: Cnitool, network: str, *pods: Pod, **capabilities: object) 
 
 
 def test_simple(cnitool: Cnitool) -> None:
-    """simple.conflist: two pods and the gateway reach each other; the outside sees the node's address."""
+    """simple.conflist: two pods and the gateway reach each other; the outside host sees the node's address."""
     outside = cnitool.node.outside()
     blue, result = added(cnitool, "simple", "blue")
     red, other = added(cnitool, "simple", "red")
@@ -63,7 +63,7 @@ def test_simple(cnitool: Cnitool) -> None:
 
 
 def test_dual_stack(cnitool: Cnitool) -> None:
-    """dual-stack.conflist: the same in both families."""
+    """dual-stack.conflist: as simple.conflist, in both families."""
     outside = cnitool.node.outside()
     blue, result = added(cnitool, "dual-stack", "blue")
     red, other = added(cnitool, "dual-stack", "red")
@@ -74,7 +74,7 @@ def test_dual_stack(cnitool: Cnitool) -> None:
 
 
 def test_published_ports(cnitool: Cnitool) -> None:
-    """published-ports.conflist: a port of the node leads to the pod, also for itself."""
+    """published-ports.conflist: a host port leads to the pod, also from the pod itself."""
     outside = cnitool.node.outside()
     mappings = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
     pod, result = added(cnitool, "published-ports", "pod", portMappings=mappings)
@@ -84,7 +84,7 @@ def test_published_ports(cnitool: Cnitool) -> None:
 
 
 def test_firewalled(cnitool: Cnitool) -> None:
-    """firewalled.conflist: on a node like Docker's, ports lead to the pod and it reaches the world."""
+    """firewalled.conflist: with FORWARD policy DROP, host ports lead to the pod, and the pod reaches the outside."""
     node, outside = cnitool.node, cnitool.node.outside()
     for program in ("iptables", "ip6tables"):
         node.run([program, "-P", "FORWARD", "DROP"])
@@ -103,7 +103,7 @@ def test_firewalled(cnitool: Cnitool) -> None:
 
 
 def test_layer2(cnitool: Cnitool) -> None:
-    """layer2.conflist: an interface that is up, with the MTU, and without addresses."""
+    """layer2.conflist: the interface is up, has the configured MTU and has no addresses."""
     pod, result = added(cnitool, "layer2", "pod")
     assert "ips" not in result
     assert pod.links()["eth0"]["mtu"] == 1400
@@ -112,7 +112,7 @@ def test_layer2(cnitool: Cnitool) -> None:
 
 
 def test_ranges(cnitool: Cnitool) -> None:
-    """ranges.conflist: on to the second range when the first is used up; addresses cool down; route attributes."""
+    """ranges.conflist: the second range follows when the first is full; addresses cool down; routes have attributes."""
     pods, results = zip(*(added(cnitool, "ranges", name) for name in ("one", "two", "three")), strict=True)
     assert [ips(result)[0] for result in results] == ["10.24.0.10", "10.24.0.11", "10.24.0.20"]
     assert ips(results[0])[1] == "fd00:24::100"
@@ -126,7 +126,7 @@ def test_ranges(cnitool: Cnitool) -> None:
 
 
 def test_static_address(cnitool: Cnitool) -> None:
-    """static-address.conflist: the pod gets the address and the MAC that the runtime asks for."""
+    """static-address.conflist: the pod gets the address and the MAC that the runtime requests."""
     wanted = {"ips": ["10.25.0.77"], "mac": "02:00:5e:10:00:01"}
     pod, result = added(cnitool, "static-address", "pod", **wanted)
     assert ips(result) == ["10.25.0.77"]
@@ -135,7 +135,7 @@ def test_static_address(cnitool: Cnitool) -> None:
 
 
 def test_fixed(cnitool: Cnitool) -> None:
-    """fixed.conflist: the pod has the addresses, and by them reaches the outside; the runtime may ask for others."""
+    """fixed.conflist: the pod has the configured addresses and reaches the outside; the runtime may request others."""
     outside = cnitool.node.outside()
     pod, result = added(cnitool, "fixed", "pod")
     assert ips(result) == ["10.29.0.10", "fd00:29::10"]
@@ -150,7 +150,7 @@ def test_fixed(cnitool: Cnitool) -> None:
 
 
 def test_tuned(cnitool: Cnitool) -> None:
-    """tuned.conflist: MTU, queue, sysctls and MAC are as configured or asked for; CHECK of the bridge takes that."""
+    """tuned.conflist: MTU, queue, sysctls and MAC are as configured or requested; CHECK of the bridge accepts them."""
     wanted = {"mac": "02:00:5e:10:00:01"}
     pod, result = added(cnitool, "tuned", "pod", **wanted)
     link = pod.links()["eth0"]
@@ -177,14 +177,14 @@ PEERS_FILE = {"peers": [{"name": "b", "addresses": ["192.0.2.2", "2001:db8:1::2"
 
 
 def provision(node: Node, name: str, content: object) -> None:
-    """Write a file of /run/slash24 as whoever provisions the node would."""
+    """Write a file below /run/slash24, as the tool that provisions the node does."""
     folder = node.path("/run/slash24")
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(json.dumps(content))
 
 
 def published(cnitool: Cnitool, outside: Pod, network: str, **limits: int) -> None:
-    """A pod of the network with a port of the node, and limits: both work, and go with it."""
+    """Add a pod with a host port and limits: both work, and DEL removes both."""
     mappings = [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]
     capabilities = {"portMappings": mappings, "bandwidth": limits}
     pod, result = added(cnitool, network, "published", **capabilities)
@@ -193,7 +193,7 @@ def published(cnitool: Cnitool, outside: Pod, network: str, **limits: int) -> No
 
 
 def removed_from_node(cnitool: Cnitool, network: str, *pods: Pod, **capabilities: object) -> None:
-    """As `removed`; the node's own state stays."""
+    """Like `removed`, but the state that belongs to the node stays."""
     removed(cnitool, network, *pods, **capabilities)
     assert f"slash24_egress_{network}" in cnitool.node.ruleset()
 
@@ -202,7 +202,7 @@ LIMITS = {"ingressRate": 80_000_000, "ingressBurst": 8_000_000, "egressRate": 80
 
 
 def test_kubenet(cnitool: Cnitool) -> None:
-    """kubenet.conflist: subnet and peers from the files; a peer sees the pod's address, the world the node's; ports."""
+    """kubenet.conflist: subnet and peers from files; peers see the pod's address, others the node's; host ports."""
     node, outside = cnitool.node, cnitool.node.outside()
     failed = cnitool.run("status", "kubenet", node.pod("none"))
     assert failed.returncode != 0
@@ -225,7 +225,7 @@ def test_kubenet(cnitool: Cnitool) -> None:
 
 
 def test_vxlan(cnitool: Cnitool) -> None:
-    """vxlan.conflist: a host set up with `ip` and `bridge` by docs/vxlan.md reaches the pod, and the pod it; ports."""
+    """vxlan.conflist: the pod and a host set up by hand as in docs/vxlan.md reach each other; host ports work."""
     node, outside = cnitool.node, cnitool.node.outside()
     node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
     pod, result = added(cnitool, "vxlan", "pod")
@@ -251,7 +251,7 @@ def test_vxlan(cnitool: Cnitool) -> None:
 
 
 def test_what_docs_vxlan_shows(cnitool: Cnitool) -> None:
-    """The commands of docs/vxlan.md that show entries show those of the page; those for MACs print the page's."""
+    """The commands in docs/vxlan.md that list entries or compute MACs print what the page shows."""
     cnitool.node.outside()
     cnitool.node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
     conflist = json.loads((EXAMPLES / "vxlan.conflist").read_text())
@@ -280,7 +280,7 @@ def test_what_docs_vxlan_shows(cnitool: Cnitool) -> None:
 
 
 def test_flannel(cnitool: Cnitool) -> None:
-    """flannel.conflist is no use as it is, and says so; filled in, it is run by tests/system/test_moving.py."""
+    """flannel.conflist fails unedited, with a clear error; tests/system/test_moving.py runs it filled in."""
     for name in ("subnet.env", "peers.json"):
         assert name in (ROOT / "docs" / "moving-from-flannel.md").read_text()
     failed = cnitool.run("add", "cbr0", cnitool.node.pod("pod"))
@@ -290,7 +290,7 @@ def test_flannel(cnitool: Cnitool) -> None:
 
 @pytest.mark.parametrize("subnets", [["10.32.1.0/24"], ["10.32.1.0/24", "fd00:32:0:1::/64"]], ids=["IPv4", "dual"])
 def test_the_template_for_containerd(cnitool: Cnitool, subnets: list[str]) -> None:
-    """docs/containerd/kubenet.template, filled in as Go's text/template does, is a configuration that works."""
+    """docs/containerd/kubenet.template, filled in as Go's text/template does, is a working configuration."""
     template = (ROOT / "docs" / "containerd" / "kubenet.template").read_text()
     loop = '{{range $i, $cidr := .PodCIDRRanges}}{{if $i}}, {{end}}"{{$cidr}}"{{end}}'
     assert template.count("{{") == loop.count("{{")
@@ -304,7 +304,7 @@ def test_the_template_for_containerd(cnitool: Cnitool, subnets: list[str]) -> No
 
 
 def test_removing_a_nodes_state_as_explained(cnitool: Cnitool) -> None:
-    """The commands of docs/kubenet.md remove all that is left when no pod lives."""
+    """With no pods left, the commands in docs/kubenet.md remove everything that remains on the node."""
     node = cnitool.node
     node.outside()
     provision(node, "node.json", NODE_FILE)
@@ -314,13 +314,13 @@ def test_removing_a_nodes_state_as_explained(cnitool: Cnitool) -> None:
     text = (ROOT / "docs" / "kubenet.md").read_text()
     (block,) = re.findall(r"^```sh\n(ip route flush.*?)^```", text, re.MULTILINE | re.DOTALL)
     node.run(["sh", "-ec", block], env={"PATH": os.environ["PATH"]})
-    assert wait_until(lambda: set(node.links()) == {"lo", "wan0"})  # the kernel takes its time over a namespace
+    assert wait_until(lambda: set(node.links()) == {"lo", "wan0"})  # the kernel deletes a namespace asynchronously
     assert "slash24_egress" not in node.ruleset()
     assert "10.30.2.0/24" not in node.routes()
 
 
 def test_a_renamed_network_as_explained(cnitool: Cnitool) -> None:
-    """What a pod leaves whose network was renamed before its DEL, the commands of docs/installing.md release."""
+    """The commands in docs/installing.md release what a pod leaves if its network was renamed before its DEL."""
     node, pod = cnitool.node, added(cnitool, "simple", "pod")[0]
     old = json.loads((EXAMPLES / "simple.conflist").read_text())
     cnitool.write(old | {"name": "renamed"})
@@ -338,7 +338,7 @@ def test_a_renamed_network_as_explained(cnitool: Cnitool) -> None:
 
 
 def test_every_example_is_tested() -> None:
-    """No conflist is without a test: one that has its name here, or another that names it."""
+    """Each example conflist has a test here with its name, or a test elsewhere that names it."""
     here = {name.removeprefix("test_").replace("_", "-") for name in globals() if name.startswith("test_")}
     code = "".join(path.read_text() for path in (ROOT / "tests").rglob("*.py") if path != Path(__file__))
     untested = [path.name for path in EXAMPLES.glob("*.conflist") if path.stem not in here and path.name not in code]
@@ -347,7 +347,7 @@ def test_every_example_is_tested() -> None:
 
 @pytest.mark.cold(reason="the demonstration has a /run of its own")
 def test_the_demonstration_works(node: Node, bin_dir: Path, reference_bin: Path) -> None:
-    """demo.sh runs to its end, in plain text when not on a terminal, and leaves the node as it was."""
+    """demo.sh succeeds, prints plain text when its output is not a terminal, and leaves the node unchanged."""
     before = (node.links().keys(), node.ruleset(), sorted(node.path("/var/lib").rglob("*")))
     env = {"PATH": PATH, "SLASH24_BIN": str(bin_dir), "REFERENCE_BIN": str(reference_bin)}
     done = node.run([ROOT / "demo.sh"], env=env)
@@ -363,7 +363,7 @@ def test_the_demonstration_works(node: Node, bin_dir: Path, reference_bin: Path)
 def test_the_demonstration_is_coloured_on_a_terminal(
     node: Node, bin_dir: Path, reference_bin: Path, variables: Mapping[str, str]
 ) -> None:
-    """demo.sh uses colours on a terminal, but for NO_COLOR."""
+    """demo.sh prints colours on a terminal, unless NO_COLOR is set."""
     env = {"PATH": PATH, "SLASH24_BIN": str(bin_dir), "REFERENCE_BIN": str(reference_bin), **variables}
     done = node.run(["script", "-qec", ROOT / "demo.sh", "/dev/null"], env=env)
     assert "0 veths, 0 leases, 0 masquerade elements" in done.stdout
@@ -371,14 +371,14 @@ def test_the_demonstration_is_coloured_on_a_terminal(
 
 
 def error(text: str) -> str:
-    """An error that docs/troubleshooting.md explains: its heading there, with what varies as it is in the test."""
+    """Return the heading of an error in docs/troubleshooting.md, with the variable parts filled in for the test."""
     page = (ROOT / "docs" / "troubleshooting.md").read_text()
     assert f"`{text}`" in page
     return text
 
 
 def test_errors_are_as_explained(cni: CNI, node: Node) -> None:
-    """docs/troubleshooting.md quotes the errors that operators see."""
+    """docs/troubleshooting.md quotes the errors that operators get."""
     pod, other = node.pod("pod"), node.pod("other")
     result = cni.add(L3, pod)
     moved = {**L3, "ipam": {"type": "host-local", "subnet": "10.1.2.0/24", "dataDir": "/run/elsewhere"}}
@@ -405,7 +405,7 @@ def test_errors_are_as_explained(cni: CNI, node: Node) -> None:
 
 
 def test_starting_over_as_explained(cni: CNI, node: Node) -> None:
-    """The commands under "Starting over" remove all that is left when no pod lives, and an ADD works after them."""
+    """With no pods left, the commands under "Starting over" remove everything, and a later ADD works."""
     conf = {**L3, "ipMasq": True, "macspoofchk": True, "sourceAddressValidation": True}
     pod = node.pod("pod")
     cni.add(conf, pod)

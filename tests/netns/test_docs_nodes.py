@@ -1,4 +1,4 @@
-"""The manuals of `kubenet` and `vxlan` are right about errors and about what is left out."""
+"""The pages on `kubenet` and `vxlan` are correct about errors and about skipped peers."""
 
 import pytest
 
@@ -11,7 +11,7 @@ PEER = {"name": "b", "addresses": ["192.0.2.2"], "podCIDRs": ["10.30.2.0/24"]}
 
 @pytest.mark.parametrize("kind", ["kubenet", "vxlan"])
 def test_errors_of_nodes_are_as_explained(kind: str, cni: CNI, node: Node) -> None:
-    """docs/kubenet.md and docs/vxlan.md have the errors that nodes lead to, with these codes."""
+    """docs/kubenet.md and docs/vxlan.md list the errors about nodes and peers, with their codes."""
     node.outside()
     node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
     conf = {"cniVersion": "1.1.0", "name": "net", "type": kind, "podCIDRs": ["10.30.1.0/24"]}
@@ -33,8 +33,8 @@ def test_errors_of_nodes_are_as_explained(kind: str, cni: CNI, node: Node) -> No
 
 
 @pytest.mark.parametrize("kind", ["kubenet", "vxlan"])
-def test_peers_are_left_out_as_explained(kind: str, cni: CNI, node: Node) -> None:
-    """The messages that docs/kubenet.md and docs/vxlan.md have, on stderr of ADDs and STATUS that succeed."""
+def test_peers_are_skipped_as_explained(kind: str, cni: CNI, node: Node) -> None:
+    """ADD and STATUS succeed and log to stderr the messages that docs/kubenet.md and docs/vxlan.md quote."""
     node.outside()
     node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
     node.run(["ip", "route", "add", "10.30.3.0/24", "via", "192.0.2.3"])

@@ -1,4 +1,4 @@
-"""`firewall` on real nodes: what iptables shows, what passes a node that drops, and that nothing stays behind."""
+"""`firewall` on real nodes: the rules in iptables, traffic on a node whose policy is drop, and cleanup."""
 
 import json
 import sys
@@ -17,14 +17,14 @@ POD_V4, POD_V6 = "10.1.2.2", "fd00:1::2"
 
 
 def bridge(number: int = 1, **keys: object) -> dict:
-    """A network on bridge br<number> with 10.<number>.2.0/24 and fd00:<number>::/64."""
+    """Return a bridge network on br<number> with 10.<number>.2.0/24 and fd00:<number>::/64."""
     ranges = [[{"subnet": f"10.{number}.2.0/24"}], [{"subnet": f"fd00:{number}::/64"}]]
     conf = {"cniVersion": "1.1.0", "name": f"net{number}", "type": "bridge", "bridge": f"br{number}"}
     return {**conf, "isDefaultGateway": True, "ipam": {"type": "host-local", "ranges": ranges}, **keys}
 
 
 class Member:
-    """A pod on a network, and what the bridge plugin answered."""
+    """A pod on a network, with the bridge plugin's result."""
 
     def __init__(self, cni: CNI, name: str, number: int = 1) -> None:
         self.cni, self.node, self.pod, self.network = cni, cni.node, cni.node.pod(name), f"net{number}"
@@ -51,13 +51,13 @@ class Member:
 
 @pytest.fixture
 def outside(node: Node) -> Pod:
-    """The world."""
+    """The host outside the node."""
     return node.outside()
 
 
 @pytest.fixture
 def dropping(node: Node) -> Node:
-    """A node where Docker, say, has told iptables to drop what nobody accepts, and has its own chain first."""
+    """A node whose FORWARD policy is drop and whose first rule jumps to DOCKER-USER, as Docker sets it up."""
     for program in ("iptables", "ip6tables"):
         node.run([program, "-P", "FORWARD", "DROP"])
         node.run([program, "-N", "DOCKER-USER"])
@@ -79,7 +79,7 @@ def other(cni: CNI, pod: Member) -> Member:
 
 
 def talks(client: Host, server: Host, address: str, kind: str = "tcp") -> bool:
-    """Whether a word goes there and comes back."""
+    """Whether a message gets through and its reply comes back."""
     try:
         ask(client, server, address, 80, kind)
     except (TimeoutError, ConnectionError):
@@ -88,15 +88,15 @@ def talks(client: Host, server: Host, address: str, kind: str = "tcp") -> bool:
 
 
 def shown(node: Node, program: str = "iptables") -> list[str]:
-    """The rules of the filter table as iptables shows them."""
+    """The rules of the filter table as `iptables -S` prints them."""
     return node.run([program, "-S"]).stdout.splitlines()
 
 
-# -- what is written ------------------------------------------------------------------------------------------------
+# -- rules ----------------------------------------------------------------------------------------------------------
 
 
 def test_iptables_shows_the_references_rules(pod: Member, dropping: Node, reference: CNI) -> None:
-    """What iptables shows after our ADD is what it shows after the reference's, line for line, but for one rule."""
+    """`iptables -S` prints the same lines after our ADD as after the reference plugin's, except for one rule."""
     ours = {}
     for cni in (pod.cni, reference):
         pod.add(cni)
@@ -121,7 +121,7 @@ def test_iptables_shows_the_references_rules(pod: Member, dropping: Node, refere
 
 
 def test_golden(pod: Member) -> None:
-    """Our own table as `nft list table` prints it, which `nft -f` takes back to the letter."""
+    """Our table as `nft list table` prints it; `nft -f` restores it exactly."""
     pod.add(ingressPolicy="same-bridge")
     owner = 'comment "v1:net1:poda:eth0"'
     text = table(pod.node, TABLE)
@@ -154,8 +154,8 @@ def test_golden(pod: Member) -> None:
     pod.check(ingressPolicy="same-bridge")
 
 
-def test_nothing_of_iptables_where_there_is_none(pod: Member, node: Node) -> None:
-    """On a node without iptables' chain nothing drops, and none is made, unless the backend is named."""
+def test_no_iptables_chains_are_created_on_a_node_without_them(pod: Member, node: Node) -> None:
+    """On a node without iptables chains, ADD creates none, unless the configuration names the iptables backend."""
     pod.add()
     pod.check()
     assert "filter FORWARD" not in node.ruleset()
@@ -170,7 +170,7 @@ def test_nothing_of_iptables_where_there_is_none(pod: Member, node: Node) -> Non
 
 
 def test_repeated_add(pod: Member, dropping: Node) -> None:
-    """A second ADD changes nothing; one with other addresses replaces them."""
+    """A second ADD changes nothing; an ADD with other addresses replaces the old ones."""
     pod.add(ingressPolicy="isolated")
     before = dropping.ruleset()
     pod.add(ingressPolicy="isolated")
@@ -188,7 +188,7 @@ def test_repeated_add(pod: Member, dropping: Node) -> None:
 
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
 def test_a_dropping_node_lets_pods_through(pod: Member, dropping: Node, outside: Pod, kind: str) -> None:
-    """The pod reaches the world and gets answers; the world does not reach it unasked; after DEL nothing passes."""
+    """The pod reaches the outside and gets replies; unsolicited traffic does not reach it; after DEL nothing passes."""
     assert not talks(pod.pod, outside, OUTSIDE_V4, kind)
     pod.add()
     assert talks(pod.pod, outside, OUTSIDE_V4, kind)
@@ -205,7 +205,7 @@ def test_a_dropping_node_lets_pods_through(pod: Member, dropping: Node, outside:
 def test_a_published_port_works_on_a_dropping_node(
     pod: Member, other: Member, dropping: Node, outside: Pod, program: str
 ) -> None:
-    """What somebody translates to a pod's address is let through to it, as only that pod's; by portmap, or by hand."""
+    """Traffic that portmap or an iptables rule translates to the pod's address is accepted, for this pod only."""
     pod.add()
     if program == "nft":
         ports = {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}
@@ -221,8 +221,8 @@ def test_a_published_port_works_on_a_dropping_node(
 
 
 @pytest.mark.parametrize("place", ["iptables", "nftables", "named"])
-def test_the_administrator_comes_first(pod: Member, dropping: Node, outside: Pod, place: str) -> None:
-    """What the administrator's chain drops, in either place, the pod does not get; no verb touches that chain."""
+def test_the_administrators_chain_comes_first(pod: Member, dropping: Node, outside: Pod, place: str) -> None:
+    """What the administrator's chain in iptables or nftables drops stays dropped; no command changes that chain."""
     keys = {"iptablesAdminChainName": "MY-ADMIN"} if place == "named" else {}
     name = {"iptables": "CNI-ADMIN", "named": "MY-ADMIN", "nftables": ""}[place]
     pod.add(**keys)
@@ -241,22 +241,22 @@ def test_the_administrator_comes_first(pod: Member, dropping: Node, outside: Pod
 
 @pytest.mark.parametrize("policy", ["open", "same-bridge", "isolated"])
 def test_policies(cni: CNI, pod: Member, other: Member, outside: Pod, policy: str) -> None:
-    """Pods of other bridges with a policy are kept out, neighbours by `isolated`; the world and the node are not."""
+    """`same-bridge` and `isolated` drop traffic from other bridges with a policy, `isolated` also from neighbours."""
     far = Member(cni, "far", 2)
     for member in (pod, other, far):
         member.add(ingressPolicy=policy)
         member.check(ingressPolicy=policy)
     assert talks(far.pod, pod.pod, pod.v4) == (policy == "open")
     assert talks(pod.pod, far.pod, far.v6) == (policy == "open")
-    filtered = pod.node.sysctl("bridge/bridge-nf-call-iptables") == "1"  # packets that the bridge does not even route
+    filtered = pod.node.sysctl("bridge/bridge-nf-call-iptables") == "1"  # of packets that the bridge only forwards
     assert talks(other.pod, pod.pod, pod.v4) == (policy != "isolated" or not filtered)
     assert talks(outside, pod.pod, pod.v4)
     assert talks(pod.node, pod.pod, pod.v6)
     assert talks(pod.pod, outside, OUTSIDE_V6)
 
 
-def test_an_isolated_pod_is_kept_from_what_is_routed_back(cni: CNI, pod: Member, other: Member) -> None:
-    """`isolated` also stops what goes in and out by the same bridge through the node; `same-bridge` does not."""
+def test_isolated_drops_traffic_routed_back_to_the_same_bridge(cni: CNI, pod: Member, other: Member) -> None:
+    """`isolated` also drops traffic that the node routes back out of the same bridge; `same-bridge` does not."""
     pod.pod.run(["ip", "route", "add", f"{other.v4}/32", "via", "10.1.2.1"])
     other.pod.run(["ip", "route", "add", f"{pod.v4}/32", "via", "10.1.2.1"])
     for policy, passes in (("same-bridge", True), ("isolated", False)):
@@ -265,8 +265,10 @@ def test_an_isolated_pod_is_kept_from_what_is_routed_back(cni: CNI, pod: Member,
         assert talks(pod.pod, other.pod, other.v4) == passes
 
 
-def test_policies_last_as_long_as_pods(cni: CNI, pod: Member, other: Member, outside: Pod) -> None:
-    """A bridge counts as one with a policy until its last pod is gone."""
+def test_a_bridge_has_a_policy_until_its_last_pod_is_deleted(
+    cni: CNI, pod: Member, other: Member, outside: Pod
+) -> None:
+    """A bridge counts as having a policy until the last pod with one is deleted."""
     far = Member(cni, "far", 2)
     for member in (pod, other, far):
         member.add(ingressPolicy="same-bridge")
@@ -277,12 +279,12 @@ def test_policies_last_as_long_as_pods(cni: CNI, pod: Member, other: Member, out
     assert talks(other.pod, far.pod, far.v4)
 
 
-# -- whose it is ----------------------------------------------------------------------------------------------------
+# -- ownership ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["no prevResult", "no namespace", "broken", "GC"])
-def test_cleaning_up(pod: Member, other: Member, dropping: Node, how: str) -> None:
-    """By owner, told no address; the other pod's rules stay."""
+def test_del_removes_all_rules_of_a_pod(pod: Member, other: Member, dropping: Node, how: str) -> None:
+    """The owner identifies the rules even if DEL gets no address; the other pod's rules stay."""
     for member in (pod, other):
         member.add(ingressPolicy="same-bridge")
     match how:
@@ -303,8 +305,8 @@ def test_cleaning_up(pod: Member, other: Member, dropping: Node, how: str) -> No
     pod.delete()
 
 
-def test_an_address_that_changed_hands(pod: Member, other: Member, dropping: Node) -> None:
-    """The late DEL of a dead pod does not cut off the one that has its address now."""
+def test_a_late_del_keeps_the_rules_of_the_new_owner(pod: Member, other: Member, dropping: Node) -> None:
+    """A late DEL of a deleted pod does not cut off the pod that now has its address."""
     pod.add()
     heir = with_prev(pod.conf(), pod.result)
     pod.cni.add(heir, other.pod)
@@ -342,12 +344,12 @@ SENTENCES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_check_tells_damage_and_add_repairs_it(pod: Member, other: Member, dropping: Node, damage: str) -> None:
-    """CHECK fails for whatever is missing; the next ADD makes it whole."""
+    """CHECK fails if any rule or element is missing; the next ADD restores it."""
     for member in (other, pod):
         member.add(ingressPolicy="same-bridge")
     pod.check(ingressPolicy="same-bridge")
     dropping.run(["sh", "-ec", DAMAGES[damage]])
-    if damage == "table":  # as after an ADD of the reference, whose pods we let live
+    if damage == "table":  # as after an ADD by the reference plugin, whose pods CHECK accepts
         pod.check()
         other.add(ingressPolicy="same-bridge")
     else:
@@ -360,7 +362,7 @@ def test_check_tells_damage_and_add_repairs_it(pod: Member, other: Member, dropp
 
 
 def test_status(pod: Member, dropping: Node) -> None:
-    """STATUS leaves nothing behind, and fails where the rules can not be made."""
+    """STATUS leaves nothing behind, and fails if the rules cannot be created."""
     before = dropping.ruleset()
     pod.cni.status(pod.conf())
     assert dropping.ruleset() == before
@@ -370,11 +372,11 @@ def test_status(pod: Member, dropping: Node) -> None:
     assert caught.value.code == 50
 
 
-# -- failure and crowd ----------------------------------------------------------------------------------------------
+# -- failures and concurrency ---------------------------------------------------------------------------------------
 
 
 def test_add_undoes_itself_whichever_request_is_refused(pod: Member, dropping: Node) -> None:
-    """All of an ADD is one transaction: refused, everything is as before."""
+    """An ADD is one transaction: if it is refused, nothing changes."""
     conf = with_prev(pod.conf(ingressPolicy="isolated"), pod.result)
     script = ROOT / "tests" / "netns" / "refuse_rules.py"
     env = {"PYTHONPATH": str(ROOT), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -385,7 +387,7 @@ def test_add_undoes_itself_whichever_request_is_refused(pod: Member, dropping: N
 
 
 def test_sixteen_at_once(cni: CNI, outside: Pod, dropping: Node) -> None:
-    """Sixteen first ADDs at once make the ways in once, and three rules an address; DELs and ADDs mix."""
+    """Sixteen concurrent first ADDs create each jump once and three rules per address; DELs may run beside ADDs."""
     members = [Member(cni, f"pod{number}") for number in range(16)]
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda member: member.add(ingressPolicy="same-bridge"), members))

@@ -1,4 +1,4 @@
-"""`firewall` and what it shares with others: with the reference its rules, with nft that it lists and loads them."""
+"""`firewall` beside other tools: it interoperates with the reference plugin, and nft can save and restore its rules."""
 
 # ruff: noqa: F811 (parameters are the imported fixtures)
 
@@ -23,7 +23,7 @@ from tests.netns.test_firewall import (  # noqa: F401  (fixtures)
 def test_either_adds_and_the_other_checks_and_deletes(
     pod: Member, other: Member, dropping: Node, reference: CNI
 ) -> None:
-    """The rules are the same, so each takes the other's for its own."""
+    """Both plugins create the same rules, so each recognises the other's."""
     pod.add()
     pod.check(reference)
     pod.delete(reference)
@@ -37,10 +37,10 @@ def test_either_adds_and_the_other_checks_and_deletes(
     assert f"{other.v6}/128" not in "\n".join(shown(dropping, "ip6tables"))
 
 
-def test_what_is_left_after_a_change_back_goes_by_the_commands_of_the_manual(
+def test_the_documented_commands_clean_up_after_a_change_back_to_the_reference(
     pod: Member, other: Member, dropping: Node, reference: CNI
 ) -> None:
-    """Rules of pods that are gone go, those of running pods stay; policies go with the table."""
+    """They remove the rules of deleted pods and keep those of running pods; policies go with the table."""
     for member in (pod, other):
         member.add(ingressPolicy="isolated")
     pod.delete(reference)
@@ -59,10 +59,8 @@ def test_what_is_left_after_a_change_back_goes_by_the_commands_of_the_manual(
 
 
 @pytest.mark.parametrize("policy", ["open", "same-bridge", "isolated"])
-def test_rules_that_were_saved_and_loaded_by_nft_are_the_same_to_check(
-    pod: Member, other: Member, dropping: Node, policy: str
-) -> None:
-    """As nftables.service does it at a reboot: nft writes the matches of iptables in its own words."""
+def test_check_accepts_rules_saved_and_restored_by_nft(pod: Member, other: Member, dropping: Node, policy: str) -> None:
+    """As nftables.service does at a reboot: nft saves iptables matches in its own syntax."""
     for member in (pod, other):
         member.add(ingressPolicy=policy)
     saved = dropping.ruleset()
@@ -79,6 +77,6 @@ def test_rules_that_were_saved_and_loaded_by_nft_are_the_same_to_check(
 
 
 def _handle(node: Node, rule: str) -> str:
-    """The handle of a rule of CNI-FORWARD."""
+    """The handle of a rule in CNI-FORWARD."""
     listed = node.run(["nft", "-a", "list", "chain", "ip", "filter", "CNI-FORWARD"]).stdout
     return next(line.rpartition(" ")[2] for line in listed.splitlines() if rule in line)

@@ -1,4 +1,4 @@
-"""`firewall` where firewalld filters, the real one: pods are sources of its zone, and what they send gets through."""
+"""`firewall` with a real firewalld: pods become sources of a zone, and their traffic passes."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ OTHERS = {"10.1.2.3/32", "fd00:1::3/128"}
 
 @pytest.fixture
 def pod(cni: CNI, node: Node) -> Member:
-    """A pod with 10.1.2.2 and fd00:1::2, and a world that knows the way back to it."""
+    """A pod with 10.1.2.2 and fd00:1::2, and an outside host with a route back to it."""
     outside = node.outside()
     made = Member(cni, "poda")
     assert wait_until(lambda: outside.reaches(POD_V4))
@@ -27,21 +27,21 @@ def pod(cni: CNI, node: Node) -> Member:
 
 @pytest.fixture
 def bus(node: Node, pod: Member) -> Iterator[None]:
-    """A system bus; there is nothing on it."""
+    """A system bus without any service on it."""
     with firewalld_tools.bus(node):
         yield
 
 
 @pytest.fixture
 def firewalld(bus: None, node: Node) -> Iterator[None]:
-    """firewalld with its default zone, started when there are pods."""
+    """firewalld with its default zone, started after the pods exist."""
     with firewalld_tools.real(node):
         yield
 
 
 @pytest.mark.parametrize("backend", ["", "firewalld"])
-def test_pods_reach_the_world(firewalld: None, pod: Member, node: Node, backend: str) -> None:
-    """firewalld rejects what a pod sends, until it is a source of the zone "trusted"; a DEL ends that."""
+def test_pods_reach_the_outside(firewalld: None, pod: Member, node: Node, backend: str) -> None:
+    """firewalld rejects the pod's traffic unless the pod is a source of the zone "trusted"; DEL removes the source."""
     assert not pod.pod.reaches(OUTSIDE_V4, timeout=1)
     assert not pod.pod.reaches(OUTSIDE_V6, timeout=1)
     assert pod.add(backend=backend) == pod.result
@@ -57,8 +57,8 @@ def test_pods_reach_the_world(firewalld: None, pod: Member, node: Node, backend:
     pod.delete(backend=backend)
 
 
-def test_after_a_reload_check_fails_and_an_add_repairs(firewalld: None, pod: Member, node: Node) -> None:
-    """A reload takes away what is not permanent; a subnet that is permanently in the zone is as good as addresses."""
+def test_check_fails_after_a_reload_and_the_next_add_repairs(firewalld: None, pod: Member, node: Node) -> None:
+    """A reload drops sources that are not permanent; a permanent source for the subnet counts like the addresses."""
     pod.add()
     cmd(node, "--reload")
     with pytest.raises(CNIFailure, match=f"does not have the source {POD_V4}/32"):
@@ -73,13 +73,13 @@ def test_after_a_reload_check_fails_and_an_add_repairs(firewalld: None, pod: Mem
 
 
 def test_another_zone(firewalld: None, pod: Member, node: Node) -> None:
-    """As configured; one that firewalld does not have is an error of the configuration, and nothing is left."""
+    """The configured zone is used; a zone that firewalld does not have is a configuration error and changes nothing."""
     pod.add(firewalldZone="internal")
     assert (sources(node, "internal"), sources(node)) == (BOTH, set())
     pod.check(firewalldZone="internal")
     with pytest.raises(CNIFailure, match="does not have the source 10.1.2.2/32"):
         pod.check()
-    pod.add()  # the configuration was changed under the running pod
+    pod.add()  # the configuration changed while the pod was running
     assert (sources(node, "internal"), sources(node)) == (set(), BOTH)
     pod.delete(firewalldZone="internal")
     assert sources(node) == set()
@@ -91,8 +91,10 @@ def test_another_zone(firewalld: None, pod: Member, node: Node) -> None:
     assert node.ruleset() == before
 
 
-def test_what_the_administrator_has_put_elsewhere_stays_there(firewalld: None, pod: Member, node: Node) -> None:
-    """The ADD fails, names zone and command, and takes back what it has done."""
+def test_add_refuses_an_address_that_the_administrator_put_into_another_zone(
+    firewalld: None, pod: Member, node: Node
+) -> None:
+    """ADD fails, names the zone and the command to run, and undoes its changes."""
     cmd(node, "--zone=drop", f"--add-source={POD_V6}/128")
     with pytest.raises(CNIFailure) as caught:
         pod.add()
@@ -102,19 +104,21 @@ def test_what_the_administrator_has_put_elsewhere_stays_there(firewalld: None, p
     assert "poda" not in node.ruleset()
 
 
-def test_what_a_dead_pod_left_in_another_zone_is_taken_over(firewalld: None, pod: Member, node: Node) -> None:
-    """IPAM gave the address to this pod, whoever had it."""
+def test_add_takes_over_a_source_that_a_deleted_pod_left_in_another_zone(
+    firewalld: None, pod: Member, node: Node
+) -> None:
+    """IPAM assigned the address to this pod, so a previous owner's entry is stale."""
     pod.add(firewalldZone="internal")
     heir = node.pod("heir")
     pod.cni.add(with_prev(pod.conf(), pod.result), heir)
     assert (sources(node, "internal"), sources(node)) == (set(), BOTH)
-    pod.delete(firewalldZone="internal")  # late: the address is somebody else's by now
+    pod.delete(firewalldZone="internal")  # a late DEL: the address belongs to another pod by now
     assert sources(node) == BOTH
 
 
 @pytest.mark.parametrize("how", ["no prevResult", "no namespace", "broken", "GC"])
-def test_delete_in_whatever_state(firewalld: None, pod: Member, node: Node, how: str) -> None:
-    """By owner; other pods and other sources stay."""
+def test_del_removes_the_sources_in_any_state(firewalld: None, pod: Member, node: Node, how: str) -> None:
+    """The owner identifies the sources; those of other pods and other tools stay."""
     other = Member(pod.cni, "podb")
     cmd(node, "--zone=trusted", "--add-source=198.51.100.0/24")
     for member in (pod, other):
@@ -133,8 +137,8 @@ def test_delete_in_whatever_state(firewalld: None, pod: Member, node: Node, how:
     other.check()
 
 
-def test_policies_hold_beside_firewalld(firewalld: None, pod: Member, node: Node) -> None:
-    """They are in a table of their own, which firewalld does not know."""
+def test_policies_survive_a_reload_of_firewalld(firewalld: None, pod: Member, node: Node) -> None:
+    """Policies are in a table of their own, which firewalld does not manage."""
     pod.add(ingressPolicy="isolated")
     pod.check(ingressPolicy="isolated")
     cmd(node, "--reload")
@@ -142,7 +146,7 @@ def test_policies_hold_beside_firewalld(firewalld: None, pod: Member, node: Node
 
 
 def test_a_named_backend_leaves_firewalld_alone(firewalld: None, pod: Member, node: Node) -> None:
-    """Who names one has taken care of firewalld."""
+    """A configuration that names a backend takes responsibility for firewalld itself."""
     for backend in ("iptables", "nftables"):
         cmd(node, "--zone=trusted", f"--add-source={POD_V4}/32")
         pod.add(backend=backend)
@@ -155,7 +159,7 @@ def test_a_named_backend_leaves_firewalld_alone(firewalld: None, pod: Member, no
 def test_each_suite_checks_and_deletes_what_the_other_added(
     firewalld: None, pod: Member, node: Node, reference: CNI
 ) -> None:
-    """Both name the same source of the same zone."""
+    """Both suites add the same source to the same zone."""
     for adder, other in ((pod.cni, reference), (reference, pod.cni)):
         pod.add(adder)
         assert sources(node) == BOTH
@@ -165,8 +169,8 @@ def test_each_suite_checks_and_deletes_what_the_other_added(
         pod.delete(adder)
 
 
-def test_a_firewalld_that_knows_what_the_references_tests_have(bus: None, pod: Member, node: Node) -> None:
-    """An old one does not know how to find a source."""
+def test_a_firewalld_with_only_the_methods_of_the_reference_tests(bus: None, pod: Member, node: Node) -> None:
+    """An old firewalld lacks the method that finds the zone of a source."""
     with firewalld_tools.fake(node):
         for keys in ({"backend": "firewalld"}, {}):
             assert pod.add(**keys) == pod.result
@@ -181,7 +185,7 @@ def test_a_firewalld_that_knows_what_the_references_tests_have(bus: None, pod: M
 
 
 def test_a_bus_without_firewalld_changes_nothing(bus: None, pod: Member, node: Node) -> None:
-    """As on most nodes; only one that was told to use firewalld can not do without."""
+    """This is the common case; only the backend "firewalld" requires the service."""
     pod.add()
     pod.check()
     pod.cni.status(pod.conf())
@@ -195,8 +199,8 @@ def test_a_bus_without_firewalld_changes_nothing(bus: None, pod: Member, node: N
     pod.delete(backend="firewalld")
 
 
-def test_a_firewalld_that_filters_and_can_not_be_asked(pod: Member, node: Node) -> None:
-    """What it left, or that of another mount namespace: pods would be cut off silently. An empty table is nothing."""
+def test_rules_of_a_firewalld_that_is_not_on_the_bus_are_an_error(pod: Member, node: Node) -> None:
+    """If firewalld filters but is not on the bus, ADD fails rather than cut off the pod; an empty table is ignored."""
     nft(node, "add table inet firewalld")
     pod.add()
     pod.cni.status(pod.conf())
@@ -209,8 +213,8 @@ def test_a_firewalld_that_filters_and_can_not_be_asked(pod: Member, node: Node) 
     pod.delete()
 
 
-def test_the_bus_is_where_the_runtime_says(bus: None, pod: Member, node: Node) -> None:
-    """DBUS_SYSTEM_BUS_ADDRESS, as the reference's library has it."""
+def test_the_runtime_can_set_the_address_of_the_bus(bus: None, pod: Member, node: Node) -> None:
+    """DBUS_SYSTEM_BUS_ADDRESS, as for the reference plugin's library."""
     node.run(["mv", firewalld_tools.BUS, "/run/elsewhere"])
     conf = with_prev(pod.conf(backend="firewalld"), pod.result)
     environ = pod.cni.environ("ADD", pod.pod) | {"DBUS_SYSTEM_BUS_ADDRESS": "unix:path=/run/elsewhere"}

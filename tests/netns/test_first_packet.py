@@ -1,4 +1,4 @@
-"""A pod is reached as soon as its ADD has answered, also the first of a node, over IPv6."""
+"""A pod is reachable over IPv6 as soon as its ADD returns, even the first pod on a node."""
 
 import pytest
 
@@ -11,8 +11,8 @@ CASES = {"bridge": ("br0", network(DUAL)), "kubenet": ("cbr0", cluster_tools.net
 
 
 @pytest.mark.parametrize("plugin", CASES)
-def test_the_nodes_end_of_a_new_bridge_can_speak_at_once(cni: CNI, node: Node, plugin: str) -> None:
-    """No address of a bridge that an ADD made is tentative: the node asks for the pod's MAC from its link-local one."""
+def test_addresses_of_a_new_bridge_are_usable_at_once(cni: CNI, node: Node, plugin: str) -> None:
+    """A bridge that ADD creates has no tentative address: the node uses the link-local one to resolve the pod's MAC."""
     link, conf = CASES[plugin]
     cni.add(conf, node.pod("pod"))
     addresses = [info for entry in node.ip("addr", "show", "dev", link) for info in entry["addr_info"]]
@@ -20,8 +20,8 @@ def test_the_nodes_end_of_a_new_bridge_can_speak_at_once(cni: CNI, node: Node, p
     assert not [info for info in addresses if info.get("tentative")]
 
 
-def test_a_bridge_of_others_goes_on_looking_for_duplicates(cni: CNI, node: Node) -> None:
-    """Only of a bridge that we made do we know who is there."""
+def test_a_foreign_bridge_keeps_duplicate_address_detection(cni: CNI, node: Node) -> None:
+    """Only on a bridge that ADD created is it certain that there are no duplicates."""
     node.run(["ip", "link", "add", "br0", "type", "bridge"])
     cni.add(network(DUAL), node.pod("pod"))
     assert node.sysctl("ipv6/conf/br0/accept_dad") == "1"

@@ -1,4 +1,4 @@
-"""Very many peers, and several who synchronise at once."""
+"""Thousands of peers, and concurrent syncs."""
 
 import threading
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ THOUSANDS = 5000
 
 @pytest.fixture
 def tunnel(node: Node) -> Iterator[Tunnel]:
-    """Node 1 with a tunnel over IPv4."""
+    """Node 1 with a VXLAN tunnel over IPv4."""
     shell(node, "ip link add wan0 type veth peer name wan1; ip link set wan1 up")
     give_underlay(node, 1)
     with tunnel_on(node, 1, UNDERLAY_V4) as made:
@@ -32,7 +32,7 @@ def tunnel(node: Node) -> Iterator[Tunnel]:
 
 
 def many(tunnel: Tunnel, count: int, *, shift: int = 0) -> list[PeerPath]:
-    """The paths to so many peers; `shift` gives each the MAC and address of another."""
+    """Return `count` peer paths; `shift` gives each the MAC and address of another peer."""
     paths = []
     for number in range(count):
         high, low = divmod(number, 256)
@@ -43,7 +43,7 @@ def many(tunnel: Tunnel, count: int, *, shift: int = 0) -> list[PeerPath]:
 
 
 def test_five_thousand_peers(tunnel: Tunnel) -> None:
-    """More permanent neighbours than the kernel's limit for others (gc_thresh3): none is refused, none gets lost."""
+    """More permanent neighbours than gc_thresh3, the kernel's limit for other entries: none is refused or lost."""
     limit = int(Path("/proc/sys/net/ipv4/neigh/default/gc_thresh3").read_text()) if _is_visible() else 1024
     assert limit < THOUSANDS, "this machine's limit is so large that the test shows nothing"
     names = {tunnel.device: "slash24.1"}
@@ -59,12 +59,12 @@ def test_five_thousand_peers(tunnel: Tunnel) -> None:
 
 
 def _is_visible() -> bool:
-    """The limits are the whole machine's, and shown in its first network namespace alone."""
+    """The limits apply to the whole machine, and only its initial network namespace shows them."""
     return Path("/proc/sys/net/ipv4/neigh/default/gc_thresh3").exists()
 
 
-def test_a_thousand_refusals_are_all_taken_in(tunnel: Tunnel) -> None:
-    """The socket is as good as new after an error for each request; the first is the one that is raised."""
+def test_a_thousand_refused_requests_leave_the_socket_usable(tunnel: Tunnel) -> None:
+    """The socket stays usable after an error for each request; the first error is raised."""
     wan = tunnel.node.links()["wan0"]["ifindex"]
     paths = [PeerPath(path.subnet, "198.51.100.9", wan) for path in many(tunnel, 1000)]
     with pytest.raises(OSError, match=r"route 10.0.0.0/24 via 198.51.100.9 dev wan0"):
@@ -72,8 +72,8 @@ def test_a_thousand_refusals_are_all_taken_in(tunnel: Tunnel) -> None:
     assert sync(tunnel.netlink, many(tunnel, 3), device=tunnel.device) == Changes(9, 0)
 
 
-def test_several_who_want_the_same_do_not_disturb_each_other(tunnel: Tunnel) -> None:
-    """Six at once, from nothing to 300 peers and on to others: no error, and the state is the one wanted."""
+def test_concurrent_syncs_of_the_same_peers_succeed(tunnel: Tunnel) -> None:
+    """Six concurrent syncs, from nothing to 300 peers and on to others, raise no error and reach the wanted state."""
     failures = []
 
     def one(paths: list[PeerPath]) -> None:

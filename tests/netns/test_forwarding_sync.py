@@ -1,4 +1,4 @@
-"""The paths to peers as the kernel has them, told by `ip` and `bridge`: made, changed, repaired and removed."""
+"""Paths to peers in the kernel, as `ip` and `bridge` list them: created, changed, repaired and removed."""
 
 import random
 from collections.abc import Iterator
@@ -29,7 +29,7 @@ NOTHING = Entries(set(), set(), set())
 
 @pytest.fixture(params=[UNDERLAY_V4, UNDERLAY_V6], ids=["over IPv4", "over IPv6"])
 def tunnel(request: pytest.FixtureRequest, node: Node) -> Iterator[Tunnel]:
-    """Node 1 with a tunnel, and nobody at the other end of wan0."""
+    """Node 1 with a VXLAN tunnel, and no host at the far end of wan0."""
     node.run(["ip", "link", "add", "wan0", "type", "veth", "peer", "name", "wan1"])
     node.run(["ip", "link", "set", "wan1", "up"])
     give_underlay(node, 1)
@@ -39,26 +39,26 @@ def tunnel(request: pytest.FixtureRequest, node: Node) -> Iterator[Tunnel]:
 
 @pytest.fixture
 def news(tunnel: Tunnel) -> Iterator[News]:
-    """What the kernel tells from the moment the tunnel is there."""
+    """The kernel's notifications from the moment the tunnel exists."""
     listener = News()
     yield listener
     listener.close()
 
 
 def names(tunnel: Tunnel) -> dict[int, str]:
-    """The node's links by index."""
+    """The names of the node's links by index."""
     return {link["ifindex"]: name for name, link in tunnel.node.links().items()}
 
 
 def run_sync(tunnel: Tunnel, paths: list[PeerPath], **options: object) -> Changes:
-    """As a plugin calls it; CHECK is content afterwards."""
+    """Run `sync` as a plugin does; afterwards nothing is missing."""
     changes = sync(tunnel.netlink, paths, device=tunnel.device, **options)
     assert missing(tunnel.netlink, paths, device=tunnel.device) == []
     return changes
 
 
 def test_each_peer_gets_a_neighbour_a_forwarding_entry_and_a_route(tunnel: Tunnel) -> None:
-    """Two peers with two subnets each: four routes and neighbours, two forwarding entries, as flannel makes them."""
+    """Two peers with two subnets each get four routes, four neighbours and two forwarding entries, as with flannel."""
     paths = tunnel.paths([2, 3])
     assert len(missing(tunnel.netlink, paths, device=tunnel.device)) == 10
     assert run_sync(tunnel, paths) == Changes(added=10, removed=0)
@@ -68,8 +68,8 @@ def test_each_peer_gets_a_neighbour_a_forwarding_entry_and_a_route(tunnel: Tunne
     assert tunnel.node.routes()["fd00:244:0:2::/64"]["metric"] == 1024
 
 
-def test_what_is_there_already_is_not_written_again(tunnel: Tunnel, news: News) -> None:
-    """A second sync of the same state tells the kernel nothing."""
+def test_existing_entries_are_not_written_again(tunnel: Tunnel, news: News) -> None:
+    """A second sync of the same state sends no change to the kernel."""
     paths = tunnel.paths([2, 3])
     run_sync(tunnel, paths)
     assert news.read()
@@ -77,28 +77,28 @@ def test_what_is_there_already_is_not_written_again(tunnel: Tunnel, news: News) 
     assert news.read() == []
 
 
-def test_a_route_comes_last_and_goes_first(tunnel: Tunnel, news: News) -> None:
-    """In: neighbours, forwarding entries, routes. Out: routes, forwarding entries, neighbours."""
+def test_routes_are_created_last_and_deleted_first(tunnel: Tunnel, news: News) -> None:
+    """Created: neighbours, forwarding entries, routes. Deleted: routes, forwarding entries, neighbours."""
     paths = tunnel.paths([2])
     run_sync(tunnel, paths)
     way_in = ["+neighbour", "+neighbour", "+forwarding", "+route", "+route"]
     assert news.read() == way_in
     assert run_sync(tunnel, []) == Changes(added=0, removed=5)
     way_out = [change.replace("+", "-") for change in reversed(way_in)]
-    # The kernel tells of a neighbour's end twice: once as it fails, once as it goes.
+    # The kernel notifies twice about a deleted neighbour: when it fails, and when it is removed.
     assert list(dict.fromkeys(news.read())) == list(dict.fromkeys(way_out))
     assert entries(tunnel.node) == NOTHING
 
 
-def test_a_vanished_peer_goes_and_the_others_stay(tunnel: Tunnel) -> None:
-    """Only the entries of the peer that is no longer wanted are removed."""
+def test_entries_of_a_removed_peer_are_deleted_and_others_stay(tunnel: Tunnel) -> None:
+    """Only the entries of the removed peer are deleted."""
     run_sync(tunnel, tunnel.paths([2, 3, 4]))
     assert run_sync(tunnel, tunnel.paths([2, 4])) == Changes(added=0, removed=5)
     assert entries(tunnel.node) == expected(tunnel.paths([2, 4]), names(tunnel))
 
 
 def test_a_peer_moves_to_another_address(tunnel: Tunnel, news: News) -> None:
-    """The forwarding entry is replaced in one step; route and neighbours are left alone."""
+    """The forwarding entry is replaced atomically; route and neighbours are unchanged."""
     run_sync(tunnel, tunnel.paths([2]))
     news.read()
     moved = peer(2, tunnel.device, underlay=tunnel.underlay.format(77))
@@ -108,7 +108,7 @@ def test_a_peer_moves_to_another_address(tunnel: Tunnel, news: News) -> None:
 
 
 def test_a_peer_changes_its_mac(tunnel: Tunnel, news: News) -> None:
-    """Frames to the new MAC have somewhere to go before a neighbour points to it; the old one's go last."""
+    """The new MAC's forwarding entry is created before the neighbours change; the old MAC's entry is deleted last."""
     run_sync(tunnel, tunnel.paths([2]))
     news.read()
     changed = peer(2, tunnel.device, tunnel.underlay, mac="02:00:00:00:00:99")
@@ -118,7 +118,7 @@ def test_a_peer_changes_its_mac(tunnel: Tunnel, news: News) -> None:
 
 
 def test_two_peers_swap_their_macs(tunnel: Tunnel) -> None:
-    """Each entry is replaced, none is lost."""
+    """Each entry is replaced; none is lost."""
     two, three = (peer(number, tunnel.device, tunnel.underlay) for number in (2, 3))
     run_sync(tunnel, two + three)
     swapped = [replace(path, mac=three[0].mac) for path in two] + [replace(path, mac=two[0].mac) for path in three]
@@ -127,7 +127,7 @@ def test_two_peers_swap_their_macs(tunnel: Tunnel) -> None:
 
 
 def test_a_peer_becomes_a_direct_neighbour_and_back(tunnel: Tunnel, news: News) -> None:
-    """Its route is replaced, so that there is one at every moment; the tunnel's entries come before and go after."""
+    """The route is replaced, so one always exists; the tunnel's entries are created before it and deleted after it."""
     through = tunnel.paths([2])
     wan = tunnel.node.links()["wan0"]["ifindex"]
     direct = [
@@ -142,7 +142,7 @@ def test_a_peer_becomes_a_direct_neighbour_and_back(tunnel: Tunnel, news: News) 
     assert "-route" not in told
     assert entries(tunnel.node) == expected(direct, names(tunnel))
     run_sync(tunnel, through)
-    # The last three: the kernel takes the gateway to be on the other link, and is told otherwise for a moment.
+    # The last three: the gateway gets a host route for a moment, as the kernel would look for it on the other link.
     assert news.read() == ["+neighbour", "+neighbour", "+forwarding", "+route", "+route", "+route", "-route"]
     assert entries(tunnel.node) == expected(through, names(tunnel))
 
@@ -169,8 +169,8 @@ DRIFTS = {
 
 
 @pytest.mark.parametrize("drift", DRIFTS)
-def test_drift_is_told_and_repaired(tunnel: Tunnel, drift: str) -> None:
-    """What somebody took away or bent is seen by CHECK, and made good by the next sync; the rest is left alone."""
+def test_drift_is_reported_and_repaired(tunnel: Tunnel, drift: str) -> None:
+    """`missing` reports what was deleted or changed by hand; the next sync repairs it and leaves the rest alone."""
     paths = tunnel.paths([2, 3])
     run_sync(tunnel, paths)
     command = DRIFTS[drift].replace("OTHER", tunnel.underlay.format(9)).replace("PEER", tunnel.underlay.format(2))
@@ -205,8 +205,8 @@ STRAYS = {
 
 
 @pytest.mark.parametrize("stray", STRAYS)
-def test_what_is_not_wanted_goes(tunnel: Tunnel, stray: str) -> None:
-    """Whatever stands on the device, or carries our protocol number, and is not wanted goes; no more than that."""
+def test_unwanted_entries_are_deleted(tunnel: Tunnel, stray: str) -> None:
+    """Entries on the device, or with our protocol number, that are not wanted are deleted, and nothing else."""
     paths = tunnel.paths([2])
     run_sync(tunnel, paths)
     shell(tunnel.node, STRAYS[stray].replace("OTHER", tunnel.underlay.format(9)))
@@ -218,8 +218,8 @@ def test_what_is_not_wanted_goes(tunnel: Tunnel, stray: str) -> None:
     assert run_sync(tunnel, paths) == Changes(0, 0)
 
 
-def test_other_tables_other_links_and_other_protocols_are_not_ours(tunnel: Tunnel) -> None:
-    """A route of our number in another table, a neighbour of another link, a foreign route: all stay."""
+def test_other_tables_links_and_protocols_are_left_alone(tunnel: Tunnel) -> None:
+    """A route with our protocol in another table, a neighbour on another link, a route of another protocol: all stay."""
     for command in (
         "ip route add 10.9.9.0/24 via 192.0.2.9 proto 24 table 100",
         "ip route add 10.9.8.0/24 via 192.0.2.9 proto 4",
@@ -234,8 +234,8 @@ def test_other_tables_other_links_and_other_protocols_are_not_ours(tunnel: Tunne
     assert tunnel.node.ip("neigh", "show", "dev", "wan0", "nud", "permanent")
 
 
-def test_a_foreign_route_to_the_whole_cluster_does_not_keep_a_peer_out(tunnel: Tunnel) -> None:
-    """A less specific route over another link, to a router say, stands beside ours; it is neither taken nor touched."""
+def test_a_foreign_route_to_the_whole_cluster_coexists_with_routes_to_peers(tunnel: Tunnel) -> None:
+    """A less specific route over another link, for example to a router, is neither used nor changed."""
     shell(tunnel.node, "ip route add 10.244.0.0/16 via 192.0.2.9 dev wan0 proto 4")
     shell(tunnel.node, "ip -6 route add fd00:244::/48 via 2001:db8:1::9 dev wan0 proto 4")
     paths = tunnel.paths([2, 3])
@@ -253,8 +253,8 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("case", FOREIGN)
-def test_a_foreign_route_elsewhere_is_refused_by_name_and_not_touched(tunnel: Tunnel, case: str) -> None:
-    """It is told as `ip` would print it; the other peers are reached all the same."""
+def test_a_conflicting_foreign_route_is_named_and_not_changed(tunnel: Tunnel, case: str) -> None:
+    """The error quotes the route as `ip` prints it; the routes to the other peers are created nevertheless."""
     route, kind = FOREIGN[case]
     shell(tunnel.node, f"ip route add {kind}{route}")
     before = tunnel.node.routes()
@@ -270,7 +270,7 @@ def test_a_foreign_route_elsewhere_is_refused_by_name_and_not_touched(tunnel: Tu
 
 
 def test_a_foreign_route_to_the_same_next_hop_is_accepted(tunnel: Tunnel) -> None:
-    """Somebody else's route that does what ours would is left to do it; should it go, ours comes."""
+    """A foreign route that is equivalent to ours is accepted; if it is deleted, sync creates ours."""
     paths = tunnel.paths([2])
     shell(tunnel.node, f"ip route add 10.244.2.0/24 via 10.244.2.0 dev {DEVICE} onlink proto 4")
     assert run_sync(tunnel, paths) == Changes(added=4, removed=0)
@@ -281,8 +281,8 @@ def test_a_foreign_route_to_the_same_next_hop_is_accepted(tunnel: Tunnel) -> Non
     assert entries(tunnel.node) == expected(paths, names(tunnel))
 
 
-def test_a_route_of_ours_is_kept_when_a_foreign_one_stands_in_the_way_of_its_change(tunnel: Tunnel) -> None:
-    """The peer moves to another next hop, to which a foreign route is opposed: neither route is touched."""
+def test_our_route_is_kept_if_a_foreign_route_conflicts_with_its_change(tunnel: Tunnel) -> None:
+    """The peer moves to another next hop, but a foreign route conflicts: neither route is changed."""
     wan = tunnel.node.links()["wan0"]["ifindex"]
     run_sync(tunnel, [PeerPath("10.244.2.0/24", "192.0.2.2", wan)])
     shell(tunnel.node, "ip route append 10.244.2.0/24 via 192.0.2.9 dev wan0 proto 4")
@@ -293,7 +293,7 @@ def test_a_route_of_ours_is_kept_when_a_foreign_one_stands_in_the_way_of_its_cha
 
 
 def test_within_spares_the_routes_of_another_network(tunnel: Tunnel) -> None:
-    """Two networks of one node: each removes routes in its own range, and those of its own device, alone."""
+    """With two networks on one node, each removes only routes in its own range or on its own device."""
     shell(tunnel.node, "ip route add 10.99.2.0/24 via 192.0.2.9 proto 24")
     shell(tunnel.node, "ip -6 route add fd00:99::/64 via 2001:db8:1::9 proto 24")
     shell(tunnel.node, "ip route add 10.244.200.0/24 via 192.0.2.9 proto 24")
@@ -305,8 +305,8 @@ def test_within_spares_the_routes_of_another_network(tunnel: Tunnel) -> None:
     assert there == {"10.99.2.0/24", "fd00:99::/64", "10.244.2.0/24", "fd00:244:0:2::/64"}
 
 
-def test_a_gateway_on_no_link_is_refused_by_name_and_the_others_are_done(tunnel: Tunnel) -> None:
-    """The kernel's refusal carries the route it was about."""
+def test_a_route_with_an_unreachable_gateway_is_named_and_the_others_are_created(tunnel: Tunnel) -> None:
+    """The error names the route that the kernel refused."""
     wan = tunnel.node.links()["wan0"]["ifindex"]
     paths = [PeerPath("10.244.2.0/24", "198.51.100.9", wan), PeerPath("10.244.3.0/24", "192.0.2.3", wan)]
     with pytest.raises(
@@ -317,15 +317,15 @@ def test_a_gateway_on_no_link_is_refused_by_name_and_the_others_are_done(tunnel:
 
 
 def test_no_route_without_its_forwarding_entry(tunnel: Tunnel, news: News) -> None:
-    """If the tunnel can not take an entry, no route that would need it is made."""
+    """If the tunnel refuses a forwarding entry, the routes that need it are not created."""
     other = UNDERLAY_V6 if tunnel.underlay == UNDERLAY_V4 else UNDERLAY_V4
     with pytest.raises(NetlinkError, match="FDB entry 02:24:0a:f4:02:00 dev slash24.1 dst "):
         sync(tunnel.netlink, peer(2, tunnel.device, other), device=tunnel.device)
     assert "+route" not in news.read()
 
 
-def test_ways_that_contradict_each_other_are_refused_before_anything_is_done(tunnel: Tunnel, news: News) -> None:
-    """Two peers with one MAC, or one subnet: nobody could tell whose packets are whose."""
+def test_contradictory_paths_are_refused_before_any_change(tunnel: Tunnel, news: News) -> None:
+    """With one MAC for two peers it is undefined which peer a packet goes to."""
     one_mac = tunnel.paths([2]) + peer(3, tunnel.device, tunnel.underlay, mac=tunnel.paths([2])[0].mac)
     with pytest.raises(ValueError, match="two underlay addresses for the VTEP MAC 02:24:0a:f4:02:00"):
         sync(tunnel.netlink, one_mac, device=tunnel.device)
@@ -333,7 +333,7 @@ def test_ways_that_contradict_each_other_are_refused_before_anything_is_done(tun
 
 
 def test_any_state_becomes_any_other(tunnel: Tunnel) -> None:
-    """From one set of peers, with addresses and MACs that were others' before, to the next: only the end counts."""
+    """Each sync from one random set of peers to the next, with MACs and addresses reused, ends in the wanted state."""
     chance = random.Random(24)
     wan = tunnel.node.links()["wan0"]["ifindex"]
     for _ in range(12):

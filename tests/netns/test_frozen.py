@@ -1,4 +1,4 @@
-"""The executables of dist/bin need nothing of the host, run from anywhere, and do nothing but what the call is for."""
+"""The executables in dist/bin need nothing from the host, run from any path, and do only what the call requires."""
 
 import json
 import re
@@ -25,7 +25,7 @@ STRACE = ["strace", "-f", "-qq", "-o", "/run/trace"]
 
 
 def environ(node: Node, verb: str, folder: Path | str, **more: str) -> dict[str, str]:
-    """The variables of a call and no others; makes the pod if there is none yet."""
+    """Return an environment with only the variables of a call; creates the pod if necessary."""
     if not node.path("/run/netns/pod").exists():
         node.pod("pod")
     env = {"CNI_COMMAND": verb, "CNI_CONTAINERID": "pod", "CNI_NETNS": "/run/netns/pod", "CNI_IFNAME": "eth0"}
@@ -33,7 +33,7 @@ def environ(node: Node, verb: str, folder: Path | str, **more: str) -> dict[str,
 
 
 def add_and_delete(node: Node, folder: Path | str, executable: Path | str) -> None:
-    """One ADD, CHECK and DEL by an executable, CNI_PATH being `folder`; nothing is in its environment but CNI's."""
+    """Run ADD, CHECK and DEL with `folder` as CNI_PATH and only the CNI variables in the environment."""
     added = json.loads(node.run([executable], env=environ(node, "ADD", folder), stdin=json.dumps(FULL)).stdout)
     assert [ip["address"] for ip in added["ips"]] == ["10.9.0.2/24", "fd00:9::2/64"]
     conf = json.dumps(FULL | {"prevResult": added})
@@ -43,44 +43,44 @@ def add_and_delete(node: Node, folder: Path | str, executable: Path | str) -> No
 
 
 def copied(node: Node, bin_dir: Path) -> tuple[str, str]:
-    """A copy of the folder, elsewhere."""
+    """A copy of the folder at another path."""
     node.run(["cp", "-r", bin_dir, "/run/elsewhere"])
     return "/run/elsewhere", "/run/elsewhere/bridge"
 
 
 def linked(node: Node, bin_dir: Path) -> tuple[str, str]:
-    """A folder with symbolic links to the executables alone."""
+    """A folder with symbolic links to the executables only."""
     node.run(["sh", "-c", f"mkdir /run/links && ln -s {bin_dir}/bridge {bin_dir}/host-local /run/links"])
     return "/run/links", "/run/links/bridge"
 
 
 def link_of_links(node: Node, bin_dir: Path) -> tuple[str, str]:
-    """A link to a folder of links, by a relative path at the end."""
+    """A symbolic link, with a relative target, to a folder of symbolic links."""
     linked(node, bin_dir)
     node.run(["ln", "-s", "links", "/run/again"])
     return "/run/again", "/run/again/bridge"
 
 
 def unpacked(node: Node, bin_dir: Path) -> tuple[str, str]:
-    """What the tarball unpacks."""
+    """The unpacked tarball."""
     (tarball,) = (ROOT / "dist").glob("slash24-*-linux-*.tgz")
     node.run(["sh", "-c", f"mkdir -p /run/opt/cni/bin && tar -xzf {tarball} -C /run/opt/cni/bin"])
     return "/run/opt/cni/bin", "/run/opt/cni/bin/bridge"
 
 
 def as_built(_node: Node, bin_dir: Path) -> tuple[Path, Path]:
-    """The folder itself, by absolute path."""
+    """The build folder itself, by absolute path."""
     return bin_dir, bin_dir / "bridge"
 
 
 @pytest.mark.parametrize("place", [as_built, copied, linked, link_of_links, unpacked])
 def test_runs_from_anywhere(node: Node, bin_dir: Path, place: Callable) -> None:
-    """The folder may be copied, unpacked from the tarball, or reached through links; the environment may be empty."""
+    """The folder may be copied, unpacked from the tarball or reached through links; the environment may be empty."""
     add_and_delete(node, *place(node, bin_dir))
 
 
 def bare_host(node: Node, bin_dir: Path) -> str:
-    """A read-only root with the C library, the plugins and what a call has to write to; the pod is /run/pod."""
+    """Prepare a read-only root with the C library, the plugins and the paths a call writes to; the pod is /run/pod."""
     private = bin_dir / PRIVATE
     listing = node.run(["ldd", private / "bridge", *private.rglob("*.so*")]).stdout
     libraries = set(re.findall(r"(/\S*/(?:ld-linux|lib(?:c|m|dl|rt|util|pthread))[-.]\S+) \(0x", listing))
@@ -100,7 +100,7 @@ def bare_host(node: Node, bin_dir: Path) -> str:
 
 
 def test_runs_on_a_read_only_host_with_nothing_but_the_c_library(node: Node, bin_dir: Path) -> None:
-    """No Python, no nft, no iptables, no shell; of all files, a call can change only leases and kernel settings."""
+    """Without Python, nft, iptables or a shell; the only files a call can change are leases and sysctls."""
     env = environ(node, "ADD", "/opt/cni/bin", CNI_NETNS="/run/pod")
     chroot = ["/usr/sbin/chroot", bare_host(node, bin_dir), "/opt/cni/bin/bridge"]
     added = json.loads(node.run(chroot, env=env, stdin=json.dumps(FULL)).stdout)
@@ -113,7 +113,7 @@ def test_runs_on_a_read_only_host_with_nothing_but_the_c_library(node: Node, bin
 
 @pytest.mark.cold(reason="watches what the plugin's own process does")
 def test_an_add_with_host_local_is_one_process(node: Node, bin_dir: Path) -> None:
-    """Nothing is forked: without an agent the launcher becomes the frozen plugin, which starts itself over once."""
+    """No process is forked: without an agent the launcher execs the frozen plugin, which re-executes itself once."""
     argv = [*STRACE, "-e", "trace=execve,execveat,clone,clone3,fork,vfork", bin_dir / "bridge"]
     for verb in ("ADD", "DEL"):
         node.run(argv, env=environ(node, verb, bin_dir), stdin=json.dumps(FULL))
@@ -125,7 +125,7 @@ def test_an_add_with_host_local_is_one_process(node: Node, bin_dir: Path) -> Non
 
 @pytest.mark.cold(reason="watches what the plugin's own process does")
 def test_a_call_writes_only_leases_and_sysctls(node: Node, bin_dir: Path) -> None:
-    """Of all files, a call changes only those of its leases, and settings below /proc/sys/net."""
+    """The only files that a call changes are its leases and sysctls below /proc/sys/net."""
     changing = "open,creat,mkdir,rename,renameat2,link,symlink,unlink,truncate,chmod,chown,mknod,utimensat,"
     changing += "openat,openat2,mkdirat,renameat,linkat,symlinkat,unlinkat,fchmodat,fchownat,mknodat"
     argv = [*STRACE, "-e", f"trace={changing}", bin_dir / "bridge"]
@@ -143,10 +143,10 @@ def _may_change(path: str) -> bool:
 
 
 @pytest.mark.parametrize("theirs", [{}, {"LD_LIBRARY_PATH": "/theirs", "HOME": "/root"}])
-def test_a_foreign_plugin_gets_the_environment_as_the_runtime_made_it(
+def test_a_foreign_plugin_gets_the_environment_of_the_runtime(
     node: Node, bin_dir: Path, theirs: dict[str, str]
 ) -> None:
-    """None of our bootloader's variables, none by which it would load our libraries; one says it is delegated to."""
+    """It gets no variable of our bootloader, none that would load our libraries, and one that marks the delegation."""
     foreign = node.path("/run/foreign")
     foreign.mkdir()
     (foreign / "foreign-ipam").write_text('#!/bin/sh\n/usr/bin/env >/run/env\necho \'{"cniVersion": "1.1.0"}\'\n')
@@ -161,23 +161,23 @@ def test_a_foreign_plugin_gets_the_environment_as_the_runtime_made_it(
 
 @pytest.mark.cold(reason="about the interpreter that a call starts")
 @pytest.mark.parametrize("variable", ["PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONOPTIMIZE", "PYTHONINSPECT"])
-def test_python_variables_of_the_caller_do_nothing(node: Node, bin_dir: Path, variable: str) -> None:
-    """The interpreter inside is nobody else's business."""
+def test_python_variables_of_the_caller_are_ignored(node: Node, bin_dir: Path, variable: str) -> None:
+    """The embedded interpreter ignores them."""
     env = environ(node, "VERSION", bin_dir) | {variable: "/nowhere"}
     assert "supportedVersions" in node.run([bin_dir / "bridge"], env=env, stdin='{"cniVersion": "1.0.0"}').stdout
 
 
 @pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C"}, {"LC_ALL": "de_DE.ISO-8859-1"}])
 def test_text_is_utf8_whatever_the_locale(cni: CNI, locale: dict[str, str]) -> None:
-    """A name that is not ASCII comes back in the error as it was sent."""
+    """A name that is not ASCII is unchanged in the error."""
     env = environ(cni.node, "ADD", cni.folder, **locale)
     done = cni.raw("bridge", env, json.dumps(CONF | {"name": "Brücke"}, ensure_ascii=False))
     answer = json.loads(done.stdout)
     assert "Brücke" in answer["msg"] + answer.get("details", "")
 
 
-def test_an_executable_of_another_name_says_what_it_is_not(node: Node, bin_dir: Path) -> None:
-    """The name tells which plugin an executable is; a copy under any other name is none."""
+def test_an_executable_with_an_unknown_name_is_an_error(node: Node, bin_dir: Path) -> None:
+    """The name selects the plugin; a copy under an unknown name is an error."""
     copied(node, bin_dir)
     for folder in ("/run/elsewhere", f"/run/elsewhere/{PRIVATE}"):
         node.run(["mv", f"{folder}/bridge", f"{folder}/bride"])
@@ -187,40 +187,40 @@ def test_an_executable_of_another_name_says_what_it_is_not(node: Node, bin_dir: 
     assert "host-local" in done.stdout + done.stderr
 
 
-def test_a_launcher_without_its_frozen_plugin_says_where_it_looked(node: Node, bin_dir: Path) -> None:
-    """Copied alone, an executable answers with an error that names the path it missed."""
+def test_a_launcher_without_its_frozen_plugin_names_the_missing_path(node: Node, bin_dir: Path) -> None:
+    """An executable copied alone fails with an error that names the missing path."""
     node.run(["cp", bin_dir / "bridge", "/run/bridge"])
     done = node.run(["/run/bridge"], env=environ(node, "VERSION", "/run"), check=False)
     assert done.returncode == 1
     assert f"/run/{PRIVATE}/bridge" in json.loads(done.stdout)["details"]
 
 
-def test_what_is_frozen_is_one_file(bin_dir: Path) -> None:
-    """A plugin more costs a name, not another copy of everything."""
+def test_the_frozen_bundle_is_one_file(bin_dir: Path) -> None:
+    """An additional plugin adds a name, not another copy of the bundle."""
     assert len({(bin_dir / PRIVATE / kind).stat().st_ino for kind in TYPES}) == 1
 
 
 def test_a_launcher_can_be_copied_over_without_changing_the_others(bin_dir: Path) -> None:
-    """They are equal, but not one file: cp(1) writes into the file that is there, under all of its names."""
+    """The launchers are equal but separate files: cp(1) writes into an existing file, which hard links would share."""
     assert len({(bin_dir / kind).read_bytes() for kind in TYPES}) == 1
     assert {(bin_dir / kind).stat().st_nlink for kind in TYPES} == {1}
 
 
 def test_dist_has_an_executable_for_every_plugin_of_the_table_the_agent_and_one_folder(bin_dir: Path) -> None:
-    """Adding a line to the table of plugins/__main__.py adds the executable."""
+    """A new line in the table of plugins/__main__.py adds an executable."""
     assert {path.name for path in bin_dir.iterdir()} == {*TYPES, AGENT, PRIVATE}
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
 def test_the_launcher_is_compiled_for_every_machine(machine: str) -> None:
-    """A static executable of that machine (its number in the ELF header)."""
+    """The launcher is a static executable for the machine (its number in the ELF header)."""
     header = (ROOT / "dist" / "launcher" / machine / "launcher").read_bytes()[:20]
     assert header[:4] == b"\x7fELF"
     assert int.from_bytes(header[18:20], "little") == {"x86_64": 62, "aarch64": 183}[machine]
 
 
 def test_the_tarball_holds_what_dist_holds() -> None:
-    """The same files, owned by root, none outside the folder it is unpacked in; its name says version and machine."""
+    """The same files, owned by root, all in one folder; the name of the tarball has the version and the machine."""
     (tarball,) = (ROOT / "dist").glob("slash24-*.tgz")
     machine = subprocess.run(["uname", "-m"], capture_output=True, text=True, check=True).stdout.strip()
     version = re.search(r'^version = "(.*)"', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)[1]
@@ -233,8 +233,8 @@ def test_the_tarball_holds_what_dist_holds() -> None:
     assert {member.name.removeprefix("./") for member in members} == files
 
 
-def test_the_licences_of_all_that_is_bundled_are_told(bin_dir: Path) -> None:
-    """Every shared library that is not Python's own is named, and so are the Python packages, each with its terms."""
+def test_the_licences_of_all_bundled_software_are_listed(bin_dir: Path) -> None:
+    """Each shared library outside Python, and each Python package, is listed with its licence."""
     text = (bin_dir / PRIVATE / "LICENSES.txt").read_text()
     libraries = {path.name for path in (bin_dir / PRIVATE).glob("lib*") if not path.name.startswith("libpython")}
     assert libraries
@@ -245,13 +245,13 @@ def test_the_licences_of_all_that_is_bundled_are_told(bin_dir: Path) -> None:
 
 @pytest.fixture(scope="module")
 def profiled() -> Path:
-    """The plugins, frozen so that they tell of every import."""
+    """The plugins, frozen with import profiling on."""
     return coldstart.freeze_profiled()
 
 
 @pytest.mark.cold(reason="watches what the plugin's own process does")
-def test_an_add_imports_nothing_that_it_does_not_need(node: Node, bin_dir: Path, profiled: Path) -> None:
-    """With everything on, a frozen ADD loads none of the modules that make a start slow."""
+def test_an_add_imports_no_slow_modules(node: Node, bin_dir: Path, profiled: Path) -> None:
+    """A frozen ADD with every feature on does not import the modules that slow down a start."""
     done = node.run([profiled / "bridge"], env=environ(node, "ADD", profiled), stdin=json.dumps(FULL))
     imported = coldstart.parse_imports(done.stderr)
     assert "linux.rtnl.links" in imported, f"this shows no imports: {done.stderr}"
@@ -262,7 +262,7 @@ def test_an_add_imports_nothing_that_it_does_not_need(node: Node, bin_dir: Path,
 
 @pytest.mark.cold(reason="the benchmark has nodes of its own")
 def test_the_benchmark_reports(tmp_path: Path, bin_dir: Path, reference_bin: Path) -> None:
-    """bench/ runs to its end, in namespaces of its own, and reports a table and the same as JSON."""
+    """bench/ succeeds, in its own namespaces, and prints its results as a table and as JSON."""
     report = tmp_path / "bench.json"
     argv = [sys.executable, "-m", "bench.cni", "--rounds", "1", "--json", report]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)

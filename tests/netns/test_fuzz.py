@@ -1,4 +1,4 @@
-"""Foreign bytes on stdin and in the environment: never a traceback, never a success, never a leftover."""
+"""Arbitrary bytes on stdin and in the environment: never a traceback, a false success or a leftover."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -13,7 +13,7 @@ from tests.conformance.support import DUAL, host_local, network, traces
 from tests.netns.cni import CNI, one_document
 from tests.netns.node import Node, Pod
 
-EXAMPLES = 60  # each is a process or two
+EXAMPLES = 60  # each starts one or two processes
 bounded = settings(max_examples=EXAMPLES)
 plugins = st.sampled_from(["bridge", "host-local"])
 verbs = st.sampled_from(["ADD", "DEL", "CHECK", "GC", "STATUS"])
@@ -31,7 +31,7 @@ CONF = network(host_local(routes=[{"dst": "10.9.0.0/16", "mtu": 1300}]), ipMasq=
 
 @pytest.fixture(scope="module")
 def world(bin_dir: Path) -> Iterator[tuple[CNI, Pod]]:
-    """One node for all examples: as none may leave anything, none can see another."""
+    """One node for all examples: none may leave anything behind, so they are independent."""
     node = Node()
     try:
         yield CNI(node, bin_dir), node.pod("poda")
@@ -40,7 +40,7 @@ def world(bin_dir: Path) -> Iterator[tuple[CNI, Pod]]:
 
 
 def refused(cni: CNI, plugin: str, env: Mapping[str, str], stdin: bytes) -> bool:
-    """Whether the call failed; either way its output was a well-formed answer, and no traceback on stderr either."""
+    """Whether the call failed; in either case its output is well-formed, and stderr has no traceback."""
     process = cni.node.start([cni.folder / plugin], env=env, stdin=PIPE, stdout=PIPE, stderr=PIPE)
     stdout, stderr = process.communicate(stdin)
     assert process.returncode in (0, 1)
@@ -59,8 +59,8 @@ def refused(cni: CNI, plugin: str, env: Mapping[str, str], stdin: bytes) -> bool
 @example(plugin="bridge", verb="ADD", stdin=b"\xff\xfe{}")
 @example(plugin="bridge", verb="DEL", stdin=b"[" * 100_000)
 @example(plugin="host-local", verb="ADD", stdin=b'{"name": "net", "cniVersion": "1.1.0", "mtu": ' + b"9" * 5000 + b"}")
-def test_foreign_stdin(world: tuple[CNI, Pod], plugin: str, verb: str, stdin: bytes) -> None:
-    """Bytes that are no network configuration are refused, and nothing was made."""
+def test_arbitrary_stdin(world: tuple[CNI, Pod], plugin: str, verb: str, stdin: bytes) -> None:
+    """Input that is not a network configuration is refused, and nothing is created."""
     cni, pod = world
     before = traces(cni.node, pod)
     assert refused(cni, plugin, cni.environ(verb, pod), stdin)
@@ -71,26 +71,26 @@ def test_foreign_stdin(world: tuple[CNI, Pod], plugin: str, verb: str, stdin: by
 @given(plugin=plugins, name=st.sampled_from(["COMMAND", "CONTAINERID", "IFNAME", "NETNS", "ARGS"]), value=values)
 @example(plugin="bridge", name="ARGS", value="IP=\u0660.1.2.3")
 @example(plugin="bridge", name="IFNAME", value="eth0\n")
-def test_foreign_variables(world: tuple[CNI, Pod], plugin: str, name: str, value: str) -> None:
-    """One CNI variable of arbitrary text: refused, or taken at its word by an ADD whose DEL removes all of it."""
+def test_arbitrary_variables(world: tuple[CNI, Pod], plugin: str, name: str, value: str) -> None:
+    """A CNI variable with arbitrary text is refused, or accepted by an ADD whose DEL removes everything."""
     cni, pod = world
     before = traces(cni.node, pod)
     env = cni.environ("ADD", pod) | {f"CNI_{name}": value}
     if not refused(cni, plugin, env, json.dumps(CONF).encode()):
         assert name in ("CONTAINERID", "IFNAME", "ARGS", "NETNS") or value == ""
         assert not refused(cni, plugin, env | {"CNI_COMMAND": "DEL"}, json.dumps(CONF).encode())
-        cni.node.run(["ip", "link", "del", "br0"], check=False)  # the network's, which no DEL removes
+        cni.node.run(["ip", "link", "del", "br0"], check=False)  # the network's bridge, which DEL keeps
     assert traces(cni.node, pod) == before
 
 
 def places(value: object) -> list[tuple]:
-    """The paths to everything within a JSON value, itself left out."""
+    """The paths to all values nested in a JSON value, except itself."""
     pairs = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [place for key, inner in pairs for place in [(key,), *((key, *rest) for rest in places(inner))]]
 
 
 def mutated(conf: dict, place: tuple, value: object) -> dict:
-    """The configuration with the value at that place replaced."""
+    """A copy of the configuration with the value at `place` replaced."""
     copy = json.loads(json.dumps(conf))
     inner = copy
     for key in place[:-1]:
@@ -101,22 +101,22 @@ def mutated(conf: dict, place: tuple, value: object) -> dict:
 
 @bounded
 @given(verb=verbs, place=st.sampled_from(places(CONF)), value=documents)
-def test_foreign_values(world: tuple[CNI, Pod], verb: str, place: tuple, value: object) -> None:
-    """One value of a good configuration replaced by any other: refused whole, or served whole and deleted whole."""
+def test_arbitrary_values(world: tuple[CNI, Pod], verb: str, place: tuple, value: object) -> None:
+    """One value of a valid configuration is replaced: the call is refused, or ADD and DEL succeed and leave nothing."""
     cni, pod = world
     before = traces(cni.node, pod)
     conf = mutated(CONF, place, value)
     if not refused(cni, "bridge", cni.environ(verb, pod), json.dumps(conf).encode()) and verb == "ADD":
         assert not refused(cni, "bridge", cni.environ("DEL", pod), json.dumps(conf).encode())
         for name in set(cni.node.links()) - {"lo"}:
-            cni.node.run(["ip", "link", "del", name])  # the bridge, which no DEL removes
+            cni.node.run(["ip", "link", "del", name])  # the bridge, which DEL keeps
     assert traces(cni.node, pod) == before
 
 
 @bounded
 @given(verb=st.sampled_from(["CHECK", "DEL"]), place=st.sampled_from(places({"prevResult": 0})), value=documents)
-def test_foreign_results(world: tuple[CNI, Pod], verb: str, place: tuple, value: object) -> None:
-    """Any value as prevResult: no CHECK passes on it, and no DEL fails for it."""
+def test_arbitrary_results(world: tuple[CNI, Pod], verb: str, place: tuple, value: object) -> None:
+    """With one value of prevResult replaced, CHECK never passes and DEL never fails."""
     cni, pod = world
     conf = mutated(network(DUAL), place, value)
     assert refused(cni, "bridge", cni.environ(verb, pod), json.dumps(conf).encode()) is (verb == "CHECK")

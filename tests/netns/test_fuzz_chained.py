@@ -1,4 +1,4 @@
-"""Chained plugins and results that nobody would make: an error that says what is wrong, and a DEL that finishes."""
+"""Chained plugins with malformed results: ADD and CHECK fail with a clear error, and DEL succeeds."""
 
 import io
 import json
@@ -51,7 +51,7 @@ results = st.fixed_dictionaries(
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[tuple[Node, Pod]]:
-    """One node for all examples, and a pod with a link."""
+    """One node with a pod and its link, for all examples."""
     node = Node()
     try:
         pod = node.pod("poda")
@@ -62,7 +62,7 @@ def world() -> Iterator[tuple[Node, Pod]]:
 
 
 def call(kind: str, verb: str, conf: dict, netns: str) -> tuple[int, dict]:
-    """Status and document of a call in this process."""
+    """Make a call in this process; return its status and its output document."""
     environ = {"CNI_COMMAND": verb, "CNI_CONTAINERID": "poda", "CNI_NETNS": netns, "CNI_IFNAME": "eth0"}
     streams = {"stdin": io.BytesIO(json.dumps(conf).encode()), "stdout": io.BytesIO(), "stderr": io.StringIO()}
     status = serve(load(kind), environ={**environ, "CNI_PATH": "/nowhere"}, **streams)
@@ -75,8 +75,8 @@ def call(kind: str, verb: str, conf: dict, netns: str) -> tuple[int, dict]:
 @example(kind="bandwidth", result={"interfaces": [{"name": "x" * 16}]})
 @example(kind="firewall", result={"interfaces": [{"name": "x" * 40}], "ips": [{"address": "10.0.0.1/8"}]})
 @example(kind="firewall", result={"interfaces": [{"name": ""}], "ips": [{"address": "::/0"}]})
-def test_any_result_of_the_plugin_before(world: tuple[Node, Pod], kind: str, result: dict) -> None:
-    """An error is in words of the protocol, not in those of the language; DEL and GC always succeed."""
+def test_arbitrary_result_of_the_previous_plugin(world: tuple[Node, Pod], kind: str, result: dict) -> None:
+    """Errors are protocol errors, not Python exceptions; DEL and GC always succeed."""
     node, pod = world
     conf = {"cniVersion": "1.1.0", "name": "net", "type": kind, **OWN.get(kind, {}), "prevResult": result}
     conf["dataDir"] = str(node.path("/run/tuning"))

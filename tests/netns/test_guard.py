@@ -1,4 +1,4 @@
-"""The guard that tests leave the machine as it was finds what they leave, and nothing that others make meanwhile."""
+"""The guard that checks for leftovers finds what a test leaves, and ignores what other processes create meanwhile."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ ip link del left
 
 
 def run(folder: Path, argv: list[str]) -> str:
-    """What a run of pytest says of one guarded test that runs the command."""
+    """Run pytest with one guarded test that runs the command; return its output."""
     (folder / "test_it.py").write_text(SOURCE.format(argv=argv))
     pytest_there = [sys.executable, "-m", "pytest", "-q", "-c", "/dev/null", "--rootdir", ".", "-p", "no:cacheprovider"]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
@@ -37,16 +37,16 @@ def run(folder: Path, argv: list[str]) -> str:
     return done.stdout
 
 
-def test_what_a_test_leaves_is_an_error(tmp_path: Path) -> None:
-    """It is named, whatever kind of thing it is."""
+def test_a_leftover_of_a_test_is_an_error(tmp_path: Path) -> None:
+    """The error names the leftover, whatever its kind."""
     said = run(tmp_path, ["sh", "-ec", MAKE])
     assert "1 passed, 1 error" in said
     (error,) = [line for line in said.splitlines() if line.startswith("E ") and "the tests changed the machine" in line]
     assert all(f"'{kind}': (" in error for kind in ("links", "nftables", "mounts", "forwarding"))
 
 
-def test_what_others_make_meanwhile_is_not(tmp_path: Path) -> None:
-    """Made where this process is, which is the machine for the run that it starts."""
+def test_objects_of_other_processes_are_not_an_error(tmp_path: Path) -> None:
+    """The objects are created in this process's namespace, which is the host for the nested run."""
     try:
         said = run(tmp_path, ["nsenter", f"--target={os.getpid()}", "--net", "--mount", "sh", "-ec", MAKE])
     finally:

@@ -1,4 +1,4 @@
-"""Whether `vxlan` has the tunnel's datagrams tracked: by default where the node's firewall may ask for their state."""
+"""Whether `vxlan` has its datagrams tracked: by default only if the host firewall may match on conntrack state."""
 
 import pytest
 
@@ -41,15 +41,15 @@ ASKING = {
 
 @pytest.fixture
 def pod(node: Node) -> Pod:
-    """A pod to be, on a node with a way out."""
+    """A pod namespace on a node with a default route."""
     node.outside()
     node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
     return node.pod("pod")
 
 
 @pytest.mark.parametrize("rules", HARMLESS)
-def test_datagrams_are_not_tracked_where_nobody_asks(cni: CNI, node: Node, pod: Pod, rules: str) -> None:
-    """Chains that such packets do not pass, and rules that only accept, ask for nothing; `false` has all tracked."""
+def test_datagrams_are_untracked_if_no_rule_needs_their_state(cni: CNI, node: Node, pod: Pod, rules: str) -> None:
+    """Chains that they do not traverse, and rules that only accept, do not need the state; `false` enables tracking."""
     node.run(["bash", "-ec", HARMLESS[rules]])
     result = cni.add(CONF, pod)
     assert UNTRACKED in node.ruleset()
@@ -59,8 +59,8 @@ def test_datagrams_are_not_tracked_where_nobody_asks(cni: CNI, node: Node, pod: 
 
 
 @pytest.mark.parametrize("mode", [kube_proxy.by_iptables, kube_proxy.by_nftables])
-def test_kube_proxy_does_not_ask(cni: CNI, node: Node, pod: Pod, mode: object) -> None:
-    """Its chains in INPUT and OUTPUT are about services."""
+def test_kube_proxy_does_not_need_tracking(cni: CNI, node: Node, pod: Pod, mode: object) -> None:
+    """Its chains in INPUT and OUTPUT concern services only."""
     pairs = (("10.96.0.10", "10.244.2.5"), ("fd00:96::10", "fd00:244:0:2::5"))
     mode(node, [kube_proxy.Service(address, 80, endpoint, 8080) for address, endpoint in pairs], ["10.244.0.0/16"])
     cni.add(CONF, pod)
@@ -68,8 +68,8 @@ def test_kube_proxy_does_not_ask(cni: CNI, node: Node, pod: Pod, mode: object) -
 
 
 @pytest.mark.parametrize("rules", ASKING)
-def test_datagrams_are_tracked_where_somebody_may_ask(cni: CNI, node: Node, pod: Pod, rules: str) -> None:
-    """Rules of any form in chains that such packets pass, in both families; `true` leaves them out all the same."""
+def test_datagrams_are_tracked_if_a_rule_may_need_their_state(cni: CNI, node: Node, pod: Pod, rules: str) -> None:
+    """Rules of any form in chains that the datagrams traverse, in both families; `true` still disables tracking."""
     node.run(["bash", "-ec", ASKING[rules]])
     result = cni.add(CONF, pod)
     assert UNTRACKED not in node.ruleset()
@@ -78,8 +78,8 @@ def test_datagrams_are_tracked_where_somebody_may_ask(cni: CNI, node: Node, pod:
     assert UNTRACKED in node.ruleset()
 
 
-def test_a_firewall_that_comes_later(cni: CNI, node: Node, pod: Pod) -> None:
-    """CHECK says what may happen, and the next ADD has the datagrams tracked."""
+def test_a_firewall_installed_later(cni: CNI, node: Node, pod: Pod) -> None:
+    """CHECK reports the problem, and the next ADD enables tracking."""
     result = cni.add(CONF, pod)
     assert UNTRACKED in node.ruleset()
     node.run(["bash", "-ec", ASKING["a policy"]])

@@ -1,4 +1,4 @@
-"""host-local as processes: many at once, killed, on full and read-only disks, across reboots, beside the Go plugin."""
+"""host-local as processes: concurrent, killed, on full and read-only disks, across reboots, beside the Go plugin."""
 
 import json
 import random
@@ -20,7 +20,7 @@ LARGE = {**CONF, "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.0.0.0
 
 
 class Runtime:
-    """Calls the host-local of one folder, for containers that do not exist."""
+    """Calls host-local from one folder, for containers that do not exist."""
 
     def __init__(self, node: Node, folder: Path) -> None:
         self.node = node
@@ -34,7 +34,7 @@ class Runtime:
         return self.cni.answer("host-local", self.environ(verb, container_id), json.dumps(conf))
 
     def add(self, conf: Mapping, container_id: str) -> list[str]:
-        """The addresses of an ADD."""
+        """Run ADD and return its addresses."""
         return [ip["address"] for ip in self.call("ADD", conf, container_id)["ips"]]
 
     def delete(self, conf: Mapping, container_id: str) -> None:
@@ -46,7 +46,7 @@ class Runtime:
         return caught.value
 
     def attempt(self, verb: str, conf: Mapping, container_id: str) -> None:
-        """A call that may fail."""
+        """Make a call that may fail."""
         with suppress(CNIFailure):
             self.call(verb, conf, container_id)
 
@@ -77,7 +77,7 @@ def theirs(node: Node, reference_bin: Path) -> Runtime:
 
 @pytest.fixture
 def folder(node: Node) -> Path:
-    """The folder of the network's leases, seen from the test."""
+    """The network's lease folder, as a path the test can open."""
     return node.path(f"{DATA_DIR}/net")
 
 
@@ -92,7 +92,7 @@ def entries(folder: Path) -> list[str]:
 
 
 def finish(processes: list[subprocess.Popen]) -> list[dict | None]:
-    """The results of calls, all of which succeed."""
+    """Wait for the calls, all of which must succeed, and return their results."""
     outputs = [process.communicate() for process in processes]
     failed = [output for process, output in zip(processes, outputs, strict=True) if process.returncode != 0]
     assert failed == []
@@ -104,7 +104,7 @@ def addresses(results: list[dict]) -> list[str]:
 
 
 def test_250_at_once(ours: Runtime, folder: Path) -> None:
-    """250 ADDs that run at the same time get 250 different addresses of each family; 250 DELs leave none."""
+    """250 concurrent ADDs get 250 different addresses of each family; 250 DELs release all of them."""
     results = finish([ours.start("ADD", LARGE, f"c{number}") for number in range(250)])
     given = addresses(results)
     assert len(set(given)) == len(given) == 500
@@ -115,7 +115,7 @@ def test_250_at_once(ours: Runtime, folder: Path) -> None:
 
 
 def test_both_plugins_at_once(ours: Runtime, theirs: Runtime, folder: Path) -> None:
-    """Calls of both plugins at the same time share the folder; then each deletes what the other added."""
+    """Concurrent calls of both plugins share the folder; then each deletes the other's leases."""
     both = (ours, theirs)
     results = finish([both[number % 2].start("ADD", LARGE, f"c{number}") for number in range(80)])
     given = addresses(results)
@@ -131,8 +131,8 @@ def test_both_plugins_at_once(ours: Runtime, theirs: Runtime, folder: Path) -> N
     assert (leases(folder), entries(folder)) == ({}, [])
 
 
-def test_handed_over_from_the_reference(ours: Runtime, theirs: Runtime, folder: Path) -> None:
-    """Ours checks the leases of the Go plugin, counts them as taken, continues after them, and deletes them."""
+def test_taking_over_leases_of_the_reference(ours: Runtime, theirs: Runtime, folder: Path) -> None:
+    """Ours checks the Go plugin's leases, treats them as taken, allocates after them and deletes them."""
     assert theirs.add(SMALL, "a") == ["10.0.0.2/29"]
     ours.call("CHECK", SMALL, "a")
     assert "10.0.0.2 has been allocated to a" in ours.failure("ADD", SMALL, "a").msg
@@ -145,8 +145,8 @@ def test_handed_over_from_the_reference(ours: Runtime, theirs: Runtime, folder: 
     assert (leases(folder), entries(folder)) == ({}, [])
 
 
-def test_handed_over_to_the_reference(ours: Runtime, theirs: Runtime, folder: Path) -> None:
-    """The Go plugin checks our leases, treats them as taken, continues after them, and deletes file and entry."""
+def test_handing_over_leases_to_the_reference(ours: Runtime, theirs: Runtime, folder: Path) -> None:
+    """The Go plugin checks our leases, treats them as taken, allocates after them and deletes file and index entry."""
     assert ours.add(LARGE, "a") == ["10.0.0.2/24", "fd00::2/64"]
     theirs.call("CHECK", LARGE, "a")
     assert "10.0.0.2 has been allocated to a" in theirs.failure("ADD", LARGE, "a").msg
@@ -175,7 +175,7 @@ def test_same_files_as_the_reference(ours: Runtime, theirs: Runtime, folder: Pat
 
 
 def test_killed_at_random_moments(ours: Runtime, folder: Path) -> None:
-    """ADDs and DELs killed at any moment leave no file without its owner, and lose no address."""
+    """ADDs and DELs killed at any moment leave no lease file without an owner, and leak no address."""
     ours.add(SMALL, "lives")
     begin = time.monotonic()
     ours.call("CHECK", SMALL, "lives")
@@ -188,7 +188,7 @@ def test_killed_at_random_moments(ours: Runtime, folder: Path) -> None:
         process.kill()
         process.communicate()
         killed += process.returncode < 0
-        ours.attempt("CHECK", SMALL, "dying")  # an agent does not leave a call half done: this one comes after it
+        ours.attempt("CHECK", SMALL, "dying")  # with an agent the killed call continues; this one runs after it
         found = leases(folder)
         assert found.pop("10.0.0.2") == b"lives\r\neth0"
         assert set(found.values()) <= {b"dying\r\neth0"}
@@ -202,8 +202,8 @@ def test_killed_at_random_moments(ours: Runtime, folder: Path) -> None:
     assert len(entries(folder)) == 5
 
 
-def test_killed_in_a_crowd(ours: Runtime, theirs: Runtime, folder: Path) -> None:
-    """Calls of both plugins are killed while others run: the addresses in every result are leased to that container."""
+def test_killed_while_others_run(ours: Runtime, theirs: Runtime, folder: Path) -> None:
+    """With calls of both plugins killed while others run, each result's addresses are leased to its container."""
     crowd = [(ours, theirs)[number % 2].start("ADD", LARGE, f"c{number}") for number in range(40)]
     for process in random.sample(crowd, 12):
         time.sleep(random.uniform(0, 0.05))
@@ -216,7 +216,7 @@ def test_killed_in_a_crowd(ours: Runtime, theirs: Runtime, folder: Path) -> None
     given = addresses(list(answers.values()))
     assert len(set(given)) == len(given)
     finish([ours.start("DEL", LARGE, f"c{number}") for number in range(40)])
-    # A killed Go plugin may have left a file without an owner: ours counts it as free, and GC removes it.
+    # A killed Go plugin may leave a lease file without an owner: ours treats it as free, and GC deletes it.
     assert set(leases(folder).values()) <= {b""}
     ours.call("GC", {**LARGE, "cni.dev/valid-attachments": []}, "")
     assert (leases(folder), entries(folder)) == ({}, [])
@@ -224,7 +224,7 @@ def test_killed_in_a_crowd(ours: Runtime, theirs: Runtime, folder: Path) -> None
 
 @pytest.fixture
 def tiny(node: Node) -> Iterator[Path]:
-    """A file system of 64 KiB for dataDir."""
+    """A 64 KiB file system for dataDir."""
     node.run(["mkdir", "-p", DATA_DIR])
     node.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tiny", DATA_DIR])
     yield node.path(DATA_DIR)
@@ -235,7 +235,7 @@ def tiny(node: Node) -> Iterator[Path]:
 def test_a_full_disk(ours: Runtime, folder: Path, tiny: Path, node: Node, spare: int) -> None:
     """On a full disk ADD fails without leaving incomplete files, and DEL works; with space, ADD works again."""
     ours.add(LARGE, "before")
-    # Room for no lease, for one: the disk becomes full at another step each time. (Pointers need none.)
+    # Space for no lease or for one: the disk fills up at a different step each time. (last_reserved_ip needs none.)
     node.run(["dd", "if=/dev/zero", f"of={DATA_DIR}/spare", "bs=4096", f"count={spare}"])
     node.run(["dd", "if=/dev/zero", f"of={DATA_DIR}/filler", "bs=4096"], check=False)
     (tiny / "spare").unlink()
@@ -254,8 +254,10 @@ def test_a_full_disk(ours: Runtime, folder: Path, tiny: Path, node: Node, spare:
     assert len(ours.add(LARGE, "late")) == 2
 
 
-def test_what_a_full_disk_left_of_the_reference(ours: Runtime, theirs: Runtime, folder: Path, node: Node) -> None:
-    """The addresses of the Go plugin's empty files, which it never assigns again, are assigned by ours."""
+def test_empty_leases_that_the_reference_left_on_a_full_disk(
+    ours: Runtime, theirs: Runtime, folder: Path, node: Node
+) -> None:
+    """The Go plugin leaves empty lease files and never assigns their addresses again; ours does."""
     theirs.add(SMALL, "a")
     for number in (3, 4, 5, 6):
         (folder / f"10.0.0.{number}").touch()
@@ -266,7 +268,7 @@ def test_what_a_full_disk_left_of_the_reference(ours: Runtime, theirs: Runtime, 
 
 
 def test_a_read_only_data_dir(ours: Runtime, folder: Path, tiny: Path, node: Node) -> None:
-    """On a read-only dataDir ADD fails with the reason, STATUS is error 50, CHECK works, and DEL fails for a lease."""
+    """On a read-only dataDir ADD fails with the reason, STATUS returns 50, CHECK works, and DEL of a lease fails."""
     ours.add(SMALL, "a")
     node.run(["mount", "-o", "remount,ro", DATA_DIR])
     failure = ours.failure("ADD", SMALL, "b")
@@ -281,13 +283,13 @@ def test_a_read_only_data_dir(ours: Runtime, folder: Path, tiny: Path, node: Nod
 
 
 def reboot(node: Node, number: int) -> None:
-    """Give the node another boot ID, and keep all files."""
+    """Change the node's boot ID and keep all files."""
     node.path(f"/run/boot{number}").write_text(f"00000000-0000-4000-8000-{number:012}\n")
     node.run(["mount", "--bind", f"/run/boot{number}", "/proc/sys/kernel/random/boot_id"])
 
 
 def test_a_reboot(ours: Runtime, theirs: Runtime, folder: Path, node: Node) -> None:
-    """After a reboot the addresses of pods that were never deleted are assigned again, those of new pods are not."""
+    """After a reboot the addresses of pods that got no DEL are assigned again; those of new pods are not."""
     reboot(node, 1)
     for number in range(3):
         ours.add(SMALL, f"a{number}")
@@ -305,10 +307,10 @@ def test_a_reboot(ours: Runtime, theirs: Runtime, folder: Path, node: Node) -> N
     assert sorted(leases(folder).values()) == [f"b{number}\r\neth0".encode() for number in range(5)]
 
 
-def test_a_reboot_after_which_the_reference_comes_first(
+def test_a_reboot_after_which_the_reference_runs_first(
     ours: Runtime, theirs: Runtime, folder: Path, node: Node
 ) -> None:
-    """Leases of the Go plugin in this boot, before our first call, stay; those of the boot before are reclaimed."""
+    """Leases that the Go plugin made in this boot before our first call are kept; earlier ones are reclaimed."""
     reboot(node, 1)
     for number in range(3):
         ours.add(SMALL, f"a{number}")

@@ -1,4 +1,4 @@
-"""Names of links against the kernel: what is taken is what a link can be called, and then is called."""
+"""Interface names against the kernel: a name that is accepted is a valid link name, and the link gets exactly it."""
 
 import string
 
@@ -18,20 +18,20 @@ _NAMES = st.text(st.sampled_from(_ODD + string.ascii_lowercase) | st.characters(
 
 
 def makes(netlink: Netlink, name: str) -> bool:
-    """Whether the kernel makes a link of just this name."""
+    """Whether the kernel creates a link with exactly this name."""
     try:
         made = create_ifb(netlink, name, mtu=1500)
     except NetlinkError:
         return False
     link = find_link(netlink, name)
-    if made and link is None:  # under another name
+    if made and link is None:  # with another name
         return False
     delete_link(netlink, link.index)
     return True
 
 
 def is_taken(name: str) -> bool:
-    """Whether CNI_IFNAME may hold it."""
+    """Whether CNI_IFNAME accepts the name."""
     try:
         check_new_ifname(name)
     except CNIError:
@@ -39,8 +39,8 @@ def is_taken(name: str) -> bool:
     return bool(name)
 
 
-def test_a_name_that_is_taken_is_what_the_kernel_calls_a_link(node: Node) -> None:
-    """And one that is refused, but for the white space of other alphabets, is none to the kernel."""
+def test_accepted_names_are_valid_link_names(node: Node) -> None:
+    """Refused names are invalid for the kernel too, except those with white space of other alphabets."""
 
     @settings(max_examples=300)
     @given(_NAMES.filter(lambda name: "\0" not in name and name != "lo"))

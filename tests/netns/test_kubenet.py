@@ -1,4 +1,4 @@
-"""A node with `kubenet`: its subnet, wherever that is written, and what a pod gets of it."""
+"""A `kubenet` node: where its subnet is configured, and what a pod gets from it."""
 
 import json
 
@@ -31,7 +31,7 @@ FLANNEL_IPMASQ=true
 
 @pytest.mark.parametrize("subnets", [OWN[:1], OWN[1:], OWN], ids=["v4", "v6", "dual"])
 def test_a_pod_needs_nothing_but_the_subnet(cni: CNI, node: Node, subnets: tuple[str, ...]) -> None:
-    """Bridge cbr0 with the first address of each subnet, host-local on it, default routes, forwarding, hairpin."""
+    """The pod gets bridge cbr0 with the gateways, host-local's addresses, default routes, forwarding, hairpin mode."""
     pod, other = node.pod("pod"), node.pod("other")
     conf = {**BARE, "podCIDRs": list(subnets)}
     result = cni.add(conf, pod)
@@ -69,7 +69,7 @@ def test_a_pod_needs_nothing_but_the_subnet(cni: CNI, node: Node, subnets: tuple
     ids=json.dumps,
 )
 def test_the_subnet_in_the_configuration(cni: CNI, node: Node, keys: dict) -> None:
-    """`podCIDRs` or `podCIDR`, a list or one; the first goes before the second, either before a file."""
+    """`podCIDRs` or `podCIDR`, a list or a string; the first takes precedence over the second, both over a file."""
     result = cni.add({**BARE, **keys}, node.pod("pod"))
     assert [ip["address"] for ip in result["ips"]] == ["10.244.1.2/24"]
 
@@ -77,7 +77,7 @@ def test_the_subnet_in_the_configuration(cni: CNI, node: Node, keys: dict) -> No
 @pytest.mark.parametrize("path", [None, "/run/flannel/subnet.env", "/var/lib/subnet"])
 @pytest.mark.parametrize("content", [{"podCIDRs": list(OWN), "mtu": 1430}, SUBNET_ENV], ids=["JSON", "subnet.env"])
 def test_the_subnet_in_a_file(cni: CNI, node: Node, path: str | None, content: object) -> None:
-    """The agent's JSON and flannel's subnet.env are told apart by what is in them; the default is the agent's path."""
+    """The agent's JSON and flannel's subnet.env are recognised by content; the default path is the agent's."""
     write(node, path or NODE_FILE, content)
     conf = BARE | ({"subnetFile": path} if path else {})
     pod = node.pod("pod")
@@ -101,7 +101,7 @@ def test_the_subnet_in_a_file(cni: CNI, node: Node, path: str | None, content: o
     ],
 )
 def test_without_its_subnet_a_node_is_not_ready(cni: CNI, node: Node, kind: str, content: object, why: str) -> None:
-    """ADD fails with 11, STATUS with 50, both with the file's path and what is wrong with it; nothing is made."""
+    """ADD fails with 11 and STATUS with 50, naming the file and what is wrong with it; nothing is created."""
     conf = {**BARE, "type": kind}
     if content is not None:
         write(node, NODE_FILE, content)
@@ -118,7 +118,7 @@ def test_without_its_subnet_a_node_is_not_ready(cni: CNI, node: Node, kind: str,
 
 
 def test_two_subnets_of_one_family_are_refused(cni: CNI, node: Node) -> None:
-    """In the configuration that is an error of the configuration, in a file one of the file, which is named."""
+    """In the configuration it is a configuration error; in a file, an error that names the file."""
     pod, two = node.pod("pod"), ["10.244.1.0/24", "10.244.2.0/24"]
     error = refused(cni, "ADD", {**BARE, "podCIDRs": two}, pod)
     assert (error.code, '"podCIDRs"' in error.msg) == (7, True)
@@ -148,7 +148,7 @@ def test_two_subnets_of_one_family_are_refused(cni: CNI, node: Node) -> None:
     ],
 )
 def test_a_wrong_key_is_named(cni: CNI, node: Node, keys: dict, named: str) -> None:
-    """Error 7 with the key; the ADD leaves nothing; the DEL that follows succeeds."""
+    """Error 7 names the key; ADD leaves nothing; the following DEL succeeds."""
     pod = node.pod("pod")
     conf = network("kubenet", **keys)
     error = refused(cni, "ADD", conf, pod)
@@ -160,8 +160,8 @@ def test_a_wrong_key_is_named(cni: CNI, node: Node, keys: dict, named: str) -> N
 
 
 @pytest.mark.parametrize("kind", ["kubenet", "vxlan"])
-def test_del_finishes_whatever_became_of_files_and_configuration(cni: CNI, node: Node, kind: str) -> None:
-    """The subnet file is gone, the peers' file garbage, keys are wrong: the pod is taken away all the same."""
+def test_del_succeeds_whatever_the_state_of_files_and_configuration(cni: CNI, node: Node, kind: str) -> None:
+    """With no subnet file, an invalid peers file or invalid keys, DEL still removes the pod."""
     node.outside()
     node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
     write(node, NODE_FILE, {"podCIDRs": list(OWN)})
@@ -180,7 +180,7 @@ def test_del_finishes_whatever_became_of_files_and_configuration(cni: CNI, node:
 
 @pytest.mark.parametrize("kind", ["kubenet", "vxlan"])
 def test_gc_keeps_what_is_valid(cni: CNI, node: Node, kind: str) -> None:
-    """Links and leases of other attachments go, also when the subnet file has gone; the node's own state stays."""
+    """GC deletes links and leases of other attachments, even without the subnet file; the node's state stays."""
     node.outside()
     node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
     conf = network(kind, peers=[record(2)])

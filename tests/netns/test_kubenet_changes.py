@@ -1,4 +1,4 @@
-"""A node whose subnet changes under its pods: those of the old one go on, new ones are of the new one."""
+"""A node whose subnet changes while pods run: old pods keep working, and new pods use the new subnet."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ KINDS = pytest.mark.parametrize("kind", ["kubenet", "vxlan"])
 
 @pytest.fixture
 def outside(node: Node) -> Pod:
-    """The world, by the node's default route; it knows no pods."""
+    """The outside host, behind the node's default route; it has no route to pods."""
     made = node.outside()
     made.run(["ip", "route", "flush", "default"])
     made.run(["ip", "-6", "route", "flush", "default"])
@@ -34,13 +34,13 @@ def outside(node: Node) -> Pod:
 
 
 def conf_of(kind: str) -> dict:
-    """As an agent's node has it: everything in files."""
+    """The configuration of a node with an agent: subnet and peers are in files."""
     return network(kind, podCIDRs=None, hairpinMode="promiscuous-bridge")
 
 
 @KINDS
 def test_pods_of_the_old_subnet_keep_working(cni: CNI, node: Node, outside: Pod, kind: str) -> None:
-    """They reach the world and new pods and are reached; both gateways are there until the last old lease is gone."""
+    """They and new pods reach each other and the outside; old gateways stay until the last old lease is gone."""
     old, older, new = (node.pod(name) for name in ("old", "older", "new"))
     conf = conf_of(kind)
     write(node, NODE_FILE, {"podCIDRs": list(BEFORE)})
@@ -73,8 +73,8 @@ def test_pods_of_the_old_subnet_keep_working(cni: CNI, node: Node, outside: Pod,
 
 
 @KINDS
-def test_the_nodes_own_record_may_be_the_old_one(cni: CNI, node: Node, outside: Pod, kind: str) -> None:
-    """Among the peers stands the node itself, told by its subnet or its address: there is no way to oneself."""
+def test_the_nodes_own_record_may_be_outdated(cni: CNI, node: Node, outside: Pod, kind: str) -> None:
+    """The peers include the node itself, recognised by its subnet or an address; it gets no route."""
     write(node, NODE_FILE, {"podCIDRs": list(BEFORE)})
     conf, pod = conf_of(kind), node.pod("pod")
     for own in (record(1), record(1, addresses=["198.51.100.77"]), record(8, addresses=[NODE_V4, NODE_V6])):
@@ -86,8 +86,8 @@ def test_the_nodes_own_record_may_be_the_old_one(cni: CNI, node: Node, outside: 
 
 
 @KINDS
-def test_gc_drops_gateways_of_pods_that_are_gone(cni: CNI, node: Node, outside: Pod, kind: str) -> None:
-    """Nobody sent a DEL for the last pod of the old subnet: GC frees its lease, then the gateway goes."""
+def test_gc_deletes_gateways_of_deleted_pods(cni: CNI, node: Node, outside: Pod, kind: str) -> None:
+    """The last pod of the old subnet got no DEL: GC releases its lease, then deletes the gateway."""
     conf, old, new = conf_of(kind), node.pod("old"), node.pod("new")
     write(node, NODE_FILE, {"podCIDRs": list(BEFORE)})
     cni.add(conf, old)
@@ -98,8 +98,8 @@ def test_gc_drops_gateways_of_pods_that_are_gone(cni: CNI, node: Node, outside: 
     cni.check(conf, new, result)
 
 
-def test_addresses_that_are_no_gateways_are_left_alone(cni: CNI, node: Node, bin_dir: Path) -> None:
-    """What an administrator put on the bridge, or another network on the same bridge, stays."""
+def test_other_addresses_on_the_bridge_are_left_alone(cni: CNI, node: Node, bin_dir: Path) -> None:
+    """Addresses on the bridge from the administrator, or from another network on the same bridge, stay."""
     pods = [node.pod(name) for name in ("one", "two", "three")]
     conf = network("kubenet")
     cni.add(conf, pods[0])
@@ -117,7 +117,7 @@ def test_addresses_that_are_no_gateways_are_left_alone(cni: CNI, node: Node, bin
 
 
 def test_leases_of_the_old_subnet_are_released(cni: CNI, node: Node) -> None:
-    """host-local is asked to release them though its ranges are others now."""
+    """host-local releases them although its ranges have changed."""
     conf, old = conf_of("kubenet"), node.pod("old")
     write(node, NODE_FILE, {"podCIDRs": list(BEFORE)})
     result = cni.add(conf, old)

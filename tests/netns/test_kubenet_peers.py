@@ -1,4 +1,4 @@
-"""Routes to the other nodes of `kubenet`: wanted ones are there, vanished ones go, foreign ones are never touched."""
+"""Routes from a `kubenet` node to its peers: wanted routes exist, stale ones are deleted, foreign ones never change."""
 
 import pytest
 
@@ -12,13 +12,13 @@ TO_3 = {"10.244.3.0/24": ("192.0.2.3", "wan0"), "fd00:244:0:3::/64": ("2001:db8:
 
 @pytest.fixture
 def pod(node: Node) -> Pod:
-    """A pod to be, on a node with a link."""
+    """A pod namespace on a node with an uplink."""
     node.outside()
     return node.pod("pod")
 
 
 def test_peers_inline_in_a_file_or_in_the_agents_file(cni: CNI, node: Node, pod: Pod) -> None:
-    """Inline ones and those of the file add up; the agent's file is read unless another is named."""
+    """Inline peers and those in the file are merged; the agent's file is the default."""
     write(node, PEERS_FILE, {"peers": [record(3)]})
     write(node, "/run/others.json", {"peers": [record(2)]})
     for keys, wanted in (
@@ -39,8 +39,8 @@ def test_peers_inline_in_a_file_or_in_the_agents_file(cni: CNI, node: Node, pod:
 
 
 @pytest.mark.parametrize("kind", ["kubenet", "vxlan"])
-def test_a_file_that_had_peers_must_not_be_gone(cni: CNI, node: Node, pod: Pod, kind: str) -> None:
-    """Deleted, or lost in a reboot: nothing is changed for it, ADD is 11 and STATUS 50; an empty list is an answer."""
+def test_a_peers_file_that_had_peers_must_exist(cni: CNI, node: Node, pod: Pod, kind: str) -> None:
+    """If the file is deleted or lost in a reboot, ADD returns 11, STATUS 50, routes stay; an empty list is valid."""
     node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
     conf, second = network(kind), node.pod("second")
     cni.status(conf)
@@ -58,7 +58,7 @@ def test_a_file_that_had_peers_must_not_be_gone(cni: CNI, node: Node, pod: Pod, 
     cni.add(network(kind, peersFile=write(node, "/run/others.json", {"peers": [record(3)]})), pod)
     cni.delete(conf, pod)
     assert set(own_routes(node)) == set(TO_3)
-    cni.add(conf, pod)  # the file that is named is another's matter, and the default one has been given up
+    cni.add(conf, pod)  # another file's state does not matter, and the default file was given up when another was named
     write(node, PEERS_FILE, {"peers": [record(2)]})
     cni.delete(conf, pod)
     cni.add(conf, pod)
@@ -69,8 +69,8 @@ def test_a_file_that_had_peers_must_not_be_gone(cni: CNI, node: Node, pod: Pod, 
 
 
 @pytest.mark.parametrize(("content", "why"), [(None, "No such file"), ("{", ""), ("[]", "peers"), ("{}{}", "")])
-def test_a_peers_file_that_can_not_be_read(cni: CNI, node: Node, pod: Pod, content: str | None, why: str) -> None:
-    """11 for an ADD, 50 for STATUS, the file named; the ADD leaves nothing."""
+def test_an_unusable_peers_file(cni: CNI, node: Node, pod: Pod, content: str | None, why: str) -> None:
+    """ADD returns 11 and STATUS 50, naming the file; ADD leaves nothing."""
     path = "/run/others.json"
     if content:
         write(node, path, content)
@@ -95,8 +95,8 @@ NAMED = ["peers[0]", '"joining"', "peers[2].addresses", '"n5" (198.51.100.5)', '
 
 
 @pytest.mark.parametrize("kind", ["kubenet", "vxlan"])
-def test_bad_records_stop_nobody(cni: CNI, node: Node, pod: Pod, kind: str) -> None:
-    """ADD, CHECK, STATUS and DEL succeed, the other peers are served; ADD and STATUS name on stderr who is left out."""
+def test_bad_records_are_skipped(cni: CNI, node: Node, pod: Pod, kind: str) -> None:
+    """ADD, CHECK, STATUS and DEL succeed for the other peers; ADD and STATUS log the skipped peers to stderr."""
     node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
     write(node, PEERS_FILE, {"peers": [*BAD, record(2), record(3)]})
     conf = network(kind)
@@ -115,14 +115,14 @@ def test_bad_records_stop_nobody(cni: CNI, node: Node, pod: Pod, kind: str) -> N
 
 
 def own_routes_of(cni: CNI, node: Node, conf: dict) -> dict:
-    """The routes that an ADD makes."""
+    """Return the routes that an ADD creates."""
     pod = node.pod("before")
     cni.delete(conf, pod, cni.add(conf, pod))
     return own_routes(node)
 
 
-def test_a_peer_keeps_what_a_new_record_claims(cni: CNI, node: Node, pod: Pod) -> None:
-    """A route that is in place is not handed to a record that comes later; of two that come together none is made."""
+def test_a_peer_keeps_a_subnet_that_a_new_record_claims(cni: CNI, node: Node, pod: Pod) -> None:
+    """An existing route is not given to a later record; of two conflicting new records, neither gets a route."""
     thief = record(4, podCIDRs=["10.244.2.0/24", "fd00:244:0:2::/65"])
     cni.add(network("kubenet", peers=[record(2)]), pod)
     conf = network("kubenet", peers=[thief, record(2)])
@@ -135,8 +135,8 @@ def test_a_peer_keeps_what_a_new_record_claims(cni: CNI, node: Node, pod: Pod) -
     assert sum("in conflict" in line for line in lines) == 4
 
 
-def test_a_peer_is_not_known_by_an_address_that_is_also_here(cni: CNI, node: Node, pod: Pod) -> None:
-    """Docker's bridge has the same on every node: only its own address, or its subnet, makes a record this node's."""
+def test_an_address_shared_with_this_node_does_not_identify_a_peer(cni: CNI, node: Node, pod: Pod) -> None:
+    """Docker's bridge has the same address on every node: only a node's own address or subnet identifies its record."""
     node.run(["sh", "-c", "ip link add docker0 type bridge; ip addr add 172.17.0.1/16 dev docker0"])
     conf = network("kubenet", peers=[record(2, addresses=["172.17.0.1", "192.0.2.2", "2001:db8:1::2"]), record(1)])
     lines = told(cni, "ADD", conf, pod)
@@ -144,8 +144,8 @@ def test_a_peer_is_not_known_by_an_address_that_is_also_here(cni: CNI, node: Nod
     assert len(lines) == 0 or all('"n1"' in line for line in lines)
 
 
-def test_a_link_that_is_down_is_no_way_to_a_peer(cni: CNI, node: Node, pod: Pod) -> None:
-    """Another address of the peer is taken; without one it is left out, and the ADD succeeds."""
+def test_a_link_that_is_down_is_not_used_for_a_peer(cni: CNI, node: Node, pod: Pod) -> None:
+    """Another address of the peer is used; a peer without one is skipped, and ADD succeeds."""
     node.run(["ip", "link", "add", "lan0", "type", "veth", "peer", "name", "lan1"])
     node.run(["ip", "addr", "add", "198.51.100.1/24", "dev", "lan0"])
     peers = [record(2, addresses=["198.51.100.2", "192.0.2.2", "2001:db8:1::2"])]
@@ -155,8 +155,8 @@ def test_a_link_that_is_down_is_no_way_to_a_peer(cni: CNI, node: Node, pod: Pod)
     assert any('"n3" (198.51.100.3) is not on a link of this node that is up' in line for line in lines)
 
 
-def test_a_vanished_peer_loses_its_route(cni: CNI, node: Node, pod: Pod) -> None:
-    """At the next ADD; a peer that moves is followed."""
+def test_a_removed_peer_loses_its_route(cni: CNI, node: Node, pod: Pod) -> None:
+    """The next ADD deletes the route; the routes of a peer with a new address are updated."""
     cni.add(network("kubenet", peers=[record(2), record(3)]), pod)
     moved = record(3, addresses=["192.0.2.33", "2001:db8:1::33"])
     cni.add(network("kubenet", peers=[moved]), node.pod("second"))
@@ -167,9 +167,7 @@ def test_a_vanished_peer_loses_its_route(cni: CNI, node: Node, pod: Pod) -> None
 
 
 def test_a_foreign_route_is_never_touched(cni: CNI, node: Node, pod: Pod) -> None:
-    """Another subnet's stays; one that does the work of ours is accepted; one in the way costs the ADD nothing, but is
-    named by it, and by CHECK.
-    """
+    """Routes to other subnets stay; an equivalent route is accepted; ADD logs a conflicting route, and CHECK fails."""
     node.run(["ip", "route", "add", "10.244.77.0/24", "via", "192.0.2.7"])
     node.run(["ip", "route", "add", "10.244.2.0/24", "via", "192.0.2.2", "proto", "static"])
     conf = network("kubenet", peers=[record(2)])
@@ -186,7 +184,7 @@ def test_a_foreign_route_is_never_touched(cni: CNI, node: Node, pod: Pod) -> Non
 
 
 def test_networks_on_one_node_leave_each_others_routes(cni: CNI, node: Node, pod: Pod) -> None:
-    """Each keeps to its clusterCIDRs."""
+    """Each network only manages routes in its clusterCIDRs."""
     cni.add(network("kubenet", peers=[record(2)]), pod)
     other = network(
         "kubenet",
@@ -210,10 +208,10 @@ def test_networks_on_one_node_leave_each_others_routes(cni: CNI, node: Node, pod
         ("10.244.1.77", 'has no "addresses" that can be used (10.244.1.77)'),
     ],
 )
-def test_a_peer_on_no_link_is_left_out(cni: CNI, node: Node, pod: Pod, address: str, why: str) -> None:
-    """Also one whose address is said to be on the pods' own bridge. The message names what could reach it."""
+def test_a_peer_on_no_link_is_skipped(cni: CNI, node: Node, pod: Pod, address: str, why: str) -> None:
+    """So is a peer whose address is in the pods' own subnet. The message suggests what would reach it."""
     peer = record(2, addresses=[address], podCIDRs=["10.244.2.0/24"])
-    for _ in range(2):  # the second time there is the bridge
+    for _ in range(2):  # the second time the bridge exists
         (line,) = told(cni, "ADD", network("kubenet", peers=[peer]), pod)
         assert f'kubenet: peer "n2" {why}' in line
         assert own_routes(node) == {}
@@ -221,7 +219,7 @@ def test_a_peer_on_no_link_is_left_out(cni: CNI, node: Node, pod: Pod, address: 
 
 
 def test_check_names_what_has_drifted_and_the_next_add_repairs_it(cni: CNI, node: Node, pod: Pod) -> None:
-    """A route that is gone or leads elsewhere, a table of rules that is gone, a gateway taken from the bridge."""
+    """A missing or changed route, a missing table, a missing gateway address, a cleared promiscuous flag."""
     conf = network("kubenet", peers=[record(2), record(3)], hairpinMode="promiscuous-bridge")
     result, second = cni.add(conf, pod), node.pod("second")
     for damage, named in (
@@ -257,8 +255,8 @@ ODD = [
 
 
 @pytest.mark.parametrize("kind", ["kubenet", "vxlan"])
-def test_whatever_can_be_read_stops_nobody(cni: CNI, node: Node, pod: Pod, kind: str) -> None:
-    """Also what the kernel alone would refuse: the good peers' routes are there, and CHECK finds what ADD made."""
+def test_odd_records_do_not_affect_other_peers(cni: CNI, node: Node, pod: Pod, kind: str) -> None:
+    """Even records that only the kernel would refuse: valid peers get their routes, and CHECK passes after ADD."""
     node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
     write(node, PEERS_FILE, {"peers": [*ODD, record(2), record(3)]})
     conf = network(kind)

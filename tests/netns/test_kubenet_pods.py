@@ -1,4 +1,4 @@
-"""What `kubenet` makes of the keys that concern pods: MTU, hairpins, masquerade, another IPAM."""
+"""How `kubenet` applies the keys that concern pods: MTU, hairpin mode, masquerade and IPAM."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ from tests.netns.node import NODE_V4, NODE_V6, OUTSIDE_V4, OUTSIDE_V6, Node, ask
 
 
 def add_link(node: Node, name: str, mtu: int, *, kind: str = "veth", up: bool = True) -> None:
-    """A link on the node that counts, or not, for the MTU of pods."""
+    """Create a link on the node that counts, or does not count, for the MTU of pods."""
     words = ["type", "veth", "peer", "name", f"{name}x"] if kind == "veth" else ["type", kind]
     node.run(["ip", "link", "add", name, "mtu", str(mtu), *words])
     for link in (name, f"{name}x")[: (2 if kind == "veth" else 1) if up else 0]:
@@ -21,7 +21,7 @@ def add_link(node: Node, name: str, mtu: int, *, kind: str = "veth", up: bool = 
 
 
 def test_the_mtu_is_the_smallest_of_the_nodes_links(cni: CNI, node: Node) -> None:
-    """Of those that are up, neither loopback nor point-to-point, and not the pods' own; below 576 it is 1460."""
+    """Counts links that are up, not loopback or point-to-point, and not the pods' own; below 576 the MTU is 1460."""
     pod = node.pod("pod")
 
     def mtu_with(**keys: object) -> int:
@@ -34,14 +34,14 @@ def test_the_mtu_is_the_smallest_of_the_nodes_links(cni: CNI, node: Node) -> Non
         assert len(found) == 1
         return found.pop()
 
-    assert mtu_with() == 1460  # nothing is up beside the loopback
-    assert mtu_with() == 1460  # nor beside the bridge, now that there is one
+    assert mtu_with() == 1460  # only the loopback is up
+    assert mtu_with() == 1460  # the bridge exists now and does not count
     add_link(node, "big", 9000)
     assert mtu_with() == 9000
     add_link(node, "eth", 1500)
     assert mtu_with() == 1500
     add_link(node, "down", 1300, up=False)
-    node.run(["ip", "tuntap", "add", "ptp", "mode", "tun"])  # point-to-point, as tunnels are
+    node.run(["ip", "tuntap", "add", "ptp", "mode", "tun"])  # point-to-point, like tunnels
     node.run(["ip", "link", "set", "ptp", "mtu", "1200", "up"])
     assert mtu_with() == 1500
     assert mtu_with(mtu=1400) == 1400
@@ -51,7 +51,7 @@ def test_the_mtu_is_the_smallest_of_the_nodes_links(cni: CNI, node: Node) -> Non
 
 
 def test_running_pods_keep_their_mtu(cni: CNI, node: Node) -> None:
-    """A link that comes later makes the next pod's MTU smaller, and CHECK of the earlier one does not mind."""
+    """A smaller link added later reduces the MTU of the next pod; CHECK of the earlier pod still passes."""
     add_link(node, "eth", 1500)
     conf, pods = network("kubenet"), [node.pod("one"), node.pod("two")]
     result = cni.add(conf, pods[0])
@@ -73,7 +73,7 @@ def test_running_pods_keep_their_mtu(cni: CNI, node: Node) -> None:
     ],
 )
 def test_hairpin_modes(cni: CNI, node: Node, mode: str | None, hairpin: bool, promiscuous: bool) -> None:
-    """One mode's settings and no other's; the filter of duplicates with the promiscuous bridge only."""
+    """Each mode has only its own settings; only promiscuous-bridge has the filter of duplicates."""
     pod, conf = node.pod("pod"), network("kubenet", hairpinMode=mode)
     result = cni.add(conf, pod)
     (port,) = [one["name"] for one in result["interfaces"] if one["name"].startswith("veth")]
@@ -86,9 +86,9 @@ def test_hairpin_modes(cni: CNI, node: Node, mode: str | None, hairpin: bool, pr
 
 
 def test_a_promiscuous_bridge_filters_its_duplicates(cni: CNI, node: Node) -> None:
-    """Both versions' frames from the bridge's MAC with a pod's address, not those from the gateway; pods still talk.
+    """Frames from the bridge's MAC with a pod's address are dropped, in both families; pods and gateway are reachable.
 
-    With another mode, bridge and rules are as if there had never been this one.
+    With another mode, the promiscuous flag and the rules are removed.
     """
     one, two = node.pod("one"), node.pod("two")
     conf = network("kubenet", hairpinMode="promiscuous-bridge")
@@ -117,12 +117,12 @@ def test_a_promiscuous_bridge_filters_its_duplicates(cni: CNI, node: Node) -> No
         ({"nonMasqueradeCIDRs": ["10.0.0.0/8", "192.0.0.0/16", "192.0.2.2/32", "2001:db8::/32"]}, False),
         ({"nonMasqueradeCIDRs": ["172.16.0.0/12"]}, True),
         ({"clusterCIDRs": ["10.244.0.0/16", "192.0.2.0/24", "2001:db8::/32", "fd00:244::/48"]}, False),
-        ({"peers": [record(2)]}, False),  # the world outside is another node then
+        ({"peers": [record(2)]}, False),  # the outside host is another node here
     ],
     ids=json.dumps,
 )
 def test_masquerade(cni: CNI, node: Node, keys: dict, masqueraded: bool) -> None:
-    """What leaves the cluster has the node's address, all else its own."""
+    """Traffic that leaves the cluster has the node's address; all other traffic has the pod's."""
     outside, pod = node.outside(), node.pod("pod")
     cni.add(network("kubenet", **keys), pod)
     seen = {(v, kind): ask(pod, outside, v, 80, kind) for v in (OUTSIDE_V4, OUTSIDE_V6) for kind in ("tcp", "udp")}
@@ -132,7 +132,7 @@ def test_masquerade(cni: CNI, node: Node, keys: dict, masqueraded: bool) -> None
 
 
 def test_nothing_is_masqueraded_between_pods_or_to_the_node(cni: CNI, node: Node) -> None:
-    """Pods of one node, of one subnet, and the node itself under any of its addresses."""
+    """Between pods of one subnet, and to the node at any of its addresses."""
     node.outside()
     one, two = node.pod("one"), node.pod("two")
     conf = network("kubenet", clusterCIDRs=None)
@@ -147,7 +147,7 @@ def test_nothing_is_masqueraded_between_pods_or_to_the_node(cni: CNI, node: Node
 
 @pytest.mark.parametrize("whose", ["ours", "the reference's"])
 def test_another_ipam(cni: CNI, node: Node, bin_dir: Path, reference_bin: Path, tmp_path: Path, whose: str) -> None:
-    """`static`, of either suite: its addresses, its default routes; gateways are filled in; all of it goes again."""
+    """`static` from either suite: its addresses are used, default routes and gateways added; DEL removes everything."""
     folder = bin_dir
     if whose != "ours":
         folder = tmp_path
@@ -166,8 +166,8 @@ def test_another_ipam(cni: CNI, node: Node, bin_dir: Path, reference_bin: Path, 
     assert pods_left(node, pod) == NO_PODS
 
 
-def test_what_ipam_is_given_is_kept(cni: CNI, node: Node) -> None:
-    """Type, ranges and routes are filled in; what stands there already stays, in whatever case it is written."""
+def test_existing_ipam_keys_are_kept(cni: CNI, node: Node) -> None:
+    """Type, ranges and routes are filled in; existing keys are kept, whatever their case."""
     pod = node.pod("pod")
     own = [[{"subnet": "10.244.1.0/24", "rangeStart": "10.244.1.100"}]]
     for ipam, address, routes in (
@@ -209,7 +209,7 @@ raise SystemExit(status if removed else "no route was removed")
 
 
 def test_the_route_to_the_ipv6_subnet_may_be_missing(cni: CNI, node: Node) -> None:
-    """The kernel brings a link up without it when it is short of memory: the pod gets it, and its default route."""
+    """The kernel omits it when memory is short: ADD adds it, and then the default route."""
     pod, conf = node.pod("pod"), network("kubenet")
     env = {"PYTHONPATH": str(ROOT), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
     script = _WITHOUT_SUBNET_ROUTE.replace("{home}", str(cni.folder))
@@ -218,7 +218,7 @@ def test_the_route_to_the_ipv6_subnet_may_be_missing(cni: CNI, node: Node) -> No
     assert pod.reaches("fd00:244:0:1::1")
 
 
-def test_status_of_an_ipam_that_is_not_there(cni: CNI, node: Node) -> None:
-    """50, with its name."""
+def test_status_with_a_missing_ipam_plugin(cni: CNI, node: Node) -> None:
+    """STATUS returns 50 and names the plugin."""
     error = refused(cni, "STATUS", network("kubenet", ipam={"type": "nobody"}))
     assert (error.code, "nobody" in error.text) == (50, True)

@@ -1,4 +1,4 @@
-"""Whatever happens on a node of `kubenet` or `vxlan`, in whatever order: leases, links, gateways and ways agree."""
+"""Random events on a `kubenet` or `vxlan` node: leases, links, gateways and routes stay consistent."""
 
 import json
 import random
@@ -26,7 +26,7 @@ DAMAGE = (
 
 @dataclass
 class Story:
-    """A node as it should be: which pods live, with what results, which subnet and peers are written."""
+    """The expected state of a node: the pods with their results, the subnet and the peers."""
 
     node: Node
     cni: CNI
@@ -39,12 +39,12 @@ class Story:
     live: dict[str, tuple[Pod, dict, int]] = field(default_factory=dict)
 
     def next_pod(self) -> Pod:
-        """A new namespace."""
+        """Create a new namespace."""
         self.made += 1
         return self.node.pod(f"pod{self.made}")
 
     def add(self) -> None:
-        """A pod more; after it the node is whole, whatever there was before."""
+        """Add a pod; afterwards the node is complete, whatever its state before."""
         pod = self.next_pod()
         result = self.cni.add(self.conf, pod)
         self.live[pod.name] = (pod, result, self.subnet)
@@ -57,7 +57,7 @@ class Story:
                 self.cni.check(self.conf, each, answer)
 
     def delete(self) -> None:
-        """A pod less: sometimes twice, sometimes when its namespace has gone."""
+        """Delete a pod: sometimes twice, sometimes after its namespace was deleted."""
         if self.live:
             name = self.chance.choice(sorted(self.live))
             pod, result, _ = self.live.pop(name)
@@ -67,13 +67,13 @@ class Story:
                 self.cni.delete(self.conf, pod, self.chance.choice((result, None)))
 
     def forget(self) -> None:
-        """A pod whose DEL never came; GC knows the others."""
+        """Drop a pod without DEL; GC gets the list of the others."""
         if self.live:
             self.live.pop(self.chance.choice(sorted(self.live)))
         self.cni.gc(self.conf, *(pod for pod, _, _ in self.live.values()))
 
     def kill(self) -> None:
-        """An ADD that is killed somewhere, and its DEL."""
+        """Kill an ADD at a random moment, then run its DEL."""
         pod = self.next_pod()
         env = self.cni.environ("ADD", pod)
         plugin = self.node.start([self.cni.folder / self.conf["type"]], env=env, stdin=subprocess.PIPE, stdout=-3)
@@ -83,28 +83,28 @@ class Story:
             time.sleep(self.chance.uniform(0.02, 0.12))
             plugin.kill()
         self.cni.delete(self.conf, pod)
-        self.damaged = True  # its own part of the node's state may be half done
+        self.damaged = True  # the killed ADD may have left part of the node's state
 
     def move(self) -> None:
-        """Another subnet for the node."""
+        """Change the node's subnet."""
         self.subnet = self.chance.randint(1, 3)
         subnets = [f"10.244.{self.subnet}.0/24", f"fd00:244:0:{self.subnet}::/64"]
         write(self.node, NODE_FILE, {"podCIDRs": subnets})
         self.damaged = True
 
     def meet(self) -> None:
-        """Other peers; the node itself is always listed, with whatever subnet."""
+        """Change the peers; the node itself is always listed, with any subnet."""
         self.peers = tuple(self.chance.sample(range(10, 30), self.chance.randint(0, 12)))
         own = {**record(self.chance.randint(1, 3)), "addresses": ["192.0.2.1", "2001:db8:1::1"]}
         write(self.node, PEERS_FILE, {"peers": [own, *(record(peer) for peer in self.peers)]})
 
     def damage(self) -> None:
-        """Something is deleted by hand."""
+        """Delete something by hand."""
         self.node.run(["sh", "-c", self.chance.choice(DAMAGE)], check=False)
         self.damaged = True
 
     def look(self) -> None:
-        """What holds after every step."""
+        """Check what must hold after every step."""
         leases = {f.name for f in self.node.path(LEASES).glob("*") if f.name[0].isdigit() or ":" in f.name}
         given = {ip["address"].partition("/")[0] for _, result, _ in self.live.values() for ip in result["ips"]}
         assert leases == given
@@ -121,8 +121,8 @@ class Story:
 
 @pytest.mark.parametrize("seed", [1, 2])
 @pytest.mark.parametrize("kind", ["kubenet", "vxlan"])
-def test_a_node_stays_whole(cni: CNI, node: Node, kind: str, seed: int) -> None:
-    """Pods, subnets, peers, crashes and damage by turns, always the same turns for one seed."""
+def test_a_node_stays_consistent(cni: CNI, node: Node, kind: str, seed: int) -> None:
+    """A random sequence of pods, subnets, peers, crashes and damage, reproducible by its seed."""
     node.outside()
     node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
     conf = network(kind, podCIDRs=None, hairpinMode="promiscuous-bridge" if seed % 2 else None)

@@ -1,4 +1,4 @@
-"""A failed ADD of `kubenet` or `vxlan` leaves no pod, whatever failed; a killed one leaves nothing after its DEL."""
+"""A failed ADD of `kubenet` or `vxlan` leaves nothing of the pod; after a killed ADD, DEL removes everything."""
 
 import json
 import random
@@ -21,14 +21,14 @@ KILLS = 15
 
 @pytest.fixture
 def ready(node: Node) -> Node:
-    """A node with a way out."""
+    """A node with a default route."""
     node.outside()
     node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
     return node
 
 
 def refuse_each(node: Node, bin_dir: Path, conf: dict, state: str) -> list[dict]:
-    """ADDs on the node, each with another of its requests refused; what each left."""
+    """Run one ADD per request it makes, with that request refused; return what each left."""
     node.run(["sh", "-c", "nft add table inet warm; nft delete table inet warm"])
     script = ROOT / "tests" / "netns" / "fail_every_request.py"
     env = {"PYTHONPATH": str(ROOT), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -39,11 +39,13 @@ def refuse_each(node: Node, bin_dir: Path, conf: dict, state: str) -> list[dict]
 @pytest.mark.cold(reason="calls the plugin's code itself, to refuse what it asks of the kernel")
 @pytest.mark.parametrize("state", ["fresh", "used"])
 @KINDS
-def test_no_pod_is_left_whichever_request_is_refused(ready: Node, bin_dir: Path, kind: str, state: str) -> None:
-    """For each request that an ADD makes, to read or to write: if the ADD fails for it, nothing of the pod is left.
+def test_nothing_of_the_pod_is_left_whichever_request_is_refused(
+    ready: Node, bin_dir: Path, kind: str, state: str
+) -> None:
+    """For each request of an ADD, read or write: if ADD fails because of it, nothing of the pod is left.
 
-    What belongs to the node may stay, as it is wanted: the tunnel, routes, rules. A bridge that the ADD made goes.
-    On a node that is set up already nothing changes at all.
+    The node's wanted state may stay: tunnel, routes, rules. A bridge that this ADD created is deleted. On a node that
+    is set up already, nothing changes at all.
     """
     ready.pod("pod")
     conf = network(kind, ipam={"dataDir": "/run/leases"}, **KEYS)
@@ -61,7 +63,7 @@ def test_no_pod_is_left_whichever_request_is_refused(ready: Node, bin_dir: Path,
 
 @KINDS
 def test_del_after_a_killed_add_leaves_nothing(cni: CNI, ready: Node, kind: str) -> None:
-    """SIGKILL at any moment: after the DEL nothing of the pod is left, and the other pod's and the node's is whole."""
+    """After SIGKILL at any moment, DEL leaves nothing of the pod; the other pod and the node's state are intact."""
     other, pod = ready.pod("other"), ready.pod("pod")
     conf = network(kind, hairpinMode="promiscuous-bridge", peers=[record(2), record(3)])
     begun = time.monotonic()
@@ -90,8 +92,8 @@ def test_del_after_a_killed_add_leaves_nothing(cni: CNI, ready: Node, kind: str)
 
 
 @KINDS
-def test_an_add_killed_on_a_new_node_is_made_good_by_the_next(cni: CNI, ready: Node, kind: str) -> None:
-    """Half of the node's state was made: the next ADD makes the rest, and CHECK is content."""
+def test_the_next_add_completes_a_new_node_after_a_killed_add(cni: CNI, ready: Node, kind: str) -> None:
+    """If part of the node's state exists, the next ADD completes it, and CHECK passes."""
     moments = random.Random(7)
     conf = network(kind, hairpinMode="promiscuous-bridge", peers=[record(2), record(3)])
     pods = [ready.pod(f"pod{number}") for number in range(6)]

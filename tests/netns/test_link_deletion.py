@@ -1,4 +1,4 @@
-"""Links are deleted together and answered for early, and nothing that was promised of a deletion is lost by it."""
+"""Links are deleted in groups, and callers return early, without losing the guarantees of a single deletion."""
 
 import errno
 import os
@@ -28,20 +28,20 @@ GRACE_SECONDS = 0.2
 
 @pytest.fixture
 def netlink(node: Node) -> Iterator[Netlink]:
-    """A socket on the node, where the test's thread is too."""
+    """A socket in the node's namespace, which the test's thread has entered."""
     with inside(node) as found:
         yield found
 
 
 @pytest.fixture
 def threads() -> Iterator[ThreadPoolExecutor]:
-    """Other threads for deletions."""
+    """A thread pool for deletions."""
     with ThreadPoolExecutor(8) as pool:
         yield pool
 
 
 def pair(node: Node, netlink: Netlink, name: str, alias: str = "v1:net:pod:eth0") -> Link:
-    """A veth pair on the node, NAME and NAMEp."""
+    """Create a veth pair on the node, NAME and NAMEp."""
     node.run(["ip", "link", "add", name, "type", "veth", "peer", "name", f"{name}p"])
     if alias:
         node.run(["ip", "link", "set", name, "alias", alias])
@@ -49,18 +49,18 @@ def pair(node: Node, netlink: Netlink, name: str, alias: str = "v1:net:pod:eth0"
 
 
 def veths(netlink: Netlink) -> set[str]:
-    """The names of what is left."""
+    """The names of the remaining veths."""
     return {link.name for link in list_links(netlink) if link.kind == "veth"}
 
 
 def counting(sizes: list[int]) -> Suite:
-    """A suite that has the number of links in each operation put into `sizes`."""
+    """A suite that appends the number of links in each operation to `sizes`."""
     return replace(NO_SUITE, on_batch=lambda kind, size: sizes.append(size) if kind == "links" else None)
 
 
 @pytest.mark.parametrize("number", [1, 2, 70])
 def test_a_process_that_does_one_call_deletes_links_itself(node: Node, netlink: Netlink, number: int) -> None:
-    """All that are given go, whether or not one is gone already; what is not given stays, peers of it too."""
+    """All given links are deleted, even if some were deleted before; other links and their peers stay."""
     pair(node, netlink, "other")
     given = [pair(node, netlink, f"v{place}") for place in range(number)]
     node.run(["ip", "link", "del", "v0"])
@@ -69,8 +69,8 @@ def test_a_process_that_does_one_call_deletes_links_itself(node: Node, netlink: 
     assert veths(netlink) == {"other", "otherp"}
 
 
-def test_links_go_as_one_group(node: Node, netlink: Netlink, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several links cost one operation; the group is nobody else's, and not the one that all links are in."""
+def test_links_are_deleted_as_one_group(node: Node, netlink: Netlink, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several links are deleted in one operation; the group is a reserved one, not the default group."""
     groups, body = [], links.group_request
     monkeypatch.setattr(deletion, "group_request", lambda index, group: groups.append(group) or body(index, group))
     monkeypatch.setattr(deletion, "delete_link", lambda *_: pytest.fail("one by one"))
@@ -81,7 +81,7 @@ def test_links_go_as_one_group(node: Node, netlink: Netlink, monkeypatch: pytest
 
 
 def test_a_link_without_alias_keeps_its_group(node: Node, netlink: Netlink, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its group is all that tells whose it is, should the process be killed in between."""
+    """The group is the link's only mark of ownership, which must survive if the process is killed in between."""
     moved, body = [], links.group_request
     monkeypatch.setattr(deletion, "group_request", lambda index, group: moved.append(index) or body(index, group))
     nameless, *named = [pair(node, netlink, f"v{place}", "v1:a:b:c" if place else "") for place in range(3)]
@@ -90,8 +90,8 @@ def test_a_link_without_alias_keeps_its_group(node: Node, netlink: Netlink, monk
     assert nameless.index not in moved
 
 
-def test_it_answers_when_the_links_are_gone(node: Node, netlink: Netlink, threads: ThreadPoolExecutor) -> None:
-    """Names and indexes are free on return, though the kernel still keeps the thread that asked it."""
+def test_it_returns_when_the_links_are_deleted(node: Node, netlink: Netlink, threads: ThreadPoolExecutor) -> None:
+    """On return names and indexes are free, although the kernel still blocks the deleting thread."""
     under_way = []
     warm = GroupDeletion(lambda job: under_way.append(threads.submit(job)))
     early = 0
@@ -104,10 +104,8 @@ def test_it_answers_when_the_links_are_gone(node: Node, netlink: Netlink, thread
     assert early > 5
 
 
-def test_what_many_ask_for_at_once_is_deleted_together(
-    node: Node, netlink: Netlink, threads: ThreadPoolExecutor
-) -> None:
-    """Each gets its answer, in fewer operations than there are links; another's link stays."""
+def test_concurrent_requests_share_operations(node: Node, netlink: Netlink, threads: ThreadPoolExecutor) -> None:
+    """Each caller gets its result, in fewer operations than links; another owner's link stays."""
     pair(node, netlink, "other")
     given = [pair(node, netlink, f"v{place}") for place in range(32)]
     sizes: list[int] = []
@@ -119,14 +117,16 @@ def test_what_many_ask_for_at_once_is_deleted_together(
 
     with ThreadPoolExecutor(32) as callers:
         assert list(callers.map(delete, given)) == [({}, None)] * 32
-    threads.shutdown()  # the callers did not wait for the end of the operations
+    threads.shutdown()  # the callers did not wait for the operations to end
     assert sum(sizes) == 32
     assert len(sizes) < 32
     assert veths(netlink) == {"other", "otherp"}
 
 
-def test_more_that_is_to_come_is_waited_for_a_little(node: Node, netlink: Netlink, threads: ThreadPoolExecutor) -> None:
-    """What others ask for until then goes in the same operation; it is done, too, if more never ceases to come."""
+def test_an_operation_waits_briefly_for_announced_requests(
+    node: Node, netlink: Netlink, threads: ThreadPoolExecutor
+) -> None:
+    """Requests that arrive meanwhile join the operation; it also runs if the announced requests never arrive."""
     given = [pair(node, netlink, f"v{place}") for place in range(8)]
     sizes: list[int] = []
     waiting: set[int] = set()
@@ -149,8 +149,10 @@ def test_more_that_is_to_come_is_waited_for_a_little(node: Node, netlink: Netlin
     assert impatient.delete(netlink, [pair(node, netlink, "v0")]) == {}
 
 
-def test_links_that_are_gone_already_are_no_error(node: Node, netlink: Netlink, threads: ThreadPoolExecutor) -> None:
-    """Alone and among others; nobody waits for an announcement that will not come."""
+def test_links_that_were_deleted_before_are_not_an_error(
+    node: Node, netlink: Netlink, threads: ThreadPoolExecutor
+) -> None:
+    """Alone or among existing links; no caller waits for a notification that will not arrive."""
     gone = [pair(node, netlink, f"v{place}") for place in range(3)]
     left = pair(node, netlink, "v3")
     deletion.delete_links(netlink, gone)
@@ -161,10 +163,10 @@ def test_links_that_are_gone_already_are_no_error(node: Node, netlink: Netlink, 
 
 
 @pytest.mark.parametrize("number", [1, 3])
-def test_a_refusal_reaches_who_asked(
+def test_the_caller_gets_the_error_of_a_refused_deletion(
     node: Node, netlink: Netlink, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """The kernel's own error, for each link that stays."""
+    """The caller gets the kernel's error, and the links stay."""
     given = [pair(node, netlink, f"v{place}") for place in range(number)]
     change = Netlink.change
 
@@ -181,14 +183,14 @@ def test_a_refusal_reaches_who_asked(
     assert len(veths(netlink)) == 2 * number
 
 
-def test_a_lost_announcement_costs_time_and_no_more(
+def test_a_lost_notification_only_delays_the_deletion(
     node: Node, netlink: Netlink, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """ENOBUFS: what the kernel could not tell, the end of the deletion does."""
+    """After ENOBUFS the end of the deletion replaces the notification that the kernel could not send."""
 
     class Overrun(socket.socket):
         def recv(self, *sizes: int) -> bytes:
-            if self.family == socket.AF_NETLINK and self.getsockname()[1]:  # in a multicast group
+            if self.family == socket.AF_NETLINK and self.getsockname()[1]:  # a multicast listener
                 raise OSError(errno.ENOBUFS, "No buffer space available")
             return super().recv(*sizes)
 
@@ -199,10 +201,10 @@ def test_a_lost_announcement_costs_time_and_no_more(
     assert veths(netlink) == set()
 
 
-def test_links_are_looked_for_where_the_request_is_made(
+def test_links_are_looked_up_in_the_namespace_of_the_socket(
     node: Node, netlink: Netlink, threads: ThreadPoolExecutor
 ) -> None:
-    """A thread that has gone elsewhere deletes no link of that place that happens to have the index."""
+    """If the thread has entered another namespace, a link there with the same index is not deleted."""
     elsewhere = node.pod("elsewhere")
     given = pair(node, netlink, "v0")
     elsewhere.run(["ip", "link", "add", "w0", "index", str(given.index), "type", "bridge"])
@@ -215,17 +217,17 @@ def test_links_are_looked_for_where_the_request_is_made(
 
 
 def _never(_: Callable) -> None:
-    """A pool that has no thread, and gets none."""
+    """A pool without a thread, which never runs the job."""
 
 
-def test_without_another_thread_the_caller_does_it(node: Node, netlink: Netlink) -> None:
-    """No more threads, or no more descriptors, to be had: the links go all the same."""
+def test_without_another_thread_the_caller_deletes_the_links(node: Node, netlink: Netlink) -> None:
+    """Without a free thread the links are deleted nevertheless."""
     assert GroupDeletion(_never).delete(netlink, [pair(node, netlink, "v0")]) == {}
     assert veths(netlink) == set()
 
 
-def test_a_deletion_that_gets_no_thread_is_done_though_another_got_one(node: Node, netlink: Netlink) -> None:
-    """Links without an alias are deleted one by one; that the first is gone is news only once."""
+def test_the_caller_does_a_deletion_without_a_thread_if_another_has_one(node: Node, netlink: Netlink) -> None:
+    """Links without an alias are deleted one by one; the first one's notification is sent only once."""
     given = [pair(node, netlink, f"v{place}", "") for place in range(2)]
     jobs: list[Callable] = []
 
@@ -247,10 +249,10 @@ def test_a_deletion_that_gets_no_thread_is_done_though_another_got_one(node: Nod
     assert veths(netlink) == set()
 
 
-def test_who_waits_for_a_deletion_sleeps_meanwhile(
+def test_a_caller_sleeps_while_a_deletion_is_under_way(
     node: Node, netlink: Netlink, threads: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While one of two takes its time, the caller looks at nothing that has not changed."""
+    """While one of two deletions is slow, the caller does not poll in a loop."""
     given = [pair(node, netlink, f"v{place}", "") for place in range(2)]
     looks: list[float] = []
     jobs: list[Callable] = []
@@ -275,8 +277,10 @@ def test_who_waits_for_a_deletion_sleeps_meanwhile(
     assert len(looks) < 20
 
 
-def test_without_descriptors_the_caller_does_it(node: Node, netlink: Netlink, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same where nothing can be opened to listen by."""
+def test_without_descriptors_the_caller_deletes_the_links(
+    node: Node, netlink: Netlink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Likewise if no descriptor is left to listen for notifications."""
 
     def refuse(*_: object) -> int:
         raise OSError(errno.EMFILE, "Too many open files")
@@ -287,8 +291,8 @@ def test_without_descriptors_the_caller_does_it(node: Node, netlink: Netlink, mo
     assert veths(netlink) == set()
 
 
-def test_descriptors_and_threads_return(node: Node, netlink: Netlink, threads: ThreadPoolExecutor) -> None:
-    """After many deletions nothing is open that was not before."""
+def test_deletions_leak_no_descriptors(node: Node, netlink: Netlink, threads: ThreadPoolExecutor) -> None:
+    """After many deletions no additional descriptor is open."""
     warm = GroupDeletion(threads.submit)
     warm.delete(netlink, [pair(node, netlink, "first")])
     time.sleep(GRACE_SECONDS)
@@ -299,8 +303,8 @@ def test_descriptors_and_threads_return(node: Node, netlink: Netlink, threads: T
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-def test_a_link_that_is_gone_has_no_addresses(node: Node, netlink: Netlink) -> None:
-    """Whoever has just found it may ask, and another may have deleted it meanwhile: that is no error."""
+def test_a_deleted_link_has_no_addresses(node: Node, netlink: Netlink) -> None:
+    """Another process may delete a link that was just found: listing its addresses is not an error."""
     link = pair(node, netlink, "gone")
     node.run(["ip", "address", "add", "192.0.2.7/24", "dev", "gone"])
     assert [address.cidr for address in list_addresses(netlink, link.index)] == ["192.0.2.7/24"]

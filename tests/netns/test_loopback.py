@@ -1,4 +1,4 @@
-"""`loopback` on a node: lo up, lo down, and nothing but lo."""
+"""`loopback` on a node: ADD sets lo up, DEL sets it down, and no other interface changes."""
 
 import pytest
 
@@ -9,7 +9,7 @@ CONF = {"cniVersion": "1.1.0", "name": "lo", "type": "loopback"}
 
 
 def test_lo_carries_traffic_until_del(cni: CNI, node: Node) -> None:
-    """After the ADD the pod reaches itself in both families; after the DEL it does not; another ADD brings it back."""
+    """After ADD the pod reaches itself in both families; after DEL lo is down; a second ADD restores it."""
     pod = node.pod("pod")
     assert not pod.reaches("127.0.0.1", timeout=0)
     for _ in range(2):
@@ -22,7 +22,7 @@ def test_lo_carries_traffic_until_del(cni: CNI, node: Node) -> None:
 
 @pytest.mark.parametrize("before", ["up", "down"])
 def test_failed_add_leaves_lo_as_it_was(cni: CNI, node: Node, before: str) -> None:
-    """A foreign address on lo is an error, and a loopback that was down is down again."""
+    """A foreign address on lo is an error, after which lo is up or down as before."""
     pod = node.pod("pod")
     pod.run(["ip", "addr", "add", "10.0.0.1/32", "dev", "lo"])
     pod.run(["ip", "link", "set", "lo", before])
@@ -31,8 +31,8 @@ def test_failed_add_leaves_lo_as_it_was(cni: CNI, node: Node, before: str) -> No
     assert ("UP" in pod.links()["lo"]["flags"]) == (before == "up")
 
 
-def test_result_that_its_version_can_not_express_leaves_lo_as_it_was(cni: CNI, node: Node) -> None:
-    """A loopback that was up without addresses has no result in 0.1.0: an error, and lo stays up."""
+def test_result_invalid_in_its_version_leaves_lo_as_it_was(cni: CNI, node: Node) -> None:
+    """lo that was up without addresses has no valid result in 0.1.0: ADD fails, and lo stays up."""
     pod = node.pod("pod")
     pod.run(["sh", "-c", "ip link set lo up; ip addr flush dev lo"])
     with pytest.raises(CNIFailure, match="no valid IP addresses"):
@@ -41,7 +41,7 @@ def test_result_that_its_version_can_not_express_leaves_lo_as_it_was(cni: CNI, n
 
 
 def test_own_namespace_is_left_alone(cni: CNI, node: Node) -> None:
-    """A DEL that is given the node's own namespace never takes the node's loopback down."""
+    """A DEL with the node's own namespace does not set the node's loopback down."""
     pod = node.pod("pod")
     node.run(["sh", "-c", "touch /run/netns/own; mount --bind /proc/self/ns/net /run/netns/own"])
     cni.delete(CONF, pod, netns="/run/netns/own")
@@ -49,7 +49,7 @@ def test_own_namespace_is_left_alone(cni: CNI, node: Node) -> None:
 
 
 def test_check_names_what_is_wrong(cni: CNI, node: Node) -> None:
-    """A missing address, the result of another pod, or an interface that is down: each has its sentence."""
+    """A missing address, the result of another pod and an interface that is down each have their own message."""
     pod, other = node.pod("pod"), node.pod("other")
     result = cni.add(CONF, pod)
     cni.check(CONF, pod, result)

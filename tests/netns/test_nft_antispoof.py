@@ -1,4 +1,4 @@
-"""Anti-spoofing as the kernel holds it and as frames meet it."""
+"""Anti-spoofing: the rules in the kernel, and their effect on frames."""
 
 import socket
 from functools import partial
@@ -36,7 +36,7 @@ table bridge slash24_antispoof {
 
 
 def holding(links: str, allowed: str) -> str:
-    """The table with these elements."""
+    """The table as `nft list table` prints it, with these elements."""
     return EMPTY.replace("type ifname\n", f"type ifname\n\t\telements = {{ {links} }}\n").replace(
         "ether_addr\n", f"ether_addr\n\t\telements = {{ {allowed} }}\n"
     )
@@ -49,11 +49,11 @@ BOTH = holding(
 )
 
 
-# -- the text -------------------------------------------------------------------------------------------------------
+# -- rules ----------------------------------------------------------------------------------------------------------
 
 
 def test_text(node: Node) -> None:
-    """A pod is an element in each of two sets; the rule is one, and stays when the last pod is gone."""
+    """Each pod has an element in each of two sets; they share one rule, which stays when the last pod is deleted."""
     on(node, antispoof.ensure, ALICE, "vetha", MAC_A)
     assert table(node, TABLE) == ALICE_ONLY
     on(node, antispoof.ensure, BOB, "vethb", MAC_B)
@@ -65,7 +65,7 @@ def test_text(node: Node) -> None:
 
 
 def test_round_trip(node: Node) -> None:
-    """What `nft list ruleset` prints, `nft -f` restores to the letter, and it still counts as complete."""
+    """`nft -f` restores the output of `nft list ruleset` exactly, and CHECK passes afterwards."""
     on(node, antispoof.ensure, ALICE, "vetha", MAC_A)
     saved = node.ruleset()
     nft_program(node, "-f", "-", stdin=f"flush ruleset\n{saved}")
@@ -77,7 +77,7 @@ def test_round_trip(node: Node) -> None:
 
 
 def test_delete_without_anything(node: Node) -> None:
-    """A delete or sweep where nothing was ever made succeeds, twice, and makes nothing."""
+    """Deleting or sweeping when no table exists succeeds repeatedly and creates nothing."""
     for _ in range(2):
         on(node, antispoof.delete, ALICE)
         assert on(node, antispoof.sweep, "net1", []) == 0
@@ -85,14 +85,14 @@ def test_delete_without_anything(node: Node) -> None:
 
 
 def test_new_link_replaces_the_old(node: Node) -> None:
-    """An ADD forgets the link and the MAC that the same attachment had before."""
+    """ADD removes the previous link and MAC of its attachment."""
     on(node, antispoof.ensure, ALICE, "vethold", FORGED)
     on(node, antispoof.ensure, ALICE, "vetha", MAC_A)
     assert table(node, TABLE) == ALICE_ONLY
 
 
 def test_reused_link_name(node: Node) -> None:
-    """A link with the name of a dead pod's lets its new owner's MAC pass only, and the late DEL does not unwatch it."""
+    """A link that reuses a deleted pod's name passes only the new owner's MAC; a late DEL has no effect."""
     on(node, antispoof.ensure, BOB, "vetha", FORGED)
     on(node, antispoof.ensure, ALICE, "vetha", MAC_A)
     on(node, antispoof.delete, BOB)
@@ -100,7 +100,7 @@ def test_reused_link_name(node: Node) -> None:
 
 
 def test_names_that_begin_alike(node: Node) -> None:
-    """Links whose names begin the same are told apart, up to the longest name there can be."""
+    """Links whose names share a prefix are distinguished, up to the maximum length of a name."""
     on(node, antispoof.ensure, BOB, "vetha23456789ab", MAC_B)
     on(node, antispoof.ensure, ALICE, "vetha", MAC_A)
     on(node, antispoof.ensure, Attachment("net1", "carol", "eth0"), "vetha2", MAC_A)
@@ -109,7 +109,7 @@ def test_names_that_begin_alike(node: Node) -> None:
 
 
 def test_sweep(node: Node) -> None:
-    """A sweep of a network removes the attachments that are not valid, and no other network's."""
+    """A sweep of a network removes the attachments that are not valid, and none of other networks."""
     other = Attachment("net2", "alice", "eth0")
     on(node, antispoof.ensure, BOB, "vethb", MAC_B)
     on(node, antispoof.ensure, other, "vethc", MAC_B)
@@ -134,7 +134,7 @@ DRIFTS = {
 
 @pytest.mark.parametrize("drift", DRIFTS)
 def test_drift_is_found_and_repaired(node: Node, drift: str) -> None:
-    """Whatever somebody does to the table, CHECK tells it and the next ADD makes it as it was."""
+    """CHECK reports any change to the table, and the next ADD repairs it."""
     on(node, antispoof.ensure, ALICE, "vetha", MAC_A)
     assert on(node, antispoof.problems, ALICE, "vetha", MAC_A) == []
     nft_program(node, "-f", "-", stdin=DRIFTS[drift])
@@ -145,7 +145,7 @@ def test_drift_is_found_and_repaired(node: Node, drift: str) -> None:
 
 
 def test_sixteen_at_once(node: Node) -> None:
-    """Eight ADDs and eight DELs at once, the first that ever were, leave one rule and the eight added."""
+    """Eight concurrent ADDs and eight DELs on a new node leave one rule and the eight pods added."""
     old = [Attachment("net1", f"old{i}", "eth0") for i in range(8)]
     new = [Attachment("net1", f"new{i}", "eth0") for i in range(8)]
     adds = [partial(antispoof.ensure, owner, f"veth{i}", f"02:00:00:00:00:{i:02x}") for i, owner in enumerate(new)]
@@ -158,7 +158,7 @@ def test_sixteen_at_once(node: Node) -> None:
 
 
 def bridged(node: Node) -> tuple[Pod, Pod]:
-    """Two pods on a bridge: alice 10.1.2.5 behind vetha with MAC_A, watched; bob 10.1.2.6 behind vethb, not."""
+    """Two pods on a bridge: alice 10.1.2.5 behind vetha, filtered by MAC_A; bob 10.1.2.6 behind vethb, not filtered."""
     node.run(["ip", "link", "add", "br0", "type", "bridge"])
     node.run(["ip", "addr", "add", "10.1.2.1/24", "dev", "br0"])
     node.run(["ip", "link", "set", "br0", "up"])
@@ -175,7 +175,7 @@ def bridged(node: Node) -> tuple[Pod, Pod]:
 
 
 def test_pod_with_a_forged_mac_is_cut_off(node: Node) -> None:
-    """A watched pod that changes its MAC reaches nobody, nor is its ARP heard; with its own MAC it does again."""
+    """A filtered pod that changes its MAC reaches no host, not even by ARP; with its own MAC it does again."""
     alice, bob = bridged(node)
     assert alice.reaches("10.1.2.1")
     assert alice.reaches("10.1.2.6")
@@ -191,8 +191,8 @@ def test_pod_with_a_forged_mac_is_cut_off(node: Node) -> None:
     assert alice.reaches("10.1.2.6")
 
 
-def test_only_the_watched_are_cut_off(node: Node) -> None:
-    """A pod that is not filtered may change its MAC; and a watched one, once its attachment is deleted."""
+def test_only_filtered_pods_are_cut_off(node: Node) -> None:
+    """A pod without filter may change its MAC; so may a filtered pod once its attachment is deleted."""
     alice, bob = bridged(node)
     bob.run(["ip", "link", "set", "eth0", "address", "02:00:00:00:00:67"])
     assert bob.reaches("10.1.2.1")
@@ -203,7 +203,7 @@ def test_only_the_watched_are_cut_off(node: Node) -> None:
 
 
 FRAMES = {
-    # Whole packets where there is a header to be checked: bridges may pass them through the netfilter of IP.
+    # Complete packets where headers are validated: a bridge may pass frames through the IP layer's netfilter hooks.
     "IPv4": "0800" + "450000180000000040fd60e40a0102050a0102ff",
     "IPv6": "86dd" + "6000000000043b40" + "fd000001000000000000000000000005" + "ff020000000000000000000000000001",
     "ARP": "0806",
@@ -214,7 +214,7 @@ FRAMES = {
 
 @pytest.mark.parametrize("kind", FRAMES)
 def test_every_kind_of_frame(node: Node, kind: str) -> None:
-    """IPv4, ARP, IPv6, unknown and VLAN-tagged frames: with the pod's MAC they pass, with a forged one they do not."""
+    """IPv4, ARP, IPv6, unknown and VLAN-tagged frames pass with the pod's MAC and are dropped with a forged one."""
     alice, bob = bridged(node)
     everything = 3  # ETH_P_ALL
     with on(alice, packet_socket, 0) as sender, on(bob, packet_socket, everything) as receiver:
@@ -230,7 +230,7 @@ def test_every_kind_of_frame(node: Node, kind: str) -> None:
 
 
 def packet_socket(protocol: int) -> socket.socket:
-    """A raw socket on eth0 of the namespace it is made in; waits 3 s at most."""
+    """A raw socket on eth0 of the current namespace, with a timeout of 3 s."""
     made = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(protocol))
     made.bind(("eth0", protocol))
     made.settimeout(3)

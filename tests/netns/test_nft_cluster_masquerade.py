@@ -1,4 +1,4 @@
-"""Cluster masquerade: its text, its size, and the addresses that others see of pods."""
+"""Cluster masquerade: its rules, large sets, and the source addresses that other hosts see."""
 
 import os
 import socket
@@ -20,7 +20,7 @@ OWN = ["10.244.1.0/24", "fd00:1::/64"]
 
 
 def golden(own4: str, inside4: str, nodes4: str, own6: str, inside6: str, nodes6: str) -> str:
-    """The table with these elements."""
+    """The table as `nft list table` prints it, with these elements."""
     sets = "".join(
         f"\tset {name} {{\n\t\ttype {kind}\n"
         + ("" if name.startswith("nodes") else "\t\tflags interval\n")
@@ -106,7 +106,7 @@ NEVER4, NEVER6 = "224.0.0.0/4, 255.255.255.255", "fe80::/10, ff00::/8"
     ],
 )
 def test_text(node: Node, own: list[str], inside: list[str], nodes: list[str], sets: tuple[str, ...]) -> None:
-    """What overlaps or adjoins is merged; the pods' own subnets and what no router forwards are inside."""
+    """Overlapping and adjacent networks are merged; the pods' subnets and networks that are never routed are inside."""
     on(node, cluster_masquerade.ensure, "kubenet", Scope(own, inside, nodes))
     assert table(node, TABLE) == golden(*sets)
     assert on(node, cluster_masquerade.problems, "kubenet", Scope(own, inside, nodes)) == []
@@ -117,7 +117,7 @@ def test_text(node: Node, own: list[str], inside: list[str], nodes: list[str], s
 
 
 def test_text_of_a_tunnel(node: Node) -> None:
-    """What enters the tunnel has rules of its own, also where nothing is masqueraded beyond the cluster."""
+    """Traffic into the tunnel has its own rules, even if traffic that leaves the cluster is not masqueraded."""
     beyond = (
         'ip saddr @own4 ip daddr != @inside4 ip daddr != @nodes4 masquerade comment "beyond the cluster, v4"',
         'ip6 saddr @own6 ip6 daddr != @inside6 ip6 daddr != @nodes6 masquerade comment "beyond the cluster, v6"',
@@ -142,7 +142,7 @@ def test_text_of_a_tunnel(node: Node) -> None:
 
 
 def test_thousands(node: Node) -> None:
-    """5,000 nodes and 5,000 networks of each family are all there; one that comes or goes is seen and mended."""
+    """5,000 nodes and 5,000 networks of each family are in the sets; a changed element is reported and repaired."""
     inside = [f"10.{i >> 7}.{2 * i & 255}.0/24" for i in range(5000)] + [f"fd00:{2 * i:x}::/64" for i in range(5000)]
     nodes = [f"172.16.{i >> 8}.{i & 255}" for i in range(5000)] + [f"2001:db8::{i:x}" for i in range(5000)]
     on(node, cluster_masquerade.ensure, "kubenet", Scope(OWN, inside, nodes))
@@ -169,7 +169,7 @@ def test_thousands(node: Node) -> None:
 
 @dataclass(frozen=True)
 class World:
-    """Two pods 10.244.1.2 and .3 (fd00:1::2, ::3) on bridge cbr0 of a node, and the world outside."""
+    """Two pods 10.244.1.2 and .3 (fd00:1::2, ::3) on bridge cbr0 of a node, and the outside host."""
 
     node: Node
     pod: Pod
@@ -177,11 +177,11 @@ class World:
     outside: Host
 
     def ensure(self, inside: list[str], nodes: list[str]) -> None:
-        """Masquerade what the pods send to the world but for these."""
+        """Masquerade what the pods send to the outside, except to these networks and nodes."""
         on(self.node, cluster_masquerade.ensure, "kubenet", Scope(OWN, inside, nodes))
 
     def seen(self, port: int, kind: str) -> tuple[str, str]:
-        """Whom the world sees, by IPv4 and by IPv6, if the pod speaks to it."""
+        """The source addresses, IPv4 and IPv6, that the outside host sees when the pod connects to it."""
         return (
             ask(self.pod, self.outside, OUTSIDE_V4, port, kind),
             ask(self.pod, self.outside, OUTSIDE_V6, port, kind),
@@ -189,7 +189,7 @@ class World:
 
 
 def pod_on_bridge(node: Node, name: str, last: int) -> Pod:
-    """A pod with these last parts of its addresses on cbr0."""
+    """Create a pod on cbr0 whose addresses end in `last`."""
     pod = node.pod(name)
     node.run(["ip", "link", "add", f"veth{last}", "type", "veth", "peer", "name", "eth0", "netns", name])
     node.run(["ip", "link", "set", f"veth{last}", "master", "cbr0", "up"])
@@ -206,7 +206,7 @@ def pod_on_bridge(node: Node, name: str, last: int) -> Pod:
 
 @pytest.fixture
 def world(node: Node) -> Iterator[World]:
-    """Bridged packets meet the rules for routed ones: the harder case."""
+    """Bridged packets traverse the IP rules too, which is the harder case."""
     outside = node.outside()
     for words in (
         ["link", "add", "cbr0", "type", "bridge"],
@@ -230,7 +230,7 @@ MASKED = (NODE_V4, NODE_V6)
 
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
 def test_beyond_the_cluster(world: World, kind: str) -> None:
-    """The world sees the node, before and after the pod."""
+    """The outside host sees the node's address; before `ensure` and after `delete` it sees the pod's."""
     assert world.seen(7001, kind) == POD
     world.ensure([], [])
     assert world.seen(7002, kind) == MASKED
@@ -252,14 +252,14 @@ def test_beyond_the_cluster(world: World, kind: str) -> None:
     ],
 )
 def test_inside_and_nodes(world: World, inside: list[str], nodes: list[str], seen: tuple[str, str], kind: str) -> None:
-    """Networks that are inside, and nodes, see the pod itself; neighbours of those do not."""
+    """Networks inside and nodes see the pod's own address; adjacent addresses see the node's."""
     world.ensure(inside, nodes)
     assert world.seen(7001, kind) == seen
 
 
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
 def test_pods_see_each_other(world: World, kind: str) -> None:
-    """Between pods of one bridge, whose packets come by the rules too, and from a pod to its node, nothing changes."""
+    """Between pods on one bridge, whose packets traverse the rules, and from pod to node, the source is unchanged."""
     world.ensure([], [])
     assert ask(world.pod, world.second, "10.244.1.3", 7001, kind) == POD[0]
     assert ask(world.pod, world.second, "fd00:1::3", 7001, kind) == POD[1]
@@ -267,8 +267,8 @@ def test_pods_see_each_other(world: World, kind: str) -> None:
     assert ask(world.pod, world.node, NODE_V6, 7003, kind) == POD[1]
 
 
-def test_what_the_node_says_itself(world: World) -> None:
-    """What the node sends from an address that is not in the pods' subnets is not touched."""
+def test_traffic_of_the_node_itself(world: World) -> None:
+    """Traffic of the node from an address outside the pods' subnets is unchanged."""
     world.ensure([], [])
     world.node.run(["ip", "addr", "add", "10.99.0.1/32", "dev", "lo"])
     world.outside.run(["ip", "route", "add", "10.99.0.1/32", "via", NODE_V4])
@@ -283,7 +283,7 @@ def test_what_the_node_says_itself(world: World) -> None:
     ("group", "source"), [("224.0.0.99", POD[0]), ("255.255.255.255", POD[0]), ("ff02::99", POD[1])]
 )
 def test_multicast_and_broadcast(world: World, group: str, source: str) -> None:
-    """What a pod says to all pods on its bridge keeps its source."""
+    """Multicast and broadcast from a pod on its bridge keep their source address."""
     world.ensure([], [])
     with world.second.socket(group, "udp") as receiver, world.pod.socket(group, "udp") as sender:
         receiver.bind(("", 7001))
@@ -305,7 +305,7 @@ def test_multicast_and_broadcast(world: World, group: str, source: str) -> None:
 
 
 def test_link_local(world: World) -> None:
-    """What a pod says to a link-local address of another keeps its source."""
+    """Traffic to another pod's link-local address keeps its source address."""
     world.ensure([], [])
     address = "fe80::3"
     world.second.run(["ip", "addr", "add", f"{address}/64", "dev", "eth0", "nodad"])
@@ -317,8 +317,8 @@ def test_link_local(world: World) -> None:
         assert receiver.recvfrom(16)[1][0] == POD[1]
 
 
-def test_packets_do_not_see_half_a_change(world: World) -> None:
-    """While peers come and go without end, new connections to the world are masqueraded, those to a node are not."""
+def test_changes_are_atomic_for_packets(world: World) -> None:
+    """While peers change continuously, new connections to the outside are masqueraded and those to a node are not."""
     world.outside.run(["ip", "addr", "add", "192.0.2.3/24", "dev", "eth0"])
     kept = [f"10.{i}.0.0/16" for i in range(1, 200)]
     changes = cycle([(kept, ["192.0.2.3"]), ([*kept, "172.16.0.0/12"], ["192.0.2.3", "192.0.2.77"])])
@@ -341,7 +341,7 @@ def test_packets_do_not_see_half_a_change(world: World) -> None:
 
 
 def seen_by(world: World, address: str, count: int) -> Counter[str]:
-    """Whom the world sees at `address` in so many datagrams, each from a socket of its own, and how often."""
+    """Count the source addresses of `count` datagrams to the outside host's `address`, each from a new socket."""
     found: Counter[str] = Counter()
     with world.outside.socket(address, "udp") as receiver:
         receiver.bind((address, 7001))

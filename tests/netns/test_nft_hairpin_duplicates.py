@@ -1,4 +1,4 @@
-"""The filter of duplicate frames: its text, and what a promiscuous bridge sends to pods without it and with it."""
+"""The filter of duplicate frames: its rules, and what pods receive from a promiscuous bridge with and without it."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -36,12 +36,12 @@ TAIL = "\t}\n}\n"
 
 
 def hand_over(node: Node, *, v4: bool = True, v6: bool = True) -> None:
-    """Have br_netfilter hand bridged packets to the rules for routed ones, or not."""
+    """Switch br_netfilter, which passes bridged packets to the IP rules, on or off for each family."""
     settings = (f"net.bridge.bridge-nf-call-iptables={v4:d}", f"net.bridge.bridge-nf-call-ip6tables={v6:d}")
     node.run(["sysctl", "-w", *settings])
 
 
-# -- the text -------------------------------------------------------------------------------------------------------
+# -- rules ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def hand_over(node: Node, *, v4: bool = True, v6: bool = True) -> None:
     ],
 )
 def test_text(node: Node, gateways: list[str], rules: str) -> None:
-    """The gateways pass before their subnets are dropped; the order and repetition of what is given do not count."""
+    """Gateways return before their subnets are dropped; order and repetition of the gateways do not matter."""
     hand_over(node)
     on(node, hairpin_duplicates.ensure, "kubenet", MAC.upper(), gateways)
     assert table(node, TABLE) == HEAD + rules + TAIL
@@ -63,7 +63,7 @@ def test_text(node: Node, gateways: list[str], rules: str) -> None:
 
 
 def test_old_and_new_subnet(node: Node) -> None:
-    """While a bridge has the gateways of two subnets, each passes though the other's subnet contains it."""
+    """While a bridge has gateways of two subnets, each passes, even if the other's subnet contains it."""
     on(node, hairpin_duplicates.ensure, "kubenet", MAC, ["10.244.1.1/24", "10.244.0.1/16"])
     verdicts = [line.split(" ether ")[1].split(" comment")[0].partition(" ip ")[2] for line in rules(node)]
     assert verdicts == [
@@ -75,12 +75,12 @@ def test_old_and_new_subnet(node: Node) -> None:
 
 
 def rules(node: Node) -> list[str]:
-    """The rules of the table."""
+    """The rules in the table."""
     return [line for line in table(node, TABLE).splitlines() if "oifname" in line]
 
 
 def test_only_where_there_are_duplicates(node: Node) -> None:
-    """A family that br_netfilter does not hand over has no rule, and CHECK sees when that changes."""
+    """A family for which br_netfilter is off has no rules; CHECK reports when that changes."""
     for v4, v6, wanted in (
         (True, True, PASSING4 + PASSING6 + DROPPING4 + DROPPING6),
         (True, False, PASSING4 + DROPPING4),
@@ -95,7 +95,7 @@ def test_only_where_there_are_duplicates(node: Node) -> None:
 
 
 def test_another_mac(node: Node) -> None:
-    """A filter for another MAC than the bridge's is none."""
+    """CHECK fails if the filter is for another MAC than the bridge's."""
     on(node, hairpin_duplicates.ensure, "kubenet", "0a:58:0a:f4:01:02", GATEWAYS)
     assert on(node, hairpin_duplicates.problems, "kubenet", MAC, GATEWAYS) == [
         f"chain output of table {TABLE} does not hold its rules"
@@ -122,7 +122,7 @@ TWICE = [word for word in WORDS for _ in range(2)]
 
 @dataclass(frozen=True)
 class World:
-    """A node whose promiscuous bridge cbr0 has pods 2 and 3, a service that leads to pod 3, and the world outside."""
+    """A node whose promiscuous bridge cbr0 has pods 2 and 3, a service with pod 3 as backend, and the outside host."""
 
     node: Node
     client: Pod
@@ -130,7 +130,7 @@ class World:
     outside: Host
 
     def received(self, client: Host, to: Sequence[tuple[str, int]]) -> list[list[bytes]]:
-        """What the server receives of what the client sends there, by IPv4 and by IPv6."""
+        """What the server receives of the client's datagrams to each of the addresses."""
         return [self._received(client, *place) for place in to]
 
     def _received(self, client: Host, address: str, port: int) -> list[bytes]:
@@ -151,7 +151,7 @@ class World:
 
 @pytest.fixture
 def world(node: Node) -> Iterator[World]:
-    """As kubenet set a node up whose hairpin mode was promiscuous-bridge."""
+    """A node set up as kubenet did with hairpin mode promiscuous-bridge."""
     outside = node.outside()
     for words in (
         ["link", "add", "cbr0", "address", MAC, "type", "bridge"],
@@ -186,10 +186,10 @@ def _pod(node: Node, last: int) -> Pod:
 
 
 def test_duplicates(world: World) -> None:
-    """A pod that speaks to a service on its own bridge is heard twice; with the filter once, and twice again without.
+    """A pod's datagrams to a service on its own bridge arrive twice without the filter and once with it.
 
-    That the first claim holds is the kernel's doing: if it fails, the kernel has learned not to, and the filter is of
-    no use any more.
+    The duplicates come from the kernel: if the first assertion fails, the kernel no longer sends them, and the filter
+    is obsolete.
     """
     assert world.received(world.client, SERVICE) == [TWICE, TWICE]
     on(world.node, hairpin_duplicates.ensure, "kubenet", MAC, GATEWAYS)
@@ -199,7 +199,7 @@ def test_duplicates(world: World) -> None:
 
 
 def test_each_family_by_its_own_gateway(world: World) -> None:
-    """A filter for the subnet of one family does nothing to the other."""
+    """A filter for the subnet of one family does not affect the other family."""
     on(world.node, hairpin_duplicates.ensure, "kubenet", MAC, GATEWAYS[:1])
     assert world.received(world.client, SERVICE) == [WORDS, TWICE]
     on(world.node, hairpin_duplicates.ensure, "kubenet", MAC, GATEWAYS[1:])
@@ -207,7 +207,7 @@ def test_each_family_by_its_own_gateway(world: World) -> None:
 
 
 def test_what_passes(world: World) -> None:
-    """Pods among themselves, the gateway, the node's other addresses and the world are heard, once, with the filter."""
+    """With the filter, traffic from pods, the gateway, the node's other addresses and the outside arrives, once."""
     on(world.node, hairpin_duplicates.ensure, "kubenet", MAC, GATEWAYS)
     assert world.received(world.client, DIRECT) == [WORDS, WORDS]
     assert world.received(world.node, DIRECT) == [WORDS, WORDS]
@@ -216,8 +216,8 @@ def test_what_passes(world: World) -> None:
         assert world.server.reaches(address)
 
 
-def test_links_of_others(world: World) -> None:
-    """A port of the bridge that is no pod's (its name does not begin with veth) is not filtered, as with kubenet."""
+def test_other_ports_of_the_bridge(world: World) -> None:
+    """A bridge port whose name does not begin with veth is not a pod's and is not filtered, as in kubenet."""
     on(world.node, hairpin_duplicates.ensure, "kubenet", MAC, GATEWAYS)
     world.node.run(["ip", "link", "set", "veth3", "down"])
     world.node.run(["ip", "link", "set", "veth3", "name", "tap3", "up"])
@@ -226,7 +226,7 @@ def test_links_of_others(world: World) -> None:
 
 
 def test_without_br_netfilter(world: World) -> None:
-    """Where bridged packets do not meet the rules, the host alone delivers to the service, and the filter lets it."""
+    """With br_netfilter off only the routed copy reaches the service, and the filter lets it pass."""
     hand_over(world.node, v4=False, v6=False)
     assert world.received(world.client, SERVICE) == [WORDS, WORDS]
     on(world.node, hairpin_duplicates.ensure, "kubenet", MAC, GATEWAYS)

@@ -1,4 +1,4 @@
-"""Masquerade as the kernel holds it: its text, its changes, its repair."""
+"""Masquerade in the kernel: its rules, changes and repairs."""
 
 from collections.abc import Callable
 from functools import partial
@@ -58,12 +58,12 @@ EMPTY = HEAD + NO_PODS4 + NO_PODS6 + POSTROUTING + "}\n"
 
 
 def pods4(elements: str) -> str:
-    """The map of IPv4 pods with these elements."""
+    """The map of IPv4 pods with these elements, as nft prints it."""
     return f"\tmap pods4 {{\n\t\ttype ipv4_addr : verdict\n\t\telements = {{ {elements} }}\n\t}}\n\n"
 
 
 def pods6(elements: str) -> str:
-    """The map of IPv6 pods with these elements."""
+    """The map of IPv6 pods with these elements, as nft prints it."""
     return f"\tmap pods6 {{\n\t\ttype ipv6_addr : verdict\n\t\telements = {{ {elements} }}\n\t}}\n\n"
 
 
@@ -73,7 +73,7 @@ BOB4 = '10.1.2.6 comment "v1:net1:bob:eth0" : goto subnet-10.1.2.0/24'
 
 
 def generation(node: Node) -> int:
-    """The number of the node's ruleset."""
+    """The generation ID of the node's ruleset."""
 
     def read() -> int:
         with Netlink(NETLINK_NETFILTER) as netlink:
@@ -82,30 +82,30 @@ def generation(node: Node) -> int:
     return on(node, read)
 
 
-# -- the text -------------------------------------------------------------------------------------------------------
+# -- rules ----------------------------------------------------------------------------------------------------------
 
 
 def test_one_pod(node: Node) -> None:
-    """A pod is an element that leads to its subnet's chain; the rest of the table is the same for all."""
+    """A pod is a map element that leads to the chain of its subnet; the rest of the table is the same for all pods."""
     on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
     assert table(node, TABLE) == HEAD + pods4(ALICE4) + NO_PODS6 + POSTROUTING + SUBNET4 + "}\n"
 
 
 def test_dual_stack_pod(node: Node) -> None:
-    """A pod with an address of each family has an element and a chain for each."""
+    """A dual-stack pod has an element and a chain for each address."""
     on(node, masquerade.ensure, ALICE, ["10.1.2.5/24", "fd00:1::5/64"])
     assert table(node, TABLE) == HEAD + pods4(ALICE4) + pods6(ALICE6) + POSTROUTING + SUBNET4 + SUBNET6 + "}\n"
 
 
-def test_two_owners(node: Node) -> None:
+def test_two_pods_of_one_subnet(node: Node) -> None:
     """Two pods of one subnet share its chain."""
     on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
     on(node, masquerade.ensure, BOB, ["10.1.2.6/24"])
     assert table(node, TABLE) == HEAD + pods4(f"{ALICE4}, {BOB4}") + NO_PODS6 + POSTROUTING + SUBNET4 + "}\n"
 
 
-def test_empty_again(node: Node) -> None:
-    """After the last pod's DEL only the fixed rules are left: no element, no subnet's chain."""
+def test_last_del_leaves_the_fixed_rules_only(node: Node) -> None:
+    """After the last pod's DEL only the fixed rules are left, without elements or subnet chains."""
     on(node, masquerade.ensure, ALICE, ["10.1.2.5/24", "fd00:1::5/64"])
     on(node, masquerade.ensure, BOB, ["10.1.2.6/24"])
     on(node, masquerade.delete, ALICE)
@@ -128,7 +128,7 @@ def test_empty_again(node: Node) -> None:
     ],
 )
 def test_every_prefix_length(node: Node, address: str, own: str) -> None:
-    """The pod's own subnet is its address under the mask of any length, and `nft` can read its chain's name."""
+    """A pod's subnet is its address masked with a prefix length of any size; `nft` accepts the chain's name."""
     on(node, masquerade.ensure, ALICE, [address])
     text = table(node, TABLE)
     (name,) = [line.split()[1] for line in text.splitlines() if line.startswith("\tchain subnet-")]
@@ -138,7 +138,7 @@ def test_every_prefix_length(node: Node, address: str, own: str) -> None:
 
 
 def test_round_trip(node: Node) -> None:
-    """What `nft list ruleset` prints, `nft -f` restores to the letter, and it still counts as complete."""
+    """`nft -f` restores the output of `nft list ruleset` exactly, and CHECK passes afterwards."""
     on(node, masquerade.ensure, ALICE, ["10.1.2.5/24", "fd00:1::5/64"])
     on(node, masquerade.ensure, BOB, ["10.1.2.6/16"])
     saved = node.ruleset()
@@ -149,7 +149,7 @@ def test_round_trip(node: Node) -> None:
 
 
 def test_long_names(node: Node) -> None:
-    """An owner whose names do not fit into a comment is stored as digests, found again and swept by network."""
+    """Names too long for a comment are stored as digests; CHECK finds their owner, and a sweep finds their network."""
     long = Attachment("n" * 80, "c" * 64, "eth0")
     on(node, masquerade.ensure, long, ["10.1.2.5/24"])
     assert 'comment "v1#' in table(node, TABLE)
@@ -164,7 +164,7 @@ def test_long_names(node: Node) -> None:
 
 
 def test_second_ensure_changes_nothing(node: Node) -> None:
-    """An ensure that finds everything in place commits no transaction at all."""
+    """If everything is in place, `ensure` commits no transaction."""
     on(node, masquerade.ensure, ALICE, ["10.1.2.5/24", "fd00:1::5/64"])
     before = generation(node)
     on(node, masquerade.ensure, ALICE, ["10.1.2.5/24", "fd00:1::5/64"])
@@ -172,7 +172,7 @@ def test_second_ensure_changes_nothing(node: Node) -> None:
 
 
 def test_each_change_is_one_transaction(node: Node) -> None:
-    """The very first ensure, a change of address and a delete are one transaction each."""
+    """The first `ensure`, a change of address and a delete are one transaction each."""
     for change in (
         partial(masquerade.ensure, ALICE, ["10.1.2.5/24", "fd00:1::5/64"]),
         partial(masquerade.ensure, ALICE, ["10.1.3.5/24"]),
@@ -184,14 +184,14 @@ def test_each_change_is_one_transaction(node: Node) -> None:
 
 
 def test_new_address_replaces_the_old(node: Node) -> None:
-    """An ADD with other addresses removes those that the same attachment had, and the chain of the subnet it left."""
+    """ADD with other addresses removes the attachment's old ones, and the chain of the subnet it left."""
     on(node, masquerade.ensure, ALICE, ["10.9.9.9/24", "fd00:1::5/64"])
     on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
     assert table(node, TABLE) == HEAD + pods4(ALICE4) + NO_PODS6 + POSTROUTING + SUBNET4 + "}\n"
 
 
 def test_two_interfaces_are_independent(node: Node) -> None:
-    """Two interfaces of one container on one network: the DEL of one leaves the other masqueraded."""
+    """Two interfaces of one container on one network: after the DEL of one, the other is still masqueraded."""
     second = Attachment("net1", "alice", "eth1")
     on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
     on(node, masquerade.ensure, second, ["10.1.2.7/24"])
@@ -201,7 +201,7 @@ def test_two_interfaces_are_independent(node: Node) -> None:
 
 
 def test_late_delete_of_a_stale_owner(node: Node) -> None:
-    """An address that IPAM gave to a new pod is the new pod's; the late DEL of the old one does not take it away."""
+    """If IPAM has assigned an address to a new pod, a late DEL of the old pod does not remove it."""
     on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
     on(node, masquerade.ensure, BOB, ["10.1.2.5/24"])
     on(node, masquerade.delete, ALICE)
@@ -210,7 +210,7 @@ def test_late_delete_of_a_stale_owner(node: Node) -> None:
 
 
 def changing_hands(node: Node) -> Callable[[messages.Element], bool]:
-    """Whether an element is Alice's; asked for the first time, Bob takes her address over before it answers."""
+    """Return a predicate for Alice's elements; before its first call returns, Bob takes over her address."""
     takeovers = [partial(masquerade.ensure, BOB, ["10.1.2.5/24"])]
 
     def is_alices(found: messages.Element) -> bool:
@@ -222,15 +222,15 @@ def changing_hands(node: Node) -> Callable[[messages.Element], bool]:
     return is_alices
 
 
-def test_del_decided_on_an_old_state(node: Node) -> None:
-    """If the address changes hands between the look of a DEL and its deed, the deed is not done."""
+def test_del_decided_on_stale_state(node: Node) -> None:
+    """If the address changes owner between the read and the commit of a DEL, the new owner keeps it."""
     on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
     assert on(node, pod_table.remove, masquerade.TABLE, changing_hands(node)) == []
     assert on(node, masquerade.problems, BOB, ["10.1.2.5/24"]) == []
 
 
-def test_add_decided_on_an_old_state(node: Node) -> None:
-    """If an old address of a pod changes hands while an ADD replaces it, the new owner keeps it."""
+def test_add_decided_on_stale_state(node: Node) -> None:
+    """If an old address of a pod changes owner while an ADD replaces it, the new owner keeps it."""
     on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
     alice = {b"v1:net1:alice:eth0"}
     on(node, pod_table.put, masquerade.TABLE, [], [], is_stale=changing_hands(node), terms=alice)
@@ -239,7 +239,7 @@ def test_add_decided_on_an_old_state(node: Node) -> None:
 
 
 def test_delete_without_anything(node: Node) -> None:
-    """A delete or sweep where nothing was ever made succeeds, twice, and makes nothing."""
+    """Deleting or sweeping when no table exists succeeds repeatedly and creates nothing."""
     for _ in range(2):
         on(node, masquerade.delete, ALICE)
         assert on(node, masquerade.sweep, "net1", []) == 0
@@ -247,7 +247,7 @@ def test_delete_without_anything(node: Node) -> None:
 
 
 def test_names_that_begin_alike(node: Node) -> None:
-    """A delete takes its owner's elements only, not those of owners whose names begin the same."""
+    """A delete removes its owner's elements only, not those of owners whose names share a prefix."""
     longer = [
         Attachment("net1", "alice", "eth01"),
         Attachment("net1", "alice2", "eth0"),
@@ -265,7 +265,7 @@ def test_names_that_begin_alike(node: Node) -> None:
 
 
 def test_sweep(node: Node) -> None:
-    """A sweep removes the attachments of the network that are not valid, with all their addresses, and no others."""
+    """A sweep removes the invalid attachments of the network with all their addresses, and no others."""
     other = Attachment("net2", "alice", "eth0")
     on(node, masquerade.ensure, ALICE, ["10.1.2.5/24", "fd00:1::5/64"])
     on(node, masquerade.ensure, BOB, ["10.1.2.6/24"])
@@ -278,7 +278,7 @@ def test_sweep(node: Node) -> None:
 
 
 def test_sweep_of_thousands(node: Node) -> None:
-    """A sweep of more elements than fit into one transaction removes them all."""
+    """A sweep of more elements than fit into one transaction removes all of them."""
     lines = [f'10.{i >> 8}.{i & 255}.1 comment "v1:net1:c{i}:eth0" : goto subnet-10.1.2.0/24' for i in range(2500)]
     on(node, masquerade.ensure, BOB, ["10.1.2.6/24"])
     nft_program(node, "-f", "-", stdin=f"add element {TABLE} pods4 {{ {', '.join(lines)} }}\n")
@@ -303,7 +303,7 @@ DRIFTS = {
 
 @pytest.mark.parametrize("drift", DRIFTS)
 def test_drift_is_found_and_repaired(node: Node, drift: str) -> None:
-    """Whatever somebody does to the table, CHECK tells it and the next ADD makes it as it was."""
+    """CHECK reports any change to the table, and the next ADD repairs it."""
     on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
     whole = table(node, TABLE)
     nft_program(node, "-f", "-", stdin=DRIFTS[drift])
@@ -314,7 +314,7 @@ def test_drift_is_found_and_repaired(node: Node, drift: str) -> None:
 
 
 def test_repair_keeps_the_elements(node: Node) -> None:
-    """The ADD of one pod that repairs the rules keeps the other pods' elements."""
+    """When the ADD of one pod repairs the rules, the elements of other pods are kept."""
     on(node, masquerade.ensure, ALICE, ["10.1.2.5/24"])
     nft_program(node, "-f", "-", stdin=DRIFTS["table flushed"])
     on(node, masquerade.ensure, BOB, ["10.1.2.6/24"])
@@ -330,14 +330,14 @@ def test_repair_keeps_the_elements(node: Node) -> None:
         (lambda: masquerade.ensure(ALICE, ["fd00::5/64"]), "10.1.2.5 is not masqueraded"),
     ],
 )
-def test_sentences_of_check(node: Node, prepare: Callable[[], None], sentence: str) -> None:
-    """CHECK says of an address whether it is not masqueraded, or for whom else, or for which other subnet."""
+def test_messages_of_check(node: Node, prepare: Callable[[], None], sentence: str) -> None:
+    """CHECK reports that an address is not masqueraded, or is masqueraded for another owner or subnet."""
     on(node, prepare)
     assert any(sentence in problem for problem in on(node, masquerade.problems, ALICE, ["10.1.2.5/24"]))
 
 
 def test_refusal_names_the_step(node: Node) -> None:
-    """A refused transaction is an error that names the step refused and why, and leaves nothing half done."""
+    """The error for a refused transaction names the refused step and the reason; nothing is changed."""
     nft_program(node, "-f", "-", stdin=f"table {TABLE} {{ map pods4 {{ type ipv6_addr : verdict; }}; }}")
     before = node.ruleset()
     with pytest.raises(NetlinkError, match="nftables: add set pods4 to table inet slash24_masquerade: File exists"):
@@ -345,11 +345,11 @@ def test_refusal_names_the_step(node: Node) -> None:
     assert node.ruleset() == before
 
 
-# -- together -------------------------------------------------------------------------------------------------------
+# -- concurrency ----------------------------------------------------------------------------------------------------
 
 
 def test_sixteen_first_adds_at_once(node: Node) -> None:
-    """Sixteen ADDs that all find no table make the rules once and sixteen elements."""
+    """Sixteen concurrent ADDs without a table create the rules once and sixteen elements."""
     owners = [Attachment("net1", f"c{i}", "eth0") for i in range(16)]
     calls = [partial(masquerade.ensure, owner, [f"10.1.2.{i + 10}/24"]) for i, owner in enumerate(owners)]
     assert at_once(node, calls) == 0
@@ -360,7 +360,7 @@ def test_sixteen_first_adds_at_once(node: Node) -> None:
 
 
 def test_adds_and_deletes_at_once(node: Node) -> None:
-    """ADDs into a subnet, while the DELs of its last pods take its chain away, all succeed and are all masqueraded."""
+    """ADDs into a subnet succeed while DELs of its last pods delete its chain; all added pods are masqueraded."""
     old = [Attachment("net1", f"old{i}", "eth0") for i in range(8)]
     new = [Attachment("net1", f"new{i}", "eth0") for i in range(8)]
     for i, owner in enumerate(old):

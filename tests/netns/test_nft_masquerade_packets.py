@@ -1,4 +1,4 @@
-"""Masquerade as packets meet it."""
+"""The effect of masquerade on packets."""
 
 import socket
 
@@ -13,7 +13,7 @@ ALICE = Attachment("net1", "alice", "eth0")
 
 
 def connect(node: Node) -> tuple[Pod, Pod]:
-    """A pod 10.1.2.5, fd00:1::5 routed by the node; the world outside, with 10.1.2.200 and fd00:1::200 in it too."""
+    """A routed pod 10.1.2.5, fd00:1::5; the outside host, also with 10.1.2.200, fd00:1::200 of the pod's subnets."""
     pod, outside = node.pod("pod"), node.outside()
     node.run(["ip", "link", "add", "pod0", "type", "veth", "peer", "name", "eth0", "netns", "pod"])
     for host, link, last in ((node, "pod0", 1), (pod, "eth0", 5)):
@@ -37,7 +37,7 @@ def connect(node: Node) -> tuple[Pod, Pod]:
 
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
 def test_pod_to_outside(node: Node, kind: str) -> None:
-    """Beyond its subnet a masqueraded pod is seen with the node's address, before and after with its own."""
+    """Outside its subnet a masqueraded pod has the node's address, and its own before `ensure` and after `delete`."""
     pod, outside = connect(node)
     for port, change, seen in (
         (7001, lambda: None, ("10.1.2.5", "fd00:1::5")),
@@ -49,7 +49,7 @@ def test_pod_to_outside(node: Node, kind: str) -> None:
 
 
 def test_pod_to_its_own_subnet(node: Node) -> None:
-    """Within its own subnet a masqueraded pod keeps its address, even where the node routes between."""
+    """Within its own subnet a masqueraded pod keeps its address, even if the node routes the traffic."""
     pod, outside = connect(node)
     on(node, masquerade.ensure, ALICE, ["10.1.2.5/24", "fd00:1::5/64"])
     assert ask(pod, outside, "10.1.2.200", 7001, "udp") == "10.1.2.5"
@@ -64,7 +64,7 @@ def test_pod_to_its_own_subnet(node: Node) -> None:
     [("10.1.2.1", "224.0.0.99", OUTSIDE_V4, NODE_V4), ("fd00:1::1", "ff05::99", OUTSIDE_V6, NODE_V6)],
 )
 def test_multicast(node: Node, source: str, group: str, unicast: str, masked: str) -> None:
-    """What goes to a multicast group keeps its source, while the same sender's unicast is masqueraded."""
+    """Multicast keeps its source address, while unicast from the same sender is masqueraded."""
     _, outside = connect(node)
     on(node, masquerade.ensure, ALICE, [f"{source}/{64 if ':' in source else 24}"])
     link = node.links()["wan0"]["ifindex"]

@@ -1,4 +1,4 @@
-"""Untracked: its text. (Packets are in tests/system/test_vxlan_overlay.py.)"""
+"""The rules that exempt VXLAN datagrams from tracking. tests/system/test_vxlan_overlay.py covers the packets."""
 
 import pytest
 
@@ -12,7 +12,7 @@ TABLE = "inet slash24_untracked_vxlan"
 
 @pytest.mark.parametrize(("ip", "local"), [("ip", "192.0.2.1"), ("ip6", "2001:db8:1::1")])
 def test_text(node: Node, ip: str, local: str) -> None:
-    """Datagrams of this VNI, from the VTEP's address and to it; in both directions by the tunnel's port."""
+    """Datagrams of this VNI to the tunnel's port, from or to the VTEP's address, are not tracked."""
     vtep = Vtep("slash24.1", 1, 4789, 1, local, "02:24:00:00:00:01", 1430, tx_checksum=True)
     on(node, notrack.ensure, "vxlan", vtep)
     ours = "VNI 1 on port 4789"

@@ -1,4 +1,4 @@
-"""A DEL of ours after an ADD of the reference suite: its masquerade and its MAC filter are gone, others' stay."""
+"""Our DEL after an ADD by the reference suite deletes its masquerade and MAC filter rules, and no others."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from tests.netns.node import Node
 
 
 def conf(backend: str) -> dict:
-    """A bridge network with everything that leaves rules."""
+    """A bridge network with every feature that creates rules."""
     return {
         "cniVersion": "1.0.0",
         "name": "net1",
@@ -25,29 +25,29 @@ def conf(backend: str) -> dict:
 
 
 def addresses(result: dict) -> list[str]:
-    """The addresses of a result, in CIDR form."""
+    """The addresses in a result, in CIDR notation."""
     return [ip["address"] for ip in result["ips"]]
 
 
 def rules(node: Node) -> str:
-    """Every rule of the node, without the handles and counters that differ from run to run."""
+    """All rules of the node, without handles and counters, which differ from run to run."""
     return nft(node, "--stateless", "list", "ruleset")
 
 
 def delete_all(node: Node, owner: Attachment, known: list[str]) -> None:
-    """What a DEL does."""
+    """Delete the rules as a DEL does."""
     on(node, leftovers.delete_masquerade, owner, known)
     on(node, leftovers.delete_antispoof, owner)
 
 
 @pytest.fixture(params=["iptables", "nftables"])
 def backend(request: pytest.FixtureRequest) -> str:
-    """Either backend of the reference's ipMasq."""
+    """Each backend of the reference plugin's ipMasq."""
     return request.param
 
 
-def test_its_own_delete_is_ours(node: Node, reference: CNI, backend: str) -> None:
-    """Our delete leaves the rules as they were before the ADD, another pod's whole, as the reference's own DEL does."""
+def test_our_delete_equals_the_references(node: Node, reference: CNI, backend: str) -> None:
+    """Our delete restores the rules from before the ADD, with another pod's intact, as the reference's DEL does."""
     alice, bob = node.pod("alice"), node.pod("bob")
     reference.add(conf(backend), bob)
     before = rules(node)
@@ -65,7 +65,7 @@ def test_its_own_delete_is_ours(node: Node, reference: CNI, backend: str) -> Non
 
 
 def test_without_addresses(node: Node, reference: CNI, backend: str) -> None:
-    """A pod whose addresses nobody knows any more loses its rules all the same."""
+    """A pod's rules are deleted even if its addresses are unknown."""
     bob = node.pod("bob")
     reference.add(conf(backend), bob)
     before = rules(node)
@@ -75,7 +75,7 @@ def test_without_addresses(node: Node, reference: CNI, backend: str) -> None:
 
 
 def test_two_interfaces_of_one_container(node: Node, reference: CNI, backend: str) -> None:
-    """Of two interfaces on one network, which share a chain of iptables, the one that stays keeps its rules."""
+    """Two interfaces on one network share an iptables chain: the remaining interface keeps its rules."""
     alice = node.pod("alice")
     first = reference.add(conf(backend), alice)
     second = reference.add(conf(backend), alice, ifname="eth1")
@@ -94,7 +94,7 @@ def test_two_interfaces_of_one_container(node: Node, reference: CNI, backend: st
 
 
 def test_address_without_its_prefix(node: Node, reference: CNI) -> None:
-    """The addresses may be given bare; one that is not the pod's takes nothing."""
+    """Addresses may lack the prefix length; an address that is not the pod's deletes nothing."""
     added = reference.add(conf("iptables"), node.pod("alice"))
     whole = rules(node)
     on(node, leftovers.delete_masquerade, Attachment("net1", "alice", "eth0"), ["10.1.2.99", "fd00:1::99"])
@@ -105,8 +105,8 @@ def test_address_without_its_prefix(node: Node, reference: CNI) -> None:
 
 
 def test_source_as_a_subnet(node: Node) -> None:
-    """A jump by the pod's subnet, as early releases made it, is the pod's too, whatever the prefix length."""
-    chain = "CNI-e8f6f419596f7f47b3468487"  # of net1, cid1
+    """A jump for the pod's subnet, as in early releases, is recognised as the pod's, whatever the prefix length."""
+    chain = "CNI-e8f6f419596f7f47b3468487"  # the reference's name for net1, cid1
     for subnet in ("10.1.2.0/24", "10.1.0.0/17", "10.1.2.5/32"):
         node.run(["iptables", "-t", "nat", "-N", chain])
         node.run(["iptables", "-t", "nat", "-A", "POSTROUTING", "-s", subnet, "-j", chain])
@@ -118,9 +118,9 @@ def test_source_as_a_subnet(node: Node) -> None:
         assert chain not in rules(node)
 
 
-def test_chain_in_somebody_elses_use(node: Node) -> None:
-    """A chain that an administrator's rule leads to stays, without an error; the pod's own jump goes."""
-    chain = "CNI-e8f6f419596f7f47b3468487"  # of net1, cid1
+def test_chain_used_by_a_foreign_rule(node: Node) -> None:
+    """A chain that an administrator's rule uses stays, without an error; the pod's own jump is deleted."""
+    chain = "CNI-e8f6f419596f7f47b3468487"  # the reference's name for net1, cid1
     node.run(["iptables", "-t", "nat", "-N", chain])
     node.run(["iptables", "-t", "nat", "-A", "POSTROUTING", "-s", "10.1.2.5/32", "-j", chain])
     node.run(["iptables", "-t", "nat", "-A", "OUTPUT", "-j", chain])
@@ -130,14 +130,14 @@ def test_chain_in_somebody_elses_use(node: Node) -> None:
 
 
 def test_nothing_left(node: Node) -> None:
-    """Where the reference left nothing, nothing happens, and nothing is made."""
+    """If the reference left no rules, nothing is deleted or created."""
     delete_all(node, Attachment("net1", "alice", "eth0"), ["10.1.2.5/24"])
     delete_all(node, Attachment("net1", "alice", "eth0"), [])
     assert rules(node) == ""
 
 
 def test_foreign_rules_stay(node: Node, reference: CNI, backend: str) -> None:
-    """Rules that nobody's plugin made, with expressions we do not know, are there afterwards as they were."""
+    """Rules of other tools, with expressions that we cannot parse, are unchanged."""
     append = ["iptables", "-t", "nat", "-A", "POSTROUTING"]
     node.run([*append, "-p", "tcp", "-m", "multiport", "--dports", "1,2", "-j", "RETURN"])
     node.run([*append, "-m", "comment", "--comment", "CNI-e8f6", "-j", "ACCEPT"])

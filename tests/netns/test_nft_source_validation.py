@@ -1,4 +1,4 @@
-"""Source address validation as the kernel holds it and as packets meet it."""
+"""Source address validation: the rules in the kernel, and their effect on packets."""
 
 import socket
 import struct
@@ -48,7 +48,7 @@ table bridge slash24_source_validation {
 
 
 def holding(**elements: list[str]) -> str:
-    """The table with these elements, all alice's."""
+    """The table as `nft list table` prints it, with these elements, all of alice."""
     text = EMPTY
     for name, keys in elements.items():
         line = ", ".join(f'{key} comment "v1:net1:alice:eth0"' for key in keys)
@@ -65,7 +65,7 @@ ALICE_ONLY = holding(
 
 
 def test_text(node: Node) -> None:
-    """A pod is an element a link and an address; the rules stay when the last pod is gone, and take a saved ruleset."""
+    """A pod has an element per link and address; the rules survive the last DEL and a saved and restored ruleset."""
     on(node, source_validation.ensure, ALICE, "vetha", OWN)
     assert table(node, TABLE) == ALICE_ONLY
     on(node, source_validation.ensure, BOB, "vethb", ["10.1.2.6"])
@@ -79,8 +79,8 @@ def test_text(node: Node) -> None:
     assert table(node, TABLE) == EMPTY
 
 
-def test_an_address_or_a_link_that_changes_hands(node: Node) -> None:
-    """An ADD forgets what its attachment and its link had before; the late DEL of the last owner takes nothing."""
+def test_an_address_or_a_link_changes_owner(node: Node) -> None:
+    """ADD removes the previous elements of its attachment and its link; a late DEL of the old owner changes nothing."""
     on(node, source_validation.ensure, ALICE, "vethold", ["10.9.9.9/24"])
     on(node, source_validation.ensure, BOB, "vetha", ["10.1.2.9/24"])
     on(node, source_validation.ensure, ALICE, "vetha", OWN)
@@ -89,7 +89,7 @@ def test_an_address_or_a_link_that_changes_hands(node: Node) -> None:
 
 
 def test_sweep(node: Node) -> None:
-    """A sweep of a network unbinds the attachments that are not valid, and no other network's; none of nothing."""
+    """A sweep of a network unbinds its invalid attachments and none of other networks; the table may be missing."""
     assert on(node, source_validation.sweep, "net1", []) == 0
     on(node, source_validation.delete, ALICE)
     assert node.ruleset() == ""
@@ -114,7 +114,7 @@ DRIFTS = {
 
 @pytest.mark.parametrize("drift", DRIFTS)
 def test_drift_is_found_and_repaired(node: Node, drift: str) -> None:
-    """Whatever somebody does to the table, CHECK names it and the next ADD makes it as it was."""
+    """CHECK reports any change to the table, and the next ADD repairs it."""
     on(node, source_validation.ensure, ALICE, "vetha", OWN)
     nft_program(node, "-f", "-", stdin=DRIFTS[drift])
     assert on(node, source_validation.problems, ALICE, "vetha", OWN) != []
@@ -144,13 +144,13 @@ def pods(node: Node) -> tuple[Pod, Pod]:
 
 
 def arp(sender: str) -> bytes:
-    """An ARP answer that says whose address that is."""
+    """An ARP reply with `sender` as sender address."""
     own = bytes.fromhex(MAC_A.replace(":", "")) + socket.inet_aton(sender)
     return bytes.fromhex("0806 0001 0800 06 04 0002") + own + bytes.fromhex(MAC_B.replace(":", "")) + bytes(4)
 
 
 def ipv4(source: str) -> bytes:
-    """A packet of an experimental protocol (RFC 3692)."""
+    """An IPv4 packet of an experimental protocol (RFC 3692)."""
     head = struct.pack(">BBHHHBBH", 0x45, 0, 40, 0, 0, 64, 253, 0) + socket.inet_aton(source) + bytes([10, 1, 2, 6])
     total = sum(struct.unpack(">10H", head))
     total = (total & 0xFFFF) + (total >> 16)
@@ -158,7 +158,7 @@ def ipv4(source: str) -> bytes:
 
 
 def ipv6(source: str, next_header: int = 253, payload: bytes = b"") -> bytes:
-    """The same of IPv6."""
+    """Likewise for IPv6."""
     head = struct.pack(">IHBB", 6 << 28, 20 + len(payload), next_header, 255)
     target = socket.inet_pton(socket.AF_INET6, "fd00:1::6")
     return bytes.fromhex("86dd") + head + socket.inet_pton(socket.AF_INET6, source) + target + payload
@@ -185,21 +185,21 @@ FRAMES = {
 @pytest.mark.parametrize("tag", ["", "81000000"], ids=["plain", "tagged"])
 @pytest.mark.parametrize("kind", FRAMES)
 def test_frames(pods: tuple[Pod, Pod], kind: str, tag: str) -> None:
-    """What carries the pod's own address passes, and nothing that claims another; also behind a VLAN tag."""
+    """Frames with the pod's own address pass, those with another are dropped, with and without a VLAN tag."""
     alice, bob = pods
     frame, passes = FRAMES[kind]
     head = bytes.fromhex((MAC_B + MAC_A).replace(":", "") + tag)
     with on(alice, packet_socket, 0) as sender, on(bob, packet_socket, 3) as receiver:  # ETH_P_ALL
         sender.send(head + frame + b"word".ljust(50))
-        sender.send(head[:12] + bytes.fromhex("88b6") + b"over".ljust(50))  # frames keep their order
+        sender.send(head[:12] + bytes.fromhex("88b6") + b"over".ljust(50))  # frames arrive in order
         seen = []
         while not any(b"over" in one for one in seen):
             seen.append(receiver.recv(2048))
     assert any(b"word" in one for one in seen) == passes
 
 
-def test_a_pod_lives_with_it(node: Node, pods: tuple[Pod, Pod]) -> None:
-    """Bound pods reach others by both families; an address that they give themselves reaches nobody until unbound."""
+def test_a_bound_pod_reaches_others_from_its_own_addresses_only(node: Node, pods: tuple[Pod, Pod]) -> None:
+    """Bound pods reach others in both families; with an address that they add themselves they do not, until unbound."""
     alice, _ = pods
     for target in ("10.1.2.6", "fd00:1::6"):
         assert alice.reaches(target)

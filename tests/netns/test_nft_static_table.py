@@ -1,4 +1,4 @@
-"""What holds for each table that is written whole: egress, duplicates, VTEP filter, what is untracked."""
+"""What holds for each table that is written as a whole: egress, duplicates, VTEP filter, untracked datagrams."""
 
 import os
 from dataclasses import dataclass
@@ -20,9 +20,9 @@ from tests.netns.node import Node
 
 @dataclass(frozen=True)
 class Feature:
-    """A feature, two things it may be asked for, its table for network "net1", its chain and a set of IPv4 ones.
+    """A feature, two variants of its arguments, its table for network "net1", a chain, and an IPv4 set if it has one.
 
-    `reader`: the chain whose rules look into the set.
+    `reader`: the chain whose rules use the set.
     """
 
     module: ModuleType
@@ -38,11 +38,11 @@ class Feature:
         return self.table.split("_")[1]
 
     def ensure(self, node: Node, *arguments: object, network: str = "net1") -> None:
-        """Ensure what is asked for, or `arguments`."""
+        """Ensure the rules for `wanted`, or for `arguments`."""
         on(node, self.module.ensure, network, *(arguments or self.wanted))
 
     def problems(self, node: Node, *arguments: object, network: str = "net1") -> list[str]:
-        """What is missing of what is asked for, or of `arguments`."""
+        """The problems that CHECK reports for `wanted`, or for `arguments`."""
         return on(node, self.module.problems, network, *(arguments or self.wanted))
 
 
@@ -90,7 +90,7 @@ def feature(request: pytest.FixtureRequest) -> Feature:
 
 
 def generation(node: Node) -> int:
-    """The number of the node's ruleset."""
+    """The generation ID of the node's ruleset."""
 
     def read() -> int:
         with Netlink(NETLINK_NETFILTER) as netlink:
@@ -103,7 +103,7 @@ def generation(node: Node) -> int:
 
 
 def test_second_ensure_changes_nothing(node: Node, feature: Feature) -> None:
-    """An ensure that finds everything in place commits no transaction at all."""
+    """If everything is in place, `ensure` commits no transaction."""
     feature.ensure(node)
     before = generation(node)
     feature.ensure(node)
@@ -112,7 +112,7 @@ def test_second_ensure_changes_nothing(node: Node, feature: Feature) -> None:
 
 
 def test_transactions_of_each_change(node: Node, feature: Feature) -> None:
-    """The first ensure and a delete are one transaction each, a change with sets is five; the second delete is none."""
+    """The first `ensure` and a delete take one transaction each, a change with sets five, a second delete none."""
     for change, transactions in (
         (partial(feature.ensure, node), 1),
         (partial(feature.ensure, node, *feature.other), 5 if feature.set else 1),
@@ -125,8 +125,8 @@ def test_transactions_of_each_change(node: Node, feature: Feature) -> None:
     assert node.ruleset() == ""
 
 
-def test_a_change_leaves_nothing_of_before(node: Node, feature: Feature) -> None:
-    """After a change the table is what it would be had it been made so."""
+def test_a_change_leaves_no_old_elements_or_rules(node: Node, feature: Feature) -> None:
+    """After a change the table equals one created with the new arguments."""
     feature.ensure(node, *feature.other)
     fresh = table(node, feature.table)
     on(node, feature.module.delete, "net1")
@@ -139,8 +139,8 @@ def test_a_change_leaves_nothing_of_before(node: Node, feature: Feature) -> None
 
 @pytest.mark.parametrize("transactions", range(1, 5))
 @pytest.mark.parametrize("feature", [feature for feature in FEATURES if feature.set], ids=str)
-def test_killed_on_the_way(node: Node, feature: Feature, transactions: int) -> None:
-    """Killed after so many transactions of a change, it leaves every rule; `missing` tells, ensure completes it."""
+def test_killed_during_a_change(node: Node, feature: Feature, transactions: int) -> None:
+    """If a change is killed after some transactions, all rules exist; CHECK reports the rest, `ensure` completes it."""
     feature.ensure(node, *feature.other)
     right = table(node, feature.table)
     rules = len(chain(right, feature.chain))
@@ -158,7 +158,7 @@ def test_killed_on_the_way(node: Node, feature: Feature, transactions: int) -> N
 
 
 def ensure_until_killed(feature: Feature, transactions: int) -> None:
-    """Ask for the other thing, in a process that is gone after so many transactions."""
+    """Ensure `other` in a process that exits after `transactions` transactions."""
     commit, done = messages.commit, 0
 
     def commit_or_die(*args: object, **kwargs: object) -> None:
@@ -173,7 +173,7 @@ def ensure_until_killed(feature: Feature, transactions: int) -> None:
 
 
 def test_networks_are_independent(node: Node, feature: Feature) -> None:
-    """Each network has a table of its own, names that begin alike too."""
+    """Each network has its own table, even if names share a prefix."""
     feature.ensure(node)
     saved = node.ruleset()
     for network in ("net11", "net1.", "net-1"):
@@ -186,7 +186,7 @@ def test_networks_are_independent(node: Node, feature: Feature) -> None:
 
 @pytest.mark.parametrize("network", ["net1", "a.b-c_d", "9.-", "n" * 128, "n" * 300, 'no "name"; of {ours}'])
 def test_round_trip(node: Node, feature: Feature, network: str) -> None:
-    """What `nft list ruleset` prints, `nft -f` restores to the letter; that counts as complete."""
+    """`nft -f` restores the output of `nft list ruleset` exactly, and CHECK passes afterwards."""
     feature.ensure(node, network=network)
     saved = node.ruleset()
     assert network[:1] in saved
@@ -240,14 +240,14 @@ WORDS = {
 
 
 def inflict(node: Node, feature: Feature, drift: str) -> None:
-    """Do to the table of a feature what `drift` says."""
+    """Change the feature's table as `drift` says."""
     lines = DAMAGE[drift].format(**vars(feature)).replace("; ", "\n").replace("dormant\n", "dormant; ")
     nft_program(node, "-f", "-", stdin=lines)
 
 
 @pytest.mark.parametrize(("feature", "drift"), CASES, ids=str)
 def test_drift(node: Node, feature: Feature, drift: str) -> None:
-    """Whatever somebody did to the table, `missing` says so and the next ensure repairs it."""
+    """CHECK reports any change to the table, and the next `ensure` repairs it."""
     feature.ensure(node)
     right = table(node, feature.table)
     inflict(node, feature, drift)
@@ -258,18 +258,18 @@ def test_drift(node: Node, feature: Feature, drift: str) -> None:
 
 
 @pytest.mark.parametrize(("feature", "drift"), [case for case in CASES if case[1] in WORDS], ids=str)
-def test_words(node: Node, feature: Feature, drift: str) -> None:
-    """What is missing is told in a sentence."""
+def test_messages_of_check(node: Node, feature: Feature, drift: str) -> None:
+    """The message says what is missing or wrong."""
     feature.ensure(node)
     inflict(node, feature, drift)
     assert feature.problems(node) == [WORDS[drift].format(**vars(feature))]
 
 
-# -- many at once ---------------------------------------------------------------------------------------------------
+# -- concurrency ----------------------------------------------------------------------------------------------------
 
 
-def test_sixteen_processes(node: Node, feature: Feature) -> None:
-    """Of sixteen that want the same at once none fails, and it is there once."""
+def test_sixteen_concurrent_processes(node: Node, feature: Feature) -> None:
+    """Sixteen processes ensure the same rules concurrently: all succeed, and the rules exist once."""
     feature.ensure(node)
     right = table(node, feature.table)
     on(node, feature.module.delete, "net1")
@@ -277,8 +277,8 @@ def test_sixteen_processes(node: Node, feature: Feature) -> None:
     assert table(node, feature.table) == right
 
 
-def test_sixteen_processes_that_disagree(node: Node, feature: Feature) -> None:
-    """Of sixteen that want this, that or nothing none fails; what is there is whole: this, that or nothing."""
+def test_concurrent_processes_that_disagree(node: Node, feature: Feature) -> None:
+    """Processes that ensure two variants or delete concurrently all succeed; the table is one variant or absent."""
     calls = [
         partial(feature.module.ensure, "net1", *feature.wanted),
         partial(feature.module.ensure, "net1", *feature.other),

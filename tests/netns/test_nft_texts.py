@@ -1,4 +1,4 @@
-"""Each rule in the code is under its text: what `nft list ruleset` prints of ours is in the module that makes it."""
+"""Each rule is quoted in the source: the module that creates it has the line that `nft list ruleset` prints."""
 
 import inspect
 import re
@@ -69,7 +69,7 @@ FEATURES: dict[str, tuple[ModuleType, Callable[[], object]]] = {
 
 
 def printed(ruleset: str) -> Iterator[str]:
-    """The rules and hooks of our tables, without the comments by which rules are known."""
+    """The rules and hooks of our tables, without the comments that identify rules."""
     for table in re.findall(r"^table \w+ slash24_.*?^\}", ruleset, re.DOTALL | re.MULTILINE):
         for chain in re.findall(r"^\tchain .*?^\t\}", table, re.DOTALL | re.MULTILINE):
             for line in chain.splitlines()[1:-1]:
@@ -77,14 +77,14 @@ def printed(ruleset: str) -> Iterator[str]:
 
 
 def written(module: ModuleType) -> set[str]:
-    """What comments and docstrings of a module say, a line each."""
+    """The lines of the comments and docstrings of a module."""
     lines = inspect.getsource(module).splitlines()
     texts = (line.rpartition("# ")[2] if "# " in line else line.strip().strip('"') for line in lines)
     return {general(text) for text in texts}
 
 
 def general(text: str) -> str:
-    """A rule without what is only an example: both IP versions, all transports, all names, numbers and addresses."""
+    """A rule with its variable parts made generic: IP version, transport, names, numbers and addresses."""
     text = re.sub(r"\bip6\b", "ip", text).replace("nfproto ipv6", "nfproto ipv4")
     text = re.sub(r"(@[a-z_]+)[46]\b", r"\1", text)
     text = re.sub(r"\b(tcp|udp|sctp) dport\b", "TRANSPORT dport", text)
@@ -94,8 +94,8 @@ def general(text: str) -> str:
 
 
 @pytest.mark.parametrize("feature", FEATURES)
-def test_every_rule_is_under_its_text(node: Node, feature: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reader who sees a rule on a node finds it in the feature's module, word for word."""
+def test_every_rule_is_quoted_in_its_module(node: Node, feature: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader can find a rule seen on a node in the feature's module, word for word."""
     monkeypatch.setattr(hairpin_duplicates.sysctls, "read", lambda _: "1")
     module, make = FEATURES[feature]
     on(node, make)

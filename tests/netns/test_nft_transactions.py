@@ -1,4 +1,4 @@
-"""Changes of nftables in a process that lives on: joined, decided on what is known, each answered for itself."""
+"""Changes of nftables in a long-lived process: joined in transactions, decided on a cache, each with its own result."""
 
 import os
 import random
@@ -28,12 +28,12 @@ ALICE = Attachment("net1", "alice", "eth0")
 
 
 def pod(number: int) -> tuple[Attachment, list[str]]:
-    """An attachment and its addresses."""
+    """Return an attachment and its addresses."""
     return Attachment("net1", f"pod{number}", "eth0"), [f"10.1.{number >> 8}.{number & 255}/16"]
 
 
 def in_threads(host: Host, calls: list[Callable[[], object]]) -> list[Exception | None]:
-    """Make each call in a thread of its own inside `host`, all released in the same moment; how each failed."""
+    """Make each call in its own thread inside `host`, all started at the same moment; return the error of each."""
     barrier, failures = Barrier(len(calls)), [None] * len(calls)
 
     def run(place: int, call: Callable[[], object]) -> None:
@@ -54,7 +54,7 @@ def in_threads(host: Host, calls: list[Callable[[], object]]) -> list[Exception 
 
 @contextmanager
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
-    """The sizes of the texts received meanwhile."""
+    """Collect the sizes of the messages received meanwhile."""
     sizes: list[int] = []
     receive = Netlink._receive
 
@@ -70,7 +70,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 @pytest.fixture
 def carried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """How many changes each transaction has carried."""
+    """The number of changes in each transaction."""
     sizes: list[int] = []
     commit = messages.commit
 
@@ -82,11 +82,11 @@ def carried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return sizes
 
 
-# -- together -------------------------------------------------------------------------------------------------------
+# -- joined changes -------------------------------------------------------------------------------------------------
 
 
-def test_what_arrives_together_is_joined(node: Node, carried: list[int]) -> None:
-    """A hundred ADDs at once, and their DELs: all are done, in a few transactions."""
+def test_concurrent_changes_are_joined(node: Node, carried: list[int]) -> None:
+    """A hundred concurrent ADDs, and then their DELs, all succeed in a few transactions."""
     pods = [pod(number) for number in range(2, 102)]
     assert in_threads(node, [partial(masquerade.ensure, *one) for one in pods]) == [None] * 100
     assert [on(node, masquerade.problems, *one) for one in pods] == [[]] * 100
@@ -97,8 +97,8 @@ def test_what_arrives_together_is_joined(node: Node, carried: list[int]) -> None
     assert "subnet-" not in table(node, TABLE)
 
 
-def test_one_refused_harms_nobody(node: Node) -> None:
-    """Of many joined the kernel refuses one: that one fails with its own error, the others are done."""
+def test_a_refused_change_does_not_affect_others(node: Node) -> None:
+    """If the kernel refuses one of many joined changes, only that one fails, with its own error."""
     on(node, masquerade.ensure, *pod(2))
     wrong = [Element("pods4", bytes([10, 1, 9, 9]), "v1:net1:wrong:eth0", "no-such-chain")]
     refused = partial(pod_table.put, masquerade.TABLE, [], wrong, is_stale=lambda _: False, terms=set())
@@ -112,8 +112,8 @@ def test_one_refused_harms_nobody(node: Node) -> None:
     assert "wrong" not in table(node, TABLE)
 
 
-def test_one_that_raises_harms_nobody(node: Node) -> None:
-    """A decision that fails of itself is told to whoever asked, and nothing of it is done."""
+def test_a_callback_that_raises_does_not_affect_others(node: Node) -> None:
+    """A callback that raises fails its own caller, and its changes are discarded."""
 
     def decide(transaction: transactions.Transaction) -> None:
         pod_table.put_into(transaction, masquerade.TABLE, [], [], is_stale=lambda _: True, terms={b"v1:net1:pod2:eth0"})
@@ -129,8 +129,8 @@ def test_one_that_raises_harms_nobody(node: Node) -> None:
     assert [on(node, masquerade.problems, *one) for one in [pod(2), *pods]] == [[]] * 21
 
 
-def test_what_was_committed_one_by_one_has_not_failed(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of three that could not be joined, the third finds no descriptor: that one fails, and not those before it."""
+def test_changes_committed_one_by_one_fail_separately(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If three changes cannot be joined and the third finds no free descriptor, only the third fails."""
     requests = GroupCommit(transactions.Session().perform)
 
     def adding(name: str) -> Callable[[transactions.Transaction], None]:
@@ -164,8 +164,8 @@ def test_what_was_committed_one_by_one_has_not_failed(node: Node, monkeypatch: p
     assert node.run(["nft", "list", "tables"]).stdout.split("\n") == ["table inet first", "table inet second", ""]
 
 
-def test_a_decision_against_a_change_keeps_the_socket(node: Node) -> None:
-    """To close it would have the next call wait; what was decided before the refusal is forgotten."""
+def test_a_callback_that_raises_keeps_the_socket(node: Node) -> None:
+    """Otherwise the next call would need a new socket; changes made before the callback raised are discarded."""
     sockets = []
 
     def decide(transaction: transactions.Transaction) -> None:
@@ -182,8 +182,8 @@ def test_a_decision_against_a_change_keeps_the_socket(node: Node) -> None:
     assert [on(node, masquerade.problems, *pod(number)) for number in (2, 3)] == [[], []]
 
 
-def test_last_one_out_and_first_one_in(node: Node) -> None:
-    """While a subnet's last pods go, others come into it: its chain is there in the end, with its rules."""
+def test_a_subnet_loses_its_last_pods_while_others_are_added(node: Node) -> None:
+    """If the last pods of a subnet are deleted while others are added, its chain exists afterwards, with its rules."""
     for turn in range(5):
         old, new = (range(100 * turn + start, 100 * turn + start + 10) for start in (2, 20))
         for number in old:
@@ -196,18 +196,18 @@ def test_last_one_out_and_first_one_in(node: Node) -> None:
             on(node, masquerade.delete, *pod(number))
 
 
-def test_a_decision_makes_no_other(node: Node) -> None:
-    """It would wait for itself."""
+def test_a_change_within_a_change_is_an_error(node: Node) -> None:
+    """A nested change would wait for itself."""
     with pytest.raises(RuntimeError, match="must not submit another"):
         on(node, transactions.change, lambda _: masquerade.ensure(*pod(2)))
 
 
-# -- what is read -----------------------------------------------------------------------------------------------------
+# -- reads ------------------------------------------------------------------------------------------------------------
 
 
 def received(node: Node, monkeypatch: pytest.MonkeyPatch, *, foreign: bool) -> tuple[list[int], list[int]]:
-    """The sizes of what an ADD and a DEL read; with somebody else's change before the DEL."""
-    on(node, masquerade.ensure, *pod(60001))  # whatever there was to read is known
+    """The sizes of what an ADD and a DEL read; if `foreign`, another program changes the ruleset before the DEL."""
+    on(node, masquerade.ensure, *pod(60001))  # fills the cache
     with counted(monkeypatch) as added:
         on(node, masquerade.ensure, *pod(60000))
     if foreign:
@@ -220,7 +220,7 @@ def received(node: Node, monkeypatch: pytest.MonkeyPatch, *, foreign: bool) -> t
 
 @pytest.mark.parametrize("foreign", [False, True])
 def test_cost_does_not_grow(node: Node, monkeypatch: pytest.MonkeyPatch, *, foreign: bool) -> None:
-    """An ADD, and a DEL that knows its addresses, read the same few bytes among 5 pods and among 500."""
+    """An ADD, and a DEL that knows its addresses, read the same few bytes with 5 pods as with 500."""
     sizes = []
     for first, last in ((2, 7), (7, 502)):
         for number in range(first, last):
@@ -230,8 +230,8 @@ def test_cost_does_not_grow(node: Node, monkeypatch: pytest.MonkeyPatch, *, fore
     assert sum(sizes[0][0]) < 200
 
 
-def test_nobody_else_is_overlooked(node: Node) -> None:
-    """What others do between two calls counts: drift is repaired, an address they gave away stays away."""
+def test_changes_by_others_are_noticed(node: Node) -> None:
+    """Changes by others between two calls count: drift is repaired, and an address with a new owner is not deleted."""
     on(node, masquerade.ensure, *pod(2))
     nft_program(node, "flush", "chain", *TABLE.split(), "postrouting")
     on(node, masquerade.ensure, *pod(3))
@@ -241,8 +241,8 @@ def test_nobody_else_is_overlooked(node: Node) -> None:
     assert on(node, masquerade.problems, ALICE, pod(2)[1]) == []
 
 
-def test_stale_elements_go(node: Node) -> None:
-    """Another address of the same owner, from an ADD of another process, goes with the next ADD and with any DEL."""
+def test_stale_elements_are_deleted(node: Node) -> None:
+    """An owner's other address, from an ADD by another process, is deleted by the owner's next ADD and by any DEL."""
     on(node, masquerade.ensure, *pod(2))
     assert at_once(node, [partial(masquerade.ensure, ALICE, ["10.1.7.7/16"])]) == 0
     on(node, masquerade.ensure, ALICE, ["10.1.8.8/16"])
@@ -255,8 +255,8 @@ def test_stale_elements_go(node: Node) -> None:
         assert "alice" not in table(node, TABLE)
 
 
-def test_what_is_known_is_what_is_there(node: Node) -> None:
-    """After any number of changes of our own, the cache is what the kernel holds."""
+def test_the_cache_equals_the_kernels_state(node: Node) -> None:
+    """After any number of our own changes, the cache equals the kernel's state."""
     chance, there = random.Random(24), set()
     for _ in range(120):
         number = chance.randrange(2, 40)
@@ -271,8 +271,8 @@ def test_what_is_known_is_what_is_there(node: Node) -> None:
         assert on(node, transactions.change, same)
 
 
-def test_what_is_counted_is_waited_for(node: Node) -> None:
-    """While somebody's transaction is under way, `sync` waits for its end; it changes nothing itself."""
+def test_sync_waits_for_transactions_under_way(node: Node) -> None:
+    """While another transaction is being committed, `sync` waits for its end; it changes nothing itself."""
     name = messages.TableName(messages.INET, "large")
     nft_program(node, "-f", "-", stdin="table inet large { set s { type ipv4_addr; }; }")
     large = address_elements.of_addresses(4, [f"10.{n >> 8}.{n & 255}.1" for n in range(20_000)])
@@ -297,7 +297,7 @@ def test_what_is_counted_is_waited_for(node: Node) -> None:
         return after > before
 
     hits = 0
-    for turn in range(2000):  # on a machine with other work, few looks fall into that moment
+    for turn in range(2000):  # on a busy machine few calls fall into the commit
         hits += waits(turn % 20 / 1000)
         if hits > 5:
             return
@@ -307,8 +307,8 @@ def test_what_is_counted_is_waited_for(node: Node) -> None:
 # -- sockets ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_session_a_namespace(node: Node) -> None:
-    """Calls in several namespaces change each its own rules; few sockets are kept."""
+def test_each_namespace_has_its_own_session(node: Node) -> None:
+    """Each namespace has its own session, so calls change their own namespace's rules; few sockets stay open."""
     hosts = [node, *(node.pod(f"pod{number}") for number in range(7))]
     before = len(os.listdir("/proc/self/fd"))
     for number, host in enumerate([*hosts, *hosts]):
@@ -323,7 +323,7 @@ def test_a_session_a_namespace(node: Node) -> None:
 
 
 def test_a_broken_socket_is_replaced(node: Node) -> None:
-    """A call fails for it, the next one has a new one."""
+    """The call that finds it broken fails; the next one opens a new socket."""
     on(node, masquerade.ensure, *pod(2))
     with pytest.raises(OSError, match="Bad file descriptor"):
         on(node, transactions.change, lambda transaction: transaction.netlink.close())

@@ -1,4 +1,4 @@
-"""The VTEP filter: its text, and the VXLAN datagrams of real devices that pods receive in spite of it."""
+"""The VTEP filter: its rules, and which VXLAN datagrams of real devices reach pods in spite of it."""
 
 import os
 import socket
@@ -19,11 +19,11 @@ from tests.netns.node import Host, Node
 TABLE = "inet slash24_vtep_vxlan"
 
 
-# -- the text -------------------------------------------------------------------------------------------------------
+# -- rules ----------------------------------------------------------------------------------------------------------
 
 
 def golden(vni: str, number: int, port: int, peers4: str, peers6: str) -> str:
-    """The table with these peers."""
+    """The table as `nft list table` prints it, with these peers."""
     sets = "".join(
         f"\tset {name} {{\n\t\ttype {kind}\n" + (f"\t\telements = {{ {peers} }}\n" if peers else "") + "\t}\n\n"
         for name, kind, peers in (("peers4", "ipv4_addr", peers4), ("peers6", "ipv6_addr", peers6))
@@ -63,7 +63,7 @@ table {TABLE} {{
 
 
 def tunnel(vni: int, port: int, peers: list[str]) -> Tunnel:
-    """The tunnel of the node of these tests."""
+    """The tunnel of these tests' node."""
     return Tunnel(vni, port, peers, parent="under0", device="vx1", bridge="cbr0")
 
 
@@ -77,7 +77,7 @@ def tunnel(vni: int, port: int, peers: list[str]) -> Tunnel:
     ],
 )
 def test_text(node: Node, vni: int, text: str, port: int, peers: list[str], peers4: str, peers6: str) -> None:
-    """VNI and port are in the rules, the peers in a set for each family."""
+    """VNI and port are in the rules; the peers are in a set per family."""
     on(node, vtep_filter.ensure, "vxlan", tunnel(vni, port, peers))
     assert table(node, TABLE) == golden(text, vni, port, peers4, peers6)
     assert on(node, vtep_filter.problems, "vxlan", tunnel(vni, port, peers)) == []
@@ -85,13 +85,13 @@ def test_text(node: Node, vni: int, text: str, port: int, peers: list[str], peer
 
 @pytest.fixture
 def older_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One whose rules can not ask for links."""
+    """A kernel without `fib ... oif` in the input and forward hooks."""
     monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(release="5.15.0-130-generic"))
 
 
 @pytest.mark.usefixtures("older_kernel")
 def test_text_for_an_older_kernel(node: Node) -> None:
-    """In place of the links by which addresses are reached, bridges are looked at."""
+    """Rules match bridges instead of the links over which addresses are reachable."""
     on(node, vtep_filter.ensure, "vxlan", tunnel(1, 4789, ["192.0.2.2"]))
     lines = golden("0x1", 1, 4789, "192.0.2.2", "").splitlines(keepends=True)
     text = "".join(line for line in lines if "between neighbours" not in line and "iifkind" not in line)
@@ -106,7 +106,7 @@ def test_text_for_an_older_kernel(node: Node) -> None:
 
 @pytest.mark.parametrize(("vni", "port"), [(2, 4789), (1, 4790)])
 def test_another_vni_or_port(node: Node, vni: int, port: int) -> None:
-    """A filter of another VNI or port is none."""
+    """CHECK fails if the filter is for another VNI or port."""
     on(node, vtep_filter.ensure, "vxlan", tunnel(vni, port, ["192.0.2.2"]))
     problems = on(node, vtep_filter.problems, "vxlan", tunnel(1, 4789, ["192.0.2.2"]))
     chains = ["strangers"] if port == 4789 else ["forward", "input"]
@@ -116,7 +116,7 @@ def test_another_vni_or_port(node: Node, vni: int, port: int) -> None:
 
 
 def test_thousands(node: Node) -> None:
-    """5,000 peers are all there; one that is missing is told."""
+    """5,000 peers of each family are in the sets; a missing one is reported."""
     peers = [f"172.16.{i >> 8}.{i & 255}" for i in range(5000)] + [f"2001:db8::{i:x}" for i in range(5000)]
     on(node, vtep_filter.ensure, "vxlan", tunnel(1, 4789, peers))
     held = table(node, TABLE)
@@ -136,7 +136,7 @@ PORT = 4789
 
 @dataclass(frozen=True)
 class World:
-    """A node with a pod; hosts 2 and 3 on the node's underlay, each with tunnels of VNI 1 and 2 to the node."""
+    """A node with a pod; hosts 2 and 3 on the node's underlay, each with a tunnel to the node for VNI 1 and VNI 2."""
 
     node: Node
     pod: Host
@@ -144,11 +144,11 @@ class World:
     underlay: str
 
     def ensure(self, *peers: int) -> None:
-        """Let these hosts in by VNI 1."""
+        """Set up the filter for VNI 1 with these hosts as peers."""
         on(self.node, vtep_filter.ensure, "vxlan", tunnel(1, PORT, [self.underlay.format(peer) for peer in peers]))
 
     def hears(self, send: Callable[[], object]) -> bool:
-        """Whether the pod hears what `send` sends to its port 7001."""
+        """Whether the pod receives on port 7001 what `send` sends."""
         with self.pod.socket(POD, "udp") as listener:
             listener.bind((POD, 7001))
             listener.settimeout(0.3)
@@ -159,13 +159,13 @@ class World:
                 return False
 
     def tunnelled(self, host: int, vni: int) -> bool:
-        """Whether the pod hears a host that speaks to it through the tunnel of this VNI."""
+        """Whether the pod receives what the host sends through the tunnel of this VNI."""
         with self.hosts[host].socket(POD, "udp") as sender:
             sender.bind((f"10.{vni}.{host}.1", 0))
             return self.hears(lambda: sender.sendto(b"word", (POD, 7001)))
 
     def fragmented(self, host: int, first: int) -> bool:
-        """Whether the pod hears a datagram in two fragments, the first with so many bytes of the UDP datagram."""
+        """Whether the pod receives a datagram in two fragments, the first with `first` bytes of the UDP datagram."""
         return self.hears(partial(send_fragments, self, host, first))
 
 
@@ -175,7 +175,7 @@ def mac(vni: int, number: int) -> str:
 
 
 def add_tunnel(host: Host, number: int, vni: int, underlay: str) -> None:
-    """A tunnel as flannel makes it: no learning, every way written down."""
+    """A tunnel as flannel creates it: no learning, all entries static."""
     name, local = f"vx{vni}", underlay.format(number)
     options = ["id", str(vni), "local", local, "dev", "under0", "dstport", str(PORT), "nolearning"]
     for words in (
@@ -187,7 +187,7 @@ def add_tunnel(host: Host, number: int, vni: int, underlay: str) -> None:
 
 
 def add_way(host: Host, vni: int, underlay: str) -> None:
-    """The way to the pod's subnet through the tunnel of this VNI, in a table of its own."""
+    """Add a route to the pod's subnet through the tunnel of this VNI, in its own routing table."""
     name, via = f"vx{vni}", f"10.{vni}.1.1"
     table = ["table", str(100 + vni)]
     host.run(["ip", "route", "add", "10.244.1.0/24", "via", via, "dev", name, "onlink", *table])
@@ -197,7 +197,7 @@ def add_way(host: Host, vni: int, underlay: str) -> None:
 
 @pytest.fixture(params=list(UNDERLAYS))
 def world(request: pytest.FixtureRequest, node: Node) -> Iterator[World]:
-    """Tunnels over IPv4 and over IPv6; a host's source address decides by which VNI it speaks to the pod."""
+    """Tunnels over IPv4 or IPv6; a host's source address selects the VNI for traffic to the pod."""
     underlay = UNDERLAYS[request.param]
     node.run(["ip", "link", "add", "under0", "type", "bridge"])
     node.run(["sysctl", "-w", "net.ipv4.ip_forward=1", "net.ipv4.conf.all.rp_filter=0"])
@@ -231,7 +231,7 @@ def world(request: pytest.FixtureRequest, node: Node) -> Iterator[World]:
 
 
 def test_strangers(world: World) -> None:
-    """A stranger is heard by a pod before there is a filter and after, a known peer all the time."""
+    """Traffic from a stranger reaches a pod only without a filter; traffic from a peer always does."""
     assert [world.tunnelled(2, 1), world.tunnelled(3, 1)] == [True, True]
     world.ensure(2)
     assert [world.tunnelled(2, 1), world.tunnelled(3, 1)] == [True, False]
@@ -247,7 +247,7 @@ def test_strangers(world: World) -> None:
 
 @pytest.mark.usefixtures("older_kernel")
 def test_strangers_and_pods_on_an_older_kernel(world: World) -> None:
-    """A known peer is heard, a stranger not; nor a known peer's address that comes from a bridge of pods."""
+    """A peer's datagrams pass, a stranger's do not, nor do a peer's that arrive over a bridge of pods."""
     world.ensure(2)
     assert [world.tunnelled(2, 1), world.tunnelled(3, 1)] == [True, False]
     other = replace(tunnel(1, PORT, [world.underlay.format(2)]), parent="lo")
@@ -256,7 +256,7 @@ def test_strangers_and_pods_on_an_older_kernel(world: World) -> None:
 
 
 def test_another_vni_on_the_port(world: World) -> None:
-    """The tunnel of another network on the same port is open to all, until it has a filter of its own."""
+    """Another network's tunnel on the same port is open to all hosts until it has its own filter."""
     world.ensure(2)
     assert [world.tunnelled(2, 2), world.tunnelled(3, 2)] == [True, True]
     on(world.node, vtep_filter.ensure, "second", tunnel(2, PORT, [world.underlay.format(3)]))
@@ -265,7 +265,7 @@ def test_another_vni_on_the_port(world: World) -> None:
 
 
 def test_another_port(world: World) -> None:
-    """A filter of another port does nothing to the tunnel, nor the tunnel's to other services of the node."""
+    """A filter for another port does not affect the tunnel, nor the tunnel's filter other services of the node."""
     on(world.node, vtep_filter.ensure, "vxlan", tunnel(1, PORT + 1, []))
     assert world.tunnelled(3, 1)
     world.ensure()
@@ -280,7 +280,7 @@ def test_another_port(world: World) -> None:
 @pytest.mark.parametrize("tracked", [True, False], ids=["tracked", "untracked"])
 @pytest.mark.parametrize("first", [8, 16, 40])
 def test_fragments(world: World, first: int, tracked: bool) -> None:
-    """A stranger's datagram does not get in by pieces, even if the first shows no VNI; a known peer's does."""
+    """Fragments of a stranger's datagram are dropped, even if the first has no VNI; those of a peer's pass."""
     if tracked:
         nft(world.node, "-f", "-", stdin="add table inet t\nadd chain inet t c\nadd rule inet t c ct state new\n")
     assert world.fragmented(3, first)
@@ -289,7 +289,7 @@ def test_fragments(world: World, first: int, tracked: bool) -> None:
 
 
 def send_fragments(world: World, host: int, first: int) -> None:
-    """Put a VXLAN datagram from a host on its wire to the node, cut behind `first` bytes (a multiple of 8)."""
+    """Send a VXLAN datagram from a host to the node, split after `first` bytes (a multiple of 8)."""
     datagram = vxlan_datagram(world, host, PORT)
     under = world.hosts[host].links()["under0"]
     frame_type = socket.ntohs(0x86DD if ":" in world.underlay else 0x0800)
@@ -304,7 +304,7 @@ def send_fragments(world: World, host: int, first: int) -> None:
 
 
 def packed(world: World, number: int) -> bytes:
-    """The underlay address of a host."""
+    """The underlay address of a host, packed."""
     text = world.underlay.format(number)
     return socket.inet_pton(socket.AF_INET6 if ":" in text else socket.AF_INET, text)
 
