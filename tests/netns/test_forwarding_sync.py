@@ -219,7 +219,7 @@ def test_unwanted_entries_are_deleted(tunnel: Tunnel, stray: str) -> None:
 
 
 def test_other_tables_links_and_protocols_are_left_alone(tunnel: Tunnel) -> None:
-    """A route with our protocol in another table, a neighbour on another link, a route of another protocol: all stay."""
+    """Routes with our protocol in another table or with another protocol, and neighbours on other links, stay."""
     for command in (
         "ip route add 10.9.9.0/24 via 192.0.2.9 proto 24 table 100",
         "ip route add 10.9.8.0/24 via 192.0.2.9 proto 4",
