@@ -1,5 +1,5 @@
-"""An agent on a test's node, and calls that go by way of it: the real launchers', where the plugins under test have
-any, else those of `launcher.py`.
+"""An agent on a test's node, and calls through it: with the real launchers if the plugins under test have any, else
+with `launcher.py`.
 """
 
 import http.client
@@ -28,7 +28,7 @@ CONF = network(DUAL, ipMasq=True, macspoofchk=True)
 
 
 class Agent:
-    """An agent process on the node, listening when this is made."""
+    """An agent process on the node; the constructor returns when it listens."""
 
     def __init__(self, node: Node, home: Path, *options: str, prefix: Sequence[str] = ()) -> None:
         self.node, self.path = node, str(node.path(SOCKET))
@@ -43,26 +43,26 @@ class Agent:
 
     @property
     def log(self) -> str:
-        """What it has said."""
+        """The agent's log so far."""
         return self._log.read_text()
 
     @property
     def descriptors(self) -> int:
-        """How many it has open."""
+        """The number of its open file descriptors."""
         return len(os.listdir(f"/proc/{self.process.pid}/fd"))
 
     @property
     def threads(self) -> int:
-        """How many it has."""
+        """The number of its threads."""
         return len(os.listdir(f"/proc/{self.process.pid}/task"))
 
     @property
     def resident(self) -> int:
-        """Its memory in MB."""
+        """Its resident memory in MB."""
         return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * 4096 // 1_000_000
 
     def page(self, name: str) -> tuple[int, str]:
-        """Status and body of a page, from the socket PAGES."""
+        """HTTP status and body of a page, requested over the socket PAGES."""
         connection = http.client.HTTPConnection("localhost")
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(10)
@@ -74,22 +74,22 @@ class Agent:
         return response.status, body
 
     def stop(self, number: int = signal.SIGTERM, *, timeout: float = 15) -> int:
-        """Send it the signal; its exit status."""
+        """Send it the signal, wait, and return its exit status."""
         self.process.send_signal(number)
         return self.process.wait(timeout)
 
 
 @dataclass(frozen=True)
 class ViaAgent(CNI):
-    """Calls as a launcher makes them; `ways` counts how they went.
+    """Calls as a launcher makes them; `ways` counts how they were served.
 
-    "agent", "alone" (the plugin was executed), or "lost" (the agent, in the middle of the call).
+    "agent", "alone" (the plugin was executed), or "lost" (the agent died during the call).
     """
 
     ways: Counter = field(default_factory=Counter)
 
     def raw(self, plugin: str, env: Mapping[str, str], stdin: str) -> CompletedProcess | launcher.Answer:
-        """By way of the agent if it is there, else by executing the plugin."""
+        """Call the agent if it is running, else execute the plugin."""
         if (self.folder / "slash24.d").is_dir():
             return self._launch(plugin, env, stdin)
         path, root = self.node.path(SOCKET), str(self.node.path(""))
@@ -100,7 +100,7 @@ class ViaAgent(CNI):
         return answer
 
     def _launch(self, plugin: str, env: Mapping[str, str], stdin: str) -> CompletedProcess:
-        """With the real launcher, behind which the frozen plugin tells that it is executed."""
+        """Call the real launcher, behind which the frozen plugin reports that it is executed."""
         done = self.node.run([installed(self.node, self.folder) / plugin], env=env, stdin=stdin, check=False)
         said = done.stderr.removeprefix(ALONE)
         way = "lost" if "the agent was lost" in done.stdout else "agent" if said == done.stderr else "alone"
@@ -113,7 +113,7 @@ _lock = Lock()
 
 
 def installed(node: Node, folder: Path) -> Path:
-    """A folder with the launchers of `folder`; the plugins behind them say ALONE on stderr, then go on as usual."""
+    """A folder with the launchers of `folder`; the plugins behind them print ALONE to stderr, then run as usual."""
     made, private = node.path("/run/launchers"), folder / "slash24.d"
     with _lock:
         if not made.is_dir():
@@ -125,7 +125,7 @@ def installed(node: Node, folder: Path) -> Path:
 
 
 def foreign(folder: Path, name: str, text: str) -> Path:
-    """An executable shell script as a plugin of others; the folder."""
+    """Write a third-party plugin, an executable shell script, and return its folder."""
     folder.mkdir(exist_ok=True)
     (folder / name).write_text(f"#!/bin/sh\n{text}\n")
     (folder / name).chmod(0o755)
@@ -137,7 +137,7 @@ Start = Callable[..., Agent]
 
 @pytest.fixture(name="start")
 def agents_started(node: Node, bin_dir: Path) -> Iterator[Start]:
-    """Starts agents on the node; all are ended with the test."""
+    """Starts agents on the node; all are killed when the test ends."""
     agents = []
 
     def started(*options: str, **more: object) -> Agent:
@@ -152,12 +152,12 @@ def agents_started(node: Node, bin_dir: Path) -> Iterator[Start]:
 
 @pytest.fixture(name="warm")
 def calls_by_agent(node: Node, bin_dir: Path) -> ViaAgent:
-    """Calls by way of an agent."""
+    """Calls through an agent."""
     return ViaAgent(node, bin_dir)
 
 
 def tried(verb: Callable, conf: dict, pod: Pod) -> None:
-    """A call that may find the agent gone or starved, or what an earlier call left, but fails for nothing else."""
+    """Make a call that may fail only because the agent is dead or starved, or because of what an earlier call left."""
     excuses = ("has an interface of that name already", "duplicate allocation is not allowed")
     try:
         verb(conf, pod)
@@ -167,7 +167,7 @@ def tried(verb: Callable, conf: dict, pod: Pod) -> None:
 
 
 def nothing_is_left(node: Node) -> bool:
-    """No lease, no port, no element of a pod."""
+    """Assert that no lease, bridge port or nftables element of a pod remains."""
     assert leases(node) == {}
     assert on_bridge(node) == set()
     assert "v1:" not in node.ruleset()

@@ -1,4 +1,4 @@
-"""What the tests of `kubenet` and `vxlan` on one node share: configurations, files of an agent, a look at the node."""
+"""Shared by the tests of `kubenet` and `vxlan` on one node: configurations, node and peers files, state of the node."""
 
 import json
 from collections.abc import Mapping
@@ -13,20 +13,20 @@ LEASES = "/var/lib/cni/networks/net"
 
 
 def network(kind: str, **keys: object) -> dict:
-    """A dual-stack node's configuration; further keys as given, those of None left out."""
+    """A dual-stack node's configuration; `keys` are added, those that are None are left out."""
     conf = {"cniVersion": "1.1.0", "name": "net", "type": kind, "podCIDRs": list(OWN), "clusterCIDRs": list(CLUSTER)}
     return {key: value for key, value in {**conf, **keys}.items() if value is not None}
 
 
 def record(number: int, *, link: str = "192.0.2", **keys: object) -> dict:
-    """Node N of the cluster, on the link of the test's node unless another is named."""
+    """The record of node NUMBER of the cluster, on the link of the test's node unless `link` names another."""
     addresses = [f"{link}.{number}"] + ([f"2001:db8:1::{number}"] if link == "192.0.2" else [])
     node = {"name": f"n{number}", "addresses": addresses}
     return {**node, "podCIDRs": [f"10.244.{number}.0/24", f"fd00:244:0:{number}::/64"], **keys}
 
 
 def write(node: Node, path: str, content: object) -> str:
-    """Put a file on the node, text as it is and anything else as JSON, exchanged in one step; the path."""
+    """Replace a file of the node atomically, with text as it is or anything else as JSON, and return the path."""
     file = node.path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     new = file.with_name(file.name + ".new")
@@ -36,7 +36,7 @@ def write(node: Node, path: str, content: object) -> str:
 
 
 def refused(cni: CNI, verb: str, conf: Mapping, pod: Pod | None = None) -> CNIFailure:
-    """The error that a call answers."""
+    """The error that a call returns."""
     try:
         cni.call(verb, conf, pod)
     except CNIFailure as failure:
@@ -45,20 +45,20 @@ def refused(cni: CNI, verb: str, conf: Mapping, pod: Pod | None = None) -> CNIFa
 
 
 def told(cni: CNI, verb: str, conf: Mapping, pod: Pod | None = None) -> list[str]:
-    """The lines on stderr of a call that succeeds."""
+    """The lines that a successful call prints to stderr."""
     done = cni.raw(conf["type"], cni.environ(verb, pod), json.dumps(conf))
     assert done.returncode == 0, done.stdout
     return done.stderr.splitlines()
 
 
 def own_routes(node: Node) -> dict[str, tuple[str, str]]:
-    """The routes of our protocol: destination -> next hop and link."""
+    """The routes of our routing protocol: destination -> next hop and link."""
     routes = [*node.ip("-4", "route"), *node.ip("-6", "route")]
     return {r["dst"]: (r["gateway"], r["dev"]) for r in routes if str(r.get("protocol")) == "24"}
 
 
 def pods_left(node: Node, *pods: Pod) -> dict[str, object]:
-    """All that belongs to pods: links on the node and in them, leases."""
+    """Everything that belongs to pods: links on the node and in the pods, leases."""
     leases = [f.name for f in node.path(LEASES).glob("*") if f.name[0].isdigit() or ":" in f.name]
     links = [name for name in node.links() if name.startswith("veth")]
     return {"leases": leases, "veths": links, "inside": [name for pod in pods for name in pod.links() if name != "lo"]}

@@ -13,7 +13,7 @@ PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class CNIFailure(Exception):
-    """The error a plugin answered with: one JSON object on stdout and a non-zero exit."""
+    """The error that a plugin returned: one JSON object on stdout and a non-zero exit status."""
 
     def __init__(self, document: Mapping[str, object], stderr: str) -> None:
         super().__init__(f"{document} (stderr: {stderr!r})")
@@ -23,7 +23,7 @@ class CNIFailure(Exception):
 
 
 def one_document(text: str) -> dict:
-    """The one JSON object that `text` is, white space apart; anything else is an AssertionError."""
+    """Parse `text`, which must be exactly one JSON object; anything else is an AssertionError."""
     try:
         document = json.loads(text)
     except ValueError as error:
@@ -34,7 +34,7 @@ def one_document(text: str) -> dict:
 
 @dataclass(frozen=True)
 class CNI:
-    """Calls the plugins of a folder on a node, as a runtime does, and holds every answer to the protocol."""
+    """Calls the plugins of a folder on a node, as a runtime does, and checks every answer against the protocol."""
 
     node: Node
     folder: Path
@@ -42,7 +42,7 @@ class CNI:
     plugin: str = ""  # the executable to call, if not the one that the configuration names
 
     def environ(self, verb: str, pod: Pod | None = None, **variables: str | None) -> dict[str, str]:
-        """The environment of a call, the pod's name being its container id; a variable given as None is left out."""
+        """The environment of a call; the pod's name is its container ID. A variable that is None is left out."""
         env = {"PATH": PATH, "CNI_COMMAND": verb, "CNI_PATH": ":".join(map(str, (*self.more, self.folder)))}
         if pod is not None:
             env |= {"CNI_CONTAINERID": pod.name, "CNI_NETNS": pod.path, "CNI_IFNAME": "eth0"}
@@ -50,11 +50,11 @@ class CNI:
         return {name: value for name, value in env.items() if value is not None}
 
     def raw(self, plugin: str, env: Mapping[str, str], stdin: str) -> CompletedProcess:
-        """Run the plugin and hand back what it did, unjudged."""
+        """Run the plugin and return the completed process, unchecked."""
         return self.node.run([self.folder / plugin], env=env, stdin=stdin, check=False)
 
     def answer(self, plugin: str, env: Mapping[str, str], stdin: str) -> dict | None:
-        """Run the plugin: the document it printed, None if it printed nothing; CNIFailure if it answered an error."""
+        """Run the plugin; return the document that it printed, or None. CNIFailure if it returned an error."""
         done = self.raw(plugin, env, stdin)
         assert "Traceback" not in done.stdout, done.stdout
         if done.returncode == 0:
@@ -77,26 +77,26 @@ class CNI:
         return result
 
     def delete(self, conf: Mapping, pod: Pod, prev: Mapping | None = None, **variables: str | None) -> None:
-        """DEL, with the result of the ADD if given; prints nothing."""
+        """DEL, with the result of the ADD if given; must print nothing."""
         assert self.call("DEL", with_prev(conf, prev), pod, **variables) is None
 
     def check(self, conf: Mapping, pod: Pod, prev: Mapping | None, **variables: str | None) -> None:
-        """CHECK against the result of the ADD; prints nothing."""
+        """CHECK against the result of the ADD; must print nothing."""
         assert self.call("CHECK", with_prev(conf, prev), pod, **variables) is None
 
     def gc(self, conf: Mapping, *valid: Pod | tuple[str, str]) -> None:
-        """GC with these attachments still valid: pods with eth0, or pairs of container id and ifname."""
+        """GC with these valid attachments: pods with eth0, or pairs of container ID and ifname."""
         pairs = [(v.name, "eth0") if isinstance(v, Pod) else v for v in valid]
         entries = [{"containerID": container_id, "ifname": ifname} for container_id, ifname in pairs]
         assert self.call("GC", {**conf, "cni.dev/valid-attachments": entries}) is None
 
     def status(self, conf: Mapping) -> None:
-        """STATUS; prints nothing."""
+        """STATUS; must print nothing."""
         assert self.call("STATUS", conf) is None
 
 
 def with_prev(conf: Mapping, prev: Mapping | None) -> dict:
-    """The configuration with the result of an earlier ADD in it."""
+    """The configuration with the result of an earlier ADD as `prevResult`."""
     return dict(conf) if prev is None else {**conf, "prevResult": prev}
 
 
@@ -109,7 +109,7 @@ class Cnitool:
     path: tuple[Path, ...]  # CNI_PATH
 
     def write(self, conflist: Mapping) -> None:
-        """Put the list where an administrator would."""
+        """Write the list to NETCONFPATH, as an administrator does."""
         folder = self.node.path("/run/net.d")
         folder.mkdir(exist_ok=True)
         (folder / f"10-{conflist['name']}.conflist").write_text(json.dumps(conflist, indent=2))
@@ -117,7 +117,7 @@ class Cnitool:
     def run(
         self, verb: str, network: str, pod: Pod, *, capabilities: Mapping | None = None, ifname: str = "eth0"
     ) -> CompletedProcess:
-        """One call, unjudged; `capabilities` are what a runtime would put into runtimeConfig."""
+        """One call, unchecked; `capabilities` are what a runtime would put into runtimeConfig."""
         env = {
             "PATH": PATH,
             "CNI_PATH": ":".join(map(str, self.path)),
@@ -128,7 +128,7 @@ class Cnitool:
         return self.node.run([self.executable, verb, network, pod.path], env=env, check=False)
 
     def ok(self, verb: str, network: str, pod: Pod, **options: object) -> dict | None:
-        """One call that must succeed; the result if one was printed."""
+        """One call that must succeed; returns the result if one was printed."""
         done = self.run(verb, network, pod, **options)
         assert done.returncode == 0, f"cnitool {verb}: {done.stdout}{done.stderr}"
         return json.loads(done.stdout) if done.stdout.strip() else None

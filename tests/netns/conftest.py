@@ -1,4 +1,4 @@
-"""The tier with real namespaces: every test on a node of its own, which nothing outlives."""
+"""The tier with real namespaces: every test runs on a node of its own, which is destroyed with all in it."""
 
 from pathlib import Path
 

@@ -1,6 +1,7 @@
-"""Run on a node by test_tuning: one ADD that dies just before its n-th request of the kernel or change of a file.
+"""Run on a node by test_tuning: one ADD that exits just before its n-th kernel request or file replacement.
 
-argv: path of the netns, n. stdin: the configuration. Exit status 9: it died; 0: it made fewer requests, and succeeded.
+argv: path of the netns, n. stdin: the configuration. Exit status 9: it was ended there; 0: it made fewer than n
+requests, and succeeded.
 """
 
 import io
@@ -16,7 +17,7 @@ from spec.plugin import serve
 
 
 def deadly(function: Callable, turns: list[int]) -> Callable:
-    """`function`, which nobody survives when no turn is left."""
+    """`function`, which exits the process instead when no turn is left."""
 
     def dying(*args: object, **kwargs: object) -> object:
         turns.pop()

@@ -1,7 +1,8 @@
-"""Run on a node by test_kubenet_undo: one ADD for each request it makes of the kernel, to read or to write, refused.
+"""Run on a node by test_kubenet_undo: one ADD for each kernel request it makes, read or write, with that one refused.
 
 argv: folder of the suite's executables, path of a netns, "fresh" (the node's state is removed before each ADD) or
-"used". stdin: the configuration. stdout: a JSON list, an entry an ADD: what was refused, how it ended, what it left.
+"used". stdin: the configuration. stdout: a JSON list with an entry per ADD: what was refused, its exit status, what
+it left.
 """
 
 import json
@@ -14,7 +15,7 @@ from tests.netns.fail_every_step import Refusal, call, refuse_each, run
 
 
 def forget_node(conf: dict) -> None:
-    """Remove what belongs to the node and not to a pod."""
+    """Remove the state that belongs to the node rather than to a pod."""
     for words in (["link", "del", conf["bridge"]], ["link", "del", "slash24.1"]):
         run(["ip", *words])
     for version in ("-4", "-6"):
@@ -23,7 +24,7 @@ def forget_node(conf: dict) -> None:
 
 
 def main() -> None:
-    """Refuse request 1, 2, 3, ... until an ADD makes fewer than that."""
+    """Refuse request 1, 2, 3, ... until an ADD makes fewer requests."""
     home, netns, how = sys.argv[1:]
     conf = sys.stdin.read()
     refusal = Refusal()

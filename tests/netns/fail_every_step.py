@@ -1,8 +1,8 @@
-"""Run on a node by tests of undo: one ADD for each request it makes of the kernel, that request refused.
+"""Run on a node by tests of undo: one ADD for each kernel request it makes, with that request refused.
 
 argv: folder of the suite's executables, path of a netns, "fresh" (the bridge is removed before each ADD), "used", or a
-line of shell that is run before each ADD.
-stdin: the configuration. stdout: a JSON list, an entry an ADD: what was refused, how the ADD ended, what it left.
+shell command that is run before each ADD.
+stdin: the configuration. stdout: a JSON list with an entry per ADD: what was refused, its exit status, what it left.
 """
 
 import errno
@@ -20,17 +20,17 @@ from spec.plugin import Suite, serve
 
 
 class Refusal:
-    """Counts requests; refuses the one whose turn it is."""
+    """Counts requests and refuses one of them."""
 
     def __init__(self) -> None:
         self.turn, self.count, self.refused = 0, 0, ""
 
     def start(self, turn: int) -> None:
-        """Count anew, and refuse request number `turn`."""
+        """Reset the count, and refuse request number `turn`."""
         self.turn, self.count, self.refused = turn, 0, ""
 
     def guard(self, function: Callable, what: Callable[[tuple], str]) -> Callable:
-        """`function`, that fails when its turn has come."""
+        """`function`, which fails when its turn comes."""
 
         def guarded(*args: object, **kwargs: object) -> object:
             self.count += 1
@@ -43,10 +43,10 @@ class Refusal:
 
 
 def state(netns: str) -> dict[str, str]:
-    """Everything an ADD could leave: links, addresses, settings of the pod, rules, leases, originals."""
+    """Everything an ADD could leave: links, addresses, sysctls, rules, leases, original values saved by tuning."""
     settings = "grep -rs '' /proc/sys/net | grep -v -e nf_conntrack_count -e /neigh/.*_ms | sort"
-    # What an ADD leaves, for others rely on it by then: that the node forwards, with what the kernel changes along with
-    # that, and that its bridges take no router advertisements of pods.
+    # An ADD keeps these, because others rely on them by then: forwarding, with the settings that the kernel changes
+    # along with it, and accept_ra of bridges, which must ignore router advertisements of pods.
     kept = "grep -v -e /ip_forward: -e /forwarding: -e /accept_redirects: -e /accept_ra:"
     leases = "cd /run/leases/net 2>/dev/null && grep -H . [0-9f]*:* [0-9]*.*.*.*"
     return {
@@ -61,13 +61,13 @@ def state(netns: str) -> dict[str, str]:
 
 
 def changed(before: str, after: str) -> list[str]:
-    """What is there before and after: of many lines those that are not on both sides."""
+    """The lines that are only in `before`, and those that are only in `after`."""
     lines, others = before.splitlines(), after.splitlines()
     return ["\n".join(sorted(set(one) - set(other))) for one, other in ((lines, others), (others, lines))]
 
 
 def links(enter: list[str]) -> str:
-    """Links and addresses, without what changes by itself (timers, carrier, link-local addresses)."""
+    """Links and addresses, without what the kernel changes by itself (timers, carrier, link-local addresses)."""
     kept = ("ifname", "address", "mtu", "master", "ifalias", "promiscuity", "allmulti", "txqlen", "linkinfo")
     found = json.loads(run([*enter, "ip", "-j", "-d", "addr"]))
     story = []
@@ -80,12 +80,12 @@ def links(enter: list[str]) -> str:
 
 
 def run(argv: list[str]) -> str:
-    """What a program prints."""
+    """The stdout of a program."""
     return subprocess.run(argv, capture_output=True, text=True).stdout
 
 
 def call(verb: str, conf: str, home: str, netns: str) -> int:
-    """One call, in this process; the exit status."""
+    """Make one call in this process; return the exit status."""
     environ = {
         "CNI_COMMAND": verb,
         "CNI_CONTAINERID": "pod",
@@ -100,7 +100,7 @@ def call(verb: str, conf: str, home: str, netns: str) -> int:
 
 
 def refuse_each(refusal: Refusal, forget: Callable[[], object], conf: str, home: str, netns: str) -> list[dict]:
-    """ADDs of which request 1, 2, 3, ... is refused, until one makes fewer than that; `forget` comes before each."""
+    """Run ADDs with request 1, 2, 3, ... refused, until one makes fewer requests; call `forget` before each."""
     story, turn = [], 0
     while turn == 0 or refusal.refused:
         turn += 1
@@ -119,7 +119,7 @@ def refuse_each(refusal: Refusal, forget: Callable[[], object], conf: str, home:
 
 
 def main() -> None:
-    """Refuse request 1, 2, 3, ... until an ADD makes fewer than that."""
+    """Refuse request 1, 2, 3, ... until an ADD makes fewer requests."""
     home, netns, bridge = sys.argv[1:]
     conf = sys.stdin.read()
     refusal = Refusal()

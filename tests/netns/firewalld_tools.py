@@ -1,4 +1,4 @@
-"""A system bus on a node, and firewalld on it: the real one, or one that knows just what the reference's tests have."""
+"""A system bus on a node, and firewalld on it: the real one, or a fake with only the methods the reference calls."""
 
 import subprocess
 import sys
@@ -17,7 +17,7 @@ _BUS_CONF = f"""<busconfig>
 <allow own="*"/><allow user="*"/></policy>
 </busconfig>"""
 
-# Only methods that the reference calls: an old firewalld, say.
+# Implements only the methods that the reference calls, like an old firewalld.
 _FAKE = """
 import socket, sys
 sys.path.insert(0, {root!r})
@@ -78,7 +78,7 @@ def real(node: Node) -> Iterator[None]:
 
 @contextmanager
 def fake(node: Node, address: str = f"unix:path={BUS}") -> Iterator[None]:
-    """One that knows addSource, removeSource and querySource; `told` says what it was asked."""
+    """A fake firewalld that implements addSource, removeSource and querySource; `told` returns its calls."""
     with _running(node, [sys.executable, "-c", _FAKE.format(root=str(ROOT), address=address)]):
         look = f"import sys; sys.path.insert(0, {str(ROOT)!r}); from linux.firewalld import is_running; "
         argv = [sys.executable, "-c", look + f"sys.exit(not is_running({address!r}))"]
@@ -87,19 +87,19 @@ def fake(node: Node, address: str = f"unix:path={BUS}") -> Iterator[None]:
 
 
 def told(node: Node) -> list[str]:
-    """What the fake was asked so far."""
+    """The calls that the fake received so far."""
     path = node.path("/run/fake-firewalld")
     return path.read_text().splitlines() if path.exists() else []
 
 
 def cmd(node: Node, *words: str, check: bool = True) -> str:
-    """What firewall-cmd answers."""
+    """The output of firewall-cmd."""
     argv = ["/usr/bin/python3", UNPACKED / "usr/bin/firewall-cmd", *words]
     return node.run(argv, env={"PATH": _PATH}, check=check).stdout.strip()
 
 
 def sources(node: Node, zone: str = "trusted") -> set[str]:
-    """The sources of a zone at run time."""
+    """The sources of a zone in the runtime configuration."""
     return set(cmd(node, f"--zone={zone}", "--list-sources").split())
 
 

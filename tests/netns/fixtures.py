@@ -1,4 +1,4 @@
-"""Fixtures of every tier that needs namespaces; a conftest imports them by name."""
+"""Fixtures for every tier that needs namespaces; a conftest imports them by name."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from tests.netns.node import Node, leave_machine, machine_state
 def untouched_machine() -> Iterator[None]:
     """The tests leave no link, namespace, mount, rule, sysctl, file or process on the machine.
 
-    It is looked at from network and mount namespaces of the run's own, where no other program makes anything.
+    The check runs in network and mount namespaces of the test run, in which no other program makes changes.
     """
     leave_machine()
     before = machine_state()
@@ -23,7 +23,7 @@ def untouched_machine() -> Iterator[None]:
 
 @pytest.fixture
 def node() -> Iterator[Node]:
-    """A node of this test's own."""
+    """A node for this test alone."""
     made = Node()
     try:
         yield made
@@ -33,7 +33,7 @@ def node() -> Iterator[Node]:
 
 @pytest.fixture
 def vlan_filtering(node: Node) -> None:
-    """A kernel whose bridges know VLANs."""
+    """Skips the test if the kernel lacks bridge VLAN filtering."""
     made = node.run(["ip", "link", "add", "probe", "type", "bridge", "vlan_filtering", "1"], check=False)
     if made.returncode != 0:
         pytest.skip("kernel lacks bridge VLAN filtering")

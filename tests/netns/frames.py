@@ -1,4 +1,4 @@
-"""Packets in bytes, for senders that write what no socket would."""
+"""Raw packets as bytes, for senders of packets that an ordinary socket would not send."""
 
 import socket
 import struct
@@ -22,7 +22,7 @@ def ipv6_fragment(source: bytes, to: bytes, part: bytes, offset: int, *, more: b
 
 
 def internet_checksum(data: bytes) -> int:
-    """RFC 1071."""
+    """The Internet checksum (RFC 1071)."""
     total = sum(struct.unpack(f">{len(data) // 2}H", data[: len(data) & ~1])) + (data[-1] << 8 if len(data) & 1 else 0)
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
@@ -30,14 +30,14 @@ def internet_checksum(data: bytes) -> int:
 
 
 def udp(ends: bytes, port: int, payload: bytes) -> bytes:
-    """A UDP datagram between `ends`, the packed addresses of source and destination; from port 50000."""
+    """A UDP datagram from port 50000; `ends` are the packed source and destination addresses."""
     header = struct.pack(">3H", 50000, port, 8 + len(payload))
     pseudo = ends + struct.pack(">II", 8 + len(payload), socket.IPPROTO_UDP)
     return header + struct.pack(">H", internet_checksum(pseudo + header + b"\0\0" + payload) or 0xFFFF) + payload
 
 
 def vxlan(vni: int, to: str, packet: bytes) -> bytes:
-    """What a VXLAN datagram carries: the header, and an IPv4 packet in a frame to this MAC."""
+    """The payload of a VXLAN datagram: VXLAN header, and an Ethernet frame to this MAC with an IPv4 packet."""
     return (
         struct.pack(">II", 8 << 24, vni << 8)
         + bytes.fromhex(to.replace(":", "") + "020000000001")

@@ -1,9 +1,9 @@
-"""Run on a node by a test of undo: a pod is added to the bridge at every step of another pod's ADD, which fails.
+"""Run on a node by a test of undo: the other pod joins the bridge at every step of a pod's ADD, which fails.
 
-`steps HOME NETNS OTHER BRIDGE`: stdin is the configuration; stdout a JSON list, an entry for each step at which the
-other pod was added: "at", how both ADDs ended, what the other's CHECK says afterwards. BRIDGE: "fresh", or a line of
-shell that makes it before each. `join HOME NETNS`: the other's ADD: "blocked" as soon as it waits for who takes
-something of a bridge back, then its result.
+`steps HOME NETNS OTHER BRIDGE`: stdin is the configuration; stdout a JSON list with an entry for each step at which
+the other pod was added: "at", the exit status of both ADDs, the error of the other's CHECK afterwards. BRIDGE: "fresh",
+or a shell command that creates the bridge before each attempt. `join HOME NETNS`: the other's ADD; it prints "blocked"
+as soon as it waits for the bridge lock that an undo holds, then its result.
 """
 
 import errno
@@ -23,7 +23,7 @@ from tests.netns.fail_every_step import Refusal, run
 
 
 def call(verb: str, conf: dict, home: str, netns: str, prev: dict | None = None) -> tuple[int, dict]:
-    """One call for a pod, in this process: exit status and what it printed."""
+    """Make one call for a pod in this process; return the exit status and what it printed."""
     environ = {"CNI_COMMAND": verb, "CNI_CONTAINERID": os.path.basename(netns), "CNI_NETNS": netns}
     environ |= {"CNI_IFNAME": "eth0", "CNI_PATH": home}
     stdin, out = json.dumps(conf | ({"prevResult": prev} if prev else {})).encode(), io.BytesIO()
@@ -34,14 +34,14 @@ def call(verb: str, conf: dict, home: str, netns: str, prev: dict | None = None)
 
 
 class Joining(Refusal):
-    """Refuses one request, or the end of the ADD, and has the other pod join just before that, or before an undo's."""
+    """Refuses one request, or the ADD's last step; the other pod joins just before it, or before an undo's request."""
 
     def __init__(self, join: Callable[[], object]) -> None:
         super().__init__()
         self.join, self.join_at, self.undo_at = join, 0, 0
 
     def guard(self, function: Callable, what: Callable[[tuple], str]) -> Callable:
-        """`function`, before which the other joins when its time has come."""
+        """`function`, just before which the other pod joins when its turn comes."""
         refusing = super().guard(function, what)
 
         def guarded(*args: object, **kwargs: object) -> object:
@@ -53,7 +53,7 @@ class Joining(Refusal):
         return guarded
 
     def fail_at_the_end(self, settled: Callable) -> Callable:
-        """The ADD's last step, that fails if the other is to join before a request of the undo: it is counted anew."""
+        """The ADD's last step; it fails, and resets the count, if the other is to join before a request of the undo."""
 
         def failing(*args: object) -> object:
             if not self.undo_at:
@@ -66,10 +66,10 @@ class Joining(Refusal):
 
 
 class Other:
-    """The other pod's ADD, in a process of its own."""
+    """The other pod's ADD, in a separate process."""
 
     def __init__(self, home: str, netns: str, conf: dict) -> None:
-        # In the namespace of the node, wherever this thread is when it is started.
+        # Runs in the node's network namespace, whichever namespace this thread is in when it starts the process.
         node = os.open("/proc/self/ns/net", os.O_RDONLY)
         self._argv = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{node}", sys.executable, "-m"]
         self._argv += ["tests.netns.join_every_step", "join", home, netns]
@@ -77,7 +77,7 @@ class Other:
         self.process: subprocess.Popen | None = None
 
     def start(self) -> None:
-        """Until it is done, or waits."""
+        """Start it; return when it is done or blocked."""
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(self._argv, stdin=pipe, stdout=pipe, text=True)
         self.process.stdin.write(self._conf)
@@ -85,13 +85,13 @@ class Other:
         self.first = self.process.stdout.readline()
 
     def end(self) -> tuple[int, dict]:
-        """How it ended."""
+        """Wait for it; return its exit status and result."""
         rest = self.process.stdout.read()
         return self.process.wait(), json.loads(rest if self.first == "blocked\n" else self.first + rest)
 
 
 def steps(home: str, netns: str, other_netns: str, bridge: str) -> list[dict]:
-    """The story."""
+    """Attempt an ADD for each step; return the entries."""
     conf = json.loads(sys.stdin.read())
     other = Other(home, other_netns, conf)
     joining = Joining(other.start)
@@ -124,7 +124,7 @@ def steps(home: str, netns: str, other_netns: str, bridge: str) -> list[dict]:
 
 
 def join(home: str, netns: str) -> int:
-    """The other's ADD."""
+    """Run the other pod's ADD."""
     conf = json.loads(sys.stdin.read())
     original, said = bridge_lock.flock, []
 

@@ -1,4 +1,4 @@
-"""A launcher as the protocol has it, for tests: asks the agent, and does without one where that is safe.
+"""A launcher in Python, for tests, that implements the protocol: calls the agent, else executes the plugin if safe.
 
 python launcher.py SOCKET FOLDER TYPE     as a runtime would run FOLDER/TYPE
 """
@@ -20,7 +20,7 @@ DECLINED = 0xFFFFFFFF
 
 @dataclass(frozen=True)
 class Answer:
-    """What a runtime gets; `way` is "agent", "alone" (the plugin was executed) or "lost" (the agent went away)."""
+    """What a runtime gets; `way` is "agent", "alone" (the plugin was executed) or "lost" (the agent died)."""
 
     returncode: int
     stdout: str
@@ -29,7 +29,7 @@ class Answer:
 
 
 def request(kind: str, environ: Mapping[str, str], stdin: bytes) -> bytes:
-    """The bytes that a launcher sends."""
+    """A request as a launcher sends it."""
     variables = b"".join(os.fsencode(f"{name}={value}") + b"\0" for name, value in environ.items())
     lengths = (len(kind.encode()), len(variables), len(stdin))
     root = os.stat("/")
@@ -37,7 +37,7 @@ def request(kind: str, environ: Mapping[str, str], stdin: bytes) -> bytes:
 
 
 def connect(path: str) -> socket.socket | None:
-    """A connection to an agent that has greeted; None if there is none."""
+    """A connection to an agent that has sent its greeting; None if there is no such agent."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(60)
     try:
@@ -52,7 +52,7 @@ def connect(path: str) -> socket.socket | None:
 
 
 def send(connection: socket.socket, data: bytes, netns: int | None = None) -> None:
-    """Send a request, the descriptor with its first byte."""
+    """Send a request; the descriptor goes with the first byte."""
     rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [netns]))] if netns is not None else []
     sent = connection.sendmsg([data], rights)
     if data[sent:]:
@@ -60,7 +60,7 @@ def send(connection: socket.socket, data: bytes, netns: int | None = None) -> No
 
 
 def receive(connection: socket.socket) -> tuple[int, bytes, bytes] | None:
-    """Status, stdout and stderr of the reply; None if none came, or not all of it."""
+    """Status, stdout and stderr of the reply; None if the reply is missing or incomplete."""
     try:
         header = connection.recv(REPLY.size, socket.MSG_WAITALL)
         magic, version, status, out, err = REPLY.unpack(header)
@@ -79,7 +79,10 @@ def launch(
     *,
     root: str = "",
 ) -> Answer:
-    """One call by way of the agent at `path`; `alone` executes the plugin. `root`: where CNI_NETNS is looked for."""
+    """Make one call through the agent at `path`, else with `alone`, which executes the plugin.
+
+    `root` is prepended to CNI_NETNS.
+    """
     connection, netns = connect(path), environ.get("CNI_NETNS", "")
     if connection is not None:
         with connection:
@@ -97,7 +100,7 @@ def _ask(connection: socket.socket, data: bytes, netns: str) -> tuple[int, bytes
     with suppress(OSError):
         descriptor = os.open(netns, os.O_RDONLY | os.O_CLOEXEC) if netns else None
     try:
-        with suppress(OSError):  # the reply may be there all the same
+        with suppress(OSError):  # the agent may have replied already
             send(connection, data, descriptor)
     finally:
         if descriptor is not None:
@@ -106,7 +109,7 @@ def _ask(connection: socket.socket, data: bytes, netns: str) -> tuple[int, bytes
 
 
 def main() -> int:
-    """See above."""
+    """Run as the module's docstring describes."""
     path, folder, kind = sys.argv[1:4]
     stdin = sys.stdin.read()
 

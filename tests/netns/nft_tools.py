@@ -1,4 +1,4 @@
-"""For tests of nftables: production code called inside a node, and what `nft` says of it."""
+"""For tests of nftables: production code called inside a node, and the result as `nft` lists it."""
 
 import os
 import re
@@ -9,13 +9,13 @@ from tests.netns.node import Host, Node
 
 
 def on(host: Host, function: Callable, *args: object, **kwargs: object) -> object:
-    """What `function` answers when called with this thread in the network namespace of `host`."""
+    """Call `function` with this thread in the network namespace of `host`; return its result."""
     with host.inside():
         return function(*args, **kwargs)
 
 
 def at_once(host: Host, calls: Sequence[Callable[[], object]]) -> int:
-    """Make each call in a process of its own inside `host`, all released in the same moment; how many failed."""
+    """Make the calls concurrently, each in a separate process inside `host`; return how many failed."""
     ready_read, ready_write = os.pipe()
     go_read, go_write = os.pipe()
     children = []
@@ -26,7 +26,7 @@ def at_once(host: Host, calls: Sequence[Callable[[], object]]) -> int:
                 os.close(go_write)
                 with host.inside():
                     os.write(ready_write, b".")
-                    os.read(go_read, 1)  # answers at the end of the file, when the parent closes it
+                    os.read(go_read, 1)  # returns at end of file, when the parent closes the pipe
                     call()
                 os._exit(0)
             finally:
@@ -44,16 +44,16 @@ def at_once(host: Host, calls: Sequence[Callable[[], object]]) -> int:
 
 
 def nft(node: Node, *words: str, stdin: str = "") -> str:
-    """What `nft WORDS` prints on the node."""
+    """The output of `nft WORDS` on the node."""
     return node.run(["nft", *words], stdin=stdin).stdout
 
 
 def table(node: Node, name: str) -> str:
-    """A table of the node as `nft list table` prints it, but elements on one line: releases break it differently."""
+    """A table of the node as `nft list table` prints it, with elements on one line: releases wrap differently."""
     return re.sub(r",\n\s+", ", ", nft(node, "list", "table", *name.split()))
 
 
 def chain(text: str, name: str) -> list[str]:
-    """The rules of a chain in the text of a table, its hook line left out; [] if there is no such chain."""
+    """The rules of a chain in the text of a table, without its hook line; [] if there is no such chain."""
     found = re.search(rf"\tchain {re.escape(name)} \{{\n(.*?)\t\}}", text, re.DOTALL)
     return [line.strip() for line in found[1].splitlines() if "hook" not in line] if found else []

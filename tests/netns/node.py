@@ -1,4 +1,4 @@
-"""Nodes and pods for tests: network namespaces with private folders, gone with the process that holds them."""
+"""Nodes and pods for tests: network namespaces with private folders, which vanish when the holding process ends."""
 
 import ctypes
 import json
@@ -15,8 +15,8 @@ from tests.netns.way import Calls
 
 CLONE_NEWNET, CLONE_NEWNS = 0x40000000, 0x00020000
 
-# What a plugin writes outside its network namespace (leases, caches, names of namespaces, locks) lands in these two
-# tmpfs; /sys is mounted anew because a sysfs shows the links of the namespace that mounted it.
+# What a plugin writes to disk (leases, caches, names of namespaces, locks) goes to these two tmpfs; /sys is mounted
+# again because a sysfs shows the links of the namespace that mounted it.
 _HOLD = """
 set -e
 mount -t sysfs sysfs /sys
@@ -33,7 +33,7 @@ NODE_V6, OUTSIDE_V6 = "2001:db8:1::1", "2001:db8:1::2"
 
 
 def wait_until(predicate: Callable[[], object], *, timeout: float = 15.0) -> bool:
-    """Whether `predicate` became true within `timeout` seconds; asks every 50 ms."""
+    """Whether `predicate` becomes true within `timeout` seconds; polls every 50 ms."""
     deadline = time.monotonic() + timeout
     while not predicate():
         if time.monotonic() > deadline:
@@ -43,10 +43,10 @@ def wait_until(predicate: Callable[[], object], *, timeout: float = 15.0) -> boo
 
 
 class Host:
-    """A network namespace in which a test can look around: the node itself, a pod, or the world outside."""
+    """A network namespace that a test can inspect: the node itself, a pod, or a host outside."""
 
     def __init__(self, holder: int, netns: str) -> None:
-        """`holder`: process whose mount namespace counts; `netns`: path of the network namespace as seen from here."""
+        """`holder`: process whose mount namespace is used; `netns`: path of the network namespace as seen from here."""
         self._enter = ["nsenter", f"--mount=/proc/{holder}/ns/mnt", f"--net={netns}", "--"]
         self._netns = netns
 
@@ -57,13 +57,13 @@ class Host:
     def run(
         self, argv: Sequence[str | Path], *, stdin: str = "", env: Mapping[str, str] | None = None, check: bool = True
     ) -> subprocess.CompletedProcess:
-        """Run a program here to its end; if it fails, AssertionError with its stderr, unless `check` is False."""
+        """Run a program here and wait for it; if it fails, AssertionError with its stderr, unless `check` is False."""
         done = subprocess.run([*self._enter, *map(str, argv)], input=stdin, env=env, text=True, capture_output=True)
         assert not check or done.returncode == 0, f"{argv} exited {done.returncode}: {done.stdout}{done.stderr}"
         return done
 
     def ip(self, *words: str) -> list[dict]:
-        """What `ip -j -d WORDS` answers."""
+        """The output of `ip -j -d WORDS`."""
         return json.loads(self.run(["ip", "-j", "-d", *words]).stdout or "[]")
 
     def links(self) -> dict[str, dict]:
@@ -71,7 +71,7 @@ class Host:
         return {link["ifname"]: link for link in self.ip("link")}
 
     def addresses(self, link: str) -> set[str]:
-        """The addresses of a link in CIDR form, link-local ones left out."""
+        """The addresses of a link in CIDR notation, without link-local ones."""
         return {
             f"{info['local']}/{info['prefixlen']}"
             for entry in self.ip("addr", "show", "dev", link)
@@ -80,7 +80,7 @@ class Host:
         }
 
     def routes(self) -> dict[str, dict]:
-        """The unicast routes of the main table by destination, "default" and "default6" among them."""
+        """The unicast routes of the main table by destination, including "default" and "default6"."""
         found = {("default6" if r["dst"] == "default" else r["dst"]): r for r in self.ip("-6", "route")}
         return found | {r["dst"]: r for r in self.ip("-4", "route")}
 
@@ -89,14 +89,14 @@ class Host:
         return self.run(["cat", f"/proc/sys/net/{name}"]).stdout.strip()
 
     def reaches(self, address: str, *, timeout: float = 3.0) -> bool:
-        """Whether an ICMP echo to `address` is answered within `timeout` seconds, tried again until then."""
+        """Whether an ICMP echo to `address` is answered; retried for `timeout` seconds."""
         return wait_until(
             lambda: self.run(["ping", "-n", "-c1", "-W1", address], check=False).returncode == 0, timeout=timeout
         )
 
     @contextmanager
     def inside(self) -> Iterator[None]:
-        """The calling thread is in this network namespace: a socket made here stays here."""
+        """Put the calling thread into this network namespace; a socket created inside stays in it."""
         setns = ctypes.CDLL(None, use_errno=True).setns
         back, there = os.open("/proc/thread-self/ns/net", os.O_RDONLY), os.open(self._netns, os.O_RDONLY)
         try:
@@ -108,7 +108,7 @@ class Host:
             os.close(there)
 
     def socket(self, address: str, kind: str) -> socket.socket:
-        """A TCP or UDP ("tcp", "udp") socket of this namespace, of the family of `address`, that waits 2 s at most."""
+        """A TCP or UDP ("tcp", "udp") socket in this namespace, in the family of `address`, with a timeout of 2 s."""
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         with self.inside():
             made = socket.socket(family, {"tcp": socket.SOCK_STREAM, "udp": socket.SOCK_DGRAM}[kind])
@@ -116,12 +116,12 @@ class Host:
         return made
 
     def advertise(self, link: str, prefix: str = "2001:db8:77::") -> None:
-        """Send a router advertisement (RFC 4861, 4.2) on a link: default route, a /64 prefix. It may get lost."""
+        """Send a router advertisement (RFC 4861, 4.2) on a link: default route and a /64 prefix. It may get lost."""
         header = struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0)
         option = struct.pack("!BBBBIII", 3, 4, 64, 0xC0, 86400, 14400, 0) + socket.inet_pton(socket.AF_INET6, prefix)
         with self.inside(), socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as sender:
             sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
-            with suppress(OSError):  # while the link has no address yet
+            with suppress(OSError):  # fails while the link has no address yet
                 sender.sendto(header + option, ("ff02::1", 0, 0, socket.if_nametoindex(link)))
 
 
@@ -133,16 +133,16 @@ class Pod(Host):
         self.node, self.name, self.path = node, name, f"/run/netns/{name}"
 
     def vanish(self) -> None:
-        """Remove the namespace, as a runtime does when the pod is gone."""
+        """Delete the namespace, as a runtime does after the pod has ended."""
         self.node.run(["ip", "netns", "del", self.name])
 
 
 class Node(Host):
-    """A network and mount namespace with private /run and /var/lib, and the pods inside."""
+    """A network and mount namespace with private /run and /var/lib, and its pods."""
 
     def __init__(self) -> None:
         argv = ["unshare", "--net", "--mount", "--propagation", "private", "--", "sh", "-c", _HOLD]
-        # The holder ends when its stdin closes, so it can not survive even a test run that was killed.
+        # The holder ends when its stdin closes, so it cannot outlive even a killed test run.
         self._holder = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.pid = self._holder.pid
         assert self._holder.stdout.readline() == "ready\n", "no node: is this root, with mount and network namespaces?"
@@ -150,30 +150,30 @@ class Node(Host):
         self._calls = Calls(super().start)
 
     def start(self, argv: Sequence[str | Path], **options: object) -> subprocess.Popen:
-        """As of any host; calls of our plugins go the way that `--way` says."""
+        """As Host.start; calls of our plugins are cold or go to an agent, as `--way` selects."""
         return super().start(argv, **{**options, "env": self._calls.environ(argv, options.get("env"), ends=False)})
 
     def run(
         self, argv: Sequence[str | Path], *, stdin: str = "", env: Mapping[str, str] | None = None, check: bool = True
     ) -> subprocess.CompletedProcess:
-        """As of any host; calls of our plugins go the way that `--way` says."""
+        """As Host.run; calls of our plugins are cold or go to an agent, as `--way` selects."""
         return super().run(argv, stdin=stdin, env=self._calls.environ(argv, env, ends=True), check=check)
 
     def path(self, absolute: str) -> Path:
-        """A file of the node, as seen from the test."""
+        """The path of a node's file as the test sees it."""
         return Path(f"/proc/{self.pid}/root{absolute}")
 
     def pod(self, name: str) -> Pod:
-        """A new, empty network namespace /run/netns/NAME, its loopback down as a runtime leaves it."""
+        """A new, empty network namespace /run/netns/NAME, with its loopback down, as a runtime creates it."""
         self.run(["ip", "netns", "add", name])
         return Pod(self, name)
 
     def outside(self) -> Pod:
-        """A host beyond the node: 192.0.2.2 and 2001:db8:1::2 on the node's link wan0, its default route the node."""
+        """A host behind the node's link wan0, with 192.0.2.2 and 2001:db8:1::2 and the node as its default gateway."""
         host = self.pod("outside")
         self.run(["ip", "link", "add", "wan0", "type", "veth", "peer", "name", "eth0", "netns", "outside"])
         for side, link, addresses in ((self, "wan0", (NODE_V4, NODE_V6)), (host, "eth0", (OUTSIDE_V4, OUTSIDE_V6))):
-            # Duplicate address detection would hold the first IPv6 packets back for a second or two.
+            # Duplicate address detection would delay the first IPv6 packets by a second or two.
             side.run(["sh", "-c", f"echo 0 >/proc/sys/net/ipv6/conf/{link}/accept_dad"])
             side.run(["ip", "link", "set", link, "up"])
             side.run(["ip", "addr", "add", f"{addresses[0]}/24", "dev", link])
@@ -183,11 +183,11 @@ class Node(Host):
         return host
 
     def ruleset(self) -> str:
-        """Every nftables rule of the node, those of iptables included."""
+        """Every nftables rule of the node, including those of iptables."""
         return self.run(["nft", "list", "ruleset"]).stdout
 
     def close(self) -> None:
-        """End the holder: the namespaces, and all in them, go with it. AssertionError if the agent here did wrong."""
+        """End the holder, and with it the namespaces and all in them. AssertionError if the node's agent misbehaved."""
         try:
             self._calls.close()
         finally:
@@ -197,9 +197,9 @@ class Node(Host):
 
 
 def ask(client: Host, server: Host, address: str, port: int, kind: str, *, to: tuple[str, int] | None = None) -> str:
-    """Send a word from `client` to `server` at `address` and `port` and get it back; answers whom the server saw.
+    """Send a word from `client` to `server` at `address` and `port` and back; return the client address the server saw.
 
-    `to` is where the client turns to, if not there (a forwarded port). Raises OSError if nothing comes through.
+    `to` is the client's destination if it is another (a forwarded port). Raises OSError if nothing gets through.
     """
     with server.socket(address, kind) as listener, client.socket((to or (address, port))[0], kind) as caller:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -221,7 +221,7 @@ def ask(client: Host, server: Host, address: str, port: int, kind: str, *, to: t
 
 
 def _receive(listener: socket.socket, send: Callable[[], object]) -> tuple[bytes, tuple]:
-    """The datagram that `send` sends and its sender; sent again for 3 s, as IPv6 neighbours may need that to appear."""
+    """The datagram that `send` sends, and its source; sent repeatedly for 3 s, until IPv6 neighbours are resolved."""
     listener.settimeout(0.3)
     for _ in range(9):
         send()
@@ -236,9 +236,9 @@ _SHARED = ("/var/lib/cni", "/run/cni", "/run/netns", "/etc/cni")
 
 
 def leave_machine() -> None:
-    """Network and mount namespaces of its own for this process (this thread, and all that it starts), for good.
+    """Move this process (this thread, and all that it starts) to new network and mount namespaces, for good.
 
-    What somebody makes on the machine from now on is not seen there, and the shared folders are empty.
+    Changes that others make on the machine are not visible there, and the shared folders are empty.
     """
     unshare = ctypes.CDLL(None, use_errno=True).unshare
     assert unshare(CLONE_NEWNET | CLONE_NEWNS) == 0, os.strerror(ctypes.get_errno())
@@ -248,7 +248,7 @@ def leave_machine() -> None:
 
 
 def machine_state() -> dict[str, str]:
-    """What the tests must leave on the machine as they found it, each as text."""
+    """The state of the machine that the tests must leave unchanged, as text."""
     commands = {
         "links": "ip -o link | sed 's/ state [A-Z]*//'",
         "namespaces": "ip netns list",

@@ -1,4 +1,4 @@
-"""For tests of paths to peers: a tunnel on a node, its entries as `ip` and `bridge` list them, the kernel's news."""
+"""For tests of paths to peers: a tunnel on a node, its entries as `ip` and `bridge` list them, and notifications."""
 
 import json
 import os
@@ -25,7 +25,7 @@ _NDA_LLADDR, _NDMSG_SIZE = 2, 12
 
 @contextmanager
 def inside(node: Node) -> Iterator[Netlink]:
-    """The calling thread is in the node's network namespace, with a socket there."""
+    """Put the calling thread into the node's network namespace, with a netlink socket there."""
     fd = open_netns(f"/proc/{node.pid}/ns/net")
     try:
         with entered(fd), Netlink() as netlink:
@@ -35,26 +35,26 @@ def inside(node: Node) -> Iterator[Netlink]:
 
 
 def join(first: Node, second: Node) -> None:
-    """An underlay of both families between two nodes: host 1 and host 2 on a veth pair, wan0 on either side."""
+    """Connect two nodes by a dual-stack underlay: a veth pair, wan0 on either node, host numbers 1 and 2."""
     first.run(["ip", "link", "add", "wan0", "type", "veth", "peer", "name", "wan0", "netns", str(second.pid)])
     for number, node in ((1, first), (2, second)):
         give_underlay(node, number)
 
 
 def give_underlay(node: Node, number: int) -> None:
-    """Addresses on wan0."""
+    """Bring wan0 up and assign its addresses."""
     shell(node, "ip link set wan0 up")
     shell(node, f"ip addr add {UNDERLAY_V4.format(number)}/24 dev wan0")
     shell(node, f"ip addr add {UNDERLAY_V6.format(number)}/64 dev wan0 nodad")
 
 
 def shell(node: Host, line: str) -> None:
-    """Run a line of commands on the node."""
+    """Run a shell command on the node."""
     node.run(["sh", "-ec", line])
 
 
 def vtep(node: Host, number: int, underlay: str = UNDERLAY_V4, **changes: object) -> Vtep:
-    """The device wanted on node NUMBER, whose subnet is 10.244.NUMBER.0/24."""
+    """The desired VTEP of node NUMBER, whose subnet is 10.244.NUMBER.0/24."""
     parent = node.links()["wan0"]["ifindex"]
     local, mac = underlay.format(number), vtep_mac([f"10.244.{number}.0/24"])
     usual = Vtep(DEVICE, 1, 4789, parent, local, mac, mtu=1500 - overhead(local), tx_checksum=True)
@@ -62,13 +62,13 @@ def vtep(node: Host, number: int, underlay: str = UNDERLAY_V4, **changes: object
 
 
 def own_addresses(number: int) -> list[str]:
-    """The addresses of the device on node NUMBER."""
+    """The addresses of the VTEP on node NUMBER."""
     return [f"10.244.{number}.0/32", f"fd00:244:0:{number}::/128"]
 
 
 @dataclass(frozen=True)
 class Tunnel:
-    """A node with a tunnel: what a test works on. `device` is the index of the VTEP."""
+    """A node with a tunnel; `device` is the interface index of the VTEP."""
 
     node: Node
     netlink: Netlink
@@ -82,7 +82,7 @@ class Tunnel:
 
 @contextmanager
 def tunnel_on(node: Node, number: int, underlay: str) -> Iterator[Tunnel]:
-    """A tunnel on node NUMBER, with the calling thread inside."""
+    """A tunnel on node NUMBER, with the calling thread in the node's network namespace."""
     with inside(node) as netlink:
         link, _ = ensure_vtep(netlink, vtep(node, number, underlay), own_addresses(number))
         yield Tunnel(node, netlink, link.index, underlay)
@@ -97,7 +97,7 @@ def peer(number: int, device: int, underlay: str = UNDERLAY_V4, **changes: str) 
 
 @dataclass(frozen=True)
 class Entries:
-    """All entries of the tunnel and all routes of ours, as `ip` and `bridge` tell them."""
+    """All entries of the tunnel and all routes of ours, as `ip` and `bridge` list them."""
 
     neighbours: set[tuple[str, str]]
     forwarding: set[tuple[str, str]]
@@ -105,7 +105,7 @@ class Entries:
 
 
 def entries(node: Host) -> Entries:
-    """What is there."""
+    """The node's current entries."""
     neighbours = json.loads(node.run(["ip", "-j", "neigh", "show", "dev", DEVICE, "nud", "permanent"]).stdout or "[]")
     forwarding = json.loads(node.run(["bridge", "-j", "fdb", "show", "dev", DEVICE]).stdout or "[]")
     routes = [
@@ -121,7 +121,7 @@ def entries(node: Host) -> Entries:
 
 
 def expected(paths: Sequence[PeerPath], names: dict[int, str]) -> Entries:
-    """What there has to be for these paths; `names` of the links by index."""
+    """The entries that these paths require; `names` of the links by index."""
     through = [path for path in paths if path.mac]
     return Entries(
         {(path.via, path.mac) for path in through},
@@ -131,7 +131,7 @@ def expected(paths: Sequence[PeerPath], names: dict[int, str]) -> Entries:
 
 
 class News:
-    """What the kernel tells of routes, neighbours and forwarding entries from now on: "+route", "-forwarding", ..."""
+    """The kernel's notifications of routes, neighbours and FDB entries from now on: "+route", "-forwarding", ..."""
 
     def __init__(self, protocol: int = 24) -> None:
         self._protocol = protocol
@@ -141,9 +141,9 @@ class News:
         self._socket.setblocking(False)
 
     def read(self) -> list[str]:
-        """All since the last time, in order; what is neither of our protocol nor permanent is left out.
+        """All since the last read, in order, without those that are neither of our protocol nor permanent.
 
-        Before 6.13 the kernel announces a change of a forwarding entry twice in a row: that is one.
+        Before 6.13 the kernel notifies of a change of an FDB entry twice in a row: that counts as one.
         """
         told, before = [], None
         while True:
@@ -171,12 +171,12 @@ class News:
         return [name] if state & _PERMANENT or name[0] == "-" else []
 
     def close(self) -> None:
-        """No more."""
+        """Close the socket."""
         self._socket.close()
 
 
 def _forwarding(kind: int, body: bytes) -> tuple[int, bytes] | None:
-    """What is announced of which MAC, if that is a forwarding entry."""
+    """The kind of a notification and its MAC, if it concerns an FDB entry."""
     if "neighbour" not in _NEWS.get(kind, "") or body[0] != _AF_BRIDGE:
         return None
     return kind, attributes_of(body, _NDMSG_SIZE)[_NDA_LLADDR]

@@ -1,4 +1,4 @@
-"""What the tests of `portmap` share: pods on a bridge, and their ports."""
+"""Shared by the tests of `portmap`: pods on a bridge, and their published ports."""
 
 import socket
 import struct
@@ -26,13 +26,13 @@ HTTP = port(8080, 80)
 
 
 def portmap(*ports: Mapping, **keys: object) -> dict:
-    """A configuration of the plugin with these ports from the runtime."""
+    """A configuration of the plugin, with these port mappings in runtimeConfig."""
     conf = {"cniVersion": "1.1.0", "name": "net", "type": "portmap", "capabilities": {"portMappings": True}}
     return {**conf, **keys, "runtimeConfig": {"portMappings": list(ports)}}
 
 
 class Member:
-    """A pod on the bridge, and what the bridge plugin answered."""
+    """A pod on the bridge, and the result of the bridge plugin."""
 
     def __init__(self, cni: CNI, name: str, **bridge: object) -> None:
         self.cni, self.node, self.pod = cni, cni.node, cni.node.pod(name)
@@ -52,16 +52,16 @@ class Member:
 
 
 def refused(client: Host, address: str, number: int) -> bool:
-    """Whether nobody answers TCP there."""
+    """Whether a TCP connection to this address and port fails."""
     with client.socket(address, "tcp") as caller:
         caller.settimeout(0.5)
         return caller.connect_ex((address, number)) != 0
 
 
 def sctp_arrives(client: Host, source: str, to: tuple[str, int], server: Host) -> int:
-    """Send the first packet of an SCTP association; the port at which it arrives, 0 if it does not.
+    """Send the first packet of an SCTP association; return the port at which it arrives, or 0.
 
-    Its checksum is compared: whoever changes the port has to correct it.
+    The checksum of the packet that arrives is verified: NAT that changes the port has to correct it.
     """
     with ExitStack() as stack:
         sockets = []
@@ -88,7 +88,7 @@ def _sctp_init(number: int) -> bytes:
 
 
 def _crc32c(data: bytes) -> int:
-    """CRC-32C, bit by bit."""
+    """CRC-32C, computed bit by bit."""
     value = 0xFFFFFFFF
     for byte in data:
         value ^= byte

@@ -1,7 +1,7 @@
-"""Run on a node by tests of chained plugins: one ADD for each change it asks of the kernel, that change refused.
+"""Run on a node by tests of chained plugins: one ADD for each kernel change it requests, with that change refused.
 
-argv: the plugin's type, the container id. stdin: the configuration. stdout: a JSON list, an entry an ADD: how it
-ended, what it left if it failed. A change is a transaction of nftables, a request of rtnetlink or a sysctl.
+argv: the plugin's type, the container ID. stdin: the configuration. stdout: a JSON list with an entry per ADD: its exit
+status, what it left if it failed. A change is an nftables transaction, an rtnetlink request or a sysctl.
 """
 
 import errno
@@ -19,13 +19,13 @@ from spec.plugin import serve
 
 
 class Turn:
-    """Counts changes of an ADD, and refuses one of them once."""
+    """Counts the changes of an ADD and refuses one of them."""
 
     def __init__(self) -> None:
         self.left = 0
 
     def guard(self, original: Callable) -> Callable:
-        """The same function, but for the refused call."""
+        """`original`, except that one call is refused."""
 
         def guarded(*args: object, **kwargs: object) -> object:
             self.left -= 1
@@ -43,7 +43,7 @@ def state() -> list[str]:
 
 
 def main() -> None:
-    """Refuse change 1, 2, 3, ... until an ADD makes fewer than that."""
+    """Refuse change 1, 2, 3, ... until an ADD makes fewer changes."""
     kind, container_id = sys.argv[1:]
     conf = sys.stdin.read()
     environ = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": container_id, "CNI_NETNS": f"/run/netns/{container_id}"}

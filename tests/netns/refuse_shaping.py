@@ -1,6 +1,7 @@
-"""Run on a node by test_bandwidth: one ADD for each change it asks of the kernel, that change refused.
+"""Run on a node by test_bandwidth_failures: one ADD for each kernel change it requests, with that change refused.
 
-argv: path of a netns. stdin: the configuration. stdout: a JSON list, an entry an ADD: how it ended, what it changed.
+argv: path of a netns. stdin: the configuration. stdout: a JSON list with an entry per ADD: its exit status, what it
+changed.
 """
 
 import errno
@@ -18,13 +19,13 @@ _send = Netlink.send
 
 
 class Turn:
-    """Counts requests, and refuses one of them once."""
+    """Counts requests and refuses one of them."""
 
     def __init__(self, number: int) -> None:
         self.left = number
 
     def send(self, netlink: Netlink, requests: list[bytes], **asked: object) -> list[bytes]:
-        """In place of Netlink.send."""
+        """Replaces Netlink.send."""
         self.left -= 1
         if self.left == 0:
             raise NetlinkError(errno.EIO, "refused by the test")
@@ -34,8 +35,8 @@ class Turn:
 def state() -> list[str]:
     """Everything that ADD can change.
 
-    Without the numbers of actions, which grow with each that is made; and without what tells a filter of the reference
-    plugin from ours: a second action, which no packet ever reaches, and another number for the same parent.
+    Without the indexes of actions, which grow with each new action; and without the differences between a filter of the
+    reference plugin and ours: a second action, which no packet ever reaches, and another handle for the same parent.
     """
     found = [run("tc -d qdisc")]
     for link in json.loads(run("ip -j -d link")):
@@ -47,12 +48,12 @@ def state() -> list[str]:
 
 
 def run(line: str) -> str:
-    """What a program prints."""
+    """The stdout of a program."""
     return subprocess.run(line.split(), capture_output=True, text=True).stdout
 
 
 def main() -> None:
-    """Refuse change 1, 2, 3, ... until an ADD makes fewer than that."""
+    """Refuse change 1, 2, 3, ... until an ADD makes fewer changes."""
     conf = sys.stdin.read()
     environ = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "poda", "CNI_NETNS": sys.argv[1], "CNI_IFNAME": "eth0"}
     environ["CNI_PATH"] = "/nowhere"

@@ -1,4 +1,4 @@
-"""For tests of `bandwidth`: a pod's link on a bridge, and what limits it."""
+"""For tests of `bandwidth`: a pod's link on a bridge, and its queueing disciplines and filters."""
 
 import json
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ FASTER = {**EGRESS, "egressRate": 8_000_000}
 
 
 def limited(**limits: int) -> dict:
-    """The configuration of the plugin, with limits from the runtime."""
+    """The configuration of the plugin, with these limits in runtimeConfig."""
     return {"cniVersion": "1.1.0", "name": "net", "type": "bandwidth", "runtimeConfig": {"bandwidth": limits}}
 
 
 class Link:
-    """A pod on a bridge, and the result that the bridge plugin answered."""
+    """A pod on a bridge, and the result of the bridge plugin."""
 
     def __init__(self, cni: CNI, name: str = "poda", ifname: str = "eth0", pod: Pod | None = None) -> None:
         self.cni, self.node, self.ifname = cni, cni.node, ifname
@@ -43,18 +43,18 @@ class Link:
 
 
 def ifbs(node: Node) -> list[str]:
-    """The ifbs of the node, by name."""
+    """The names of the node's ifbs."""
     return sorted(name for name, one in node.links().items() if one.get("linkinfo", {}).get("info_kind") == "ifb")
 
 
 def qdiscs(node: Node, link: str) -> dict[str, dict]:
-    """What somebody has put on a link, by kind; what the kernel puts there by itself has handle 0."""
+    """The qdiscs of a link by kind, without the kernel's default ones, which have handle 0."""
     found = json.loads(node.run(["tc", "-j", "-s", "-d", "qdisc", "show", "dev", link]).stdout)
     return {one["kind"]: one for one in found if one["handle"] != "0:"}
 
 
 def filters(node: Node, link: str) -> str:
-    """The filters on what comes in."""
+    """The ingress filters of a link."""
     return node.run(["tc", "filter", "show", "dev", link, "ingress"]).stdout
 
 

@@ -1,4 +1,4 @@
-"""Router advertisements: the node keeps its uplink's when it begins to forward; pods give none to it, nor to others."""
+"""Router advertisements: a node that starts forwarding keeps its uplink's route; those of pods are ignored."""
 
 import pytest
 
@@ -10,22 +10,22 @@ IPV6 = network(host_local(V6))
 
 
 def routes_by_advertisement(host: Host) -> set[str]:
-    """The links over which a host has default routes that came by router advertisements."""
+    """The links on which a host has default routes from router advertisements."""
     return {route["dev"] for route in host.ip("-6", "route", "show", "default") if route.get("protocol") == "ra"}
 
 
 def accept_ra(host: Host, link: str) -> str:
-    """The setting of a link."""
+    """The accept_ra setting of a link."""
     return host.sysctl(f"ipv6/conf/{link}/accept_ra")
 
 
 def set_sysctl(host: Host, name: str, value: object) -> None:
-    """Write a /proc/sys/net entry of the host's namespace."""
+    """Write a /proc/sys/net entry in the host's namespace."""
     host.run(["sh", "-c", f"echo {value} >/proc/sys/net/{name}"])
 
 
 def is_accepted(sender: Host, link: str, receiver: Host, via: str) -> bool:
-    """Whether the receiver has a default route over `via` soon after advertisements of the sender; sent repeatedly."""
+    """Whether repeated advertisements of the sender soon give the receiver a default route on `via`."""
 
     def arrived() -> bool:
         sender.advertise(link)
@@ -35,7 +35,7 @@ def is_accepted(sender: Host, link: str, receiver: Host, via: str) -> bool:
 
 
 def is_ignored(sender: Host, link: str, receiver: Host, via: str) -> bool:
-    """Whether advertisements that the receiver's kernel has counted gave it no default route over `via`."""
+    """Whether the receiver has no default route on `via` after its kernel has counted advertisements of the sender."""
 
     def counted() -> int:
         lines = receiver.run(["cat", f"/proc/net/dev_snmp6/{via}"]).stdout.splitlines()
@@ -53,7 +53,7 @@ def is_ignored(sender: Host, link: str, receiver: Host, via: str) -> bool:
 
 @pytest.fixture
 def router(node: Node) -> Pod:
-    """A router on the node's link up0, which accepts advertisements and has none yet."""
+    """A router on the node's link up0, which accepts advertisements and has received none yet."""
     made = node.pod("router")
     node.run(["ip", "link", "add", "up0", "type", "veth", "peer", "name", "eth0", "netns", "router"])
     for host, link in ((node, "up0"), (made, "eth0")):
@@ -65,7 +65,7 @@ def router(node: Node) -> Pod:
 
 @pytest.fixture
 def uplink(node: Node, router: Pod) -> Pod:
-    """The router, after the node has its default route of it."""
+    """The router, after the node has learned its default route from it."""
     assert is_accepted(router, "eth0", node, "up0")
     return router
 
@@ -75,8 +75,8 @@ def uplink(node: Node, router: Pod) -> Pod:
     [IPV6, network(DUAL, vlan=None), {**IPV6, "isDefaultGateway": False, "isGateway": True}],
     ids=["ipv6", "dual", "gateway"],
 )
-def test_switching_forwarding_on_keeps_the_default_route(cni: CNI, node: Node, uplink: Pod, conf: dict) -> None:
-    """The route that came by advertisement is there after the ADD, and an advertisement renews it when it is gone."""
+def test_enabling_forwarding_keeps_the_default_route(cni: CNI, node: Node, uplink: Pod, conf: dict) -> None:
+    """The learned default route survives the ADD; after it is deleted, the next advertisement restores it."""
     pod = node.pod("pod1")
     result = cni.add(conf, pod)
     assert node.sysctl("ipv6/conf/all/forwarding") == "1"
@@ -87,8 +87,8 @@ def test_switching_forwarding_on_keeps_the_default_route(cni: CNI, node: Node, u
 
 
 @pytest.mark.parametrize("kind", ["kubenet", "vxlan"])
-def test_nodes_plugins_keep_the_default_route(cni: CNI, node: Node, uplink: Pod, kind: str) -> None:
-    """So do `kubenet` and `vxlan`, whose tunnel has no other way out."""
+def test_kubenet_and_vxlan_keep_the_default_route(cni: CNI, node: Node, uplink: Pod, kind: str) -> None:
+    """An ADD of `kubenet` or `vxlan` keeps the learned default route, which the tunnel needs."""
     conf = {"cniVersion": "1.1.0", "name": "cluster", "type": kind, "podCIDRs": ["fd00:244:0:1::/64"]}
     pods = [node.pod("pod1"), node.pod("pod2")]
     results = [cni.add(conf, pod) for pod in pods]
@@ -97,16 +97,16 @@ def test_nodes_plugins_keep_the_default_route(cni: CNI, node: Node, uplink: Pod,
     cni.status(conf)
 
 
-def test_an_uplink_without_a_route_yet_goes_on_accepting(cni: CNI, node: Node, router: Pod) -> None:
-    """A link with the node's IPv4 default route, whose router has not advertised itself yet, can still be given one."""
+def test_an_uplink_without_a_learned_route_keeps_accepting_advertisements(cni: CNI, node: Node, router: Pod) -> None:
+    """The link of the IPv4 default route, whose router has not advertised itself yet, learns a route after the ADD."""
     node.run(["ip", "addr", "add", "192.0.2.1/24", "dev", "up0"])
     node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
     cni.add(IPV6, node.pod("pod1"))
     assert is_accepted(router, "eth0", node, "up0")
 
 
-def test_settings_of_the_administrator_stay(cni: CNI, node: Node, uplink: Pod) -> None:
-    """A link that accepts no advertisements accepts none afterwards, nor do links that are made later accept more."""
+def test_settings_of_the_administrator_are_kept(cni: CNI, node: Node, uplink: Pod) -> None:
+    """An ADD leaves accept_ra=0 of a link, and the accept_ra default for new links, as they are."""
     node.run(["ip", "link", "add", "off0", "type", "bridge"])
     set_sysctl(node, "ipv6/conf/off0/accept_ra", 0)
     default = accept_ra(node, "default")
@@ -114,14 +114,14 @@ def test_settings_of_the_administrator_stay(cni: CNI, node: Node, uplink: Pod) -
     assert (accept_ra(node, "off0"), accept_ra(node, "default")) == ("0", default)
 
 
-def test_ipv4_alone_touches_no_uplink(cni: CNI, node: Node, uplink: Pod) -> None:
-    """Without an IPv6 gateway nothing is switched, and nothing is set."""
+def test_an_ipv4_network_does_not_touch_the_uplink(cni: CNI, node: Node, uplink: Pod) -> None:
+    """Without an IPv6 gateway an ADD changes neither IPv6 forwarding nor accept_ra of the uplink."""
     cni.add(network(host_local(V4)), node.pod("pod1"))
     assert (node.sysctl("ipv6/conf/all/forwarding"), accept_ra(node, "up0")) == ("0", "1")
 
 
 def test_a_failed_add_keeps_the_route(cni: CNI, node: Node, uplink: Pod) -> None:
-    """Forwarding stays on after an ADD that fails later; so the uplink goes on accepting."""
+    """Forwarding stays enabled after an ADD that fails later, so the uplink keeps accepting advertisements."""
     pods = [node.pod("pod1"), node.pod("pod2")]
     cni.add(IPV6, pods[0])
     set_sysctl(node, "ipv6/conf/all/forwarding", 0)
@@ -132,8 +132,8 @@ def test_a_failed_add_keeps_the_route(cni: CNI, node: Node, uplink: Pod) -> None
     assert routes_by_advertisement(node) == {"up0"}
 
 
-def test_check_sees_a_default_route_that_will_expire(cni: CNI, node: Node, uplink: Pod) -> None:
-    """Somebody sets the link back to 1 while the node forwards: CHECK names the link and the setting."""
+def test_check_detects_a_default_route_that_will_expire(cni: CNI, node: Node, uplink: Pod) -> None:
+    """If accept_ra of the uplink is reset to 1 while the node forwards, CHECK names the link and the setting."""
     pod = node.pod("pod1")
     result = cni.add(IPV6, pod)
     set_sysctl(node, "ipv6/conf/up0/accept_ra", 1)
@@ -143,8 +143,8 @@ def test_check_sees_a_default_route_that_will_expire(cni: CNI, node: Node, uplin
 
 @pytest.mark.parametrize("setting", [1, 2])
 @pytest.mark.parametrize("conf", [layer2(), IPV6, network(host_local(V4))], ids=["layer2", "ipv6", "ipv4"])
-def test_pods_give_the_node_no_route(cni: CNI, node: Node, conf: dict, setting: int) -> None:
-    """On a bridge that was there before the first ADD, and would accept what its pods advertise."""
+def test_the_node_ignores_advertisements_of_its_pods(cni: CNI, node: Node, conf: dict, setting: int) -> None:
+    """An ADD disables accept_ra on an existing bridge, which would accept advertisements of pods; CHECK verifies it."""
     node.run(["ip", "link", "add", "br0", "address", "02:00:5e:10:00:01", "type", "bridge"])
     node.run(["ip", "link", "set", "br0", "up"])
     set_sysctl(node, "ipv6/conf/br0/accept_ra", setting)
@@ -159,8 +159,8 @@ def test_pods_give_the_node_no_route(cni: CNI, node: Node, conf: dict, setting: 
     assert accept_ra(node, "br0") == "0"
 
 
-def test_links_of_this_suite_make_a_bridge_no_uplink(cni: CNI, node: Node) -> None:
-    """Beside pods' ports there is only the one of a VLAN's gateway: what the bridge accepts comes from pods."""
+def test_a_bridge_with_only_our_ports_is_not_an_uplink(cni: CNI, node: Node) -> None:
+    """A bridge whose only ports are pods' and a VLAN gateway's is not an uplink: its accept_ra is disabled."""
     conf = layer2()
     cni.add(conf, node.pod("pod1"))
     node.run(["ip", "link", "add", "br0.100", "type", "veth", "peer", "name", "inner"])
@@ -171,8 +171,8 @@ def test_links_of_this_suite_make_a_bridge_no_uplink(cni: CNI, node: Node) -> No
 
 
 @pytest.mark.parametrize("kind", ["kubenet", "vxlan"])
-def test_pods_of_a_node_give_it_no_route(cni: CNI, node: Node, kind: str) -> None:
-    """Likewise the bridge of `kubenet` and `vxlan`, made before by somebody else; also where pods may send anything."""
+def test_kubenet_and_vxlan_ignore_advertisements_of_pods(cni: CNI, node: Node, kind: str) -> None:
+    """The node ignores advertisements on the bridge of `kubenet` or `vxlan` too, even on one that existed before."""
     node.outside()
     node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
     node.run(["ip", "link", "add", "cbr0", "type", "bridge"])
@@ -185,7 +185,7 @@ def test_pods_of_a_node_give_it_no_route(cni: CNI, node: Node, kind: str) -> Non
 
 @pytest.mark.parametrize("forwarding", [0, 1])
 def test_a_bridge_that_is_the_uplink_keeps_its_route(cni: CNI, node: Node, router: Pod, forwarding: int) -> None:
-    """The node's own link is a port of the pods' bridge: its route stays and is renewed, whether or not it forwards."""
+    """If the uplink is a port of the pods' bridge, the learned route is kept and renewed, forwarding or not."""
     node.run(["ip", "link", "add", "br0", "address", "02:00:5e:10:00:01", "type", "bridge"])
     node.run(["ip", "link", "set", "up0", "master", "br0"])
     node.run(["ip", "link", "set", "br0", "up"])
@@ -202,8 +202,8 @@ def test_a_bridge_that_is_the_uplink_keeps_its_route(cni: CNI, node: Node, route
 
 
 @pytest.mark.parametrize("conf", [network(host_local(V4)), network(DUAL), IPV6], ids=["ipv4", "dual", "ipv6"])
-def test_pods_give_each_other_no_route(cni: CNI, node: Node, conf: dict) -> None:
-    """What one pod advertises gives another neither a route nor an address, where the node is their router."""
+def test_pods_ignore_advertisements_of_each_other(cni: CNI, node: Node, conf: dict) -> None:
+    """Where the node is the router, a pod's advertisement gives another pod neither a route nor an address."""
     pods = [node.pod("pod1"), node.pod("pod2")]
     for pod in pods:
         cni.add(conf, pod)
@@ -224,8 +224,10 @@ def test_pods_give_each_other_no_route(cni: CNI, node: Node, conf: dict) -> None
     ],
     ids=["layer2", "ipv4", "ipv6", "ipv6-told", "ipv4-told", "layer2-told", "gateway-told"],
 )
-def test_pods_may_configure_themselves(cni: CNI, node: Node, router: Pod, keys: dict, *, accepted: bool) -> None:
-    """A pod without IPv6 addresses from IPAM listens to the router of its link, unless `acceptRA` says otherwise."""
+def test_pods_without_ipv6_ipam_accept_advertisements(
+    cni: CNI, node: Node, router: Pod, keys: dict, *, accepted: bool
+) -> None:
+    """A pod without IPv6 addresses from IPAM accepts advertisements, another does not; `acceptRA` overrides both."""
     node.run(["ip", "link", "add", "br0", "type", "bridge"])
     node.run(["ip", "link", "set", "up0", "master", "br0"])
     pod = node.pod("pod1")
@@ -236,8 +238,8 @@ def test_pods_may_configure_themselves(cni: CNI, node: Node, router: Pod, keys: 
         assert is_ignored(router, "eth0", pod, "eth0")
 
 
-def test_pods_of_a_vlan_give_the_node_no_route(cni: CNI, node: Node) -> None:
-    """The link that carries a VLAN's gateway accepts nothing, new or set back since."""
+def test_the_node_ignores_advertisements_of_pods_in_a_vlan(cni: CNI, node: Node) -> None:
+    """The VLAN gateway's link ignores advertisements; CHECK detects a changed accept_ra, and the next ADD resets it."""
     made = node.run(["ip", "link", "add", "br0", "type", "bridge", "vlan_filtering", "1"], check=False)
     if made.returncode:
         pytest.skip("kernel lacks bridge VLAN filtering")

@@ -1,4 +1,4 @@
-"""The agent serves what the executables do, on real namespaces, and lives through what a node does to it."""
+"""The agent behaves as the executables do, on real namespaces, and survives hung plugins, kills, upgrades and load."""
 
 import json
 import signal
@@ -29,8 +29,8 @@ from tests.netns.node import Node, wait_until
 pytestmark = pytest.mark.cold(reason="brings agents of its own")
 
 
-def test_what_it_does_is_what_the_executables_do(node: Node, warm: ViaAgent, cni: CNI, start: Start) -> None:
-    """ADD, CHECK, DEL with addresses, masquerade and MAC filter; either way continues what the other began."""
+def test_the_agent_and_the_executables_are_interchangeable(node: Node, warm: ViaAgent, cni: CNI, start: Start) -> None:
+    """ADD, CHECK, DEL with addresses, masquerade and MAC filter: each checks and deletes what the other added."""
     agent = start()
     first, second = node.pod("pod1"), node.pod("pod2")
     results = warm.add(CONF, first), cni.add(CONF, second)
@@ -51,16 +51,16 @@ def test_what_it_does_is_what_the_executables_do(node: Node, warm: ViaAgent, cni
     assert f"verb=ADD plugin=bridge network=net container={first.name} ifname=eth0 duration_ms=" in agent.log
 
 
-def test_its_log_has_what_a_plugin_says_beside_its_answer(node: Node, warm: ViaAgent, start: Start) -> None:
-    """A peer that is left out stops no ADD; the line of the call names it."""
+def test_its_log_has_the_stderr_of_a_plugin(node: Node, warm: ViaAgent, start: Start) -> None:
+    """An unusable peer does not fail the ADD; the log line of the call has the plugin's message about it."""
     agent, peer = start(), {"name": "joining", "addresses": ["192.0.2.7"]}
     warm.add({**CONF, "type": "kubenet", "podCIDRs": ["10.244.1.0/24"], "peers": [peer], "ipam": {}}, node.pod("pod1"))
     assert wait_until(lambda: "outcome=0" in agent.log), (agent.log, warm.ways)
     assert r'stderr="kubenet: peer \"joining\" has no \"podCIDRs\" that can be used"' in agent.log
 
 
-def test_its_errors_are_those_of_the_executables(node: Node, warm: ViaAgent, cni: CNI, start: Start) -> None:
-    """The same documents for the same mistakes; its own namespace is refused, and a path to nothing."""
+def test_its_errors_equal_those_of_the_executables(node: Node, warm: ViaAgent, cni: CNI, start: Start) -> None:
+    """The error documents are identical, also for the agent's own netns and for a path that does not exist."""
     start()
     pod = node.pod("pod1")
     mistakes = [
@@ -87,7 +87,7 @@ def test_its_errors_are_those_of_the_executables(node: Node, warm: ViaAgent, cni
 
 
 def test_a_hundred_pods_at_once(node: Node, warm: ViaAgent, start: Start) -> None:
-    """Each gets its own address, and nothing remains when all are gone; nor of threads and descriptors."""
+    """Each gets unique addresses; after all DELs no state of a pod remains, nor extra threads or file descriptors."""
     agent = start()
     pods = [node.pod(f"pod{index}") for index in range(100)]
     warm.delete(CONF, pods[0])
@@ -102,8 +102,8 @@ def test_a_hundred_pods_at_once(node: Node, warm: ViaAgent, start: Start) -> Non
     assert wait_until(lambda: agent.descriptors <= before and agent.threads <= 3, timeout=20)
 
 
-def test_one_pod_added_and_deleted_by_many_at_once(node: Node, warm: ViaAgent, start: Start) -> None:
-    """Calls for one attachment do not overlap: whatever the order, there is one interface or none in the end."""
+def test_concurrent_adds_and_dels_of_one_pod(node: Node, warm: ViaAgent, start: Start) -> None:
+    """Calls for one attachment are serialised: after 40 concurrent ADDs and DELs, one more DEL leaves nothing."""
     start()
     pod = node.pod("pod1")
 
@@ -119,8 +119,8 @@ def test_one_pod_added_and_deleted_by_many_at_once(node: Node, warm: ViaAgent, s
     assert nothing_is_left(node)
 
 
-def test_a_hung_ipam_plugin_holds_nobody_up(node: Node, tmp_path: Path, bin_dir: Path, start: Start) -> None:
-    """It is killed when the call's time is over: error 11, and nothing of the ADD is left. Others pass meanwhile."""
+def test_a_hung_ipam_plugin_does_not_block_other_calls(node: Node, tmp_path: Path, bin_dir: Path, start: Start) -> None:
+    """It is killed at the call's deadline: error 11, and the ADD leaves nothing. Other calls are served meanwhile."""
     folder = foreign(tmp_path / "others", "hung", '[ "$CNI_COMMAND" = ADD ] && sleep 60; exit 0')
     agent = start("--deadline", "5")
     warm = ViaAgent(node, bin_dir, more=(folder,))
@@ -139,10 +139,10 @@ def test_a_hung_ipam_plugin_holds_nobody_up(node: Node, tmp_path: Path, bin_dir:
     assert node.run(["pgrep", "-f", str(folder)], check=False).stdout == ""
 
 
-def test_a_foreign_plugin_that_uses_ours_does_not_wait_for_itself(
+def test_a_foreign_plugin_that_calls_ours_does_not_deadlock(
     node: Node, tmp_path: Path, bin_dir: Path, start: Start
 ) -> None:
-    """An IPAM plugin of others that asks host-local, by a launcher, for the attachment that is being worked for."""
+    """A third-party IPAM plugin calls host-local through a launcher for the attachment of the call in progress."""
     text = f"exec {sys.executable} {launcher.__file__} {SOCKET} {bin_dir} host-local"
     folder = foreign(tmp_path / "others", "wrapper", text)
     agent = start("--deadline", "10")
@@ -155,10 +155,10 @@ def test_a_foreign_plugin_that_uses_ours_does_not_wait_for_itself(
     assert wait_until(lambda: agent.log.count("plugin=host-local") == 2)
 
 
-def test_a_foreign_plugin_has_the_environment_of_the_runtime(
+def test_a_foreign_plugin_gets_the_environment_of_the_runtime(
     node: Node, tmp_path: Path, bin_dir: Path, start: Start
 ) -> None:
-    """All of it, and a mark that it was delegated to, by way of the agent as without."""
+    """It gets all of it plus SLASH24_DELEGATED=1, with the agent and without."""
     folder = foreign(tmp_path / "others", "foreign", "tr '\\0' '\\n' </proc/self/environ >/run/seen; echo '{}'")
     start()
     warm, pod = ViaAgent(node, bin_dir, more=(folder,)), node.pod("pod1")
@@ -174,8 +174,8 @@ def test_a_foreign_plugin_has_the_environment_of_the_runtime(
     assert set(warm.ways) == {"agent"}
 
 
-def test_killed_in_the_middle_and_started_anew(node: Node, warm: ViaAgent, start: Start) -> None:
-    """SIGKILL while pods come and go: every call is answered, and after a DEL each nothing is lost or doubled."""
+def test_an_agent_that_is_killed_under_load_and_restarted(node: Node, warm: ViaAgent, start: Start) -> None:
+    """SIGKILL under load: every call returns; after a DEL for each pod only the state of the untouched pod remains."""
     pods = [node.pod(f"pod{index}") for index in range(6)]
     keeper = node.pod("keeper")
     agent = start()
@@ -208,7 +208,7 @@ def test_killed_in_the_middle_and_started_anew(node: Node, warm: ViaAgent, start
 
 
 def test_an_upgrade_fails_no_call(node: Node, warm: ViaAgent, start: Start) -> None:
-    """New agents take the socket over under load; the old ones finish their calls and end by themselves."""
+    """New agents take over the socket under load; the old ones finish their calls and exit with status 0."""
     pods = [node.pod(f"pod{index}") for index in range(4)]
     agents = [start()]
     ended = threading.Event()
@@ -233,10 +233,8 @@ def test_an_upgrade_fails_no_call(node: Node, warm: ViaAgent, start: Start) -> N
     assert "superseded" in agents[0].log
 
 
-def test_sigterm_finishes_what_is_under_way_and_leaves_the_network(
-    node: Node, tmp_path: Path, bin_dir: Path, start: Start
-) -> None:
-    """Exit status 0; who comes later does without the agent."""
+def test_sigterm_finishes_calls_and_leaves_the_network(node: Node, tmp_path: Path, bin_dir: Path, start: Start) -> None:
+    """The call in progress succeeds, the exit status is 0, pods stay connected, later calls execute the plugin."""
     text = 'sleep 1; echo \'{"cniVersion": "1.1.0", "ips": [{"address": "10.1.2.9/24"}]}\''
     folder = foreign(tmp_path / "others", "slow", text)
     agent = start()

@@ -1,6 +1,6 @@
-"""An agent in a container: a mount namespace of its own, in which the host's root is a folder.
+"""An agent in a container: a separate mount namespace, with the host's root mounted on a folder.
 
-Of what a call may need, the container has none, or something else at the same path.
+The files that a call may need are missing in the container, or differ from the host's at the same path.
 """
 
 import json
@@ -34,7 +34,7 @@ FOLDERS = ("/etc/cni", "/var/lib/cni", "/run/netns", "/run/others", "/run/slash2
 
 
 def contained(node: Node, bin_dir: Path, start: Start, *options: str) -> Agent:
-    """An agent whose container has the host's root at HOST, other folders than the host, and alone its executable."""
+    """Start an agent in a container with the host's root at HOST, its own FOLDERS and an executable not on the host."""
     folders = " ".join(FOLDERS)
     program = f"""set -e
 mkdir -p {HOST}
@@ -55,14 +55,14 @@ exec "$@"
 
 @pytest.fixture(name="warm")
 def calls_by_agent(node: Node, bin_dir: Path) -> ViaAgent:
-    """Calls by way of the agent, of the executables that the host has."""
+    """Calls through the agent, with the host's executables."""
     return ViaAgent(node, bin_dir, more=("/run/others", "/run/launchers"))
 
 
-def test_the_namespace_comes_along_and_plugins_of_others_run_on_the_host(
+def test_netns_and_third_party_plugins_are_those_of_the_host(
     node: Node, bin_dir: Path, warm: ViaAgent, start: Start
 ) -> None:
-    """ADD, CHECK and DEL, with an IPAM plugin of the host's and with our own, which is called."""
+    """ADD, CHECK and DEL, with a third-party IPAM plugin, which is executed on the host, and with host-local."""
     lease = '{"cniVersion": "1.1.0", "ips": [{"address": "10.1.2.9/24"}]}'
     pod = node.pod("pod1")
     contained(node, bin_dir, start)
@@ -82,12 +82,12 @@ def test_the_namespace_comes_along_and_plugins_of_others_run_on_the_host(
     assert warm.ways == {"agent": 5}
 
 
-def test_the_allowlist_of_sysctls_is_the_host_s(node: Node, bin_dir: Path, warm: ViaAgent, start: Start) -> None:
-    """What the host's forbids is refused though the container's own would allow it, by an ADD and by a STATUS."""
+def test_the_sysctl_allowlist_is_that_of_the_host(node: Node, bin_dir: Path, warm: ViaAgent, start: Start) -> None:
+    """ADD and STATUS refuse a sysctl that the host's allowlist forbids, though the container's allowlist permits it."""
     pod = pod_with_link(node)
     contained(node, bin_dir, start)
     forbidden = tuning(sysctl={"net.ipv4.conf.IFNAME.arp_filter": "1"})
-    warm.add(forbidden, pod)  # the host has no list, so that everything is allowed
+    warm.add(forbidden, pod)  # the host has no allowlist, so everything is allowed
     node.path("/etc/cni/tuning").mkdir()
     node.path("/etc/cni/tuning/allowlist.conf").write_text("^net\\.core\\.\n")
     for refused in (lambda: warm.add(forbidden, pod), lambda: warm.status(forbidden)):
@@ -96,11 +96,11 @@ def test_the_allowlist_of_sysctls_is_the_host_s(node: Node, bin_dir: Path, warm:
     assert warm.ways == {"agent": 3}
 
 
-def test_firewalld_is_the_host_s(node: Node, bin_dir: Path, warm: ViaAgent, start: Start) -> None:
-    """The container has no system bus, and nothing is left to import for D-Bus from there."""
+def test_firewalld_is_that_of_the_host(node: Node, bin_dir: Path, warm: ViaAgent, start: Start) -> None:
+    """The container has no system bus, and no Python modules for D-Bus that could be imported later."""
     pod = node.pod("pod1")
     contained(node, bin_dir, start)
-    node.path("/etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")  # a bus asks who root is
+    node.path("/etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")  # the bus looks up root's name
     result = warm.add(CONF, pod)
     conf = {"cniVersion": "1.1.0", "name": "net", "type": "firewall"}
     with firewalld_tools.bus(node), firewalld_tools.fake(node):
@@ -114,10 +114,10 @@ def test_firewalld_is_the_host_s(node: Node, bin_dir: Path, warm: ViaAgent, star
     assert warm.ways == {"agent": 4}
 
 
-def test_files_that_a_configuration_names_are_the_host_s(
+def test_files_that_a_configuration_names_are_those_of_the_host(
     node: Node, bin_dir: Path, warm: ViaAgent, start: Start
 ) -> None:
-    """resolvConf and dataDir of host-local, subnetFile and peersFile of kubenet, also those of no configuration."""
+    """resolvConf and dataDir of host-local; subnetFile and peersFile of kubenet at their default paths."""
     pods = [node.pod(f"pod{index}") for index in range(2)]
     contained(node, bin_dir, start)
     node.path("/etc/resolv.pods").write_text("nameserver 192.0.2.53\n")
@@ -136,8 +136,8 @@ def test_files_that_a_configuration_names_are_the_host_s(
     assert set(warm.ways) == {"agent"}
 
 
-def test_every_plugin_has_all_that_it_needs(node: Node, bin_dir: Path, warm: ViaAgent, start: Start) -> None:
-    """Nothing of any verb is left to be loaded from the container when it is first wanted, nor to say what failed."""
+def test_every_plugin_is_loaded_completely(node: Node, bin_dir: Path, warm: ViaAgent, start: Start) -> None:
+    """No verb of any plugin, and no error message, needs to load a module from the container on first use."""
     pods = [node.pod(f"pod{index}") for index in range(3)]
     node.outside()
     agent = contained(node, bin_dir, start)
@@ -172,8 +172,8 @@ def test_every_plugin_has_all_that_it_needs(node: Node, bin_dir: Path, warm: Via
     assert set(warm.ways) == {"agent"}
 
 
-def test_nothing_of_the_container_can_be_reached_by_a_path(node: Node, bin_dir: Path, start: Start) -> None:
-    """Whatever a plugin opens, now or in a later version: root and current folder of every thread are the host's."""
+def test_no_path_leads_into_the_container(node: Node, bin_dir: Path, start: Start) -> None:
+    """Root and working directory of every thread are the host's, so plugins can open only the host's files."""
     agent = contained(node, bin_dir, start)
     host = os.stat(node.path("/"))
     tasks = [f"/proc/{agent.process.pid}", *map(str, Path(f"/proc/{agent.process.pid}/task").iterdir())]
@@ -184,7 +184,7 @@ def test_nothing_of_the_container_can_be_reached_by_a_path(node: Node, bin_dir: 
 
 
 def test_socket_and_pages_are_on_the_host(node: Node, bin_dir: Path, warm: ViaAgent, start: Start) -> None:
-    """Where launchers and probes look; all pages are there without a file of the container's."""
+    """The socket is where launchers connect; all pages are served without a file of the container."""
     agent = contained(node, bin_dir, start, "--listen", "/run/slash24/http.sock")
     assert node.path(SOCKET).is_socket()
     warm.delete(CONF, node.pod("pod1"))
@@ -192,8 +192,8 @@ def test_socket_and_pages_are_on_the_host(node: Node, bin_dir: Path, warm: ViaAg
     assert wait_until(lambda: 'slash24_calls_total{outcome="0"' in agent.page("metrics")[1])
 
 
-def test_json_in_any_of_its_encodings_is_read(node: Node, bin_dir: Path, warm: ViaAgent, start: Start) -> None:
-    """Python loads an encoding when it is first used, from files that the agent can no longer see."""
+def test_json_in_any_unicode_encoding_is_read(node: Node, bin_dir: Path, warm: ViaAgent, start: Start) -> None:
+    """Python would load a codec on first use, from files that the agent can no longer read."""
     agent = contained(node, bin_dir, start)
     launcher = Path("/run/launchers/bridge")
     for encoding in ("utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-32-le", "utf-32-be"):
@@ -203,8 +203,8 @@ def test_json_in_any_of_its_encodings_is_read(node: Node, bin_dir: Path, warm: V
     assert "call failed in the agent" not in agent.log
 
 
-def test_a_folder_that_is_not_the_host_s_root_is_refused(node: Node, bin_dir: Path, start: Start) -> None:
-    """Without the host's /proc no namespace could be entered: it says so at once."""
+def test_a_host_root_without_the_host_s_proc_is_refused(node: Node, bin_dir: Path, start: Start) -> None:
+    """Without the host's /proc no network namespace could be entered: the agent exits at once with a message."""
     node.path("/run/empty").mkdir()
     agent = start("--host-root", "/run/empty")
     assert agent.process.wait(10) == 1

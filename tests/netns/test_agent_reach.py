@@ -1,4 +1,4 @@
-"""Who reaches the agent and whom it leaves alone: its socket, network namespaces, the descriptors that it holds."""
+"""Which calls the agent serves and which it declines: its socket, network namespaces, file descriptors, executables."""
 
 import json
 import shutil
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.cold(reason="brings agents of its own")
 
 
 class Manager:
-    """A service manager as systemd is one: makes the socket, keeps it, and passes it to the agents that it starts."""
+    """A service manager like systemd: creates the socket, keeps it, and passes it to the agents that it starts."""
 
     def __init__(self, node: Node, home: Path) -> None:
         self._node, self._home = node, home
@@ -44,7 +44,7 @@ class Manager:
         self.agents: list[subprocess.Popen] = []
 
     def start(self) -> subprocess.Popen:
-        """Another agent."""
+        """Start an agent and wait until it is ready."""
         text = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ['LISTEN_PID'] = str(os.getpid()); "
         text += "os.execv(sys.argv[2], sys.argv[2:])"
         argv = [sys.executable, "-c", text, str(self.listener.fileno()), *agent_command(self._home)]
@@ -56,7 +56,7 @@ class Manager:
         return agent
 
     def close(self) -> None:
-        """End what is left."""
+        """Kill the agents and close the socket."""
         for agent in self.agents:
             agent.kill()
             agent.wait()
@@ -72,16 +72,16 @@ def manager(node: Node, bin_dir: Path) -> Iterator[Manager]:
 
 
 def is_served(warm: ViaAgent, pod: Pod) -> bool:
-    """Whether an agent does the call."""
+    """Whether an agent serves a call."""
     before = warm.ways["agent"]
     warm.delete(CONF, pod)
     return warm.ways["agent"] > before
 
 
-def test_after_a_second_agent_was_killed_the_service_has_its_socket_again(
+def test_the_service_regains_its_socket_after_a_second_agent_was_killed(
     node: Node, warm: ViaAgent, manager: Manager, start: Start
 ) -> None:
-    """One started by hand takes the socket over; the service stands by, and gets it back when that one is gone."""
+    """An agent started by hand takes over the socket; after it is killed, the service creates its socket again."""
     service, pod = manager.start(), node.pod("pod1")
     assert is_served(warm, pod)
     by_hand = start()
@@ -96,10 +96,10 @@ def test_after_a_second_agent_was_killed_the_service_has_its_socket_again(
 
 
 @pytest.mark.parametrize("what", ["dead", "gone"])
-def test_a_service_that_is_started_with_a_socket_that_nobody_reaches_is_reached(
+def test_a_service_started_with_an_unreachable_socket_becomes_reachable(
     node: Node, warm: ViaAgent, manager: Manager, what: str
 ) -> None:
-    """What it was given leads nowhere: a second agent has put another in its place and died, or it was removed."""
+    """The path of the passed socket was unlinked, or has the dead socket of another agent: calls are served anyway."""
     path = node.path(SOCKET)
     path.unlink()
     if what == "dead":
@@ -109,8 +109,8 @@ def test_a_service_that_is_started_with_a_socket_that_nobody_reaches_is_reached(
     assert wait_until(lambda: is_served(warm, node.pod("pod1")), timeout=5)
 
 
-def test_a_socket_that_the_service_was_given_is_left_as_it_is(node: Node, warm: ViaAgent, manager: Manager) -> None:
-    """It leads to the agent: that nobody of its own made it is no reason to make another."""
+def test_a_passed_socket_that_is_reachable_is_not_replaced(node: Node, warm: ViaAgent, manager: Manager) -> None:
+    """The path leads to the agent, so the agent does not replace the socket, although it did not create it."""
     inode = node.path(SOCKET).stat().st_ino
     manager.start()
     pod = node.pod("pod1")
@@ -120,10 +120,10 @@ def test_a_socket_that_the_service_was_given_is_left_as_it_is(node: Node, warm: 
     assert "made again" not in manager.log.read_text()
 
 
-def test_a_call_from_another_network_namespace_is_done_there(
+def test_a_call_from_another_network_namespace_is_executed_there(
     node: Node, warm: ViaAgent, bin_dir: Path, start: Start
 ) -> None:
-    """`ip netns exec node2 bridge`: the bridge is made in node2, by the executable itself."""
+    """`ip netns exec node2 bridge`: the agent declines, and the executable creates the bridge in node2."""
     agent = start()
     node.run(["ip", "netns", "add", "node2"])
     pod = node.pod("pod1")
@@ -137,10 +137,8 @@ def test_a_call_from_another_network_namespace_is_done_there(
     assert "verb=" not in agent.log
 
 
-def test_a_pod_s_namespace_can_be_unmounted_as_soon_as_a_call_is_answered(
-    node: Node, warm: ViaAgent, start: Start
-) -> None:
-    """Without MNT_DETACH, as some runtimes do it, in the same moment; twenty times."""
+def test_a_netns_can_be_unmounted_as_soon_as_a_call_has_returned(node: Node, warm: ViaAgent, start: Start) -> None:
+    """umount without MNT_DETACH, as some runtimes do, succeeds immediately after each of twenty DELs."""
     start()
     pods = [node.pod(f"pod{number}") for number in range(20)]
     results = [warm.add(CONF, pod) for pod in pods]
@@ -152,8 +150,8 @@ def test_a_pod_s_namespace_can_be_unmounted_as_soon_as_a_call_is_answered(
     assert nothing_is_left(node)
 
 
-def test_a_call_has_the_descriptors_it_needs_or_is_not_begun(node: Node, warm: ViaAgent, start: Start) -> None:
-    """At any limit, forty calls at once: none fails for it, and so none leaves a lease that it could not take back."""
+def test_a_call_without_enough_file_descriptors_is_declined(node: Node, warm: ViaAgent, start: Start) -> None:
+    """Forty concurrent calls at several limits: the agent serves or declines each, so none fails or leaves a lease."""
     agent = start()
     pods = [node.pod(f"pod{index}") for index in range(40)]
     warm.delete(CONF, pods[0])
@@ -170,7 +168,7 @@ def test_a_call_has_the_descriptors_it_needs_or_is_not_begun(node: Node, warm: V
 
 
 def suite_with_a_stranger(tmp_path: Path, bin_dir: Path) -> Path:
-    """The suite as `cp -r` installs it, and somebody's own host-local in the place of ours."""
+    """The suite as `cp -r` installs it, with a third-party host-local instead of ours."""
     home = tmp_path / "bin"
     shutil.copytree(bin_dir, home, symlinks=True)
     (home / "host-local").unlink()
@@ -178,10 +176,10 @@ def suite_with_a_stranger(tmp_path: Path, bin_dir: Path) -> Path:
     return foreign(home, "host-local", f"cat >/dev/null; echo '{lease}'")
 
 
-def test_a_stranger_s_host_local_among_our_executables_is_executed(
+def test_a_third_party_host_local_in_our_folder_is_executed(
     node: Node, bin_dir: Path, tmp_path: Path, start: Start
 ) -> None:
-    """With an agent and without; ours, which is a copy, is called again when it is back."""
+    """With an agent and without; once a copy of our host-local is back in its place, the agent calls ours again."""
     home = suite_with_a_stranger(tmp_path, bin_dir)
     conf, pod = network({"type": "host-local", "ranges": [[{"subnet": "10.1.2.0/24"}]]}), node.pod("pod1")
     cold = CNI(node, home)
@@ -197,10 +195,8 @@ def test_a_stranger_s_host_local_among_our_executables_is_executed(
     warm.delete(conf, pod)
 
 
-def test_an_agent_that_is_stopped_during_a_call_is_not_waited_for_without_end(
-    node: Node, bin_dir: Path, tmp_path: Path, start: Start
-) -> None:
-    """Error 11, as when it is killed; continued, it takes back what it had begun."""
+def test_a_call_to_a_stopped_agent_times_out(node: Node, bin_dir: Path, tmp_path: Path, start: Start) -> None:
+    """The call fails with error 11, as if the agent was killed; after SIGCONT the agent undoes the ADD."""
     folder = foreign(
         tmp_path / "others", "hung", f'[ "$CNI_COMMAND" = ADD ] && touch {tmp_path}/begun && sleep 60; exit 0'
     )
@@ -219,10 +215,10 @@ def test_an_agent_that_is_stopped_during_a_call_is_not_waited_for_without_end(
     assert nothing_is_left(node)
 
 
-def test_a_call_of_another_root_folder_is_left_to_its_executable(
+def test_a_call_with_another_root_directory_is_declined(
     node: Node, warm: ViaAgent, bin_dir: Path, start: Start
 ) -> None:
-    """The same paths lead to other files there: an agent in a container without --host-root does nothing by mistake."""
+    """Paths mean other files there: an agent in a container without --host-root declines the call."""
     node.path("/run/other").mkdir()
     agent = start("--socket", "/run/agent.sock")
     environ = {**warm.environ("STATUS"), "SLASH24_SOCKET": "/run/agent.sock"}

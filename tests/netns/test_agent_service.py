@@ -1,4 +1,4 @@
-"""The agent as a service: who may call it, who starts it and where, what it shows, and what it takes of the node."""
+"""The agent as a service: access to its socket, socket activation, capabilities, HTTP pages, use of resources."""
 
 import json
 import os
@@ -31,8 +31,8 @@ from tests.netns.way import agent_command, agent_environment
 pytestmark = pytest.mark.cold(reason="brings agents of its own")
 
 
-def test_the_socket_is_root_s_alone(node: Node, start: Start) -> None:
-    """By its mode, and by who connects, whatever its mode."""
+def test_only_root_may_use_the_socket(node: Node, start: Start) -> None:
+    """Its mode is 0600, and the agent refuses peers that are not root whatever the mode."""
     start()
     path = node.path(SOCKET)
     assert path.stat().st_mode & 0o7777 == 0o600
@@ -44,8 +44,8 @@ def test_the_socket_is_root_s_alone(node: Node, start: Start) -> None:
     assert said == ["8\n", "0\n"]
 
 
-def test_systemd_passes_the_socket_and_hears_of_readiness(node: Node, warm: ViaAgent, bin_dir: Path) -> None:
-    """The first call waits in the socket until the agent is there; the socket file is left alone at the end."""
+def test_socket_activation_and_notifications_of_systemd(node: Node, warm: ViaAgent, bin_dir: Path) -> None:
+    """A call before the agent is ready waits in the socket; READY and STOPPING are sent; the socket file is kept."""
     path = node.path(SOCKET)
     path.parent.mkdir()
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
@@ -53,7 +53,7 @@ def test_systemd_passes_the_socket_and_hears_of_readiness(node: Node, warm: ViaA
         listener.listen()
         notified.bind(str(node.path("/run/notify")))
         notified.settimeout(20)
-        # As systemd does it: descriptor 3, and the process id of the program that is executed.
+        # As systemd does: descriptor 3, and the process ID of the executed program.
         text = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.environ['LISTEN_PID'] = str(os.getpid()); "
         text += "os.execv(sys.argv[2], sys.argv[2:])"
         environ = {**agent_environment(bin_dir), "LISTEN_FDS": "1", "NOTIFY_SOCKET": "/run/notify"}
@@ -69,8 +69,8 @@ def test_systemd_passes_the_socket_and_hears_of_readiness(node: Node, warm: ViaA
         assert path.exists()
 
 
-def test_the_capabilities_of_the_unit_will_do(node: Node, tmp_path: Path, bin_dir: Path, start: Start) -> None:
-    """For all that our plugins do, and to execute another's; the agent has no others."""
+def test_the_capabilities_of_the_unit_are_sufficient(node: Node, tmp_path: Path, bin_dir: Path, start: Start) -> None:
+    """All plugins, and the execution of a third-party one, work with them alone; the agent has exactly these."""
     (line,) = re.findall(
         "^CapabilityBoundingSet=(.*)$", (ROOT / "deploy/slash24-agent.service").read_text(), re.MULTILINE
     )
@@ -101,13 +101,13 @@ def test_the_capabilities_of_the_unit_will_do(node: Node, tmp_path: Path, bin_di
     assert int(re.search(r"CapEff:\s*(\w+)", status)[1], 16).bit_count() == len(line.split())
 
 
-def test_pages_tell_the_truth(node: Node, warm: ViaAgent, start: Start) -> None:
-    """Health is a greeting, readiness what failed for the node's sake, metrics are of the calls that were made."""
+def test_pages_reflect_the_calls_that_were_made(node: Node, warm: ViaAgent, start: Start) -> None:
+    """healthz is 200 throughout; readyz is 503 after an error of the node, not of the caller; metrics count calls."""
     agent = start("--listen", "/run/slash24/http.sock")
     pod = node.pod("pod1")
 
     def shows(*lines: str) -> bool:
-        # A call is counted after it was answered.
+        # A call is counted after its reply is sent.
         return wait_until(lambda: not set(lines) - set(agent.page("metrics")[1].splitlines()))
 
     assert agent.page("healthz")[0] == agent.page("readyz")[0] == agent.page("metrics")[0] == 200
@@ -142,8 +142,8 @@ def test_pages_tell_the_truth(node: Node, warm: ViaAgent, start: Start) -> None:
     assert node.path("/run/slash24/http.sock").stat().st_mode & 0o777 == 0o600
 
 
-def test_without_descriptors_it_answers_or_lets_others_do(node: Node, warm: ViaAgent, start: Start) -> None:
-    """Starved of file descriptors: no call is left without a well-formed answer, and with some again all is well."""
+def test_calls_are_answered_without_free_file_descriptors(node: Node, warm: ViaAgent, start: Start) -> None:
+    """Short of file descriptors, every call still gets a well-formed answer; with a higher limit all calls succeed."""
     agent = start()
     pods = [node.pod(f"pod{index}") for index in range(30)]
     subprocess.run(["prlimit", f"--pid={agent.process.pid}", "--nofile=24:"], check=True)
@@ -158,10 +158,10 @@ def test_without_descriptors_it_answers_or_lets_others_do(node: Node, warm: ViaA
     assert agent.process.poll() is None
 
 
-def test_memory_descriptors_and_threads_stay(node: Node, warm: ViaAgent, start: Start) -> None:
-    """Pods that come and go, eight at once: no more of anything than after the first quarter of them.
+def test_memory_descriptors_and_threads_do_not_grow(node: Node, warm: ViaAgent, start: Start) -> None:
+    """After 400 pods, eight at a time, memory has grown by at most 2 MB since the first quarter; the rest is bounded.
 
-    400; SLASH24_PODS=10000 makes it the long form.
+    SLASH24_PODS=10000 runs the long form.
     """
     agent = start("--listen", "/run/slash24/http.sock")
     pods = [node.pod(f"pod{index}") for index in range(8)]

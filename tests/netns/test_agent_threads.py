@@ -1,4 +1,4 @@
-"""The agent's threads are in the agent's network namespace, wherever they are started from."""
+"""The agent's threads run in the agent's network namespace, whichever namespace they are started from."""
 
 import os
 import socket
@@ -15,8 +15,8 @@ from spec.suite import Plugin, Suite
 from tests.netns.node import Node
 
 
-def test_a_thread_that_is_started_from_a_pod_s_namespace_begins_at_home(node: Node) -> None:
-    """A call that waits inside a pod's namespace gives up its turn: the next call is not performed in there."""
+def test_a_thread_started_from_a_pod_s_namespace_runs_in_the_agent_s(node: Node) -> None:
+    """A call that waits inside a pod's namespace releases its turn: the next call does not run in that namespace."""
     seen, may_end, turns = [], Event(), Turns(Threads(4))
     fd = open_netns(f"/proc/{node.pid}/ns/net")
 

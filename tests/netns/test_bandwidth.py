@@ -1,4 +1,4 @@
-"""`bandwidth` on real links: what the kernel is told, and what it does to packets."""
+"""`bandwidth` on real links: the qdiscs it configures, and their effect on packets."""
 
 import json
 import time
@@ -36,8 +36,8 @@ LIMITS = {
 
 
 @pytest.mark.parametrize("limits", LIMITS.values(), ids=LIMITS)
-def test_buckets_are_those_of_the_reference(link: Link, reference: CNI, limits: dict) -> None:
-    """The kernel shows the same token buckets as after the reference plugin's ADD, on the same links."""
+def test_token_buckets_equal_those_of_the_reference(link: Link, reference: CNI, limits: dict) -> None:
+    """The kernel lists the same token buckets, on the same links, as after the reference plugin's ADD."""
     node, shown = link.node, []
     for cni in (reference, link.cni):
         result = link.add(cni, **limits)
@@ -53,8 +53,8 @@ def test_buckets_are_those_of_the_reference(link: Link, reference: CNI, limits: 
     assert shown[0] == shown[1]
 
 
-def test_the_ifb_tells_its_owner(link: Link) -> None:
-    """Its alias is the attachment; its MTU is the link's."""
+def test_the_ifb_s_alias_names_its_owner(link: Link) -> None:
+    """Its alias is the attachment; its MTU is that of the host veth."""
     link.node.run(["ip", "link", "set", link.end, "mtu", "1300"])
     link.add(**EGRESS)
     (ifb,) = ifbs(link.node)
@@ -63,7 +63,7 @@ def test_the_ifb_tells_its_owner(link: Link) -> None:
 
 
 def test_one_direction_alone(link: Link) -> None:
-    """What is not limited gets neither bucket nor ifb, and the result names an ifb only if there is one."""
+    """An unlimited direction gets neither bucket nor ifb, and the result lists an ifb only if there is one."""
     result = link.add(**INGRESS)
     assert (set(qdiscs(link.node, link.end)), ifbs(link.node)) == ({"tbf"}, [])
     assert result["interfaces"] == link.result["interfaces"]
@@ -74,7 +74,7 @@ def test_one_direction_alone(link: Link) -> None:
 
 
 def test_two_interfaces_of_a_container(link: Link) -> None:
-    """Each has limits of its own, and the DEL of one leaves those of the other."""
+    """Each has its own limits, and the DEL of one keeps those of the other."""
     second = Link(link.cni, ifname="eth1", pod=link.pod)
     first_result, second_result = link.add(**BOTH), second.add(**{**BOTH, "egressRate": 3_000_000})
     assert len(ifbs(link.node)) == 2
@@ -84,7 +84,7 @@ def test_two_interfaces_of_a_container(link: Link) -> None:
 
 
 def test_repeated_add_replaces(link: Link) -> None:
-    """The limits of the last ADD are in force, whatever was there: more, fewer, others."""
+    """The limits of the last ADD are in force, whether it has more limits than the one before, fewer or others."""
     for limits in (BOTH, BOTH, INGRESS, EGRESS, {**BOTH, "ingressRate": 8_000_000, "egressBurst": 320_000}):
         result = link.add(**limits)
         link.check(result, **limits)
@@ -93,8 +93,8 @@ def test_repeated_add_replaces(link: Link) -> None:
         assert len(ifbs(link.node)) == ("egressRate" in limits)
 
 
-def test_another_ones_queue_is_not_replaced(link: Link) -> None:
-    """A root queueing discipline that is not ours is an error, and stays."""
+def test_a_foreign_root_qdisc_is_not_replaced(link: Link) -> None:
+    """If the link has a root qdisc that is not ours, ADD fails and leaves it."""
     link.node.run(["tc", "qdisc", "add", "dev", link.end, "root", "handle", "7:", "pfifo"])
     before = state(link.node)
     with pytest.raises(CNIFailure, match="it has a queueing discipline already: pfifo 7:"):
@@ -102,8 +102,8 @@ def test_another_ones_queue_is_not_replaced(link: Link) -> None:
     assert state(link.node) == before
 
 
-def test_beside_clsact(link: Link) -> None:
-    """Where somebody has put clsact on the link, the redirect goes there; DEL leaves clsact and its other filters."""
+def test_redirect_on_an_existing_clsact_qdisc(link: Link) -> None:
+    """If the link has a clsact qdisc, the redirect filter is added to it; DEL keeps clsact and its other filters."""
     other = ["protocol", "ip", "pref", "9", "u32", "match", "ip", "dst", "10.9.9.9/32", "classid", "1:9"]
     link.node.run(["tc", "qdisc", "add", "dev", link.end, "clsact"])
     link.node.run(["tc", "filter", "add", "dev", link.end, "ingress", *other])
@@ -118,7 +118,7 @@ AMOUNT = 200_000  # bytes
 
 
 def transfer(source: Host, target: Host, address: str) -> float:
-    """Send AMOUNT bytes by TCP to a server at `address` of `target`; the seconds until the last has arrived."""
+    """Send AMOUNT bytes by TCP to a server at `address` on `target`; return the seconds until the last byte arrived."""
     with target.socket(address, "tcp") as listener, source.socket(address, "tcp") as sender:
         listener.bind((address, 7001))
         listener.listen()
@@ -139,8 +139,8 @@ def transfer(source: Host, target: Host, address: str) -> float:
 
 @pytest.mark.parametrize("family", [0, 1], ids=["v4", "v6"])
 @pytest.mark.parametrize("direction", ["ingress", "egress"])
-def test_packets_wait(link: Link, family: int, direction: str) -> None:
-    """A transfer goes through the bucket of its direction, which makes it wait, and takes no less than it must."""
+def test_transfers_are_limited(link: Link, family: int, direction: str) -> None:
+    """A transfer passes through its direction's bucket, is delayed, and is at most a tenth faster than the rate."""
     node, pod = link.node, link.pod
     link.add(**BOTH)
     (ifb,) = ifbs(node)
@@ -156,14 +156,14 @@ def test_packets_wait(link: Link, family: int, direction: str) -> None:
     assert AMOUNT < sent[busy] < 2 * AMOUNT
     assert waited[busy] > 0
     assert 0 < sent[idle] < AMOUNT  # the acknowledgements
-    # All but the burst has waited for its turn: no machine is so fast that it can take less.
+    # Everything beyond the burst is delayed, so even on a fast machine the transfer cannot take less time.
     bits = {"ingress": INGRESS, "egress": EGRESS}[direction]
     assert took >= 0.9 * (AMOUNT * 8 - bits[f"{direction}Burst"]) / bits[f"{direction}Rate"]
 
 
 @pytest.mark.parametrize("limits", [INGRESS, EGRESS], ids=["ingress", "egress"])
 def test_packets_flow_after_del(link: Link, limits: dict) -> None:
-    """DEL takes the limits away and leaves the pod connected, in both families."""
+    """DEL removes the limits and leaves the pod connected, in both families."""
     result = link.add(**limits)
     assert link.pod.reaches("10.1.2.1")
     link.delete(result, **limits)
@@ -171,8 +171,8 @@ def test_packets_flow_after_del(link: Link, limits: dict) -> None:
     assert link.pod.reaches("fd00:1::1")
 
 
-def test_the_example(node: Node, bin_dir: Path, reference_bin: Path) -> None:
-    """limited.conflist by cnitool: ADD, CHECK and DEL of a pod with limits and of one without; nothing is left."""
+def test_the_example_conflist(node: Node, bin_dir: Path, reference_bin: Path) -> None:
+    """limited.conflist with cnitool: ADD, CHECK and DEL of a pod with limits and of one without leave nothing."""
     tool = Cnitool(node, reference_bin / "cnitool", (bin_dir,))
     tool.write(json.loads((ROOT / "docs" / "conflists" / "limited.conflist").read_text()))
     slow, fast = node.pod("slow"), node.pod("fast")

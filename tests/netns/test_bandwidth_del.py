@@ -1,4 +1,4 @@
-"""`bandwidth` takes away all that it put there, in any state, and nothing else: DEL and GC; and STATUS."""
+"""`bandwidth`: DEL and GC delete everything that ADD created, in any state, and nothing else; STATUS."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -20,7 +20,7 @@ def link(cni: CNI) -> Link:
 
 @pytest.mark.parametrize("by", ["ours", "reference"])
 def test_del_removes_everything(link: Link, reference: CNI, by: str) -> None:
-    """ifb, buckets, filter and their places, whoever added them; a repeated DEL is silent."""
+    """DEL deletes ifb, buckets, filter and ingress qdisc, added by us or the reference; a repeated DEL succeeds."""
     before = state(link.node)
     result = link.add(reference if by == "reference" else link.cni, **BOTH)
     assert state(link.node) != before
@@ -33,8 +33,8 @@ def test_del_removes_everything(link: Link, reference: CNI, by: str) -> None:
 @pytest.mark.parametrize(
     "broken", ["no prevResult", "no namespace", "namespace vanished", "link vanished", "no limits", "bad limits"]
 )
-def test_del_finishes_in_any_state(link: Link, reference: CNI, by: str, broken: str) -> None:
-    """No ifb stays, whatever of the pod and its configuration is lost."""
+def test_del_succeeds_in_any_state(link: Link, reference: CNI, by: str, broken: str) -> None:
+    """DEL deletes the ifb whatever part of the pod or its configuration is lost."""
     result = link.add(reference if by == "reference" else link.cni, **BOTH)
     variables: dict[str, str | None] = {}
     prev, conf = result, limited(**BOTH)
@@ -60,7 +60,7 @@ def test_del_finishes_in_any_state(link: Link, reference: CNI, by: str, broken: 
 
 
 def test_del_after_a_chain_of_the_reference(node: Node, cni: CNI, reference: CNI) -> None:
-    """Where the link does not tell its owner and nobody kept the result, the namespace leads to it."""
+    """A host veth without an alias is found through the netns if DEL gets no prevResult."""
     link = Link(reference)
     link.add(**BOTH)
     link.delete(None, cni, **BOTH)
@@ -68,8 +68,8 @@ def test_del_after_a_chain_of_the_reference(node: Node, cni: CNI, reference: CNI
     assert link.pod.reaches("10.1.2.1")
 
 
-def test_del_leaves_the_reference_ifb_of_another_interface(link: Link, reference: CNI) -> None:
-    """The reference names the ifb after the container alone: it is another interface's as long as that sends to it."""
+def test_del_keeps_the_reference_ifb_of_another_interface(link: Link, reference: CNI) -> None:
+    """The reference names the ifb after the container alone; a DEL for eth1 keeps it while eth0 redirects to it."""
     second = Link(link.cni, ifname="eth1", pod=link.pod)
     first_result, second_result = link.add(reference, **EGRESS), second.add(**EGRESS)
     second.delete(second_result, **EGRESS)
@@ -79,7 +79,7 @@ def test_del_leaves_the_reference_ifb_of_another_interface(link: Link, reference
 
 
 def test_the_reference_checks_and_deletes_what_ours_added(link: Link, reference: CNI) -> None:
-    """The ifb has the name under which it looks, so nothing stays after a change back."""
+    """Our ifb has the name that the reference looks for, so nothing is left after switching back to the reference."""
     result = link.add(**BOTH)
     link.check(result, reference, **BOTH)
     assert ifbs(link.node) == [result["interfaces"][-1]["name"]]
@@ -88,12 +88,12 @@ def test_the_reference_checks_and_deletes_what_ours_added(link: Link, reference:
 
 
 def test_interfaces_of_a_container_have_an_ifb_each(link: Link) -> None:
-    """Of one network: the second can not have the reference's name, and neither is the other's in ADD, CHECK or DEL."""
+    """The second cannot have the reference's name; ADD, CHECK and DEL of either interface do not affect the other."""
     second = Link(link.cni, ifname="eth1", pod=link.pod)
     results = {each: each.add(**EGRESS) for each in (link, second)}
     assert len(ifbs(link.node)) == 2
     for each in (second, link):
-        results[each] = each.add(**EGRESS)  # again: each finds its own
+        results[each] = each.add(**EGRESS)  # repeated: each finds its own
     assert len(ifbs(link.node)) == 2
     link.delete(results[link], **EGRESS)
     second.check(results[second], **EGRESS)
@@ -103,8 +103,8 @@ def test_interfaces_of_a_container_have_an_ifb_each(link: Link) -> None:
     link.check(results[link], **EGRESS)
 
 
-def test_a_stranger_s_link_has_the_reference_s_name(link: Link) -> None:
-    """It stays, and the ifb has its other name; that is found again."""
+def test_a_foreign_link_with_the_reference_s_name_is_kept(link: Link) -> None:
+    """The foreign link is kept; the ifb gets its alternative name, by which CHECK, ADD and DEL find it."""
     name = reference_ifb_name(Attachment("net", link.pod.name, "eth0"))
     link.node.run(["ip", "link", "add", name, "type", "ifb"])
     link.node.run(["ip", "link", "set", name, "alias", "a stranger's"])
@@ -117,15 +117,15 @@ def test_a_stranger_s_link_has_the_reference_s_name(link: Link) -> None:
 
 
 def test_add_takes_over_from_the_reference(link: Link, reference: CNI) -> None:
-    """An ADD after the reference's replaces it, its ifb included."""
+    """An ADD after the reference's replaces its limits and its ifb."""
     link.add(reference, **BOTH)
     result = link.add(**{**BOTH, "egressRate": 8_000_000})
     link.check(result, **{**BOTH, "egressRate": 8_000_000})
     assert ifbs(link.node) == [result["interfaces"][-1]["name"]]
 
 
-def test_del_leaves_what_others_put_there(link: Link) -> None:
-    """A queueing discipline with another handle, filters that redirect elsewhere, a pair that is no pod's: not ours."""
+def test_del_keeps_foreign_qdiscs_and_filters(link: Link) -> None:
+    """DEL keeps a qdisc with another handle, filters that redirect elsewhere, and the bucket of a veth not of a pod."""
     node = link.node
     node.run(["ip", "link", "add", "other", "type", "ifb"])
     node.run(["tc", "qdisc", "add", "dev", link.end, "root", "handle", "7:", "pfifo"])
@@ -142,7 +142,7 @@ def test_del_leaves_what_others_put_there(link: Link) -> None:
 
 
 def test_gc_deletes_the_ifbs_of_stale_attachments(link: Link) -> None:
-    """Those of other networks, of valid attachments and of others stay; a stale pod that still lives is not cut off."""
+    """GC keeps those of other networks, of valid attachments and foreign ones; a stale pod stays connected."""
     valid, elsewhere = Link(link.cni, "podb"), Link(link.cni, "podc")
     link.node.run(["ip", "link", "add", "other", "type", "ifb"])
     stale_ifb = link.add(**BOTH)["interfaces"][-1]["name"]
@@ -157,8 +157,8 @@ def test_gc_deletes_the_ifbs_of_stale_attachments(link: Link) -> None:
     assert ifbs(link.node) == sorted([kept[1], "other"])
 
 
-def test_many_at_once(cni: CNI, node: Node) -> None:
-    """Twelve pods get limits at once, pass CHECK, and lose them at once; of none anything is left."""
+def test_concurrent_calls_for_many_pods(cni: CNI, node: Node) -> None:
+    """ADD, CHECK and DEL of twelve pods concurrently: each gets its own ifb, and nothing is left."""
     links = [Link(cni, f"pod{number}") for number in range(12)]
     before = state(node)
     with ThreadPoolExecutor(12) as pool:
@@ -170,7 +170,7 @@ def test_many_at_once(cni: CNI, node: Node) -> None:
 
 
 def test_status(cni: CNI, node: Node) -> None:
-    """Ready where the kernel has all that is needed, and nothing is changed by asking; not with a bad configuration."""
+    """STATUS succeeds if the kernel has all that is needed, and changes nothing; error 7 for a bad configuration."""
     before = state(node)
     cni.status(limited(**BOTH))
     cni.status(limited())
@@ -181,7 +181,7 @@ def test_status(cni: CNI, node: Node) -> None:
 
 
 def test_status_without_a_packet_scheduler(cni: CNI, node: Node) -> None:
-    """Error 50 where the kernel has no traffic control."""
+    """STATUS returns error 50 if the kernel has no traffic control."""
     script = "mount -t tmpfs none /proc && exec env CNI_COMMAND=STATUS CNI_PATH=/nowhere $0"
     argv = ["unshare", "--mount", "sh", "-c", script, cni.folder / "bandwidth"]
     done = node.run(argv, stdin=json.dumps(limited()), check=False)

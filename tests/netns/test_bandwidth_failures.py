@@ -1,4 +1,4 @@
-"""`bandwidth` where something is wrong: CHECK sees it, a failed ADD undoes itself."""
+"""`bandwidth` failures: CHECK detects damage, a failed ADD undoes its changes."""
 
 import json
 import sys
@@ -43,7 +43,7 @@ DAMAGES = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_check_fails_when(link: Link, damage: str) -> None:
-    """CHECK passes after ADD, and says what is wrong when anything of it is; a repeated ADD repairs it."""
+    """CHECK passes after ADD, and reports each damage; a repeated ADD repairs all but foreign qdiscs and filters."""
     node = link.node
     result = link.add(**BOTH)
     link.check(result, **BOTH)
@@ -57,8 +57,8 @@ def test_check_fails_when(link: Link, damage: str) -> None:
         link.check(link.add(**BOTH), **BOTH)
 
 
-def test_check_compares_with_what_is_configured_now(link: Link) -> None:
-    """Limits that differ from the configuration's in any of the four numbers are an error."""
+def test_check_compares_with_the_current_configuration(link: Link) -> None:
+    """CHECK fails if any of the four numbers differs from the limits in force."""
     result = link.add(**BOTH)
     for key, value in BOTH.items():
         with pytest.raises(CNIFailure) as caught:
@@ -68,7 +68,7 @@ def test_check_compares_with_what_is_configured_now(link: Link) -> None:
 
 
 def test_check_of_what_the_reference_added(link: Link, reference: CNI) -> None:
-    """Pods that were limited before the plugins were replaced pass, and fail when damaged."""
+    """CHECK passes for limits that the reference plugin added, and fails if they are damaged."""
     result = link.add(reference, **BOTH)
     link.check(result, **BOTH)
     link.node.run(["tc", "qdisc", "del", "dev", ifbs(link.node)[0], "root"])
@@ -76,8 +76,8 @@ def test_check_of_what_the_reference_added(link: Link, reference: CNI) -> None:
         link.check(result, **BOTH)
 
 
-def test_wrong_links_are_named(link: Link) -> None:
-    """A link that is no veth, not there, or not in prevResult is an error as the reference has it; nothing is made."""
+def test_wrong_links_are_refused(link: Link) -> None:
+    """A link that is not a veth, does not exist or is not in prevResult fails with the reference's error; no change."""
     node, pod = link.node, link.pod
     pod.run(["ip", "link", "add", "br9", "type", "bridge"])
     before = state(node)
@@ -98,7 +98,7 @@ def test_wrong_links_are_named(link: Link) -> None:
 
 
 def test_peer_in_another_namespace_is_refused(cni: CNI, node: Node) -> None:
-    """A veth whose other end is in a third namespace is not the node's to limit, though the node has that index too."""
+    """ADD refuses a veth whose peer is in a third namespace, even if a link of the node has the peer's index."""
     one, two = node.pod("one"), node.pod("two")
     one.run(["ip", "link", "add", "eth0", "type", "veth", "peer", "name", "far", "netns", "two"])
     index = two.links()["far"]["ifindex"]
@@ -114,19 +114,19 @@ def test_peer_in_another_namespace_is_refused(cni: CNI, node: Node) -> None:
 @pytest.mark.parametrize("before", [{}, BOTH, INGRESS, FASTER], ids=["fresh", "both", "ingress", "faster egress"])
 @pytest.mark.parametrize("wanted", [BOTH, INGRESS, EGRESS], ids=["both", "ingress", "egress"])
 def test_add_undoes_itself_whichever_request_is_refused(link: Link, before: dict, wanted: dict) -> None:
-    """For each request that an ADD makes of the kernel: if it is refused, the limits are as they were before."""
+    """For each kernel request of an ADD: if it is refused, the limits are as before."""
     if before:
         link.add(**before)
     story = refuse_each(link, wanted)
     assert [one for one in story if one["left"]] == []
     if not before:
-        # A look, a bucket; and for egress an ifb, its settings, its bucket, a place for filters, the filter.
+        # A query, a bucket; and for egress an ifb, its settings, its bucket, an ingress qdisc, the filter.
         assert len(story) - 1 == 1 + ("ingressRate" in wanted) + 5 * ("egressRate" in wanted)
 
 
 @pytest.mark.parametrize("wanted", [BOTH, INGRESS, EGRESS], ids=["both", "ingress", "egress"])
 def test_add_undoes_taking_over(link: Link, reference: CNI, wanted: dict) -> None:
-    """The same where the reference plugin's limits were to be replaced: they are in force again."""
+    """If an ADD that replaces the reference plugin's limits fails at any request, those are in force again."""
     link.add(reference, **BOTH)
     story = refuse_each(link, wanted)
     assert len(story) >= 4
@@ -134,7 +134,7 @@ def test_add_undoes_taking_over(link: Link, reference: CNI, wanted: dict) -> Non
 
 
 def refuse_each(link: Link, wanted: dict) -> list[dict]:
-    """ADDs on the node, each with another of its requests refused, the last with none; what each changed."""
+    """Run ADDs on the node, each with another request refused, the last with none; return what each changed."""
     conf = with_prev(limited(**wanted), link.result)
     argv = [sys.executable, ROOT / "tests" / "netns" / "refuse_shaping.py", link.pod.path]
     env = {"PYTHONPATH": str(ROOT), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}

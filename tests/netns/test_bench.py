@@ -1,4 +1,4 @@
-"""bench/ against the plugins and the agent as they are shipped: that it runs, and counts no call it did not see."""
+"""bench/ against the plugins and the agent as shipped: it runs, and fails without an agent."""
 
 import json
 import subprocess
@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 def test_calls_of_an_agent_are_measured_and_published(tmp_path: Path, bin_dir: Path, reference_bin: Path) -> None:
-    """All cases, once: a table, the page's figures, JSON and a picture; the agent served every call of ours."""
+    """Every case runs once; the results are a table, figures in the page, JSON and an SVG chart."""
     (tmp_path / report.PAGE).write_text(f"<!-- {report.FIGURES} -->\n<!-- end of figures -->\n")
     argv = [sys.executable, "-m", "bench.warm", "--rounds", "1", "--pods", "2", "--publish", tmp_path, "--bin", bin_dir]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
@@ -26,8 +26,8 @@ def test_calls_of_an_agent_are_measured_and_published(tmp_path: Path, bin_dir: P
     assert "</svg>" in (tmp_path / "performance.svg").read_text()
 
 
-def test_without_an_agent_nothing_is_measured(tmp_path: Path, bin_dir: Path, reference_bin: Path) -> None:
-    """The benchmark fails, and says why: its calls would all be cold ones."""
+def test_the_benchmark_fails_without_an_agent(tmp_path: Path, bin_dir: Path, reference_bin: Path) -> None:
+    """The benchmark fails with a message, because all its calls would be cold."""
     argv = [sys.executable, "-m", "bench.warm", "--rounds", "1", "--bin", bin_dir, "--agent", "false"]
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1

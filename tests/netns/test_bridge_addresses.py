@@ -1,4 +1,4 @@
-"""What an ADD answers is in force when it answers, and CHECK agrees."""
+"""The addresses and routes in an ADD's result are in force when it returns, and CHECK confirms them."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ from tests.netns.node import Node
 PODS = 40
 
 
-def test_addresses_can_be_used_at_once(cni: CNI, node: Node) -> None:
-    """A program in the pod can listen at each address in the very moment that the ADD is over, of either IP version."""
+def test_addresses_are_usable_when_add_returns(cni: CNI, node: Node) -> None:
+    """A program in the pod can bind to its IPv4 and IPv6 address as soon as the ADD returns."""
     for number in range(PODS):
         pod = node.pod(f"pod{number}")
         for ip in cni.add(network(DUAL), pod)["ips"]:
             address = ip["address"].partition("/")[0]
             with pod.socket(address, "tcp") as listener:
-                listener.bind((address, 80))  # "Cannot assign requested address" while the kernel thinks about it
+                listener.bind((address, 80))  # "Cannot assign requested address" during duplicate address detection
 
 
 @pytest.mark.parametrize(
@@ -32,8 +32,8 @@ def test_addresses_can_be_used_at_once(cni: CNI, node: Node) -> None:
         (V6, {"dst": "fd09::/16", "gw": "::"}, "fd09::/16"),
     ],
 )
-def test_routes_are_as_the_kernel_has_them(cni: CNI, node: Node, subnet: dict, given: dict, masked: str) -> None:
-    """Bits of the host in a destination, or an unspecified next hop: ADD sets the route, and CHECK finds it."""
+def test_routes_are_normalised_as_in_the_kernel(cni: CNI, node: Node, subnet: dict, given: dict, masked: str) -> None:
+    """ADD accepts routes with host bits in the destination or an unspecified next hop, and CHECK finds them."""
     pod, conf = node.pod("pod1"), network(host_local(subnet, routes=[given]))
     result = cni.add(conf, pod)
     assert result["routes"][0] == given | {"dst": masked}
@@ -44,12 +44,12 @@ def test_routes_are_as_the_kernel_has_them(cni: CNI, node: Node, subnet: dict, g
 
 @pytest.fixture
 def stand_in(tmp_path: Path) -> StandIn:
-    """An IPAM plugin of somebody else's."""
+    """A third-party IPAM plugin."""
     return StandIn(tmp_path)
 
 
-def test_results_of_others_are_made_the_kernels(node: Node, bin_dir: Path, stand_in: StandIn) -> None:
-    """Another IPAM plugin's routes with bits of the host, and an unspecified gateway, which is none."""
+def test_results_of_third_party_ipam_are_normalised(node: Node, bin_dir: Path, stand_in: StandIn) -> None:
+    """Host bits in a third-party IPAM plugin's routes are masked; unspecified gateways count as absent."""
     cni = CNI(node, bin_dir, more=(stand_in.folder,))
     ips = [{"address": "10.1.2.5/24", "gateway": "0.0.0.0"}, {"address": "fd00:1::5/64", "gateway": "::"}]
     routes = [{"dst": "10.9.1.2/16"}, {"dst": "fd00:2::1/64"}, {"dst": "10.1.2.3/0"}]
@@ -73,7 +73,7 @@ def test_results_of_others_are_made_the_kernels(node: Node, bin_dir: Path, stand
     ],
 )
 def test_a_gateway_needs_an_address_of_its_own(cni: CNI, node: Node, address: str, why: str) -> None:
-    """`isGateway` takes the first address of the subnet: error 7 where that is the pod's, or there is none."""
+    """`isGateway` takes the subnet's first address: error 7 if that is the pod's, or the subnet has none."""
     conf = network({"type": "static", "addresses": [{"address": address}]})
     with pytest.raises(CNIFailure, match=f"gateway .* is {why}") as caught:
         cni.add(conf, node.pod("pod1"))
@@ -83,7 +83,7 @@ def test_a_gateway_needs_an_address_of_its_own(cni: CNI, node: Node, address: st
 
 @pytest.mark.parametrize("subnet", ["10.1.2.0/31", "fd00:1::/127"])
 def test_two_pods_of_a_point_to_point_subnet(cni: CNI, node: Node, subnet: str) -> None:
-    """Without a gateway both addresses are pods', and they reach each other."""
+    """Without a gateway two pods get the two addresses, and reach each other."""
     pods = [node.pod("pod1"), node.pod("pod2")]
     conf = layer2(ipam=host_local({"subnet": subnet}))
     results = [cni.add(conf, pod) for pod in pods]

@@ -1,4 +1,4 @@
-"""The configuration was changed under running pods: what they have goes with them, and what they use stays."""
+"""A configuration changed under running pods: DEL and GC delete what pods were given, and pods stay connected."""
 
 import pytest
 
@@ -13,8 +13,8 @@ switched_off = pytest.mark.parametrize("later", SWITCHED_OFF.values(), ids=SWITC
 
 @switched_off
 @pytest.mark.parametrize("gone", [False, True])
-def test_del_removes_rules_that_are_configured_no_more(cni: CNI, node: Node, later: dict, gone: bool) -> None:
-    """ipMasq and macspoofchk are switched off after the ADD: the next pod with the address must not be masqueraded."""
+def test_del_deletes_rules_that_are_no_longer_configured(cni: CNI, node: Node, later: dict, gone: bool) -> None:
+    """DEL deletes the rules of ipMasq and macspoofchk, switched off since the ADD: no later pod inherits them."""
     pod = node.pod("poda")
     result = cni.add(WITH_RULES, pod)
     assert mentions(node, "poda")
@@ -25,8 +25,8 @@ def test_del_removes_rules_that_are_configured_no_more(cni: CNI, node: Node, lat
 
 
 @switched_off
-def test_gc_removes_rules_that_are_configured_no_more(cni: CNI, node: Node, later: dict) -> None:
-    """The rules of stale pods go; those of a valid pod, which was added when they were configured, stay."""
+def test_gc_deletes_rules_that_are_no_longer_configured(cni: CNI, node: Node, later: dict) -> None:
+    """GC deletes the rules of a stale pod and keeps those of a valid pod, which was added with them configured."""
     stale, valid = node.pod("stale"), node.pod("valid")
     for pod in (stale, valid):
         cni.add(WITH_RULES, pod)
@@ -35,8 +35,8 @@ def test_gc_removes_rules_that_are_configured_no_more(cni: CNI, node: Node, late
     assert mentions(node, "valid")
 
 
-def test_an_ipv6_subnet_of_another_length_is_a_conflict(cni: CNI, node: Node) -> None:
-    """The gateway is there in the old subnet: the ADD says so, or replaces it if it may, and CHECK agrees."""
+def test_a_changed_ipv6_prefix_length_is_a_conflict(cni: CNI, node: Node) -> None:
+    """The bridge has the gateway with the old length: ADD fails, or with forceAddress replaces it, and CHECK passes."""
     old, new = host_local(V6), host_local({"subnet": "fd00:1::/80"})
     cni.add(network(old), node.pod("old"))
     pod = node.pod("poda")
@@ -47,8 +47,8 @@ def test_an_ipv6_subnet_of_another_length_is_a_conflict(cni: CNI, node: Node) ->
     cni.check(network(new), pod, result)
 
 
-def test_two_lengths_for_one_ipv6_address_are_refused(cni: CNI, node: Node) -> None:
-    """The kernel would pass over the second, and no CHECK would find it."""
+def test_two_prefix_lengths_for_one_ipv6_address_are_refused(cni: CNI, node: Node) -> None:
+    """The kernel would ignore the second prefix length, and CHECK would not find it."""
     pod = node.pod("poda")
     addresses = [{"address": "fd00:1::5/64"}, {"address": "fd00:1::5/80"}]
     conf = network({"type": "static", "addresses": addresses}, isDefaultGateway=None)
@@ -58,8 +58,8 @@ def test_two_lengths_for_one_ipv6_address_are_refused(cni: CNI, node: Node) -> N
 
 
 @pytest.mark.parametrize(("first", "then"), [("/64", "/80"), ("/80", "/64")])
-def test_kubenets_ipv6_subnet_changes_its_length(cni: CNI, node: Node, first: str, then: str) -> None:
-    """Pods of either subnet are reached, and CHECK passes for both."""
+def test_a_changed_ipv6_prefix_length_of_kubenet(cni: CNI, node: Node, first: str, then: str) -> None:
+    """Pods added before and after the change are reachable, and CHECK passes for both."""
     pods, results, confs = [node.pod("old"), node.pod("new")], [], []
     for length in (first, then):
         ipam = {"type": "host-local", "ranges": [[{"subnet": f"fd00:1::{length}"}]]}
@@ -73,8 +73,8 @@ def test_kubenets_ipv6_subnet_changes_its_length(cni: CNI, node: Node, first: st
     assert pods[0].reaches(results[1]["ips"][0]["address"].partition("/")[0])
 
 
-def test_the_tunnels_ipv6_address_is_given_the_right_length(cni: CNI, node: Node) -> None:
-    """The device has its address with another prefix length: it is corrected, and CHECK passes."""
+def test_the_prefix_length_of_the_vtep_s_ipv6_address_is_corrected(cni: CNI, node: Node) -> None:
+    """The VTEP has its address with another prefix length: the next ADD corrects it, and CHECK passes."""
     node.outside()
     node.run(["ip", "-6", "route", "add", "default", "via", "2001:db8:1::2"])
     conf = {"cniVersion": "1.1.0", "name": "net", "type": "vxlan", "podCIDR": "fd00:1::/64"}

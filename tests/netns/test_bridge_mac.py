@@ -1,4 +1,4 @@
-"""The bridge's hardware address: neighbours remember it, whoever comes and goes; and no CHECK depends on it."""
+"""The bridge's MAC: it is stable as pods come and go, since neighbours cache it; CHECK does not depend on it."""
 
 import pytest
 
@@ -15,19 +15,19 @@ every_conf = pytest.mark.parametrize("conf", CONFS.values(), ids=CONFS)
 
 
 def mac_of(node: Node) -> str:
-    """That of the bridge."""
+    """The bridge's MAC."""
     return node.links()["br0"]["address"]
 
 
 def foreign_bridge(node: Node) -> None:
-    """A bridge that an administrator has made: it has no MAC of its own."""
+    """Create a bridge as an administrator does, without setting its MAC."""
     node.run(["ip", "link", "add", "br0", "type", "bridge"])
     node.run(["ip", "link", "set", "br0", "up"])
 
 
 @every_conf
 def test_bridge_keeps_its_mac(cni: CNI, node: Node, conf: dict) -> None:
-    """A kernel bridge takes the lowest address of its ports, unless told; every CHECK passes after each change."""
+    """It does not change as pods are deleted, although a bridge by default takes its ports' lowest; CHECK passes."""
     pods = [node.pod(f"pod{index}") for index in range(5)]
     results = [cni.add(conf, pod) for pod in pods]
     mac = mac_of(node)
@@ -40,7 +40,7 @@ def test_bridge_keeps_its_mac(cni: CNI, node: Node, conf: dict) -> None:
 
 @every_conf
 def test_check_passes_whatever_mac_a_foreign_bridge_takes(cni: CNI, node: Node, conf: dict) -> None:
-    """On a bridge that is not ours the result has the MAC of that moment, and a later one is no fault of the pod's."""
+    """On a foreign bridge the result has the MAC at the time of the ADD; CHECK passes after the MAC has changed."""
     foreign_bridge(node)
     pods = [node.pod(f"pod{index}") for index in range(6)]
     results = []
@@ -54,8 +54,8 @@ def test_check_passes_whatever_mac_a_foreign_bridge_takes(cni: CNI, node: Node, 
         cni.delete(conf, pods.pop(0), results.pop(0))
 
 
-def test_check_passes_for_pods_with_a_mac_of_long_ago(cni: CNI, node: Node) -> None:
-    """The runtime keeps results of earlier releases, which have the MAC from before the pod joined."""
+def test_check_accepts_an_old_bridge_mac_in_prevresult(cni: CNI, node: Node) -> None:
+    """CHECK accepts cached results of earlier releases, which have the bridge's MAC from before the pod joined."""
     pod = node.pod("poda")
     result = cni.add(network(), pod)
     result["interfaces"][0]["mac"] = "22:33:44:55:66:77"
@@ -63,10 +63,8 @@ def test_check_passes_for_pods_with_a_mac_of_long_ago(cni: CNI, node: Node) -> N
 
 
 @pytest.mark.parametrize("has_address", [False, True])
-def test_a_foreign_bridge_with_a_gateway_keeps_the_mac_that_its_pods_know(
-    cni: CNI, node: Node, has_address: bool
-) -> None:
-    """Whether the gateway's address is put on the bridge by the ADD, or was there before."""
+def test_a_foreign_bridge_with_a_gateway_keeps_its_mac(cni: CNI, node: Node, has_address: bool) -> None:
+    """Its MAC is stable, whether the ADD assigns the gateway's address or the bridge had it before."""
     foreign_bridge(node)
     if has_address:
         node.run(["ip", "addr", "add", f"{GATEWAY_V4}/24", "dev", "br0"])
@@ -81,7 +79,7 @@ def test_a_foreign_bridge_with_a_gateway_keeps_the_mac_that_its_pods_know(
 
 
 def test_a_foreign_bridge_that_lost_its_last_port_can_carry_a_gateway(cni: CNI, node: Node) -> None:
-    """The kernel leaves such a bridge no MAC but 00:00:00:00:00:00, which no link can be given."""
+    """The kernel resets such a bridge's MAC to 00:00:00:00:00:00, which cannot be set on a link."""
     foreign_bridge(node)
     node.run(["ip", "link", "add", "port0", "type", "veth", "peer", "name", "port1"])
     node.run(["ip", "link", "set", "port0", "master", "br0"])

@@ -1,4 +1,4 @@
-"""The host's end of a pod's pair is found by its name, or by what else tells whose it is; never taken for another's."""
+"""A pod's host veth is found by its name, else by alias, group or peer; links of others are never deleted."""
 
 import io
 import json
@@ -27,7 +27,7 @@ NAME = host_veth_name(Attachment("net", "pod", "eth0"))
 
 @pytest.fixture
 def pod(node: Node) -> Iterator[Pod]:
-    """A pod in whose namespace a process lives, so that its pair outlives the namespace's name."""
+    """A pod with a running process in its namespace, so that its veth pair outlives the namespace's name."""
     made = node.pod("pod")
     survivor = made.start(["sleep", "60"])
     yield made
@@ -36,19 +36,19 @@ def pod(node: Node) -> Iterator[Pod]:
 
 
 def host_end(result: dict) -> str:
-    """The name of the pod's link on the node."""
+    """The name of the host veth."""
     return result["interfaces"][1]["name"]
 
 
 def squat(node: Node, name: str = NAME, group: int = 0) -> None:
-    """Somebody else's pair."""
+    """Create a foreign veth pair that occupies the name."""
     node.run(["ip", "link", "add", name, "group", str(group), "type", "veth", "peer", "name", "peer"])
 
 
 def dumps_of_delete(
     node: Node, conf: dict, netns: str, monkeypatch: pytest.MonkeyPatch, suite: Suite = NO_SUITE
 ) -> int:
-    """How often one DEL of the pod, in this process, lists all of something, the pod's own addresses apart."""
+    """The number of netlink dumps of one DEL of the pod, run in this process, except dumps of addresses."""
     dumps, dump = [], Netlink.dump
 
     def counted(self: Netlink, request: bytes, kind: int, *more: object) -> object:
@@ -70,8 +70,8 @@ def dumps_of_delete(
     return len(dumps)
 
 
-def test_a_kernel_that_does_not_show_what_it_made(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One before 6.2: the link is looked up by its name."""
+def test_a_kernel_that_does_not_echo_created_links(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel before 6.2 does not echo a created link: the link is looked up by its name."""
     create_veth = add.create_veth
 
     def silent(*given: object, **more: object) -> None:
@@ -88,8 +88,8 @@ def test_a_kernel_that_does_not_show_what_it_made(node: Node, monkeypatch: pytes
     assert "UP" in pod.links()["eth0"]["flags"]
 
 
-def test_the_name_follows_from_the_attachment(node: Node, cni: CNI) -> None:
-    """So it is the same every time, and another for another interface of the same container."""
+def test_the_name_is_derived_from_the_attachment(node: Node, cni: CNI) -> None:
+    """It is derived from network, container ID and interface: eth0 and eth1 of a container get different names."""
     pod = node.pod("pod")
     names = {host_end(cni.add(CONF, pod)), host_end(cni.add(CONF, pod, ifname="eth1"))}
     assert names == {NAME, host_veth_name(Attachment("net", "pod", "eth1"))}
@@ -98,15 +98,15 @@ def test_the_name_follows_from_the_attachment(node: Node, cni: CNI) -> None:
 def test_del_without_a_namespace_finds_the_link_by_its_name(
     node: Node, cni: CNI, pod: Pod, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many links the node has, it looks at one."""
+    """Without CNI_NETNS, DEL deletes the host veth without a netlink dump."""
     cni.add(CONF, pod)
     pod.vanish()
     assert dumps_of_delete(node, CONF, "", monkeypatch) == 0
     assert NAME not in node.links()
 
 
-def test_del_of_a_pod_looks_through_no_list(node: Node, cni: CNI, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The cost of a DEL does not grow with the pods of the node, and nor does that of another after it."""
+def test_del_does_not_list_the_node_s_links(node: Node, cni: CNI, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the first DEL nor a repeated one dumps links, so the cost does not grow with the node's pods."""
     pod = node.pod("pod")
     conf = with_prev(CONF, cni.add(CONF, pod))
     netns = str(node.path(pod.path))
@@ -117,8 +117,8 @@ def test_del_of_a_pod_looks_through_no_list(node: Node, cni: CNI, monkeypatch: p
 
 
 @pytest.mark.parametrize("has_result", [True, False])
-def test_a_name_that_somebody_has_is_left_to_them(node: Node, cni: CNI, pod: Pod, *, has_result: bool) -> None:
-    """The pod's link gets a random one, by which no DEL can look; it is found all the same, and the other stays."""
+def test_a_name_that_a_foreign_link_has_is_not_taken(node: Node, cni: CNI, pod: Pod, *, has_result: bool) -> None:
+    """The host veth gets a random name; DEL finds it with and without prevResult, and keeps the foreign link."""
     squat(node)
     result = cni.add(CONF, pod)
     assert host_end(result) != NAME
@@ -130,10 +130,13 @@ def test_a_name_that_somebody_has_is_left_to_them(node: Node, cni: CNI, pod: Pod
 
 
 @pytest.mark.parametrize("lives_on", [False, True])
-def test_a_pair_that_names_nobody_goes_by_the_containers_end(
+def test_del_deletes_a_pair_without_an_owner(
     node: Node, cni: CNI, monkeypatch: pytest.MonkeyPatch, *, lives_on: bool
 ) -> None:
-    """As the reference plugin makes them; by a process that does one call, and by one that lives on."""
+    """A pair without alias and group, as the reference creates it, is deleted by its end in the pod.
+
+    By a process that serves one call, and by one that batches deletions, like the agent.
+    """
     pod = node.pod("pod")
     name = host_end(cni.add(CONF, pod))
     node.run(["ip", "link", "set", name, "alias", ""])
@@ -145,8 +148,8 @@ def test_a_pair_that_names_nobody_goes_by_the_containers_end(
     assert set(pod.links()) == {"lo"}
 
 
-def test_both_pairs_go_if_an_attachment_has_two(node: Node, cni: CNI, pod: Pod) -> None:
-    """The pod was added again, in another namespace, before anybody had deleted it from the first."""
+def test_del_deletes_both_pairs_of_an_attachment(node: Node, cni: CNI, pod: Pod) -> None:
+    """The pod was added again, in another namespace, before it was deleted from the first: DEL deletes both pairs."""
     cni.add(CONF, pod)
     pod.vanish()
     again = node.pod("pod")
@@ -155,8 +158,8 @@ def test_both_pairs_go_if_an_attachment_has_two(node: Node, cni: CNI, pod: Pod) 
     assert not {NAME, host_end(result)} & set(node.links())
 
 
-def test_del_takes_a_link_that_an_add_could_not_name_any_more(node: Node, cni: CNI) -> None:
-    """The ADD was killed before it had given the alias: name and group tell. In another group it is somebody else's."""
+def test_del_deletes_a_link_that_has_no_alias_yet(node: Node, cni: CNI) -> None:
+    """A link without an alias, of an ADD killed early, is identified by name and group; in another group it is kept."""
     pod = Pod(node, "pod")
     squat(node, group=group_of("other"))
     cni.delete(CONF, pod, netns="")
@@ -167,8 +170,8 @@ def test_del_takes_a_link_that_an_add_could_not_name_any_more(node: Node, cni: C
 
 
 @pytest.mark.parametrize("verb", ["DEL", "GC"])
-def test_a_link_doomed_by_a_process_that_was_killed(node: Node, cni: CNI, pod: Pod, verb: str) -> None:
-    """It was put into a group to be deleted with others, and was not: the next DEL, or GC, knows it by its alias."""
+def test_a_link_left_in_a_deletion_group_is_deleted(node: Node, cni: CNI, pod: Pod, verb: str) -> None:
+    """It was moved to a group for deletion, but never deleted: the next DEL or GC identifies it by its alias."""
     cni.add(CONF, pod)
     node.run(["ip", "link", "set", NAME, "group", str(0x25424242)])
     pod.vanish()
@@ -179,8 +182,8 @@ def test_a_link_doomed_by_a_process_that_was_killed(node: Node, cni: CNI, pod: P
     assert NAME not in node.links()
 
 
-def test_a_name_of_ours_with_the_alias_of_another_is_left(node: Node, cni: CNI) -> None:
-    """Names can meet by chance; an alias says whose the link is."""
+def test_a_link_with_our_name_and_the_alias_of_another_is_kept(node: Node, cni: CNI) -> None:
+    """Names can collide: DEL keeps a link whose alias names another attachment."""
     squat(node, group=group_of("net"))
     node.run(["ip", "link", "set", NAME, "alias", "v1:net:another:eth0"])
     cni.delete(CONF, Pod(node, "pod"), netns="")

@@ -1,4 +1,4 @@
-"""What `bridge` makes tells whose it is; so nobody takes what is another's, and nothing is lost."""
+"""Links that `bridge` creates are marked with their owner, so DEL and GC delete theirs, and no others."""
 
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -17,18 +17,18 @@ ROUTED = {**CONF, "isGateway": True, "ipam": IPAM}
 
 
 def host_end(result: dict) -> str:
-    """The name of the pod's link on the node."""
+    """The name of the host veth."""
     return result["interfaces"][1]["name"]
 
 
 def test_the_host_veth_names_its_owner(node: Node, cni: CNI) -> None:
-    """`ip link` on the node tells which network, container and interface a veth belongs to: it is the link's alias."""
+    """The alias of the host veth has the network, container ID and interface name."""
     result = cni.add(CONF, node.pod("pod"))
     assert node.links()[host_end(result)]["ifalias"] == "v1:net:pod:eth0"
 
 
-def test_a_del_after_a_refused_add_leaves_the_interface_of_another(node: Node, cni: CNI) -> None:
-    """An ADD is refused because the name is taken; the DEL that follows leaves the interface that has the name."""
+def test_a_del_after_a_refused_add_keeps_the_existing_interface(node: Node, cni: CNI) -> None:
+    """An ADD fails because the pod has an interface of that name; the DEL that follows keeps that interface."""
     pod = node.pod("pod")
     result = cni.add(CONF, pod)
     other = {**CONF, "name": "other", "bridge": "b1"}
@@ -39,7 +39,7 @@ def test_a_del_after_a_refused_add_leaves_the_interface_of_another(node: Node, c
 
 
 def test_del_finds_the_link_of_a_namespace_whose_path_is_lost(node: Node, cni: CNI) -> None:
-    """The netns's name is gone but a process still lives in it: DEL deletes the pair by the node's end."""
+    """The netns's path is deleted, but a process keeps it alive: DEL deletes the pair by its host veth."""
     pod = node.pod("pod")
     survivor = pod.start(["sleep", "60"])
     try:
@@ -55,7 +55,7 @@ def test_del_finds_the_link_of_a_namespace_whose_path_is_lost(node: Node, cni: C
 
 @pytest.mark.parametrize("gateway", [False, True])
 def test_the_bridges_mac_does_not_change_as_pods_come_and_go(node: Node, cni: CNI, *, gateway: bool) -> None:
-    """A bridge keeps its MAC whatever ports it has, with a gateway address or without."""
+    """A bridge keeps its MAC as ports are added and deleted, with a gateway address or without."""
     conf = ROUTED if gateway else CONF
     pods = [node.pod(f"pod{number}") for number in range(4)]
     macs = set()
@@ -69,7 +69,7 @@ def test_the_bridges_mac_does_not_change_as_pods_come_and_go(node: Node, cni: CN
 
 
 def test_two_range_sets_of_one_family_have_both_gateways(node: Node, cni: CNI) -> None:
-    """A pod with two IPv4 addresses gets the gateway of each on the bridge; neither is in the other's way."""
+    """For a pod with two IPv4 addresses the bridge has both gateways, CHECK passes, and the pod reaches both."""
     sets = [[{"subnet": "10.7.0.0/24"}], [{"subnet": "10.8.0.0/24"}]]
     conf = {**ROUTED, "ipam": {**IPAM, "ranges": sets}}
     pod = node.pod("pod")
@@ -80,8 +80,8 @@ def test_two_range_sets_of_one_family_have_both_gateways(node: Node, cni: CNI) -
     assert pod.reaches("10.8.0.1")
 
 
-def test_del_finishes_with_a_configuration_that_no_add_would_take(node: Node, cni: CNI) -> None:
-    """The configuration was spoilt after the ADD: DEL removes link, lease, masquerade and filter all the same."""
+def test_del_succeeds_with_an_invalid_configuration(node: Node, cni: CNI) -> None:
+    """The configuration became invalid after the ADD: DEL still deletes link, leases, masquerade and MAC filter."""
     conf = {**ROUTED, "ipMasq": True, "macspoofchk": True}
     pod = node.pod("pod")
     result = cni.add(conf, pod)
@@ -93,8 +93,8 @@ def test_del_finishes_with_a_configuration_that_no_add_would_take(node: Node, cn
     assert not [name for name in os.listdir(node.path("/run/leases/net")) if name.startswith(("10.", "fd"))]
 
 
-def test_adds_that_fail_never_take_the_bridge_from_adds_that_do_not(node: Node, cni: CNI) -> None:
-    """Failing and succeeding ADDs at once, on a node without a bridge: those that succeed are connected."""
+def test_failing_adds_do_not_delete_the_bridge_under_concurrent_adds(node: Node, cni: CNI) -> None:
+    """Concurrent failing and succeeding ADDs on a node without a bridge: pods of those that succeed are connected."""
     bad = {**ROUTED, "ipam": {**IPAM, "routes": [{"dst": "198.51.100.0/24", "gw": "203.0.113.1"}]}}
     for attempt in range(3):
         pods = [node.pod(f"pod{attempt}-{number}") for number in range(10)]
@@ -115,10 +115,10 @@ def test_adds_that_fail_never_take_the_bridge_from_adds_that_do_not(node: Node, 
         node.run(["ip", "link", "del", "b0"])
 
 
-def test_gc_takes_a_link_that_an_add_could_not_name_any_more(node: Node, cni: CNI) -> None:
-    """The ADD was killed between making the pair and naming its owner: the group of the link tells the network.
+def test_gc_deletes_a_link_that_has_no_alias_yet(node: Node, cni: CNI) -> None:
+    """An ADD was killed after it created the pair and before it set the alias: the link's group identifies the network.
 
-    Links of other networks, and those of nobody, stay.
+    Links of other networks and of no network are kept.
     """
     for name, network in (("vethours", "net"), ("vethother", "other")):
         node.run(["ip", "link", "add", name, "group", str(group_of(network)), "type", "veth"])
@@ -128,8 +128,8 @@ def test_gc_takes_a_link_that_an_add_could_not_name_any_more(node: Node, cni: CN
     assert {"vethother", "vethnobody"} <= set(node.links())
 
 
-def test_gc_takes_a_pods_link_by_its_owner(node: Node, cni: CNI) -> None:
-    """GC deletes the link of a container that the runtime no longer knows, by nothing but its owner."""
+def test_gc_deletes_the_link_of_a_stale_pod(node: Node, cni: CNI) -> None:
+    """GC deletes the host veth of a container that is not a valid attachment, and keeps that of a valid one."""
     kept, stale = node.pod("kept"), node.pod("stale")
     results = [cni.add(ROUTED, pod) for pod in (kept, stale)]
     cni.gc(ROUTED, kept)

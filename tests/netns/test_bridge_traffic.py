@@ -1,4 +1,4 @@
-"""Packets flow: every kind, both families, every way a pod's packet can take, with masquerade and without."""
+"""Pod traffic: TCP, UDP and ICMP, both families, every path of a pod's packets, with masquerade and without."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from tests.netns.node import NODE_V4, NODE_V6, OUTSIDE_V4, OUTSIDE_V6, Host, Nod
 
 @dataclass(frozen=True)
 class World:
-    """A node with two networks of two pods each, `open` without and `masked` with masquerade, and the world outside."""
+    """A node with two networks of two pods each, `open` without and `masked` with masquerade, and a host outside."""
 
     node: Node
     outside: Host
@@ -22,7 +22,7 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(bin_dir: Path) -> Iterator[World]:
-    """The tests of this module only send packets, so they share it."""
+    """Shared by the tests of this module, as they only send packets."""
     node = Node()
     try:
         cni = CNI(node, bin_dir)
@@ -36,7 +36,7 @@ def world(bin_dir: Path) -> Iterator[World]:
                 pods[pod] = node.pod(pod)
                 ips = cni.add(conf, pods[pod])["ips"]
                 addresses[pod] = (ips[0]["address"].split("/")[0], ips[1]["address"].split("/")[0])
-            assert pods[pod].reaches(addresses[name][1])  # duplicate address detection of the gateway is over
+            assert pods[pod].reaches(addresses[name][1])  # waits for the gateway's duplicate address detection
         yield World(node, outside, pods, addresses)
     finally:
         node.close()
@@ -51,7 +51,7 @@ NETWORK = pytest.mark.parametrize("name", ["open", "masked"])
 @KIND
 @NETWORK
 def test_pod_to_pod(world: World, name: str, kind: str, family: int) -> None:
-    """Pods of one network see each other's own addresses."""
+    """Pods of one network see each other's addresses, without masquerade."""
     server, client = f"{name}1", f"{name}2"
     seen = ask(world.pods[client], world.pods[server], world.addresses[server][family], 7000, kind)
     assert seen == world.addresses[client][family]
@@ -61,7 +61,7 @@ def test_pod_to_pod(world: World, name: str, kind: str, family: int) -> None:
 @KIND
 @NETWORK
 def test_pod_to_gateway(world: World, name: str, kind: str, family: int) -> None:
-    """A service on the node, at the gateway's address, sees the pod's own address."""
+    """A service on the node, at the gateway's address, sees the pod's address."""
     seen = ask(world.pods[f"{name}1"], world.node, world.addresses[name][family], 7000, kind)
     assert seen == world.addresses[f"{name}1"][family]
 
@@ -70,7 +70,7 @@ def test_pod_to_gateway(world: World, name: str, kind: str, family: int) -> None
 @KIND
 @NETWORK
 def test_node_to_pod(world: World, name: str, kind: str, family: int) -> None:
-    """The node reaches the pod, which sees the gateway: probes of a kubelet take this way."""
+    """The node reaches the pod, which sees the gateway's address; probes of a kubelet take this path."""
     seen = ask(world.node, world.pods[f"{name}1"], world.addresses[f"{name}1"][family], 7000, kind)
     assert seen == world.addresses[name][family]
 
@@ -79,7 +79,7 @@ def test_node_to_pod(world: World, name: str, kind: str, family: int) -> None:
 @KIND
 @pytest.mark.parametrize(("name", "masked"), [("open", False), ("masked", True)])
 def test_pod_to_outside(world: World, name: str, masked: bool, kind: str, family: int) -> None:
-    """The world outside sees the pod's own address without masquerade, and the node's with it."""
+    """A host outside sees the pod's address without masquerade, and the node's with it."""
     pod = f"{name}1"
     seen = ask(world.pods[pod], world.outside, (OUTSIDE_V4, OUTSIDE_V6)[family], 7000, kind)
     assert seen == ((NODE_V4, NODE_V6) if masked else world.addresses[pod])[family]
@@ -89,7 +89,7 @@ def test_pod_to_outside(world: World, name: str, masked: bool, kind: str, family
 @KIND
 @NETWORK
 def test_outside_to_pod(world: World, name: str, kind: str, family: int) -> None:
-    """Connections that come in are not masqueraded: the pod sees who it is."""
+    """Incoming connections are not masqueraded: the pod sees the client's address."""
     seen = ask(world.outside, world.pods[f"{name}1"], world.addresses[f"{name}1"][family], 7000, kind)
     assert seen == (OUTSIDE_V4, OUTSIDE_V6)[family]
 
@@ -98,7 +98,7 @@ def test_outside_to_pod(world: World, name: str, kind: str, family: int) -> None
 @KIND
 @pytest.mark.parametrize(("client", "server"), [("open1", "masked1"), ("masked1", "open1")])
 def test_between_networks(world: World, client: str, server: str, kind: str, family: int) -> None:
-    """Pods of two networks of the node reach each other; a masqueraded one shows the server's gateway."""
+    """Pods of two networks on a node reach each other; a masqueraded client has the address of the server's gateway."""
     seen = ask(world.pods[client], world.pods[server], world.addresses[server][family], 7000, kind)
     assert seen == world.addresses["open" if client == "masked1" else client][family]
 
@@ -106,7 +106,7 @@ def test_between_networks(world: World, client: str, server: str, kind: str, fam
 @FAMILY
 @NETWORK
 def test_ping(world: World, name: str, family: int) -> None:
-    """ICMP echoes return from pod, gateway, node and the world outside."""
+    """A pod, the gateway, the node and a host outside answer ICMP echo requests."""
     pod = world.pods[f"{name}1"]
     assert pod.reaches(world.addresses[f"{name}2"][family])
     assert pod.reaches(world.addresses[name][family])
@@ -116,7 +116,7 @@ def test_ping(world: World, name: str, family: int) -> None:
 
 @FAMILY
 def test_ping_multicast(world: World, family: int) -> None:
-    """Multicast leaves a masqueraded pod with the pod's own address: the other pod answers it."""
+    """Multicast of a masqueraded pod keeps the pod's address: the other pod answers it."""
     pod = world.pods["masked1"]
     group = ("224.0.0.1", "ff02::1%eth0")[family]
     world.pods["masked2"].run(["sh", "-c", "echo 0 >/proc/sys/net/ipv4/icmp_echo_ignore_broadcasts"])
@@ -126,7 +126,7 @@ def test_ping_multicast(world: World, family: int) -> None:
 
 
 def test_large_packets(world: World) -> None:
-    """Frames of the full 1500 bytes pass unfragmented from pod to pod, to the gateway and to the world outside."""
+    """Packets of 1500 bytes pass unfragmented from pod to pod, to the gateway and to a host outside."""
     pod = world.pods["masked1"]
     for address in (world.addresses["masked2"][0], world.addresses["masked"][0], OUTSIDE_V4):
         pod.run(["ping", "-n", "-c1", "-W1", "-Mdo", "-s1472", address])

@@ -1,4 +1,4 @@
-"""A failed ADD leaves nothing, whatever it was that failed."""
+"""A failed ADD undoes its changes, whichever of its steps failed."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ CASES = {"L2": COMMON, "everything": {**COMMON, **EVERYTHING, "ipam": IPAM}}
 
 
 def refuse_each(node: Node, bin_dir: Path, conf: dict, bridge: str) -> list[dict]:
-    """ADDs on the node, each with another of its requests refused; what each left."""
+    """Run ADDs on the node, each with another request refused; return what each left."""
     node.run(["sh", "-c", "nft add table inet warm; nft delete table inet warm"])
     script = ROOT / "tests" / "netns" / "fail_every_step.py"
     env = {"PYTHONPATH": str(ROOT), "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
@@ -31,9 +31,9 @@ def refuse_each(node: Node, bin_dir: Path, conf: dict, bridge: str) -> list[dict
 @pytest.mark.parametrize("bridge", ["fresh", "used"])
 @pytest.mark.parametrize("case", CASES)
 def test_add_undoes_itself_whichever_request_is_refused(node: Node, bin_dir: Path, case: str, bridge: str) -> None:
-    """For each request to kernel or store that an ADD makes: if it is refused and the ADD fails, all is as before.
+    """For each request of an ADD to kernel or store: if it is refused and the ADD fails, the node is as before.
 
-    On a node whose bridge is there already, and on one that has none.
+    With an existing bridge and without.
     """
     node.pod("pod")
     story = refuse_each(node, bin_dir, CASES[case], bridge)
@@ -51,10 +51,10 @@ BRIDGES = {
 
 
 @pytest.mark.parametrize("bridge", BRIDGES)
-def test_a_failing_add_takes_nothing_from_a_pod_that_joins_meanwhile(node: Node, bin_dir: Path, bridge: str) -> None:
-    """Another pod is added to the bridge at any step of an ADD that fails there, or of its undo: it has all it needs.
+def test_a_failing_add_keeps_what_a_concurrently_added_pod_uses(node: Node, bin_dir: Path, bridge: str) -> None:
+    """Another pod joins the bridge at any step of an ADD that fails, or of its undo: its ADD and CHECK succeed.
 
-    The bridge itself, promiscuous mode, the gateway's addresses: CHECK finds them, for every step.
+    The undo must keep what the other pod uses: the bridge, promiscuous mode, the gateway's addresses.
     """
     for name in ("pod", "other"):
         node.pod(name)
@@ -70,8 +70,8 @@ def test_a_failing_add_takes_nothing_from_a_pod_that_joins_meanwhile(node: Node,
     assert len(in_undo) >= 10, f"the other joined too rarely during an undo to prove anything: {story}"
 
 
-def test_add_leaves_an_administrators_bridge_as_it_was(node: Node, bin_dir: Path) -> None:
-    """A bridge that is down, with an address of its own: it is so again whichever request is refused."""
+def test_a_failed_add_restores_an_administrators_bridge(node: Node, bin_dir: Path) -> None:
+    """A bridge that is down and has an address is restored, whichever request is refused."""
     node.pod("pod")
     made = "ip link add b0 address 02:00:00:00:00:b0 type bridge; ip addr add 10.7.0.9/24 dev b0"
     conf = {**CASES["everything"], "forceAddress": True}
@@ -81,8 +81,8 @@ def test_add_leaves_an_administrators_bridge_as_it_was(node: Node, bin_dir: Path
     assert [entry for entry in failed if entry["left"]] == []
 
 
-def test_add_leaves_a_bridge_that_was_there_before(node: Node, bin_dir: Path) -> None:
-    """The undo of a failed ADD takes the bridge only if this ADD made it."""
+def test_a_failed_add_keeps_an_existing_bridge(node: Node, bin_dir: Path) -> None:
+    """The undo of a failed ADD deletes the bridge only if this ADD created it."""
     node.pod("pod")
     node.run(["ip", "link", "add", "b0", "type", "bridge"])
     refuse_each(node, bin_dir, COMMON, "used")

@@ -1,4 +1,4 @@
-"""VLANs on a bridge: the gateway's link, whole or not; bridges of others; what CHECK sees; changed configurations."""
+"""VLANs on a bridge: the gateway's link, intact or damaged; foreign bridges; CHECK; changed configurations."""
 
 import json
 
@@ -17,12 +17,12 @@ LINK = "br0.100"
 
 
 def shell(host: Host, line: str) -> None:
-    """Run a line of shell."""
+    """Run a shell command."""
     host.run(["sh", "-ec", line])
 
 
 def vlans(node: Node, link: str) -> dict[int, list[str]]:
-    """The VLANs of a bridge's port: id to flags."""
+    """The VLANs of a bridge port: ID -> flags."""
     shown = json.loads(node.run(["bridge", "-j", "vlan", "show", "dev", link]).stdout)
     return {one["vlan"]: one.get("flags", []) for entry in shown for one in entry["vlans"]}
 
@@ -33,20 +33,20 @@ def filters(node: Node) -> bool:
 
 
 def inner_end(node: Node) -> str:
-    """The port of the bridge behind the gateway's link."""
+    """The bridge port that is the peer of the gateway's link."""
     return node.links()[LINK]["link"]
 
 
 def refused(cni: CNI, conf: dict, pod: object) -> CNIFailure:
-    """Error 7 of an ADD."""
+    """The error of an ADD, which must be error 7."""
     with pytest.raises(CNIFailure) as caught:
         cni.add(conf, pod)
     assert caught.value.code == 7
     return caught.value
 
 
-def test_the_gateway_is_in_its_vlan_alone(cni: CNI, node: Node) -> None:
-    """Neither the pods' trunk nor the preserved default VLAN reaches its port; the pod reaches it."""
+def test_the_gateway_is_only_in_its_vlan(cni: CNI, node: Node) -> None:
+    """Its port has neither the pods' trunk VLANs nor the preserved default VLAN; the pod reaches the gateway."""
     pod = node.pod("poda")
     conf = network(vlan=100, vlanTrunk=[{"id": 42}], preserveDefaultVlan=True)
     result = cni.add(conf, pod)
@@ -75,8 +75,8 @@ DAMAGES = {
 }
 
 
-def test_a_gateways_link_that_is_not_whole_is_seen_and_mended(cni: CNI, node: Node) -> None:
-    """CHECK names what is wrong with it; after the next ADD all pods reach the gateway, by the MAC that they know."""
+def test_a_damaged_gateway_link_is_detected_and_repaired(cni: CNI, node: Node) -> None:
+    """CHECK names the damage; after the next ADD pods reach the gateway again, at an unchanged MAC."""
     pod, other = node.pod("poda"), node.pod("podb")
     result = cni.add(TAGGED, pod)
     mac = node.links()[LINK]["address"]
@@ -94,14 +94,14 @@ def test_a_gateways_link_that_is_not_whole_is_seen_and_mended(cni: CNI, node: No
 
 
 def half_made(node: Node, network_name: str = "net") -> None:
-    """What an ADD leaves that was killed before it could complete the gateway's link."""
+    """Create what an ADD leaves if it is killed before it completes the gateway's link."""
     node.run(
         ["ip", "link", "add", LINK, "group", str(group_of(network_name)), "type", "veth", "peer", "name", "inner0"]
     )
 
 
-def test_what_a_killed_add_left_of_a_gateways_link_is_completed_or_removed(cni: CNI, node: Node) -> None:
-    """By the next ADD, by the DEL of the pod, by a GC; one that is whole, or another network's, stays."""
+def test_an_incomplete_gateway_link_is_completed_or_deleted(cni: CNI, node: Node) -> None:
+    """The next ADD completes it; DEL and GC delete it, unless it is complete or of another network."""
     pod = node.pod("poda")
     half_made(node)
     cni.delete(TAGGED, pod)
@@ -130,8 +130,8 @@ FOREIGN = {
 }
 
 
-def test_a_strangers_link_is_not_taken_for_the_gateways(cni: CNI, node: Node) -> None:
-    """A link of that name that leads elsewhere is error 7, and is left as it is."""
+def test_a_foreign_link_is_not_used_for_the_gateway(cni: CNI, node: Node) -> None:
+    """ADD returns error 7 if a link of that name has no peer on the bridge, and does not change it."""
     pod, _ = node.pod("poda"), node.pod("podb")
     for line in FOREIGN.values():
         shell(node, line)
@@ -141,7 +141,7 @@ def test_a_strangers_link_is_not_taken_for_the_gateways(cni: CNI, node: Node) ->
 
 
 def test_an_administrators_802_1q_device_carries_the_gateway(cni: CNI, node: Node) -> None:
-    """If the bridge itself is in the VLAN; else the error says how to put it there."""
+    """It works if the bridge itself is in the VLAN; else the error has the command that adds it."""
     pod = node.pod("poda")
     shell(node, f"ip link add br0 type bridge vlan_filtering 1; ip link add link br0 name {LINK} type vlan id 100")
     shell(node, "bridge vlan add dev br0 vid 100 self")
@@ -152,8 +152,8 @@ def test_an_administrators_802_1q_device_carries_the_gateway(cni: CNI, node: Nod
     assert "bridge vlan add dev br0 vid 100 self" in refused(cni, TAGGED, node.pod("podb")).msg
 
 
-def test_a_bridge_of_others_is_not_made_to_filter(cni: CNI, node: Node) -> None:
-    """Two ports that are not pods' talk over VLAN 50: the ADD fails, and they still do. With VLANs set it works."""
+def test_vlan_filtering_is_not_enabled_if_it_disconnects_foreign_ports(cni: CNI, node: Node) -> None:
+    """Foreign ports communicate over VLAN 50: ADD fails rather than disconnect them; it works once they are in it."""
     ends = [node.pod("left"), node.pod("right")]
     shell(node, "ip link add br0 type bridge; ip link set br0 up")
     for number, end in enumerate(ends, 1):
@@ -177,15 +177,15 @@ def test_a_bridge_of_others_is_not_made_to_filter(cni: CNI, node: Node) -> None:
     assert ends[0].reaches("10.50.0.2")
 
 
-def test_a_vlan_device_on_the_bridge_is_not_cut_off(cni: CNI, node: Node) -> None:
-    """The node itself talks over VLAN 50 of the bridge."""
+def test_vlan_filtering_is_not_enabled_if_it_disconnects_a_vlan_device(cni: CNI, node: Node) -> None:
+    """ADD fails rather than disconnect the node's own device in VLAN 50 of the bridge."""
     shell(node, "ip link add br0 type bridge; ip link add link br0 name host50 type vlan id 50")
     assert 'would disconnect "host50"' in refused(cni, TAGGED, node.pod("poda")).msg
     assert not filters(node)
 
 
-def test_a_bridge_without_other_ports_begins_to_filter(cni: CNI, node: Node) -> None:
-    """One that an administrator made, with pods of ours at most; not so after an ADD that fails there alone."""
+def test_vlan_filtering_is_enabled_on_a_bridge_without_foreign_ports(cni: CNI, node: Node) -> None:
+    """ADD enables VLAN filtering on an administrator's bridge with no foreign ports, and reverts that if it fails."""
     shell(node, "ip link add br0 type bridge; ip link set br0 up")
     pod, other = node.pod("poda"), node.pod("podb")
     unreachable = host_local(routes=[{"dst": "198.51.100.0/24", "gw": "203.0.113.1"}])
@@ -204,8 +204,8 @@ def test_a_bridge_without_other_ports_begins_to_filter(cni: CNI, node: Node) -> 
     cni.check(TAGGED, pod, result)
 
 
-def test_check_sees_that_the_bridge_does_not_filter(cni: CNI, node: Node) -> None:
-    """Pods of two VLANs would reach each other; the next ADD switches filtering on again."""
+def test_check_detects_disabled_vlan_filtering(cni: CNI, node: Node) -> None:
+    """Without filtering pods of two VLANs would reach each other: CHECK fails, and the next ADD enables it again."""
     pod, other = node.pod("poda"), node.pod("podb")
     result = cni.add(TAGGED, pod)
     shell(node, "ip link set br0 type bridge vlan_filtering 0")
@@ -215,8 +215,8 @@ def test_check_sees_that_the_bridge_does_not_filter(cni: CNI, node: Node) -> Non
     cni.check(TAGGED, pod, result)
 
 
-def test_the_default_vlan_is_the_bridges(cni: CNI, node: Node) -> None:
-    """vlan_default_pvid 5: an empty trunk leaves the pod there, a VLAN takes it from there."""
+def test_the_default_vlan_is_that_of_the_bridge(cni: CNI, node: Node) -> None:
+    """With vlan_default_pvid 5 an empty trunk keeps the pod in VLAN 5, and `vlan` removes it from VLAN 5."""
     shell(node, "ip link add br0 type bridge vlan_filtering 1 vlan_default_pvid 5")
     expected = {
         "poda": (layer2(vlanTrunk=[]), {5: NATIVE}),
@@ -232,7 +232,7 @@ def test_the_default_vlan_is_the_bridges(cni: CNI, node: Node) -> None:
 
 
 def test_a_trunk_of_all_vlans(cni: CNI, node: Node) -> None:
-    """The port has them, and CHECK finds them, though they are more than the kernel lists in one message."""
+    """The port has them all, and CHECK finds them, although the kernel needs several messages to list them."""
     conf = layer2(vlan=100, vlanTrunk=[{"minID": 1, "maxID": 4094}])
     pod = node.pod("poda")
     result = cni.add(conf, pod)
@@ -242,8 +242,8 @@ def test_a_trunk_of_all_vlans(cni: CNI, node: Node) -> None:
         cni.check(conf, pod, result)
 
 
-def test_a_vlan_that_was_added_to_a_network_with_pods(cni: CNI, node: Node) -> None:
-    """The gateway would be on two links, and new pods would not reach it: error 7, unless it may be moved; and back."""
+def test_a_vlan_added_to_a_network_with_pods(cni: CNI, node: Node) -> None:
+    """The gateway would be on two links: error 7; with forceAddress it is moved. Likewise if `vlan` is removed."""
     old, new = node.pod("old"), node.pod("new")
     for first, second, on, there in ((network(), TAGGED, LINK, "br0"), (TAGGED, network(), "br0", LINK)):
         result = cni.add(first, old)

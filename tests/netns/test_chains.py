@@ -1,4 +1,4 @@
-"""Chains: our bridge, followed by portmap, bandwidth, tuning and firewall, ours or the reference's, run by cnitool."""
+"""Chains, run by cnitool: our bridge, followed by portmap, bandwidth, tuning and firewall, ours or the reference's."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,13 +20,13 @@ RATES = {"ingressRate": 8_000_000, "ingressBurst": 800_000, "egressRate": 4_000_
 
 @pytest.fixture(params=["slash24", "reference"])
 def suite(request: pytest.FixtureRequest) -> str:
-    """Whose the plugins behind our bridge are."""
+    """The suite that the plugins after our bridge belong to."""
     return request.param
 
 
 @pytest.fixture
 def chain(node: Node, bin_dir: Path, reference_bin: Path, suite: str, tmp_path: Path) -> Chain:
-    """Writes a list of our bridge and further plugins of `suite`."""
+    """Writes a configuration list with our bridge and further plugins of `suite`."""
     for name in ("bridge", "host-local"):
         (tmp_path / name).symlink_to(bin_dir / name)
     folders = (tmp_path, bin_dir if suite == "slash24" else reference_bin)
@@ -43,7 +43,7 @@ def chain(node: Node, bin_dir: Path, reference_bin: Path, suite: str, tmp_path: 
 
 
 def add(tool: Cnitool, pod: Pod, **capabilities: object) -> dict:
-    """ADD and CHECK of the whole chain; waits until the gateway's IPv6 address can be used."""
+    """ADD and CHECK of the whole chain; waits until the gateway's IPv6 address is usable."""
     result = tool.ok("add", "pods", pod, capabilities=capabilities)
     tool.ok("check", "pods", pod, capabilities=capabilities)
     assert pod.reaches("fd00:22::1", timeout=15)
@@ -53,7 +53,7 @@ def add(tool: Cnitool, pod: Pod, **capabilities: object) -> dict:
 @pytest.mark.parametrize("backend", ["iptables", "nftables"])
 @pytest.mark.parametrize("masquerade", [False, True], ids=["open", "ipMasq"])
 def test_portmap(chain: Chain, node: Node, backend: str, masquerade: bool) -> None:
-    """A port of the node leads into the pod, TCP and UDP, v4 and v6, from outside and from other pods, until DEL."""
+    """The node's ports are forwarded to the pod, TCP and UDP, v4 and v6, from outside and other pods, until DEL."""
     tool = chain({"type": "portmap", "capabilities": {"portMappings": True}, "backend": backend}, ipMasq=masquerade)
     outside, pod, other = node.outside(), node.pod("first"), node.pod("second")
     add(tool, pod, portMappings=PORTS)
@@ -81,7 +81,7 @@ def test_portmap_hairpin(chain: Chain, node: Node, backend: str) -> None:
 
 
 def test_bandwidth(chain: Chain, node: Node) -> None:
-    """The pod's link is shaped in both directions at the rates given, until DEL."""
+    """The pod's link is shaped in both directions at the given rates, until DEL."""
     tool = chain({"type": "bandwidth", "capabilities": {"bandwidth": True}})
     pod = node.pod("first")
     result = add(tool, pod, bandwidth=RATES)
@@ -94,7 +94,7 @@ def test_bandwidth(chain: Chain, node: Node) -> None:
 
 
 def test_tuning(chain: Chain, node: Node) -> None:
-    """What tuning changes on the pod's link stays changed, our CHECK takes it as it is, and DEL succeeds."""
+    """tuning's changes of the pod's link take effect, CHECK of the whole chain accepts them, and DEL succeeds."""
     sysctl = {"net.ipv4.conf.IFNAME.arp_filter": "1", "net.core.somaxconn": "500"}
     tool = chain({"type": "tuning", "sysctl": sysctl, "mac": MAC, "mtu": 1400, "promisc": True})
     pod, other = node.pod("first"), node.pod("second")
@@ -109,7 +109,7 @@ def test_tuning(chain: Chain, node: Node) -> None:
 
 
 def test_firewall(chain: Chain, node: Node) -> None:
-    """On a node that forwards nothing by itself, firewall's rules let the pod's traffic through, until DEL."""
+    """On a node whose FORWARD policy is DROP, firewall's rules accept the pod's traffic, until DEL."""
     tool = chain({"type": "firewall", "backend": "iptables"}, ipMasq=True)
     node.run(["iptables", "-P", "FORWARD", "DROP"])
     node.run(["ip6tables", "-P", "FORWARD", "DROP"])
@@ -121,7 +121,7 @@ def test_firewall(chain: Chain, node: Node) -> None:
 
 
 def test_firewall_isolates_networks(chain: Chain, node: Node, suite: str) -> None:
-    """ingressPolicy same-bridge finds the bridge where the reference has it: first of the interfaces in the result."""
+    """ingressPolicy same-bridge takes the bridge from the result's first interface, as the reference does."""
     tool = chain({"type": "firewall", "ingressPolicy": "same-bridge"})
     outside, pod, other = node.outside(), node.pod("first"), node.pod("second")
     add(tool, pod)
@@ -134,8 +134,8 @@ def test_firewall_isolates_networks(chain: Chain, node: Node, suite: str) -> Non
     assert ask(pod, outside, OUTSIDE_V4, 80, "tcp") == "10.22.0.2"
 
 
-def test_everything_at_once(chain: Chain, node: Node) -> None:
-    """The whole chain as distributions ship it: added, checked, in effect, deleted, twice over, and nothing is left."""
+def test_all_plugins_in_one_chain(chain: Chain, node: Node) -> None:
+    """ADD, CHECK and DEL of the whole chain as distributions ship it, twice: it takes effect, and leaves nothing."""
     tool = chain(
         {"type": "portmap", "capabilities": {"portMappings": True}},
         {"type": "bandwidth", "capabilities": {"bandwidth": True}},

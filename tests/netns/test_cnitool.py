@@ -1,4 +1,4 @@
-"""The main job as a runtime does it: the real cnitool, a network configuration list, frozen executables."""
+"""The suite as a runtime uses it: the real cnitool, a network configuration list, frozen executables."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.netns.cni import Cnitool
 from tests.netns.node import NODE_V4, OUTSIDE_V4, Node, ask
 
 CACHE = "/var/lib/cni/results"
-# As an administrator writes it: what the README shows, in two families.
+# The README's example, dual-stack.
 PODS = {
     "cniVersion": "1.1.0",
     "name": "pods",
@@ -40,7 +40,7 @@ TINY = {
 
 @pytest.fixture
 def tool(node: Node, bin_dir: Path, reference_bin: Path) -> Cnitool:
-    """The real cnitool, with our plugins alone in CNI_PATH."""
+    """The real cnitool, with only our plugins in CNI_PATH."""
     return Cnitool(node, reference_bin / "cnitool", (bin_dir,))
 
 
@@ -51,7 +51,7 @@ def in_version(conflist: dict, version: str) -> dict:
 
 @pytest.mark.parametrize("version", ["0.3.1", "0.4.0", "1.0.0", "1.1.0"])
 def test_add_check_del(tool: Cnitool, node: Node, version: str) -> None:
-    """Two pods get addresses and talk, CHECK is silent, DEL leaves nothing of them: no link, lease, rule or cache."""
+    """Two pods get addresses and communicate, CHECK passes, DEL leaves no link, lease, rule or cached result."""
     tool.write(in_version(PODS, version))
     outside = node.outside()
     first, second = node.pod("first"), node.pod("second")
@@ -73,8 +73,8 @@ def test_add_check_del(tool: Cnitool, node: Node, version: str) -> None:
     assert "10.22.0.3" not in node.ruleset()
 
 
-def test_check_finds_what_is_broken(tool: Cnitool, node: Node) -> None:
-    """After the default route is gone, `cnitool check` fails and says which route."""
+def test_check_names_a_missing_route(tool: Cnitool, node: Node) -> None:
+    """After the default route is deleted, `cnitool check` fails and names the route."""
     tool.write(PODS)
     pod = node.pod("first")
     tool.ok("add", "pods", pod)
@@ -85,7 +85,7 @@ def test_check_finds_what_is_broken(tool: Cnitool, node: Node) -> None:
 
 
 def test_gc(tool: Cnitool, node: Node) -> None:
-    """`cnitool gc`, which holds no attachment valid, leaves neither lease nor link nor masquerade of the network."""
+    """`cnitool gc`, which passes no valid attachments, leaves no lease, link or masquerade rule of the network."""
     tool.write(PODS)
     pods = [node.pod(f"pod{i}") for i in range(3)]
     for pod in pods:
@@ -99,7 +99,7 @@ def test_gc(tool: Cnitool, node: Node) -> None:
 
 
 def test_status(tool: Cnitool, node: Node) -> None:
-    """`cnitool status` is silent while there are addresses; when there are none it says 50, if that is configured."""
+    """`cnitool status` succeeds while addresses are free; when there are none it fails, if so configured."""
     plugin = TINY["plugins"][0]
     tool.write({**TINY, "plugins": [{**plugin, "ipam": {**plugin["ipam"], "statusWhenFull": "unavailable"}}]})
     pod = node.pod("first")
@@ -113,7 +113,7 @@ def test_status(tool: Cnitool, node: Node) -> None:
 
 
 def test_two_networks_of_a_pod(tool: Cnitool, node: Node) -> None:
-    """A pod on two networks has an interface in each, and loses them one by one."""
+    """A pod on two networks has an interface in each; the DEL of one keeps the other."""
     tool.write(PODS)
     tool.write(TINY)
     pod = node.pod("first")
@@ -127,7 +127,7 @@ def test_two_networks_of_a_pod(tool: Cnitool, node: Node) -> None:
 
 
 def test_capabilities(tool: Cnitool, node: Node) -> None:
-    """A list that lists the capabilities mac, ips and ipRanges has them filled in by the runtime and honoured."""
+    """Values that the runtime passes for the capabilities mac, ips and ipRanges are applied."""
     plugin = PODS["plugins"][0] | {"capabilities": {"mac": True, "ips": True, "ipRanges": True}}
     tool.write(PODS | {"plugins": [plugin | {"ipam": {"type": "host-local"}}]})
     mac = "c2:b0:57:49:47:f1"
@@ -141,8 +141,8 @@ def test_capabilities(tool: Cnitool, node: Node) -> None:
     assert leases(node, "/var/lib/cni/networks/pods") == {}
 
 
-def test_error_of_a_plugin_is_shown(tool: Cnitool, node: Node) -> None:
-    """What the plugin says is wrong with the configuration reaches the administrator's screen."""
+def test_the_error_of_a_plugin_is_printed(tool: Cnitool, node: Node) -> None:
+    """cnitool prints the plugin's message about what is wrong with the configuration."""
     tool.write(PODS | {"plugins": [PODS["plugins"][0] | {"mtu": "big"}]})
     done = tool.run("add", "pods", node.pod("first"))
     assert done.returncode != 0
@@ -150,8 +150,8 @@ def test_error_of_a_plugin_is_shown(tool: Cnitool, node: Node) -> None:
     assert "big" in done.stderr
 
 
-def test_attachment_of_before_an_upgrade_of_the_list(tool: Cnitool, node: Node) -> None:
-    """A list edited under running pods does not keep an old pod from being deleted: cnitool hands its cached result."""
+def test_del_of_a_pod_added_before_the_list_was_edited(tool: Cnitool, node: Node) -> None:
+    """After the list was edited under a running pod, DEL still deletes it: cnitool passes the cached result."""
     tool.write(in_version(PODS, "0.4.0"))
     pod = node.pod("first")
     tool.ok("add", "pods", pod)
@@ -161,8 +161,8 @@ def test_attachment_of_before_an_upgrade_of_the_list(tool: Cnitool, node: Node) 
     assert "eth0" not in pod.links()
 
 
-def test_pod_of_before_a_reboot(tool: Cnitool, node: Node) -> None:
-    """A reboot took namespace, link and rules, and left a plain file at the namespace's path: DEL frees the leases."""
+def test_del_of_a_pod_added_before_a_reboot(tool: Cnitool, node: Node) -> None:
+    """A reboot removed namespace, link and rules, and left a plain file at the netns path: DEL frees the leases."""
     tool.write(PODS)
     pod = node.pod("first")
     tool.ok("add", "pods", pod)

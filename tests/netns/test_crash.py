@@ -1,4 +1,4 @@
-"""A plugin that is killed, or fails because of the machine: the next DEL leaves nothing of it."""
+"""Killed plugins, full and read-only disks: a failed ADD, or the next DEL or GC, leaves nothing."""
 
 import json
 import random
@@ -16,7 +16,7 @@ KILLS = 25
 
 
 def killed(cni: CNI, pod: Pod, verb: str, conf: dict, after: float) -> bool:
-    """Start the call and kill it `after` seconds; whether it was still running."""
+    """Start the call and kill it after `after` seconds; return whether it was still running."""
     env = cni.environ(verb, pod)
     plugin = cni.node.start([cni.folder / "bridge"], env=env, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL)
     with plugin:
@@ -30,18 +30,18 @@ def killed(cni: CNI, pod: Pod, verb: str, conf: dict, after: float) -> bool:
 
 @pytest.mark.parametrize("verb", ["ADD", "DEL"])
 def test_del_after_a_killed_call_leaves_nothing(cni: CNI, node: Node, verb: str) -> None:
-    """After SIGKILL at any moment of an ADD or DEL, a DEL removes the rest, and nothing of another pod."""
+    """After SIGKILL at any moment of an ADD or DEL, a DEL deletes the rest, and nothing of another pod."""
     other, pod = node.pod("other"), node.pod("poda")
     result = cni.add(CONF, other)
     ports, rules = on_bridge(node), node.ruleset()
-    moments = random.Random(24)  # the same moments every time, as fractions of the call
+    moments = random.Random(24)  # reproducible moments, as fractions of the call's duration
     lasts, caught = 0.1, 0
     for _ in range(KILLS):
         if verb == "DEL":
             cni.add(CONF, pod)
         running = killed(cni, pod, verb, CONF, moments.uniform(0, lasts))
         caught += running
-        lasts *= 1.1 if running else 0.7  # how long a call takes, on this machine, at the time
+        lasts *= 1.1 if running else 0.7  # tracks how long a call currently takes on this machine
         cni.delete(CONF, pod)
         assert on_bridge(node) == ports
         assert "eth0" not in pod.links()
@@ -54,12 +54,13 @@ def test_del_after_a_killed_call_leaves_nothing(cni: CNI, node: Node, verb: str)
 
 
 def test_gc_after_killed_adds_leaves_nothing(cni: CNI, node: Node) -> None:
-    """GC alone removes links, leases and rules of killed ADDs, with or without their namespaces."""
+    """GC alone deletes links, leases and rules of killed ADDs, whether or not their namespaces still exist."""
     moments = random.Random(42)
     for index in range(8):
         pod = node.pod(f"pod{index}")
         killed(cni, pod, "ADD", CONF, moments.uniform(0.02, 0.12))
-        cni.raw("bridge", cni.environ("CHECK", pod), json.dumps(CONF))  # an agent ends what it had begun before that
+        # Returns after an agent has finished the killed ADD.
+        cni.raw("bridge", cni.environ("CHECK", pod), json.dumps(CONF))
         if index % 2:
             pod.vanish()
     cni.gc(CONF)
@@ -70,7 +71,7 @@ def test_gc_after_killed_adds_leaves_nothing(cni: CNI, node: Node) -> None:
 
 
 def test_full_disk(cni: CNI, node: Node) -> None:
-    """On a full disk ADD fails and leaves nothing; with space it succeeds."""
+    """On a full disk ADD fails and leaves nothing; once there is space it succeeds."""
     pod, folder = node.pod("poda"), "/var/lib/cni/networks"
     node.run(["mkdir", folder])
     node.run(["mount", "-t", "tmpfs", "-o", "size=16k,nr_inodes=40", "tmpfs", folder])
