@@ -1,8 +1,8 @@
 """A suite for any folder of CNI plugins: `pytest tests/conformance --cni-bin DIR [--cni-known-failures FILE]`.
 
-It asks what the CNI specification 1.1.0, its conventions and their common practice demand of an interface plugin
-(`bridge`) and an IPAM plugin (`host-local`). Where they leave a choice, every choice passes. Without `--cni-bin` it is
-put to our own plugins and to the reference's, and what those fail must be exactly what a file here lists.
+It tests what the CNI specification 1.1.0, its conventions and common practice require of an interface plugin (`bridge`)
+and an IPAM plugin (`host-local`). Where they leave a choice, every choice passes. Without `--cni-bin` it runs against
+our own plugins and the reference plugins, and the tests that fail must be exactly those listed in the TOML files here.
 """
 
 import re
@@ -26,7 +26,7 @@ SENTENCES = tomllib.loads((HERE / "slash24.toml").read_text())
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--cni-known-failures FILE`: what the plugins under test are known not to do."""
+    """`--cni-known-failures FILE`: the tests that the plugins under test are known to fail."""
     parser.addoption(
         "--cni-known-failures",
         metavar="FILE",
@@ -35,14 +35,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Put every test to both suites, unless one is named; the reference's has but one way, so it is not asked again."""
+    """Run every test on both suites, unless one is named; the reference suite has no agent, so it only runs cold."""
     if "suite" in metafunc.fixturenames and not metafunc.config.getoption("--cni-bin"):
         suites = SUITES if metafunc.config.getoption("--way") == "cold" else SUITES[:1]
         metafunc.parametrize("suite", suites, scope="session")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Expect the known failures, strictly: one that passes fails the run, and so does a name that no test has."""
+    """Expect the known failures, strictly: the run fails if one of them passes or names a test that does not exist."""
     ours = [item for item in items if item.path.is_relative_to(HERE)]
     if config.getoption("--cni-bin"):
         file, judged = config.getoption("--cni-known-failures", None), ours
@@ -68,19 +68,19 @@ def _name(item: pytest.Item) -> str:
 
 @pytest.fixture(scope="session")
 def suite() -> str:
-    """Whose plugins are tested; without `--cni-bin` each test is run for both."""
+    """Which plugins are tested; without `--cni-bin` each test runs on both suites."""
     return "the named one"
 
 
 @pytest.fixture
 def plugins(suite: str, request: pytest.FixtureRequest) -> Path:
-    """The folder of the plugins under test."""
+    """The folder that contains the plugins under test."""
     return request.getfixturevalue("reference_bin" if suite == REFERENCE else "bin_dir")
 
 
 @pytest.fixture
 def refused(plugins: Path, request: pytest.FixtureRequest) -> Refused:
-    """`with refused(): ...`, as explained there. VETH in a sentence stands for the host veth of any pod."""
+    """`with refused(): ...`, see `Refused`. VETH in an expected message stands for the host veth of any pod."""
     name = _name(request.node)
     file, test, parameters = re.fullmatch(r"(.*?)::(\w+)(.*)", name).groups()
     known = [SENTENCES[key] for key in (name, f"{file}::{test}", f"{file}::{parameters}") if key in SENTENCES]
@@ -99,13 +99,13 @@ def refused(plugins: Path, request: pytest.FixtureRequest) -> Refused:
 
 @pytest.fixture
 def cni(node: Node, plugins: Path) -> CNI:  # noqa: F811 (the fixture, not the import)
-    """The plugins under test: a call runs the executable that the configuration's `type` names."""
+    """The plugins under test: a call runs the executable named by the configuration's `type`."""
     return CNI(node, plugins)
 
 
 @pytest.fixture
 def ipam(cni: CNI) -> CNI:
-    """The same, but it is host-local that is called, as an interface plugin calls it: with the whole configuration."""
+    """The same for host-local, called as an interface plugin calls it: with the whole configuration."""
     return replace(cni, plugin="host-local")
 
 

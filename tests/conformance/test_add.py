@@ -1,4 +1,4 @@
-"""What an ADD answers, and that it is true (spec section 2 "ADD", section 5 "ADD Success")."""
+"""The result of ADD, and that the node and the pod match it (spec section 2 "ADD", section 5 "ADD Success")."""
 
 from ipaddress import ip_address, ip_interface, ip_network
 
@@ -40,7 +40,7 @@ def test_result_of_0_1_and_0_2(cni: CNI, pod: Pod, version: str) -> None:
 
 @pytest.mark.parametrize("version", [*MIDDLE, *NEWEST])
 def test_result_of_0_3_and_later(cni: CNI, pod: Pod, version: str) -> None:
-    """Interfaces, addresses that point at the pod's, and routes, in the keys that this version has and no others."""
+    """Interfaces, addresses that refer to the pod's interface, and routes, with exactly the keys of this version."""
     result = cni.add(network(host_local(V4, V6, routes=[EXTRA]), version=version), pod)
     assert result.keys() - {"dns"} == {"cniVersion", "interfaces", "ips", "routes"}
     assert result["cniVersion"] == version
@@ -59,7 +59,7 @@ def test_result_of_0_3_and_later(cni: CNI, pod: Pod, version: str) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_result_of_the_ipam_plugin(ipam: CNI, pod: Pod, version: str) -> None:
-    """An IPAM plugin answers addresses, gateways and routes, but no interfaces nor an index into them."""
+    """An IPAM plugin returns addresses, gateways and routes, but neither interfaces nor an index into them."""
     result = ipam.add(network(host_local(V4, V6, routes=[{"dst": "0.0.0.0/0"}]), version=version), pod)
     assert result["cniVersion"] == version
     assert "interfaces" not in result
@@ -71,7 +71,7 @@ def test_result_of_the_ipam_plugin(ipam: CNI, pod: Pod, version: str) -> None:
 
 @pytest.mark.parametrize("version", [*MIDDLE, *NEWEST])
 def test_layer_2_result_has_no_addresses(cni: CNI, pod: Pod, version: str) -> None:
-    """Without an IPAM plugin the result is the interfaces alone, and the pod's link is up."""
+    """Without an IPAM plugin the result has only interfaces, and the pod's link is up."""
     result = cni.add(layer2(version), pod)
     assert not result.get("ips")
     assert not result.get("routes")
@@ -82,7 +82,7 @@ def test_layer_2_result_has_no_addresses(cni: CNI, pod: Pod, version: str) -> No
 
 
 def test_interfaces_of_the_result_exist(cni: CNI, node: Node, pod: Pod) -> None:
-    """Each interface is where the result says, with the hardware address it says."""
+    """Each interface exists in its sandbox, with the hardware address in the result."""
     result = cni.add(network(), pod)
     for interface in result["interfaces"]:
         link = (pod if interface.get("sandbox") else node).links()[interface["name"]]
@@ -91,7 +91,7 @@ def test_interfaces_of_the_result_exist(cni: CNI, node: Node, pod: Pod) -> None:
 
 
 def test_pod_is_connected_to_the_bridge(cni: CNI, node: Node, pod: Pod) -> None:
-    """The pod's link is up, and the host's end of it is an up and forwarding port of the bridge."""
+    """The pod's link is up, and its host veth is up and a forwarding port of the bridge."""
     result = cni.add(network(), pod)
     assert wait_until(lambda: pod.links()["eth0"]["operstate"] == "UP"), "a moment later"
     port = node.links()[host_veth(result)]
@@ -101,7 +101,7 @@ def test_pod_is_connected_to_the_bridge(cni: CNI, node: Node, pod: Pod) -> None:
 
 
 def test_addresses_and_routes_are_in_force(cni: CNI, node: Node, pod: Pod) -> None:
-    """Pod and bridge carry the addresses of the result, and the pod's default routes lead to the gateways."""
+    """Pod and bridge have the addresses of the result, and the pod's default routes go to the gateways."""
     result = cni.add(network(host_local(V4, V6, routes=[EXTRA])), pod)
     assert pod.addresses("eth0") == {ip["address"] for ip in result["ips"]} == {"10.1.2.2/24", "fd00:1::2/64"}
     assert node.addresses("br0") == {f"{GATEWAY_V4}/24", f"{GATEWAY_V6}/64"}
@@ -112,13 +112,13 @@ def test_addresses_and_routes_are_in_force(cni: CNI, node: Node, pod: Pod) -> No
 
 
 def test_route_attributes_are_in_force(cni: CNI, pod: Pod) -> None:
-    """A route's mtu and advmss, which 1.1.0 has, are not only repeated in the result but set."""
+    """A route's mtu and advmss (1.1.0) are set in the kernel, not only repeated in the result."""
     cni.add(network(host_local(routes=[EXTRA])), pod)
     assert {"mtu": 1300, "advmss": 1200}.items() <= pod.routes()["10.9.0.0/16"]["metrics"][0].items()
 
 
 def test_pods_talk(cni: CNI, pod: Pod, other: Pod) -> None:
-    """TCP, UDP and ICMP flow between two pods and to the gateway, in IPv4 and IPv6, at once after the ADD."""
+    """Immediately after ADD, TCP, UDP and ICMP work between two pods and to the gateway, over IPv4 and IPv6."""
     cni.add(network(DUAL), pod)
     cni.add(network(DUAL), other)
     for address, gateway, seen in (("10.1.2.3", GATEWAY_V4, "10.1.2.2"), ("fd00:1::3", GATEWAY_V6, "fd00:1::2")):
@@ -129,13 +129,13 @@ def test_pods_talk(cni: CNI, pod: Pod, other: Pod) -> None:
 
 
 def test_default_route_of_the_ipam_plugin_and_of_the_bridge_are_one(cni: CNI, pod: Pod) -> None:
-    """isDefaultGateway and a default route among the IPAM plugin's routes go together."""
+    """isDefaultGateway and a default route among the IPAM plugin's routes can be combined."""
     cni.add(network(host_local(V4, routes=[{"dst": "0.0.0.0/0"}])), pod)
     assert [route["gateway"] for route in pod.ip("-4", "route", "show", "default")] == [GATEWAY_V4]
 
 
 def test_without_gateway_the_bridge_has_no_address(cni: CNI, node: Node, pod: Pod) -> None:
-    """A bridge that is no gateway gets no address, its pod no default route, and the node does not start to forward."""
+    """A bridge that is not a gateway gets no address, its pod no default route, and the node does not forward."""
     before = node.sysctl("ipv4/ip_forward")
     cni.add(network(isDefaultGateway=None), pod)
     assert node.addresses("br0") == set()
@@ -144,7 +144,7 @@ def test_without_gateway_the_bridge_has_no_address(cni: CNI, node: Node, pod: Po
 
 
 def test_gateway_without_default_route(cni: CNI, node: Node, pod: Pod) -> None:
-    """isGateway alone puts the gateway on the bridge, but gives the pod no route to it."""
+    """isGateway alone assigns the gateway address to the bridge, but the pod gets no route to it."""
     cni.add(network(isDefaultGateway=None, isGateway=True), pod)
     assert node.addresses("br0") == {f"{GATEWAY_V4}/24"}
     assert "default" not in pod.routes()
@@ -152,7 +152,7 @@ def test_gateway_without_default_route(cni: CNI, node: Node, pod: Pod) -> None:
 
 
 def test_second_interface_of_the_pod(cni: CNI, pod: Pod) -> None:
-    """A pod can be attached to a network once more, under another interface name."""
+    """A pod can be attached to the same network again under another interface name."""
     cni.add(network(isDefaultGateway=None), pod)
     second = cni.add(network(isDefaultGateway=None), pod, ifname="eth1")
     assert container_interface(second, pod, "eth1")
@@ -161,7 +161,7 @@ def test_second_interface_of_the_pod(cni: CNI, pod: Pod) -> None:
 
 
 def test_namespace_may_be_given_by_process(cni: CNI, node: Node, pod: Pod) -> None:
-    """CNI_NETNS may be /proc/PID/ns/net, and the result says sandbox as it was given."""
+    """CNI_NETNS may be /proc/PID/ns/net, and the result has that path as sandbox."""
     sleeper = pod.start(["sleep", "60"])
     try:
         assert wait_until(lambda: node.run(["readlink", f"/proc/{sleeper.pid}/exe"]).stdout.endswith("/sleep\n"))
@@ -177,7 +177,7 @@ def test_namespace_may_be_given_by_process(cni: CNI, node: Node, pod: Pod) -> No
 def test_repeated_add_is_refused_and_changes_nothing(
     cni: CNI, node: Node, pod: Pod, other: Pod, refused: Refused
 ) -> None:
-    """A second ADD of the same attachment is an error, and the first one goes on working."""
+    """A second ADD of the same attachment is an error, and the first attachment keeps working."""
     result = cni.add(network(), pod)
     cni.add(network(), other)
     before = (node.links().keys(), pod.addresses("eth0"), on_bridge(node))
@@ -189,7 +189,7 @@ def test_repeated_add_is_refused_and_changes_nothing(
 
 
 def test_bridge_that_exists_is_used_as_it_is(cni: CNI, node: Node, pod: Pod) -> None:
-    """A bridge an administrator made, with ports and the very gateway address, keeps both."""
+    """A bridge that an administrator created keeps its ports, and its address if that is already the gateway's."""
     node.run(["ip", "link", "add", "br0", "type", "bridge"])
     node.run(["ip", "link", "add", "uplink", "type", "veth", "peer", "name", "far"])
     node.run(["ip", "link", "set", "uplink", "master", "br0"])
@@ -200,7 +200,7 @@ def test_bridge_that_exists_is_used_as_it_is(cni: CNI, node: Node, pod: Pod) -> 
 
 
 def test_mac_of_a_gateway_bridge_stays(cni: CNI, node: Node, pod: Pod) -> None:
-    """Pods remember their gateway's hardware address, so it survives pods that come and go."""
+    """Pods cache their gateway's hardware address, so it does not change when other pods are added or deleted."""
     first = cni.add(network(), pod)
     mac = node.links()["br0"]["address"]
     pods = [node.pod(f"more{i}") for i in range(3)]
@@ -211,7 +211,7 @@ def test_mac_of_a_gateway_bridge_stays(cni: CNI, node: Node, pod: Pod) -> None:
 
 
 def test_addresses_of_a_result_are_of_the_subnet(cni: CNI, node: Node) -> None:
-    """Ten pods have ten addresses, all of the subnet, none the gateway's or the network's own."""
+    """Ten pods have ten addresses of the subnet, none of them the gateway or the network address."""
     given = [ip_interface(cni.add(network(), node.pod(f"pod{i}"))["ips"][0]["address"]) for i in range(10)]
     assert len(set(given)) == 10
     assert {address.network for address in given} == {ip_network("10.1.2.0/24")}

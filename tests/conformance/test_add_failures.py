@@ -1,7 +1,7 @@
-"""An ADD that fails: an error, and nothing left of it.
+"""An ADD that fails returns an error and leaves nothing behind.
 
-The specification leaves it to the DEL that follows to clean up; practice wants nothing left before that as well, for
-that DEL may be long in coming. The two are claimed apart.
+The specification leaves the cleanup to the DEL that follows. In practice nothing should be left before that either,
+since the DEL may come late. The two are tested separately.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from tests.conformance.support import (
 from tests.netns.cni import CNI, CNIFailure
 from tests.netns.node import Node, Pod
 
-TINY = {"subnet": "10.1.3.0/30"}  # one address besides the gateway's
+TINY = {"subnet": "10.1.3.0/30"}  # one address besides the gateway
 
 
 def _exhaust(cni: CNI, node: Node, pod: Pod, folder: Path) -> dict:
@@ -71,7 +71,7 @@ def _mute_ipam(cni: CNI, node: Node, pod: Pod, folder: Path) -> dict:
     return network({"type": "stand-in"})
 
 
-# What goes wrong -> the configuration that makes it so, or the variables, or a function that prepares the node.
+# Cause of the failure -> a configuration, variables of the call, or a function that prepares the node.
 CAUSES: dict[str, Callable[..., dict] | dict] = {
     "netns is nowhere": {"netns": "/run/netns/nowhere"},
     "netns is a plain file": _plain_file,
@@ -95,7 +95,7 @@ CAUSES: dict[str, Callable[..., dict] | dict] = {
 
 @pytest.fixture(params=CAUSES)
 def failing(request: pytest.FixtureRequest, with_stand_in: CNI, pod: Pod, tmp_path: Path) -> tuple[dict, dict]:
-    """The configuration of an ADD that can not succeed, and its variables."""
+    """The configuration of an ADD that cannot succeed, and its variables."""
     cause = CAUSES[request.param]
     made = cause(with_stand_in, pod.node, pod, tmp_path) if callable(cause) else cause
     return (network(), made) if "netns" in made else (made, {})
@@ -104,7 +104,7 @@ def failing(request: pytest.FixtureRequest, with_stand_in: CNI, pod: Pod, tmp_pa
 def test_failed_add_leaves_nothing(
     with_stand_in: CNI, node: Node, pod: Pod, failing: tuple[dict, dict], refused: Refused
 ) -> None:
-    """The error comes with nothing made: no link, address, lease or rule more than before, and no bridge."""
+    """After the error there is no new link, address, lease, rule or bridge."""
     conf, variables = failing
     before = traces(node, pod)
     with refused():
@@ -115,7 +115,7 @@ def test_failed_add_leaves_nothing(
 def test_failed_add_and_del_leave_nothing_of_the_pod(
     with_stand_in: CNI, node: Node, pod: Pod, failing: tuple[dict, dict], refused: Refused
 ) -> None:
-    """The DEL that a runtime owes after a failed ADD removes all of the pod's; of the network, the bridge may stay."""
+    """The DEL after a failed ADD removes everything of the pod; the bridge, which belongs to the network, may stay."""
     conf, variables = failing
     before = traces(node, pod)
     ports = on_bridge(node)
@@ -123,7 +123,7 @@ def test_failed_add_and_del_leave_nothing_of_the_pod(
         with_stand_in.add(conf, pod, **variables)
     try:
         with_stand_in.delete(conf, pod, **variables)
-    except CNIFailure as error:  # what can not be configured, or executed, may be refused again
+    except CNIFailure as error:  # what cannot be configured or executed may be refused again
         assert error.msg  # noqa: PT017
     after = traces(node, pod)
     assert after["leases"] == before["leases"]
@@ -134,7 +134,7 @@ def test_failed_add_and_del_leave_nothing_of_the_pod(
 
 
 def test_interface_that_was_there_stays(cni: CNI, pod: Pod, refused: Refused) -> None:
-    """An ADD refused because the interface name is taken leaves that interface alone."""
+    """An ADD that is refused because the interface name is taken does not change that interface."""
     pod.run(["ip", "link", "add", "eth0", "type", "bridge"])
     with refused():
         cni.add(network(), pod)
@@ -142,7 +142,7 @@ def test_interface_that_was_there_stays(cni: CNI, pod: Pod, refused: Refused) ->
 
 
 def test_bridge_that_was_there_stays(cni: CNI, node: Node, pod: Pod, other: Pod, refused: Refused) -> None:
-    """A failed ADD to a bridge in use removes neither the bridge nor its address, and its pods go on talking."""
+    """A failed ADD to a bridge in use removes neither the bridge nor its address, and its pods stay connected."""
     cni.add(network(), other)
     with refused():
         cni.add(network(host_local(routes=[{"dst": "10.9.0.0/16", "gw": "10.200.0.1"}])), pod)
@@ -151,7 +151,7 @@ def test_bridge_that_was_there_stays(cni: CNI, node: Node, pod: Pod, other: Pod,
 
 
 def test_add_succeeds_after_a_failed_one(cni: CNI, pod: Pod, refused: Refused) -> None:
-    """After a failed ADD and its DEL, with the cause mended, the ADD succeeds."""
+    """After a failed ADD, its DEL and the removal of the cause, ADD succeeds."""
     broken = network(host_local(routes=[{"dst": "10.9.0.0/16", "gw": "10.200.0.1"}]))
     with refused():
         cni.add(broken, pod)
@@ -162,7 +162,7 @@ def test_add_succeeds_after_a_failed_one(cni: CNI, pod: Pod, refused: Refused) -
 def test_lease_is_given_back_when_the_second_family_is_exhausted(
     ipam: CNI, node: Node, pod: Pod, other: Pod, refused: Refused
 ) -> None:
-    """An IPAM ADD that gets its first address and not its second holds none afterwards."""
+    """An IPAM ADD that gets its first address but not its second keeps neither."""
     conf = network(host_local(V4, {"subnet": "fd00:1::/126", "rangeStart": "fd00:1::2", "rangeEnd": "fd00:1::2"}))
     ipam.add(conf, other)
     with refused():
@@ -172,7 +172,7 @@ def test_lease_is_given_back_when_the_second_family_is_exhausted(
 
 
 def test_own_namespace_is_refused_before_any_work(cni: CNI, ipam: CNI, node: Node) -> None:
-    """CNI_NETNS that is the plugin's own namespace is one error, of code 8, and neither link nor lease was made."""
+    """CNI_NETNS that is the plugin's own namespace is error 8, and neither a link nor a lease is created."""
     node.run(["ip", "netns", "attach", "self", str(node.pid)])
     before = traces(node)
     for plugin in (cni, ipam):
@@ -183,7 +183,7 @@ def test_own_namespace_is_refused_before_any_work(cni: CNI, ipam: CNI, node: Nod
 
 
 def test_addresses_are_named_when_they_are_exhausted(ipam: CNI, node: Node, pod: Pod, other: Pod) -> None:
-    """The error of an exhausted range tells which range it is."""
+    """The error for an exhausted range names the range."""
     conf = network(host_local(TINY))
     ipam.add(conf, pod)
     with pytest.raises(CNIFailure) as caught:
@@ -193,7 +193,7 @@ def test_addresses_are_named_when_they_are_exhausted(ipam: CNI, node: Node, pod:
 
 
 def test_both_families_or_none(cni: CNI, node: Node, pod: Pod, refused: Refused) -> None:
-    """A pod whose IPv6 address can not be had gets no IPv4 one either, nor a lease for it."""
+    """A pod whose IPv6 address is unavailable gets no IPv4 address and no lease for one."""
     with refused():
         cni.add(network(host_local(V4, {**V6, "rangeStart": "fd00:2::9"})), pod)
     assert leases(node) == {}

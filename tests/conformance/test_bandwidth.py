@@ -1,4 +1,4 @@
-"""`bandwidth` behind `bridge`: limits hold, in both directions and families, and go with the attachment."""
+"""`bandwidth` after `bridge`: limits apply in both directions and families, and are removed with the attachment."""
 
 import time
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ AMOUNT = 150_000  # bytes
 BITS, BURST = 4_000_000, 160_000
 INGRESS, EGRESS = {"ingressRate": BITS, "ingressBurst": BURST}, {"egressRate": BITS, "egressBurst": BURST}
 BOTH = INGRESS | EGRESS
-# Refused by the kernel: at this rate, its clock can not tell a burst of one byte from none.
+# Refused by the kernel: at this rate its clock cannot distinguish a burst of one byte from zero.
 IMPOSSIBLE = {"egressRate": 100, "egressBurst": 8}
 
 
@@ -30,17 +30,17 @@ def connected(cni: CNI, pod: Pod, version: str = "1.1.0", **variables: str) -> d
 
 
 def ifbs(node: Node) -> set[str]:
-    """The ifbs of the node."""
+    """The names of the node's ifb links."""
     return {name for name, one in node.links().items() if one.get("linkinfo", {}).get("info_kind") == "ifb"}
 
 
 def shaping(node: Node) -> tuple:
-    """All that limits anything on the node."""
+    """Every part of the node's state that limits traffic."""
     return ifbs(node), node.run(["tc", "qdisc"]).stdout
 
 
 def transfer(source: Host, target: Host, address: str) -> float:
-    """Send AMOUNT bytes by TCP to a server at `address` of `target`; the seconds until the last has arrived."""
+    """Send AMOUNT bytes over TCP to a server at `address` of `target`; the seconds until the last byte has arrived."""
     with target.socket(address, "tcp") as listener, source.socket(address, "tcp") as sender:
         listener.bind((address, 7001))
         listener.listen()
@@ -61,7 +61,7 @@ def transfer(source: Host, target: Host, address: str) -> float:
 
 @pytest.mark.parametrize("version", ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"])
 def test_without_limits_the_result_is_passed_on(cni: CNI, node: Node, pod: Pod, version: str) -> None:
-    """No key, no capability: the result is that of the plugin before, and the kernel is left alone."""
+    """Without key or capability the result is prevResult, and nothing is set in the kernel."""
     result = connected(cni, pod, version)
     before = shaping(node)
     assert cni.add(with_prev(limited(version), result), pod) == result
@@ -70,7 +70,7 @@ def test_without_limits_the_result_is_passed_on(cni: CNI, node: Node, pod: Pod, 
 
 @pytest.mark.parametrize("limits", [{}, BOTH], ids=["without limits", "with limits"])
 def test_without_prev_result_add_is_an_error(cni: CNI, pod: Pod, limits: dict, refused: Refused) -> None:
-    """A chained plugin that comes first has nothing to limit and says so."""
+    """A chained plugin without prevResult has nothing to limit and returns an error."""
     with refused():
         cni.add(limited(**limits), pod)
 
@@ -79,7 +79,7 @@ def test_without_prev_result_add_is_an_error(cni: CNI, pod: Pod, limits: dict, r
 @pytest.mark.parametrize("direction", ["ingress", "egress"])
 @pytest.mark.parametrize("place", ["runtimeConfig", "top"])
 def test_limits_hold(cni: CNI, node: Node, pod: Pod, family: int, direction: str, place: str) -> None:
-    """What the pod receives (ingress) or sends takes at least as long as the limit says; the burst is free."""
+    """Traffic to the pod (ingress) or from it takes at least as long as the limit requires; the burst is unlimited."""
     prev = connected(cni, pod)
     limits = {f"{direction}Rate": BITS, f"{direction}Burst": BURST}
     conf = limited(**limits) if place == "runtimeConfig" else {**limited(), **limits}
@@ -93,7 +93,7 @@ def test_limits_hold(cni: CNI, node: Node, pod: Pod, family: int, direction: str
 
 
 def test_limits_of_the_configuration_come_before_the_runtimes(cni: CNI, node: Node, pod: Pod) -> None:
-    """A key at the top, though 0, hides runtimeConfig."""
+    """A key at the top level, even 0, overrides runtimeConfig."""
     prev = connected(cni, pod)
     before = shaping(node)
     cni.add(with_prev({**limited(**BOTH), "ingressRate": 0}, prev), pod)
@@ -112,7 +112,7 @@ def test_limits_of_the_configuration_come_before_the_runtimes(cni: CNI, node: No
     ids=["rate without burst", "burst without rate", "a string", "negative", "burst too large"],
 )
 def test_bad_limits_are_refused(cni: CNI, node: Node, pod: Pod, limits: dict, refused: Refused) -> None:
-    """ADD fails before it touches anything."""
+    """ADD fails before it changes anything."""
     prev = connected(cni, pod)
     before = shaping(node)
     with refused():
@@ -121,7 +121,7 @@ def test_bad_limits_are_refused(cni: CNI, node: Node, pod: Pod, limits: dict, re
 
 
 def test_a_failed_add_leaves_nothing(cni: CNI, node: Node, pod: Pod, refused: Refused) -> None:
-    """Where the second limit can not be set, the first does not stay."""
+    """If the second limit cannot be set, the first is removed."""
     prev = connected(cni, pod)
     before = shaping(node)
     with refused():
@@ -130,7 +130,7 @@ def test_a_failed_add_leaves_nothing(cni: CNI, node: Node, pod: Pod, refused: Re
 
 
 def test_two_interfaces_of_a_container(cni: CNI, node: Node, pod: Pod) -> None:
-    """Both can be limited."""
+    """Two interfaces of one container can both be limited."""
     for ifname in ("eth0", "eth1"):
         prev = connected(cni, pod, ifname=ifname)
         cni.add(with_prev(limited(**BOTH), prev), pod, ifname=ifname)
@@ -139,7 +139,7 @@ def test_two_interfaces_of_a_container(cni: CNI, node: Node, pod: Pod) -> None:
 
 @pytest.mark.parametrize("broken", ["nothing", "no prevResult", "no namespace", "namespace vanished", "bad limits"])
 def test_del_leaves_nothing(cni: CNI, node: Node, pod: Pod, other: Pod, broken: str) -> None:
-    """Of the attachment; another pod's limits stay. A repeated DEL succeeds."""
+    """DEL removes the limits of the attachment and keeps another pod's. A repeated DEL succeeds."""
     kept = cni.add(with_prev(limited(**BOTH), connected(cni, other)), other)
     before = ifbs(node)
     prev: Mapping | None = cni.add(with_prev(limited(**BOTH), connected(cni, pod)), pod)
@@ -192,7 +192,7 @@ def test_check_fails_when(cni: CNI, node: Node, pod: Pod, damage: str, refused: 
 
 
 def test_gc_removes_what_is_stale(cni: CNI, node: Node, pod: Pod, other: Pod) -> None:
-    """The ifb of an attachment that is not on the list goes, that of one that is stays."""
+    """GC deletes the ifb of an attachment that is not on the list and keeps the others."""
     cni.add(with_prev(limited(**BOTH), connected(cni, pod)), pod)
     kept = cni.add(with_prev(limited(**BOTH), connected(cni, other)), other)
     pod.vanish()
@@ -202,5 +202,5 @@ def test_gc_removes_what_is_stale(cni: CNI, node: Node, pod: Pod, other: Pod) ->
 
 
 def test_status(cni: CNI) -> None:
-    """STATUS is silent where an ADD would be served."""
+    """STATUS succeeds with empty output when an ADD would succeed."""
     cni.status(limited(**BOTH))

@@ -1,4 +1,4 @@
-"""CHECK: it passes on what the ADD left, and fails when any of it is missing (spec section 2 "CHECK")."""
+"""CHECK passes on what ADD created, and fails when any of it is missing (spec section 2 "CHECK")."""
 
 from collections.abc import Callable, Mapping
 
@@ -26,7 +26,7 @@ WITH_ROUTE = host_local(V4, V6, routes=[{"dst": "10.9.0.0/16", "gw": "10.1.2.9"}
 
 
 def _shell(line: str, *, in_pod: bool = False) -> Damage:
-    """A damage done by a shell line, in which VETH is the host's end of the pod's link."""
+    """Damage by a shell command, in which VETH is the pod's host veth."""
 
     def damage(node: Node, pod: Pod, result: Mapping) -> None:
         (pod if in_pod else node).run(["sh", "-ec", line.replace("VETH", host_veth(result))])
@@ -42,7 +42,7 @@ def _other_owner(node: Node, pod: Pod, result: Mapping) -> None:
     node.path(f"{NETWORKS}/net/10.1.2.2").write_bytes(b"someone-else\r\neth0")
 
 
-# What is broken -> the configuration of the ADD, and how it is broken.
+# Name of the damage -> the configuration of the ADD, and the damage.
 DAMAGES: dict[str, tuple[dict, Damage]] = {
     "address removed": (network(), _in_pod("ip addr del 10.1.2.2/24 dev eth0; ip addr add 10.1.2.99/24 dev eth0")),
     "ipv6 address removed": (network(DUAL), _in_pod("ip addr del fd00:1::2/64 dev eth0")),
@@ -76,10 +76,10 @@ DAMAGES: dict[str, tuple[dict, Damage]] = {
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_check_fails_when(cni: CNI, node: Node, pod: Pod, damage: str, refused: Refused) -> None:
-    """CHECK passes after the ADD, and no longer once this is so."""
+    """CHECK passes after ADD, and fails after this damage."""
     conf, break_it = DAMAGES[damage]
     result = cni.add(conf, pod)
-    if damage.startswith("layer 2"):  # passing is claimed by test_check_passes_in_layer_2
+    if damage.startswith("layer 2"):  # test_check_passes_in_layer_2 covers passing
         cni.call("STATUS", conf)
     else:
         cni.check(conf, pod, result)
@@ -90,18 +90,18 @@ def test_check_fails_when(cni: CNI, node: Node, pod: Pod, damage: str, refused: 
 
 @pytest.mark.parametrize("version", WITH_CHECK)
 def test_check_passes_after_add(cni: CNI, pod: Pod, version: str) -> None:
-    """At once after the ADD, in IPv4 and IPv6 and with routes, CHECK is silent."""
+    """Immediately after ADD, with IPv4, IPv6 and routes, CHECK succeeds with empty output."""
     conf = network(WITH_ROUTE, version=version, ipMasq=True, macspoofchk=True, hairpinMode=True, mtu=1400)
     cni.check(conf, pod, cni.add(conf, pod))
 
 
 def test_check_passes_in_layer_2(cni: CNI, pod: Pod) -> None:
-    """A bridge without IPAM plugin can be checked like any other."""
+    """CHECK passes on a bridge without an IPAM plugin."""
     cni.check(layer2(), pod, cni.add(layer2(), pod))
 
 
 def test_check_passes_on_what_later_plugins_changed(cni: CNI, pod: Pod) -> None:
-    """A chained plugin may have added routes and addresses, and changed the MAC, which the result then tells."""
+    """A chained plugin may have added routes and addresses, and changed the MAC as the result then says."""
     conf = network(mtu=1400)
     result = cni.add(conf, pod)
     pod.run(["ip", "link", "set", "eth0", "address", "c2:b0:57:49:47:f2", "mtu", "1300", "promisc", "on"])
@@ -128,7 +128,7 @@ def test_check_of_a_result_of_another_pod_fails(cni: CNI, pod: Pod, other: Pod, 
 
 
 def test_check_of_a_vanished_namespace_fails(cni: CNI, pod: Pod, refused: Refused) -> None:
-    """A pod whose namespace is gone is not in order."""
+    """CHECK fails for a pod whose namespace does not exist any more."""
     result = cni.add(network(), pod)
     pod.vanish()
     with refused():
@@ -136,7 +136,7 @@ def test_check_of_a_vanished_namespace_fails(cni: CNI, pod: Pod, refused: Refuse
 
 
 def test_check_changes_nothing(cni: CNI, node: Node, pod: Pod, refused: Refused) -> None:
-    """A CHECK that fails mends nothing: the next one fails too."""
+    """A CHECK that fails repairs nothing: the next one fails too."""
     result = cni.add(network(), pod)
     pod.run(["ip", "route", "del", "default"])
     for _ in range(2):
@@ -146,7 +146,7 @@ def test_check_changes_nothing(cni: CNI, node: Node, pod: Pod, refused: Refused)
 
 
 def test_check_of_the_ipam_plugin(ipam: CNI, pod: Pod, refused: Refused) -> None:
-    """The IPAM plugin's CHECK passes for a leased attachment and fails for one that never was, or no longer is."""
+    """The IPAM plugin's CHECK passes for an attachment with a lease, and fails before its ADD and after its DEL."""
     with refused():
         ipam.check(network(), pod, {"cniVersion": "1.1.0", "ips": [{"address": "10.1.2.2/24"}]})
     result = ipam.add(network(), pod)
@@ -157,7 +157,7 @@ def test_check_of_the_ipam_plugin(ipam: CNI, pod: Pod, refused: Refused) -> None
 
 
 def test_check_of_the_ipam_plugin_compares_the_address(ipam: CNI, node: Node, pod: Pod, refused: Refused) -> None:
-    """An attachment that holds a lease, but not that of the address in prevResult, is not in order."""
+    """CHECK fails if the attachment holds a lease, but not for the address in prevResult."""
     result = ipam.add(network(), pod)
     node.path(f"{NETWORKS}/net/10.1.2.2").rename(node.path(f"{NETWORKS}/net/10.1.2.3"))
     with refused():

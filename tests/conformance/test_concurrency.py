@@ -1,4 +1,4 @@
-"""Many calls at once, as a node that starts makes them (spec section 3, "Lifecycle & Ordering")."""
+"""Many concurrent calls, as on a node that starts (spec section 3, "Lifecycle & Ordering")."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,7 +13,7 @@ MANY = 20
 
 @pytest.mark.parametrize("masquerade", [False, True], ids=["plain", "ipMasq"])
 def test_many_pods_at_once(cni: CNI, node: Node, masquerade: bool) -> None:
-    """Twenty first ADDs at once succeed, each pod has its own addresses and works, and twenty DELs leave nothing."""
+    """Twenty concurrent first ADDs succeed, each pod works with addresses of its own, and twenty DELs leave nothing."""
     pods = [node.pod(f"pod{i}") for i in range(MANY)]
     conf = network(DUAL, ipMasq=masquerade)
     with ThreadPoolExecutor(MANY) as threads:
@@ -30,7 +30,7 @@ def test_many_pods_at_once(cni: CNI, node: Node, masquerade: bool) -> None:
 
 
 def test_last_address_is_given_once(ipam: CNI, node: Node) -> None:
-    """Of ten ADDs at once for five free addresses five succeed and five are refused."""
+    """Of ten concurrent ADDs for five free addresses five succeed and five are refused."""
     conf = network(host_local({"subnet": "10.1.2.0/29"}))
 
     def attempt(index: int) -> str | None:
@@ -46,7 +46,7 @@ def test_last_address_is_given_once(ipam: CNI, node: Node) -> None:
 
 
 def test_adds_and_dels_at_once(ipam: CNI, node: Node) -> None:
-    """While some pods go others come: no address is held twice, and no going pod takes another's."""
+    """With concurrent ADDs and DELs no address is leased twice, and no DEL releases another pod's address."""
     conf = network()
 
     def come(name: str) -> str:

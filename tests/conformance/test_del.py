@@ -1,4 +1,4 @@
-"""DEL: it removes what the ADD made, whatever it finds, any number of times (spec section 2 "DEL")."""
+"""DEL removes what ADD created, in any state and any number of times (spec section 2 "DEL")."""
 
 from collections.abc import Mapping
 
@@ -22,7 +22,7 @@ from tests.netns.node import Node, Pod
 
 
 def nothing_of(node: Node, pod: Pod) -> None:
-    """Neither link, lease nor rule of the pod is left on the node."""
+    """Asserts that no link, lease or rule of the pod is left on the node."""
     assert leases(node) == {}
     assert on_bridge(node) == set()
     assert mentions(node, pod.name, "10.1.2.2", "fd00:1::2") == []
@@ -30,7 +30,7 @@ def nothing_of(node: Node, pod: Pod) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_del_removes_all_of_the_pod(cni: CNI, node: Node, pod: Pod, version: str) -> None:
-    """Interface, host end, leases are gone; the bridge, which is the network's, may stay."""
+    """The interface, its host veth and the leases are deleted; the bridge, which belongs to the network, may stay."""
     conf = network(DUAL, version=version)
     result = cni.add(conf, pod)
     cni.delete(conf, pod, result)
@@ -40,7 +40,7 @@ def test_del_removes_all_of_the_pod(cni: CNI, node: Node, pod: Pod, version: str
 
 @pytest.mark.parametrize("conf", [network(), layer2()], ids=["with addresses", "layer 2"])
 def test_del_repeats(cni: CNI, node: Node, pod: Pod, conf: Mapping) -> None:
-    """A second and third DEL succeed, and so does the DEL of what was never added."""
+    """A second and a third DEL succeed, and so does the DEL of an attachment that was never added."""
     cni.delete(conf, pod)
     cni.add(conf, pod)
     for _ in range(3):
@@ -49,7 +49,7 @@ def test_del_repeats(cni: CNI, node: Node, pod: Pod, conf: Mapping) -> None:
 
 
 def test_del_of_the_ipam_plugin_repeats(ipam: CNI, node: Node, pod: Pod) -> None:
-    """The same holds for an IPAM plugin."""
+    """The same for an IPAM plugin."""
     ipam.delete(network(), pod)
     ipam.add(network(), pod)
     ipam.delete(network(), pod)
@@ -59,21 +59,21 @@ def test_del_of_the_ipam_plugin_repeats(ipam: CNI, node: Node, pod: Pod) -> None
 
 @pytest.mark.parametrize("netns", [None, ""], ids=["absent", "empty"])
 def test_del_without_namespace_frees_the_addresses(cni: CNI, node: Node, pod: Pod, netns: str | None) -> None:
-    """CNI_NETNS is optional on DEL: the leases are released without it."""
+    """CNI_NETNS is optional for DEL: the leases are released without it."""
     result = cni.add(network(DUAL), pod)
     cni.delete(network(DUAL), pod, result, netns=netns)
     assert leases(node) == {}
 
 
 def test_del_without_namespace_removes_the_interface(cni: CNI, node: Node, pod: Pod) -> None:
-    """The result of the ADD tells the host's end of the link, so that it can be removed without the namespace."""
+    """The result of ADD names the host veth, so DEL can delete it without the namespace."""
     result = cni.add(network(), pod)
     cni.delete(network(), pod, result, netns="")
     nothing_of(node, pod)
 
 
 def test_del_after_the_namespace_vanished(cni: CNI, node: Node, pod: Pod) -> None:
-    """The namespace is gone, its path too: the leases are released all the same."""
+    """If the namespace and its path do not exist any more, DEL still releases the leases."""
     result = cni.add(network(DUAL), pod)
     pod.vanish()
     cni.delete(network(DUAL), pod, result)
@@ -90,18 +90,18 @@ def test_del_where_the_namespace_is_a_plain_file(cni: CNI, node: Node, pod: Pod)
 
 
 def test_del_in_its_own_namespace_leaves_the_nodes_link_alone(cni: CNI, node: Node, pod: Pod) -> None:
-    """CNI_NETNS that is the plugin's own namespace is no pod's: a link of that name stays, error or not."""
+    """CNI_NETNS that is the plugin's own namespace belongs to no pod: a link of that name stays, error or not."""
     node.run(["ip", "link", "add", "eth0", "type", "veth", "peer", "name", "uplink"])
     node.run(["ip", "netns", "attach", "self", str(node.pid)])
     try:
         cni.delete(network(), pod, netns="/run/netns/self")
     except CNIFailure as refused:
-        assert refused.code == 8  # noqa: PT017 (either is right: to refuse, or to release the leases and succeed)
+        assert refused.code == 8  # noqa: PT017 (both are correct: to refuse, or to release the leases and succeed)
     assert {"eth0", "uplink"} <= set(node.links())
 
 
 def test_del_after_the_interface_vanished(cni: CNI, node: Node, pod: Pod) -> None:
-    """The pod's interface is gone already: the rest is removed."""
+    """If the pod's interface does not exist any more, DEL removes the rest."""
     result = cni.add(network(), pod)
     pod.run(["ip", "link", "del", "eth0"])
     cni.delete(network(), pod, result)
@@ -109,7 +109,7 @@ def test_del_after_the_interface_vanished(cni: CNI, node: Node, pod: Pod) -> Non
 
 
 def test_del_after_the_bridge_vanished(cni: CNI, node: Node, pod: Pod) -> None:
-    """The bridge is gone: DEL removes the pod's interface and leases."""
+    """If the bridge does not exist any more, DEL removes the pod's interface and leases."""
     result = cni.add(network(), pod)
     node.run(["ip", "link", "del", "br0"])
     cni.delete(network(), pod, result)
@@ -119,21 +119,21 @@ def test_del_after_the_bridge_vanished(cni: CNI, node: Node, pod: Pod) -> None:
 
 
 def test_del_needs_no_result(cni: CNI, node: Node, pod: Pod) -> None:
-    """Runtimes before 0.4.0 have no prevResult to give, and after a failed ADD there is none."""
+    """Runtimes before 0.4.0 pass no prevResult, and after a failed ADD there is none."""
     cni.add(network(DUAL, ipMasq=True), pod)
     cni.delete(network(DUAL, ipMasq=True), pod)
     nothing_of(node, pod)
 
 
 def test_del_takes_unknown_arguments(cni: CNI, node: Node, pod: Pod) -> None:
-    """CNI_ARGS that the plugin does not know, or can not read, are no reason to leave things behind."""
+    """CNI_ARGS that are unknown to the plugin, or that it cannot parse, do not keep DEL from removing everything."""
     cni.add(network(), pod)
     cni.delete(network(), pod, args="FOO=bar;;=")
     nothing_of(node, pod)
 
 
 def test_del_leaves_the_other_pods_alone(cni: CNI, node: Node, pod: Pod, other: Pod) -> None:
-    """What is removed is this pod's: the other one keeps link, lease, rules and its CHECK."""
+    """DEL removes only this pod's resources: the other pod keeps its link, lease and rules, and its CHECK passes."""
     conf = network(ipMasq=True, macspoofchk=True)
     first, second = cni.add(conf, pod), cni.add(conf, other)
     cni.delete(conf, pod, first)
@@ -156,7 +156,7 @@ def test_del_leaves_the_pods_other_interface_alone(cni: CNI, node: Node, pod: Po
 
 
 def test_del_of_one_of_two_masqueraded_interfaces(cni: CNI, node: Node, pod: Pod) -> None:
-    """Each of a pod's two attachments to a network has its own masquerade: one DEL leaves the other's."""
+    """Each of a pod's two attachments to a network has its own masquerade: DEL of one keeps the other's."""
     conf = network(isDefaultGateway=None, isGateway=True, ipMasq=True)
     first = cni.add(conf, pod)
     cni.add(conf, pod, ifname="eth1")
@@ -168,7 +168,7 @@ def test_del_of_one_of_two_masqueraded_interfaces(cni: CNI, node: Node, pod: Pod
 @pytest.mark.parametrize("state", ["namespace vanished", "interface vanished", "namespace not given"])
 @pytest.mark.parametrize("feature", ["ipMasq", "macspoofchk"])
 def test_del_removes_the_rules_in_any_state(cni: CNI, node: Node, pod: Pod, feature: str, state: str) -> None:
-    """The rules of a pod do not need the pod to be removed."""
+    """The rules of a pod are removed even if its link or namespace does not exist any more, or CNI_NETNS is empty."""
     conf = network(**{feature: True})
     result = cni.add(conf, pod)
     mac = container_interface(result, pod)["mac"]
@@ -184,7 +184,7 @@ def test_del_removes_the_rules_in_any_state(cni: CNI, node: Node, pod: Pod, feat
 def test_del_without_the_ipam_plugin_says_so_and_removes_the_rest(
     cni: CNI, node: Node, pod: Pod, refused: Refused
 ) -> None:
-    """With its IPAM plugin uninstalled a DEL is an error, but the interface is gone."""
+    """Without its IPAM plugin installed DEL returns an error, but deletes the interface."""
     cni.add(network(), pod)
     with refused():
         cni.delete(network({"type": "no-such-ipam"}), pod)
@@ -194,7 +194,7 @@ def test_del_without_the_ipam_plugin_says_so_and_removes_the_rest(
 def test_del_with_a_failing_ipam_plugin_finishes_the_rest(
     with_stand_in: CNI, stand_in: StandIn, node: Node, pod: Pod
 ) -> None:
-    """The IPAM plugin's error is passed on after everything else was removed: interface and masquerade."""
+    """The IPAM plugin's error is returned after everything else was removed: interface and masquerade."""
     stand_in.answers(
         add={"cniVersion": "1.1.0", "ips": [{"address": "10.1.2.2/24", "gateway": "10.1.2.1"}]},
         errors={"DEL": {"code": 123, "msg": "out of order"}},
@@ -209,7 +209,7 @@ def test_del_with_a_failing_ipam_plugin_finishes_the_rest(
 
 
 def test_add_works_again_after_del(cni: CNI, node: Node, pod: Pod) -> None:
-    """The same attachment can be made anew, and leaves as little as the first."""
+    """The same attachment can be added again, and its DEL leaves as little behind as the first."""
     cni.add(network(), pod)
     cni.delete(network(), pod)
     before = traces(node, pod)

@@ -1,4 +1,4 @@
-"""The interface plugin and a foreign IPAM plugin: what that is given, and what its answers become (spec section 4)."""
+"""The interface plugin and a foreign IPAM plugin: what it is passed, and how its replies are used (spec section 4)."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def test_ipam_answer_is_put_into_force(with_stand_in: CNI, stand_in: StandIn, po
 
 
 def test_ipam_is_given_configuration_and_variables_unchanged(with_stand_in: CNI, stand_in: StandIn, pod: Pod) -> None:
-    """The whole configuration, unknown keys too, and the same variables; only the command is its own."""
+    """The IPAM plugin gets the whole configuration, including unknown keys, and the same CNI variables."""
     stand_in.answers(add=ANSWER)
     args = "IgnoreUnknown=1;K8S_POD_NAME=a"
     result = with_stand_in.add(CONF, pod, args=args)
@@ -50,7 +50,7 @@ def test_every_verb_is_forwarded_once(with_stand_in: CNI, stand_in: StandIn, pod
 
 @pytest.mark.parametrize("verb", ["ADD", "CHECK", "DEL"])
 def test_error_of_the_ipam_plugin_passes_through(with_stand_in: CNI, stand_in: StandIn, pod: Pod, verb: str) -> None:
-    """Code, message and details of the IPAM plugin's error are the answer."""
+    """The IPAM plugin's error is returned with its code, message and details."""
     stand_in.answers(add=ANSWER)
     result = None if verb == "ADD" else with_stand_in.add(CONF, pod)
     error = {"code": 117, "msg": "no more", "details": "ask again in May"}
@@ -61,7 +61,7 @@ def test_error_of_the_ipam_plugin_passes_through(with_stand_in: CNI, stand_in: S
 
 
 def test_mute_ipam_plugin_is_quoted(with_stand_in: CNI, stand_in: StandIn, pod: Pod) -> None:
-    """An IPAM plugin that dies without an error object is an error with what it said on stderr."""
+    """If an IPAM plugin dies without an error object, the error quotes its stderr."""
     stand_in.script("echo segmentation violation at noon >&2; exit 2")
     with pytest.raises(CNIFailure) as caught:
         with_stand_in.add(CONF, pod)
@@ -69,7 +69,7 @@ def test_mute_ipam_plugin_is_quoted(with_stand_in: CNI, stand_in: StandIn, pod: 
 
 
 def test_mute_ipam_plugin_has_a_code(with_stand_in: CNI, stand_in: StandIn, pod: Pod) -> None:
-    """That error's code is a positive number: 0 would say success."""
+    """That error's code is positive: 0 would mean success."""
     stand_in.script("exit 2")
     with pytest.raises(CNIFailure) as caught:
         with_stand_in.add(CONF, pod)
@@ -80,14 +80,14 @@ def test_mute_ipam_plugin_has_a_code(with_stand_in: CNI, stand_in: StandIn, pod:
 def test_ipam_plugin_that_succeeds_without_a_result_is_an_error(
     with_stand_in: CNI, stand_in: StandIn, node: Node, pod: Pod, output: str, refused: Refused
 ) -> None:
-    """Exit status 0 and no result on stdout: the ADD fails."""
+    """Exit status 0 without a result on stdout makes the ADD fail."""
     stand_in.script(f"printf '%s' '{output}'")
     with refused():
         with_stand_in.add(CONF, pod)
 
 
 def test_failed_add_releases_the_addresses(with_stand_in: CNI, stand_in: StandIn, pod: Pod, refused: Refused) -> None:
-    """When the ADD fails after the IPAM plugin's, the IPAM plugin's DEL is called."""
+    """If the ADD fails after the IPAM plugin's ADD, the IPAM plugin's DEL is called."""
     stand_in.answers(add=ANSWER | {"routes": [{"dst": "10.9.0.0/16", "gw": "10.200.0.1"}]})
     with refused():
         with_stand_in.add(CONF, pod)
@@ -95,7 +95,7 @@ def test_failed_add_releases_the_addresses(with_stand_in: CNI, stand_in: StandIn
 
 
 def test_missing_gateway_is_the_first_address(with_stand_in: CNI, stand_in: StandIn, node: Node, pod: Pod) -> None:
-    """An IPAM plugin that names no gateway gets the first address of the subnet."""
+    """If the IPAM plugin returns no gateway, the first address of the subnet is used."""
     stand_in.answers(add={"cniVersion": "1.1.0", "ips": [{"address": "10.1.2.30/24"}]})
     result = with_stand_in.add(CONF, pod)
     assert result["ips"][0]["gateway"] == GATEWAY_V4
@@ -103,13 +103,13 @@ def test_missing_gateway_is_the_first_address(with_stand_in: CNI, stand_in: Stan
 
 
 def test_ipam_answer_of_an_older_version_is_understood(with_stand_in: CNI, stand_in: StandIn, pod: Pod) -> None:
-    """An IPAM plugin may answer in an older version than the configuration's."""
+    """An IPAM plugin may reply in an older version than the configuration's."""
     stand_in.answers(add={"cniVersion": "0.2.0", "ip4": {"ip": "10.1.2.30/24", "gateway": "10.1.2.1"}})
     assert with_stand_in.add(CONF, pod)["ips"][0]["address"] == "10.1.2.30/24"
 
 
 def test_ipam_is_found_in_the_first_folder(with_stand_in: CNI, stand_in: StandIn, node: Node, pod: Pod) -> None:
-    """CNI_PATH is searched in order: a host-local found before the folder of the plugins is the one that is called."""
+    """CNI_PATH is searched in order: a host-local in an earlier folder is called instead of the suite's."""
     stand_in.answers(add=ANSWER)
     (stand_in.folder / "stand-in").rename(stand_in.folder / "host-local")
     result = with_stand_in.add(network(), pod)

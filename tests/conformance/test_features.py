@@ -1,4 +1,4 @@
-"""The keys of the bridge plugin, each by what it does to links and packets."""
+"""The keys of the bridge plugin, each tested by its effect on links and packets."""
 
 import pytest
 
@@ -28,7 +28,7 @@ def port_of(node: Node, result: dict) -> dict:
 
 @pytest.mark.parametrize("backend", [None, "iptables", "nftables"])
 def test_masquerade(cni: CNI, node: Node, pod: Pod, other: Pod, backend: str | None) -> None:
-    """ipMasq: the world outside sees the node's address, another pod sees the pod's own; no rule is left by DEL."""
+    """ipMasq: outside hosts see the node's address, other pods see the pod's own; DEL leaves no rule."""
     outside = node.outside()
     conf = network(DUAL, ipMasq=True, ipMasqBackend=backend)
     result = cni.add(conf, pod)
@@ -45,7 +45,7 @@ def test_masquerade(cni: CNI, node: Node, pod: Pod, other: Pod, backend: str | N
 
 
 def test_without_masquerade(cni: CNI, node: Node, pod: Pod) -> None:
-    """Without ipMasq the world outside sees the pod's own address."""
+    """Without ipMasq, outside hosts see the pod's own address."""
     outside = node.outside()
     cni.add(network(DUAL), pod)
     assert ask(pod, outside, OUTSIDE_V4, 80, "tcp") == "10.1.2.2"
@@ -54,7 +54,7 @@ def test_without_masquerade(cni: CNI, node: Node, pod: Pod) -> None:
 
 
 def test_mac_spoof_check(cni: CNI, pod: Pod, other: Pod) -> None:
-    """macspoofchk: frames with another hardware address than the pod's are dropped; with its own they pass."""
+    """macspoofchk: frames with a source MAC other than the pod's are dropped; frames with the pod's MAC pass."""
     mac = container_interface(cni.add(network(macspoofchk=True), pod), pod)["mac"]
     cni.add(network(), other)
     assert pod.reaches("10.1.2.3")
@@ -65,7 +65,7 @@ def test_mac_spoof_check(cni: CNI, pod: Pod, other: Pod) -> None:
 
 
 def test_without_mac_spoof_check(cni: CNI, pod: Pod, other: Pod) -> None:
-    """Without macspoofchk a pod may send with any hardware address."""
+    """Without macspoofchk a pod may send from any source MAC."""
     cni.add(network(), pod)
     cni.add(network(), other)
     pod.run(["ip", "link", "set", "eth0", "address", MAC])
@@ -84,19 +84,19 @@ def test_port_isolation(cni: CNI, node: Node, pod: Pod, other: Pod, on: bool) ->
 
 @pytest.mark.parametrize("on", [True, False])
 def test_hairpin_mode(cni: CNI, node: Node, pod: Pod, on: bool) -> None:
-    """hairpinMode: the bridge sends frames back to the port they came from."""
+    """hairpinMode: the bridge may send frames back to the port that they came from."""
     assert port_of(node, cni.add(network(hairpinMode=on), pod))["hairpin"] is on
 
 
 @pytest.mark.parametrize("on", [True, False])
 def test_promiscuous_mode(cni: CNI, node: Node, pod: Pod, on: bool) -> None:
-    """promiscMode: the bridge takes every frame."""
+    """promiscMode: the bridge is in promiscuous mode."""
     cni.add(network(promiscMode=on), pod)
     assert ("PROMISC" in node.links()["br0"]["flags"]) is on
 
 
 def test_mtu(cni: CNI, node: Node, pod: Pod) -> None:
-    """mtu: both ends of the pod's link, and the new bridge, carry it."""
+    """mtu: the pod's interface, its host veth and the new bridge have this MTU."""
     result = cni.add(network(mtu=1342), pod)
     links = node.links()
     assert {pod.links()["eth0"]["mtu"], links[host_veth(result)]["mtu"], links["br0"]["mtu"]} == {1342}
@@ -114,7 +114,7 @@ def test_mtu(cni: CNI, node: Node, pod: Pod) -> None:
     ids=["capability", "args", "CNI_ARGS", "capability wins", "args before CNI_ARGS"],
 )
 def test_requested_mac(cni: CNI, pod: Pod, keys: dict, args: str) -> None:
-    """The pod's link has the hardware address asked for, and the result tells it."""
+    """The pod's link has the requested hardware address, and so does the result."""
     conf = network() | keys
     result = cni.add(conf, pod, args=args)
     assert pod.links()["eth0"]["address"] == container_interface(result, pod)["mac"].lower() == MAC
@@ -131,14 +131,14 @@ def test_requested_address_and_ranges(cni: CNI, pod: Pod) -> None:
 
 
 def test_requested_address_by_cni_args(cni: CNI, pod: Pod) -> None:
-    """IP and MAC in CNI_ARGS go together, each taken by the plugin that knows it, if unknown ones may be ignored."""
+    """IP and MAC in CNI_ARGS can be combined with IgnoreUnknown: each is used by the plugin that supports it."""
     cni.add(network(), pod, args=f"IgnoreUnknown=1;IP=10.1.2.77;MAC={MAC}")
     assert pod.addresses("eth0") == {"10.1.2.77/24"}
     assert pod.links()["eth0"]["address"] == MAC
 
 
 def test_force_address(cni: CNI, node: Node, pod: Pod) -> None:
-    """forceAddress: an IPv4 address of the bridge in the gateway's way is replaced (without it, it is an error)."""
+    """forceAddress: an IPv4 address of the bridge that conflicts with the gateway's is replaced (otherwise: error)."""
     node.run(["ip", "link", "add", "br0", "type", "bridge"])
     node.run(["ip", "addr", "add", "10.1.2.99/24", "dev", "br0"])
     cni.add(network(forceAddress=True), pod)
@@ -152,7 +152,7 @@ def test_dns_of_the_network(cni: CNI, pod: Pod) -> None:
 
 
 def test_disabled_container_interface(cni: CNI, pod: Pod) -> None:
-    """disableContainerInterface: the link is made and left down, for a plugin further on to take."""
+    """disableContainerInterface: the link is created and left down, for a later plugin of the chain."""
     conf = layer2(disableContainerInterface=True)
     result = cni.add(conf, pod)
     assert "UP" not in pod.links()["eth0"]["flags"]
@@ -161,7 +161,7 @@ def test_disabled_container_interface(cni: CNI, pod: Pod) -> None:
 
 
 def test_duplicate_address_detection(cni: CNI, pod: Pod) -> None:
-    """enabledad: the pod's IPv6 address is probed before it is used, and usable when the ADD has answered."""
+    """enabledad: the pod's IPv6 address is probed, and usable when ADD returns."""
     cni.add(network(DUAL, enabledad=True), pod)
     (address,) = [a for e in pod.ip("addr", "show", "dev", "eth0") for a in e["addr_info"] if a["local"] == "fd00:1::2"]
     assert not address.get("tentative")
@@ -169,7 +169,7 @@ def test_duplicate_address_detection(cni: CNI, pod: Pod) -> None:
 
 
 def test_no_duplicate_address_detection_by_default(cni: CNI, pod: Pod) -> None:
-    """Without enabledad the address is usable at once: addresses of the IPAM plugin are unique already."""
+    """Without enabledad the address is usable at once: addresses from the IPAM plugin are already unique."""
     cni.add(network(host_local(V4, V6)), pod)
     assert pod.sysctl("ipv6/conf/eth0/accept_dad") == "0"
 
@@ -187,7 +187,7 @@ def test_pods_of_a_vlan_talk_only_to_each_other(cni: CNI, node: Node, pod: Pod, 
 
 @pytest.mark.usefixtures("vlan_filtering")
 def test_gateway_of_a_vlan(cni: CNI, node: Node, pod: Pod) -> None:
-    """vlan with isGateway: the gateway is on a link of the VLAN's own, and the pod reaches it."""
+    """vlan with isGateway: the gateway is on a link of that VLAN, and the pod reaches it."""
     conf = network(host_local(V4), vlan=100)
     cni.add(conf, pod)
     assert node.addresses("br0.100") == {f"{GATEWAY_V4}/24"}
@@ -196,7 +196,7 @@ def test_gateway_of_a_vlan(cni: CNI, node: Node, pod: Pod) -> None:
 
 @pytest.mark.usefixtures("vlan_filtering")
 def test_vlan_trunk(cni: CNI, node: Node, pod: Pod) -> None:
-    """vlanTrunk: the port carries the ids and ranges listed, tagged."""
+    """vlanTrunk: the port carries the listed ids and ranges, tagged."""
     result = cni.add(layer2(vlanTrunk=[{"id": 42}, {"minID": 100, "maxID": 102}]), pod)
     port = node.run(["bridge", "-j", "vlan", "show", "dev", host_veth(result)]).stdout
     assert all(f'"vlan":{vid}' in port for vid in (42, 100, 102))
@@ -204,7 +204,7 @@ def test_vlan_trunk(cni: CNI, node: Node, pod: Pod) -> None:
 
 @pytest.mark.parametrize("trunk", [{"minID": 5}, {"minID": 9, "maxID": 5}, {"id": 5000}, {"id": 0}, {"id": -1}])
 def test_impossible_trunk_is_refused(cni: CNI, node: Node, pod: Pod, trunk: dict, refused: Refused) -> None:
-    """Half a range, one upside down, or an id out of 1 to 4094 is an error before anything is made."""
+    """A range with one bound or reversed bounds, or an id outside 1 to 4094, is an error before anything is created."""
     with refused():
         cni.add(layer2(vlanTrunk=[trunk]), pod)
     assert "br0" not in node.links()

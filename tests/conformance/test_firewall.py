@@ -1,4 +1,4 @@
-"""`firewall` behind `bridge`: pods get through a node that drops, policies hold, and all goes with the attachment."""
+"""`firewall` after `bridge`: pods' traffic passes on a node that drops, policies apply, and DEL removes the rules."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ def walled(version: str = "1.1.0", **keys: object) -> dict:
 
 
 def connected(cni: CNI, pod: Pod, version: str = "1.1.0") -> dict:
-    """The result of `bridge` for the pod, dual stack, its gateway answering."""
+    """The result of `bridge` for the pod, dual stack, once its gateway replies."""
     result = cni.add(network(DUAL, version=version), pod)
     assert pod.reaches("fd00:1::1", timeout=15)
     return result
@@ -23,20 +23,20 @@ def connected(cni: CNI, pod: Pod, version: str = "1.1.0") -> dict:
 
 @pytest.fixture
 def outside(node: Node) -> Pod:
-    """The world."""
+    """A host outside the node."""
     return node.outside()
 
 
 @pytest.fixture
 def dropping(node: Node) -> Node:
-    """A node that forwards nothing by itself, as Docker leaves it."""
+    """A node that does not forward by default, as Docker configures it."""
     for program in ("iptables", "ip6tables"):
         node.run([program, "-P", "FORWARD", "DROP"])
     return node
 
 
 def talks(client: Host, server: Host, address: str) -> bool:
-    """Whether a word goes there and comes back."""
+    """Whether the client gets a reply from the server."""
     try:
         ask(client, server, address, 80, "tcp")
     except (TimeoutError, ConnectionError):
@@ -45,27 +45,27 @@ def talks(client: Host, server: Host, address: str) -> bool:
 
 
 def rules_of(node: Node, address: str) -> list[str]:
-    """The rules of iptables about an address."""
+    """The iptables rules that contain an address."""
     program = "ip6tables" if ":" in address else "iptables"
     return [line for line in node.run([program, "-S"]).stdout.splitlines() if f" {address}/" in line]
 
 
 @pytest.mark.parametrize("version", ["0.4.0", "1.0.0", "1.1.0"])
 def test_the_result_is_passed_on(cni: CNI, pod: Pod, version: str) -> None:
-    """As it is."""
+    """The result is prevResult, unchanged."""
     result = connected(cni, pod, version)
     assert cni.add(with_prev(walled(version), result), pod) == result
 
 
 def test_without_prev_result_add_is_an_error(cni: CNI, pod: Pod, refused: Refused) -> None:
-    """A chained plugin that comes first has no pod and says so."""
+    """A chained plugin without prevResult has no pod and returns an error."""
     with refused():
         cni.add(walled(), pod)
 
 
 @pytest.mark.parametrize("backend", ["", "iptables"])
 def test_a_dropping_node_lets_pods_through(cni: CNI, dropping: Node, pod: Pod, outside: Pod, backend: str) -> None:
-    """The pod reaches the world, unasked for the world does not reach it, in both families."""
+    """The pod reaches outside hosts, which cannot open connections to the pod, in both families."""
     result = cni.add(with_prev(walled(backend=backend), connected(cni, pod)), pod)
     assert talks(pod, outside, OUTSIDE_V4)
     assert talks(pod, outside, OUTSIDE_V6)
@@ -74,14 +74,14 @@ def test_a_dropping_node_lets_pods_through(cni: CNI, dropping: Node, pod: Pod, o
 
 
 def test_the_administrators_chain_comes_first(cni: CNI, dropping: Node, pod: Pod, outside: Pod) -> None:
-    """CNI-ADMIN is there, and what it drops is dropped."""
+    """CNI-ADMIN exists, and what it drops is dropped."""
     cni.add(with_prev(walled(), connected(cni, pod)), pod)
     dropping.run(["iptables", "-A", "CNI-ADMIN", "-j", "DROP"])
     assert not talks(pod, outside, OUTSIDE_V4)
 
 
 def test_bridges_are_kept_apart(cni: CNI, pod: Pod, other: Pod) -> None:
-    """With the policy same-bridge."""
+    """The policy same-bridge drops traffic between bridges."""
     far = {**network(DUAL, bridge="br9"), "name": "far"}
     far["ipam"] = {"type": "host-local", "subnet": "10.9.2.0/24"}
     there = cni.add(far, other)
@@ -94,7 +94,7 @@ def test_bridges_are_kept_apart(cni: CNI, pod: Pod, other: Pod) -> None:
 
 
 def test_an_unknown_policy_is_refused_before_any_work(cni: CNI, node: Node, pod: Pod, refused: Refused) -> None:
-    """Nothing is left of the attempt."""
+    """An unknown policy is an error and leaves nothing behind."""
     prev = connected(cni, pod)
     before = node.ruleset()
     with refused():
@@ -104,7 +104,7 @@ def test_an_unknown_policy_is_refused_before_any_work(cni: CNI, node: Node, pod:
 
 @pytest.mark.parametrize("broken", ["nothing", "no prevResult", "no namespace", "unknown policy"])
 def test_del_leaves_nothing(cni: CNI, dropping: Node, pod: Pod, other: Pod, broken: str) -> None:
-    """Of the pod; another pod's rules stay. A repeated DEL succeeds."""
+    """DEL removes the pod's rules and keeps another pod's. A repeated DEL succeeds."""
     kept = cni.add(with_prev(walled(), connected(cni, other)), other)
     prev: Mapping | None = cni.add(with_prev(walled(), connected(cni, pod)), pod)
     v4, v6 = addresses(prev)
@@ -123,7 +123,7 @@ def test_del_leaves_nothing(cni: CNI, dropping: Node, pod: Pod, other: Pod, brok
 
 
 def test_a_policy_goes_with_the_last_pod(cni: CNI, node: Node, pod: Pod) -> None:
-    """No rule names the bridge any more."""
+    """After the last DEL no rule names the bridge."""
     result = cni.add(with_prev(walled(ingressPolicy="isolated"), connected(cni, pod)), pod)
     assert "br0" in node.ruleset()
     cni.delete(walled(ingressPolicy="isolated"), pod, result)
@@ -149,7 +149,7 @@ def test_check_fails_when(cni: CNI, dropping: Node, pod: Pod, damage: str, refus
 
 
 def test_gc_removes_what_is_stale(cni: CNI, dropping: Node, pod: Pod, other: Pod) -> None:
-    """The rules of an attachment that is not on the list go, those of one that is stay."""
+    """GC removes the rules of an attachment that is not on the list and keeps the others."""
     kept = cni.add(with_prev(walled(), connected(cni, other)), other)
     stale = cni.add(with_prev(walled(), connected(cni, pod)), pod)
     pod.vanish()
@@ -159,5 +159,5 @@ def test_gc_removes_what_is_stale(cni: CNI, dropping: Node, pod: Pod, other: Pod
 
 
 def test_status(cni: CNI) -> None:
-    """STATUS is silent where an ADD would be served."""
+    """STATUS succeeds with empty output when an ADD would succeed."""
     cni.status(walled())

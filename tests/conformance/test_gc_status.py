@@ -1,4 +1,4 @@
-"""GC removes what no valid attachment owns; STATUS tells whether an ADD could be served (spec section 2)."""
+"""GC removes what no valid attachment owns; STATUS reports whether an ADD can succeed (spec section 2)."""
 
 import pytest
 
@@ -18,11 +18,11 @@ from tests.conformance.support import (
 from tests.netns.cni import CNI, CNIFailure
 from tests.netns.node import Node, Pod
 
-FULL = host_local({"subnet": "10.1.3.0/30"}, statusWhenFull="unavailable")  # one address besides the gateway's
+FULL = host_local({"subnet": "10.1.3.0/30"}, statusWhenFull="unavailable")  # one address besides the gateway
 
 
 def test_gc_keeps_what_is_valid(cni: CNI, node: Node, pod: Pod, other: Pod) -> None:
-    """Attachments on the list keep leases, links and rules, and go on passing CHECK."""
+    """Attachments on the list keep leases, links and rules, and pass CHECK."""
     conf = network(DUAL, ipMasq=True, macspoofchk=True)
     results = [(p, cni.add(conf, p)) for p in (pod, other)]
     cni.gc(conf, pod, other)
@@ -42,7 +42,7 @@ def test_gc_releases_stale_leases(cni: CNI, node: Node, pod: Pod, other: Pod) ->
 
 
 def test_gc_of_the_ipam_plugin_releases_stale_leases(ipam: CNI, node: Node, pod: Pod, other: Pod) -> None:
-    """The same, asked of the IPAM plugin itself; a valid container id with another ifname does not count."""
+    """The same for the IPAM plugin called directly; a valid container id with another ifname does not count."""
     ipam.add(network(), pod)
     ipam.add(network(), other)
     ipam.add(network(), other, ifname="eth1")
@@ -52,7 +52,7 @@ def test_gc_of_the_ipam_plugin_releases_stale_leases(ipam: CNI, node: Node, pod:
 
 @pytest.mark.parametrize("nothing", [[], None], ids=["empty", "null"])
 def test_gc_with_nothing_valid_releases_everything(cni: CNI, node: Node, pod: Pod, nothing: list | None) -> None:
-    """An empty list means that every attachment is stale; null is how runtimes in Go write an empty list."""
+    """An empty list makes every attachment stale; runtimes in Go write an empty list as null."""
     cni.add(network(), pod)
     pod.vanish()
     cni.call("GC", network() | {"cni.dev/valid-attachments": nothing})
@@ -60,7 +60,7 @@ def test_gc_with_nothing_valid_releases_everything(cni: CNI, node: Node, pod: Po
 
 
 def test_gc_removes_stale_links(cni: CNI, node: Node, pod: Pod, other: Pod) -> None:
-    """The link of a stale attachment is removed, also where its namespace still stands."""
+    """The link of a stale attachment is deleted, even if its namespace still exists."""
     cni.add(network(), pod)
     kept = cni.add(network(), other)
     cni.gc(network(), other)
@@ -69,7 +69,7 @@ def test_gc_removes_stale_links(cni: CNI, node: Node, pod: Pod, other: Pod) -> N
 
 @pytest.mark.parametrize("feature", ["ipMasq", "macspoofchk"])
 def test_gc_removes_stale_rules(cni: CNI, node: Node, pod: Pod, other: Pod, feature: str) -> None:
-    """Masquerade and anti-spoofing of stale attachments go, those of valid ones stay."""
+    """Masquerade and anti-spoofing of stale attachments are removed, those of valid ones stay."""
     conf = network(**{feature: True})
     stale = container_interface(cni.add(conf, pod), pod)["mac"]
     valid = container_interface(cni.add(conf, other), other)["mac"]
@@ -80,7 +80,7 @@ def test_gc_removes_stale_rules(cni: CNI, node: Node, pod: Pod, other: Pod, feat
 
 
 def test_gc_leaves_other_networks_alone(cni: CNI, node: Node, pod: Pod, other: Pod) -> None:
-    """The list is one network's: attachments of another network on another bridge are not its business."""
+    """The list is for one network: attachments of another network on another bridge stay."""
     conf, neighbour = network(), network(host_local({"subnet": "10.7.0.0/24"}), name="net2", bridge="br1")
     cni.add(conf, pod)
     result = cni.add(neighbour, other)
@@ -89,7 +89,7 @@ def test_gc_leaves_other_networks_alone(cni: CNI, node: Node, pod: Pod, other: P
 
 
 def test_gc_leaves_foreign_ports_alone(cni: CNI, node: Node, pod: Pod) -> None:
-    """A port that someone else put on the bridge is never removed."""
+    """A bridge port that another program added is never removed."""
     cni.add(network(), pod)
     node.run(["ip", "link", "add", "uplink", "type", "veth", "peer", "name", "far"])
     node.run(["ip", "link", "set", "uplink", "master", "br0"])
@@ -98,17 +98,17 @@ def test_gc_leaves_foreign_ports_alone(cni: CNI, node: Node, pod: Pod) -> None:
 
 
 def test_gc_without_a_list_removes_nothing(cni: CNI, node: Node, pod: Pod) -> None:
-    """Without the key of valid attachments nothing can be called stale."""
+    """Without the key of valid attachments no attachment counts as stale."""
     result = cni.add(network(), pod)
     try:
         cni.call("GC", network())
     except CNIFailure as refused:
-        assert refused.msg  # noqa: PT017 (either is right: to refuse, or to do nothing)
+        assert refused.msg  # noqa: PT017 (both are correct: to refuse, or to do nothing)
     cni.check(network(), pod, result)
 
 
 def test_gc_before_any_add(cni: CNI) -> None:
-    """On a fresh node there is nothing to collect, and that is no error."""
+    """On a fresh node there is nothing to collect, and GC succeeds."""
     cni.gc(network())
     cni.gc(layer2())
 
@@ -123,19 +123,19 @@ def test_gc_is_forwarded(with_stand_in: CNI, stand_in: StandIn) -> None:
 
 @pytest.mark.parametrize("conf", [network(), network(DUAL), layer2()], ids=["v4", "dual stack", "layer 2"])
 def test_status_of_a_fresh_node(cni: CNI, conf: dict) -> None:
-    """STATUS is silent where an ADD would be served."""
+    """STATUS succeeds with empty output when an ADD would succeed."""
     cni.status(conf)
 
 
 def test_status_changes_nothing(cni: CNI, node: Node) -> None:
-    """STATUS makes no bridge and takes no address."""
+    """STATUS creates no bridge and leases no address."""
     cni.status(network())
     assert "br0" not in node.links()
     assert leases(node) == {}
 
 
 def test_status_is_50_when_addresses_are_exhausted(cni: CNI, ipam: CNI, pod: Pod) -> None:
-    """No address left: error 50 from the IPAM plugin, and from the interface plugin that relies on it."""
+    """Without a free address STATUS is error 50 from the IPAM plugin, and from the interface plugin that uses it."""
     cni.status(network(FULL))
     result = cni.add(network(FULL), pod)
     for plugin in (ipam, cni):
@@ -147,7 +147,7 @@ def test_status_is_50_when_addresses_are_exhausted(cni: CNI, ipam: CNI, pod: Pod
 
 
 def test_status_of_a_full_node(cni: CNI, ipam: CNI, pod: Pod) -> None:
-    """A node whose addresses are used up is ready unless it is told otherwise: its running pods must not be evicted."""
+    """A node without free addresses is ready unless configured otherwise: its running pods must not be evicted."""
     full = network(host_local({"subnet": "10.1.3.0/30"}))
     cni.add(full, pod)
     for plugin in (ipam, cni):
@@ -155,7 +155,7 @@ def test_status_of_a_full_node(cni: CNI, ipam: CNI, pod: Pod) -> None:
 
 
 def test_status_is_forwarded(with_stand_in: CNI, stand_in: StandIn) -> None:
-    """The delegated plugin's answer to STATUS is the answer."""
+    """The delegated plugin's STATUS error is returned."""
     error = {"code": 51, "msg": "the lease server is away", "details": "since noon"}
     stand_in.answers(errors={"STATUS": error})
     with pytest.raises(CNIFailure) as caught:

@@ -1,4 +1,4 @@
-"""The IPAM plugin `host-local`: which addresses it gives, to whom, and what it writes down."""
+"""The IPAM plugin `host-local`: the addresses that it leases, and the lease files."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,17 +13,17 @@ SMALL = {"subnet": "10.1.2.0/29"}  # the gateway .1, and .2 to .6
 
 
 def given(ipam: CNI, conf: Mapping, node: Node, count: int) -> list[str]:
-    """The first addresses of as many new pods."""
+    """The first address of each of `count` new pods."""
     return [addresses(ipam.add(conf, Pod(node, f"pod{i}"), netns="/run/netns/any"))[0] for i in range(count)]
 
 
 def test_addresses_are_given_in_order(ipam: CNI, node: Node) -> None:
-    """From the first of the range on, without the gateway, to the last before the broadcast address."""
+    """From the first address of the range to the last before the broadcast address, without the gateway."""
     assert given(ipam, network(host_local(SMALL)), node, 5) == [f"10.1.2.{i}" for i in range(2, 7)]
 
 
 def test_released_address_rests_until_the_range_is_through(ipam: CNI, node: Node) -> None:
-    """An address just released is not given to the next pod while others are free."""
+    """A released address is not leased to the next pod while others are free."""
     conf = network(host_local(SMALL))
     given(ipam, conf, node, 2)
     ipam.delete(conf, Pod(node, "pod1"))
@@ -31,7 +31,7 @@ def test_released_address_rests_until_the_range_is_through(ipam: CNI, node: Node
 
 
 def test_range_is_gone_round(ipam: CNI, node: Node) -> None:
-    """After the last address come those released meanwhile."""
+    """After the last address of the range, released addresses are leased again."""
     conf = network(host_local(SMALL))
     given(ipam, conf, node, 5)
     for name in ("pod1", "pod3"):
@@ -50,7 +50,7 @@ def test_range_is_gone_round(ipam: CNI, node: Node) -> None:
     ],
 )
 def test_range_within_the_subnet(ipam: CNI, node: Node, limits: dict, expected: list[str], refused: Refused) -> None:
-    """rangeStart and rangeEnd, both included, bound what is given, and the gateway is never given; then it is full."""
+    """rangeStart and rangeEnd (inclusive) limit the addresses, the gateway is never leased; then the range is full."""
     conf = network(host_local(V4 | limits))
     assert given(ipam, conf, node, len(expected)) == expected
     with refused():
@@ -58,7 +58,7 @@ def test_range_within_the_subnet(ipam: CNI, node: Node, limits: dict, expected: 
 
 
 def test_ranges_of_one_set_follow_each_other(ipam: CNI, node: Node) -> None:
-    """When the first range of a set is used up, addresses come from the second, with its prefix and gateway."""
+    """When the first range of a set is exhausted, addresses come from the second, with its prefix and gateway."""
     conf = network({"type": "host-local", "ranges": [[{"subnet": "10.1.2.0/30"}, {"subnet": "10.1.8.0/24"}]]})
     assert given(ipam, conf, node, 3) == ["10.1.2.2", "10.1.8.2", "10.1.8.3"]
     result = ipam.add(conf, Pod(node, "next"))
@@ -66,19 +66,19 @@ def test_ranges_of_one_set_follow_each_other(ipam: CNI, node: Node) -> None:
 
 
 def test_every_set_gives_one_address(ipam: CNI, pod: Pod) -> None:
-    """Three sets of two families are three addresses, in the order of the sets."""
+    """Three sets of two families give three addresses, in the order of the sets."""
     result = ipam.add(network(host_local(V6, V4, {"subnet": "10.1.8.0/24"})), pod)
     assert [ip["address"] for ip in result["ips"]] == ["fd00:1::2/64", "10.1.2.2/24", "10.1.8.2/24"]
 
 
 def test_subnet_without_ranges(ipam: CNI, pod: Pod) -> None:
-    """The short form, `subnet` in the ipam section itself, with its own rangeStart and gateway."""
+    """The short form: `subnet` in the ipam section itself, with its own rangeStart and gateway."""
     conf = {"type": "host-local", "subnet": "10.1.2.0/24", "rangeStart": "10.1.2.50", "gateway": "10.1.2.254"}
     assert ipam.add(network(conf), pod)["ips"] == [{"address": "10.1.2.50/24", "gateway": "10.1.2.254"}]
 
 
 def test_routes_are_returned(ipam: CNI, pod: Pod) -> None:
-    """The routes of the configuration are the routes of the result, every attribute of 1.1.0 with them."""
+    """The result has the routes of the configuration, with every attribute of 1.1.0."""
     routes = [
         {"dst": "0.0.0.0/0"},
         {"dst": "10.9.0.0/16", "gw": "10.1.2.9", "mtu": 1300, "advmss": 1200, "priority": 7, "table": 100, "scope": 0},
@@ -87,7 +87,7 @@ def test_routes_are_returned(ipam: CNI, pod: Pod) -> None:
 
 
 def test_resolv_conf_is_the_dns_of_the_result(ipam: CNI, pod: Pod, tmp_path: Path) -> None:
-    """The file named by resolvConf is read for nameservers, domain, search and options; comments are not."""
+    """Nameservers, domain, search and options are read from the file resolvConf; comments are ignored."""
     file = tmp_path / "resolv.conf"
     file.write_text("# ours\nnameserver 10.1.2.53\nnameserver fd00:1::53\ndomain example.org\nsearch a.org b.org\n"
                     "options ndots:5 rotate\n;nameserver 192.0.2.1\n")  # fmt: skip
@@ -108,13 +108,13 @@ def test_resolv_conf_is_the_dns_of_the_result(ipam: CNI, pod: Pod, tmp_path: Pat
     ids=["capability", "capability without prefix", "args", "CNI_ARGS", "CNI_ARGS with prefix"],
 )
 def test_requested_address_is_given(ipam: CNI, pod: Pod, request_: dict | str) -> None:
-    """An address asked for by the ips capability, args.cni.ips or CNI_ARGS is the one that is given."""
+    """An address requested with the ips capability, args.cni.ips or CNI_ARGS is leased."""
     keys, args = ({}, request_) if isinstance(request_, str) else (request_, "")
     assert ipam.add(network() | keys, pod, args=args)["ips"][0]["address"] == "10.1.2.77/24"
 
 
 def test_requested_addresses_of_both_families(ipam: CNI, pod: Pod) -> None:
-    """One address can be asked for in each set; a set that was not asked gives its next."""
+    """One address can be requested in each set; a set without a request gives its next address."""
     conf = network(host_local(V4, V6, {"subnet": "10.1.8.0/24"}))
     result = ipam.add(conf | {"runtimeConfig": {"ips": ["fd00:1::77", "10.1.2.77"]}}, pod)
     assert addresses(result) == ["10.1.2.77", "fd00:1::77", "10.1.8.2"]
@@ -124,7 +124,7 @@ def test_requested_addresses_of_both_families(ipam: CNI, pod: Pod) -> None:
 def test_requested_address_that_can_not_be_had_is_an_error(
     ipam: CNI, pod: Pod, other: Pod, address: str, refused: Refused
 ) -> None:
-    """The gateway's, a pod's, one of no range, the broadcast or network address, or none: an error, nothing leased."""
+    """A gateway, leased, out-of-range, broadcast, network or invalid address is an error, and nothing is leased."""
     ipam.add(network(), other)
     with refused():
         ipam.add(network() | {"runtimeConfig": {"ips": [address]}}, pod)
@@ -132,7 +132,7 @@ def test_requested_address_that_can_not_be_had_is_an_error(
 
 
 def test_ranges_by_capability(ipam: CNI, pod: Pod) -> None:
-    """The ipRanges capability gives range sets, which come before those of the configuration."""
+    """The range sets of the ipRanges capability come before those of the configuration."""
     ranges = [[{"subnet": "10.1.9.0/24", "rangeStart": "10.1.9.9", "gateway": "10.1.9.254"}]]
     result = ipam.add(network() | {"runtimeConfig": {"ipRanges": ranges}}, pod)
     assert [ip["address"] for ip in result["ips"]] == ["10.1.9.9/24", "10.1.2.2/24"]
@@ -140,7 +140,7 @@ def test_ranges_by_capability(ipam: CNI, pod: Pod) -> None:
 
 
 def test_second_lease_of_the_same_attachment_is_refused(ipam: CNI, node: Node, pod: Pod, refused: Refused) -> None:
-    """An ADD repeated for the same container and ifname is an error, and the first lease stays; eth1 gets its own."""
+    """A second ADD for the same container and ifname is an error, and the first lease stays; eth1 gets its own."""
     ipam.add(network(), pod)
     with refused():
         ipam.add(network(), pod)
@@ -149,7 +149,7 @@ def test_second_lease_of_the_same_attachment_is_refused(ipam: CNI, node: Node, p
 
 
 def test_failed_request_leaves_earlier_leases(ipam: CNI, node: Node, pod: Pod, refused: Refused) -> None:
-    """A failed ADD takes nothing back that it did not give: an attachment's earlier lease stays."""
+    """A failed ADD releases only what it leased itself: an earlier lease of the attachment stays."""
     conf = network(host_local(V4, SMALL | {"subnet": "10.1.8.0/30"}))
     result = ipam.add(conf, pod)
     with refused():
@@ -158,7 +158,7 @@ def test_failed_request_leaves_earlier_leases(ipam: CNI, node: Node, pod: Pod, r
 
 
 def test_lease_files(ipam: CNI, node: Node, pod: Pod) -> None:
-    """A lease is a file named after the address, of container id and ifname: tools and scripts have come to read it."""
+    """A lease is a file named after the address, with container id and ifname as content: other tools read it."""
     ipam.add(network(host_local(V4, V6)), pod)
     owner = f"{pod.name}\r\neth0"
     assert leases(node) == {"10.1.2.2": owner, "fd00:1::2": owner}
@@ -166,14 +166,14 @@ def test_lease_files(ipam: CNI, node: Node, pod: Pod) -> None:
 
 
 def test_data_dir(ipam: CNI, node: Node, pod: Pod) -> None:
-    """dataDir moves the leases, in a folder for each network."""
+    """dataDir is where the leases are, in one folder per network."""
     ipam.add(network(host_local(dataDir="/run/leases")), pod)
     assert set(leases(node, "/run/leases/net")) == {"10.1.2.2"}
     assert leases(node) == {}
 
 
 def test_networks_are_separate(ipam: CNI, node: Node, pod: Pod, other: Pod) -> None:
-    """Two networks with the same range give the same addresses, each its own."""
+    """Two networks with the same range lease the same addresses independently."""
     assert addresses(ipam.add(network(), pod)) == ["10.1.2.2"]
     assert addresses(ipam.add(network(name="net2"), other)) == ["10.1.2.2"]
     ipam.delete(network(name="net2"), other)
@@ -181,14 +181,14 @@ def test_networks_are_separate(ipam: CNI, node: Node, pod: Pod, other: Pod) -> N
 
 
 def test_release_is_by_owner(ipam: CNI, node: Node, pod: Pod) -> None:
-    """A DEL releases what the attachment owns, also when the configured range has moved since, and nothing else."""
+    """DEL releases what the attachment owns and nothing else, even if the configured range has changed since."""
     given(ipam, network(), node, 2)
     ipam.delete(network(host_local({"subnet": "10.5.0.0/16"})), Pod(node, "pod0"))
     assert leases(node) == {"10.1.2.3": "pod1\r\neth0"}
 
 
 def test_similar_container_ids_are_told_apart(ipam: CNI, node: Node) -> None:
-    """An id that is the beginning of another one does not release the other's lease."""
+    """DEL of a container id that is a prefix of another does not release the other's lease."""
     for name in ("pod1", "pod11", "pod"):
         ipam.add(network(), Pod(node, name))
     ipam.delete(network(), Pod(node, "pod1"))
@@ -196,7 +196,7 @@ def test_similar_container_ids_are_told_apart(ipam: CNI, node: Node) -> None:
 
 
 def test_empty_lease_file_does_not_block_its_address_for_ever(ipam: CNI, node: Node) -> None:
-    """A crash can leave a lease file without an owner: such an address is given before the range is called full."""
+    """A crash can leave a lease file without an owner: its address is leased before the range counts as exhausted."""
     conf = network(host_local({"subnet": "10.1.2.0/30"}))
     node.path(f"{NETWORKS}/net").mkdir(parents=True, exist_ok=True)
     node.path(f"{NETWORKS}/net/10.1.2.2").write_bytes(b"")
@@ -229,7 +229,7 @@ def test_empty_lease_file_does_not_block_its_address_for_ever(ipam: CNI, node: N
          "empty set", "route", "resolvConf"],
 )  # fmt: skip
 def test_impossible_configuration_is_refused(ipam: CNI, node: Node, pod: Pod, section: dict, refused: Refused) -> None:
-    """A section that can not be served is an error and leases nothing."""
+    """An invalid ipam section is an error, and nothing is leased."""
     with refused():
         ipam.add(network(section), pod)
     assert leases(node) == {}
@@ -239,7 +239,7 @@ def test_impossible_configuration_is_refused(ipam: CNI, node: Node, pod: Pod, se
 def test_two_addresses_of_a_family_do_not_fit_old_versions(
     ipam: CNI, node: Node, pod: Pod, version: str, refused: Refused
 ) -> None:
-    """Results before 0.3.0 have room for one address of each family: more is an error, not a silent loss."""
+    """Results before 0.3.0 have room for one address of each family: more is an error instead of a silent loss."""
     with refused():
         ipam.add(network(host_local(V4, {"subnet": "10.1.8.0/24"}), version=version), pod)
     assert leases(node) == {}

@@ -1,4 +1,4 @@
-"""`portmap` behind `bridge`: ports of the node lead to the pod, from everywhere, and go with the attachment."""
+"""`portmap` after `bridge`: host ports are forwarded to the pod from everywhere, until DEL of the attachment."""
 
 from collections.abc import Mapping
 
@@ -21,24 +21,24 @@ def mapped(*ports: Mapping, version: str = "1.1.0", **keys: object) -> dict:
 
 @pytest.fixture
 def outside(node: Node) -> Pod:
-    """The world."""
+    """A host outside the node."""
     return node.outside()
 
 
 def connected(cni: CNI, pod: Pod, version: str = "1.1.0") -> dict:
-    """The result of `bridge` for the pod, dual stack, its gateway answering."""
+    """The result of `bridge` for the pod, dual stack, once its gateway replies."""
     result = cni.add(network(DUAL, version=version, hairpinMode=True), pod)
     assert pod.reaches("fd00:1::1", timeout=15)
     return result
 
 
 def published(cni: CNI, pod: Pod, *ports: Mapping, **keys: object) -> dict:
-    """A pod with ports; the result."""
+    """Add a pod with ports; returns the result of `bridge`."""
     return cni.add(with_prev(mapped(*ports, **keys), connected(cni, pod)), pod)
 
 
 def answers(client: Host, server: Pod, inside: str, number: int, node_port: int = 8080, via: str = NODE_V4) -> bool:
-    """Whether the pod answers at a port of the node."""
+    """Whether the pod replies on a port of the node."""
     try:
         ask(client, server, inside, number, "tcp", to=(via, node_port))
     except (TimeoutError, ConnectionError):
@@ -48,14 +48,14 @@ def answers(client: Host, server: Pod, inside: str, number: int, node_port: int 
 
 @pytest.mark.parametrize("version", ["0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0"])
 def test_without_ports_the_result_is_passed_on(cni: CNI, node: Node, pod: Pod, version: str) -> None:
-    """No mapping, no rule."""
+    """Without mappings the result is prevResult and there are no rules."""
     result = connected(cni, pod, version)
     assert cni.add(with_prev(mapped(version=version), result), pod) == result
     assert mentions(node, "poda", "10.1.2.2") == []
 
 
 def test_without_prev_result_add_is_an_error(cni: CNI, pod: Pod, refused: Refused) -> None:
-    """A chained plugin that comes first has no pod and says so."""
+    """A chained plugin without prevResult has no pod and returns an error."""
     with refused():
         cni.add(mapped(HTTP), pod)
 
@@ -63,7 +63,7 @@ def test_without_prev_result_add_is_an_error(cni: CNI, pod: Pod, refused: Refuse
 @BACKENDS
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
 def test_ports_lead_to_the_pod(cni: CNI, pod: Pod, outside: Pod, backend: str, kind: str) -> None:
-    """From outside, in both families, and the pod sees who asks."""
+    """Ports are reachable from outside in both families, and the pod sees the client's address."""
     result = published(cni, pod, {**HTTP, "protocol": kind}, backend=backend)
     v4, v6 = addresses(result)
     assert ask(outside, pod, v4, 80, kind, to=(NODE_V4, 8080)) == OUTSIDE_V4
@@ -73,7 +73,7 @@ def test_ports_lead_to_the_pod(cni: CNI, pod: Pod, outside: Pod, backend: str, k
 @BACKENDS
 @pytest.mark.parametrize("client", ["itself", "neighbour", "node", "127.0.0.1"])
 def test_from_inside(cni: CNI, node: Node, pod: Pod, other: Pod, outside: Pod, backend: str, client: str) -> None:
-    """From the node, by any of its addresses, from a pod beside it and from the pod itself."""
+    """Ports are reachable from the node on each of its addresses, from another pod and from the pod itself."""
     result = published(cni, pod, HTTP, backend=backend)
     connected(cni, other)
     asking: Host = {"itself": pod, "neighbour": other}.get(client, node)
@@ -83,7 +83,7 @@ def test_from_inside(cni: CNI, node: Node, pod: Pod, other: Pod, outside: Pod, b
 
 @BACKENDS
 def test_host_ip(cni: CNI, node: Node, pod: Pod, outside: Pod, backend: str) -> None:
-    """A port of one address is not one of the others."""
+    """A mapping with a hostIP does not apply to the node's other addresses."""
     node.run(["ip", "addr", "add", "192.0.2.9/24", "dev", "wan0"])
     result = published(cni, pod, {**HTTP, "hostIP": "192.0.2.9"}, backend=backend)
     assert answers(outside, pod, addresses(result)[0], 80, via="192.0.2.9")
@@ -103,7 +103,7 @@ def test_host_ip(cni: CNI, node: Node, pod: Pod, outside: Pod, backend: str) -> 
     ids=str,
 )
 def test_wrong_ports_are_refused(cni: CNI, node: Node, pod: Pod, wrong: dict, refused: Refused) -> None:
-    """And nothing is left of the attempt."""
+    """An invalid mapping is an error and leaves nothing behind."""
     prev = connected(cni, pod)
     with refused():
         cni.add(with_prev(mapped({**HTTP, **wrong}), prev), pod)
@@ -119,7 +119,7 @@ def test_upper_case_protocol(cni: CNI, pod: Pod, outside: Pod, backend: str) -> 
 
 @BACKENDS
 def test_a_repeated_add_replaces(cni: CNI, pod: Pod, outside: Pod, backend: str) -> None:
-    """What the second ADD does not name is closed."""
+    """A port that the second ADD does not map is closed."""
     prev = connected(cni, pod)
     cni.add(with_prev(mapped(HTTP, backend=backend), prev), pod)
     cni.add(with_prev(mapped(OTHER, backend=backend), prev), pod)
@@ -128,7 +128,7 @@ def test_a_repeated_add_replaces(cni: CNI, pod: Pod, outside: Pod, backend: str)
 
 
 def test_a_taken_port_is_refused(cni: CNI, pod: Pod, other: Pod, outside: Pod, refused: Refused) -> None:
-    """Of two pods that want one port, the second is told that it does not get it."""
+    """If two pods want the same port, ADD of the second is an error."""
     published(cni, pod, HTTP)
     prev = connected(cni, other)
     with refused():
@@ -137,7 +137,7 @@ def test_a_taken_port_is_refused(cni: CNI, pod: Pod, other: Pod, outside: Pod, r
 
 @pytest.mark.parametrize("backend", ["iptables", "nftables"])
 def test_conditions_are_an_attachments_own(cni: CNI, pod: Pod, other: Pod, outside: Pod, backend: str) -> None:
-    """Those of the pod that was added last do not close the ports of the one before."""
+    """The conditions of the pod added last do not close the ports of the pod before."""
     words = {"iptables": ["!", "-s", "192.0.2.0/24"], "nftables": ["ip", "saddr", "!=", "192.0.2.0/24"]}[backend]
     first = published(cni, pod, HTTP, backend=backend)
     second = published(cni, other, OTHER, backend=backend, conditionsV4=words)
@@ -148,7 +148,7 @@ def test_conditions_are_an_attachments_own(cni: CNI, pod: Pod, other: Pod, outsi
 @pytest.mark.parametrize("broken", ["nothing", "no prevResult", "no ports", "no namespace", "bad ports", "backend"])
 @BACKENDS
 def test_del_leaves_nothing(cni: CNI, node: Node, pod: Pod, other: Pod, backend: str, broken: str) -> None:
-    """Of the attachment; another pod's ports stay. A repeated DEL succeeds."""
+    """DEL removes the ports of the attachment and keeps another pod's. A repeated DEL succeeds."""
     kept = published(cni, other, OTHER, backend=backend)
     prev: Mapping | None = published(cni, pod, HTTP, backend=backend)
     conf, variables = mapped(HTTP, backend=backend), {}
@@ -171,7 +171,7 @@ def test_del_leaves_nothing(cni: CNI, node: Node, pod: Pod, other: Pod, backend:
 
 @BACKENDS
 def test_check_fails_when_the_rules_are_gone(cni: CNI, node: Node, pod: Pod, backend: str, refused: Refused) -> None:
-    """CHECK passes after ADD, and fails when somebody has flushed everything."""
+    """CHECK passes after ADD, and fails after the ruleset was flushed."""
     result = published(cni, pod, HTTP, backend=backend)
     cni.check(mapped(HTTP, backend=backend), pod, result)
     node.run(["nft", "flush", "ruleset"])
@@ -180,7 +180,7 @@ def test_check_fails_when_the_rules_are_gone(cni: CNI, node: Node, pod: Pod, bac
 
 
 def test_check_fails_when_the_ways_in_are_gone(cni: CNI, node: Node, pod: Pod, refused: Refused) -> None:
-    """The rules of the pod are of no use if no packet comes by."""
+    """CHECK fails when no base chain leads packets to the pod's rules."""
     result = published(cni, pod, HTTP, backend="nftables")
     for table in ("inet slash24_portmap", "ip cni_hostport"):
         node.run(["nft", "flush", "chain", *table.split(), "prerouting"], check=False)
@@ -189,7 +189,7 @@ def test_check_fails_when_the_ways_in_are_gone(cni: CNI, node: Node, pod: Pod, r
 
 
 def test_gc_removes_what_is_stale(cni: CNI, node: Node, pod: Pod, other: Pod) -> None:
-    """The ports of an attachment that is not on the list go, those of one that is stay."""
+    """GC removes the ports of an attachment that is not on the list and keeps the others."""
     kept = published(cni, other, OTHER)
     published(cni, pod, HTTP)
     pod.vanish()
@@ -199,5 +199,5 @@ def test_gc_removes_what_is_stale(cni: CNI, node: Node, pod: Pod, other: Pod) ->
 
 
 def test_status(cni: CNI) -> None:
-    """STATUS is silent where an ADD would be served."""
+    """STATUS succeeds with empty output when an ADD would succeed."""
     cni.status(mapped())

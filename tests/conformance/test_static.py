@@ -1,4 +1,4 @@
-"""`static`: an IPAM plugin that answers what the configuration says."""
+"""`static`: an IPAM plugin that returns what the configuration contains."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ V6 = {"address": "fd00:1::9/64", "gateway": "fd00:1::1"}
 
 
 def network(*entries: dict, version: str = "1.1.0", ipam: dict | None = None, **keys: object) -> dict:
-    """A bridge whose pod has these addresses; `ipam` are further keys of that section."""
+    """A bridge whose pod has these addresses; `ipam` are further keys of the ipam section."""
     section = {"type": "static", "addresses": list(entries), **(ipam or {})}
     conf = {"cniVersion": version, "name": "net", "type": "bridge", "bridge": "br0", "isGateway": True}
     return conf | {"ipam": section, **keys}
@@ -26,7 +26,7 @@ def static(cni: CNI) -> CNI:
 
 
 def test_it_answers_what_is_configured(static: CNI, pod: Pod) -> None:
-    """Addresses with gateways, routes with their attributes, resolvers."""
+    """The result has the configured addresses with gateways, routes with attributes, and dns."""
     routes = [{"dst": "0.0.0.0/0"}, {"dst": "10.9.0.0/16", "gw": "10.1.2.7", "mtu": 1300, "priority": 7}]
     dns = {"nameservers": ["10.1.2.53"], "domain": "a.b", "search": ["c.d"], "options": ["ndots:5"]}
     result = static.add(network(V4, V6, ipam={"routes": routes, "dns": dns}), pod)
@@ -35,7 +35,7 @@ def test_it_answers_what_is_configured(static: CNI, pod: Pod) -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_every_version(static: CNI, pod: Pod, version: str) -> None:
-    """One address of each family fits every version."""
+    """One address of each family can be returned in every version."""
     result = static.add(network(V4, V6, version=version), pod)
     assert (result["cniVersion"], addresses(result)) == (version, ["10.1.2.9", "fd00:1::9"])
 
@@ -44,32 +44,32 @@ def test_every_version(static: CNI, pod: Pod, version: str) -> None:
 def test_two_addresses_of_a_family_do_not_fit_old_versions(
     static: CNI, pod: Pod, version: str, refused: Refused
 ) -> None:
-    """They are an error before 0.3.0, not a silent loss."""
+    """Before 0.3.0 two addresses of a family are an error, not a silent loss."""
     with refused():
         static.add(network(V4, {"address": "10.7.0.9/16"}, version=version), pod)
 
 
 def test_no_address_is_an_answer(static: CNI, pod: Pod) -> None:
-    """A configuration may have routes alone."""
+    """A configuration may have only routes."""
     assert static.add(network(ipam={"routes": [{"dst": "10.9.0.0/16"}]}), pod).get("ips", []) == []
 
 
 @pytest.mark.parametrize("where", ["runtimeConfig", "args"])
 def test_addresses_of_the_runtime_replace_those_configured(static: CNI, pod: Pod, where: str) -> None:
-    """The ips capability, or args.cni.ips, is what the pod gets, and nothing else."""
+    """The addresses of the ips capability, or of args.cni.ips, replace the configured ones."""
     ips = {"ips": ["10.1.2.77/24", "fd00:1::77/64"]}
     keys = {"runtimeConfig": ips} if where == "runtimeConfig" else {"args": {"cni": ips}}
     assert addresses(static.add(network(V4, **keys), pod)) == ["10.1.2.77", "fd00:1::77"]
 
 
 def test_the_capability_comes_before_args(static: CNI, pod: Pod) -> None:
-    """Both given, runtimeConfig counts."""
+    """If both are given, runtimeConfig is used."""
     keys = {"runtimeConfig": {"ips": ["10.1.2.77/24"]}, "args": {"cni": {"ips": ["10.1.2.78/24"]}}}
     assert addresses(static.add(network(V4, **keys), pod)) == ["10.1.2.77"]
 
 
 def test_cni_args_add_addresses(static: CNI, pod: Pod) -> None:
-    """IP of CNI_ARGS comes behind what is configured; GATEWAY is for those of its subnet among them."""
+    """IP of CNI_ARGS is appended to the configured addresses; GATEWAY is for those of its subnet among them."""
     args = "IP=10.5.0.9/24,10.6.0.9/24;GATEWAY=10.6.0.1,10.5.0.1"
     result = static.add(network(V4), pod, args=args)
     added = [{"address": "10.5.0.9/24", "gateway": "10.5.0.1"}, {"address": "10.6.0.9/24", "gateway": "10.6.0.1"}]
@@ -104,14 +104,14 @@ def test_cni_args_add_addresses(static: CNI, pod: Pod) -> None:
     ],
 )
 def test_impossible_configuration_is_refused(static: CNI, pod: Pod, conf: dict, refused: Refused) -> None:
-    """What can not be an answer is an error."""
+    """A configuration that cannot be returned as a result is an error."""
     with refused():
         static.add(conf, pod)
 
 
 @pytest.mark.parametrize("args", ["IP=10.1.2.9", "IP=none", "GATEWAY=none", "K8S_POD_NAME=a"])
 def test_impossible_arguments_are_refused(static: CNI, pod: Pod, args: str, refused: Refused) -> None:
-    """Nor can CNI_ARGS be anything."""
+    """Invalid CNI_ARGS are an error."""
     with refused():
         static.add(network(V4), pod, args=args)
 
@@ -120,14 +120,14 @@ def test_impossible_arguments_are_refused(static: CNI, pod: Pod, args: str, refu
     "conf", [network(V4), network({"address": "none"}), {"cniVersion": "1.1.0", "name": "net", "type": "b"}]
 )
 def test_del_always_succeeds(static: CNI, pod: Pod, conf: dict) -> None:
-    """There is nothing to release: whatever the configuration has become, and as often as it is asked."""
+    """There is nothing to release: DEL succeeds with any configuration, and repeatedly."""
     for _ in range(2):
         static.delete(conf, pod, args="x;IP=none")
 
 
 @pytest.mark.parametrize("version", WITH_CHECK)
 def test_check_passes_after_add(static: CNI, pod: Pod, version: str) -> None:
-    """The result of the ADD is as configured; further addresses in it are somebody else's."""
+    """CHECK passes if the result is as configured; further addresses in it may come from other plugins."""
     conf = network(V4, V6, version=version)
     result = static.add(conf, pod)
     static.check(conf, pod, result)
@@ -137,7 +137,7 @@ def test_check_passes_after_add(static: CNI, pod: Pod, version: str) -> None:
 
 @pytest.mark.parametrize("wrong", ["absent", "other gateway", "other prefix"])
 def test_check_fails_when_an_address_is(static: CNI, pod: Pod, wrong: str, refused: Refused) -> None:
-    """A result that lacks an address that is configured, or has it otherwise, is not in order."""
+    """CHECK fails if a configured address is missing from the result or differs."""
     conf = network(V4, V6)
     result = static.add(conf, pod)
     changes = {"absent": None, "other gateway": {"gateway": "10.1.2.254"}, "other prefix": {"address": "10.1.2.9/25"}}
@@ -154,7 +154,7 @@ def test_check_needs_the_result(static: CNI, pod: Pod, refused: Refused) -> None
 
 
 def test_a_gateway_that_the_caller_filled_in_is_no_difference(cni: CNI, pod: Pod) -> None:
-    """An address without a gateway gets the bridge's: CHECK takes the result as it is."""
+    """An address without a gateway gets the bridge's, and CHECK accepts that result."""
     conf = network({"address": "10.1.2.9/24"})
     result = cni.add(conf, pod)
     assert result["ips"][0]["gateway"] == "10.1.2.1"
@@ -162,7 +162,7 @@ def test_a_gateway_that_the_caller_filled_in_is_no_difference(cni: CNI, pod: Pod
 
 
 def test_gc_and_status(static: CNI, refused: Refused) -> None:
-    """There is nothing to collect; ready is who has a configuration that can be served."""
+    """GC has nothing to collect; STATUS succeeds only with a valid configuration."""
     static.gc(network(V4))
     static.status(network(V4))
     with refused():
@@ -170,7 +170,7 @@ def test_gc_and_status(static: CNI, refused: Refused) -> None:
 
 
 def test_pod_has_the_addresses(cni: CNI, node: Node, pod: Pod) -> None:
-    """Below the bridge: the pod has what is configured, and after the DEL nothing is left."""
+    """With `bridge`: the pod has what is configured, and DEL leaves nothing behind."""
     conf = network(V4, V6, ipam={"routes": [{"dst": "0.0.0.0/0"}]})
     result = cni.add(conf, pod)
     assert pod.addresses("eth0") == {V4["address"], V6["address"]}

@@ -1,4 +1,4 @@
-"""`tuning`: a chained plugin that changes the link and the sysctls of a pod, and puts them back."""
+"""`tuning`: a chained plugin that changes a pod's link and sysctls, and restores them."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +15,7 @@ BACKUPS = "/run/cni/tuning"
 
 
 def previous(pod: Pod, version: str = "1.1.0") -> dict:
-    """The result of the plugin before: the pod's eth0, and a link of the node by the same name."""
+    """The previous plugin's result: the pod's eth0, and a link of the node with the same name."""
     if version < "0.3.0":
         return {"cniVersion": version, "ip4": {"ip": "10.1.2.9/24"}}
     own = {"name": "eth0", "mac": ORIGINAL, "sandbox": pod.path}
@@ -23,7 +23,7 @@ def previous(pod: Pod, version: str = "1.1.0") -> dict:
 
 
 def network(pod: Pod, version: str = "1.1.0", **keys: object) -> dict:
-    """A configuration with these keys, behind a plugin that made eth0."""
+    """A configuration with these keys, after a plugin that created eth0."""
     return {"cniVersion": version, "name": "net", "type": "tuning", "prevResult": previous(pod, version), **keys}
 
 
@@ -51,7 +51,7 @@ def pod(pod: Pod) -> Pod:
 
 
 def link_of(pod: Pod) -> dict:
-    """What can be tuned of eth0."""
+    """The attributes of eth0 that the plugin can change."""
     link = pod.links()["eth0"]
     flags = {"promisc": "PROMISC" in link["flags"], "allmulti": "ALLMULTI" in link["flags"]}
     return {"mac": link["address"], "mtu": link["mtu"], "txQLen": link["txqlen"], **flags}
@@ -65,7 +65,7 @@ ARP_FILTER, SOMAXCONN = "ipv4/conf/eth0/arp_filter", "core/somaxconn"
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_everything_is_set(cni: CNI, pod: Pod, version: str) -> None:
-    """Every attribute and setting is in force after the ADD, in every version."""
+    """In every version, every attribute and sysctl is in force after ADD."""
     result = cni.add(network(pod, version, sysctl=SYSCTLS, **TUNED), pod)
     assert result["cniVersion"] == version
     assert link_of(pod) == TUNED
@@ -74,7 +74,7 @@ def test_everything_is_set(cni: CNI, pod: Pod, version: str) -> None:
 
 @pytest.mark.parametrize("key", TUNED)
 def test_each_alone(cni: CNI, pod: Pod, key: str) -> None:
-    """An attribute is set without touching the others, and by args.cni as by the configuration; DEL puts it back."""
+    """An attribute is set without changing the others, from args.cni or the configuration; DEL restores it."""
     for keys in ({key: TUNED[key]}, {"args": {"cni": {key: TUNED[key]}}}):
         cni.add(network(pod, **keys), pod)
         assert link_of(pod) == UNTOUCHED | {key: TUNED[key]}
@@ -83,7 +83,7 @@ def test_each_alone(cni: CNI, pod: Pod, key: str) -> None:
 
 
 def test_result_is_passed_on(cni: CNI, pod: Pod) -> None:
-    """All of prevResult, with the new MAC of the pod's interface."""
+    """The result is all of prevResult, with the new MAC of the pod's interface."""
     conf = network(pod, mac=MAC)
     conf["prevResult"] |= {
         "ips": [{"address": "10.1.2.9/24", "interface": 1}],
@@ -98,12 +98,12 @@ def test_result_is_passed_on(cni: CNI, pod: Pod) -> None:
 
 
 def test_link_of_the_node_keeps_its_mac_in_the_result(cni: CNI, pod: Pod) -> None:
-    """An entry of the same name that is not in a sandbox is another link."""
+    """An entry with the same name but without a sandbox is another link."""
     assert cni.add(network(pod, mac=MAC), pod)["interfaces"][0]["mac"] == "02:00:5e:10:00:98"
 
 
 def test_add_without_a_previous_result_is_an_error(cni: CNI, pod: Pod, refused: Refused) -> None:
-    """It is no plugin to begin a chain with."""
+    """The plugin cannot be the first of a chain."""
     with refused():
         cni.add(network(pod, mtu=1400, prevResult=None), pod)
     assert link_of(pod) == UNTOUCHED
@@ -119,20 +119,20 @@ def test_mac_of_the_runtime(cni: CNI, pod: Pod, source: str) -> None:
 
 
 def test_sysctls_of_args_override(cni: CNI, pod: Pod) -> None:
-    """args.cni.sysctl is laid over those of the configuration."""
+    """args.cni.sysctl overrides the configured sysctls of the same name."""
     override = {"args": {"cni": {"sysctl": {"net.core.somaxconn": "78"}}}}
     cni.add(network(pod, sysctl=SYSCTLS, **override), pod)
     assert (pod.sysctl(ARP_FILTER), pod.sysctl(SOMAXCONN)) == ("1", "78")
 
 
 def test_sysctls_of_args_alone(cni: CNI, pod: Pod) -> None:
-    """There need be none in the configuration."""
+    """args.cni.sysctl works without sysctls in the configuration."""
     cni.add(network(pod, args={"cni": {"sysctl": {"net.core.somaxconn": "78"}}}), pod)
     assert pod.sysctl(SOMAXCONN) == "78"
 
 
 def test_settings_are_of_the_pod_alone(cni: CNI, node: Node, pod: Pod) -> None:
-    """The node's own settings are never touched."""
+    """The node's own settings are never changed."""
     was = node.sysctl(SOMAXCONN)
     cni.add(network(pod, sysctl=SYSCTLS), pod)
     assert node.sysctl(SOMAXCONN) == was != "77"
@@ -142,13 +142,13 @@ def test_settings_are_of_the_pod_alone(cni: CNI, node: Node, pod: Pod) -> None:
     "name", ["kernel.shmmax", "net.ipv4.conf/../../kernel/shmmax", "net.nosuch.thing", "../kernel/shmmax", "net"]
 )
 def test_sysctls_outside_net_are_refused(cni: CNI, pod: Pod, name: str, refused: Refused) -> None:
-    """Only settings below net/ that exist."""
+    """Only existing settings below net/ can be set."""
     with refused():
         cni.add(network(pod, sysctl={name: "1"}), pod)
 
 
 def test_duplicates_are_refused(cni: CNI, pod: Pod, refused: Refused) -> None:
-    """The same key twice is an error: nobody could tell which is meant."""
+    """The same key twice is an error, because it is ambiguous."""
     conf = json.dumps(network(pod, sysctl={"net.core.somaxconn": "77"})).replace(
         '"77"', '"77", "net.core.somaxconn": "78"'
     )
@@ -157,7 +157,7 @@ def test_duplicates_are_refused(cni: CNI, pod: Pod, refused: Refused) -> None:
 
 
 def test_allowlist(cni: CNI, node: Node, pod: Pod) -> None:
-    """With /etc/cni/tuning/allowlist.conf only what a line of it matches may be set."""
+    """If /etc/cni/tuning/allowlist.conf exists, only sysctls that match one of its lines can be set."""
     node.run(["sh", "-c", "mount -t tmpfs etc /etc; mkdir -p /etc/cni/tuning"])
     node.path("/etc/cni/tuning/allowlist.conf").write_text("\n  ^net\\.core\\.somax[a-z]+$\n")
     cni.add(network(pod, sysctl={"net.core.somaxconn": "77"}), pod)
@@ -166,14 +166,14 @@ def test_allowlist(cni: CNI, node: Node, pod: Pod) -> None:
 
 
 def test_empty_allowlist_allows_nothing(cni: CNI, node: Node, pod: Pod) -> None:
-    """A list that is there and empty forbids everything."""
+    """An empty allowlist forbids everything."""
     node.run(["sh", "-c", "mount -t tmpfs etc /etc; mkdir -p /etc/cni/tuning; >/etc/cni/tuning/allowlist.conf"])
     with pytest.raises(CNIFailure, match="not allowed"):
         cni.add(network(pod, sysctl={"net.core.somaxconn": "77"}), pod)
 
 
 def test_del_puts_the_link_back(cni: CNI, pod: Pod) -> None:
-    """Every attribute is what it was; a second DEL has nothing to do."""
+    """DEL restores every attribute; a second DEL has nothing to do."""
     cni.add(network(pod, **TUNED), pod)
     for _ in range(2):
         cni.delete(network(pod, **TUNED), pod, previous(pod))
@@ -181,7 +181,7 @@ def test_del_puts_the_link_back(cni: CNI, pod: Pod) -> None:
 
 
 def test_del_puts_sysctls_back(cni: CNI, pod: Pod) -> None:
-    """And so is every setting, when the namespace lives on."""
+    """DEL restores every sysctl if the namespace still exists."""
     was = pod.sysctl(SOMAXCONN)
     cni.add(network(pod, sysctl=SYSCTLS), pod)
     cni.delete(network(pod, sysctl=SYSCTLS), pod, previous(pod))
@@ -189,7 +189,7 @@ def test_del_puts_sysctls_back(cni: CNI, pod: Pod) -> None:
 
 
 def test_a_second_add_keeps_the_originals(cni: CNI, pod: Pod) -> None:
-    """After two ADDs a DEL gives back what was before the first."""
+    """After two ADDs a DEL restores the values from before the first."""
     for mtu in (1400, 1300):
         cni.add(network(pod, mtu=mtu), pod)
     cni.delete(network(pod, mtu=1300), pod, previous(pod))
@@ -197,30 +197,30 @@ def test_a_second_add_keeps_the_originals(cni: CNI, pod: Pod) -> None:
 
 
 def vanished(pod: Pod) -> dict:
-    """The namespace is gone."""
+    """The namespace is deleted."""
     pod.vanish()
     return {}
 
 
 def without_link(pod: Pod) -> dict:
-    """The link is gone."""
+    """The link is deleted."""
     pod.run(["ip", "link", "del", "eth0"])
     return {}
 
 
 def without_netns(pod: Pod) -> dict:
-    """The runtime does not know the namespace any more."""
+    """The runtime does not pass the namespace."""
     return {"netns": None}
 
 
 def bad_arguments(pod: Pod) -> dict:
-    """CNI_ARGS that an ADD would refuse."""
+    """CNI_ARGS that ADD would refuse."""
     return {"args": "K8S_POD_NAME=a;x"}
 
 
 @pytest.mark.parametrize("state", [vanished, without_link, without_netns, bad_arguments])
 def test_del_succeeds_and_leaves_no_file(cni: CNI, node: Node, pod: Pod, state: Callable) -> None:
-    """Whatever state it finds."""
+    """DEL succeeds in any state."""
     conf = network(pod, **TUNED)
     cni.add(conf, pod)
     cni.delete(conf, pod, previous(pod), **state(pod))
@@ -233,7 +233,7 @@ def test_del_succeeds_and_leaves_no_file(cni: CNI, node: Node, pod: Pod, state: 
     ids=["mtu", "no such sysctl", "no such value"],
 )
 def test_failed_add_leaves_nothing(cni: CNI, node: Node, pod: Pod, wrong: dict, refused: Refused) -> None:
-    """What was set before the step that failed is put back."""
+    """Settings that were changed before the failing step are restored."""
     was = pod.sysctl(SOMAXCONN)
     with refused():
         cni.add(network(pod, **({"sysctl": SYSCTLS, "mac": MAC} | wrong)), pod)
@@ -244,7 +244,7 @@ def test_failed_add_leaves_nothing(cni: CNI, node: Node, pod: Pod, wrong: dict, 
 
 @pytest.mark.parametrize("version", WITH_CHECK)
 def test_check_passes_after_add(cni: CNI, pod: Pod, version: str) -> None:
-    """At once after the ADD, CHECK is silent."""
+    """Immediately after ADD, CHECK succeeds with empty output."""
     conf = network(pod, version, sysctl=SYSCTLS, **TUNED)
     cni.check(conf, pod, cni.add(conf, pod))
 
@@ -262,7 +262,7 @@ def test_check_passes_after_add(cni: CNI, pod: Pod, version: str) -> None:
     ],
 )
 def test_check_fails_after(cni: CNI, pod: Pod, damage: str, refused: Refused) -> None:
-    """Each thing that is not as configured is an error."""
+    """CHECK fails for each deviation from the configuration."""
     conf = network(pod, sysctl=SYSCTLS, **TUNED)
     result = cni.add(conf, pod)
     pod.run(["sh", "-ec", damage])
@@ -272,7 +272,7 @@ def test_check_fails_after(cni: CNI, pod: Pod, damage: str, refused: Refused) ->
 
 @pytest.mark.parametrize("key", ["promisc", "allmulti"])
 def test_check_fails_where_a_mode_is_on_that_is_configured_off(cni: CNI, pod: Pod, key: str, refused: Refused) -> None:
-    """`false` is a wish as well."""
+    """CHECK also compares a mode that is configured `false`."""
     conf = network(pod, **{key: False})
     result = cni.add(conf, pod)
     cni.check(conf, pod, result)
@@ -292,7 +292,7 @@ def test_check_fails_where_a_mode_is_on_that_is_configured_off(cni: CNI, pod: Po
     ids=["MAC in capitals", "MAC with hyphens", "modes that are not configured", "three numbers"],
 )
 def test_check_passes_where_nothing_is_wrong(cni: CNI, pod: Pod, keys: dict, damage: str) -> None:
-    """A value may be written otherwise than the kernel shows it; what is not configured may be as it likes."""
+    """A value may be written differently than the kernel prints it; unconfigured settings may have any value."""
     conf = network(pod, **keys)
     result = cni.add(conf, pod)
     pod.run(["sh", "-ec", damage])
@@ -300,7 +300,7 @@ def test_check_passes_where_nothing_is_wrong(cni: CNI, pod: Pod, keys: dict, dam
 
 
 def test_gc_removes_the_files_of_pods_that_are_gone(cni: CNI, node: Node, pod: Pod) -> None:
-    """What waits for a DEL that never comes is collected; what is valid stays."""
+    """GC removes the saved originals of attachments without a DEL; those of valid attachments stay."""
     conf = network(pod, mtu=1400)
     for name in ("gone", "alive"):
         cni.add(conf, pod, containerid=name)
@@ -309,7 +309,7 @@ def test_gc_removes_the_files_of_pods_that_are_gone(cni: CNI, node: Node, pod: P
 
 
 def test_status(cni: CNI, node: Node, pod: Pod) -> None:
-    """STATUS is silent where an ADD would be served, and an error where the originals could not be saved."""
+    """STATUS succeeds with empty output when an ADD would succeed, and fails when the originals cannot be saved."""
     conf = network(pod, mtu=1400)
     cni.status(conf)
     node.path("/run/cni").write_text("no folder")
