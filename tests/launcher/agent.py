@@ -1,4 +1,4 @@
-"""An agent for tests of the launcher: speaks the protocol as each test wants it, and remembers what it was asked."""
+"""An agent for the launcher's tests: each test decides how it speaks the protocol, and it records its requests."""
 
 import array
 import os
@@ -19,15 +19,15 @@ RESULT = b'{"cniVersion": "1.1.0", "dns": {}}'
 
 
 def reply(status: int = 0, stdout: bytes = b"", stderr: bytes = b"", *, version: int = PROTOCOL) -> bytes:
-    """A whole reply as it is on the wire."""
+    """A complete reply in wire format."""
     return b"S24R" + struct.pack("<4I", version, status, len(stdout), len(stderr)) + stdout + stderr
 
 
 @dataclass(frozen=True)
 class Asked:
-    """One request as the agent got it; `netns` are (device, inode) of each descriptor that came with its first byte.
+    """One request as received; `netns` are (device, inode) of each descriptor that came with its first byte.
 
-    `root` is that of the launcher's root.
+    `root` is the (device, inode) of the launcher's root directory.
     """
 
     kind: str
@@ -43,7 +43,7 @@ class Asked:
 
 
 def read_exactly(connection: socket.socket, length: int) -> bytes:
-    """So many bytes; EOFError where the launcher hangs up before."""
+    """Read exactly `length` bytes; raises EOFError if the launcher closes the connection before."""
     data = bytearray()
     while len(data) < length:
         part, ancillary, _, _ = connection.recvmsg(min(length - len(data), 1 << 20), 64)
@@ -55,7 +55,7 @@ def read_exactly(connection: socket.socket, length: int) -> bytes:
 
 
 def read_request(connection: socket.socket) -> Asked:
-    """The launcher's request, held to the protocol."""
+    """Read the launcher's request and check it against the protocol."""
     first, ancillary, flags, _ = connection.recvmsg(1, socket.CMSG_LEN(16))
     if not first:
         raise EOFError("no request")
@@ -79,13 +79,13 @@ def read_request(connection: socket.socket) -> Asked:
 
 
 class Agent:
-    """Listens until closed; `behave` holds each conversation, in a thread of its own, and the socket is closed after.
+    """Listens until closed; `behave` handles each connection in its own thread, after which the socket is closed.
 
-    `asked` are the requests that were read, `troubles` what a conversation raised: a launcher that broke the protocol.
+    `asked` are the requests that were read, `troubles` the exceptions raised by `behave`: protocol violations.
     """
 
     def __init__(self, behave: "Callable[[Agent, socket.socket], None]", *, backlog: int = 256) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="agent-"))  # pytest's own are too long for a socket's address
+        self.folder = Path(tempfile.mkdtemp(prefix="agent-"))  # pytest's folders are too long for a socket's address
         self.path = self.folder / "cni.sock"
         self.asked: list[Asked] = []
         self.troubles: list[BaseException] = []
@@ -96,18 +96,18 @@ class Agent:
         self._socket.listen(backlog)
 
     def start(self) -> "Agent":
-        """Begin to accept; without, launchers queue."""
+        """Begin to accept; until then launchers queue."""
         threading.Thread(target=self._accept, daemon=True).start()
         return self
 
     def read(self, connection: socket.socket) -> Asked:
-        """Read the request and remember it."""
+        """Read the request and record it."""
         asked = read_request(connection)
         self.asked.append(asked)
         return asked
 
     def close(self) -> None:
-        """Stop listening; what a conversation raised is raised here."""
+        """Stop listening, and raise what `behave` raised."""
         with suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
@@ -129,13 +129,13 @@ class Agent:
             try:
                 self._behave(self, connection)
             except (BrokenPipeError, ConnectionResetError):
-                pass  # the launcher hung up: what it then does is the test's to judge
+                pass  # the launcher closed the connection: the test checks what it does then
             except BaseException as trouble:  # noqa: BLE001  (a thread has nobody to raise to)
                 self.troubles.append(trouble)
 
 
 def answering(data: bytes) -> Callable[[Agent, socket.socket], None]:
-    """The course of a good call: greet, read, answer `data`."""
+    """The course of a successful call: send the greeting, read the request, send `data`."""
 
     def behave(agent: Agent, connection: socket.socket) -> None:
         connection.sendall(HELLO)
@@ -146,7 +146,7 @@ def answering(data: bytes) -> Callable[[Agent, socket.socket], None]:
 
 
 def saying(data: bytes) -> Callable[[Agent, socket.socket], None]:
-    """Say `data`, whatever the launcher says, and hang up."""
+    """Send `data`, whatever the launcher sends, and close the connection."""
 
     def behave(_agent: Agent, connection: socket.socket) -> None:
         connection.sendall(data)

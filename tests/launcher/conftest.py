@@ -10,7 +10,7 @@ from tests.launcher.launched import Folder
 
 @pytest.fixture(params=["shipped", "sanitized"])
 def home(request: pytest.FixtureRequest, tmp_path: Path) -> Folder:
-    """An installation of the launcher, with a shell script in the frozen plugin's place."""
+    """An installation of the launcher, with a shell script in place of the frozen plugin."""
     if request.param == "sanitized":
         return Folder(tmp_path / "bin").install(request.getfixturevalue("sanitized") / "launcher")
     launcher, emulator = request.getfixturevalue("shipped")

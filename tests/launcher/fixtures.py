@@ -1,4 +1,4 @@
-"""Building the launcher, and fake agents for it to talk to; fixtures of more than one tier."""
+"""Builds of the launcher, and fake agents for it to call; fixtures used in more than one tier."""
 
 import os
 import platform
@@ -28,7 +28,7 @@ def sanitized(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def shipped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[str, ...]]:
-    """The launcher that ships, and what runs it: $LAUNCHER_EMULATOR (for example qemu-aarch64-static) for aarch64's."""
+    """The launcher that ships, and the emulator for aarch64: $LAUNCHER_EMULATOR, for example qemu-aarch64-static."""
     folder = tmp_path_factory.mktemp("shipped")
     build(folder)
     emulator = os.environ.get("LAUNCHER_EMULATOR")
@@ -39,7 +39,7 @@ def shipped(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, tuple[str, 
 
 @pytest.fixture
 def listen() -> Iterator[Callable[..., Agent]]:
-    """`listen(behave)` starts a fake agent; all are closed, and their troubles raised, when the test is over."""
+    """`listen(behave)` starts a fake agent; after the test all are closed, and their exceptions raised."""
     agents: list[Agent] = []
 
     def start(behave: Callable, **options: object) -> Agent:
@@ -53,5 +53,5 @@ def listen() -> Iterator[Callable[..., Agent]]:
 
 @pytest.fixture
 def agent(listen: Callable[..., Agent]) -> Agent:
-    """An agent that answers every request with success and a result."""
+    """An agent that replies to every request with success and a result."""
     return listen(answering(reply(0, RESULT)))

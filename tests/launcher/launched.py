@@ -1,4 +1,4 @@
-"""Running a launcher: a folder with it and with a frozen plugin's stand-in, and calls of it."""
+"""A folder with a launcher and a stand-in for the frozen plugin, and calls of that launcher."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 FROZEN_STATUS = 7
-# Says what it was called as and with, so that nothing else can be taken for it.
+# Prints the command and its arguments, so that its output cannot be mistaken for another's.
 FROZEN = f"""#!/bin/sh
 echo "frozen $CNI_COMMAND $*"
 cat
@@ -26,12 +26,12 @@ CALL = {
     "CNI_PATH": "/nowhere",
     "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
 }
-SECONDS = 60  # nothing takes that long
+SECONDS = 60  # more than anything takes
 
 
 @dataclass(frozen=True)
 class Done:
-    """What the caller got."""
+    """Exit status and output of a call."""
 
     status: int
     stdout: bytes
@@ -46,7 +46,7 @@ class Done:
         return document["code"], document["msg"], document.get("details", ""), document["cniVersion"]
 
     def was_frozen(self, *, stdin: bytes = CONF, command: str = "CHECK", arguments: str = "") -> bool:
-        """Whether it is the answer of the frozen plugin's stand-in, given `stdin`."""
+        """Whether it is the output of the frozen plugin's stand-in, given `stdin`."""
         expected = f"frozen {command} {arguments}\n".encode() + stdin
         assert b"ERROR" not in self.stderr, self.stderr
         return (self.status, self.stdout) == (FROZEN_STATUS, expected)
@@ -54,7 +54,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Folder:
-    """An installation: `path`/bridge is the launcher. `emulator` runs executables of another machine."""
+    """An installation: `path`/bridge is the launcher. `emulator` runs executables of another architecture."""
 
     path: Path
     emulator: tuple[str, ...] = ()
@@ -66,11 +66,11 @@ class Folder:
 
     @property
     def frozen(self) -> Path:
-        """Where the frozen plugins are."""
+        """The folder of the frozen plugins."""
         return self.path / "slash24.d"
 
     def install(self, launcher: Path) -> "Folder":
-        """Put the launcher there, and a stand-in for the frozen plugin."""
+        """Install the launcher and a stand-in for the frozen plugin."""
         self.frozen.mkdir(parents=True)
         shutil.copy(launcher, self.bridge)
         script = self.frozen / "bridge"
@@ -79,12 +79,12 @@ class Folder:
         return self
 
     def skip_if_emulated(self) -> None:
-        """For what happens in execve(2) itself: there an emulator is what is executed."""
+        """For tests of execve(2) itself: under an emulator, the emulator is what is executed."""
         if self.emulator:
             pytest.skip("it is the emulator that would be executed")
 
     def argv(self, *arguments: str, executable: Path | None = None) -> list[str]:
-        """The command of a call."""
+        """The command line of a call."""
         return [*self.emulator, str(executable or self.bridge), *arguments]
 
     def run(
@@ -97,7 +97,7 @@ class Folder:
         executable: Path | None = None,
         cwd: Path | None = None,
     ) -> Done:
-        """One call, to its end; `env` instead of a CHECK's variables. The socket's path is added to them."""
+        """Run one call to its end; `env` replaces the variables of CHECK. The socket's path is added to them."""
         environ = {**(CALL if env is None else env), "SLASH24_SOCKET": str(socket)}
         argv = self.argv(*arguments, executable=executable)
         done = subprocess.run(argv, input=stdin, env=environ, cwd=cwd, capture_output=True, timeout=SECONDS)
@@ -106,13 +106,13 @@ class Folder:
         return Done(done.returncode, done.stdout, done.stderr)
 
     def start(self, socket: Path | str, *, env: Mapping[str, str] | None = None, **options: object) -> subprocess.Popen:
-        """Begin a call; `options` as for subprocess.Popen, all streams being pipes unless they say otherwise."""
+        """Start a call; `options` as for subprocess.Popen, with all streams pipes unless they say otherwise."""
         pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
         environ = {**(CALL if env is None else env), "SLASH24_SOCKET": str(socket)}
         return subprocess.Popen(self.argv(), env=environ, **{**pipes, **options})
 
 
 def identity(path: str | Path) -> tuple[int, int]:
-    """What tells one network namespace from another."""
+    """Device and inode, which identify a network namespace."""
     found = os.stat(path)
     return found.st_dev, found.st_ino

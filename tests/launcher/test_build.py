@@ -1,4 +1,4 @@
-"""What the build makes: static, hardened executables for both machines."""
+"""The built launchers: static, hardened executables for both architectures."""
 
 import struct
 from pathlib import Path
@@ -16,7 +16,7 @@ LARGEST = 64 << 10
 
 
 def segments(data: bytes) -> dict[int, tuple[int, bytes]]:
-    """Flags and content of the segments of an ELF file, by type; of several, the last."""
+    """Flags and content of the segments of an ELF file by type; if a type is repeated, the last one."""
     (offset,) = struct.unpack_from("<Q", data, 32)
     size, count = struct.unpack_from("<HH", data, 54)
     found = {}
@@ -27,8 +27,8 @@ def segments(data: bytes) -> dict[int, tuple[int, bytes]]:
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_it_needs_nothing_and_gives_nothing_away(shipped: tuple[Path, tuple[str, ...]], machine: str) -> None:
-    """No interpreter, no library; at random addresses, with no writable code, stack or table of addresses; small."""
+def test_launcher_is_static_and_hardened(shipped: tuple[Path, tuple[str, ...]], machine: str) -> None:
+    """No interpreter, no library; position-independent, without executable stack, relocations read-only; small."""
     data = (shipped[0].parent.parent / machine / "launcher").read_bytes()
     assert data[:6] == b"\x7fELF\x02\x01"
     assert struct.unpack_from("<HH", data, 16) == (DYN, MACHINES[machine])
@@ -43,15 +43,15 @@ def test_it_needs_nothing_and_gives_nothing_away(shipped: tuple[Path, tuple[str,
 
 
 @pytest.mark.parametrize("machine", MACHINES)
-def test_plugins_know_it_by_its_mark(shipped: tuple[Path, tuple[str, ...]], machine: str) -> None:
-    """That of the protocol which this suite's agent speaks."""
+def test_launcher_contains_the_mark_of_its_protocol(shipped: tuple[Path, tuple[str, ...]], machine: str) -> None:
+    """Plugins recognize a launcher by a mark with the protocol version, which is the agent's."""
     launcher = shipped[0].parent.parent / machine / "launcher"
     assert is_launcher(str(launcher))
     assert f"slash24 launcher, protocol {wire.VERSION}\0".encode() in launcher.read_bytes()
 
 
-def test_the_sanitized_one_would_tell(sanitized: Path) -> None:
-    """It is instrumented, by both sanitizers: a test that passes with it says something."""
+def test_sanitized_launcher_is_instrumented(sanitized: Path) -> None:
+    """The sanitized launcher contains calls into both sanitizers, so a test that passes with it is meaningful."""
     data = (sanitized / "launcher").read_bytes()
     assert b"__asan_report_load" in data
     assert b"__ubsan_handle" in data

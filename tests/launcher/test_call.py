@@ -1,4 +1,4 @@
-"""A call that the agent does: what it is asked, and what the caller gets."""
+"""A call that the agent serves: the request, and the output that the caller gets."""
 
 import os
 import socket
@@ -14,8 +14,8 @@ from tests.launcher.agent import HELLO, RESULT, Agent, Asked, answering, reply
 from tests.launcher.launched import CALL, CONF, Done, Folder, identity
 
 
-def test_the_agent_is_asked_what_the_runtime_asked(home: Folder, agent: Agent) -> None:
-    """The plugin by the executable's name, the configuration to the byte, the namespace as a descriptor."""
+def test_request_of_a_call(home: Folder, agent: Agent) -> None:
+    """The request has the plugin's name, the configuration byte for byte, and the namespace as a descriptor."""
     assert home.run(agent.path) == Done(0, RESULT, b"")
     (asked,) = agent.asked
     assert asked.environ == CALL
@@ -23,29 +23,29 @@ def test_the_agent_is_asked_what_the_runtime_asked(home: Folder, agent: Agent) -
 
 
 def test_the_agent_gets_all_variables(home: Folder, agent: Agent) -> None:
-    """What plugins of others need of them, nobody else knows."""
+    """The request has the whole environment, since foreign plugins may need any of it."""
     env = {**CALL, "CNI_ARGS": "A=1;B==", "HOME": "/root", "https_proxy": "http://[::1]:3128", "EMPTY": ""}
     home.run(agent.path, env=env)
     assert agent.asked[0].environ == env
 
 
 @pytest.mark.parametrize("value", ["", "a b\n\t", "\udcff\udcfe", "ü", "=" * 9, "x" * 50_000])
-def test_any_value_arrives_as_it_is(home: Folder, agent: Agent, value: str) -> None:
-    """Not interpreted, not even as text."""
+def test_any_value_arrives_unchanged(home: Folder, agent: Agent, value: str) -> None:
+    """Values are not interpreted or decoded."""
     assert home.run(agent.path, env={**CALL, "CNI_ARGS": value}).status == 0
     assert agent.asked[0].environ["CNI_ARGS"] == value
 
 
 @pytest.mark.parametrize("netns", [None, "", "/no/such/netns", "relative/path", "\udcff"])
 def test_without_a_namespace_no_descriptor(home: Folder, agent: Agent, netns: str | None) -> None:
-    """What that means depends on the verb: the plugin judges."""
+    """Without a valid CNI_NETNS no descriptor is sent; whether that is an error depends on the verb."""
     env = {name: value for name, value in {**CALL, "CNI_NETNS": netns}.items() if value is not None}
     assert home.run(agent.path, env=env).status == 0
     assert agent.asked[0].netns == ()
 
 
-def test_a_fifo_for_a_namespace_holds_nobody_up(home: Folder, agent: Agent) -> None:
-    """Opening one waits for a writer, unless told not to."""
+def test_a_fifo_as_namespace_does_not_block(home: Folder, agent: Agent) -> None:
+    """open(2) of a FIFO waits for a writer without O_NONBLOCK."""
     os.mkfifo(home.path / "fifo")
     assert home.run(agent.path, env={**CALL, "CNI_NETNS": str(home.path / "fifo")}).status == 0
     assert agent.asked[0].netns == (identity(home.path / "fifo"),)
@@ -53,13 +53,13 @@ def test_a_fifo_for_a_namespace_holds_nobody_up(home: Folder, agent: Agent) -> N
 
 @pytest.mark.parametrize("status", [0, 1, 2, 77, 255])
 def test_status_and_both_streams_are_the_agents(home: Folder, listen: Callable[..., Agent], status: int) -> None:
-    """To the byte, be they JSON or not."""
+    """Exit status, stdout and stderr are the agent's byte for byte, whether JSON or not."""
     agent = listen(answering(reply(status, b"out\0\xff", b"line\nline\n")))
     assert home.run(agent.path) == Done(status, b"out\0\xff", b"line\nline\n")
 
 
 def test_version_does_not_wait_for_stdin(home: Folder, agent: Agent) -> None:
-    """A person asks for it on a terminal."""
+    """A user may run VERSION on a terminal."""
     with home.start(agent.path, env={"CNI_COMMAND": "VERSION"}) as process:
         assert process.stdout.read() == RESULT  # while stdin is open
     assert agent.asked == [Asked("bridge", ("CNI_COMMAND=VERSION",), b"", (), identity("/"))]
@@ -75,7 +75,7 @@ def test_a_configuration_of_any_allowed_size_arrives_whole(home: Folder, agent: 
 
 
 def test_every_byte_may_come_alone(home: Folder, listen: Callable[..., Agent]) -> None:
-    """Both ways: a stream has no messages."""
+    """Partial reads work in both directions: a stream has no message boundaries."""
 
     def dribble(agent: Agent, connection: socket.socket) -> None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
@@ -91,12 +91,12 @@ def test_every_byte_may_come_alone(home: Folder, listen: Callable[..., Agent]) -
 
 
 def test_what_follows_a_whole_answer_is_not_looked_at(home: Folder, listen: Callable[..., Agent]) -> None:
-    """The answer says how long it is."""
+    """The reply has a length; bytes after it are ignored."""
     assert home.run(listen(answering(reply(0, RESULT) + b"more")).path) == Done(0, RESULT, b"")
 
 
 def test_an_answer_may_come_before_all_of_the_request_was_read(home: Folder, listen: Callable[..., Agent]) -> None:
-    """An agent refuses too long a request without reading it."""
+    """An agent refuses a request that is too long without reading it."""
 
     def refuse(_agent: Agent, connection: socket.socket) -> None:
         connection.sendall(HELLO + reply(1, b"refused"))
@@ -107,13 +107,13 @@ def test_an_answer_may_come_before_all_of_the_request_was_read(home: Folder, lis
 
 @pytest.mark.parametrize("size", [1 << 20, 64 << 20])
 def test_a_long_answer_is_printed_whole(home: Folder, listen: Callable[..., Agent], size: int) -> None:
-    """Up to 64 MiB, both streams together."""
+    """Up to 64 MiB, stdout and stderr together."""
     half = os.urandom(size // 2)
     assert home.run(listen(answering(reply(0, half, half))).path) == Done(0, half, half)
 
 
 def test_a_descriptor_in_the_answer_is_dropped(home: Folder, listen: Callable[..., Agent]) -> None:
-    """Nobody asked for one."""
+    """A descriptor that comes with the reply is closed."""
 
     def give(agent: Agent, connection: socket.socket) -> None:
         rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", connection.fileno()))]
@@ -125,7 +125,7 @@ def test_a_descriptor_in_the_answer_is_dropped(home: Folder, listen: Callable[..
 
 
 def test_an_answer_is_waited_for_longer_than_a_greeting(home: Folder, listen: Callable[..., Agent]) -> None:
-    """A call may take its time, as the agent says in its greeting."""
+    """A call may take as long as the agent's greeting announces."""
 
     def think(agent: Agent, connection: socket.socket) -> None:
         connection.sendall(HELLO)
@@ -137,7 +137,7 @@ def test_an_answer_is_waited_for_longer_than_a_greeting(home: Folder, listen: Ca
 
 
 def test_being_stopped_and_continued_changes_nothing(home: Folder, listen: Callable[..., Agent]) -> None:
-    """System calls are interrupted by it: reading stdin, waiting for the greeting, waiting for the answer."""
+    """Interrupted system calls are resumed: reading stdin, waiting for the greeting, waiting for the reply."""
     greet, go_on = threading.Event(), threading.Event()
 
     def wait(agent: Agent, connection: socket.socket) -> None:
@@ -162,7 +162,7 @@ def test_being_stopped_and_continued_changes_nothing(home: Folder, listen: Calla
 
 
 def test_a_request_that_is_interrupted_arrives_once(home: Folder, listen: Callable[..., Agent]) -> None:
-    """Bytes and descriptor: sending is taken up where it was left."""
+    """After an interrupted send, bytes and descriptor are sent exactly once."""
     full = threading.Event()
 
     def wait(agent: Agent, connection: socket.socket) -> None:
@@ -176,7 +176,7 @@ def test_a_request_that_is_interrupted_arrives_once(home: Folder, listen: Callab
     with home.start(agent.path) as process:
         process.stdin.write(stdin)
         process.stdin.close()
-        threading.Event().wait(0.2)  # by then it sends, and the socket is full
+        threading.Event().wait(0.2)  # by then it is sending, and the socket is full
         interrupt(process)
         full.set()
         assert process.stdout.read() == RESULT
@@ -193,7 +193,7 @@ def interrupt(process: subprocess.Popen) -> None:
 
 
 def test_a_hundred_at_once(home: Folder, listen: Callable[..., Agent]) -> None:
-    """Each gets its own answer."""
+    """A hundred concurrent calls each get their own reply."""
 
     def echo(agent: Agent, connection: socket.socket) -> None:
         connection.sendall(HELLO)

@@ -1,4 +1,4 @@
-"""A call that the agent does not do: the frozen plugin is executed, as if there were no launcher."""
+"""A call that the agent does not serve: the frozen plugin is executed, as if there were no launcher."""
 
 import os
 import select
@@ -32,12 +32,12 @@ GREETINGS = {
 
 
 def test_no_socket(home: Folder, tmp_path: Path) -> None:
-    """A node without an agent."""
+    """Without an agent on the node."""
     assert home.run(tmp_path / "nothing").was_frozen()
 
 
 def test_a_socket_that_nobody_listens_on(home: Folder, agent: Agent) -> None:
-    """An agent that was killed leaves one."""
+    """An agent that was killed leaves its socket."""
     dead = agent.folder / "dead"
     with socket.socket(socket.AF_UNIX) as bound:
         bound.bind(str(dead))
@@ -46,7 +46,7 @@ def test_a_socket_that_nobody_listens_on(home: Folder, agent: Agent) -> None:
 
 @pytest.mark.parametrize("kind", ["a file", "a folder", "too long a path", "a datagram socket"])
 def test_something_else_than_a_socket(home: Folder, agent: Agent, kind: str) -> None:
-    """Whatever SLASH24_SOCKET names."""
+    """SLASH24_SOCKET may name anything."""
     path = agent.folder / "x"
     if kind == "a file":
         path.write_text("")
@@ -63,13 +63,13 @@ def test_something_else_than_a_socket(home: Folder, agent: Agent, kind: str) -> 
 
 
 @pytest.mark.parametrize("what", GREETINGS)
-def test_a_greeting_that_is_none(home: Folder, listen: Callable[..., Agent], what: str) -> None:
-    """Who does not greet has begun nothing."""
+def test_an_invalid_greeting(home: Folder, listen: Callable[..., Agent], what: str) -> None:
+    """Without a valid greeting the agent has not started the call."""
     assert home.run(listen(saying(GREETINGS[what])).path).was_frozen()
 
 
-def test_an_agent_that_comes_too_late_can_not_greet(home: Folder, listen: Callable[..., Agent]) -> None:
-    """Nor does it then read what waits for it, so that a call is never done twice."""
+def test_an_agent_that_is_too_late_cannot_send_its_greeting(home: Folder, listen: Callable[..., Agent]) -> None:
+    """The agent then does not read the waiting request, so a call is never executed twice."""
     refused = threading.Event()
 
     def sleepy(_agent: Agent, connection: socket.socket) -> None:
@@ -83,14 +83,14 @@ def test_an_agent_that_comes_too_late_can_not_greet(home: Folder, listen: Callab
 
 
 def wait_for_end(connection: socket.socket) -> bool:
-    """Whether the other end is shut within 10 s; what it has sent is not read."""
+    """Whether the peer closes its end within 10 s; what it has sent is not read."""
     poll = select.poll()
     poll.register(connection, select.POLLHUP)
     return bool(poll.poll(10_000))
 
 
 def test_the_request_does_not_wait_for_the_greeting(home: Folder, listen: Callable[..., Agent]) -> None:
-    """The agent finds it when it looks first: one exchange, not two."""
+    """The request is already there when the agent first reads: one round trip instead of two."""
 
     def peek(agent: Agent, connection: socket.socket) -> None:
         connection.settimeout(3)
@@ -101,19 +101,19 @@ def test_the_request_does_not_wait_for_the_greeting(home: Folder, listen: Callab
 
 
 def test_an_agent_that_declines(home: Folder, listen: Callable[..., Agent]) -> None:
-    """It says that nothing was begun."""
+    """DECLINED means that the agent did not start the call."""
     agent = listen(answering(reply(DECLINED)))
     assert home.run(agent.path).was_frozen()
     assert len(agent.asked) == 1
 
 
-def test_an_agent_that_declines_with_many_words(home: Folder, listen: Callable[..., Agent]) -> None:
-    """They are nobody's answer."""
+def test_an_agent_that_declines_with_output(home: Folder, listen: Callable[..., Agent]) -> None:
+    """Output of a declined call is dropped."""
     assert home.run(listen(answering(reply(DECLINED, b"out", b"err"))).path).was_frozen()
 
 
 def test_an_agent_that_hangs_up_before_it_has_the_request(home: Folder, listen: Callable[..., Agent]) -> None:
-    """It can not have begun what it does not know."""
+    """An agent cannot start a call without the whole request."""
 
     def leave(_agent: Agent, connection: socket.socket) -> None:
         connection.sendall(HELLO)
@@ -124,7 +124,7 @@ def test_an_agent_that_hangs_up_before_it_has_the_request(home: Folder, listen: 
 
 
 def test_an_agent_that_hangs_is_not_waited_for_long(home: Folder, listen: Callable[..., Agent]) -> None:
-    """Not accepting, its queue full; accepting, not greeting; greeting, not reading: for seconds."""
+    """An agent that does not accept, accepts without greeting, or greets without reading costs a few seconds."""
 
     def mute(_agent: Agent, _connection: socket.socket) -> None:
         time.sleep(20)
@@ -151,14 +151,14 @@ def test_an_agent_that_hangs_is_not_waited_for_long(home: Folder, listen: Callab
 
 @pytest.mark.parametrize("env", [{}, {"CNI_COMMAND": ""}, {"CNI_ARGS": "x"}])
 def test_without_a_command_stdin_is_left_alone(home: Folder, agent: Agent, env: dict[str, str]) -> None:
-    """What a person sees who runs it on a terminal is the frozen plugin's to say, and no call."""
+    """Without CNI_COMMAND it is not a CNI call: the frozen plugin prints its usage, for a user on a terminal."""
     with home.start(agent.path, env={**env, "PATH": CALL["PATH"]}) as process:
         assert process.stdout.readline() == b"frozen  \n"  # while stdin is open
     assert agent.connections == 0
 
 
 def test_version_is_answered_without_an_agent_and_without_stdin(home: Folder, tmp_path: Path) -> None:
-    """The frozen plugin gets the very stdin, not a copy."""
+    """The frozen plugin gets the original stdin, not a copy."""
     with home.start(tmp_path / "nothing", env={**CALL, "CNI_COMMAND": "VERSION"}) as process:
         assert process.stdout.readline() == b"frozen VERSION \n"
         assert process.communicate(b"later")[0] == b"later"
@@ -166,13 +166,13 @@ def test_version_is_answered_without_an_agent_and_without_stdin(home: Folder, tm
 
 @pytest.mark.parametrize("size", [0, 1, 1 << 16, 16 << 20])
 def test_stdin_is_replayed_to_the_byte(home: Folder, tmp_path: Path, size: int) -> None:
-    """Whatever is on it."""
+    """The frozen plugin gets stdin byte for byte, whatever it contains."""
     stdin = os.urandom(size)
     assert home.run(tmp_path / "nothing", stdin=stdin).was_frozen(stdin=stdin)
 
 
 def test_arguments_environment_and_signals_are_the_callers(home: Folder, tmp_path: Path) -> None:
-    """argv[0] is the frozen plugin's own path; nothing of ours stays open, and stdin can be sought."""
+    """argv[0] is the path of the frozen plugin, no descriptor of the launcher stays open, and stdin is seekable."""
     (home.frozen / "bridge").unlink()
     (home.frozen / "bridge").symlink_to(Path(sys.executable).resolve())
     script = """if 1:
@@ -187,7 +187,7 @@ def test_arguments_environment_and_signals_are_the_callers(home: Folder, tmp_pat
     arguments = ["-I", "-S", "-c", script, "last"]
     direct = [str(home.frozen / "bridge"), *arguments]
     environ = {**env, "SLASH24_SOCKET": str(tmp_path / "nothing")}
-    # From a file, because of a pipe's end there is no seeking; the restored signals are those of any child.
+    # From a file, because a pipe's end cannot be sought; the restored signals are those of any child.
     (tmp_path / "stdin").write_bytes(CONF)
     with open(tmp_path / "stdin", "rb") as stdin:
         expected = subprocess.run(direct, stdin=stdin, env=environ, capture_output=True)
@@ -197,23 +197,23 @@ def test_arguments_environment_and_signals_are_the_callers(home: Folder, tmp_pat
     assert str([str(home.frozen / "bridge"), *arguments]) in done.stdout.decode()
 
 
-def test_no_frozen_plugin_either_is_an_error(home: Folder, tmp_path: Path) -> None:
-    """Code 5, with the path that was tried and why it failed."""
+def test_a_missing_frozen_plugin_is_an_error(home: Folder, tmp_path: Path) -> None:
+    """Code 5, with the path that was tried and the reason."""
     (home.frozen / "bridge").unlink()
     details = f"No such file or directory: {home.frozen}/bridge"
     message = "no agent serves this call, and the plugin cannot be executed"
     assert home.run(tmp_path / "nothing").error == (5, message, details, "1.0.0")
 
 
-def test_a_frozen_plugin_that_can_not_be_executed_is_an_error(home: Folder, tmp_path: Path) -> None:
-    """The same for any reason."""
+def test_a_frozen_plugin_that_cannot_be_executed_is_an_error(home: Folder, tmp_path: Path) -> None:
+    """Code 5, with the path that was tried and the reason."""
     (home.frozen / "bridge").write_text("no executable")
     (home.frozen / "bridge").chmod(0o644)
     assert home.run(tmp_path / "nothing").error[2].startswith("Permission denied: ")
 
 
 def test_a_name_too_long_for_any_plugin_is_not_sent(home: Folder, agent: Agent) -> None:
-    """64 bytes are the most that the protocol has for it."""
+    """The protocol allows 64 bytes."""
     for length, asked in ((64, 1), (65, 0)):
         executable = home.path / ("x" * length)
         executable.hardlink_to(home.bridge)
@@ -223,8 +223,8 @@ def test_a_name_too_long_for_any_plugin_is_not_sent(home: Folder, agent: Agent) 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="kernel lacks another user for us")
-def test_an_agent_of_another_user_is_told_nothing(home: Folder, tmp_path: Path) -> None:
-    """Who is neither root nor the caller gets no byte of the call, and is not believed."""
+def test_an_agent_of_another_user_gets_no_request(home: Folder, tmp_path: Path) -> None:
+    """An agent of a user other than root and the caller gets no byte of the call, and its greeting is ignored."""
     with socket.socket(socket.AF_UNIX) as listener:
         folder = Path(tempfile.mkdtemp(prefix="agent-"))
         path = folder / "cni.sock"
@@ -233,7 +233,7 @@ def test_an_agent_of_another_user_is_told_nothing(home: Folder, tmp_path: Path) 
         child = os.fork()
         if child == 0:
             os.setuid(65534)
-            listener.listen()  # by this it is known who listens
+            listener.listen()  # listen(2) determines the user that the launcher sees
             os._exit(0)
         os.waitpid(child, 0)
         listener.settimeout(20)

@@ -1,4 +1,4 @@
-"""Arbitrary bytes from every side: never a crash, never half an answer, never a call begun twice."""
+"""Arbitrary input from agent and runtime: no crash, no partial output, no call that is executed twice."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.launcher.launched import CALL, Done, Folder
 
 SECONDS = int(os.environ.get("FUZZ_SECONDS", "5"))
 bounded = settings(max_examples=60)
-# What an environment can hold: any bytes but NUL.
+# An environment can hold any bytes but NUL.
 texts = st.binary(max_size=40).map(lambda data: os.fsdecode(data.replace(b"\0", b"")))
 names = st.sampled_from(["CNI_COMMAND", "CNI_NETNS", "CNI_ARGS", "CNI_", "CNI_X", "PATH", "SLASH24_SOCKET"])
 WHOLE = HELLO + reply(0, RESULT, b"said")
@@ -23,7 +23,7 @@ WHOLE = HELLO + reply(0, RESULT, b"said")
 
 @st.composite
 def nearly(draw: st.DrawFn) -> bytes:
-    """What a good agent says, with a few bytes of it changed, dropped or put in."""
+    """A valid agent's bytes, with a few of them changed, removed or inserted."""
     data = bytearray(WHOLE)
     for _ in range(draw(st.integers(0, 4))):
         at = draw(st.integers(0, len(data)))
@@ -33,12 +33,12 @@ def nearly(draw: st.DrawFn) -> bytes:
 
 @pytest.fixture(scope="module")
 def checked(sanitized: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Folder]:
-    """An installation of the launcher that tells what it does wrong."""
+    """An installation of the launcher with the sanitizers."""
     return Folder(tmp_path_factory.mktemp("fuzz") / "bin").install(sanitized / "launcher")
 
 
-def test_the_reader_under_libfuzzers_entry(sanitized: Path) -> None:
-    """Changed answers and configurations, thousands a second; the seed it prints repeats them."""
+def test_the_parser_with_libfuzzer(sanitized: Path) -> None:
+    """Mutated replies and configurations, thousands per second; the printed seed repeats them."""
     done = subprocess.run([sanitized / "fuzz", str(SECONDS)], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     inputs, _, _, _, answers, *_ = done.stdout.splitlines()[-1].split()
@@ -49,8 +49,8 @@ def test_the_reader_under_libfuzzers_entry(sanitized: Path) -> None:
 @bounded
 @given(data=st.binary(max_size=64) | nearly())
 @example(data=WHOLE)
-def test_whatever_the_agent_says(checked: Folder, data: bytes) -> None:
-    """The frozen plugin, an error, or what it said, by the first bytes alone."""
+def test_arbitrary_bytes_from_the_agent(checked: Folder, data: bytes) -> None:
+    """The frozen plugin, an error, or the agent's reply, depending only on the bytes received."""
     agent = Agent(saying(data)).start()
     done = checked.run(agent.path)
     agent.close()
@@ -67,8 +67,8 @@ def test_whatever_the_agent_says(checked: Folder, data: bytes) -> None:
 @given(stdin=st.binary(max_size=300), more=st.dictionaries(names, texts, max_size=4))
 @example(stdin=b'{"cniVersion": "\\', more={})
 @example(stdin=b"", more={"CNI_": "", "CNI_NETNS": "/"})
-def test_whatever_the_runtime_says(checked: Folder, stdin: bytes, more: dict[str, str]) -> None:
-    """To an agent that hangs up: the frozen plugin where there is no call, else an error that is JSON."""
+def test_arbitrary_bytes_from_the_runtime(checked: Folder, stdin: bytes, more: dict[str, str]) -> None:
+    """With an agent that closes the connection: the frozen plugin if it is not a CNI call, else an error in JSON."""
     agent = Agent(answering(b"")).start()
     env = {**CALL, **more}
     done = checked.run(agent.path, stdin=stdin, env=env)

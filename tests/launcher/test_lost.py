@@ -1,4 +1,4 @@
-"""An agent that is lost in the middle of a call: error 11, and never the frozen plugin."""
+"""An agent that is lost during a call: error 11, and the frozen plugin is never executed."""
 
 import socket
 import struct
@@ -24,8 +24,8 @@ GARBAGE = {
 
 
 @pytest.mark.parametrize("first", range(0, len(WHOLE), 9))
-def test_at_whichever_byte_the_answer_ends(home: Folder, listen: Callable[..., Agent], first: int) -> None:
-    """Nothing of half an answer is printed: stdout is one document."""
+def test_a_reply_that_ends_at_any_byte(home: Folder, listen: Callable[..., Agent], first: int) -> None:
+    """No part of an incomplete reply is printed: stdout is one document."""
     ends = range(first, min(first + 9, len(WHOLE)))
     agents = [listen(answering(WHOLE[:end])) for end in ends]
     with ThreadPoolExecutor(4) as pool:
@@ -36,22 +36,22 @@ def test_at_whichever_byte_the_answer_ends(home: Folder, listen: Callable[..., A
 
 
 @pytest.mark.parametrize("what", GARBAGE)
-def test_an_answer_that_is_none(home: Folder, listen: Callable[..., Agent], what: str) -> None:
-    """What it did before it said that, nobody knows."""
+def test_an_invalid_reply(home: Folder, listen: Callable[..., Agent], what: str) -> None:
+    """The agent may have executed part of the call before."""
     agent = listen(answering(GARBAGE[what]))
     assert home.run(agent.path).error == (11, MESSAGE, "its answer is malformed", "1.0.0")
 
 
 @pytest.mark.parametrize("lengths", [(64 << 20, 1), (0, (64 << 20) + 1), (0xFFFFFFFF, 0xFFFFFFFF), (1, 0xFFFFFFFF)])
-def test_too_long_an_answer(home: Folder, listen: Callable[..., Agent], lengths: tuple[int, int]) -> None:
-    """64 MiB are the most; no memory is taken for more."""
+def test_a_reply_that_is_too_long(home: Folder, listen: Callable[..., Agent], lengths: tuple[int, int]) -> None:
+    """The limit is 64 MiB; no memory is allocated beyond it."""
     header = WHOLE[:12] + b"".join(length.to_bytes(4, "little") for length in lengths)
     agent = listen(answering(header + b"x" * 1000))
     assert home.run(agent.path).error == (11, MESSAGE, "its answer exceeds 67108864 bytes", "1.0.0")
 
 
 def test_an_agent_that_is_killed_during_the_call(home: Folder, listen: Callable[..., Agent]) -> None:
-    """It has not read what is left in its socket, which the kernel tells as a reset, not as an end."""
+    """Data is left unread in its socket, so the kernel reports a reset instead of an end of file."""
 
     def die(_agent: Agent, connection: socket.socket) -> None:
         connection.sendall(HELLO)
@@ -62,8 +62,8 @@ def test_an_agent_that_is_killed_during_the_call(home: Folder, listen: Callable[
 
 
 @pytest.mark.parametrize("said", [b"", WHOLE[:7], WHOLE[:30]])
-def test_an_agent_that_stands_still_during_the_call(home: Folder, listen: Callable[..., Agent], said: bytes) -> None:
-    """Stopped after its greeting, or in the middle of its answer: it is waited for as long as it said."""
+def test_an_agent_that_is_stopped_during_the_call(home: Folder, listen: Callable[..., Agent], said: bytes) -> None:
+    """Stopped after its greeting or in the middle of its reply, it is waited for as long as the greeting announced."""
     ended = threading.Event()
 
     def stand(agent: Agent, connection: socket.socket) -> None:
@@ -102,16 +102,14 @@ VERSIONS = {f'{{"cniVersion": "{version}", "name": "n"}}': version for version i
 
 
 @pytest.mark.parametrize("stdin", VERSIONS)
-def test_an_error_is_told_in_the_version_of_the_configuration(
-    home: Folder, listen: Callable[..., Agent], stdin: str
-) -> None:
-    """Found without a parser; the newest where the configuration can not be read, as the plugins do."""
+def test_an_error_has_the_version_of_the_configuration(home: Folder, listen: Callable[..., Agent], stdin: str) -> None:
+    """Found without a JSON parser; the newest version if the configuration is unreadable, as for the plugins."""
     done = home.run(listen(answering(b"")).path, stdin=stdin.encode())
     assert done.error[3] == VERSIONS[stdin]
 
 
-def test_an_error_looks_like_one_of_the_plugins(home: Folder, listen: Callable[..., Agent]) -> None:
-    """To the byte: four spaces, no line end."""
+def test_an_error_has_the_format_of_the_plugins(home: Folder, listen: Callable[..., Agent]) -> None:
+    """Byte for byte: indented by four spaces, without a newline at the end."""
     lines = ['    "cniVersion": "1.0.0"', '    "code": 11', f'    "msg": "{MESSAGE}"']
     lines.append('    "details": "it hung up without an answer"')
     document = "{\n" + ",\n".join(lines) + "\n}"

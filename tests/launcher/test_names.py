@@ -1,4 +1,4 @@
-"""Which plugin a launcher is: its own name on disk, whatever it is reached or called by."""
+"""The plugin that a launcher stands for is its own file name, through any link and with any argv[0]."""
 
 import os
 import shutil
@@ -18,19 +18,19 @@ def copied(home: Folder, elsewhere: Path) -> Path:
 
 
 def hard_link(home: Folder, elsewhere: Path) -> Path:
-    """One file under many names: the name that was executed counts."""
+    """One file with several names: the executed name counts."""
     (elsewhere / "vlan").hardlink_to(home.bridge)
     return elsewhere / "vlan"
 
 
 def symbolic_link(home: Folder, elsewhere: Path) -> Path:
-    """A link leads to the plugin."""
+    """A link stands for the plugin that it points to."""
     (elsewhere / "other").symlink_to(home.bridge)
     return elsewhere / "other"
 
 
 def link_of_links(home: Folder, elsewhere: Path) -> Path:
-    """However long the way."""
+    """A chain of links of any length."""
     symbolic_link(home, elsewhere)
     (elsewhere / "folder").mkdir()
     (elsewhere / "folder" / "third").symlink_to("../other")
@@ -44,7 +44,7 @@ def linked_folder(home: Folder, elsewhere: Path) -> Path:
 
 
 def odd_name(home: Folder, elsewhere: Path) -> Path:
-    """A name may end as the kernel's mark does."""
+    """A name may end like the kernel's mark of deleted files."""
     return Path(shutil.copy(home.bridge, elsewhere / "vlan (deleted)"))
 
 
@@ -60,8 +60,8 @@ def elsewhere(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
-def test_the_plugin_is_the_executables_own_name(home: Folder, agent: Agent, elsewhere: Path, place: Callable) -> None:
-    """By absolute path, and by a relative one from another folder."""
+def test_the_plugin_is_the_executables_file_name(home: Folder, agent: Agent, elsewhere: Path, place: Callable) -> None:
+    """With an absolute path, and with a relative one from another folder."""
     executable = place(home, elsewhere)
     relative = os.path.relpath(executable, "/usr")
     assert home.run(agent.path, executable=executable).status == 0
@@ -71,21 +71,21 @@ def test_the_plugin_is_the_executables_own_name(home: Folder, agent: Agent, else
 
 @pytest.mark.parametrize("place", [symbolic_link, link_of_links, linked_folder], ids=lambda place: place.__name__)
 def test_the_frozen_plugin_is_found_through_links(home: Folder, elsewhere: Path, place: Callable) -> None:
-    """It is beside the launcher, not beside the link."""
+    """It is next to the launcher, not next to the link."""
     assert home.run(elsewhere / "nothing", executable=place(home, elsewhere)).was_frozen()
 
 
 @pytest.mark.parametrize("name", ["", "vlan", "/somewhere/vlan", "-bridge"])
-def test_what_the_caller_calls_it_does_not_matter(home: Folder, agent: Agent, name: str) -> None:
-    """argv[0] is any text."""
+def test_argv0_does_not_matter(home: Folder, agent: Agent, name: str) -> None:
+    """argv[0] may be any text."""
     home.skip_if_emulated()
     env = {**CALL, "SLASH24_SOCKET": str(agent.path)}
     subprocess.run([name], executable=home.bridge, input=CONF, env=env, check=True, capture_output=True)
     assert agent.asked[0].kind == "bridge"
 
 
-def test_an_upgrade_between_start_and_look(home: Folder, agent: Agent, elsewhere: Path) -> None:
-    """The file that was executed is gone, another has its name: the kernel marks the path, and the name stays."""
+def test_an_upgrade_while_the_launcher_starts(home: Folder, agent: Agent, elsewhere: Path) -> None:
+    """If the executed file was replaced, the kernel marks the path as deleted, and the name stays the same."""
     home.skip_if_emulated()
     fd = os.open(home.bridge, os.O_RDONLY)
     home.bridge.unlink()

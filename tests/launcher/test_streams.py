@@ -1,4 +1,4 @@
-"""Limits of what comes in, and streams that are closed, full, or not what one expects."""
+"""Limits of the input, and streams that are closed, full, or of an unexpected kind."""
 
 import fcntl
 import json
@@ -20,14 +20,14 @@ from tests.launcher.launched import CALL, CONF, FROZEN_STATUS, Folder
 
 @pytest.mark.parametrize("size", [STDIN_LIMIT + 1, STDIN_LIMIT + (1 << 20)])
 def test_too_long_a_configuration_is_refused(home: Folder, agent: Agent, size: int) -> None:
-    """As a plugin refuses it, with nobody asked."""
+    """The launcher refuses it as a plugin does, without a request to the agent."""
     message = f"network config of more than {STDIN_LIMIT} bytes"
     assert home.run(agent.path, stdin=b" " * size).error == (6, message, "", "1.1.0")
     assert agent.connections == 0
 
 
-def test_with_too_long_an_environment_nobody_is_asked(home: Folder, agent: Agent) -> None:
-    """256 KiB, names and ends included: a byte more, and the frozen plugin does the call."""
+def test_an_environment_that_is_too_long_is_not_sent(home: Folder, agent: Agent) -> None:
+    """The limit is 256 KiB including names and NULs: with one byte more the frozen plugin serves the call."""
     env = {**CALL, **dict.fromkeys(("A", "B"), "x" * 100000)}
     size = sum(len(f"{name}={value}") + 1 for name, value in {**env, "SLASH24_SOCKET": agent.path}.items())
     value = "x" * (ENVIRON_LIMIT - size - len("C=") - 1)
@@ -37,8 +37,8 @@ def test_with_too_long_an_environment_nobody_is_asked(home: Folder, agent: Agent
     assert len(agent.asked) == 1
 
 
-def test_a_stdin_that_can_not_be_read_is_code_5(home: Folder, agent: Agent) -> None:
-    """For example a folder."""
+def test_unreadable_stdin_is_code_5(home: Folder, agent: Agent) -> None:
+    """Stdin is a folder."""
     fd = os.open("/", os.O_RDONLY)
     with home.start(agent.path, stdin=fd) as process:
         document = json.loads(process.stdout.read())
@@ -48,15 +48,15 @@ def test_a_stdin_that_can_not_be_read_is_code_5(home: Folder, agent: Agent) -> N
 
 
 def closing(home: Folder, fds: str, socket: Path) -> subprocess.CompletedProcess:
-    """A call with these streams closed, by a shell, "0<&-" and the like."""
+    """A call with these streams closed by a shell: "0<&-" and the like."""
     argv = ["/bin/sh", "-c", f'exec "$@" {fds}', "sh", *home.argv()]
     env = {**CALL, "SLASH24_SOCKET": str(socket)}
     return subprocess.run(argv, input=CONF, env=env, capture_output=True, timeout=60)
 
 
 @pytest.mark.parametrize("fds", ["0<&-", "1>&-", "2>&-", "0<&- 1>&-", "0<&- 1>&- 2>&-"])
-def test_a_closed_stream_is_an_empty_one(home: Folder, listen: Callable[..., Agent], fds: str) -> None:
-    """And no other file is taken for it: the answer does not land in the socket."""
+def test_a_closed_stream_counts_as_empty(home: Folder, listen: Callable[..., Agent], fds: str) -> None:
+    """No other descriptor takes the stream's number: the output does not go to the socket."""
     agent = listen(answering(reply(0, RESULT, b"said")))
     done = closing(home, fds, agent.path)
     assert done.returncode == 0
@@ -66,16 +66,16 @@ def test_a_closed_stream_is_an_empty_one(home: Folder, listen: Callable[..., Age
 
 
 @pytest.mark.parametrize("fds", ["0<&-", "1>&-", "0<&- 1>&- 2>&-"])
-def test_the_frozen_plugin_gets_them_as_empty_ones(home: Folder, tmp_path: Path, fds: str) -> None:
-    """Not the file that we keep stdin in, in the wrong place."""
+def test_the_frozen_plugin_gets_closed_streams_as_empty(home: Folder, tmp_path: Path, fds: str) -> None:
+    """It does not get the launcher's copy of stdin in place of a closed stream."""
     done = closing(home, fds, tmp_path / "nothing")
     assert done.returncode == FROZEN_STATUS
     expected = b"frozen CHECK \n" + (b"" if "0<" in fds else CONF)
     assert done.stdout == (b"" if "1>" in fds else expected)
 
 
-def test_streams_that_do_not_block_are_waited_for(home: Folder, listen: Callable[..., Agent]) -> None:
-    """A runtime's pipes may be of that kind."""
+def test_nonblocking_streams_are_waited_for(home: Folder, listen: Callable[..., Agent]) -> None:
+    """A runtime may pass nonblocking pipes."""
     result = b"x" * (4 << 20)
     agent = listen(answering(reply(0, result)))
     for end in (ends := [*os.pipe(), *os.pipe()]):
@@ -101,21 +101,21 @@ def unread_pipe() -> int:
 
 
 @pytest.mark.parametrize("target", ["a pipe", "/dev/full"])
-def test_an_add_whose_result_can_not_be_printed_is_undone(home: Folder, agent: Agent, target: str) -> None:
-    """Who never got the addresses will not ask to have them back: the agent is asked for a DEL of the same."""
+def test_an_add_whose_result_cannot_be_printed_is_undone(home: Folder, agent: Agent, target: str) -> None:
+    """The runtime does not know the addresses and may not send DEL, so the launcher requests DEL from the agent."""
     home.skip_if_emulated()
     stdout = unread_pipe() if target == "a pipe" else os.open(target, os.O_WRONLY)
     with home.start(agent.path, env={**CALL, "CNI_COMMAND": "ADD"}, stdout=stdout) as process:
         os.close(stdout)
         process.communicate(CONF)
-    assert process.returncode == 1  # and no signal
+    assert process.returncode == 1  # and not a signal
     add, undo = agent.asked
     assert (add.environ, undo.environ) == ({**CALL, "CNI_COMMAND": "ADD"}, {**CALL, "CNI_COMMAND": "DEL"})
     assert (undo.kind, undo.stdin, undo.netns) == (add.kind, CONF, add.netns)
 
 
-def test_the_undo_may_be_the_frozen_plugins(home: Folder, listen: Callable[..., Agent], tmp_path: Path) -> None:
-    """The agent may be gone by then; the plugin is started as any other, with signals as the caller left them."""
+def test_the_undo_falls_back_to_the_frozen_plugin(home: Folder, listen: Callable[..., Agent], tmp_path: Path) -> None:
+    """If the agent does not exist any more, the frozen plugin is started with the caller's signal handling."""
     home.skip_if_emulated()
 
     def once(agent: Agent, connection: socket.socket) -> None:
@@ -136,8 +136,8 @@ def test_the_undo_may_be_the_frozen_plugins(home: Folder, listen: Callable[..., 
 
 
 @pytest.mark.parametrize(("command", "status"), [("CHECK", 0), ("DEL", 0), ("ADD", 1)])
-def test_nothing_else_is_undone(home: Folder, listen: Callable[..., Agent], command: str, status: int) -> None:
-    """A failed ADD has undone itself."""
+def test_only_a_successful_add_is_undone(home: Folder, listen: Callable[..., Agent], command: str, status: int) -> None:
+    """A failed ADD has already undone itself."""
     agent = listen(answering(reply(status, RESULT)))
     stdout = unread_pipe()
     with home.start(agent.path, env={**CALL, "CNI_COMMAND": command}, stdout=stdout) as process:
@@ -147,8 +147,8 @@ def test_nothing_else_is_undone(home: Folder, listen: Callable[..., Agent], comm
     assert [asked.environ["CNI_COMMAND"] for asked in agent.asked] == [command]
 
 
-def test_an_error_that_can_not_be_printed_is_an_exit_status(home: Folder, listen: Callable[..., Agent]) -> None:
-    """Not a death by SIGPIPE."""
+def test_an_error_that_cannot_be_printed_is_an_exit_status(home: Folder, listen: Callable[..., Agent]) -> None:
+    """The launcher is not killed by SIGPIPE."""
     stdout = unread_pipe()
     with home.start(listen(answering(b"")).path, stdout=stdout) as process:
         os.close(stdout)
@@ -156,8 +156,8 @@ def test_an_error_that_can_not_be_printed_is_an_exit_status(home: Folder, listen
     assert process.returncode == 1
 
 
-def test_a_stderr_that_can_not_be_written_changes_nothing(home: Folder, listen: Callable[..., Agent]) -> None:
-    """The answer is what counts."""
+def test_unwritable_stderr_is_ignored(home: Folder, listen: Callable[..., Agent]) -> None:
+    """Stdout and exit status are those of the reply."""
     stderr = unread_pipe()
     with home.start(listen(answering(reply(0, RESULT, b"said"))).path, stderr=stderr) as process:
         os.close(stderr)
