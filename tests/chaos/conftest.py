@@ -1,4 +1,4 @@
-"""The tier in which everything goes wrong: `pytest tests/chaos [--seconds N] [--seed N]`."""
+"""The tier with failures of everything: `pytest tests/chaos [--seconds N] [--seed N]`."""
 
 import json
 
@@ -14,14 +14,14 @@ _REPORT = "chaos"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--seconds`: how long chaos lasts; `--seed`: which chaos."""
+    """`--seconds`: how long the chaos lasts; `--seed`: the seed of its choices."""
     parser.addoption("--seconds", type=int, default=_SECONDS, help=f"how long chaos lasts (default: {_SECONDS})")
     parser.addoption("--seed", type=int, default=None, help="repeats the choices of the run that printed it")
 
 
 @pytest.fixture
 def report(request: pytest.FixtureRequest) -> dict:
-    """What the test tells of itself at the end of the run, and in build/chaos.json."""
+    """What the test reports at the end of the run, and in build/chaos.json."""
     told = {}
     request.node.user_properties.append((_REPORT, told))
     return told

@@ -1,4 +1,4 @@
-"""What a node should have for the pods that live there, and nothing else: every difference is a leftover or a loss."""
+"""The state that a node should have for its living pods: each difference is a leftover or a loss."""
 
 import ipaddress
 import json
@@ -16,13 +16,13 @@ from tests.netns.way import namespaces_held
 
 _LEASES = "/var/lib/cni/networks"
 UPLINK = "wan0"
-# What the kernel counts or draws there.
+# Sysctls in which the kernel counts or generates values.
 _READINGS = {"netfilter/nf_conntrack_count", "ipv4/tcp_fastopen_key", "ipv4/inet_peer_threshold", "ipv4/fib_sync_mem"}
 
 
 @dataclass(frozen=True)
 class Attached:
-    """A pod that lives: its network, container id and the final result of its ADD."""
+    """A living pod: its network, container id and the final result of its ADD."""
 
     network: Network
     container_id: str
@@ -30,22 +30,22 @@ class Attached:
 
     @property
     def owner(self) -> str:
-        """As nftables elements name it."""
+        """The owner as written in the comments of nftables elements."""
         return f"v1:{self.network.name}:{self.container_id}:eth0"
 
     @property
     def addresses(self) -> list[str]:
-        """Without prefix length."""
+        """The pod's addresses, without prefix lengths."""
         return [ip["address"].partition("/")[0] for ip in self.result["ips"]]
 
     def host_ends(self) -> list[str]:
-        """Its links on the node, by name: the veth, and what shapes its traffic."""
+        """The names of its links on the node: host veth and ifb."""
         names = [i["name"] for i in self.result["interfaces"] if not i.get("sandbox")]
         return [name for name in names if name.partition(".")[0] != self.network.bridge]
 
 
 def problems(node: Node, living: Collection[Attached], agents: Iterable[int] = ()) -> list[str]:
-    """In what the node differs from what it should be, a sentence each; `agents` are process ids."""
+    """The differences between the node's state and what it should be, one sentence each; `agents` are process ids."""
     found = [*_leases(node, living), *_foreign_leases(node, living), *_links(node, living)]
     found += [*_elements(node, living), *_chains(node, living), *_shaping(node, living), *_namespaces(node, living)]
     found += _peers(node, living)
@@ -61,7 +61,7 @@ def _difference(what: str, there: Collection, wanted: Collection) -> list[str]:
 
 
 def _leases(node: Node, living: Collection[Attached]) -> list[str]:
-    """Leases of host-local, and our register of who has them."""
+    """Leases of host-local, and its index of their owners."""
     found = []
     for network in NETWORKS:
         if not network.has_our_leases:
@@ -96,14 +96,14 @@ def _links(node: Node, living: Collection[Attached]) -> list[str]:
 
 
 def _of_the_node(links: Mapping[str, Mapping]) -> set[str]:
-    """The links that stay without pods: the bridges, what leads out of the node, a VLAN's gateway and its port."""
+    """Links that do not belong to pods: the bridges, the uplink, the gateway of a VLAN and its port."""
     found = {network.bridge for network in NETWORKS} | {"lo", UPLINK, "slash24.1"}
     gateways = [name for name in links if name.partition(".")[0] in found and "." in name]
     return found.union(gateways, (links[name]["link"] for name in gateways if "link" in links[name]))
 
 
 def _peers(node: Node, living: Collection[Attached]) -> list[str]:
-    """Routes to the other nodes, which are known to be right where a pod of the overlay lives."""
+    """Routes to the other nodes, which must be correct as long as the overlay has a living pod."""
     if not any(pod.network.is_overlay for pod in living):
         return []
     there = [one["dst"] for version in ("-4", "-6") for one in node.ip(version, "route", "show", "proto", "24")]
@@ -116,7 +116,7 @@ def _elements(node: Node, living: Collection[Attached]) -> list[str]:
 
 
 def _chains(node: Node, living: Collection[Attached]) -> list[str]:
-    """Chains of subnets in which no pod is (any more)."""
+    """Chains of subnets that have no pod."""
     used = {str(ipaddress.ip_interface(ip["address"]).network) for pod in living for ip in pod.result["ips"]}
     chains = re.findall(r"chain (?:subnet|from)-(\S+)", node.ruleset())
     return [f"chain of {name}, where no pod is" for name in set(chains) if name.replace("_", ":") not in used]
@@ -135,7 +135,7 @@ def _namespaces(node: Node, living: Collection[Attached]) -> list[str]:
 
 
 def _foreign_processes(node: Node) -> list[int]:
-    """Processes on the node that are the foreign plugin, or wait for it."""
+    """Processes on the node that run the foreign plugin or wait for it."""
     mounts, found = os.readlink(f"/proc/{node.pid}/ns/mnt"), []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with suppress(OSError):
@@ -146,7 +146,7 @@ def _foreign_processes(node: Node) -> list[int]:
 
 
 def sysctls(node: Node) -> dict[str, str]:
-    """The node's network settings by name; those of links that come and go with pods are left out."""
+    """The node's network sysctls by name, without those of links that are created and deleted with pods."""
     read = "cd /proc/sys/net && grep -rs '' ipv4 ipv6 core netfilter bridge"
     lines = node.run(["sh", "-c", read], check=False).stdout.splitlines()
     found = dict(line.split(":", 1) for line in lines)

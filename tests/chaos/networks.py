@@ -1,4 +1,4 @@
-"""The networks of the chaos test, the files of a node among others, and the IPAM plugin of others on one network."""
+"""The networks of the chaos test, the files of a node with peers, and a foreign IPAM plugin for one of the networks."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ MOODS = ("", "slow", "hang-before", "hang-after")
 HANG_SECONDS = 4
 FOREIGN_LEASES = "/run/foreign"
 
-# A lease is a symbolic link from an address to its owner: made in one step, or not at all.
+# A lease is a symbolic link from an address to its owner: created atomically.
 _FOREIGN = f"""#!/bin/sh
 conf=$(cat)
 owner=$CNI_CONTAINERID:$CNI_IFNAME
@@ -61,9 +61,9 @@ echo '{{"cniVersion": "1.1.0", "ips": [{{"address": "10.43.0.'$number'/24", "gat
 
 @dataclass(frozen=True)
 class Network:
-    """A network configuration list. `elements`: how many elements of nftables a pod has there; `ifbs`, the same.
+    """A network configuration list. `elements`, `ifbs`: how many nftables elements and ifbs a pod has.
 
-    `is_reference`: its plugins are the Go suite's. `filters_vlans`: it takes a kernel that filters VLANs.
+    `is_reference`: its plugins are the Go suite's. `filters_vlans`: it needs a kernel with VLAN filtering.
     """
 
     name: str
@@ -75,17 +75,17 @@ class Network:
 
     @property
     def is_foreign(self) -> bool:
-        """Whether its addresses are another's."""
+        """Whether its addresses come from the foreign IPAM plugin."""
         return self._ipam.get("type") == "foreign"
 
     @property
     def has_our_leases(self) -> bool:
-        """Whether our host-local gives the addresses, and nobody else."""
+        """Whether its addresses come from our host-local."""
         return not self.is_foreign and not self.is_reference
 
     @property
     def is_overlay(self) -> bool:
-        """Whether it has nodes, of which files tell."""
+        """Whether it is an overlay, whose peers are read from files."""
         return self.plugins[0]["type"] == "vxlan"
 
     @property
@@ -98,7 +98,7 @@ class Network:
         return self.plugins[0].get("ipam", {})
 
     def configurations(self, slot: int, mood: str) -> list[dict]:
-        """What a runtime gives each plugin, in order, for the pod of that number."""
+        """The configuration that a runtime passes to each plugin, in order, for the pod in this slot."""
         limits = {"ingressRate": 4_000_000, "ingressBurst": 160_000, "egressRate": 2_000_000, "egressBurst": 160_000}
         capabilities = {
             "portMappings": [{"hostPort": 8000 + slot, "containerPort": 80, "protocol": "tcp"}],
@@ -148,7 +148,7 @@ NETWORKS = (
         elements=5,
     ),
     Network("overlay", ({"type": "vxlan", "bridge": "cbr0", "sourceAddressValidation": True},), elements=5),
-    # A second suite's pods between ours on one bridge, whose gateway is not theirs.
+    # Pods of a second suite on the same bridge as ours, but with another gateway.
     Network(
         "guest",
         ({"type": "bridge", "bridge": "chain0", "ipam": _host_local("10.45.0.0/24")},),
@@ -195,7 +195,7 @@ WRONG_RECORDS = (
 
 
 def begin_overlay(node: Node) -> None:
-    """What the node's network among nodes takes: a link to the others, and the files that say who they are."""
+    """Prepare the node for the overlay: the uplink, and the files with the records of the nodes."""
     node.outside()
     node.run(["ip", "route", "add", "default", "via", OUTSIDE_V4])
     node.path(NODE_FILE).parent.mkdir(exist_ok=True)
@@ -204,21 +204,21 @@ def begin_overlay(node: Node) -> None:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Replace the file in one step."""
+    """Replace the file atomically."""
     new = file.with_name(f".{file.name}.new")
     new.write_text(text)
     new.rename(file)
 
 
 def usable(node: Node) -> list[Network]:
-    """The networks for which the kernel has what it takes."""
+    """The networks that this kernel supports."""
     made = node.run(["ip", "link", "add", "probe", "type", "bridge", "vlan_filtering", "1"], check=False)
     node.run(["ip", "link", "del", "probe"], check=False)
     return [network for network in NETWORKS if made.returncode == 0 or not network.filters_vlans]
 
 
 def write_foreign(folder: Path) -> None:
-    """Put the IPAM plugin of others there."""
+    """Install the foreign IPAM plugin in the folder."""
     file = folder / "foreign"
     file.write_text(_FOREIGN)
     file.chmod(0o755)

@@ -1,4 +1,4 @@
-"""A container runtime as the chaos test plays it: pods that come and go, with what libcni does for each of them."""
+"""The container runtime of the chaos test: it adds and deletes pods, with the calls that libcni makes for each."""
 
 import json
 import random
@@ -23,14 +23,14 @@ _CALL_SECONDS = 60
 
 @dataclass(frozen=True)
 class Answer:
-    """What a call came to: "ok", the code of an error, or "killed"; the document of an ADD."""
+    """The outcome of a call: "ok", the code of an error, or "killed"; and the document of an ADD."""
 
     outcome: str
     document: dict | None = None
 
     @property
     def is_success(self) -> bool:
-        """Whether it was."""
+        """Whether the call succeeded."""
         return self.outcome == "ok"
 
 
@@ -38,7 +38,7 @@ class Answer:
 class Slot:
     """Room for one pod at a time. `state`: "absent", "dirty" (to be deleted until that succeeds) or "alive".
 
-    Whoever works on it, or changes it, holds `lock`: a runtime does one thing at a time with a pod.
+    `lock` must be held to call plugins for it or to change it: a runtime does one thing at a time with a pod.
     """
 
     number: int
@@ -46,18 +46,18 @@ class Slot:
     state: str = "absent"
     network: Network = NETWORKS[0]
     result: dict | None = None
-    waits_until: float = 0.0  # an agent may have to see a call to its end that hangs, before it can do the next
+    waits_until: float = 0.0  # an agent may have to finish a call that hangs before it can serve the next
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def container_id(self) -> str:
-        """Of the pod that is there, or was last."""
+        """The id of the current or last pod."""
         return f"pod{self.number}-{self.generation}"
 
 
 @dataclass(frozen=True)
 class Folders:
-    """Where the plugins are: ours, the foreign IPAM plugin, the Go suite's."""
+    """The folders of the plugins: ours, the foreign IPAM plugin, the Go suite's."""
 
     ours: Path
     foreign: Path
@@ -69,7 +69,7 @@ class Folders:
 
 
 class Gate:
-    """ADDs of a network pass together, a GC alone: what it is told to be valid must be all that there is."""
+    """A shared lock for ADDs of a network, exclusive for a GC: its list of valid attachments must be complete."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -77,7 +77,7 @@ class Gate:
 
     @contextmanager
     def shared(self) -> Iterator[None]:
-        """Pass with others."""
+        """Hold the lock together with others."""
         with self._changed:
             self._inside += 1
         try:
@@ -89,14 +89,14 @@ class Gate:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Pass when nobody is inside; meanwhile nobody else passes."""
+        """Hold the lock alone."""
         with self._changed:
             self._changed.wait_for(lambda: not self._inside)
             yield
 
 
 class Runtime:
-    """Pods in slots on one node, on `networks`. `calls` counts by verb and outcome; `wrongs` are what should not be."""
+    """Pods in slots on one node. `calls` counts calls by verb and outcome; `wrongs` describes each wrong result."""
 
     def __init__(self, node: Node, folders: Folders, weather: Weather, slots: int) -> None:
         self._node, self._folders, self._weather = node, folders, weather
@@ -112,7 +112,7 @@ class Runtime:
         return [Attached(slot.network, slot.container_id, slot.result) for slot in alive]
 
     def step(self, choose: random.Random) -> None:
-        """One thing with one pod that nobody else works on, or a GC."""
+        """Do one thing with one pod that no other thread works on, or a GC."""
         if choose.random() < 0.02:
             self.gc(choose.choice(self.networks), choose=choose)
             return
@@ -130,7 +130,7 @@ class Runtime:
             slot.lock.release()
 
     def repair(self) -> None:
-        """In calm weather: a pod comes and goes on the overlay, with which the node learns what its files say now."""
+        """In calm weather, add and delete a pod on the overlay, so that the node applies the content of its files."""
         overlay = next(network for network in self.networks if network.is_overlay)
         slot = Slot(len(self.slots))
         self._attach(slot, overlay, None)
@@ -139,7 +139,7 @@ class Runtime:
         self._end(slot, None)
 
     def settle(self, choose: random.Random, *, kept: bool) -> None:
-        """In calm weather: delete what is dirty and, unless `kept`, what lives; CHECK what lives. All must succeed."""
+        """In calm weather, delete dirty pods and, unless `kept`, living ones; CHECK living ones. All must succeed."""
         for slot in self.slots:
             if slot.state == "alive":
                 self.check(slot, None)
@@ -151,13 +151,13 @@ class Runtime:
                     self.wrongs.append(f"DEL of {slot.container_id} does not succeed in calm weather")
 
     def check(self, slot: Slot, choose: random.Random | None) -> None:
-        """CHECK of a pod that lives: with each plugin in order, until one fails."""
+        """CHECK of a living pod: with each plugin in order, until one fails."""
         for conf in self._configurations(slot, "CHECK", choose):
             if not self._call("CHECK", slot, {**conf, "prevResult": slot.result}, choose).is_success:
                 return
 
     def gc(self, network: Network, *, choose: random.Random | None) -> None:
-        """GC with each plugin; what is dirty is valid or not, as the seed has it."""
+        """GC with each plugin; whether dirty pods count as valid depends on the seed."""
         with self._gates[network.name].alone():
             states = {"alive"} if choose is None or choose.random() < 0.5 else {"alive", "dirty"}
             valid = [
@@ -168,16 +168,16 @@ class Runtime:
                 self._call("GC", None, {**conf, "cni.dev/valid-attachments": valid}, None, network)
 
     def _begin(self, slot: Slot, choose: random.Random) -> None:
-        """A new pod."""
+        """Begin a new pod."""
         self._attach(slot, choose.choice(self.networks), choose)
 
     def _attach(self, slot: Slot, network: Network, choose: random.Random | None) -> None:
-        """A pod's namespace, and ADD with each plugin until one fails."""
+        """Create a pod's namespace, and ADD with each plugin until one fails."""
         slot.generation += 1
         slot.network = network
         if self._node.run(["ip", "netns", "add", slot.container_id], check=False).returncode != 0:
             self._node.run(["ip", "netns", "del", slot.container_id], check=False)
-            return  # no room in /run: nothing has begun
+            return  # no room in /run: no ADD was started
         with self._gates[slot.network.name].shared():
             slot.state, slot.result = "dirty", None
             result = None
@@ -189,7 +189,7 @@ class Runtime:
             slot.state, slot.result = "alive", result
 
     def _end(self, slot: Slot, choose: random.Random | None) -> None:
-        """DEL with each plugin, from the last, until one fails; sometimes the namespace is gone before."""
+        """DEL with each plugin, from the last, until one fails; sometimes the namespace is deleted before."""
         slot.state = "dirty"
         if choose and choose.random() < _VANISHED_SHARE:
             self._vanish(slot)
@@ -205,7 +205,7 @@ class Runtime:
             self._node.run(["ip", "netns", "del", slot.container_id])
 
     def _configurations(self, slot: Slot, verb: str, choose: random.Random | None) -> list[dict]:
-        """What each plugin is given; the foreign one's mood with it."""
+        """The configuration for each plugin, with the foreign plugin's mood."""
         mood = choose.choice(MOODS) if choose and choose.random() < _MOODY_SHARE and verb != "CHECK" else ""
         return slot.network.configurations(slot.number, mood)
 
@@ -217,14 +217,14 @@ class Runtime:
         choose: random.Random | None,
         network: Network | None = None,
     ) -> Answer:
-        """One call of one plugin, judged; one of ours is sometimes killed in the middle."""
+        """Call a plugin once and check the outcome; calls of our plugins are sometimes killed."""
         network = network or slot.network
         home = self._folders.home(network)
         env = {"PATH": PATH, "CNI_COMMAND": verb, "CNI_PATH": f"{self._folders.foreign}:{home}"}
         if slot:
             netns = f"/run/netns/{slot.container_id}"
             env |= {"CNI_CONTAINERID": slot.container_id, "CNI_NETNS": netns, "CNI_IFNAME": "eth0"}
-        # Soon: an agent does it in milliseconds; or later: a plugin that has to start takes a tenth of a second.
+        # Early, as an agent takes milliseconds, or later, as a plugin that starts takes a tenth of a second.
         is_killed = choose and choose.random() < _KILLED_SHARE and not network.is_reference
         kill = choose.expovariate(choose.choice((10, 100))) if is_killed else None
         begin = time.monotonic()
@@ -244,7 +244,7 @@ class Runtime:
         return answer
 
     def _excuses(self, network: Network, verb: str, begin: float) -> bool:
-        """Whether a call that began then may fail: for the weather, for wrong files, or because it is not ours."""
+        """Whether a call that began then may fail: bad weather, wrong files, or plugins that are not ours."""
         now = time.monotonic()
         is_misled = network.is_overlay and verb in ("CHECK", "STATUS") and self._weather.was_misled(begin, now)
         return is_misled or network.is_reference or self._weather.was_bad(begin, now)
@@ -268,7 +268,7 @@ class Runtime:
 
 
 def judge(verb: str, status: int, stdout: str) -> tuple[Answer, str]:
-    """What a call came to, and what is wrong with the form of its answer, if anything."""
+    """The outcome of a call, and what is wrong with the form of its output, if anything."""
     if status < 0:
         return Answer("killed"), ""
     try:

@@ -1,4 +1,4 @@
-"""Fifty pods come and go on seven networks while the node suffers: afterwards everything is as if it had not."""
+"""Fifty pods are added and deleted on seven networks while the node fails: afterwards nothing is left or lost."""
 
 import random
 import threading
@@ -23,14 +23,14 @@ LINKS = ("all", "default", UPLINK, "lo")
 TO_FORWARD = {
     "ipv4/ip_forward": "1",
     **{f"{ip}/conf/{link}/forwarding": "1" for ip in ("ipv4", "ipv6") for link in LINKS},
-    "ipv4/conf/all/accept_redirects": "0",  # by the kernel, as the node forwards
-    f"ipv6/conf/{UPLINK}/accept_ra": "2",  # so that the node keeps routes that routers advertise
+    "ipv4/conf/all/accept_redirects": "0",  # set by the kernel when the node forwards
+    f"ipv6/conf/{UPLINK}/accept_ra": "2",  # so that the node keeps routes from router advertisements
 }
 """All that may be another setting of the node afterwards."""
 
 
 class Chaos:
-    """One run: rounds of chaos, each with a calm end at which the node is looked at."""
+    """One run: rounds of chaos, each followed by a calm phase in which the node is checked."""
 
     def __init__(self, node: Node, runtime: Runtime, weather: Weather, seed: int) -> None:
         self.node, self.runtime, self.weather, self.seed = node, runtime, weather, seed
@@ -38,7 +38,7 @@ class Chaos:
         self.settings = sysctls(node)
 
     def round(self, seconds: float) -> None:
-        """Chaos for so long, by choices that only seed and round decide."""
+        """Chaos for this long; seed and round determine all choices."""
         self.rounds += 1
         stop = threading.Event()
         seeds = random.Random(f"{self.seed} {self.rounds}")
@@ -58,9 +58,9 @@ class Chaos:
             self.runtime.step(choose)
 
     def calm(self, *, kept: bool) -> None:
-        """What is dirty goes, with what lives unless `kept`; then there is nothing but what is for the pods that live.
+        """Delete dirty pods, and living ones unless `kept`; then the node has nothing but the state of the living pods.
 
-        That is so before a GC: DEL alone leaves nothing, but for what was begun for a caller that did not wait.
+        This holds before GC: DEL alone leaves nothing behind, except for calls whose caller did not wait.
         """
         self.runtime.repair()
         self.runtime.settle(random.Random(self.seed), kept=kept)
@@ -73,12 +73,12 @@ class Chaos:
         assert not wrongs, "\n".join([f"round {self.rounds} of --seed {self.seed}:", *wrongs])
 
     def changed_settings(self) -> dict[str, str]:
-        """The node's settings that are not what they were before, as they are now."""
+        """The node's sysctls that differ from before, with their current values."""
         now = sysctls(self.node)
         return {name: now.get(name, "gone") for name, was in self.settings.items() if now.get(name) != was}
 
     def report(self) -> dict:
-        """The counts."""
+        """The counts of the run."""
         calls = sorted(self.runtime.calls.items())
         return {
             "seed": self.seed,
@@ -93,7 +93,7 @@ class Chaos:
 def chaos(
     node: Node, bin_dir: Path, reference_bin: Path, tmp_path: Path, report: dict, pytestconfig: pytest.Config
 ) -> Iterator[Chaos]:
-    """A node in bad weather, and a runtime on it; what happened is reported in any case."""
+    """A node with weather and a runtime; the report is written even if the test fails."""
     write_foreign(tmp_path)
     chosen = pytestconfig.getoption("--seed")
     seed = random.SystemRandom().randrange(1 << 32) if chosen is None else chosen
@@ -108,7 +108,7 @@ def chaos(
 
 
 def test_nothing_is_lost_and_nothing_is_left(chaos: Chaos, pytestconfig: pytest.Config) -> None:
-    """Whatever happens to agent and disk: answers are well-formed, pods that live stay whole, others leave nothing."""
+    """Whatever fails in agent and disk: replies are well-formed, living pods intact, deleted ones leave nothing."""
     end = time.monotonic() + pytestconfig.getoption("--seconds")
     while (left := end - time.monotonic()) > 1:
         chaos.round(min(left, ROUND_SECONDS))

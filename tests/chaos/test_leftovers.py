@@ -1,4 +1,4 @@
-"""What the chaos test looks for is found where it is: each kind of leftover, and each kind of loss."""
+"""The checks of the chaos test find each kind of leftover and each kind of loss."""
 
 import json
 import subprocess
@@ -47,7 +47,7 @@ DAMAGES = {
 
 @pytest.fixture
 def living(node: Node, bin_dir: Path, tmp_path: Path) -> list[Attached]:
-    """A pod on each network of ours that any kernel can have."""
+    """A pod on each of our networks that every kernel supports."""
     write_foreign(tmp_path)
     begin_overlay(node)
     cni, found = CNI(node, bin_dir, more=(tmp_path,)), []
@@ -61,8 +61,8 @@ def living(node: Node, bin_dir: Path, tmp_path: Path) -> list[Attached]:
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_difference_is_seen(node: Node, living: list[Attached], damage: str) -> None:
-    """Nothing is wrong, until there is too much of something, or too little."""
+def test_a_difference_is_found(node: Node, living: list[Attached], damage: str) -> None:
+    """Nothing is reported before the damage, and something after it."""
     line, told = DAMAGES[damage]
     assert problems(node, living) == []
     node.run(["bash", "-ec", line])
@@ -70,8 +70,8 @@ def test_a_difference_is_seen(node: Node, living: list[Attached], damage: str) -
     assert [each for each in found if told in each], found
 
 
-def test_a_pod_that_is_gone_leaves_all_of_this(node: Node, living: list[Attached]) -> None:
-    """Of a pod that nobody knows of any more, every part is seen."""
+def test_every_leftover_of_an_unknown_pod_is_found(node: Node, living: list[Attached]) -> None:
+    """Every part of a pod that is not among the living ones is reported."""
     parts = {each.partition(" without")[0] for each in problems(node, living[1:2])}
     assert parts >= {"lease of masq", "entry of masq", "foreign lease", "link", "element", "namespace"}
     parts = {each.partition(" without")[0] for each in problems(node, [living[0], living[2]])}
@@ -80,7 +80,7 @@ def test_a_pod_that_is_gone_leaves_all_of_this(node: Node, living: list[Attached
 
 @pytest.fixture
 def holder(node: Node) -> Iterator[Callable[[str], int]]:
-    """Starts a process on the node that runs a line of Python and then waits; its process id."""
+    """Starts a process on the node that runs a line of Python and then waits; returns its process id."""
     started = []
 
     def start(line: str) -> int:
@@ -108,16 +108,16 @@ os.close(pod)
 
 
 @pytest.mark.parametrize("line", [DESCRIPTOR, SOCKET], ids=["a descriptor", "a socket"])
-def test_a_namespace_that_is_held_is_seen(node: Node, holder: Callable[[str], int], line: str) -> None:
-    """A descriptor of a pod's namespace, or a socket in it, is told; a process without either holds nothing."""
+def test_a_held_namespace_is_found(node: Node, holder: Callable[[str], int], line: str) -> None:
+    """A process with a descriptor of a pod's namespace, or a socket in it, is reported; one with neither is not."""
     node.pod("pod")
     assert problems(node, [], [holder("pass")]) == ["namespace without a pod: pod"]
     pid = holder(line)
     assert wait_until(lambda: [one for one in problems(node, [], [pid]) if f"the agent {pid} holds" in one], timeout=1)
 
 
-def test_a_process_of_the_foreign_plugin_is_seen(node: Node) -> None:
-    """One that still hangs when all calls are over."""
+def test_a_process_of_the_foreign_plugin_is_found(node: Node) -> None:
+    """A process that still hangs after all calls have ended is reported."""
     process = node.start(["sleep", "60"])
     assert wait_until(lambda: problems(node, []) == [f"a process of the foreign plugin: {process.pid}"], timeout=1)
     process.kill()
@@ -146,7 +146,7 @@ ERROR = {"cniVersion": "1.1.0", "code": 11, "msg": "later"}
         ("ADD", 2, json.dumps(ERROR), "code 11", False),
     ],
 )
-def test_answers_are_judged(verb: str, status: int, stdout: str, outcome: str, is_right: bool) -> None:
-    """What is no answer is told, and an error is never taken for success."""
+def test_outcomes_of_calls(verb: str, status: int, stdout: str, outcome: str, is_right: bool) -> None:
+    """Malformed output is reported, and an error never counts as success."""
     answer, wrong = judge(verb, status, stdout)
     assert (answer.outcome, not wrong) == (outcome, is_right)

@@ -1,5 +1,5 @@
-"""What happens to a node in the chaos test: its agent dies, is replaced, starves, stands still; its disk is full; the
-files about the other nodes are gone, half written or wrong."""
+"""Failures of a node in the chaos test: its agent is killed, replaced, stopped or out of descriptors; its disk is full;
+the files with the other nodes' records are missing, incomplete or wrong."""
 
 import json
 import os
@@ -34,10 +34,10 @@ _FILLER = "filler"
 
 
 class Weather:
-    """Disturbances of one node, by a seed. `events` counts them; `wrongs` are ends of agents that should not be."""
+    """Failures of one node, chosen by a seed. `events` counts them; `wrongs` describes unexpected ends of agents."""
 
     def __init__(self, node: Node, home: Path) -> None:
-        """The node gets little room on its disks, and an agent."""
+        """Make the node's disks small, and start an agent."""
         self.events: Counter[str] = Counter()
         self.wrongs: list[str] = []
         self._node, self._home = node, home
@@ -46,25 +46,25 @@ class Weather:
             options = ",".join(f"{name}={value}" for name, value in _ROOM.items())
             node.run(["mount", "-o", f"remount,{options}", folder])
         self._agent: Agent | None = None
-        self._wrong_files: list[list[float]] = []  # likewise, in which the files about the other nodes are wrong
+        self._wrong_files: list[list[float]] = []  # the same for times in which the peers' records are wrong
         begin_overlay(node)
         self._begin_agent()
 
     @property
     def agents(self) -> list[int]:
-        """Process ids of the agents that run."""
+        """Process ids of the running agents."""
         return [self._agent.pid] if self._agent and self._agent.is_running else []
 
     def was_bad(self, begin: float, end: float) -> bool:
-        """Whether a call that lasted from `begin` to `end` (of time.monotonic()) had a reason to fail."""
+        """Whether a call that lasted from `begin` to `end` (of time.monotonic()) may fail."""
         return _meets(self._bad, begin, end)
 
     def was_misled(self, begin: float, end: float) -> bool:
-        """Whether the files about the other nodes were not what they should be: no reason for an ADD to fail."""
+        """Whether the records of the other nodes were wrong in that time, which is no reason for an ADD to fail."""
         return _meets(self._wrong_files, begin, end)
 
     def rage(self, stop: threading.Event, choose: random.Random) -> None:
-        """Disturb the agent until told to stop; it runs afterwards."""
+        """Disturb the agent until `stop` is set; afterwards it runs."""
         happenings: tuple[Callable[[random.Random], None], ...] = (
             self._kill,
             self._kill,
@@ -79,7 +79,7 @@ class Weather:
         self._look_after()
 
     def flood(self, stop: threading.Event, choose: random.Random) -> None:
-        """Fill a disk, by bytes or by files, and empty it again, until told to stop."""
+        """Fill a disk with bytes or files, and empty it again, until `stop` is set."""
         while not stop.wait(choose.uniform(1, 4)):
             folder, by_files = choose.choice(("/run", "/var/lib")), choose.random() < 0.5
             with self._bad_time(f"disk full of {'files' if by_files else 'bytes'}"):
@@ -90,7 +90,7 @@ class Weather:
                 _empty(filler)
 
     def mislead(self, stop: threading.Event, choose: random.Random) -> None:
-        """Damage the files about the nodes, and mend them again, until told to stop."""
+        """Damage the files with the nodes' records, and repair them, until `stop` is set."""
         peers, node = self._node.path(PEERS_FILE), self._node.path(NODE_FILE)
         while not stop.wait(choose.uniform(0.5, 3)):
             if choose.random() < 0.6:
@@ -104,24 +104,24 @@ class Weather:
                 if choose.random() < 0.5:
                     file.unlink()
                 else:
-                    with suppress(OSError):  # the disk is full: half of it is written
+                    with suppress(OSError):  # if the disk is full, half of the file is written
                         file.write_text(choose.choice(BROKEN_FILES))
                 time.sleep(choose.uniform(0.1, 0.5))
                 _write_at_last(file, json.dumps(right))
 
     def end(self) -> None:
-        """End the agent, which holds no namespace and exits with 0."""
+        """Stop the agent, which must hold no namespace and exit with 0."""
         if self._agent:
             self._note_log(self._agent)
             self._agent.stop()
             self._agent = None
 
     def _misled(self, name: str) -> AbstractContextManager[None]:
-        """CHECKs that are under way meanwhile may fail, for they name what is wrong."""
+        """CHECKs during this time may fail, as they report wrong records."""
         return self._time_of(self._wrong_files, name)
 
     def _bad_time(self, name: str) -> AbstractContextManager[None]:
-        """Calls that are under way meanwhile may fail."""
+        """Calls during this time may fail."""
         return self._time_of(self._bad, name)
 
     @contextmanager
@@ -135,7 +135,7 @@ class Weather:
             times[1] = time.monotonic()
 
     def _begin_agent(self) -> None:
-        """Start an agent; where that is impossible (no room for its socket), try again, a hundred times."""
+        """Start an agent; if that fails (no room for its socket), retry up to a hundred times."""
         for tries in range(100, 0, -1):
             begin = time.monotonic()
             try:
@@ -151,9 +151,9 @@ class Weather:
                 return
 
     def _kill(self, choose: random.Random) -> None:
-        """As systemd and container runtimes do: what the agent has executed is killed with it."""
+        """Kill the agent and all that it has executed, as systemd and container runtimes do."""
         with self._bad_time("agent killed"):
-            os.kill(self._agent.pid, signal.SIGSTOP)  # it executes nothing more
+            os.kill(self._agent.pid, signal.SIGSTOP)  # so that it executes nothing more
             done = subprocess.run(["pgrep", "-P", str(self._agent.pid)], capture_output=True, text=True)
             os.kill(self._agent.pid, signal.SIGKILL)
             for group in done.stdout.split():
@@ -164,14 +164,14 @@ class Weather:
         self._begin_agent()
 
     def _restart(self, choose: random.Random) -> None:
-        """No call may fail for this."""
+        """Restart the agent: no call may fail for this."""
         self.events["agent restarted"] += 1
         self._forget(self._agent, expected=0)
         time.sleep(choose.uniform(0, 0.5))
         self._begin_agent()
 
     def _upgrade(self, _choose: random.Random) -> None:
-        """Nor for this: the next agent takes the socket over, the old one finishes its calls and ends by itself."""
+        """Start the next agent, which takes over the socket; the old one finishes its calls. No call may fail."""
         self.events["agent upgraded"] += 1
         old = self._agent
         self._begin_agent()
@@ -191,14 +191,14 @@ class Weather:
             resource.prlimit(self._agent.pid, resource.RLIMIT_NOFILE, (soft, hard))
 
     def _stand_still(self, choose: random.Random) -> None:
-        """Less long than the deadline: calls take their time, and fail only if they have little left."""
+        """Stop the agent for less than the deadline: calls take longer, and fail only if they have little time left."""
         with self._bad_time("agent stopped"), suppress(OSError):
             os.kill(self._agent.pid, signal.SIGSTOP)
             time.sleep(choose.uniform(0.2, 1.5))
             os.kill(self._agent.pid, signal.SIGCONT)
 
     def _look_after(self) -> None:
-        """As systemd does: an agent that has ended by itself is started again."""
+        """Start the agent again if it has exited, as systemd does."""
         if not self._agent.is_running:
             self.events["agent died"] += 1
             self.wrongs.append(f"an agent died: {self._agent.log[-3000:]}")
@@ -206,14 +206,14 @@ class Weather:
             self._begin_agent()
 
     def _forget(self, agent: Agent, *, expected: int | None) -> None:
-        """See that it has ended, and how."""
+        """Check that the agent has exited, and with which status."""
         status = agent.end()
         self._note_log(agent)
         if expected is not None and status != expected:
             self.wrongs.append(f"an agent exited with {status}, not {expected}: {agent.log[-3000:]}")
 
     def _note_log(self, agent: Agent) -> None:
-        """What no agent may say, whatever happens to it."""
+        """Record log lines that an agent must never write."""
         for said in ("Traceback", "call failed in the agent"):
             before, found, after = agent.log.partition(said)
             if found:
@@ -236,14 +236,14 @@ def _write_at_last(file: Path, text: str) -> None:
 
 
 def _fill_with_bytes(filler: Path) -> None:
-    """Until there is no room (OSError)."""
+    """Write bytes until there is no room (OSError)."""
     with filler.open("wb", buffering=0) as file:
         while True:
             file.write(bytes(1 << 16))
 
 
 def _fill_with_files(filler: Path) -> None:
-    """Until there can be no more (OSError)."""
+    """Create files until there can be no more (OSError)."""
     filler.mkdir()
     for number in range(1 << 20):
         (filler / str(number)).touch()
