@@ -1,4 +1,4 @@
-"""containerd and podman on a node, each as its users would call it."""
+"""containerd and podman on a node, each called as its users call it."""
 
 import json
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from tests.runtimes.machine import IMAGE, Machine
 
 NET_D = "/etc/cni/net.d"
 
-# Beyond what the packages bring: what a node needs that has no way to a registry and no controllers for its groups.
+# In addition to the packages' configuration: the node has neither a registry nor controllers for its control groups.
 _CONTAINERD = f"""[plugins."io.containerd.grpc.v1.cri"]
     sandbox_image = "{IMAGE}"
     disable_apparmor = true
@@ -41,7 +41,7 @@ CRICTL = "--runtime-endpoint=unix:///run/containerd/containerd.sock"
 
 
 class Containerd:
-    """containerd, asked by crictl as a kubelet would."""
+    """containerd, called with crictl over the CRI as a kubelet does."""
 
     def __init__(self, machine: Machine, crictl: Path) -> None:
         self._machine, self._crictl = machine, [str(crictl), CRICTL]
@@ -54,11 +54,11 @@ class Containerd:
         machine.run(["ctr", "-n", "k8s.io", "images", "import", machine.image()])
 
     def use(self, network: str) -> None:
-        """Wait until containerd has read that that network is the one of pods."""
+        """Wait until containerd uses this network for pods."""
         assert wait_until(lambda: self._networks()[:1] == [network]), self._run("info")
 
     def start(self, network: str, name: str, ports: Sequence[tuple[int, int]] = ()) -> Host:
-        """A pod that runs; `ports`: of the node and of the pod."""
+        """Start a pod; `ports` are pairs of host port and pod port."""
         mappings = [{"protocol": 0, "host_port": host, "container_port": port} for host, port in ports]
         metadata = {"name": name, "namespace": "default", "uid": name, "attempt": 1}
         pod = {
@@ -74,7 +74,7 @@ class Containerd:
         return self._machine.netns(netns)
 
     def remove(self, *names: str) -> None:
-        """Stop these pods and forget them."""
+        """Stop and delete these pods."""
         for name in names:
             for verb in ("stopp", "rmp"):
                 self._run(verb, *self._run("pods", "--quiet", "--name", f"^{name}$").split())
@@ -88,7 +88,7 @@ class Containerd:
 
 
 class Podman:
-    """podman, with the network of a pod as an argument."""
+    """podman; the network of a pod is an argument."""
 
     def __init__(self, machine: Machine) -> None:
         self._machine = machine
@@ -96,15 +96,15 @@ class Podman:
         machine.run(["podman", "load", "--input", machine.image()])
 
     def use(self, network: str) -> None:
-        """podman reads the networks whenever it is called."""
+        """Nothing to do: podman reads the networks on every call."""
 
     def start(self, network: str, name: str, ports: Sequence[tuple[int, int]] = ()) -> Host:
-        """A container that runs; `ports`: of the node and of the container."""
+        """Start a container; `ports` are pairs of host port and container port."""
         published = [f"--publish={host}:{port}" for host, port in ports]
         self._machine.run(["podman", "run", "--detach", "--network", network, "--name", name, *published, IMAGE])
         found = self._machine.run(["podman", "inspect", "--format", "{{.NetworkSettings.SandboxKey}}", name])
         return self._machine.netns(found.stdout.strip())
 
     def remove(self, *names: str) -> None:
-        """Kill these containers and forget them."""
+        """Kill and delete these containers."""
         self._machine.run(["podman", "rm", "--force", "--time", "0", *names])

@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
-# Brings Debian's containerd and podman, unpacked into build/runtimes/tree instead of installed: on the machine nothing is
-# started or replaced. Does nothing if they are there.
+# Downloads Debian's containerd and podman, and unpacks them into build/runtimes/tree: nothing on the machine is installed,
+# started or replaced. Does nothing if they exist.
 
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 . freeze/shell.sh
 . tests/debian.sh
 
-# With the libraries that Debian does not have on every machine; busybox becomes the pods' image.
+# With the libraries that are not on every Debian machine; busybox becomes the pods' image.
 PACKAGES=(containerd runc podman crun conmon containernetworking-plugins golang-github-containers-common
     golang-github-containers-image busybox-static libassuan0 libdevmapper1.02.1 libglib2.0-0 libgpgme11 libseccomp2 libsubid4 libyajl2)
 HOME_OF=$PWD/build/runtimes

@@ -1,7 +1,7 @@
-"""A Debian node of a test's own, with Debian's containerd and podman as their packages bring them.
+"""A Debian node for tests, with containerd and podman as Debian's packages install them.
 
-Its root is the machine's tree with the unpacked packages over it; what is written lands in memory. Processes, network,
-mounts and names are its own, and all of it is gone with the process that holds it.
+Its root is an overlay: the machine's tree, the unpacked packages, and memory for writes. It has its own process,
+network, mount and UTS namespaces, and all of it disappears with the process that holds it.
 """
 
 import hashlib
@@ -21,8 +21,8 @@ TREE = ROOT / "build" / "runtimes" / "tree"
 IMAGE = "localhost/pause:1"
 PATH = f"{os.environ['PATH']}:/usr/sbin:/sbin"
 
-# A tree below the machine's can not lie over it, so it is copied; what runtimes store can not be in an overlay. The
-# node has a control group of its own, as root of a hierarchy of the second version, which every runtime can use.
+# A folder inside the lower tree cannot be a layer over it, so it is copied; runtimes cannot store in an overlay. The
+# node has a control group of its own as the root of a cgroup2 hierarchy, which every runtime can use.
 _HOLD = """
 set -e
 mount -t tmpfs node "$2"
@@ -65,26 +65,26 @@ class Machine(Host):
         self._enter = ["nsenter", f"--target={self.pid}", *flags, "--", "env", "-i", f"PATH={PATH}", "HOME=/root"]
 
     def path(self, absolute: str) -> Path:
-        """A file of the node, as seen from the test."""
+        """The path of a file of the node in the test's file system."""
         return Path(f"/proc/{self.pid}/root{absolute}")
 
     def pod(self, name: str) -> Pod:
-        """A new, empty network namespace /run/netns/NAME."""
+        """Create an empty network namespace /run/netns/NAME."""
         self.run(["ip", "netns", "add", name])
         return Pod(self, name)
 
     def netns(self, path: str) -> Host:
-        """A pod that a runtime has made, by the path of its network namespace."""
-        real = path.replace("/var/run/", "/run/", 1)  # a link to /run would be followed here
+        """A pod that a runtime has created, by the path of its network namespace."""
+        real = path.replace("/var/run/", "/run/", 1)  # /var/run is a link, which would be followed on this machine
         return Host(self.pid, f"/proc/{self.pid}/root{real}")
 
     def image(self) -> str:
-        """An archive of the pods' image, which does nothing: its place on the node."""
+        """The path on the node of an archive of the pods' image, whose command sleeps."""
         self.path("/tmp/image.tar").write_bytes(image((TREE / "usr/bin/busybox").read_bytes()))
         return "/tmp/image.tar"
 
     def close(self) -> None:
-        """End the holder, and so every process of the node."""
+        """End the holding process, and with it every process of the node."""
         self._holder.stdin.close()
         self._holder.wait(timeout=20)
         self._holder.stdout.close()

@@ -1,4 +1,4 @@
-"""What README says under "Install" works on Debian 12 with its own containerd and podman, and so does every example."""
+"""README's section "Install" works on Debian 12 with its own containerd and podman, and so does every example."""
 
 import json
 import re
@@ -24,12 +24,12 @@ PORT = (8080, 80)
 
 @pytest.fixture(params=sorted(EXAMPLES.keys() - {"flannel", "fixed"}))
 def network(request: pytest.FixtureRequest, machine: Machine) -> Iterator[str]:
-    """Each of the examples, but for one that is to be filled in first, and one that is for one pod."""
+    """Each example, except those that must be completed first or are for a single pod."""
     yield from installed(machine, request.param)
 
 
 def installed(machine: Machine, name: str) -> Iterator[str]:
-    """The example in the node's folder, before all others; its name."""
+    """Install the example so that it sorts before all others; yields its name."""
     machine.path("/run/slash24").mkdir(exist_ok=True)
     machine.path("/run/slash24/node.json").write_text(json.dumps(NODE_FILE))
     file = machine.path(f"{NET_D}/00-{name}.conflist")
@@ -40,18 +40,18 @@ def installed(machine: Machine, name: str) -> Iterator[str]:
 
 
 def is_ours(machine: Machine, network: str) -> bool:
-    """Whether the links of pods are of this suite and network: they carry it in their aliases."""
+    """Whether the aliases of the pods' links have this suite's prefix and this network's name."""
     aliases = [link.get("ifalias", "") for name, link in machine.links().items() if name.startswith("veth")]
     return bool(aliases) and all(alias.startswith(f"v1:{network}:") for alias in aliases)
 
 
 def address(pod: Host) -> str:
-    """An address of the pod, IPv4 if it has one."""
+    """An address of the pod; an IPv4 address if it has one."""
     return min(pod.addresses("eth0")).partition("/")[0]
 
 
 def is_clean(machine: Machine) -> bool:
-    """Whether nothing of any pod is left: link, lease, rule."""
+    """Whether no link, lease or rule of any pod is left."""
     leases = [path for path in machine.path("/var/lib/cni/networks").rglob("[0-9f]*.*") if path.is_file()]
     veths = [name for name in machine.links() if name.startswith("veth")]
     return not leases and not veths and "v1:" not in machine.run(["nft", "list", "ruleset"]).stdout
@@ -61,7 +61,7 @@ def is_clean(machine: Machine) -> bool:
 def pods(
     engine: Containerd | Podman, network: str, names: Mapping[str, Sequence[tuple[int, int]]]
 ) -> Iterator[list[Host]]:
-    """Pods of these names, with these ports; removed afterwards."""
+    """Pods with these names and ports; removed afterwards."""
     engine.use(network)
     started = []
     try:
@@ -71,12 +71,12 @@ def pods(
 
 
 def is_used(machine: Machine, folder: str, name: str) -> bool:
-    """Whether the plugin of that name in a folder of the node is the launcher that was built."""
+    """Whether the plugin of that name in a folder of the node is the built launcher."""
     return machine.run(["cmp", f"{folder}/{name}", ROOT / "dist" / "bin" / name], check=False).returncode == 0
 
 
 def test_no_plugin_of_others_is_found_under_our_names(machine: Machine) -> None:
-    """In both folders where runtimes look, every name of the suite is the suite's; Debian's plugins are kept aside."""
+    """In both folders that the runtimes search, every name of the suite is ours; Debian's plugins are moved aside."""
     assert [name for name in PLUGINS for folder in FOLDERS if not is_used(machine, folder, name)] == []
     theirs = {path.name for path in (TREE / "usr/lib/cni").iterdir()}
     assert theirs & PLUGINS
@@ -84,7 +84,7 @@ def test_no_plugin_of_others_is_found_under_our_names(machine: Machine) -> None:
 
 
 def test_an_example_works(engine: Containerd | Podman, machine: Machine, outside: Pod, network: str) -> None:
-    """Two pods of it reach each other, the outside reaches a published port, and a removal leaves nothing."""
+    """Two pods reach each other, an outside host reaches a published port, and removal leaves nothing behind."""
     if network in NO_ADDRESSES and isinstance(engine, Containerd):
         return
     has_ports = "portmap" in [plugin["type"] for plugin in json.loads(EXAMPLES[network].read_text())["plugins"]]
@@ -99,7 +99,7 @@ def test_an_example_works(engine: Containerd | Podman, machine: Machine, outside
 
 
 def test_the_example_for_one_pod_works(engine: Containerd | Podman, machine: Machine) -> None:
-    """fixed.conflist, whose addresses can be given once: the node reaches the pod at the one of the file."""
+    """fixed.conflist, whose addresses can be used by one pod: the node reaches the pod on the configured address."""
     for network in installed(machine, "fixed"):
         with pods(engine, network, {"only": ()}) as (pod,):
             assert is_ours(machine, network)
@@ -107,8 +107,8 @@ def test_the_example_for_one_pod_works(engine: Containerd | Podman, machine: Mac
     assert wait_until(lambda: is_clean(machine))
 
 
-def test_an_example_works_by_the_agent(engine: Containerd | Podman, machine: Machine) -> None:
-    """With the agent running where README has it, the runtimes' calls are done by it."""
+def test_an_example_works_with_the_agent(engine: Containerd | Podman, machine: Machine) -> None:
+    """With the agent installed as in README, it serves the runtimes' calls."""
     log = machine.path("/tmp/agent.log")
     machine.run(["sh", "-c", "/opt/cni/bin/slash24-agent >/tmp/agent.log 2>&1 </dev/null &"])
     try:
@@ -123,8 +123,8 @@ def test_an_example_works_by_the_agent(engine: Containerd | Podman, machine: Mac
     assert wait_until(lambda: is_clean(machine))
 
 
-def test_removing_brings_back_what_was_there(machine: Machine) -> None:
-    """`--remove` leaves Debian's plugins as they were and nothing of ours; installing anew works, also twice."""
+def test_removal_restores_the_previous_plugins(machine: Machine) -> None:
+    """`--remove` restores Debian's plugins and leaves none of ours; installing again works, even twice."""
     try:
         machine.run([ROOT / "install.sh", "--remove"])
         assert list(machine.path("/opt/cni/bin").iterdir()) == []
@@ -136,8 +136,8 @@ def test_removing_brings_back_what_was_there(machine: Machine) -> None:
     assert [name for name in PLUGINS for folder in FOLDERS if not is_used(machine, folder, name)] == []
 
 
-def test_an_upgrade_of_debians_plugins_leaves_ours(machine: Machine) -> None:
-    """dpkg puts what a package brings beside our plugins, not over them."""
+def test_an_upgrade_of_debians_plugins_keeps_ours(machine: Machine) -> None:
+    """dpkg installs the package's plugins beside ours, not over them."""
     done = machine.run(["dpkg-divert", "--truename", "/usr/lib/cni/bridge"])
     assert done.stdout.strip() == "/usr/lib/cni/bridge.distrib"
     assert (
