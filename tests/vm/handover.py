@@ -1,7 +1,7 @@
-"""Tests that this machine's kernel can not run are run on another.
+"""Run tests that this machine's kernel cannot run on another kernel.
 
-A test that skips because "kernel lacks ..." has not been run. When all others are through, these are run once more in
-the virtual machine, on Debian's stock kernel, with the same plugins; what is reported there is their result here.
+A test that skips because "kernel lacks ..." has not been run. After all others have finished, these tests run again in
+the virtual machine, on Debian's stock kernel, with the same plugins; its reports are their results here.
 """
 
 import json
@@ -25,7 +25,7 @@ RUN = ["nsenter", f"--net=/proc/{os.getpid()}/fd/{_NETWORK}", str(Path(__file__)
 
 
 def lacks(report: pytest.TestReport | pytest.CollectReport) -> bool:
-    """Whether the report is the skip of a test for want of a kernel's feature."""
+    """Whether the report is a skip because the kernel lacks a feature."""
     return report.skipped and not hasattr(report, "wasxfail") and reason(report.longrepr).startswith(EXCUSE)
 
 
@@ -42,29 +42,29 @@ def _without_group(nodeid: str) -> str:
 
 
 class Here:
-    """The run on this machine: does not show tests that its kernel can not run, and has them run elsewhere.
+    """The plugin on this machine: hides tests that its kernel cannot run, and runs them in the virtual machine.
 
-    Under pytest-xdist it belongs to the controller, which gets the reports of all workers.
+    Under pytest-xdist it is registered in the controller, which gets the reports of all workers.
     """
 
     def __init__(self, options: list[str]) -> None:
-        """`options`: of pytest, to say there which plugins are tested, and how."""
+        """`options`: passed to pytest in the virtual machine to select the plugins under test."""
         self._options = options
         self._held: dict[str, pytest.TestReport] = {}
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_report_teststatus(self, report: pytest.TestReport | pytest.CollectReport) -> tuple[str, str, str] | None:
-        """Neither show nor count what has not been run yet."""
+        """Hide and do not count tests that have not been run yet."""
         return ("", "", "") if isinstance(report, pytest.TestReport) and lacks(report) else None
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Take note of a test that is for another kernel."""
+        """Record a test for another kernel."""
         if lacks(report):
             self._held[_without_group(report.nodeid)] = report
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtestloop(self, session: pytest.Session) -> Iterator[None]:
-        """When all others are through, run those that were held back."""
+        """When all other tests have finished, run the recorded ones."""
         done = yield
         if self._held:
             session.config.get_terminal_writer().line(f"\nin the virtual machine: {len(self._held)} tests")
@@ -93,13 +93,13 @@ class Here:
 
 
 class There:
-    """The run in the virtual machine: writes its reports to a file, one a line."""
+    """The plugin in the virtual machine: writes its reports to a file, one per line."""
 
     def __init__(self, config: pytest.Config, file: str) -> None:
         self._config, self._file = config, file
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """Write one."""
+        """Append the report."""
         data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
         with open(self._file, "a") as file:
             file.write(json.dumps(data) + "\n")

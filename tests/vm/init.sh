@@ -1,7 +1,7 @@
 #!/bin/busybox sh
 # shellcheck shell=busybox
-# The first program of the virtual machine: makes the root of three shares, and goes there. The machine's tree (host) lies
-# below, then what the kernel brings (kernel), then memory for what is written; the results are a share of their own.
+# The init process of the virtual machine: builds the root from three layers and switches to it. From the bottom: the
+# machine's tree (host), the kernel's files (kernel), memory for writes; the results are a share of their own.
 b=/bin/busybox share=trans=virtio,version=9p2000.L,msize=512000
 $b mount -t proc proc /proc
 for module in /modules/*; do $b insmod "$module"; done

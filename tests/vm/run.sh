@@ -3,8 +3,8 @@
 #
 #   tests/vm/run.sh [--kernel 5.10|6.1|6.12] [--timeout SECONDS] [--results FOLDER] COMMAND [ARGUMENT...]
 #
-# Output, errors and exit status are the command's. 124: it took too long; 125: the virtual machine did not come up, or broke down:
-# then the end of its console is shown. What the command writes is gone afterwards, but for /results, which is FOLDER here.
+# Output, errors and exit status are the command's. 124: timeout; 125: the virtual machine did not start, or failed: then the
+# end of its console is printed. What the command writes is discarded, except for /results, which is FOLDER here.
 # The processor is emulated, as Debian's kernels do not start under every KVM: Python is some 20 times slower than here.
 
 set -euo pipefail
@@ -12,9 +12,9 @@ top=$(cd "$(dirname "$0")/../.." && pwd)
 . "$top/freeze/shell.sh"
 . "$top/tests/debian.sh"
 
-# What the virtual machine needs before it has a root; further modules are loaded when its kernel asks for them.
+# Modules that the virtual machine needs before it has a root; its kernel loads others on demand.
 BOOT_MODULES=(virtio_pci 9pnet_virtio 9p overlay)
-# Of the caller's environment, the command gets these and what begins as these.
+# Variables of the caller's environment that are passed to the command, by name or prefix.
 VARIABLES='^(PATH|LANG|LC_.*|CI|SLASH24_.*|REFERENCE_BIN|PY.*|HYPOTHESIS_.*|NO_COLOR)$'
 
 kernel=6.1 limit=600 results=''
@@ -29,7 +29,7 @@ while [[ ${1:-} == --* ]]; do
 done
 [ $# -gt 0 ] || { say "which command?"; exit 2; }
 
-# The suites that have the kernel, and its package there.
+# The suites with the kernel, and its package there.
 case $kernel in
     5.10) suites=(bullseye-security) package=linux-image-amd64 ;;
     6.1) suites=(bookworm bookworm-security) package=linux-image-amd64 ;;
@@ -40,7 +40,7 @@ home=$top/build/vm/$kernel
 
 kmod() { (exec -a "$1" "$home/tools/usr/bin/kmod" "${@:2}"); } # by one of its names
 
-# The newest image that PACKAGE stands for.
+# The newest image package that PACKAGE depends on.
 image() {
     local name=$package
     while [[ $name != linux-image-*.*.*-amd64 ]]; do
@@ -50,7 +50,7 @@ image() {
     echo "$name"
 }
 
-# Into $home: the kernel and its modules (tree), and what handles them there and in the initial file system (tools).
+# Unpack into $home: the kernel and its modules (tree), and tools for them here and in the initial file system (tools).
 fetch() {
     say "fetching Debian's kernel $kernel"
     rm -rf "$home"
@@ -64,7 +64,7 @@ fetch() {
     unpack_packages "$home/tools-apt" "$home/tools" busybox-static kmod
     mv "$home"/tree/boot/vmlinuz-* "$home/vmlinuz"
     kmod depmod -b "$home/tree/usr" "$(ls "$home/tree/usr/lib/modules")"
-    # Over the machine's tree lies nothing but modules, and the programs that load them.
+    # Only modules, and the programs that load them, may cover the machine's tree.
     rm -r "$home"/tree/{lib,boot,usr/share} "$home"/{apt,tools-apt}
     mkdir -p "$home"/tree/usr/{bin,sbin}
     cp -a "$home"/tools/usr/bin/kmod "$home/tree/usr/bin/kmod"
@@ -72,7 +72,7 @@ fetch() {
     touch "$home/complete"
 }
 
-# Modules to insert, and the first program.
+# Modules to insert, and the init program.
 make_initial_file_system() {
     local tree=$home/initial number=100 module modules=$home/tree/usr
     rm -rf "$tree"
@@ -91,7 +91,7 @@ make_initial_file_system() {
     rm -r "$tree"
 }
 
-# What the shell of the virtual machine reads: variables, folder, command.
+# The input of the virtual machine's shell: variables, folder, command.
 write_command() { # COMMAND...
     local variable
     for variable in $(compgen -e | grep -E "$VARIABLES"); do declare -p "$variable"; done
@@ -102,7 +102,7 @@ write_command() { # COMMAND...
 
 mkdir -p "$top/build/vm"
 exec 9>"$top/build/vm/lock"
-flock 9 # two at once would both fetch
+flock 9 # two concurrent runs would both download
 [ -e "$home/complete" ] || fetch
 [ "$home/initrd" -nt "$top/tests/vm/init.sh" ] || make_initial_file_system
 exec 9>&-

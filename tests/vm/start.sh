@@ -1,5 +1,5 @@
 # shellcheck shell=sh
-# What runs on the machine's tree then: makes the devices that udev would make, runs the command and switches off.
+# Runs on the machine's tree: creates the devices that udev would create, runs the command and powers off.
 ln -s /proc/self/fd /dev/fd
 for n in 0:stdin 1:stdout 2:stderr; do ln -s fd/${n%:*} /dev/${n#*:}; done
 mknod /dev/net/tun c 10 200

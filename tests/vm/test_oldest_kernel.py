@@ -1,4 +1,4 @@
-"""The oldest kernel that is supported has all that the examples need."""
+"""The oldest supported kernel has all features that the examples need."""
 
 import subprocess
 import sys
@@ -15,7 +15,7 @@ EXAMPLES = ("dual_stack", "firewalled", "kubenet", "vxlan")
 
 @pytest.mark.xdist_group("heavy")
 def test_examples_work_on_the_oldest_kernel() -> None:
-    """Pods, ports and what leaves the node, on that kernel of Debian's."""
+    """Pod traffic, published ports and egress work on Debian's kernel of that version."""
     names = [f"tests/netns/test_docs.py::test_{name}" for name in EXAMPLES]
     pytest_there = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--reports", "/dev/null"]
     argv = [*handover.RUN, "--kernel", f"{OLDEST[0]}.{OLDEST[1]}", *pytest_there, *names]
