@@ -1,4 +1,4 @@
-"""What all tiers share: where the executables under test are, and that nothing is left out quietly."""
+"""Shared by all tiers: the folders of the executables under test, and skips that count as failures."""
 
 import os
 from collections.abc import Callable
@@ -17,14 +17,14 @@ _GROUPS = {"launcher": "launcher", "netns/test_launcher.py": "launcher", "runtim
 """Folders and files whose tests share what takes long to make: one process runs all of them."""
 _PROCESSES_A_CORE, _MOST_PROCESSES = 2, 16
 
-# How long an example takes depends on what else the machine does. `--hypothesis-profile thorough`: ten times as many.
+# The duration of an example depends on the machine's load. `--hypothesis-profile thorough` runs ten times as many.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("thorough", settings.get_profile("untimed"), max_examples=1000)
 settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--cni-bin DIR`: the folder of plugins to test; `--way WAY`: how their calls go on nodes of tests."""
+    """`--cni-bin DIR`: the folder of plugins to test; `--way WAY`: whether the nodes of tests have an agent."""
     parser.addoption("--cni-bin", metavar="DIR", default=None, help="folder of CNI plugins to test (default: dist/bin)")
     parser.addoption("--way", choices=way.WAYS, default="cold", help="with an agent, without (default), or in turns")
     parser.addoption(
@@ -34,13 +34,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Tell the nodes of all tests how calls go."""
+    """Set whether the nodes of tests have an agent."""
     config.addinivalue_line("markers", "slow: takes some ten seconds or more, most of them of the processor")
     config.addinivalue_line("markers", "alone: loads all cores for so long that others would run out of time")
     config.addinivalue_line("markers", "cold(reason): no agent of ours on its nodes; not repeated by another --way")
     config.addinivalue_line("markers", "xdist_group(name): one process runs them all (heavy: each loads both cores)")
     reports, asked, named = (config.getoption(option) for option in ("--reports", "--way", "--cni-bin"))
-    # In the virtual machine all calls go by an agent, as starting Python takes seconds there: once is enough.
+    # In the virtual machine all calls go through an agent, as starting Python takes seconds there.
     way.CHOSEN.choose("warm" if reports else asked, _chosen_bin(config))
     if reports:
         config.pluginmanager.register(handover.There(config, reports))
@@ -49,20 +49,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header(config: pytest.Config) -> str:
-    """Say what is tested."""
+    """The header names the plugins under test and the mode."""
     command = "" if way.CHOSEN.way == "cold" else f" ({' '.join(way.agent_command(way.CHOSEN.home))})"
     return f"plugins: {way.CHOSEN.home}, way: {way.CHOSEN.way}{command}"
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """How many processes `-n auto` is: more than cores, as tests wait for answers half of their time."""
+    """The number of processes for `-n auto`: more than cores, as tests spend half of their time waiting."""
     return min(_PROCESSES_A_CORE * len(os.sched_getaffinity(0)), _MOST_PROCESSES)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what is the same whatever the way, when that is asked about another than the default; set the order."""
+    """Deselect what does not depend on --way, unless it is the default; sort the tests."""
     is_worker = hasattr(config, "workerinput")
     alone = config.getoption("--alone")
     if config.getoption("--way") != "cold":
@@ -79,14 +79,14 @@ def _keep(is_wanted: Callable[[pytest.Item], bool], config: pytest.Config, items
 
 
 def _arrange(items: list[pytest.Item]) -> None:
-    """Begin with what takes longest, so that all processes end at the same time."""
+    """Start the longest tests first, so that all processes end at about the same time."""
     turns = {}
     for item in items:
         path = item.path.relative_to(TESTS) if item.path.is_relative_to(TESTS) else Path()
         folder = path.parts[:1]
         group = _GROUPS.get("".join(folder)) or _GROUPS.get(str(path))
         is_long = bool(group or item.get_closest_marker("slow") or item.get_closest_marker("xdist_group"))
-        if folder == ("pure",) and not is_long:  # so short that it would take longer to hand out each
+        if folder == ("pure",) and not is_long:  # so short that distributing single tests would take longer
             group = str(path)
         if group:
             item.add_marker(pytest.mark.xdist_group(group))
@@ -96,12 +96,12 @@ def _arrange(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """Tell the nodes whether an agent has a part in this test."""
+    """Set whether the nodes of this test have an agent."""
     way.CHOSEN.is_marked_cold = item.get_closest_marker("cold") is not None
 
 
 def _has_ways(item: pytest.Item) -> bool:
-    """Whether the test calls our plugins, and not in a way of its own."""
+    """Whether the test calls our plugins and depends on --way."""
     return not item.get_closest_marker("cold") and bool({"bin_dir", "cni"}.intersection(item.fixturenames))
 
 
@@ -129,7 +129,7 @@ def _folder(path: Path, *, made_by: str) -> Path:
 
 
 def _skip_is_failure(report: pytest.TestReport | pytest.CollectReport, config: pytest.Config) -> str | None:
-    """Why a skip counts as a failure, or None if it may stand: outside CI, or as the test is run on another kernel."""
+    """Why a skip counts as a failure; None if it is accepted: outside CI, or if the test runs on another kernel."""
     if config.getoption("--reports"):
         return f"skipped in the virtual machine: {handover.reason(report.longrepr)}"
     if not os.environ.get("CI") or (isinstance(report, pytest.TestReport) and handover.lacks(report)):
@@ -139,14 +139,14 @@ def _skip_is_failure(report: pytest.TestReport | pytest.CollectReport, config: p
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]):
-    """Turn the skip of a test into a failure, where it may not stand."""
+    """Turn the skip of a test into a failure, unless it is accepted."""
     report = yield
     return _judged(report, item.config)
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(collector: pytest.Collector):
-    """Turn the skip of a whole module into a failure, where it may not stand."""
+    """Turn the skip of a whole module into a failure, unless it is accepted."""
     report = yield
     return _judged(report, collector.config)
 

