@@ -26,7 +26,7 @@ _DELETIONS = 16
 
 
 def main() -> int:
-    """Serve until SIGTERM, or until another agent takes over; the exit status: 0, or 1 if it can not listen."""
+    """Serve until SIGTERM, or until another agent takes over; the exit status: 0, or 1 if it cannot listen."""
     if os.environ.get(verbs.COMMAND):
         # Executed as a plugin: serving would take the socket from the agent that runs.
         error = CNIError(Code.INVALID_NETWORK_CONFIG, "slash24-agent is not a CNI plugin")

@@ -70,7 +70,7 @@ class Call:
 
     @property
     def answered(self) -> bool:
-        """Whether the reply was sent, or can not be any more."""
+        """Whether the reply was sent, or cannot be sent any more."""
         return self._answered
 
     def begin(self) -> bool:
@@ -217,7 +217,7 @@ class Worker:
         is_delivered = call.answer(status, stdout, stderr, self._suite.released)
         seconds = time.monotonic() - call.arrived
         if not is_delivered and status == 0 and call.verb == "ADD":
-            # The runtime does not know of this success: the launcher is gone, or the deadline has passed.
+            # The runtime does not know of this success: the launcher has exited, or the deadline has passed.
             self._serve(call, "DEL")
         self._report(call, (status, stdout, stderr), seconds, is_delivered=is_delivered)
 

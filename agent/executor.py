@@ -20,8 +20,8 @@ Released = Callable[[], AbstractContextManager[None]]
 def executor(deadline: float, last: float, released: Released) -> Executor:
     """Executes plugins for a call that ends at `deadline`, and is answered at `last`; both of time.monotonic().
 
-    What is still running then is killed, with all its children. After the deadline, what undoes the call may still run,
-    until `last`; after that nothing is started, for the caller was told that the call failed. `released`: as in Suite.
+    A process that is still running then is killed, with all its children. Between the deadline and `last`, only plugins
+    that undo the call may run. After `last` none is started: the caller has the error. `released`: as in Suite.
     """
 
     def run(executable: str, stdin: bytes, environ: Mapping[str, str]) -> tuple[int, bytes, bytes]:

@@ -32,7 +32,7 @@ class Last:
 
 
 class Health:
-    """The last call of each verb that says something about the node: a success, or a failure of the node itself."""
+    """The last call of each verb whose outcome depends on the node: a success, or a failure of the node itself."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._last: dict[str, Last] = {}

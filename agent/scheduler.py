@@ -164,7 +164,7 @@ class Scheduler:
             self._calls.add(call)
             waiting = self._ordered.get(call.attachment) if call.attachment else None
             # A plugin executed by a call may make another for the same attachment (an IPAM plugin that wraps ours):
-            # that one can not wait for the first to finish.
+            # that one cannot wait for the first to finish.
             if waiting is not None and not _is_descendant(pid):
                 waiting.append(call)
                 return

@@ -67,7 +67,7 @@ class Server:
 
     @property
     def max_calls(self) -> int:
-        """How many calls are accepted at a time, so that none runs out of descriptors half way."""
+        """The limit of concurrent calls, chosen so that no call runs out of descriptors."""
         limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
         if limit == resource.RLIM_INFINITY:
             return _MAX_CALLS
@@ -129,7 +129,7 @@ class Server:
         return False
 
     def _is_superseded(self) -> bool:
-        """Whether to end for another agent. Under systemd, which would only start this one again, it stands by."""
+        """Whether to exit for another agent. Under systemd, which would only restart this one, it stands by."""
         if isinstance(self._listener, InheritedListener):
             self._warn("another agent has the socket; this one takes it back when that one ends")
             return False

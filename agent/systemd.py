@@ -1,4 +1,4 @@
-"""What systemd passes to a service, and is told by it: sd_listen_fds(3) and sd_notify(3)."""
+"""Sockets passed by systemd, and notifications to it: sd_listen_fds(3) and sd_notify(3)."""
 
 import os
 import socket

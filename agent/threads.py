@@ -1,4 +1,4 @@
-"""Threads that come when there is work and go when there is none.
+"""Threads that are started when there is work and end when there is none.
 
 Those of concurrent.futures.ThreadPoolExecutor never exit. To start a thread for every function takes 0.1 ms, and more
 on a busy node, where the kernel prefers a thread that wakes up to one that is new.

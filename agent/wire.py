@@ -2,7 +2,7 @@
 
 One connection is one call. The agent sends a greeting before it reads; the launcher sends its request without waiting
 for that. A launcher that gets no such greeting closes the connection and runs the plugin itself, which is safe: nothing
-was begun, since an agent that can not send its greeting does not read. The agent's reply follows the request.
+was begun, since an agent that cannot send its greeting does not read. The agent's reply follows the request.
 """
 
 import math

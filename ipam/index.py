@@ -10,13 +10,13 @@ address. The reference plugin walks hidden folders too: its DEL finds the entry 
 And the entry is the complete temporary file that `link()` publishes: it costs an ADD nothing, and a crash leaves an
 entry without a lease at worst, which the next call sweeps.
 
-Why boots. No pod survives a reboot, even if its DEL never came. We do not use timestamps to tell which boot a lease
+Why boots. No pod survives a reboot, even if its DEL never came. We do not use timestamps to find the boot that a lease
 belongs to: they are wrong after the clock was set (a node without a battery starts in the past). An entry is in the
 folder of the boot in which its lease was *first seen*. If that boot is over, the lease is older than the running boot,
 so nothing uses it. A lease that the reference plugin wrote in this boot, before or after the node switched to us, is
 first seen in this boot and stays. (So do its leases of earlier boots in which we never ran, until the next boot or GC:
-only timestamps could tell them from live ones.) The name of the node is part of the folder's name because machines may
-share a folder, and another machine's boot says nothing about its leases.
+only timestamps could distinguish them from live ones.) The name of the node is part of the folder's name because
+machines may share a folder, and another machine's boot is unrelated to its leases.
 """
 
 import os
@@ -65,7 +65,7 @@ class LeaseIndex:
         return f"{self._path}/{self._labels[inode]}/{self.names[inode]}"
 
     def inodes_of(self, container_id: bytes) -> set[int]:
-        """The indexed leases of a container, and perhaps of others whose very long id begins in the same way."""
+        """The indexed leases of a container, and perhaps of others whose very long id has the same prefix."""
         start = owner_key(container_id) + ":"
         return {inode for inode, name in self.names.items() if name.startswith(start)}
 
@@ -77,7 +77,7 @@ class LeaseIndex:
         return self._make(owner, lambda path: _write_whole(path, owner))
 
     def adopt(self, lease: str, inode: int, owner: bytes) -> None:
-        """Add a lease that somebody else wrote, as first seen in this boot. Raises OSError."""
+        """Add a lease that another program wrote, as first seen in this boot. Raises OSError."""
         path = self._make(owner, lambda path: os.link(lease, path, follow_symlinks=False))
         self.names[inode], self._labels[inode] = os.path.basename(path), self._boot.label
 

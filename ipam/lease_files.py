@@ -25,7 +25,7 @@ def is_address(name: str) -> bool:
     """Whether a file of that name is a lease."""
     if name.strip("0123456789abcdefABCDEF.:"):
         return False
-    from spec.addresses import pack  # a DEL needs it only if somebody else uses the folder, too
+    from spec.addresses import pack  # DEL needs it only if another program uses the folder
 
     try:
         pack(name)

@@ -1,6 +1,6 @@
 """Leases on disk, in the format and folder of the reference plugin; both may use the folder at the same time.
 
-    <dataDir>/<network>/lock                 flock(2): held by everybody who reads or changes anything
+    <dataDir>/<network>/lock                 flock(2): held while anything is read or changed
     <dataDir>/<network>/10.1.2.7             a lease: `<container id>\\r\\n<ifname>`, or only the id (old versions)
     <dataDir>/<network>/last_reserved_ip.0   the last address assigned from range set 0
     <dataDir>/<network>/.slash24/            ours: see `index` and `cooldown`
@@ -137,7 +137,7 @@ class Leases:
     def take(self, owner: Attachment, addresses: Sequence[tuple[int, str]]) -> bool:
         """Lease all of (number of the range set, address), each FREE or RECLAIMABLE, or none of them.
 
-        Returns False if somebody without the lock was faster; that address is TAKEN now. Raises OSError, with nothing
+        Returns False if a program without the lock was faster; that address is TAKEN now. Raises OSError, with nothing
         leased. After a success, use a new session.
         """
         text = owner_texts(owner)[0]

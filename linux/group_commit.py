@@ -1,6 +1,6 @@
 """Group commit: requests of many threads, performed together by one of them.
 
-A thread that finds nobody at work leads: it takes the requests that have arrived by then, its own first, and performs
+A thread that finds no leader leads: it takes the requests that have arrived by then, its own first, and performs
 them as one group. Requests that arrive meanwhile form the next group, which the thread of the first of them leads. So
 nothing waits for a timer, one request alone is performed at once, and the more arrive, the larger the groups.
 """
@@ -54,7 +54,7 @@ class GroupCommit:
 
     @property
     def waiting(self) -> int:
-        """How many requests wait for the group under way to end."""
+        """The number of requests that wait for the current group to end."""
         return len(self._queue)
 
     def submit(self, job: object, *, waiting: Callable[[], AbstractContextManager[object]] = nullcontext) -> object:

@@ -42,7 +42,7 @@ def open_netns(path: str, given: int | None = None) -> int:
 
 @contextmanager
 def opened(path: str, given: int | None = None) -> Iterator[int]:
-    """As `open_netns`, closed when the body ends. Raises CNIError if the namespace can not be opened."""
+    """As `open_netns`, closed when the body ends. Raises CNIError if the namespace cannot be opened."""
     from linux.errors import step
 
     with step(f'open network namespace "{path}"'):

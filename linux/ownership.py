@@ -40,7 +40,7 @@ def stale_predicate(network: str, valid: Iterable[Attachment]) -> Callable[[str]
 def group_of(network: str) -> int:
     """The link group of a network's links: 0x24 and 24 bits of FNV-1a of the name.
 
-    A link can be created in a group, but not with an alias; until it has its alias, the group tells the owner.
+    A link can be created in a group, but not with an alias; until it has its alias, the group identifies the owner.
     """
     return 0x24000000 | _fnv(network, 0x811C9DC5, 0x01000193, 0xFFFFFFFF) >> 8
 

@@ -30,7 +30,7 @@ def is_routed(link: str) -> bool:
 
 
 def is_any_routed() -> bool:
-    """Whether any link has the setting by name; the administrator who set conf/all has rules of his own."""
+    """Whether any link other than `all` has the setting; an administrator that sets conf/all also writes the rules."""
     return any(sysctls.read_if_there(_key(link)) == "1" for link in sysctls.list_scopes("ipv4/conf") if link != "all")
 
 

@@ -64,7 +64,7 @@ def check(request: Request) -> None:
 
 
 def gc(request: Request) -> None:
-    """GC: removes what belongs to pods that are gone, and gateways that are no longer used."""
+    """GC: removes what belongs to deleted pods, and gateways that are no longer used."""
     pods.sweep(request, _peers)
 
 

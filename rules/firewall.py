@@ -243,7 +243,7 @@ def is_firewalld_active() -> bool:
 
 
 def dry_run() -> None:
-    """Have the kernel make the table and take it back; raises NetlinkError if it can not."""
+    """Have the kernel check that it could make the table; raises NetlinkError if not."""
     change(lambda transaction: messages.dry_run(transaction.netlink, [*_admin_chain(), *repair(TABLE, TABLE.chains)]))
 
 

@@ -102,7 +102,7 @@ def sweep(network: str, valid: Collection[Attachment]) -> int:
 
 
 def check_ready() -> None:
-    """Raises CNIError 50 if this kernel can not masquerade. Only on an old kernel is there a dry run of the table."""
+    """Raises CNIError 50 if this kernel cannot masquerade. The dry run of the table is done on old kernels only."""
     if not kernel.is_old():
         return
     try:

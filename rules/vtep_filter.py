@@ -2,16 +2,16 @@
 
 VXLAN accepts frames from any sender that knows the VNI. A datagram of ours passes if it comes from a peer's address, by
 the parent link or by the link of the route to that peer; and never from the pods' bridge or out of the tunnel itself.
-So a pod can not send into the tunnel of its own node, whatever source address it uses.
+So a pod cannot send into the tunnel of its own node, whatever source address it uses.
 
 The same holds for datagrams that this node routes. They may be masqueraded (by any network's rules), and the other node
-would then see this node's address: only this node can tell them from the tunnel's own. (A node that routes between two
-peers lets their datagrams pass: they are from peers.) Datagrams to pods pass: a cluster inside of pods may use the same
-VNI and port. These are the ones that leave by the pods' bridge or by the tunnel, and those that a bridge with
-br_netfilter forwards between its ports.
+would then see this node's address: only this node can distinguish them from the tunnel's own. (A node that routes
+between two peers lets their datagrams pass: they are from peers.) Datagrams to pods pass: a cluster inside of pods may
+use the same VNI and port. These are the ones that leave by the pods' bridge or by the tunnel, and those that a bridge
+with br_netfilter forwards between its ports.
 
 Datagrams to this node are filtered at the input hook: IPv4 fragments are reassembled by then. (Before connection
-tracking they are only if something else asked for it.) A datagram passes if its VNI is another one; if it is too short
+tracking they are only if something else enables that.) A datagram passes if its VNI is another one; if it is too short
 to hold a VNI, it is filtered. IPv6 fragments are reassembled after the hook unless connection tracking does it, routed
 datagrams may be fragments too, and a first fragment without the VXLAN header would otherwise pass.
 """
@@ -169,7 +169,7 @@ def _through(tunnel: Tunnel) -> tuple[Rule, ...]:
 
 
 def _between_neighbours(parent: str) -> Iterator[Rule]:
-    """Skip datagrams that a bridge forwards between its ports; older kernels can not tell them from routed ones."""
+    """Skip datagrams that a bridge forwards between its ports, which older kernels cannot tell from routed ones."""
     if not kernel.is_before(_FIB_OIF_SINCE):
         # meta iifkind "bridge" iifname != "eth0" fib daddr . iif oif exists return
         yield Rule(

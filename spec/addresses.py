@@ -120,7 +120,7 @@ def unpack(packed: bytes) -> str:
         return inet_ntop(AF_INET, packed)
     text = inet_ntop(AF_INET6, packed)
     if "." in text and not packed.startswith(_MAPPED):
-        # The C library prints ::1.2.3.4 for the long deprecated ::/96; nobody else does.
+        # The C library prints ::1.2.3.4 for the long deprecated ::/96; other libraries do not.
         return f"::{packed[12] << 8 | packed[13]:x}:{packed[14] << 8 | packed[15]:x}"
     return text
 

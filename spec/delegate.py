@@ -115,7 +115,7 @@ def _find_for(request: Request, verb: str, kind: str) -> tuple[str, str]:
 
 
 def _own_plugin(request: Request, real: str) -> Plugin | None:
-    """The suite's plugin, if the executable at this real path is one: its name alone does not tell."""
+    """The suite's plugin, if the executable at this real path is one: its name alone does not show that."""
     home, folder = request.suite.home, os.path.dirname(real)
     if home is None or (folder != home and folder != os.path.realpath(home)):
         return None

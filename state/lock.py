@@ -33,7 +33,7 @@ def locked(path: str, patience: float) -> Iterator[None]:
             try:
                 if not _lock(descriptor, deadline):
                     raise _timeout(path, patience)
-                # A lock on a file that was deleted while we waited, perhaps with its folder, excludes nobody.
+                # A lock on a file that was deleted while we waited, perhaps with its folder, excludes no other process.
                 if _is_at(descriptor, path):
                     yield
                     return

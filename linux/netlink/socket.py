@@ -78,7 +78,7 @@ class Netlink:
     def namespace(self) -> int:
         """The cookie of the socket's network namespace, unique since boot; 0 if the kernel has none (before 5.14).
 
-        Unlike the inode number, which the kernel reuses once the namespace is gone.
+        Unlike the inode number, which the kernel reuses once the namespace is deleted.
         """
         try:
             return int.from_bytes(self._socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)

@@ -105,7 +105,7 @@ class _Elements:
         return listing.decoded(self._set, self._run[self._bounds[place] : self._bounds[place + 1]])
 
     def containing(self, terms: Iterable[bytes]) -> Iterator[tuple[int, Element]]:
-        """The elements in whose bytes any of `terms` stands, and the place of each."""
+        """The elements whose bytes contain any of `terms`, and the place of each."""
         seen = set()
         for term in terms:
             at = self._run.find(term)
@@ -122,7 +122,7 @@ class _Elements:
         self._bounds.append(len(self._run))
 
     def remove(self, element: Element) -> None:
-        """The one with this key is gone."""
+        """Remove the element with this key."""
         place = next((place for place, one in self.containing([element.key]) if one.key == element.key), None)
         if place is not None:
             begin, end = self._bounds[place : place + 2]

@@ -1,7 +1,7 @@
 """nftables expressions: what rules are made of, under the names of nft's language, encoded as netlink has them.
 
 A rule loads a field into a register, then compares it or looks it up in a set. The first expression that does not match
-ends the rule. Expressions stand in the order in which `nft --debug=netlink` shows them:
+ends the rule. Expressions are in the order in which `nft --debug=netlink` shows them:
 
     # iifname "eth0" ip saddr != @peers4 drop
     (iifname(), cmp_eq(ifname("eth0")), *nfproto(4), ip_saddr(4), lookup("peers4", inverted=True), DROP)

@@ -207,7 +207,7 @@ def bit_marked(rule: FoundRule) -> int:
 
 
 def conntrack_bits(rule: FoundRule) -> dict[int, int]:
-    """What a rule like `ct state established,related` asks for: by NFT_CT_*, the bits of which one must be set."""
+    """What a rule like `ct state established,related` matches: for each NFT_CT_*, the bits of which one must be set."""
     found, key, mask = {}, None, b""
     for name, body in _expressions(rule):
         if name == "ct":

@@ -141,7 +141,7 @@ def _transact(netlink: Netlink, steps: Sequence[Step], condition: bytes, *, end:
 
 
 def generation(netlink: Netlink) -> int:
-    """The generation of the ruleset in this namespace: every transaction of anybody increments it."""
+    """The generation of the ruleset in this namespace: every transaction of any process increments it."""
     answer = netlink.get(bytes(_HEADER.size), message_type(uapi.NFT_MSG_GETGEN))
     return int.from_bytes(attributes_of(answer, BODY)[uapi.NFTA_GEN_ID], "big")
 
@@ -150,7 +150,7 @@ def sync(netlink: Netlink) -> None:
     """Wait until the last transaction that `generation` counts is in force; raises NetlinkError.
 
     nf_tables_commit first increments the generation, then switches to the new rules: a dump in between shows the old
-    rules under the new number. An empty transaction waits for the one under way, and changes nothing.
+    rules under the new number. An empty transaction waits for the current one, and changes nothing.
     """
     marks = (uapi.NFNL_MSG_BATCH_BEGIN, uapi.NFNL_MSG_BATCH_END)
     netlink.transact([netlink.encode(_BATCH, number, NLM_F_REQUEST) for number in marks])

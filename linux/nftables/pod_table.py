@@ -3,11 +3,11 @@
 A change reads the table, decides on the difference, and commits that as one transaction (see transactions.py beside). A
 transaction that writes rules or deletes something names the generation that was read, and the kernel refuses it if
 the ruleset has changed since. So of several processes that find no table only one adds it, and the late DEL of a dead
-pod can not delete what a new ADD has just added. A transaction that only adds elements need not name a generation: the
+pod cannot delete what a new ADD has just added. A transaction that only adds elements need not name a generation: the
 kernel refuses a key that exists, or a chain that does not. A change refused because the ruleset had changed is decided
 again; one refused for any other reason fails.
 
-A rule is identified by its comment: rules can not be edited in place, so a rule with our comment is as we wrote it.
+A rule is identified by its comment: rules cannot be edited in place, so a rule with our comment is as we wrote it.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -140,5 +140,5 @@ def drift(table: Table, chains: Iterable[Chain]) -> list[str]:
 
 
 def dry_run(table: Table) -> None:
-    """Have the kernel check that it could make the table; raises NetlinkError if it can not."""
+    """Have the kernel check that it could make the table; raises NetlinkError if not."""
     change(lambda transaction: messages.dry_run(transaction.netlink, repair(table, table.chains)))

@@ -1,7 +1,7 @@
 """Tables whose whole content follows from the configuration: rules, and sets of addresses, maybe thousands.
 
 `ensure` compares the whole table. If anything differs, it writes the whole table, whatever was there. So it need not
-know the difference, and need not decide again because somebody has changed other tables meanwhile.
+know the difference, and need not decide again because other tables have changed meanwhile.
 
 A packet must see either the old content or the new. One transaction that replaces rules and sets does not achieve that:
 a packet that still runs through the old rules looks up their sets by the new generation, in which these have no
@@ -12,7 +12,7 @@ elements; and in recent kernels an interval set gets its elements some microseco
 3. when no packet uses the rules of step 1 any more, delete the spare sets.
 
 (Sets could also be changed in place. But to enlarge an interval is to delete it and add it, and kernels before 6.17 may
-miss it in between.) A process that is killed on the way leaves the old content or the new, and perhaps spare sets. The
+miss it in between.) A process that is killed in between leaves the old content or the new, and perhaps spare sets. The
 next change deletes those.
 
 A rule is identified by its comment (as in linux/nftables/pod_table.py), so whatever it depends on must be in there.
@@ -54,7 +54,7 @@ class AddressSet:
 
 @dataclass(frozen=True)
 class StaticTable:
-    """A table and everything it should hold. A chain stands before the chains that jump to it."""
+    """A table and everything it should hold. A chain precedes the chains that jump to it."""
 
     name: TableName
     comment: str
@@ -69,7 +69,7 @@ Make = Callable[[str], StaticTable]
 def table_name(family: int, feature: str, network: str) -> TableName:
     """The name of a network's table: slash24_<feature>_<network>.
 
-    A network's name that is too long, or that nft can not parse, is shortened and followed by a slash and a digest. No
+    A network's name that is too long, or that nft cannot parse, is shortened and followed by a slash and a digest. No
     other name has a slash, so that no two networks share a table.
     """
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", network)[:_LONGEST_PLAIN]
@@ -82,7 +82,7 @@ def table_name(family: int, feature: str, network: str) -> TableName:
 
 
 def comment_name(network: str) -> str:
-    """The name of a network in a comment: shortened, and the characters replaced that nft can not parse there."""
+    """The name of a network in a comment: shortened, with the characters replaced that nft cannot parse there."""
     plain = re.sub(r"[^A-Za-z0-9_.-]", "_", network)
     return plain if len(plain) <= _LONGEST_IN_COMMENT else f"{plain[: _LONGEST_IN_COMMENT - 2]}.."
 

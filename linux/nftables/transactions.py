@@ -6,7 +6,7 @@ request is committed alone, so a bad request fails alone.
 
 A transaction names the generation of the ruleset on which it was decided, and the kernel refuses it if the ruleset has
 changed since. Every transaction increments the generation by one. So after a commit we know the new state, and do not
-read it again until somebody else has changed something.
+read it again until another process has changed something.
 
 The socket stays open. Closing one takes until everything deleted is freed, an RCU grace period of 10 ms or more, and
 all transactions in the namespace wait for that. A process that serves one call leaves that to its exit.
@@ -52,7 +52,7 @@ def retry_on_change(attempt: Callable[[Netlink], object]) -> object:
 
 
 class _MustBeAlone(Exception):
-    """What was decided can not be committed together with other requests."""
+    """The change cannot be committed together with other requests."""
 
 
 class Transaction:

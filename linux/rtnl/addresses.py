@@ -56,7 +56,7 @@ def carries(cidrs: Collection[str], wanted: str) -> bool:
 
 
 def list_addresses(netlink: Netlink, index: int = 0, family: int = 0) -> list[InterfaceAddress]:
-    """The addresses of the link with that index (0: of all links), of one family (0: of both); none if it is gone."""
+    """The addresses of the link with that index (0: of all links), of one family (0: of both); none if no such link."""
     try:
         messages = netlink.dump(_BODY.pack(family, 0, 0, 0, index), uapi.RTM_GETADDR)
     except NetlinkError as error:

@@ -38,7 +38,7 @@ def delete_now(netlink: Netlink, links: Sequence[Link]) -> dict[int, OSError]:
     """Delete links, those with an alias as one group; returns the errors of those that failed, by index.
 
     To delete a group, its links must first be moved into it. If this process is killed in between, the alias of a link
-    still tells whose it is. A link without an alias is known by its group alone, so it is deleted by itself.
+    still names its owner. A link without an alias is identified only by its group, so it is deleted by itself.
     """
     named = [link.index for link in links if link.alias]
     if len(named) > 1 and _delete_as_group(netlink, named):
@@ -53,8 +53,8 @@ def delete_now(netlink: Netlink, links: Sequence[Link]) -> dict[int, OSError]:
 
 
 def _delete_as_group(netlink: Netlink, indexes: Sequence[int]) -> bool:
-    """Whether the links are gone."""
-    group = _DOOMED | int.from_bytes(os.urandom(3), "big")  # nobody else's
+    """Whether the links were deleted."""
+    group = _DOOMED | int.from_bytes(os.urandom(3), "big")  # not used by others
     moves = [netlink.encode(group_request(index, group), RTM_SETLINK, NLM_F_REQUEST) for index in indexes]
     if any(error.errno != ENODEV for _, error in netlink.change_many(moves)):
         return False

@@ -92,7 +92,7 @@ class GroupDeletion:
         wait_until(lambda: not self._is_more_to_come(), seconds=self._gathering_seconds)
 
     def _perform(self, namespace: int, requests: Sequence[Request]) -> None:
-        """Have the links of all requests deleted, and settle each request as soon as its links are gone."""
+        """Have the links of all requests deleted, and settle each request as soon as its links are deleted."""
         links = {link.index: link for request in requests for link in request.job.links}
         pending = _Pending(requests)
         named = [link for link in links.values() if link.alias]
@@ -103,7 +103,7 @@ class GroupDeletion:
                 event = _Event()
                 announcements = stack.enter_context(_Announcements())
                 deletions = [_Deletion(some, namespace, event) for some in together]
-            except OSError:  # too many open files, say
+            except OSError:  # for example too many open files
                 pending.settle(links, delete_now(requests[0].job.netlink, list(links.values())))
                 return
             for deletion in deletions:
@@ -124,7 +124,7 @@ class _Pending:
         return bool(self._requests)
 
     def settle(self, indexes: Iterable[int], failures: dict[int, OSError]) -> None:
-        """These links are gone, but for those that failed."""
+        """Mark these links as deleted, or as failed with the error in `failures`."""
         for index in indexes:
             for request in self._requests.pop(index, ()):
                 wanted = request.job
@@ -231,7 +231,7 @@ def _await(pending: _Pending, deletions: list[_Deletion], announcements: _Announ
             try:
                 pending.settle(announcements.indexes(), {})
             except OSError:
-                poll.unregister(announcements)  # the end of the deletion tells what the lost ones would have
+                poll.unregister(announcements)  # the end of the deletion replaces the lost announcements
         if event.fileno() in ready:
             event.clear()
         for deletion in deletions if not ready else ():

@@ -108,8 +108,8 @@ def write_routes(netlink: Netlink, requests: Sequence[bytes]) -> tuple[int, bool
     """Send the requests of `PeerRoutes.writes`.
 
     Returns how many were written, whether another program was faster (list again), and the errors of routes that the
-    kernel refuses as invalid: a gateway that is none, a family that is disabled. Raises the first NetlinkError of
-    another kind when all are sent.
+    kernel refuses as invalid: an invalid gateway, a family that is disabled. Raises the first NetlinkError of another
+    kind when all are sent.
     """
     written, failure, refused, is_raced = len(requests), None, [], False
     for place, error in netlink.change_many(requests):
@@ -172,7 +172,7 @@ def _list_own(netlink: Netlink) -> Table:
         family, length, sources, tos, _, _, _, kind, _ = RTMSG.unpack_from(message, 16)
         usual = attributes.get(uapi.RTA_PRIORITY, _NO_NUMBER) == _PRIORITY[family]
         if not usual or sources or tos:
-            table.duplicates.append(message)  # exists beside one of ours, and would not be replaced by it
+            table.duplicates.append(message)  # exists beside one of ours, which would not replace it
             continue
         plain = kind == uapi.RTN_UNICAST and _NOT_LIKE_OURS.isdisjoint(attributes)
         table.add(_key(family, length, attributes), _hop(attributes) if plain else None, message)

@@ -31,7 +31,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class KernelRoute:
-    """A route of the kernel's. `via` "": on-link. `mtu`, `advmss` 0: not set. `protocol`: RTPROT_*, who made it."""
+    """A route in the kernel. `via` "": on-link. `mtu`, `advmss` 0: not set. `protocol`: RTPROT_*, its origin."""
 
     dst: str
     via: str

@@ -133,7 +133,7 @@ def delete_ingress(netlink: Netlink, link: int) -> bool:
 
 
 def delete_qdiscs(netlink: Netlink, qdiscs: Sequence[Qdisc]) -> None:
-    """Delete several with their contents, in one datagram; those that are gone are not an error."""
+    """Delete several with their contents, in one datagram; those that do not exist are not an error."""
     flags = NLM_F_REQUEST | NLM_F_ACK
     messages = (_message(one.link, one.handle, one.parent) for one in qdiscs)
     requests = [netlink.encode(message, uapi.RTM_DELQDISC, flags) for message in messages]

@@ -115,7 +115,7 @@ def _stop_redirecting(host: Netlink, veth: Link, request: Request, undo: Undo) -
 
 
 def _delete_redirect(host: Netlink, veth: Link, redirect: tc.Redirect, undo: Undo) -> None:
-    """Delete a redirect. One whose target is gone (0) drops everything, so it is not restored."""
+    """Delete a redirect. One whose target does not exist (0) drops everything, so it is not restored."""
     if tc.delete_redirect(host, redirect) and redirect.target:
         undo.callback(tc.create_redirect, host, veth.index, redirect.target)
 

@@ -1,4 +1,4 @@
-"""DEL and GC: remove the limits of pods that are gone."""
+"""DEL and GC: remove the limits of deleted pods."""
 
 from linux.errors import step
 from linux.netlink.socket import Netlink

@@ -179,7 +179,7 @@ def delete_limits(netlink: Netlink, link: int, targets: Collection[int]) -> None
     if doomed:
         tc.delete_qdiscs(netlink, doomed)
     if ours and not others and not any(one.parent == uapi.TC_H_INGRESS for one in doomed):
-        for redirect in ours:  # in a `clsact` that somebody else created
+        for redirect in ours:  # in a `clsact` that another program created
             tc.delete_redirect(netlink, redirect)
 
 

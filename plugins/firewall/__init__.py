@@ -72,7 +72,7 @@ def check(request: Request) -> None:
 
 
 def gc(request: Request) -> None:
-    """GC: stop accepting the traffic of pods that are gone."""
+    """GC: stop accepting the traffic of deleted pods."""
     from linux.errors import step
     from rules import firewall
 
@@ -111,7 +111,7 @@ def _distrust(request: Request, addresses: Callable[[], set[bytes]]) -> None:
 
 
 def _pod_rules(conf: FirewallConf, result: Result) -> "PodRules":
-    """The rules that the configuration and the result ask for. Raises CNIError 7."""
+    """The rules for this configuration and result. Raises CNIError 7."""
     from rules.firewall import PodRules
 
     if conf.policy != "open" and not result.interfaces:

@@ -43,7 +43,7 @@ def remember_default_file(network: str, *, has_peers: bool) -> None:
     """Remember whether the default peers file has peers; it must not be missing then.
 
     A node without that file may get its routes from something else, or may have been rebooted, which empties /run. An
-    empty marker file on disk tells these apart. A failure, for instance on a read-only disk, is ignored.
+    empty marker file on disk distinguishes the two. A failure, for instance on a read-only disk, is ignored.
     """
     marker = _marker(network)
     if os.path.exists(marker) == has_peers:

@@ -89,7 +89,7 @@ def update_gateways(host: Netlink, pod: Request, node: NodeConf, result: Result)
 def _drop_gateways(request: Request, pod: Request, peers_of: PeersOf) -> None:
     """Drop gateways that are no longer used, and update the node's rules. Failures are left to the next call.
 
-    Needs the node's subnets, which tell the current gateways.
+    Needs the node's subnets, which determine the current gateways.
     """
     from plugins.node import gateways, host_rules
 

@@ -119,7 +119,7 @@ def read_peers_file(path: str, *, required: bool) -> Records:
     """Read the peers file, `{"peers": [...]}`; no records if it does not exist, unless it is `required`.
 
     An invalid record does not affect the others. Raises CNIError 11 if the file as a whole is invalid: a part of it, or
-    a file without "peers", does not tell which nodes have left.
+    a file without "peers", does not show which nodes have left.
     """
     if not required and not os.path.lexists(path):
         return Records()

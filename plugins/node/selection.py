@@ -2,7 +2,7 @@
 
 Records come from other machines. An invalid one must neither stop the pods of this node nor take traffic from a peer
 that is already served. If two peers claim the same thing, the one whose routes are installed keeps it; if neither's
-are, none gets it, since there is no way to tell which is right.
+are, none gets it, since nothing shows which is right.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence

@@ -139,7 +139,7 @@ def _gateway_link(host: Netlink, request: Request, conf: PodConf, bridge: Link, 
 
 
 def _lease(request: Request, conf: PodConf, undo: Undo) -> Result:
-    """Addresses from IPAM for the pod's interface, with the gateways and default routes that `conf` asks for."""
+    """Addresses from IPAM for the pod's interface, with the gateways and default routes that `conf` requires."""
     result = delegate(request, "ADD", conf.ipam_type)
     undo.callback(delegate, request, "DEL", conf.ipam_type)
     if result is None or not result.ips:

@@ -81,9 +81,9 @@ def _delete_incomplete_gateway(request: Request, gateway_link: str) -> None:
 def _delete_links(request: Request) -> Sequence[str]:
     """Delete the pod's veth pair from whichever end can be reached; returns the addresses that the pod's end had.
 
-    Looks in the container by name, and on the host by the host veth's usual name, in case the namespace's path is gone
-    while a process still lives in it; the alias tells whether it is the pod's. Other names on the host are only
-    searched if both fail, since that may take listing all links of the node.
+    Looks in the container by name, and on the host by the host veth's usual name, in case the path of the namespace was
+    removed while a process still lives in it; the alias identifies the pod's. Other names on the host are searched only
+    if both fail, since that may require listing all links of the node.
     """
     tag = owner_tag(request.attachment)
     with Netlink() as host:

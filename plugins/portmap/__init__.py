@@ -46,7 +46,7 @@ def check(request: Request) -> None:
 
 
 def gc(request: Request) -> None:
-    """GC: stop forwarding to pods that are gone."""
+    """GC: stop forwarding to deleted pods."""
     from plugins.portmap.delete import sweep_ports
 
     sweep_ports(request)
@@ -80,7 +80,7 @@ def _exposes_loopback(result: Result) -> bool:
 
 
 def _guard_loopback(request: Request) -> None:
-    """Restore the rules that keep pods from the node's 127.0.0.1 if they are gone.
+    """Restore the rules that keep pods from the node's 127.0.0.1 if they are missing.
 
     Host ports need route_localnet, which would expose what listens there. `nft flush ruleset` removes the rules but
     not the sysctl, so every call that sees it set restores them, with or without ports. A failure is logged; it does

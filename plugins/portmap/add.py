@@ -38,7 +38,7 @@ def _forward(request: Request, wanted: HostPorts, undo: Undo) -> None:
 
 
 def _advice(request: Request, taken: PortTaken) -> str:
-    """How to free the port if its pod is gone, which we cannot know."""
+    """How to free the port if its pod does not exist any more, which we cannot know."""
     version, *parts = taken.owner.split(":")
     if version != "v1" or len(parts) != 3:
         return f"if that pod is gone, free the port: nft delete element {TABLE.name} '{taken.entry}'"

@@ -40,7 +40,7 @@ def check(request: Request) -> None:
 
 
 def gc(request: Request) -> None:
-    """GC: delete the backups of attachments that are gone."""
+    """GC: delete the backups of deleted attachments."""
     from plugins.tuning.delete import sweep
 
     sweep(request, _data_dir(request))

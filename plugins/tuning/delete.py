@@ -53,7 +53,7 @@ def _restore(request: Request, found: Backup) -> list[str]:
     except OSError as error:
         if is_shortage(error):
             raise
-        return []  # the pod is gone, and its settings with it
+        return []  # the pod is deleted, and its settings with it
     try:
         with entered(netns), Netlink() as pod:
             link = find_link(pod, request.ifname)

@@ -23,7 +23,7 @@ _WITHOUT_VALUE = frozenset({"--syn"})
 
 
 class _Matches:
-    """What the options so far say about those that follow."""
+    """What the options so far determine about those that follow."""
 
     def __init__(self, version: int) -> None:
         self.version = version

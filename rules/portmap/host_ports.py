@@ -53,7 +53,7 @@ _NAMES = {number: name for name, number in TRANSPORTS.items()}
 
 
 class PortTaken(OSError):
-    """A host port belongs to another attachment; `strerror` says to which.
+    """A host port belongs to another attachment; `strerror` names it.
 
     `owner` is its tag, "" if the port has none; `entry` is the element of the table, as `nft delete element` takes it.
     """
@@ -110,7 +110,7 @@ def ensure(owner: Attachment, host_ports: HostPorts) -> bool:
     Raises PortTaken, or NetlinkError; then nothing has changed.
 
     Two kinds of stale owners lose all their ports: one whose ports lead to an address of this pod, which IPAM gave to
-    `owner`; and one that has one of these ports and whose link is gone.
+    `owner`; and one that has one of these ports and whose link is deleted.
     """
     tag = owner_tag(owner)
     wanted, chains = _elements(tag, host_ports)
@@ -177,7 +177,7 @@ def _not_gone(elements: Iterable[Element]) -> list[Element]:
 def _ensure_marking(transaction: Transaction, cache: TableCache) -> tuple[frozenset[int], bool]:
     """Have iptables mark packets for us; the IP versions it marks, and whether IPv4's rules had to be written.
 
-    A kernel without x_tables can not mark them.
+    A kernel without x_tables cannot mark them.
     """
     marked, is_restored = _marked_versions(cache), False
     is_new = cache.lacks(to_the_node(marked))

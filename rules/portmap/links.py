@@ -1,4 +1,4 @@
-"""What the node's links say about host ports: the addresses of services, and whether a pod that has ports is gone."""
+"""Host ports and the node's links: the addresses of services, and whether a pod that has ports is gone."""
 
 from linux import sysctls
 from linux.netlink.socket import Netlink

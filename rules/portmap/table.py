@@ -150,7 +150,7 @@ def _forwarding(*, exact: bool) -> list[Rule]:
 
 
 def _masquerading() -> list[Rule]:
-    """Look up what is masqueraded, a rule for each protocol: without one, nft can not print `ct original proto-dst`."""
+    """Look up what is masqueraded, a rule for each protocol: without one, nft cannot print `ct original proto-dst`."""
     # ip daddr . meta l4proto . tcp dport . ct original proto-dst vmap @answers4
     return [
         Rule(
