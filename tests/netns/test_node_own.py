@@ -1,4 +1,4 @@
-"""A node's own subnet and links: what cuts its pods off is named, before they are made if no pod can be reached."""
+"""A node's own subnet and links: what would cut its pods off is reported, by ADD if no pod could be reached."""
 
 import pytest
 
@@ -11,7 +11,7 @@ KINDS = pytest.mark.parametrize("kind", ["kubenet", "vxlan"])
 
 @pytest.fixture
 def ready(node: Node) -> Node:
-    """A node with a way out."""
+    """A node with a default route."""
     node.outside()
     node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
     return node
@@ -30,7 +30,7 @@ def ready(node: Node) -> Node:
 def test_a_subnet_that_overlaps_a_link_of_the_node_is_refused(
     cni: CNI, ready: Node, kind: str, cidr: str, subnet: str
 ) -> None:
-    """7 for an ADD, 50 for STATUS, with both networks and the link; nothing is made."""
+    """ADD fails with code 7 and STATUS with code 50, naming both networks and the link; nothing is created."""
     ready.run(["sh", "-c", "ip link add lan0 type bridge; ip link set lan0 up"])
     ready.run(["ip", "addr", "add", cidr, "dev", "lan0", *(["nodad"] if ":" in cidr else [])])
     pod, conf = ready.pod("pod"), network(kind)
@@ -45,8 +45,8 @@ def test_a_subnet_that_overlaps_a_link_of_the_node_is_refused(
 
 
 @KINDS
-def test_a_subnet_may_overlap_what_is_made_for_pods(cni: CNI, ready: Node, kind: str) -> None:
-    """The gateway alone on every pod's link, as `ptp` has it, the network's address on flannel's device, the bridge."""
+def test_a_subnet_may_overlap_addresses_that_exist_for_pods(cni: CNI, ready: Node, kind: str) -> None:
+    """The gateway alone on a pod's link, as `ptp` sets it; the network address on flannel's device; the bridge."""
     for name, address in (("ptp0", "10.244.1.1/32"), ("old.1", "10.244.1.0/32"), ("cbr0", "10.244.1.1/24")):
         ready.run(
             ["sh", "-c", f"ip link add {name} type bridge; ip link set {name} up; ip addr add {address} dev {name}"]
@@ -57,8 +57,8 @@ def test_a_subnet_may_overlap_what_is_made_for_pods(cni: CNI, ready: Node, kind:
 
 
 @KINDS
-def test_a_link_that_comes_to_overlap_is_named(cni: CNI, ready: Node, kind: str) -> None:
-    """By CHECK, and by STATUS, for then no pod is sure to be reached."""
+def test_a_link_that_overlaps_after_the_add_is_reported(cni: CNI, ready: Node, kind: str) -> None:
+    """CHECK and STATUS fail, since pods may no longer be reachable."""
     pod, conf = ready.pod("pod"), network(kind)
     result = cni.add(conf, pod)
     ready.run(["ip", "addr", "add", "10.244.0.9/16", "dev", "wan0"])
@@ -69,8 +69,8 @@ def test_a_link_that_comes_to_overlap_is_named(cni: CNI, ready: Node, kind: str)
 
 @KINDS
 @pytest.mark.parametrize("route", ["blackhole", "prohibit", "unreachable"])
-def test_a_route_over_the_whole_subnet_is_named(cni: CNI, ready: Node, kind: str, route: str) -> None:
-    """Before the first pod (Canal leaves a blackhole): the ADD fails and leaves no pod, STATUS says that none works."""
+def test_a_route_that_shadows_the_whole_subnet_is_reported(cni: CNI, ready: Node, kind: str, route: str) -> None:
+    """Before the first pod (Canal leaves a blackhole): ADD fails and leaves no pod, STATUS fails with code 50."""
     ready.run(["ip", "route", "add", route, "10.244.1.0/24"])
     pod, conf = ready.pod("pod"), network(kind)
     for verb, code in (("STATUS", 50), ("ADD", 999), ("STATUS", 50)):
@@ -94,8 +94,10 @@ def test_a_route_over_the_whole_subnet_is_named(cni: CNI, ready: Node, kind: str
         ("ip route add 10.244.1.0/24 dev wan0 table 9; ip rule add lookup 9 prio 9", "ip rule"),
     ],
 )
-def test_a_route_over_a_pods_address_is_named(cni: CNI, ready: Node, kind: str, command: str, named: str) -> None:
-    """By CHECK of the pod; the ADD of another pod, which is reached, is not concerned."""
+def test_a_route_that_shadows_a_pods_address_is_reported(
+    cni: CNI, ready: Node, kind: str, command: str, named: str
+) -> None:
+    """CHECK of that pod fails; CHECK of another pod passes if the route covers only the first pod's address."""
     pod, second, conf = ready.pod("pod"), ready.pod("second"), network(kind)
     result, other = cni.add(conf, pod), cni.add(conf, second)
     cni.check(conf, pod, result)
@@ -108,8 +110,8 @@ def test_a_route_over_a_pods_address_is_named(cni: CNI, ready: Node, kind: str, 
 
 
 @KINDS
-def test_wide_routes_of_refusal_are_no_harm(cni: CNI, ready: Node, kind: str) -> None:
-    """Routers refuse what they do not know (blackhole 10.0.0.0/8); the bridge's route is narrower."""
+def test_an_unreachable_route_wider_than_the_subnet_does_no_harm(cni: CNI, ready: Node, kind: str) -> None:
+    """Routers refuse destinations they have no route to (blackhole 10.0.0.0/8); the bridge's route is more specific."""
     ready.run(["sh", "-c", "ip route add blackhole 10.0.0.0/8; ip -6 route add unreachable fd00::/8"])
     pod, conf = ready.pod("pod"), network(kind)
     cni.status(conf)
@@ -118,8 +120,8 @@ def test_wide_routes_of_refusal_are_no_harm(cni: CNI, ready: Node, kind: str) ->
 
 
 @KINDS
-def test_links_of_ours_forward_whatever_new_links_do_by_default(cni: CNI, ready: Node, kind: str) -> None:
-    """Also switched off again; the uplink is named, by ADD and STATUS on stderr and by CHECK as its error."""
+def test_our_links_forward_whatever_the_default_for_new_links(cni: CNI, ready: Node, kind: str) -> None:
+    """CHECK reports a link that does not forward; ADD repairs ours and warns about the uplink, as STATUS does."""
     ready.run(["sh", "-c", "cd /proc/sys/net/ipv4; echo 1 >ip_forward; echo 0 >conf/default/forwarding"])
     pod, second, conf = ready.pod("pod"), ready.pod("second"), network(kind, peers=[record(2)])
     result = cni.add(conf, pod)
@@ -145,8 +147,8 @@ def test_links_of_ours_forward_whatever_new_links_do_by_default(cni: CNI, ready:
         ({"addresses": ["192.0.2.9", "2001:db8:1::1"]}, "but the tunnel sends from 192.0.2.1"),
     ],
 )
-def test_a_record_by_which_peers_do_not_reach_this_node_is_named(cni: CNI, ready: Node, keys: dict, named: str) -> None:
-    """All nodes may have one file, and so this node sees what is said of it."""
+def test_a_record_that_does_not_match_this_node_is_reported(cni: CNI, ready: Node, keys: dict, named: str) -> None:
+    """All nodes may share one peers file, so a node also finds its own record there."""
     conf, pod = network("vxlan", peers=[record(1, **keys), record(2)]), ready.pod("pod")
     result = cni.add(network("vxlan", peers=[record(1), record(2)]), pod)
     assert any(named in line for line in told(cni, "ADD", conf, ready.pod("second")))
@@ -154,8 +156,8 @@ def test_a_record_by_which_peers_do_not_reach_this_node_is_named(cni: CNI, ready
     assert named in refused(cni, "CHECK", {**conf, "prevResult": result}, pod).text
 
 
-def test_a_node_without_ipv6_has_dual_stack_peers(cni: CNI, ready: Node) -> None:
-    """Their IPv4 subnets are reached, and no ADD fails for the others."""
+def test_a_node_without_ipv6_may_have_dual_stack_peers(cni: CNI, ready: Node) -> None:
+    """It routes to their IPv4 subnets, and their IPv6 subnets do not make ADD fail."""
     ready.run(["sh", "-c", "cd /proc/sys/net/ipv6/conf; echo 1 >all/disable_ipv6; echo 1 >default/disable_ipv6"])
     for kind in ("vxlan", "kubenet"):
         conf, pod = network(kind, podCIDRs=["10.244.1.0/24"], peers=[record(2)]), ready.pod(kind)

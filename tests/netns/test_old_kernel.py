@@ -1,4 +1,4 @@
-"""On a kernel whose number is too low, but which has all that is asked of it: as distributions' kernels may be."""
+"""A kernel with a low version number that has every required feature, as distributions' kernels may."""
 
 import json
 
@@ -14,8 +14,8 @@ IPAM = {"type": "host-local", "subnet": "10.1.2.0/24"}
 
 @pytest.mark.cold(reason="the agent's kernel is not that of who calls it")
 @pytest.mark.parametrize("verb", ["STATUS", "ADD"])
-def test_the_number_of_a_kernel_refuses_nothing(cni: CNI, node: Node, verb: str) -> None:
-    """The plugin tries, and succeeds; a STATUS has the kernel try the rules, and leaves none."""
+def test_the_kernels_version_number_is_ignored(cni: CNI, node: Node, verb: str) -> None:
+    """The plugin tries, and succeeds; STATUS has the kernel validate the rules, and leaves none."""
     pod = node.pod("pod")
     assert node.run([*OLD, "uname", "-r"]).stdout.startswith("2.6.")
     argv = [*OLD, cni.folder / "bridge"]

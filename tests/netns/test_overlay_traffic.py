@@ -1,4 +1,4 @@
-"""Two nodes with nothing between them but an underlay: pods' addresses reach each other through our entries."""
+"""Two nodes joined by an underlay: pods reach each other through the entries that we create."""
 
 import socket
 import struct
@@ -26,7 +26,7 @@ def other() -> Iterator[Node]:
 
 
 def set_up(node: Node, number: int, underlay: str, **changes: object) -> None:
-    """Node NUMBER, with an address of a pod of its own, and the way to the other."""
+    """Configure node NUMBER: a pod address of its own, the VTEP, and the entries for the other node."""
     shell(node, f"ip addr add {POD_V4.format(number)}/32 dev lo; ip addr add {POD_V6.format(number)}/128 dev lo")
     with inside(node) as netlink:
         link, _ = ensure_vtep(netlink, vtep(node, number, underlay, **changes), own_addresses(number))
@@ -35,7 +35,7 @@ def set_up(node: Node, number: int, underlay: str, **changes: object) -> None:
 
 @pytest.mark.parametrize("underlay", [UNDERLAY_V4, UNDERLAY_V6], ids=["over IPv4", "over IPv6"])
 def test_pods_of_two_nodes_reach_each_other(node: Node, other: Node, underlay: str) -> None:
-    """Both families; the largest packet passes whole, one byte more does not, and nobody ever asked for a MAC."""
+    """In both families; the largest packet passes, one byte more does not, and all neighbour entries are permanent."""
     join(node, other)
     set_up(node, 1, underlay)
     set_up(other, 2, underlay)
@@ -51,8 +51,8 @@ def test_pods_of_two_nodes_reach_each_other(node: Node, other: Node, underlay: s
         assert all(line.split()[-1] == "PERMANENT" for line in asked)
 
 
-def test_without_offload_the_inner_checksum_is_right_on_the_wire(node: Node, other: Node) -> None:
-    """With it the sum in the tunnelled packet is left to a device; a veth has none, so the capture shows it undone."""
+def test_without_offload_the_inner_checksum_is_correct_on_the_wire(node: Node, other: Node) -> None:
+    """The offload leaves it to the device to fill in; a veth does not, so the capture shows it incomplete."""
     join(node, other)
     set_up(node, 1, UNDERLAY_V4, tx_checksum=True)
     assert not is_sum_right(sent_through_tunnel(node, other))
@@ -62,7 +62,7 @@ def test_without_offload_the_inner_checksum_is_right_on_the_wire(node: Node, oth
 
 
 def sent_through_tunnel(node: Node, other: Node) -> bytes:
-    """A datagram to a pod of the other node, as it arrives there inside of its tunnel packet."""
+    """Send a datagram to a pod of the other node; return the inner packet as captured there."""
     with inside(other):
         wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(_ETH_P_ALL))
         wire.bind(("wan0", _ETH_P_ALL))
@@ -75,7 +75,7 @@ def sent_through_tunnel(node: Node, other: Node) -> bytes:
 
 
 def inner_packets(wire: socket.socket) -> list[bytes]:
-    """The IPv4 packets inside of what was captured: Ethernet, IPv4, UDP to 4789, VXLAN, Ethernet, IPv4, UDP to 9."""
+    """The inner IPv4 packets captured: Ethernet, IPv4, UDP to 4789, VXLAN, Ethernet, IPv4, UDP to 9."""
     found = []
     while True:
         try:
@@ -89,7 +89,7 @@ def inner_packets(wire: socket.socket) -> list[bytes]:
 
 
 def is_sum_right(packet: bytes) -> bool:
-    """Whether the UDP checksum of an IPv4 packet without options is right (RFC 768)."""
+    """Whether the UDP checksum of an IPv4 packet without options is correct (RFC 768)."""
     datagram = packet[20 : struct.unpack_from("!H", packet, 2)[0]]
     pseudo = packet[12:20] + struct.pack("!HH", socket.IPPROTO_UDP, len(datagram))
     data = pseudo + datagram + bytes(len(datagram) % 2)

@@ -1,4 +1,4 @@
-"""`portmap` on real nodes: what the rules say, whose they are, and that nothing stays behind."""
+"""`portmap` on a node: the rules it writes, the owner of each port, and cleanup."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ from tests.netns.published import HTTP, POD_V4, POD_V6, TABLE, Member, port, por
 
 @pytest.fixture
 def outside(node: Node) -> Pod:
-    """The world; made first, so that the node has its addresses."""
+    """The external host; created first, which gives the node its addresses."""
     return node.outside()
 
 
@@ -40,8 +40,8 @@ def other(cni: CNI, pod: Member) -> Member:
 OWNER = 'comment "v1:net:poda:eth0"'
 
 
-def test_golden(pod: Member) -> None:
-    """What `nft list table` prints after an ADD, in full, and `nft -f` takes back to the letter."""
+def test_golden_table(pod: Member) -> None:
+    """`nft list table` after an ADD, in full; `nft -f` restores exactly the same."""
     pod.add(HTTP, port(8053, 53, "udp", NODE_V4), port(8132, 132, "SCTP", "::"))
     text = table(pod.node, TABLE)
     for line in (
@@ -115,15 +115,15 @@ GOLDEN_CHAINS = {
 }
 
 
-def test_no_ports_no_rules(pod: Member) -> None:
-    """Without ports the result is passed on and the kernel is left alone."""
+def test_without_ports_the_ruleset_is_unchanged(pod: Member) -> None:
+    """ADD only passes the result on."""
     before = pod.node.ruleset()
     assert pod.add() == pod.result
     assert pod.node.ruleset() == before
 
 
-def test_repeated_add_replaces(pod: Member) -> None:
-    """The ports of the second ADD are all there is; the same once more changes nothing at all."""
+def test_a_repeated_add_replaces_the_ports(pod: Member) -> None:
+    """Only the ports of the second ADD remain; repeating it changes nothing."""
     pod.add(HTTP, port(8081, 81), conditionsV4=["-s", "10.0.0.0/8"])
     pod.add(port(8080, 8000), port(8082, 82))
     text = table(pod.node, TABLE)
@@ -135,12 +135,12 @@ def test_repeated_add_replaces(pod: Member) -> None:
     assert nft(pod.node, "--debug=netlink", "list", "table", *TABLE.split()) == generation
 
 
-# -- who has a port -------------------------------------------------------------------------------------------------
+# -- port ownership -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("host_ip", ["", NODE_V4, NODE_V6])
 def test_a_taken_port_is_refused(pod: Member, other: Member, host_ip: str) -> None:
-    """Of two pods the second gets an error that names the first, and nothing of it stays; the first is untouched."""
+    """The second pod's ADD fails with the owner's name and leaves nothing; the first pod's rules are unchanged."""
     wanted = port(8080, 80, host_ip=host_ip)
     pod.add(wanted)
     before = pod.node.ruleset()
@@ -152,8 +152,8 @@ def test_a_taken_port_is_refused(pod: Member, other: Member, host_ip: str) -> No
     other.add(port(8081, 80), wanted)
 
 
-def test_a_leftover_gives_way(pod: Member, outside: Pod, node: Node) -> None:
-    """Ports that lead to the address which IPAM gave to this pod belong to a pod that is gone: all of them go."""
+def test_leftover_ports_are_removed(pod: Member, outside: Pod, node: Node) -> None:
+    """IPAM has given the old pod's address to a new pod, so the old pod no longer exists: all its ports are removed."""
     pod.add(HTTP, port(8081, 81), conditionsV4=["-s", "203.0.113.0/24"])
     pod.cni.add(with_prev(portmap(HTTP), pod.result), pod.pod, containerid="heir")
     assert "poda" not in table(node, TABLE)
@@ -161,8 +161,8 @@ def test_a_leftover_gives_way(pod: Member, outside: Pod, node: Node) -> None:
     assert ask(outside, pod.pod, POD_V4, 80, "tcp", to=(NODE_V4, 8080)) == OUTSIDE_V4
 
 
-def test_gc_and_late_del(pod: Member, other: Member) -> None:
-    """GC takes the ports of who is not valid; DEL takes its own, whatever the configuration says by then."""
+def test_gc_and_del_with_a_broken_configuration(pod: Member, other: Member) -> None:
+    """GC removes the ports of invalid attachments; DEL removes its own, whatever the configuration says by then."""
     pod.add(HTTP)
     other.add(port(8081, 81))
     pod.cni.gc(portmap(), other.pod)
@@ -201,8 +201,8 @@ SENTENCES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_check_tells_damage_and_add_repairs_it(pod: Member, node: Node, damage: str) -> None:
-    """CHECK fails for whatever is missing; the next ADD makes it as it was."""
+def test_check_reports_damage_and_add_repairs_it(pod: Member, node: Node, damage: str) -> None:
+    """CHECK fails for anything that is missing; the next ADD restores it."""
     keys = {"conditionsV4": ["!", "-s", "203.0.113.0/24"]}
     pod.add(HTTP, **keys)
     whole = table(node, TABLE)
@@ -218,7 +218,7 @@ def test_check_tells_damage_and_add_repairs_it(pod: Member, node: Node, damage: 
 
 
 def test_status(cni: CNI, node: Node) -> None:
-    """STATUS leaves nothing behind, and fails where the rules can not be made."""
+    """STATUS leaves nothing behind, and fails with code 50 if the rules cannot be made."""
     before = node.ruleset()
     cni.status(portmap())
     assert node.ruleset() == before
@@ -236,7 +236,7 @@ BACKENDS = pytest.mark.parametrize("backend", ["iptables", "nftables"])
 @BACKENDS
 @pytest.mark.parametrize("told", ["everything", "nothing"])
 def test_reference_add_our_del(pod: Member, other: Member, reference: CNI, backend: str, told: str) -> None:
-    """Our DEL removes what the reference's ADD made, told neither ports nor result; its other pod keeps its ports."""
+    """Our DEL removes what the reference's ADD made, even without ports and result; its other pod keeps its ports."""
     ports = (HTTP, port(8053, 53, "udp"))
     pod.add(*ports, cni=reference, backend=backend)
     other.add(port(8081, 81), cni=reference, backend=backend)
@@ -253,15 +253,15 @@ def test_reference_add_our_del(pod: Member, other: Member, reference: CNI, backe
 
 @BACKENDS
 def test_our_add_reference_del(pod: Member, reference: CNI, backend: str) -> None:
-    """The reference's DEL of a pod that we added succeeds; what it does not know, our GC finds."""
+    """The reference's DEL of a pod that we added succeeds; our GC removes the rules that it does not know."""
     pod.add(HTTP)
     pod.delete(HTTP, cni=reference, backend=backend)
     pod.cni.gc(portmap())
     assert "v1:" not in table(pod.node, TABLE)
 
 
-def test_changing_back_by_the_manual(pod: Member, reference: CNI) -> None:
-    """After the commands of docs/portmap.md nothing of ours is left, and nothing of the reference's is gone."""
+def test_the_documented_commands_for_changing_back(pod: Member, reference: CNI) -> None:
+    """The commands in docs/portmap.md delete everything of ours and nothing of the reference's."""
     pod.add(HTTP, cni=reference, backend="iptables")
     before = pod.node.run(["nft", "-s", "list", "ruleset"]).stdout
     pod.cni.add(with_prev(portmap(port(8081, 81)), pod.result), pod.pod, ifname="eth0", containerid="ours")
@@ -272,12 +272,12 @@ def test_changing_back_by_the_manual(pod: Member, reference: CNI) -> None:
     assert pod.node.sysctl("ipv4/conf/br0/route_localnet") == "0"
 
 
-# -- failure, crowd and cost ----------------------------------------------------------------------------------------
+# -- failure, concurrency and cost ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("before", ["fresh", "others"])
 def test_add_undoes_itself_whichever_request_is_refused(pod: Member, other: Member, node: Node, before: str) -> None:
-    """For each change that an ADD asks of the kernel: refused, the ADD fails and everything is as before."""
+    """Whichever change the kernel refuses, the ADD fails and the previous state is restored."""
     if before == "others":
         other.add(port(8081, 81))
         node.run(["sh", "-c", "echo 0 >/proc/sys/net/ipv4/conf/br0/route_localnet"])
@@ -293,7 +293,7 @@ def test_add_undoes_itself_whichever_request_is_refused(pod: Member, other: Memb
 
 @pytest.mark.cold(reason="watches what the plugin's own process does")
 def test_no_verb_runs_a_program(pod: Member, node: Node) -> None:
-    """With ports, conditions, UDP flows and rules of both suites to look at, nothing is executed but the plugin."""
+    """With ports, conditions, UDP flows and rules of both suites, nothing but the plugin itself is executed."""
     conf = with_prev(portmap(HTTP, port(8053, 53, "udp"), conditionsV4=["-s", "10.0.0.0/8"]), pod.result)
     for verb in ("ADD", "CHECK", "DEL", "GC", "STATUS"):
         asked = {**conf, "cni.dev/valid-attachments": []}
@@ -306,8 +306,8 @@ def test_no_verb_runs_a_program(pod: Member, node: Node) -> None:
             assert runs == [], f"{kind} {verb}"
 
 
-def test_sixteen_at_once(cni: CNI, outside: Pod, node: Node) -> None:
-    """Sixteen ADDs at once on a node without any rules, then DELs and ADDs mixed: all succeed, all is in place."""
+def test_sixteen_concurrent_calls(cni: CNI, outside: Pod, node: Node) -> None:
+    """Sixteen ADDs on a node without rules, then DELs and ADDs mixed: all succeed, and all rules are in place."""
     members = [Member(cni, f"pod{number}") for number in range(16)]
     with ThreadPoolExecutor(16) as pool:
         list(pool.map(lambda numbered: numbered[1].add(port(9000 + numbered[0], 80, "udp")), enumerate(members)))
@@ -323,8 +323,8 @@ def test_sixteen_at_once(cni: CNI, outside: Pod, node: Node) -> None:
     assert table(node, TABLE).count("v1:net:") == 4 * 8
 
 
-def test_one_port_for_sixteen(cni: CNI, outside: Pod, node: Node) -> None:
-    """Of sixteen that want one port at once, one gets it."""
+def test_one_of_sixteen_concurrent_adds_gets_the_port(cni: CNI, outside: Pod, node: Node) -> None:
+    """All others fail with the owner's name."""
     members = [Member(cni, f"pod{number}") for number in range(16)]
 
     def attempt(member: Member) -> str:

@@ -1,4 +1,4 @@
-"""Conditions of `portmap` on real nodes: what the kernel was given, as nft prints it, and which packets they let in."""
+"""Conditions of `portmap` on a node: the rules they become, as nft prints them, and the packets they accept."""
 
 import pytest
 
@@ -10,7 +10,7 @@ from tests.netns.published import GATEWAY_V4, HTTP, POD_V4, POD_V6, TABLE, Membe
 
 @pytest.fixture
 def outside(node: Node) -> Pod:
-    """The world; made first, so that the node has its addresses."""
+    """The external host; created first, which gives the node its addresses."""
     return node.outside()
 
 
@@ -45,14 +45,14 @@ AS_NFT_PRINTS_THEM = [
 
 
 @pytest.mark.parametrize(("words", "expected"), AS_NFT_PRINTS_THEM)
-def test_the_kernel_holds_what_was_written(pod: Member, words: list[str], expected: list[str]) -> None:
-    """A rule for each of several values; none of several is one rule."""
+def test_conditions_as_nft_prints_them(pod: Member, words: list[str], expected: list[str]) -> None:
+    """Each of several values becomes a rule; the negation of several is a single rule."""
     pod.add(HTTP, conditionsV4=words)
     text = table(pod.node, TABLE)
     (name,) = {line.split()[1] for line in text.splitlines() if line.startswith("\tchain port-if-")}
     wanted = [f"{line} {HOLDS}" for line in expected]
     found = [line.removeprefix("meta nfproto ipv4 ") for line in chain(text, name)]
-    # As releases of nft differ.
+    # Releases of nft print these differently.
     found = [line.replace("meta iiftype", "iiftype").replace(FLAGS, AS_BITS) for line in found]
     assert found == wanted
     pod.check(HTTP, conditionsV4=words)
@@ -82,28 +82,28 @@ OPEN_TO_OUTSIDE = {
 
 
 @pytest.mark.parametrize("words", SHUT_TO_OUTSIDE.values(), ids=SHUT_TO_OUTSIDE)
-def test_shut(pod: Member, outside: Pod, words: list[str]) -> None:
-    """Who does not fit finds nobody at the port."""
+def test_a_client_that_does_not_match_is_refused(pod: Member, outside: Pod, words: list[str]) -> None:
+    """A connection that does not meet the conditions is not forwarded."""
     pod.add(HTTP, conditionsV4=words)
     assert refused(outside, NODE_V4, 8080)
 
 
 @pytest.mark.parametrize("words", OPEN_TO_OUTSIDE.values(), ids=OPEN_TO_OUTSIDE)
-def test_open(pod: Member, outside: Pod, words: list[str]) -> None:
-    """Who fits gets to the pod."""
+def test_a_client_that_matches_reaches_the_pod(pod: Member, outside: Pod, words: list[str]) -> None:
+    """A connection that meets the conditions is forwarded."""
     pod.add(HTTP, conditionsV4=words)
     assert ask(outside, pod.pod, POD_V4, 80, "tcp", to=(NODE_V4, 8080)) == OUTSIDE_V4
 
 
-def test_a_field_that_a_packet_has_not_does_not_fit(pod: Member, outside: Pod, node: Node) -> None:
-    """What comes in has no user: neither a user nor any other than that fits. What the node sends has one."""
+def test_a_field_that_a_packet_lacks_never_matches(pod: Member, outside: Pod, node: Node) -> None:
+    """A received packet has no user, so not even `skuid != 1000` matches; a packet sent by the node has one."""
     pod.add(HTTP, conditionsV4=["meta skuid != 1000"])
     assert refused(outside, NODE_V4, 8080)
     assert ask(node, pod.pod, POD_V4, 80, "tcp", to=(NODE_V4, 8080)) == NODE_V4
 
 
-def test_each_family_has_its_own(pod: Member, outside: Pod) -> None:
-    """Conditions of one family say nothing of the other."""
+def test_each_family_has_its_own_conditions(pod: Member, outside: Pod) -> None:
+    """Conditions of one family do not apply to the other."""
     pod.add(HTTP, conditionsV6=["ip6 saddr { 2001:db8:9::/64, fd00::/8 }"])
     assert ask(outside, pod.pod, POD_V4, 80, "tcp", to=(NODE_V4, 8080)) == OUTSIDE_V4
     assert refused(outside, NODE_V6, 8080)
@@ -111,8 +111,8 @@ def test_each_family_has_its_own(pod: Member, outside: Pod) -> None:
     assert ask(outside, pod.pod, POD_V6, 80, "tcp", to=(NODE_V6, 8080)) == OUTSIDE_V6
 
 
-def test_no_ports_no_conditions(pod: Member) -> None:
-    """What can not be expressed is passed by where there is nothing that it could be a condition of."""
+def test_without_ports_conditions_are_ignored(pod: Member) -> None:
+    """Even those that cannot be expressed are not an error then."""
     before = pod.node.ruleset()
     assert pod.add(conditionsV4=["-m", "set", "--match-set", "x", "src"], backend="iptables") == pod.result
     pod.cni.status({"cniVersion": "1.1.0", "name": "net", "type": "portmap", "conditionsV4": ["ip saddr @x"]})

@@ -1,4 +1,4 @@
-"""Who holds a port of the node that `portmap` is asked for: a pod that is gone gives way, any other is named."""
+"""Requested ports that `portmap` finds taken: those of a deleted pod are freed, any other owner is named."""
 
 import re
 
@@ -12,24 +12,24 @@ from tests.netns.published import BRIDGE, HTTP, OTHER_V4, POD_V4, TABLE, Member,
 
 @pytest.fixture
 def outside(node: Node) -> Pod:
-    """The world; made first, so that the node has its addresses."""
+    """The external host; created first, which gives the node its addresses."""
     return node.outside()
 
 
 @pytest.fixture
 def pod(cni: CNI, outside: Pod) -> Member:
-    """The pod that has the ports."""
+    """The pod that owns the ports."""
     return Member(cni, "poda")
 
 
 @pytest.fixture
 def other(cni: CNI, pod: Member) -> Member:
-    """The pod that wants them."""
+    """The pod that requests them."""
     return Member(cni, "podb")
 
 
 def die(pod: Pod, result: dict) -> None:
-    """The pod goes without a DEL; the kernel takes its link away when it can."""
+    """Delete the pod's namespace without a DEL, and wait until the kernel has deleted its link."""
     pod.vanish()
     veth = next(one["name"] for one in result["interfaces"] if one["name"].startswith("veth"))
     assert wait_until(lambda: veth not in pod.node.links())
@@ -37,8 +37,8 @@ def die(pod: Pod, result: dict) -> None:
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp", "sctp"])
 @pytest.mark.parametrize("host_ip", ["", "0.0.0.0", "::", NODE_V4, NODE_V6])
-def test_a_dead_pod_gives_way(pod: Member, other: Member, protocol: str, host_ip: str) -> None:
-    """Its link is gone, so it loses the port that is wanted and all others, with conditions and masquerade."""
+def test_ports_of_a_deleted_pod_are_freed(pod: Member, other: Member, protocol: str, host_ip: str) -> None:
+    """Its host veth is missing, so it loses the requested port and all others, with conditions and masquerading."""
     wanted = port(8083, 80, protocol, host_ip)
     pod.add(wanted, HTTP, conditionsV4=["-s", "192.0.2.0/24"])
     die(pod.pod, pod.result)
@@ -48,8 +48,8 @@ def test_a_dead_pod_gives_way(pod: Member, other: Member, protocol: str, host_ip
     other.check(wanted)
 
 
-def test_traffic_follows(pod: Member, other: Member, outside: Pod) -> None:
-    """The port leads to the new pod."""
+def test_traffic_goes_to_the_new_pod(pod: Member, other: Member, outside: Pod) -> None:
+    """The port leads to the pod that took it over."""
     pod.add(HTTP)
     die(pod.pod, pod.result)
     other.add(HTTP)
@@ -57,10 +57,10 @@ def test_traffic_follows(pod: Member, other: Member, outside: Pod) -> None:
 
 
 @pytest.mark.parametrize("holder", ["short name", "long name"])
-def test_a_living_pod_keeps_its_port_and_the_message_says_how_to_free_it(
+def test_a_running_pod_keeps_its_port_and_the_message_says_how_to_free_it(
     pod: Member, other: Member, node: Node, holder: str
 ) -> None:
-    """The command in the message, pasted into a shell, frees the port."""
+    """The command in the message frees the port when pasted into a shell."""
     wanted = port(8083, 80, host_ip=NODE_V4)
     name = {"containerid": "a" * 120} if holder == "long name" else {}
     third = node.pod("podc")
@@ -77,8 +77,10 @@ def test_a_living_pod_keeps_its_port_and_the_message_says_how_to_free_it(
     other.check(wanted)
 
 
-def test_a_pod_of_another_implementation_may_be_alive(pod: Member, other: Member, reference: CNI, node: Node) -> None:
-    """Where the bridge has a veth without a tag, it may be the holder's: nothing is proven, nothing is taken."""
+def test_no_port_is_freed_while_the_bridge_has_an_untagged_veth(
+    pod: Member, other: Member, reference: CNI, node: Node
+) -> None:
+    """A veth without our tag may be the owner's, so nothing proves that the owner is deleted."""
     pod.add(HTTP)
     other.cni.delete(BRIDGE, pod.pod)
     Member(reference, "podc")
@@ -86,8 +88,8 @@ def test_a_pod_of_another_implementation_may_be_alive(pod: Member, other: Member
         other.add(HTTP)
 
 
-def test_a_pod_on_another_network_gives_way_too(cni: CNI, pod: Member, outside: Pod) -> None:
-    """Its own bridge is the one that counts."""
+def test_ports_of_a_deleted_pod_on_another_network_are_freed(cni: CNI, pod: Member, outside: Pod) -> None:
+    """What counts is the bridge of the owner's network."""
     far = pod.node.pod("podf")
     ipam = {"type": "host-local", "subnet": "10.9.0.0/24"}
     result = cni.add({**BRIDGE, "name": "there", "bridge": "br1", "ipam": ipam}, far)
@@ -100,8 +102,10 @@ def test_a_pod_on_another_network_gives_way_too(cni: CNI, pod: Member, outside: 
 
 
 @pytest.mark.parametrize("gateway", ["other end of a port", "VLAN of the bridge"])
-def test_a_pod_behind_a_gateway_beside_the_bridge_gives_way_too(cni: CNI, outside: Pod, gateway: str) -> None:
-    """Where the gateway is on the link of a VLAN, the bridge behind it counts, and that link's end is no pod's."""
+def test_ports_of_a_deleted_pod_are_freed_if_the_gateway_is_beside_the_bridge(
+    cni: CNI, outside: Pod, gateway: str
+) -> None:
+    """The bridge behind the gateway's VLAN link or veth counts; the gateway's own bridge port is not a pod's."""
     node, conf = outside.node, {**BRIDGE, "isDefaultGateway": False}
     pods = [node.pod("poda"), node.pod("podb")]
     results = [cni.add(conf, pod) for pod in pods]
@@ -122,8 +126,8 @@ def test_a_pod_behind_a_gateway_beside_the_bridge_gives_way_too(cni: CNI, outsid
     cni.add({**portmap(HTTP), "prevResult": results[1]}, pods[1])
 
 
-def test_of_two_holders_the_living_one_saves_the_dead_ones_ports(cni: CNI, pod: Member, other: Member) -> None:
-    """An ADD that fails takes nothing from anybody."""
+def test_a_failed_add_frees_no_ports(cni: CNI, pod: Member, other: Member) -> None:
+    """One port belongs to a deleted pod, another to a running one: the ADD fails and changes nothing."""
     pod.add(HTTP)
     third = Member(cni, "podc")
     third.add(port(8081, 80))
@@ -134,8 +138,8 @@ def test_of_two_holders_the_living_one_saves_the_dead_ones_ports(cni: CNI, pod: 
     assert pod.node.ruleset() == before
 
 
-def test_a_port_that_nobody_owns_is_nobodys_to_give(pod: Member, other: Member) -> None:
-    """An entry of an administrator stays, and the message says how to delete it."""
+def test_an_entry_without_an_owner_is_kept(pod: Member, other: Member) -> None:
+    """An administrator's entry stays, and the message says how to delete it."""
     pod.add(port(8081, 80))
     nft(pod.node, "add", "element", *TABLE.split(), "ports4", "{ tcp . 8080 : 10.9.9.9 . 80 }")
     with pytest.raises(CNIFailure, match="is taken by an unknown owner") as caught:
@@ -159,7 +163,7 @@ def listed(node: Node) -> set[tuple[str, int]]:
 
 
 def test_ports_in_use_are_listed_where_nerdctl_looks(pod: Member, other: Member) -> None:
-    """Each port of each pod, until it goes: replaced, by DEL, by GC, or with a dead pod."""
+    """Each port of each pod is listed until it is replaced or removed: by DEL, by GC, or with a deleted pod."""
     node, many = pod.node, [port(9000 + number, 80, "udp") for number in range(20)]
     pod.add(HTTP, port(8053, 53, "udp", NODE_V4), port(8132, 132, "sctp", "::"), port(8133, 80, "tcp", NODE_V6))
     assert listed(node) == {("", 8080), (NODE_V4, 8053), ("", 8132)}
@@ -179,8 +183,8 @@ def test_ports_in_use_are_listed_where_nerdctl_looks(pod: Member, other: Member)
     assert listed(node) == {("", 8080)}
 
 
-def test_pods_of_kubernetes_need_no_notes(pod: Member, other: Member) -> None:
-    """Kubernetes chooses no port by itself."""
+def test_ports_of_kubernetes_pods_are_not_listed(pod: Member, other: Member) -> None:
+    """Kubernetes does not look for free ports itself."""
     args = "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web"
     conf = {**portmap(HTTP), "prevResult": pod.result}
     pod.cni.add(conf, pod.pod, args=args)
@@ -190,8 +194,8 @@ def test_pods_of_kubernetes_need_no_notes(pod: Member, other: Member) -> None:
     assert listed(pod.node) == {("", 8081)}
 
 
-def test_notes_of_all_pods_come_back(pod: Member, other: Member) -> None:
-    """After somebody has flushed the table, with the next ADD of any pod."""
+def test_after_a_flush_the_next_add_lists_the_ports_of_all_pods(pod: Member, other: Member) -> None:
+    """Each port once, whichever pod the ADD is for."""
     pod.add(HTTP)
     pod.node.run(["iptables", "-t", "nat", "-F"])
     other.add(port(8081, 80))
@@ -201,8 +205,10 @@ def test_notes_of_all_pods_come_back(pod: Member, other: Member) -> None:
     assert shown.count("--dports") == 2
 
 
-def test_notes_do_nothing_to_packets_of_the_reference(pod: Member, other: Member, outside: Pod, reference: CNI) -> None:
-    """The reference's jump leads through them to its own rules, and neither's CHECK takes them for its ports."""
+def test_listed_ports_do_not_affect_the_references_packets(
+    pod: Member, other: Member, outside: Pod, reference: CNI
+) -> None:
+    """The reference's jump passes through the list to its own rules, and neither CHECK takes the list for mappings."""
     pod.add(HTTP)
     other.add(port(8081, 80), cni=reference, backend="iptables")
     assert ask(outside, other.pod, OTHER_V4, 80, "tcp", to=(NODE_V4, 8081)) == OUTSIDE_V4

@@ -1,7 +1,7 @@
-"""`portmap` beside kube-proxy: what belongs to a Service reaches the Service, in each mode and either order of arrival.
+"""`portmap` beside kube-proxy: a Service's traffic reaches the Service, in each mode and whichever rules came first.
 
-The rules are those that kube-proxy writes, cut down to the services here. IPVS itself is not needed: it takes what is
-delivered to the node for an address of kube-ipvs0, so a listener of the node stands in its place.
+The rules are those that kube-proxy writes, reduced to the Services here. IPVS itself is not needed: it handles what is
+delivered to the node for an address of kube-ipvs0, so a listener on the node stands in for it.
 """
 
 from collections.abc import Callable
@@ -28,13 +28,13 @@ MARKS = (
 
 @pytest.fixture
 def outside(node: Node) -> Pod:
-    """The world; made first, so that the node has its addresses."""
+    """The external host; created first, which gives the node its addresses."""
     return node.outside()
 
 
 @pytest.fixture
 def pod(cni: CNI, outside: Pod) -> Member:
-    """The pod that will have the ports, 10.1.2.2 and fd00:1::2."""
+    """The pod that gets the host ports, 10.1.2.2 and fd00:1::2."""
     made = Member(cni, "poda")
     assert made.pod.reaches("fd00:1::1", timeout=15)
     return made
@@ -42,7 +42,7 @@ def pod(cni: CNI, outside: Pod) -> Member:
 
 @pytest.fixture
 def client(cni: CNI, pod: Member) -> Member:
-    """A pod that asks."""
+    """A pod that connects to ports of the node."""
     made = Member(cni, "client")
     assert made.pod.reaches("fd00:1::1", timeout=15)
     return made
@@ -55,7 +55,7 @@ def address_of(member: Member, version: int) -> str:
 
 
 def restore(node: Node, version: int, *lines: str) -> None:
-    """Restore chains into iptables' nat table and put jumps first in the builtin ones, as kube-proxy does."""
+    """Restore chains into iptables' nat table and insert jumps at the top of the built-in ones, as kube-proxy does."""
     chains = ("SERVICES", "NODEPORTS", "MARK-MASQ", "POSTROUTING", "SVC-HTTPS", "SEP-HTTPS")
     text = "\n".join(["*nat", *(f":KUBE-{chain} - [0:0]" for chain in chains), *MARKS, *lines, "COMMIT", ""])
     node.run([f"{IPTABLES[version]}-restore", "--noflush"], stdin=text)
@@ -121,7 +121,7 @@ def by_nftables(node: Node, version: int, endpoint: str = "") -> None:
 
 
 def by_ipvs(node: Node, version: int) -> None:
-    """Mode ipvs: the ClusterIP is on kube-ipvs0, and iptables accepts what goes to it."""
+    """Mode ipvs: the ClusterIP is on kube-ipvs0, and iptables accepts packets to it."""
     node.run(["sh", "-c", "ip link show kube-ipvs0 2>/dev/null || ip link add kube-ipvs0 up type bridge"])
     node.run(["ip", "address", "add", f"{CLUSTER_IP[version]}/{32 if version == 4 else 128}", "dev", "kube-ipvs0", *(
         ["nodad"] if version == 6 else [])])  # fmt: skip
@@ -141,7 +141,7 @@ PORTS = [port(number, 80, kind) for number in (443, 30443, 8080) for kind in ("t
 
 
 def both(pod: Member, first: str, proxy: Callable[[Node, int], None]) -> None:
-    """The pod's ports and kube-proxy's rules, in that order or the other."""
+    """Set up the pod's ports and kube-proxy's rules, in the order that `first` gives."""
     if first == "host ports":
         pod.add(*PORTS)
     for version in (4, 6):
@@ -151,18 +151,18 @@ def both(pod: Member, first: str, proxy: Callable[[Node, int], None]) -> None:
 
 
 def clients(pod: Member, client: Member, outside: Pod) -> dict[str, Host]:
-    """From where one asks."""
+    """The hosts that connect."""
     return {"pod": client.pod, "node": pod.node, "outside": outside, "the pod itself": pod.pod}
 
 
 @ORDERS
 @pytest.mark.parametrize("proxy", [by_iptables, by_nftables])
-def test_what_kube_proxy_translates_is_the_services(
+def test_services_that_kube_proxy_translates_take_precedence(
     pod: Member, client: Member, outside: Pod, first: str, proxy: Callable
 ) -> None:
-    """ClusterIP, external address and NodePort lead to the service's endpoint though a pod has these host ports.
+    """ClusterIP, external address and NodePort lead to the Service's endpoint although a pod has these host ports.
 
-    The endpoint is beyond the node, so that who asks from there is left out.
+    The endpoint is outside the node, so clients outside are left out.
     """
     both(pod, first, proxy)
     for version in (4, 6):
@@ -178,8 +178,10 @@ def test_what_kube_proxy_translates_is_the_services(
 
 @ORDERS
 @pytest.mark.parametrize("proxy", [by_iptables, by_nftables])
-def test_from_outside_too(pod: Member, client: Member, outside: Pod, first: str, proxy: Callable) -> None:
-    """The same asked from beyond the node: the endpoint is a pod."""
+def test_services_take_precedence_for_clients_outside_too(
+    pod: Member, client: Member, outside: Pod, first: str, proxy: Callable
+) -> None:
+    """The same for clients outside the node; the endpoint is a pod."""
     both(pod, first, lambda node, version: proxy(node, version, address_of(client, version)))
     for version in (4, 6):
         for to in ((NODE[version], 443), (NODE[version], 30443)):
@@ -190,7 +192,7 @@ def test_from_outside_too(pod: Member, client: Member, outside: Pod, first: str,
 @ORDERS
 @pytest.mark.parametrize("proxy", [by_iptables, by_nftables])
 def test_sctp(pod: Member, client: Member, outside: Pod, first: str, proxy: Callable) -> None:
-    """SCTP likewise: a service's port goes to its endpoint, another to the pod."""
+    """The same over SCTP: a Service's port leads to its endpoint, any other host port to the pod."""
     both(pod, first, proxy)
     for to in ((CLUSTER_IP[4], 443), (NODE_V4, 443), (NODE_V4, 30443)):
         assert sctp_arrives(client.pod, OTHER_V4, to, outside) == 9443
@@ -202,7 +204,7 @@ def test_sctp(pod: Member, client: Member, outside: Pod, first: str, proxy: Call
 def test_host_ports_work_beside_kube_proxy(
     pod: Member, client: Member, outside: Pod, first: str, proxy: Callable
 ) -> None:
-    """A port that no service has leads to the pod: by every address of the node, from everywhere."""
+    """A port that belongs to no Service leads to the pod, at every address of the node and from every client."""
     both(pod, first, proxy)
     for version in (4, 6):
         for asks, host in clients(pod, client, outside).items():
@@ -215,8 +217,8 @@ def test_host_ports_work_beside_kube_proxy(
 
 
 @ORDERS
-def test_what_iptables_accepts_is_the_services(pod: Member, client: Member, outside: Pod, first: str) -> None:
-    """In IPVS mode the service answers at its address, which is one of the node's; the pod has that port elsewhere."""
+def test_services_in_ipvs_mode_take_precedence(pod: Member, client: Member, outside: Pod, first: str) -> None:
+    """The Service answers at its address, which is local to the node; at other addresses the port leads to the pod."""
     both(pod, first, by_ipvs)
     for version in (4, 6):
         for host in clients(pod, client, outside).values():
@@ -226,8 +228,8 @@ def test_what_iptables_accepts_is_the_services(pod: Member, client: Member, outs
 
 
 @pytest.mark.parametrize("link", ["kube-ipvs0", "kube-dummy-if"])
-def test_addresses_of_an_ipvs_proxy_are_no_place_for_host_ports(pod: Member, client: Member, link: str) -> None:
-    """Without any rule to see (iptables-legacy, kube-router), as of the last ADD: not what another link has too."""
+def test_addresses_of_an_ipvs_proxy_have_no_host_ports(pod: Member, client: Member, link: str) -> None:
+    """As of the last ADD, even without visible rules (iptables-legacy, kube-router); unless another link has them."""
     node = pod.node
     node.run(["ip", "link", "add", link, "up", "type", "bridge"])
     for address in (f"{CLUSTER_IP[4]}/32", f"{CLUSTER_IP[6]}/128", f"{NODE_V4}/32"):
@@ -246,8 +248,8 @@ def test_addresses_of_an_ipvs_proxy_are_no_place_for_host_ports(pod: Member, cli
     pod.check(port(443, 80))
 
 
-def test_the_mark_stays_where_it_is_set(pod: Member, client: Member) -> None:
-    """Nothing but the chain that asks for it sees the bit, and other bits of the packet's mark stay."""
+def test_the_mark_bit_is_cleared_before_other_chains_see_it(pod: Member, client: Member) -> None:
+    """The other bits of the packet's mark are kept."""
     node = pod.node
     pod.add(HTTP)
     nft(node, "-f", "-", stdin="""
@@ -269,8 +271,8 @@ def test_the_mark_stays_where_it_is_set(pod: Member, client: Member) -> None:
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_iptables_knows_the_rules(pod: Member, version: int) -> None:
-    """iptables lists them, saves and restores them, and deletes them by what it lists."""
+def test_iptables_can_handle_the_rules(pod: Member, version: int) -> None:
+    """It lists, saves and restores them, and deletes them by their listed form."""
     pod.add(HTTP)
     shown = pod.node.run([f"{IPTABLES[version]}-save", "-t", "nat"]).stdout
     rules = [line for line in shown.splitlines() if "slash24" in line]
@@ -283,8 +285,8 @@ def test_iptables_knows_the_rules(pod: Member, version: int) -> None:
     assert "slash24" not in pod.node.run([f"{IPTABLES[version]}-save", "-t", "nat"]).stdout
 
 
-def test_check_sees_that_iptables_was_flushed_and_add_repairs_it(pod: Member, client: Member, outside: Pod) -> None:
-    """Any pod's next ADD brings the host ports of all back."""
+def test_check_reports_flushed_iptables_rules_and_add_restores_them(pod: Member, client: Member, outside: Pod) -> None:
+    """The next ADD of any pod restores the host ports of all pods."""
     pod.add(HTTP)
     for version in (4, 6):
         pod.node.run([IPTABLES[version], "-t", "nat", "-F"])
@@ -295,8 +297,8 @@ def test_check_sees_that_iptables_was_flushed_and_add_repairs_it(pod: Member, cl
         assert ask(outside, pod.pod, POD[version], 80, "tcp", to=(NODE[version], 8080)) == OUTSIDE[version]
 
 
-def test_the_rule_goes_behind_what_came_since(pod: Member, client: Member) -> None:
-    """A jump that somebody appended behind the rule is in front of it after the next ADD."""
+def test_add_moves_the_rule_behind_rules_appended_since(pod: Member, client: Member) -> None:
+    """A rule appended behind ours is in front of it after the next ADD."""
     pod.add(HTTP)
     pod.node.run(["iptables", "-t", "nat", "-A", "PREROUTING", "-d", NODE_V4, "-j", "ACCEPT"])
     client.add(port(8081, 81))
@@ -304,8 +306,8 @@ def test_the_rule_goes_behind_what_came_since(pod: Member, client: Member) -> No
     assert ["ACCEPT" in rule for rule in rules[1:]] == [True, False]
 
 
-def test_somebody_elses_mark_is_not_taken_for_ours(pod: Member, client: Member) -> None:
-    """A rule that sets the same bit for its own ends stays, and does not stand for the rule that is missing."""
+def test_a_foreign_mark_rule_is_not_taken_for_ours(pod: Member, client: Member) -> None:
+    """Another program's rule that sets the same bit stays, and does not count as our missing rule."""
     theirs = ["-d", NODE_V4, "-p", "tcp", "--dport", "9", "-j", "MARK", "--set-xmark", "0x1000/0x1000"]
     pod.node.run(["iptables", "-t", "nat", "-A", "PREROUTING", *theirs])
     pod.node.run(["iptables", "-t", "nat", "-A", "OUTPUT", "-j", "MARK", "--set-xmark", "0x1000/0xffff"])
@@ -317,8 +319,8 @@ def test_somebody_elses_mark_is_not_taken_for_ours(pod: Member, client: Member) 
         assert ["slash24" in rule for rule in rules[1:]] == [False, True]
 
 
-def test_without_x_tables_host_ports_work(pod: Member, outside: Pod) -> None:
-    """Where the rule can not be made (here: somebody's chain has the name), packets are not asked for its mark."""
+def test_host_ports_work_without_the_iptables_rule(pod: Member, outside: Pod) -> None:
+    """If it cannot be added (here: another chain has the name), packets do not need its mark."""
     nft(pod.node, "add table ip nat; add chain ip nat PREROUTING { type filter hook input priority 0; }")
     pod.add(HTTP)
     pod.check(HTTP)
@@ -328,7 +330,7 @@ def test_without_x_tables_host_ports_work(pod: Member, outside: Pod) -> None:
 
 
 def test_firewalld_lets_host_ports_pass(pod: Member, client: Member, outside: Pod) -> None:
-    """Its forward chain accepts what is translated before it rejects; its own translations stand behind ours."""
+    """Its forward chain accepts translated packets before it rejects the rest; its own translations come after ours."""
     pod.add(HTTP)
     nft(pod.node, "-f", "-", stdin="""
         table inet firewalld {
@@ -346,7 +348,7 @@ def test_firewalld_lets_host_ports_pass(pod: Member, client: Member, outside: Po
 
 @pytest.mark.parametrize("nat", ["none", "docker's"])
 def test_a_failed_first_add_leaves_iptables_as_it_was(pod: Member, nat: str) -> None:
-    """The rules go with the table that needed them, and nothing of anybody else's."""
+    """Our rules are deleted with the table that needed them; other programs' rules stay."""
     if nat == "docker's":
         pod.node.run(["iptables", "-t", "nat", "-N", "DOCKER"])
         pod.node.run(["iptables", "-t", "nat", "-A", "PREROUTING", "-j", "DOCKER"])

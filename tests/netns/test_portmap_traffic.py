@@ -1,4 +1,4 @@
-"""`portmap` on real nodes: where packets go."""
+"""`portmap` on a node: where packets go."""
 
 import socket
 from contextlib import ExitStack
@@ -26,7 +26,7 @@ from tests.netns.published import (
 
 @pytest.fixture
 def outside(node: Node) -> Pod:
-    """The world; made first, so that the node has its addresses."""
+    """The external host; created first, which gives the node its addresses."""
     return node.outside()
 
 
@@ -51,15 +51,15 @@ def other(cni: CNI, pod: Member) -> Member:
 
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
 def test_from_outside(pod: Member, outside: Pod, kind: str) -> None:
-    """From outside a port of the node leads into the pod, in both families, and the pod sees who asks."""
+    """In both families a port of the node leads to the pod, and the pod sees the client's address."""
     pod.add(port(8080, 80, kind))
     assert ask(outside, pod.pod, POD_V4, 80, kind, to=(NODE_V4, 8080)) == OUTSIDE_V4
     assert ask(outside, pod.pod, POD_V6, 80, kind, to=(NODE_V6, 8080)) == OUTSIDE_V6
 
 
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
-def test_from_beside(pod: Member, other: Member, kind: str) -> None:
-    """A neighbour on the bridge, and the pod itself, get there through the node; the pod sees the gateway."""
+def test_from_pods_on_the_bridge(pod: Member, other: Member, kind: str) -> None:
+    """Another pod, and the pod itself, reach the port through the node; the pod sees the gateway's address."""
     pod.add(port(8080, 80, kind))
     for client in (other.pod, pod.pod):
         assert ask(client, pod.pod, POD_V4, 80, kind, to=(NODE_V4, 8080)) == GATEWAY_V4
@@ -67,18 +67,18 @@ def test_from_beside(pod: Member, other: Member, kind: str) -> None:
 
 
 def test_direct_traffic_keeps_its_source(pod: Member, other: Member) -> None:
-    """Who asks the pod itself, and not the port of the node, is not masqueraded."""
+    """A connection to the pod's own address, not to the node's port, is not masqueraded."""
     pod.add(HTTP)
     assert ask(other.pod, pod.pod, POD_V4, 80, "tcp") == OTHER_V4
 
 
 def test_another_translation_to_the_same_port_keeps_its_source(pod: Member, other: Member) -> None:
-    """A service's address that somebody else translates to the pod's port is not masqueraded by us."""
+    """A Service address that another program translates to the pod's port is not masqueraded by us."""
     pod.add(HTTP)
     rule = f"ip daddr 10.96.0.1 tcp dport 443 dnat to {POD_V4}:80"
     nft(pod.node, "add table ip svc; add chain ip svc pre { type nat hook prerouting priority -90; }")
     nft(pod.node, f"add rule ip svc pre {rule}")
-    # The neighbour's answer would not come back over the bridge, so it is asked by one that is routed.
+    # A reply to the other pod would be bridged without translation, so the TCP client is the node.
     assert ask(pod.node, pod.pod, POD_V4, 80, "tcp", to=(POD_V4, 80)) == GATEWAY_V4
     with pod.pod.socket(POD_V4, "udp") as listener, other.pod.socket(POD_V4, "udp") as caller:
         nft(pod.node, f"add rule ip svc pre ip daddr 10.96.0.1 udp dport 443 dnat to {POD_V4}:80")
@@ -89,7 +89,7 @@ def test_another_translation_to_the_same_port_keeps_its_source(pod: Member, othe
 
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
 def test_from_the_node(pod: Member, node: Node, kind: str) -> None:
-    """The node reaches the port by its own addresses and by 127.0.0.1."""
+    """The node reaches the port at its own addresses and at 127.0.0.1."""
     pod.add(port(8080, 80, kind))
     assert ask(node, pod.pod, POD_V4, 80, kind, to=("127.0.0.1", 8080)) == GATEWAY_V4
     assert ask(node, pod.pod, POD_V4, 80, kind, to=(NODE_V4, 8080)) == NODE_V4
@@ -97,8 +97,8 @@ def test_from_the_node(pod: Member, node: Node, kind: str) -> None:
     assert node.sysctl("ipv4/conf/br0/route_localnet") == "1"
 
 
-def test_loopback_stays_the_nodes(pod: Member, node: Node) -> None:
-    """Routing 127.0.0.0/8 for the port's sake lets no pod reach what the node has there."""
+def test_pods_cannot_reach_the_nodes_loopback_addresses(pod: Member, node: Node) -> None:
+    """`route_localnet`, which the port needs, does not expose listeners on 127.0.0.0/8 to pods."""
     pod.add(HTTP)
     pod.pod.run(["ip", "route", "add", "127.0.0.0/8", "via", GATEWAY_V4, "table", "77"])
     pod.pod.run(["ip", "rule", "add", "pref", "0", "to", "127.0.0.9", "lookup", "77"])
@@ -111,11 +111,11 @@ def test_loopback_stays_the_nodes(pod: Member, node: Node) -> None:
             listener.recvfrom(16)
         nft(node, "flush", "chain", *TABLE.split(), "loopback")
         caller.sendto(b"word", ("127.0.0.9", 99))
-        assert listener.recvfrom(16)[0] == b"word"  # it is that rule which kept it out
+        assert listener.recvfrom(16)[0] == b"word"  # that rule is what dropped it
 
 
 def reaches_loopback(pod: Member, node: Node) -> bool:
-    """Whether a datagram of the pod to 127.0.0.9 arrives at the node."""
+    """Whether a datagram from the pod to 127.0.0.9 arrives at the node."""
     with node.socket("127.0.0.9", "udp") as listener, pod.pod.socket(POD_V4, "udp") as caller:
         listener.bind(("127.0.0.9", 99))
         listener.settimeout(0.5)
@@ -128,7 +128,7 @@ def reaches_loopback(pod: Member, node: Node) -> bool:
 
 @pytest.fixture
 def attacker(cni: CNI, pod: Member) -> Member:
-    """A pod that sends packets to 127.0.0.9 out by its link."""
+    """A pod that sends packets for 127.0.0.9 out of its link."""
     made = Member(cni, "podb")
     made.pod.run(["ip", "route", "add", "127.0.0.0/8", "via", GATEWAY_V4, "table", "77"])
     made.pod.run(["ip", "rule", "add", "pref", "0", "to", "127.0.0.9", "lookup", "77"])
@@ -137,8 +137,8 @@ def attacker(cni: CNI, pod: Member) -> Member:
 
 
 @pytest.mark.parametrize("call", ["ADD without ports", "ADD", "DEL", "GC", "STATUS"])
-def test_loopback_is_closed_again_by_any_call(pod: Member, attacker: Member, node: Node, call: str) -> None:
-    """After `nft flush ruleset` the link still routes 127.0.0.1: whichever call comes next puts the rules back."""
+def test_any_call_restores_the_loopback_rules(pod: Member, attacker: Member, node: Node, call: str) -> None:
+    """After `nft flush ruleset` the link still routes 127.0.0.1: whichever call comes next restores the rules."""
     pod.add(HTTP)
     assert not reaches_loopback(attacker, node)
     nft(node, "flush", "ruleset")
@@ -163,7 +163,7 @@ def test_loopback_is_closed_again_by_any_call(pod: Member, attacker: Member, nod
 
 
 def test_without_snat(pod: Member, other: Member, node: Node) -> None:
-    """`snat: false`: the port works from outside, nobody is masqueraded, and 127.0.0.0/8 is not routed."""
+    """`snat: false`: nothing is masqueraded, other pods on the bridge get no reply, and `route_localnet` stays off."""
     pod.add(HTTP, snat=False)
     assert ask(node, pod.pod, POD_V4, 80, "tcp", to=(NODE_V4, 8080)) == NODE_V4
     assert node.sysctl("ipv4/conf/br0/route_localnet") == "0"
@@ -172,14 +172,14 @@ def test_without_snat(pod: Member, other: Member, node: Node) -> None:
 
 
 def test_masquerade_all(pod: Member, outside: Pod) -> None:
-    """`masqAll`: the pod sees the gateway, whoever asks."""
+    """`masqAll`: the pod sees the gateway's address for every client."""
     pod.add(HTTP, masqAll=True)
     assert ask(outside, pod.pod, POD_V4, 80, "tcp", to=(NODE_V4, 8080)) == GATEWAY_V4
     assert ask(outside, pod.pod, POD_V6, 80, "tcp", to=(NODE_V6, 8080)) == "fd00:1::1"
 
 
-def test_a_family_without_a_route(cni: CNI, outside: Pod) -> None:
-    """A pod with addresses of both families and a route of one answers in the other too: it sees the gateway there."""
+def test_a_pod_without_a_default_route_in_one_family(cni: CNI, outside: Pod) -> None:
+    """In that family the pod sees the gateway's address, so it can reply there too."""
     ipam = {"type": "host-local", "ranges": RANGES, "routes": [{"dst": "0.0.0.0/0"}]}
     made = Member(cni, "poda", isDefaultGateway=False, isGateway=True, ipam=ipam)
     assert made.pod.reaches("fd00:1::1", timeout=15)
@@ -191,7 +191,7 @@ def test_a_family_without_a_route(cni: CNI, outside: Pod) -> None:
 
 
 def test_host_ip(pod: Member, other: Member, outside: Pod, node: Node) -> None:
-    """A port of one address of the node leads elsewhere than that port of all others."""
+    """A port of one address of the node leads to another pod than the same port of all other addresses."""
     node.run(["ip", "addr", "add", "192.0.2.9/24", "dev", "wan0"])
     pod.add(port(8080, 80, host_ip="192.0.2.9"))
     assert refused(outside, NODE_V4, 8080)
@@ -203,8 +203,8 @@ def test_host_ip(pod: Member, other: Member, outside: Pod, node: Node) -> None:
     assert ask(outside, other.pod, OTHER_V4, 80, "tcp", to=("192.0.2.9", 8080)) == OUTSIDE_V4
 
 
-def test_only_the_nodes_own_addresses(pod: Member, outside: Pod, node: Node) -> None:
-    """What is routed through the node to others is not taken for its own, though a hostIP says so."""
+def test_only_the_nodes_own_addresses_have_host_ports(pod: Member, outside: Pod, node: Node) -> None:
+    """Packets routed through the node to other hosts are not translated, even if a `hostIP` names the destination."""
     pod.add(HTTP, port(8081, 80, host_ip="198.51.100.7"))
     outside.run(["ip", "addr", "add", "198.51.100.7/32", "dev", "lo"])
     outside.run(["ip", "link", "set", "lo", "up"])
@@ -214,7 +214,7 @@ def test_only_the_nodes_own_addresses(pod: Member, outside: Pod, node: Node) -> 
 
 
 def test_sctp(pod: Member, outside: Pod) -> None:
-    """An SCTP association's first packet arrives at the pod, its port changed, with a good checksum."""
+    """The first packet of an SCTP association reaches the pod with its port translated and a correct checksum."""
     pod.add(port(8132, 132, "sctp"))
     assert sctp_arrives(outside, OUTSIDE_V4, (NODE_V4, 8132), pod.pod) == 132
 
@@ -231,7 +231,7 @@ CONDITIONS = {
 def test_conditions_are_an_attachments_own(
     pod: Member, other: Member, outside: Pod, conditions: str, host_ip: str
 ) -> None:
-    """Conditions hold for the ports of the attachment that has them, and for no other's."""
+    """They apply to the ports of the attachment that has them, and to no other's."""
     pod.add(port(8080, 80, host_ip=host_ip), **CONDITIONS[conditions])
     other.add(port(8081, 80))
     assert ask(outside, other.pod, OTHER_V4, 80, "tcp", to=(NODE_V4, 8081)) == OUTSIDE_V4
@@ -243,8 +243,8 @@ def test_conditions_are_an_attachments_own(
     assert "-if-" not in table(pod.node, TABLE)
 
 
-def test_conditions_that_do_not_hold_leave_the_wildcard(pod: Member, other: Member, outside: Pod) -> None:
-    """Where the conditions of an exact address fail, the port of any address applies."""
+def test_the_wildcard_port_applies_if_conditions_do_not_hold(pod: Member, other: Member, outside: Pod) -> None:
+    """If the conditions for an exact address do not hold, the same port of any address applies."""
     pod.add(port(8080, 80, host_ip=NODE_V4), conditionsV4=["-s", "203.0.113.0/24"])
     other.add(HTTP)
     assert ask(outside, other.pod, OTHER_V4, 80, "tcp", to=(NODE_V4, 8080)) == OUTSIDE_V4
@@ -254,7 +254,7 @@ def test_conditions_that_do_not_hold_leave_the_wildcard(pod: Member, other: Memb
 
 
 def exchange(caller: socket.socket, listener: socket.socket) -> bool:
-    """Whether a datagram of a connected socket arrives and is answered."""
+    """Whether a datagram from a connected socket arrives and is answered."""
     caller.send(b"word")
     try:
         _, sender = listener.recvfrom(16)
@@ -264,8 +264,8 @@ def exchange(caller: socket.socket, listener: socket.socket) -> bool:
         return False
 
 
-def test_a_lasting_udp_flow_follows_the_port(pod: Member, other: Member, outside: Pod) -> None:
-    """A client that never pauses and never changes its port gets from nobody to one pod, and from there to the next."""
+def test_a_long_lived_udp_flow_follows_the_port(pod: Member, other: Member, outside: Pod) -> None:
+    """A client that never pauses or changes its port first has no listener, then reaches one pod, then the next."""
     dns = port(8053, 53, "udp")
     with ExitStack() as stack:
         caller = stack.enter_context(outside.socket(NODE_V4, "udp"))
@@ -275,8 +275,8 @@ def test_a_lasting_udp_flow_follows_the_port(pod: Member, other: Member, outside
         for one in (first, second, caller):
             one.settimeout(1)
         caller.bind(("", 5555))
-        other.add(HTTP)  # nothing is tracked before there is a translation
-        caller.sendto(b"word", (NODE_V4, 8053))  # nobody there: the flow is tracked untranslated
+        other.add(HTTP)  # connection tracking starts with the first NAT chain
+        caller.sendto(b"word", (NODE_V4, 8053))  # no listener yet: the flow is tracked without translation
         assert "dport=8053" in pod.node.run(["conntrack", "-L", "-p", "udp"]).stdout
         pod.node.run(["nft", "add table ip hush; add chain ip hush o { type filter hook output priority 0; }"])
         pod.node.run(["nft", "add rule ip hush o icmp type destination-unreachable drop"])
@@ -291,9 +291,9 @@ def test_a_lasting_udp_flow_follows_the_port(pod: Member, other: Member, outside
         assert exchange(caller, second)
 
 
-def test_other_udp_flows_are_left_alone(pod: Member, node: Node, outside: Pod) -> None:
-    """A flow to that port of somebody else's address is none of the node's ports."""
-    pod.add(HTTP)  # nothing is tracked before there is a translation
+def test_udp_flows_to_other_hosts_are_left_alone(pod: Member, node: Node, outside: Pod) -> None:
+    """A flow to the same port of another host's address is kept."""
+    pod.add(HTTP)  # connection tracking starts with the first NAT chain
     with pod.pod.socket(POD_V4, "udp") as caller:
         caller.sendto(b"word", (OUTSIDE_V4, 8053))
         assert f"dst={OUTSIDE_V4}" in node.run(["conntrack", "-L", "-p", "udp"]).stdout

@@ -1,4 +1,4 @@
-"""Too few descriptors or too little memory: "try again later", and a DEL that succeeds has done its work."""
+"""Too few descriptors or too little memory: error 11 (try again later), and a DEL that succeeds has done its work."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ SYSCTL = "net.ipv4.conf.eth0.rp_filter"
 
 
 def until_it_succeeds(cni: CNI, verb: str, conf: Mapping, pod: Pod) -> Iterator[int]:
-    """Call with one descriptor more each time; what may be open at a time, after each call that failed as it should."""
+    """Call with one more descriptor each time until it succeeds; yield the limit after each failure with code 11."""
     for limit in range(FEWEST, ENOUGH):
         argv = ["prlimit", f"--nofile={limit}", cni.folder / conf["type"]]
         done = cni.node.run(argv, env=cni.environ(verb, pod), stdin=json.dumps(conf), check=False)
@@ -29,8 +29,8 @@ def until_it_succeeds(cni: CNI, verb: str, conf: Mapping, pod: Pod) -> Iterator[
     pytest.fail(f"no success with {ENOUGH} descriptors")
 
 
-def test_an_add_leaves_nothing(node: Node, cni: CNI) -> None:
-    """Error 11 wherever they run out, and the ADD is undone."""
+def test_a_failed_add_leaves_nothing(node: Node, cni: CNI) -> None:
+    """Error 11 wherever descriptors run out, and the ADD is undone."""
     pod = node.pod("pod1")
     limits = []
     for limit in until_it_succeeds(cni, "ADD", CONF, pod):
@@ -40,8 +40,8 @@ def test_an_add_leaves_nothing(node: Node, cni: CNI) -> None:
     assert len(leases(node)) == 2
 
 
-def test_a_del_does_not_take_a_namespace_for_gone(node: Node, cni: CNI) -> None:
-    """The host's end of another implementation's link can be found by way of the pod alone."""
+def test_a_del_does_not_take_the_namespace_for_deleted(node: Node, cni: CNI) -> None:
+    """The host veth of another implementation's pod can be found only through the pod's namespace."""
     pod = node.pod("pod1")
     cni.add(CONF, pod)
     (end,) = on_bridge(node)
@@ -52,8 +52,8 @@ def test_a_del_does_not_take_a_namespace_for_gone(node: Node, cni: CNI) -> None:
     assert (leases(node), on_bridge(node), set(pod.links())) == ({}, set(), {"lo"})
 
 
-def test_originals_are_not_forgotten(node: Node, cni: CNI) -> None:
-    """A DEL of `tuning` that can not look at its file or at the pod keeps the file for the next."""
+def test_tuning_keeps_the_original_values(node: Node, cni: CNI) -> None:
+    """A DEL of `tuning` that cannot read its file or the pod's settings keeps the file for the next DEL."""
     pod = node.pod("pod1")
     result = cni.add(CONF, pod)
     before = pod.run(["sysctl", "-n", SYSCTL]).stdout
@@ -64,8 +64,8 @@ def test_originals_are_not_forgotten(node: Node, cni: CNI) -> None:
     assert pod.run(["sysctl", "-n", SYSCTL]).stdout == before != "2\n"
 
 
-def test_limits_are_not_taken_for_gone(node: Node, cni: CNI) -> None:
-    """A DEL of `bandwidth` whose configuration names no limits any more looks for those that there were."""
+def test_bandwidth_removes_limits_that_are_no_longer_configured(node: Node, cni: CNI) -> None:
+    """A DEL of `bandwidth` without configured limits looks for existing ones, and does not succeed until it has."""
     pod = node.pod("pod1")
     result = cni.add(CONF, pod)
     bandwidth = {"cniVersion": "1.1.0", "name": "net", "type": "bandwidth"}
@@ -75,8 +75,8 @@ def test_limits_are_not_taken_for_gone(node: Node, cni: CNI) -> None:
     assert "ifb" not in node.run(["ip", "-d", "link"]).stdout
 
 
-def test_too_little_memory_to_begin(node: Node, cni: CNI) -> None:
-    """Error 11, too, of what can not even read its configuration."""
+def test_too_little_memory_to_read_the_configuration(node: Node, cni: CNI) -> None:
+    """This is error 11 too."""
     argv = ["prlimit", f"--as={4 << 20}", cni.folder / CONF["type"]]
     done = node.run(argv, env=cni.environ("ADD", node.pod("pod1")), stdin=json.dumps(CONF), check=False)
     error = one_document(done.stdout)

@@ -1,4 +1,4 @@
-"""IPv6 needs an MTU of 1280 bytes: with less, the kernel takes all of IPv6 from a link without a word."""
+"""IPv6 needs an MTU of at least 1280 bytes: with less, the kernel silently disables IPv6 on a link."""
 
 import pytest
 
@@ -23,8 +23,8 @@ NODE = {"cniVersion": "1.1.0", "name": "cluster", "podCIDRs": ["fd00:244:0:1::/6
         {"ipam": {"type": "static"}, "args": {"cni": {"ips": ["fd00:1::5/64"]}}},
     ],
 )
-def test_bridge_refuses_it_before_anything_is_made(cni: CNI, node: Node, keys: dict) -> None:
-    """Error 7 that names the key, in ADD and STATUS; 1280 will do, and so will less for IPv4 alone."""
+def test_bridge_refuses_a_small_mtu_before_it_makes_anything(cni: CNI, node: Node, keys: dict) -> None:
+    """ADD and STATUS fail with code 7 and name the key; 1280 is accepted."""
     pod = node.pod("pod1")
     for verb in (lambda conf: cni.add(conf, pod), cni.status):
         with pytest.raises(CNIFailure, match=f'"mtu": {SENTENCE.format(1279)}') as caught:
@@ -34,16 +34,16 @@ def test_bridge_refuses_it_before_anything_is_made(cni: CNI, node: Node, keys: d
     cni.add(layer2(mtu=1280, **keys), pod)
 
 
-def test_addresses_that_are_replaced_do_not_count(cni: CNI, node: Node) -> None:
-    """IPv4 of the runtime in the place of a configured IPv6 address needs no 1280 bytes."""
+def test_configured_addresses_that_are_replaced_do_not_count(cni: CNI, node: Node) -> None:
+    """If the runtime requests IPv4 in place of a configured IPv6 address, or with IPv4 alone, less is accepted."""
     conf = layer2(mtu=1000, ipam=STATIC, runtimeConfig={"ips": ["10.1.2.5/24"]})
     cni.status(conf)
     cni.add(conf, node.pod("pod1"))
     cni.add(layer2(mtu=1000, ipam=host_local(V4)), node.pod("pod2"))
 
 
-def test_what_another_ipam_plugin_gives(node: Node, bin_dir, tmp_path) -> None:
-    """Nobody can know before: the ADD is undone, with the same sentence."""
+def test_an_ipv6_address_from_another_ipam_plugin_counts(node: Node, bin_dir, tmp_path) -> None:
+    """It is not known beforehand: the ADD is undone, with the same message."""
     stand_in = StandIn(tmp_path)
     stand_in.answers(add={"cniVersion": "1.1.0", "ips": [{"address": "fd00:1::5/64"}]})
     cni = CNI(node, bin_dir, more=(tmp_path,))
@@ -52,8 +52,8 @@ def test_what_another_ipam_plugin_gives(node: Node, bin_dir, tmp_path) -> None:
     assert "br0" not in node.links()
 
 
-def test_a_bridge_that_has_too_little(cni: CNI, node: Node) -> None:
-    """A bridge that was there before can not carry an IPv6 gateway: the message names it, and nothing is left."""
+def test_an_existing_bridge_with_a_small_mtu_is_refused(cni: CNI, node: Node) -> None:
+    """It cannot carry an IPv6 gateway: the message names the bridge, and nothing is left."""
     node.run(["ip", "link", "add", "br0", "mtu", "1000", "type", "bridge"])
     with pytest.raises(CNIFailure, match=f'MTU of "br0": {SENTENCE.format(1000)}') as caught:
         cni.add(network(host_local(V6)), node.pod("pod1"))
@@ -69,8 +69,10 @@ def test_a_bridge_that_has_too_little(cni: CNI, node: Node) -> None:
         ("vxlan", {}, 1320, 'MTU that the tunnel leaves of the 1320 of "wan0": .* got 1270'),
     ],
 )
-def test_nodes_plugins_refuse_it(cni: CNI, node: Node, kind: str, keys: dict, uplink: int, what: str) -> None:
-    """Whether the MTU is configured or derived: error 7 before anything is made, in ADD and STATUS."""
+def test_kubenet_and_vxlan_refuse_a_small_mtu(
+    cni: CNI, node: Node, kind: str, keys: dict, uplink: int, what: str
+) -> None:
+    """ADD and STATUS fail with code 7 before anything is made, whether the MTU is configured or derived."""
     node.outside()
     if uplink < 1280:  # wan0 loses its IPv6 addresses, and needs none here
         node.run(["ip", "-6", "address", "flush", "dev", "wan0"])
@@ -86,8 +88,8 @@ def test_nodes_plugins_refuse_it(cni: CNI, node: Node, kind: str, keys: dict, up
         cni.add({**conf, "podCIDRs": ["10.244.1.0/24"]}, pod)
 
 
-def test_tuning_takes_no_address_away(cni: CNI, node: Node) -> None:
-    """An MTU that would cost the pod its IPv6 addresses is refused, and they stay; IPv4 alone may have it."""
+def test_tuning_refuses_an_mtu_that_would_remove_addresses(cni: CNI, node: Node) -> None:
+    """The pod keeps its IPv6 addresses; a pod with IPv4 alone may have that MTU."""
     pods = [node.pod("pod1"), node.pod("pod2")]
     tuning = {"cniVersion": "1.1.0", "name": "net", "type": "tuning", "mtu": 1000}
     result = cni.add(network(DUAL), pods[0])

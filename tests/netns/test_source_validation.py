@@ -1,4 +1,4 @@
-"""`sourceAddressValidation`: pods send from their own addresses alone, if asked."""
+"""`sourceAddressValidation`: if enabled, pods can send only from their own addresses."""
 
 import pytest
 
@@ -21,7 +21,7 @@ OFF = {
 
 @pytest.fixture
 def pods(node: Node) -> tuple[Pod, Pod]:
-    """Two pods to be, on a node with a way out."""
+    """Two namespaces for pods, on a node with a default route."""
     node.outside()
     node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
     return node.pod("poda"), node.pod("podb")
@@ -33,12 +33,12 @@ def addresses(result: dict) -> list[str]:
 
 
 def reaches_as(pod: Pod, source: str, target: str) -> bool:
-    """Whether an echo from that address of the pod is answered."""
+    """Whether a ping from that source address of the pod is answered."""
     return pod.run(["ping", "-n", "-c1", "-W1", "-I", source, target], check=False).returncode == 0
 
 
 def forge(pod: Pod) -> list[str]:
-    """Addresses of another pod's subnet that the pod gives itself."""
+    """Add addresses of the pod's subnets that IPAM did not assign to it; return them."""
     own = next(one for one in pod.addresses("eth0") if ":" not in one)
     forged = own.rpartition(".")[0] + ".99"
     pod.run(["ip", "addr", "add", f"{forged}/24", "dev", "eth0"])
@@ -48,8 +48,8 @@ def forge(pod: Pod) -> list[str]:
 
 
 @pytest.mark.parametrize("plugin", CASES)
-def test_a_pod_speaks_for_itself_alone(cni: CNI, node: Node, pods: tuple[Pod, Pod], plugin: str) -> None:
-    """From its own addresses a pod reaches the gateway and other pods; from those that it gave itself, nobody."""
+def test_a_pod_can_send_only_from_its_own_addresses(cni: CNI, node: Node, pods: tuple[Pod, Pod], plugin: str) -> None:
+    """From these it reaches the gateway and other pods; from addresses that it adds itself, neither."""
     pod, other = pods
     gateways = [ip["gateway"] for ip in cni.add(CASES[plugin], pod)["ips"]]
     targets = [*zip(gateways, addresses(cni.add(CASES[plugin], other)), strict=True)]
@@ -59,8 +59,8 @@ def test_a_pod_speaks_for_itself_alone(cni: CNI, node: Node, pods: tuple[Pod, Po
 
 
 @pytest.mark.parametrize("plugin", OFF)
-def test_switched_off_a_pod_may_add_addresses(cni: CNI, node: Node, pods: tuple[Pod, Pod], plugin: str) -> None:
-    """Nothing is made in nftables for it, and an address that a pod gives itself works."""
+def test_if_disabled_a_pod_may_add_addresses(cni: CNI, node: Node, pods: tuple[Pod, Pod], plugin: str) -> None:
+    """No nftables rules are made, and an address that the pod adds itself works."""
     pod, other = pods
     cni.add(OFF[plugin], pod)
     targets = addresses(cni.add(OFF[plugin], other))
@@ -70,7 +70,7 @@ def test_switched_off_a_pod_may_add_addresses(cni: CNI, node: Node, pods: tuple[
 
 @pytest.mark.parametrize("plugin", CASES)
 def test_check_del_and_gc(cni: CNI, node: Node, pods: tuple[Pod, Pod], plugin: str) -> None:
-    """CHECK misses what is gone; DEL and GC take the pod's elements, also when it is switched off meanwhile."""
+    """CHECK reports missing elements; DEL and GC delete the pod's elements, even if the key is no longer set."""
     (pod, other), owned = pods, "v1:net:{}:eth0"
     conf = CASES[plugin]
     result = cni.add(conf, pod)
@@ -86,8 +86,8 @@ def test_check_del_and_gc(cni: CNI, node: Node, pods: tuple[Pod, Pod], plugin: s
     assert "elements" not in node.run(["nft", "list", "table", "bridge", "slash24_source_validation"]).stdout
 
 
-def test_no_addresses_no_binding(cni: CNI, node: Node, pods: tuple[Pod, Pod]) -> None:
-    """A pod without an IPAM plugin has no addresses to be bound to, and is not cut off."""
+def test_a_pod_without_addresses_is_not_cut_off(cni: CNI, node: Node, pods: tuple[Pod, Pod]) -> None:
+    """Without an IPAM plugin there are no addresses to validate against, so no rules are made."""
     conf = network(sourceAddressValidation=True, isDefaultGateway=None) | {"ipam": {}}
     result = cni.add(conf, pods[0])
     cni.check(conf, pods[0], result)

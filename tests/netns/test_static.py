@@ -1,4 +1,4 @@
-"""`static` below `bridge`: configured addresses on a node, in one process, for as long as the pod lives."""
+"""`static` as the IPAM plugin of `bridge`: the pod gets the configured addresses, in one process."""
 
 import json
 import re
@@ -38,8 +38,8 @@ def test_pod_has_the_configured_addresses(cni: CNI, node: Node) -> None:
     assert set(pod.links()) == {"lo"}
 
 
-def test_check_notices_a_result_that_differs(cni: CNI, node: Node) -> None:
-    """The CHECK of the bridge asks static, which misses an address that the result does not have."""
+def test_check_reports_an_address_missing_from_the_result(cni: CNI, node: Node) -> None:
+    """The bridge's CHECK calls static, which fails for a configured address that the result lacks."""
     pod = node.pod("pod")
     result = cni.add(CONF, pod)
     more = {**CONF, "ipam": {**IPAM, "addresses": [*IPAM["addresses"], {"address": "10.1.2.10/24"}]}}
@@ -48,8 +48,8 @@ def test_check_notices_a_result_that_differs(cni: CNI, node: Node) -> None:
 
 
 @pytest.mark.cold(reason="watches what the plugin's own process does")
-def test_one_process_does_it(node: Node, bin_dir: Path) -> None:
-    """An ADD and a DEL of the bridge execute nothing: static is called where the bridge runs."""
+def test_bridge_executes_no_ipam_plugin(node: Node, bin_dir: Path) -> None:
+    """ADD and DEL of the bridge execute nothing else: static runs in the bridge's process."""
     pod, conf = node.pod("pod"), json.dumps(CONF)
     for verb in ("ADD", "DEL"):
         strace = ["strace", "-f", "-qq", "-e", "trace=execve", "-o", "/run/trace", bin_dir / "bridge"]
@@ -58,8 +58,8 @@ def test_one_process_does_it(node: Node, bin_dir: Path) -> None:
         assert {Path(path).name for path in executed} == {"bridge"}  # the launcher, and what is frozen behind it
 
 
-def test_a_capability_replaces_the_configuration(cni: CNI, node: Node) -> None:
-    """The address that the runtime asks for is the pod's only one."""
+def test_a_requested_address_is_the_only_one(cni: CNI, node: Node) -> None:
+    """The address that the runtime requests by capability is the pod's only one."""
     pod = node.pod("pod")
     cni.add({**CONF, "ipam": {"type": "static"}, "runtimeConfig": {"ips": ["10.1.2.77/24"]}}, pod)
     assert pod.addresses("eth0") == {"10.1.2.77/24"}

@@ -1,4 +1,4 @@
-"""A node goes from the reference suite to ours and back under running pods: each deals with what the other made."""
+"""A node switches from the reference suite to ours and back under running pods: each handles what the other made."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -34,10 +34,10 @@ every_setup = pytest.mark.parametrize("setup", SETUPS)
 
 
 def nothing_left(node: Node, mac: str) -> None:
-    """No port, lease nor rule of the pod."""
+    """Assert that no bridge port, lease or rule of the pod is left."""
     assert wait_until(
         lambda: on_bridge(node) == set()
-    )  # the kernel takes links of a vanished namespace away when it can
+    )  # the kernel deletes links of a deleted namespace asynchronously
     assert leases(node) == {}
     assert mentions(node, "poda", "10.1.2.2", "fd00:1::2", mac) == []
 
@@ -50,8 +50,8 @@ def test_reference_add_our_check(cni: CNI, reference: CNI, node: Node, setup: st
 
 
 @pytest.mark.parametrize("setup", ["iptables masquerade", "nftables masquerade", "anti-spoofing", "everything"])
-def test_our_check_misses_the_rules_of_the_reference(cni: CNI, reference: CNI, node: Node, setup: str) -> None:
-    """Once the reference's rules are gone, our CHECK of its pod fails; those of another pod do not count for it."""
+def test_our_check_reports_missing_rules_of_the_reference(cni: CNI, reference: CNI, node: Node, setup: str) -> None:
+    """If the reference's rules for its pod are deleted, our CHECK fails; rules of another pod do not count."""
     conf, pod = SETUPS[setup], node.pod("poda")
     result = reference.add(conf, pod)
     node.run(["nft", "flush", "ruleset"])
@@ -62,7 +62,7 @@ def test_our_check_misses_the_rules_of_the_reference(cni: CNI, reference: CNI, n
 
 @every_setup
 def test_reference_add_our_del(cni: CNI, reference: CNI, node: Node, setup: str) -> None:
-    """Our DEL of a pod that the reference plugin added leaves nothing of it, the reference's rules included."""
+    """Our DEL of a pod that the reference plugin added leaves nothing behind, not even the reference's rules."""
     conf, pod = SETUPS[setup], node.pod("poda")
     result = reference.add(conf, pod)
     cni.delete(conf, pod, result)
@@ -72,7 +72,7 @@ def test_reference_add_our_del(cni: CNI, reference: CNI, node: Node, setup: str)
 
 @every_setup
 def test_reference_add_our_del_without_namespace(cni: CNI, reference: CNI, node: Node, setup: str) -> None:
-    """The same after the pod's namespace is gone, when the addresses can be had from the result alone."""
+    """The same after the pod's namespace is deleted, when only the result still has the addresses."""
     conf, pod = SETUPS[setup], node.pod("poda")
     result = reference.add(conf, pod)
     pod.vanish()
@@ -82,14 +82,14 @@ def test_reference_add_our_del_without_namespace(cni: CNI, reference: CNI, node:
 
 @every_setup
 def test_reference_add_our_gc(cni: CNI, reference: CNI, node: Node, setup: str) -> None:
-    """Our GC releases the leases of stale pods that the reference plugin added, and leaves a valid one whole."""
+    """Our GC releases the leases of stale pods that the reference plugin added, and leaves a valid pod intact."""
     conf, pod, valid = SETUPS[setup], node.pod("poda"), node.pod("podb")
     reference.add(conf, pod)
     kept = reference.add(conf, valid)
     pod.vanish()
     cni.gc(conf, valid)
     assert not [owner for owner in leases(node).values() if owner.startswith("poda")]
-    if setup == "layer 2":  # a bridge of the reference's without address changes its own, so no CHECK passes
+    if setup == "layer 2":  # the reference's bridge without addresses changes its MAC, so no CHECK passes
         assert host_veth(kept) in on_bridge(node)
     else:
         reference.check(conf, valid, kept)
@@ -97,10 +97,10 @@ def test_reference_add_our_gc(cni: CNI, reference: CNI, node: Node, setup: str) 
 
 @every_setup
 def test_our_add_reference_check_and_del(cni: CNI, reference: CNI, node: Node, setup: str) -> None:
-    """The reference plugin's CHECK passes on a pod of ours, and its DEL removes link and leases."""
+    """The reference plugin's CHECK passes on our pod, and its DEL removes link and leases."""
     conf, pod = SETUPS[setup], node.pod("poda")
     result = cni.add(conf, pod)
-    if setup != "layer 2":  # where its CHECK asks for an IPAM plugin in any case
+    if setup != "layer 2":  # on layer 2 its CHECK requires an IPAM plugin
         reference.check(conf, pod, result)
     reference.delete(conf, pod, result)
     assert on_bridge(node) == set()
@@ -109,8 +109,8 @@ def test_our_add_reference_check_and_del(cni: CNI, reference: CNI, node: Node, s
 
 
 @pytest.mark.parametrize("setup", ["iptables masquerade", "anti-spoofing"])
-def test_our_rules_after_reference_del_are_collected(cni: CNI, reference: CNI, node: Node, setup: str) -> None:
-    """Rules of ours that the reference plugin's DEL does not know go with the next GC, or the pod's own DEL by us."""
+def test_gc_deletes_our_rules_after_the_references_del(cni: CNI, reference: CNI, node: Node, setup: str) -> None:
+    """The reference plugin's DEL does not know them."""
     conf, pod = SETUPS[setup], node.pod("poda")
     result = cni.add(conf, pod)
     reference.delete(conf, pod, result)
@@ -118,8 +118,8 @@ def test_our_rules_after_reference_del_are_collected(cni: CNI, reference: CNI, n
     nothing_left(node, container_interface(result, pod)["mac"])
 
 
-def test_our_del_leaves_the_neighbours_of_the_reference_alone(cni: CNI, reference: CNI, node: Node) -> None:
-    """One chain serves two interfaces of a container in the reference: our DEL of one leaves the other masqueraded."""
+def test_our_del_leaves_the_containers_other_interface_masqueraded(cni: CNI, reference: CNI, node: Node) -> None:
+    """In the reference one chain serves both interfaces of a container; our DEL of one leaves the other masqueraded."""
     conf, pod = network(isDefaultGateway=None, isGateway=True, ipMasq=True, ipMasqBackend="iptables"), node.pod("poda")
     first = reference.add(conf, pod)
     reference.add(conf, pod, ifname="eth1")
@@ -130,8 +130,8 @@ def test_our_del_leaves_the_neighbours_of_the_reference_alone(cni: CNI, referenc
     assert mentions(node, "10.1.2.", "CNI-") == []
 
 
-def test_pods_of_both_talk(cni: CNI, reference: CNI, node: Node) -> None:
-    """A pod of ours and one of the reference's share a bridge, and neither ADD disturbs the other pod."""
+def test_pods_of_both_suites_reach_each_other(cni: CNI, reference: CNI, node: Node) -> None:
+    """They share a bridge, and no ADD disturbs the other suite's pods."""
     one, two, three = (node.pod(name) for name in ("one", "two", "three"))
     for plugins, pod in ((reference, one), (cni, two), (reference, three)):
         plugins.add(network(DUAL, ipMasq=True), pod)
@@ -139,8 +139,8 @@ def test_pods_of_both_talk(cni: CNI, reference: CNI, node: Node) -> None:
         assert pod.reaches(address)
 
 
-def test_leases_of_both_in_one_folder(cni: CNI, reference: CNI, node: Node) -> None:
-    """Turn by turn each goes on where the other stopped, refuses what the other gave, and releases what it finds."""
+def test_both_suites_share_one_lease_folder(cni: CNI, reference: CNI, node: Node) -> None:
+    """In turn, each continues where the other stopped, refuses what the other allocated, and releases its leases."""
     ours, theirs = replace(cni, plugin="host-local"), replace(reference, plugin="host-local")
     turns = [(ours, theirs)[i % 2] for i in range(6)]
     given = [addresses(turn.add(network(DUAL), Pod(node, f"pod{i}"))) for i, turn in enumerate(turns)]
@@ -157,8 +157,8 @@ def test_leases_of_both_in_one_folder(cni: CNI, reference: CNI, node: Node) -> N
     assert leases(node) == {}
 
 
-def test_both_allocate_at_once(cni: CNI, reference: CNI, node: Node) -> None:
-    """Twenty ADDs at once, half by each, are twenty addresses; as many DELs, each by the other, leave none."""
+def test_both_suites_allocate_concurrently(cni: CNI, reference: CNI, node: Node) -> None:
+    """Twenty ADDs, half by each, allocate twenty addresses; as many DELs, each by the other suite, release them all."""
     ours, theirs = replace(cni, plugin="host-local"), replace(reference, plugin="host-local")
     pods = [Pod(node, f"pod{i}") for i in range(20)]
     with ThreadPoolExecutor(20) as threads:

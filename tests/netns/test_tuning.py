@@ -1,4 +1,4 @@
-"""`tuning` on a node: everything it changes is put back, by whichever way the pod goes."""
+"""`tuning` on a node: everything it changes is restored, however the pod ends."""
 
 import json
 import sys
@@ -18,8 +18,8 @@ def pod(node: Node) -> Pod:
     return pod_with_link(node)
 
 
-def test_everything_is_set_and_put_back(cni: CNI, node: Node, pod: Pod) -> None:
-    """An ADD sets all that is configured, and only that; a DEL leaves the pod as it was before, and no file."""
+def test_everything_is_set_and_restored(cni: CNI, node: Node, pod: Pod) -> None:
+    """ADD sets what is configured and nothing else; DEL restores the previous state and deletes the file."""
     was = state(pod)
     cni.add(conf(**EVERYTHING), pod)
     paths = [key.replace(".", "/").replace("IFNAME", "eth0") for key in EVERYTHING["sysctl"]]
@@ -44,7 +44,7 @@ def test_everything_is_set_and_put_back(cni: CNI, node: Node, pod: Pod) -> None:
     ],
 )
 def test_settings_that_change_others(cni: CNI, pod: Pod, name: str, value: str) -> None:
-    """What the kernel changes along with a setting, on every link, is put back with it, also where links differed."""
+    """What the kernel changes along with a setting, on every link, is restored too, even if links differed."""
     pod.run(
         ["sh", "-c", "echo 1 >/proc/sys/net/ipv4/conf/far/forwarding; echo 1 >/proc/sys/net/ipv6/conf/far/forwarding"]
     )
@@ -55,15 +55,15 @@ def test_settings_that_change_others(cni: CNI, pod: Pod, name: str, value: str) 
     assert changed(pod, was) == {}
 
 
-def test_setting_that_can_only_be_written(cni: CNI, pod: Pod) -> None:
-    """A setting without a value to keep is written all the same."""
+def test_write_only_setting(cni: CNI, pod: Pod) -> None:
+    """A setting without a value to save is written all the same."""
     keys = {"sysctl": {"net.ipv4.route.flush": "1"}}
     cni.add(conf(**keys), pod)
     cni.delete(conf(**keys), pod)
 
 
 def test_interface_names_with_dots(cni: CNI, node: Node) -> None:
-    """IFNAME, or the name itself with the other separator, reach an interface whose name has a dot."""
+    """IFNAME, or the name written with either separator, addresses an interface whose name contains a dot."""
     pod = node.pod("pod")
     pod.run(["ip", "link", "add", "net1.7", "type", "veth", "peer", "name", "a.b"])
     keys = {
@@ -78,8 +78,8 @@ def test_interface_names_with_dots(cni: CNI, node: Node) -> None:
     assert [pod.sysctl(path) for path in paths] == ["0", "0", "0"]
 
 
-def test_a_second_add_never_loses_the_originals(cni: CNI, pod: Pod) -> None:
-    """ADDs with the same and with other settings; one DEL gives back what was before the first."""
+def test_a_second_add_keeps_the_original_values(cni: CNI, pod: Pod) -> None:
+    """After ADDs with the same and with other settings, one DEL restores the values from before the first."""
     was = state(pod)
     cni.add(conf(**EVERYTHING), pod)
     cni.add(conf(**EVERYTHING), pod)
@@ -89,7 +89,7 @@ def test_a_second_add_never_loses_the_originals(cni: CNI, pod: Pod) -> None:
 
 
 def test_originals_of_another_namespace_are_not_used(cni: CNI, node: Node, pod: Pod) -> None:
-    """A container that comes again without a DEL has a new namespace: what was saved of the old is forgotten."""
+    """A container that returns without a DEL has a new namespace: values saved from the old one are discarded."""
     pod.run(["sysctl", "-q", "net.core.somaxconn=1111"])
     cni.add(conf(**EVERYTHING), pod)
     pod.vanish()
@@ -103,8 +103,8 @@ def test_originals_of_another_namespace_are_not_used(cni: CNI, node: Node, pod: 
     assert changed(again, was) == {}
 
 
-def test_stale_originals_are_not_put_back(cni: CNI, node: Node, pod: Pod) -> None:
-    """Nor does a DEL put them upon a new namespace at the same path; the file goes all the same."""
+def test_stale_originals_are_not_restored(cni: CNI, node: Node, pod: Pod) -> None:
+    """DEL does not apply them to a new namespace at the same path, but deletes the file."""
     cni.add(conf(**EVERYTHING), pod)
     pod.vanish()
     again = node.pod("pod")
@@ -116,7 +116,7 @@ def test_stale_originals_are_not_put_back(cni: CNI, node: Node, pod: Pod) -> Non
 
 
 def test_originals_of_another_link_are_not_used(cni: CNI, pod: Pod) -> None:
-    """A link that took the name of the tuned one keeps its MAC and settings; those of the namespace are put back."""
+    """A link that took the tuned link's name keeps its MAC and settings; those of the namespace are restored."""
     cni.add(conf(**EVERYTHING), pod)
     pod.run(["ip", "link", "del", "eth0"])
     pod.run(["ip", "link", "add", "eth0", "mtu", "1450", "type", "veth", "peer", "name", "far"])
@@ -129,7 +129,7 @@ def test_originals_of_another_link_are_not_used(cni: CNI, pod: Pod) -> None:
 
 @pytest.mark.parametrize("how", ["namespace vanished", "namespace not given", "link vanished", "configuration changed"])
 def test_del_always_removes_the_file(cni: CNI, node: Node, pod: Pod, how: str) -> None:
-    """Whatever is gone already: no file stays, and nothing is an error."""
+    """Whatever has been deleted before, DEL succeeds and leaves no file."""
     cni.add(conf(**EVERYTHING), pod)
     keys, variables = EVERYTHING, {}
     if how == "namespace vanished":
@@ -146,7 +146,7 @@ def test_del_always_removes_the_file(cni: CNI, node: Node, pod: Pod, how: str) -
 
 @pytest.mark.parametrize("text", ["", "{", '{"sysctl": {"../../kernel/x": "1"}}'])
 def test_del_with_a_garbled_file(cni: CNI, node: Node, pod: Pod, text: str) -> None:
-    """A file that can not be understood is removed, and nothing put back from it."""
+    """A file that cannot be parsed is deleted, and nothing is restored from it."""
     cni.add(conf(mtu=1400), pod)
     node.path(f"{FOLDER}/pod_eth0.json").write_text(text)
     cni.delete(conf(mtu=1400), pod)
@@ -154,7 +154,7 @@ def test_del_with_a_garbled_file(cni: CNI, node: Node, pod: Pod, text: str) -> N
 
 
 def test_attachments_with_the_same_file_name(cni: CNI, node: Node, pod: Pod) -> None:
-    """`a_b` with `c` and `a` with `b_c`: the second ADD is refused, and its DEL takes nothing of the first."""
+    """`a_b` with `c` and `a` with `b_c`: the second ADD is refused, and its DEL leaves the first's file alone."""
     pod.run(["ip", "link", "add", "c", "type", "veth", "peer", "name", "b_c"])
     cni.add(conf(mtu=1400), pod, containerid="a_b", ifname="c")
     with pytest.raises(CNIFailure, match="holds the original settings of another attachment: a_b c"):
@@ -176,7 +176,7 @@ def test_attachments_with_the_same_file_name(cni: CNI, node: Node, pod: Pod) -> 
 )
 @pytest.mark.parametrize("second", [False, True], ids=["first ADD", "second ADD"])
 def test_failed_add_leaves_everything_as_it_was(cni: CNI, node: Node, pod: Pod, last: dict, second: bool) -> None:
-    """An ADD whose last step the kernel refuses changes nothing, tuned before or not; nor does it the file."""
+    """If the kernel refuses its last step, an ADD changes neither the pod, tuned before or not, nor the file."""
     if second:
         cni.add(conf(mtu=1450, txQLen=5), pod)
     was, files = state(pod), {name: node.path(f"{FOLDER}/{name}").read_bytes() for name in backups(node)}
@@ -187,7 +187,7 @@ def test_failed_add_leaves_everything_as_it_was(cni: CNI, node: Node, pod: Pod, 
 
 
 def test_add_undoes_itself_whichever_request_is_refused(node: Node, pod: Pod, bin_dir: Path) -> None:
-    """For each request to the kernel and each file that an ADD makes: if it is refused, all is as before."""
+    """If any request to the kernel, or any file that an ADD writes, is refused, the previous state is restored."""
     script = ROOT / "tests" / "netns" / "fail_every_step.py"
     env = {"PYTHONPATH": str(ROOT), "PATH": PATH, "PYTHONDONTWRITEBYTECODE": "1"}
     done = node.run([sys.executable, script, bin_dir, pod.path, "used"], stdin=json.dumps(conf(**EVERYTHING)), env=env)
@@ -198,8 +198,8 @@ def test_add_undoes_itself_whichever_request_is_refused(node: Node, pod: Pod, bi
     assert [entry for entry in failed if entry["left"]] == []
 
 
-def test_del_after_an_add_that_died_anywhere(cni: CNI, node: Node, pod: Pod) -> None:
-    """Killed before any of its requests, or of its files was in place: a DEL leaves the pod as it was, and no file."""
+def test_del_after_an_add_killed_at_any_step(cni: CNI, node: Node, pod: Pod) -> None:
+    """Killed before any of its requests, or before its file is in place: DEL restores the pod and leaves no file."""
     script = ROOT / "tests" / "netns" / "die_at_step.py"
     env = {"PYTHONPATH": str(ROOT), "PATH": PATH, "PYTHONDONTWRITEBYTECODE": "1"}
     was, died = state(pod), 0
@@ -216,7 +216,7 @@ def test_del_after_an_add_that_died_anywhere(cni: CNI, node: Node, pod: Pod) -> 
 
 
 def test_originals_are_saved_before_the_first_change(cni: CNI, node: Node, pod: Pod) -> None:
-    """Where they can not be saved, nothing is changed."""
+    """If they cannot be saved, nothing is changed."""
     node.path("/run/cni").write_text("a file where the folder should be")
     was = state(pod)
     with pytest.raises(CNIFailure) as caught:
@@ -227,29 +227,29 @@ def test_originals_are_saved_before_the_first_change(cni: CNI, node: Node, pod: 
 
 
 @pytest.mark.parametrize("folder", ["/run/nosuch", "/run/plain", "/dev/null", "/run/" + "long" * 70, "/run/nul\0", ""])
-def test_del_and_gc_where_no_file_can_be(cni: CNI, node: Node, pod: Pod, folder: str) -> None:
-    """A folder that is not there, is none, or can not be: nothing to put back, no error; nor for a very long id."""
+def test_del_and_gc_without_a_usable_folder(cni: CNI, node: Node, pod: Pod, folder: str) -> None:
+    """A folder that is missing, not a directory or invalid: nothing to restore and no error; nor for a very long ID."""
     node.path("/run/plain").write_text("")
     cni.delete(conf(dataDir=folder), pod, containerid="long" * 70)
     cni.gc(conf(dataDir=folder))
 
 
-def test_nothing_to_do_leaves_nothing(cni: CNI, node: Node, pod: Pod) -> None:
-    """Without anything to tune there is no file, and the result is that of the plugin before."""
+def test_without_settings_no_file_is_written(cni: CNI, node: Node, pod: Pod) -> None:
+    """The result is that of the previous plugin."""
     assert cni.add(conf(), pod) == before()
     assert backups(node) == []
 
 
-def test_read_only_settings_that_are_as_wanted(cni: CNI, node: Node, pod: Pod) -> None:
-    """Where /proc/sys is read-only, a setting that has its value already is no error; another one is."""
+def test_read_only_settings_that_have_the_configured_value(cni: CNI, node: Node, pod: Pod) -> None:
+    """With /proc/sys read-only, a setting that already has its value is not an error; any other is."""
     node.run(["mount", "-o", "bind,ro", "/proc/sys", "/proc/sys"])
     cni.add(conf(sysctl={"net.ipv4.ip_forward": pod.sysctl("ipv4/ip_forward")}), pod)
     with pytest.raises(CNIFailure, match="failed to set sysctl net.core.somaxconn"):
         cni.add(conf(sysctl={"net.core.somaxconn": "77"}), pod)
 
 
-def test_gc_forgets_the_pods_that_are_gone(cni: CNI, node: Node, pod: Pod) -> None:
-    """Files of this network's stale attachments go; those of valid ones, other networks and the reference stay."""
+def test_gc_deletes_the_files_of_stale_attachments(cni: CNI, node: Node, pod: Pod) -> None:
+    """Those of valid attachments, other networks and the reference stay."""
     for name in ("valid", "stale"):
         cni.add(conf(mtu=1400), pod, containerid=name)
     cni.add(conf(mtu=1400) | {"name": "other"}, pod, containerid="elsewhere")

@@ -1,4 +1,4 @@
-"""`tuning` and what it shares with the reference: backup files, which either puts back, and the allowlist."""
+"""What `tuning` shares with the reference: backup files, which either can restore, and the allowlist."""
 
 import json
 from pathlib import Path
@@ -18,13 +18,13 @@ def pod(node: Node) -> Pod:
 
 @pytest.fixture
 def allowlist(node: Node) -> Path:
-    """The allowlist of the node, which has an /etc of its own."""
+    """The node's allowlist; the node gets an /etc of its own."""
     node.run(["sh", "-c", "mount -t tmpfs etc /etc && mkdir -p /etc/cni/tuning"])
     return node.path("/etc/cni/tuning/allowlist.conf")
 
 
 def test_allowlist(cni: CNI, node: Node, pod: Pod, allowlist: Path) -> None:
-    """Only what a line matches, as the configuration writes it, may be set; STATUS says so before."""
+    """Only a setting that a line matches, as the configuration writes it, may be set; STATUS reports any other."""
     allowlist.write_text("^net\\.ipv4\\.conf\\.IFNAME\\.[a-z_]*$\n")
     allowed = conf(sysctl={"net.ipv4.conf.IFNAME.arp_filter": "1"})
     cni.status(allowed)
@@ -38,7 +38,7 @@ def test_allowlist(cni: CNI, node: Node, pod: Pod, allowlist: Path) -> None:
 
 
 def test_status_is_50_where_an_add_would_fail(cni: CNI, node: Node, allowlist: Path) -> None:
-    """An allowlist with a bad pattern, or one that can not be read, or originals that can not be saved: error 50."""
+    """The allowlist has a bad pattern or cannot be read, or original values cannot be saved: error 50."""
     cni.status(conf())
     allowlist.write_text("(")
     with pytest.raises(CNIFailure, match="line 1: not a regular expression") as caught:
@@ -57,7 +57,7 @@ def test_status_is_50_where_an_add_would_fail(cni: CNI, node: Node, allowlist: P
 
 
 def test_del_of_what_the_reference_tuned(cni: CNI, reference: CNI, node: Node, pod: Pod) -> None:
-    """The node came to us: our DEL puts back what the reference's ADD saved."""
+    """After a switch to our suite, our DEL restores what the reference's ADD saved."""
     keys = {key: value for key, value in EVERYTHING.items() if key != "sysctl"}
     was = state(pod)
     reference.add(conf(**keys), pod)
@@ -66,8 +66,8 @@ def test_del_of_what_the_reference_tuned(cni: CNI, reference: CNI, node: Node, p
     assert (changed(pod, was), backups(node)) == ({}, [])
 
 
-def test_add_upon_what_the_reference_tuned(cni: CNI, reference: CNI, node: Node, pod: Pod) -> None:
-    """An ADD of ours over one of the reference's keeps the originals of that."""
+def test_add_over_an_add_of_the_reference(cni: CNI, reference: CNI, node: Node, pod: Pod) -> None:
+    """Our ADD keeps the original values that the reference's ADD saved."""
     was = state(pod)
     reference.add(conf(mtu=1400, mac=MAC), pod)
     cni.add(conf(**EVERYTHING), pod)
@@ -75,8 +75,8 @@ def test_add_upon_what_the_reference_tuned(cni: CNI, reference: CNI, node: Node,
     assert changed(pod, was) == {}
 
 
-def test_the_reference_puts_back_what_we_tuned(cni: CNI, reference: CNI, node: Node, pod: Pod) -> None:
-    """The node goes back: the reference's DEL restores the link from our file, and removes it."""
+def test_the_reference_restores_what_we_tuned(cni: CNI, reference: CNI, node: Node, pod: Pod) -> None:
+    """After a switch back, the reference's DEL restores the link from our file, and deletes the file."""
     keys = {key: value for key, value in EVERYTHING.items() if key != "sysctl"}
     was = state(pod)
     cni.add(conf(**keys), pod)
@@ -84,8 +84,8 @@ def test_the_reference_puts_back_what_we_tuned(cni: CNI, reference: CNI, node: N
     assert (changed(pod, was), backups(node)) == ({}, [])
 
 
-def test_the_reference_understands_our_file_with_sysctls_in_it(cni: CNI, reference: CNI, node: Node, pod: Pod) -> None:
-    """What only we save does not keep it from restoring the rest; CHECK of either passes after the ADD of ours."""
+def test_the_reference_can_read_our_file_with_sysctls(cni: CNI, reference: CNI, node: Node, pod: Pod) -> None:
+    """Values that only we save do not keep it from restoring the rest; its CHECK passes after our ADD."""
     keys = EVERYTHING | {"sysctl": {"net.core.somaxconn": "77"}}
     was = state(pod)
     cni.add(conf(**keys), pod)
@@ -97,7 +97,7 @@ def test_the_reference_understands_our_file_with_sysctls_in_it(cni: CNI, referen
 def test_allowlist_is_read_as_the_reference_reads_it(
     cni: CNI, reference: CNI, node: Node, pod: Pod, allowlist: Path
 ) -> None:
-    """For one pattern after the other of the syntax that both read, both allow and refuse the same."""
+    """For each of these patterns, valid or not, both suites allow or refuse the same."""
     patterns = [
         r"net\.core",
         "^net.core.som",
@@ -140,7 +140,7 @@ def succeeds(plugin: CNI, keys: dict, pod: Pod) -> bool:
 
 
 def test_our_file_is_one_json_object(cni: CNI, node: Node, pod: Pod) -> None:
-    """Indented by one blank as the reference's, readable for its owner alone."""
+    """It is indented by one space, as the reference's, and readable only by its owner."""
     cni.add(conf(**EVERYTHING), pod)
     file = node.path(f"{FOLDER}/pod_eth0.json")
     assert file.read_text().startswith('{\n "mac": "')

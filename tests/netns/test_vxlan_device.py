@@ -1,4 +1,4 @@
-"""The VTEP as the kernel has it, told by `ip`: made, corrected in place, replaced, and left alone."""
+"""The VTEP in the kernel, checked with `ip`: created, corrected in place, replaced, and left alone."""
 
 import threading
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ ADDRESSES = own_addresses(1)
 
 @pytest.fixture
 def netlink(node: Node) -> Iterator[Netlink]:
-    """A socket on a node with an underlay; the test's thread is there too."""
+    """A socket on a node with an underlay; the test's thread enters that node too."""
     shell(node, "ip link add wan0 type veth peer name wan1; ip link set wan1 up")
     give_underlay(node, 1)
     with inside(node) as made:
@@ -36,7 +36,7 @@ def netlink(node: Node) -> Iterator[Netlink]:
 
 @pytest.mark.parametrize(("underlay", "mtu"), [(UNDERLAY_V4, 1450), (UNDERLAY_V6, 1430)])
 def test_the_device_is_made_as_flannel_makes_it(netlink: Netlink, node: Node, underlay: str, mtu: int) -> None:
-    """VNI, port, addresses, no learning, no default destination; up, with its own MAC, and ours by its alias."""
+    """VNI, port, addresses, no learning, no default destination; up, with its computed MAC and our alias."""
     wanted = vtep(node, 1, underlay)
     link, replaced = ensure_vtep(netlink, wanted, ADDRESSES)
     assert not replaced
@@ -53,22 +53,22 @@ def test_the_device_is_made_as_flannel_makes_it(netlink: Netlink, node: Node, un
     assert node.run(["bridge", "fdb", "show", "dev", DEVICE]).stdout == ""
 
 
-def test_udev_takes_the_mac_for_given(netlink: Netlink, node: Node) -> None:
-    """The kernel says NET_ADDR_SET (3): udev's MACAddressPolicy=persistent leaves such a device alone."""
+def test_udev_leaves_the_mac_alone(netlink: Netlink, node: Node) -> None:
+    """addr_assign_type is NET_ADDR_SET (3), so udev's MACAddressPolicy=persistent does not apply."""
     ensure_vtep(netlink, vtep(node, 1), ADDRESSES)
     assert node.run(["cat", f"/sys/class/net/{DEVICE}/addr_assign_type"]).stdout == "3\n"
 
 
-def test_a_device_that_is_right_is_left_alone(netlink: Netlink, node: Node) -> None:
-    """The same once more: the same device, nothing to tell."""
+def test_a_correct_device_is_left_alone(netlink: Netlink, node: Node) -> None:
+    """A second call returns the same device, and there are no differences to report."""
     wanted = vtep(node, 1)
     link, _ = ensure_vtep(netlink, wanted, ADDRESSES)
     assert ensure_vtep(netlink, wanted, ADDRESSES) == (link, False)
     assert differences(netlink, wanted, ADDRESSES) == []
 
 
-def test_no_device_is_told_by_one_sentence(netlink: Netlink, node: Node) -> None:
-    """CHECK before any ADD."""
+def test_a_missing_device_is_the_only_difference_reported(netlink: Netlink, node: Node) -> None:
+    """This is what CHECK reports before any ADD."""
     assert differences(netlink, vtep(node, 1), ADDRESSES) == ["slash24.1 is missing"]
 
 
@@ -94,7 +94,7 @@ REPLACEMENTS = {
 
 @pytest.mark.parametrize("case", REPLACEMENTS)
 def test_a_device_with_other_parameters_is_replaced(netlink: Netlink, node: Node, case: str) -> None:
-    """What a device is made with is told if it differs; another device takes its name and nothing else."""
+    """A parameter that is fixed at creation is reported if it differs; the new device takes over the name only."""
     command, told = REPLACEMENTS[case]
     shell(node, f"{command}; ip link set {DEVICE} up")
     before = node.links()[DEVICE]["ifindex"]
@@ -126,8 +126,8 @@ CORRECTIONS = {
 
 
 @pytest.mark.parametrize("case", CORRECTIONS)
-def test_what_can_be_corrected_in_place_is(netlink: Netlink, node: Node, case: str) -> None:
-    """MTU, MAC, state and addresses are told and put right; the device stays, and its entries with it."""
+def test_mtu_mac_state_and_addresses_are_corrected_in_place(netlink: Netlink, node: Node, case: str) -> None:
+    """They are reported and corrected; the device stays, and its FDB entries with it."""
     command, told = CORRECTIONS[case]
     wanted = vtep(node, 1)
     link, _ = ensure_vtep(netlink, wanted, ADDRESSES)
@@ -139,16 +139,16 @@ def test_what_can_be_corrected_in_place_is(netlink: Netlink, node: Node, case: s
     assert "02:00:00:00:00:02" in node.run(["bridge", "fdb", "show", "dev", DEVICE]).stdout
 
 
-def test_a_device_like_ours_is_adopted(netlink: Netlink, node: Node) -> None:
-    """One that another program made with the same parameters goes on, and is ours from then on."""
+def test_a_foreign_device_with_our_parameters_is_adopted(netlink: Netlink, node: Node) -> None:
+    """A device that another program created with the same parameters is kept, and gets our alias."""
     shell(node, f"ip link add {DEVICE} type vxlan id 1 dev wan0 local 192.0.2.1 dstport 4789 nolearning")
     before = node.links()[DEVICE]["ifindex"]
     link, replaced = ensure_vtep(netlink, vtep(node, 1), ADDRESSES)
     assert (link.index, link.alias, replaced) == (before, OWNER, False)
 
 
-def test_a_link_of_another_kind_keeps_its_name(netlink: Netlink, node: Node) -> None:
-    """A bridge that has the name by mistake of the configuration is not deleted."""
+def test_a_link_of_another_kind_is_not_deleted(netlink: Netlink, node: Node) -> None:
+    """A bridge whose name was configured by mistake stays."""
     shell(node, f"ip link add {DEVICE} type bridge")
     with pytest.raises(NetlinkError, match='link "slash24.1" is of kind bridge, not vxlan'):
         ensure_vtep(netlink, vtep(node, 1), ADDRESSES)
@@ -157,22 +157,22 @@ def test_a_link_of_another_kind_keeps_its_name(netlink: Netlink, node: Node) -> 
     assert node.links()[DEVICE]["linkinfo"]["info_kind"] == "bridge"
 
 
-def test_another_device_with_the_same_vni_and_port_is_told(netlink: Netlink, node: Node) -> None:
-    """flannel is still running, say: the device is named, and nothing is left behind."""
+def test_another_device_with_the_same_vni_and_port_is_named(netlink: Netlink, node: Node) -> None:
+    """For example, flannel is still running: the error names its device, and nothing is left behind."""
     shell(node, "ip link add flannel.1 type vxlan id 1 dev wan0 local 192.0.2.1 dstport 4789 nolearning")
     with pytest.raises(NetlinkError, match="VNI 1 on UDP port 4789 is taken by .flannel.1"):
         ensure_vtep(netlink, vtep(node, 1), ADDRESSES)
     assert DEVICE not in node.links()
 
 
-def test_an_mtu_that_the_parent_can_not_carry_is_an_error(netlink: Netlink, node: Node) -> None:
-    """Not the kernel's silent choice of a smaller one."""
+def test_an_mtu_that_the_parent_cannot_carry_is_an_error(netlink: Netlink, node: Node) -> None:
+    """The kernel does not silently choose a smaller one."""
     with pytest.raises(NetlinkError, match="Invalid argument"):
         ensure_vtep(netlink, vtep(node, 1, mtu=1451), ADDRESSES)
 
 
-def test_only_a_device_of_ours_is_deleted(netlink: Netlink, node: Node) -> None:
-    """By its alias; once more is no error."""
+def test_only_our_own_device_is_deleted(netlink: Netlink, node: Node) -> None:
+    """It is recognised by its alias; deleting it again is not an error."""
     ensure_vtep(netlink, vtep(node, 1), ADDRESSES)
     shell(node, "ip link add flannel.2 type vxlan id 2 dev wan0 local 192.0.2.1 dstport 4789 nolearning")
     assert not delete_vtep(netlink, "flannel.2")
@@ -181,8 +181,8 @@ def test_only_a_device_of_ours_is_deleted(netlink: Netlink, node: Node) -> None:
     assert "flannel.2" in node.links()
 
 
-def test_checksums_are_taken_from_the_device_and_by_hand_given_back(netlink: Netlink, node: Node) -> None:
-    """`tx_checksum` False switches the offload off; True leaves what somebody has switched by hand."""
+def test_tx_checksumming_is_disabled_but_never_enabled(netlink: Netlink, node: Node) -> None:
+    """`tx_checksum` False disables the offload; True leaves it as it is, so only an administrator enables it again."""
     with_offload, without = vtep(node, 1), vtep(node, 1, tx_checksum=False)
     link, _ = ensure_vtep(netlink, with_offload, ADDRESSES)
     assert has_tx_checksum(DEVICE)
@@ -196,8 +196,8 @@ def test_checksums_are_taken_from_the_device_and_by_hand_given_back(netlink: Net
     assert has_tx_checksum(DEVICE)
 
 
-def test_many_at_once_make_one_device(netlink: Netlink, node: Node) -> None:
-    """Eight ADDs while a device with other parameters stands there: all succeed, with the same device."""
+def test_concurrent_calls_make_one_device(netlink: Netlink, node: Node) -> None:
+    """Eight concurrent ADDs while a device with other parameters exists: all succeed, with the same device."""
     shell(node, f"ip link add {DEVICE} type vxlan id 2 dev wan0 local 192.0.2.1 dstport 4789")
     wanted, seen, failures = vtep(node, 1), [], []
 
@@ -219,8 +219,8 @@ def test_many_at_once_make_one_device(netlink: Netlink, node: Node) -> None:
     assert differences(netlink, replace(wanted, vni=2), ADDRESSES) == ["slash24.1 has VNI 1, not 2"]
 
 
-def test_the_device_of_an_earlier_configuration_goes(netlink: Netlink, node: Node) -> None:
-    """Ours with the same addresses, under another name; not somebody else's, nor ours of another network."""
+def test_the_device_of_an_earlier_configuration_is_deleted(netlink: Netlink, node: Node) -> None:
+    """It is ours and has the same addresses under another name; a foreign one, or ours of another network, stays."""
     ensure_vtep(netlink, vtep(node, 1), ADDRESSES)
     other = replace(vtep(node, 1), name="slash24.9", vni=9)
     ensure_vtep(netlink, other, ["10.9.1.0/32"])
@@ -234,8 +234,8 @@ def test_the_device_of_an_earlier_configuration_goes(netlink: Netlink, node: Nod
     }
 
 
-def test_the_guard_is_up_before_the_device(netlink: Netlink, node: Node) -> None:
-    """It finds the device with the right parameters, and down; or, if it is there already, as it is."""
+def test_the_guard_runs_before_the_device_is_up(netlink: Netlink, node: Node) -> None:
+    """It sees a new device with its final parameters, but down; an existing device as it is."""
     seen = []
 
     def guard() -> None:

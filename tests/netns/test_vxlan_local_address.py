@@ -1,4 +1,4 @@
-"""The address from which the tunnel sends, where nobody names it: one that peers know, and that lasts."""
+"""The address from which the tunnel sends if none is configured: one that peers know and that lasts."""
 
 import pytest
 
@@ -12,14 +12,14 @@ SIX = "ip addr flush dev wan0 scope global; ip addr add 2001:db8:1::1/64 dev wan
 
 
 def local_of(node: Node) -> str:
-    """What the device sends from."""
+    """The device's local address."""
     data = node.links()["slash24.1"]["linkinfo"]["info_data"]
     return data.get("local") or data["local6"]
 
 
 @pytest.fixture
 def ready(node: Node) -> Node:
-    """A node with a way out, by wan0."""
+    """A node with the uplink wan0."""
     node.outside()
     return node
 
@@ -52,8 +52,8 @@ def ready(node: Node) -> Node:
         "tentative",
     ],
 )
-def test_a_first_device_sends_from_an_address_that_lasts(cni: CNI, ready: Node, setup: str, wanted: str) -> None:
-    """What the kernel would choose, if it is neither deprecated nor tentative nor a virtual address."""
+def test_a_new_device_sends_from_an_address_that_lasts(cni: CNI, ready: Node, setup: str, wanted: str) -> None:
+    """The address that the kernel would choose, unless it is deprecated, tentative or virtual."""
     ready.run(["sh", "-c", setup])
     if ":" in wanted:
         ready.run(["ip", "route", "add", "default", "via", "2001:db8:1::2"])
@@ -72,7 +72,7 @@ def test_a_first_device_sends_from_an_address_that_lasts(cni: CNI, ready: Node, 
     ],
 )
 def test_the_device_keeps_its_address_while_the_link_has_it(cni: CNI, ready: Node, change: str) -> None:
-    """Peers know it: another one, which the kernel would prefer now, changes nothing, and CHECK is content."""
+    """Peers know it: an address that the kernel would now prefer changes nothing, and CHECK passes."""
     ready.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
     conf, pod = network("vxlan"), ready.pod("pod")
     result = cni.add(conf, pod)
@@ -88,7 +88,7 @@ def test_the_device_keeps_its_address_while_the_link_has_it(cni: CNI, ready: Nod
 
 
 def test_an_ipv6_device_keeps_its_address(cni: CNI, ready: Node) -> None:
-    """Also while that one is deprecated, and beside a newer one."""
+    """Even if that address is deprecated and the link has a newer one."""
     ready.run(["sh", "-c", SIX + "ip route add default via 2001:db8:1::2"])
     conf, pod = network("vxlan"), ready.pod("pod")
     result = cni.add(conf, pod)
@@ -99,8 +99,8 @@ def test_an_ipv6_device_keeps_its_address(cni: CNI, ready: Node) -> None:
     assert local_of(ready) == "2001:db8:1::1"
 
 
-def test_without_an_address_that_lasts_the_node_waits(cni: CNI, ready: Node) -> None:
-    """11 for an ADD, 50 for STATUS; the message says which addresses there are and why none serves."""
+def test_without_an_address_that_lasts_add_and_status_fail(cni: CNI, ready: Node) -> None:
+    """ADD with code 11 and STATUS with code 50; the message lists the addresses and why none can be used."""
     ready.run(["sh", "-c", "ip addr flush dev wan0 scope global; ip route add default dev wan0"])
     ready.run(["ip", "addr", "add", "2001:db8:1::d/64", "dev", "wan0", "nodad", "preferred_lft", "0"])
     for verb, code in (("ADD", 11), ("STATUS", 50)):
@@ -109,7 +109,7 @@ def test_without_an_address_that_lasts_the_node_waits(cni: CNI, ready: Node) -> 
 
 
 def test_the_default_route_may_be_in_another_table(cni: CNI, ready: Node) -> None:
-    """If a rule leads there; a table that no rule leads to says nothing."""
+    """A rule must refer to that table; a table without a rule is ignored."""
     ready.run(["ip", "route", "add", "default", "via", "192.0.2.2", "table", "77"])
     assert "no default route" in refused(cni, "STATUS", network("vxlan")).msg
     ready.run(["ip", "rule", "add", "lookup", "77", "prio", "40000"])

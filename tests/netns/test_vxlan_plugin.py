@@ -1,4 +1,4 @@
-"""A node with `vxlan`: its device, the three entries a peer, what is repaired and what is taken down."""
+"""A node with `vxlan`: its device, the three entries for each peer, what is repaired and what is deleted."""
 
 import json
 
@@ -13,19 +13,19 @@ MAC, MAC_2, MAC_3 = ("02:24:0a:f4:01:00", "02:24:0a:f4:02:00", "02:24:0a:f4:03:0
 
 @pytest.fixture
 def ready(node: Node) -> Node:
-    """A node with a way out, by wan0."""
+    """A node with a default route through wan0."""
     node.outside()
     node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
     return node
 
 
 def vtep(node: Node, name: str = "slash24.1") -> dict:
-    """The device as `ip` tells of it."""
+    """The device as `ip` shows it."""
     return node.links()[name]
 
 
 def entries(node: Node, device: str = "slash24.1") -> dict[str, set]:
-    """Neighbours, forwarding entries and routes of the device."""
+    """Neighbour entries, FDB entries and routes of the device."""
     neighbours = [one for v in ("-4", "-6") for one in node.ip(v, "neigh", "show", "dev", device, "nud", "permanent")]
     told = json.loads(node.run(["bridge", "-j", "fdb", "show", "dev", device]).stdout)
     routes = [one for v in ("-4", "-6") for one in node.ip(v, "route", "show", "dev", device, "proto", "24")]
@@ -37,7 +37,7 @@ def entries(node: Node, device: str = "slash24.1") -> dict[str, set]:
 
 
 def ways_to(*peers: tuple[int, str, str]) -> dict[str, set]:
-    """The entries of peers: number, MAC and underlay address."""
+    """The entries expected for these peers: number, MAC and underlay address of each."""
     return {
         "neighbours": {(n, mac) for number, mac, _ in peers for n in (f"10.244.{number}.0", f"fd00:244:0:{number}::")},
         "forwarding": {(mac, underlay) for _, mac, underlay in peers},
@@ -49,8 +49,8 @@ def ways_to(*peers: tuple[int, str, str]) -> dict[str, set]:
     }
 
 
-def test_the_device_by_default(cni: CNI, ready: Node) -> None:
-    """VNI 1, port 4789, the default route's link and its IPv4 address, no learning; MAC and MTU as computed."""
+def test_the_default_device(cni: CNI, ready: Node) -> None:
+    """VNI 1, port 4789, no learning, on the default route's link with its IPv4 address; computed MAC and MTU."""
     pod, conf = ready.pod("pod"), network("vxlan")
     result = cni.add(conf, pod)
     device = vtep(ready)
@@ -85,7 +85,7 @@ def test_the_device_by_default(cni: CNI, ready: Node) -> None:
     ids=json.dumps,
 )
 def test_keys_of_the_device(cni: CNI, ready: Node, keys: dict, wanted: dict) -> None:
-    """Each key is what the device gets; CHECK and STATUS agree."""
+    """The device gets the value of each key; CHECK and STATUS pass."""
     ready.run(["ip", "link", "add", "lan0", "mtu", "1400", "type", "veth", "peer", "name", "lan1"])
     ready.run(["ip", "addr", "add", "198.51.100.1/24", "dev", "lan0"])
     ready.run(["ip", "addr", "add", "198.51.100.9/24", "dev", "lan0"])
@@ -102,8 +102,8 @@ def test_keys_of_the_device(cni: CNI, ready: Node, keys: dict, wanted: dict) -> 
     cni.delete(conf, pod, result)
 
 
-def test_the_way_out_is_found_over_ipv6(cni: CNI, node: Node) -> None:
-    """Without an IPv4 default route the IPv6 one decides; a default route in another table does not."""
+def test_the_parent_is_the_link_of_the_ipv6_default_route(cni: CNI, node: Node) -> None:
+    """If there is no IPv4 default route; a default route in a table without a rule is ignored."""
     node.outside()
     node.run(["ip", "route", "add", "default", "via", "192.0.2.2", "table", "77"])
     pod = node.pod("pod")
@@ -138,8 +138,8 @@ def test_the_way_out_is_found_over_ipv6(cni: CNI, node: Node) -> None:
     ],
     ids=str,
 )
-def test_a_wrong_key_is_named(cni: CNI, ready: Node, keys: dict, code: int, named: str) -> None:
-    """The key, or what it names, is in the message; no pod is left, and no bridge."""
+def test_an_invalid_value_is_reported(cni: CNI, ready: Node, keys: dict, code: int, named: str) -> None:
+    """The message names the key or its value; neither a pod nor a bridge is left."""
     pod, conf = ready.pod("pod"), network("vxlan", **keys)
     error = refused(cni, "ADD", conf, pod)
     assert (error.code, named in error.text) == (code, True), error
@@ -148,8 +148,8 @@ def test_a_wrong_key_is_named(cni: CNI, ready: Node, keys: dict, code: int, name
     cni.delete(conf, pod)
 
 
-def test_each_peer_has_a_neighbour_a_forwarding_entry_and_a_route(cni: CNI, ready: Node) -> None:
-    """Over either underlay, with the MAC that is computed or told; a vanished peer's go, a moved one's change."""
+def test_each_peer_has_a_neighbour_an_fdb_entry_and_a_route(cni: CNI, ready: Node) -> None:
+    """Over either underlay, with a computed or configured MAC; a removed peer's are deleted, a moved peer's change."""
     pod, conf = ready.pod("pod"), network("vxlan", peers=[record(2), record(3, vtepMAC="02:00:00:00:00:33")])
     result = cni.add(conf, pod)
     assert entries(ready) == ways_to((2, MAC_2, "192.0.2.2"), (3, "02:00:00:00:00:33", "192.0.2.3"))
@@ -165,8 +165,8 @@ def test_each_peer_has_a_neighbour_a_forwarding_entry_and_a_route(cni: CNI, read
     assert entries(ready)["forwarding"] == {("02:26:14:42:d9:9b", "192.0.2.2")}
 
 
-def test_direct_routing_goes_over_the_link_where_there_is_one(cni: CNI, ready: Node) -> None:
-    """Switched on and off again; a peer that has one family on the link goes direct for that family alone."""
+def test_direct_routing_is_used_for_peers_on_the_link(cni: CNI, ready: Node) -> None:
+    """Switched on and off again; a peer on the link in one family is routed directly in that family only."""
     near, far = record(2), record(3, link="198.51.100")
     cni.add(network("vxlan", peers=[near, far], directRouting=True), ready.pod("one"))
     assert entries(ready) == ways_to((3, MAC_3, "198.51.100.3"))
@@ -202,8 +202,8 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("what", DAMAGE)
-def test_check_names_what_has_drifted_and_the_next_add_repairs_it(cni: CNI, ready: Node, what: str) -> None:
-    """Whatever of the overlay is gone or altered; pods that run meanwhile are not touched."""
+def test_check_reports_drift_and_the_next_add_repairs_it(cni: CNI, ready: Node, what: str) -> None:
+    """For each part of the overlay, deleted or changed; running pods pass CHECK again."""
     damage, named = DAMAGE[what]
     conf = network("vxlan", peers=[record(2), record(3)])
     pod, second = ready.pod("pod"), ready.pod("second")
@@ -218,19 +218,19 @@ def test_check_names_what_has_drifted_and_the_next_add_repairs_it(cni: CNI, read
 
 
 def test_the_mac_is_the_same_after_a_reboot(cni: CNI, ready: Node, bin_dir) -> None:
-    """It is computed, so a node that starts from nothing has it again."""
+    """It is computed, so a node that starts without any state gets the same one."""
     conf = network("vxlan")
     cni.add(conf, ready.pod("one"))
     before = vtep(ready)["address"]
     ready.run(["sh", "-c", "ip link del slash24.1; ip link del cbr0; rm -rf /run/cni"])
-    # All but the socket of an agent, if there is one: without it, it would need a moment to be reached again.
+    # All but an agent's socket: without it, the agent would be unreachable for a moment.
     ready.run(["find", "/run/slash24", "-type", "f", "-not", "-name", "cni.sock*", "-delete"])
     cni.add(conf, ready.pod("two"))
     assert vtep(ready)["address"] == before == MAC
 
 
 def test_tx_checksum_off(cni: CNI, ready: Node) -> None:
-    """The offload is left alone by default and switched off when asked; CHECK sees it come back."""
+    """The offload is left alone by default and disabled if configured; CHECK reports that it is enabled again."""
     pod, conf = ready.pod("pod"), network("vxlan", txChecksum=False)
     cni.add(network("vxlan"), ready.pod("plain"))
     result = cni.add(conf, pod)
@@ -251,8 +251,8 @@ def test_tx_checksum_off(cni: CNI, ready: Node) -> None:
     ],
     ids=str,
 )
-def test_gc_takes_the_overlay_down_only_when_asked(cni: CNI, ready: Node, keys: dict, valid: bool, stays: bool) -> None:
-    """And only without an attachment; the last DEL leaves it up. Foreign routes and other networks' are not touched."""
+def test_gc_deletes_the_overlay_only_if_configured(cni: CNI, ready: Node, keys: dict, valid: bool, stays: bool) -> None:
+    """And only without a valid attachment; DEL never does. Routes of other programs and other networks stay."""
     ready.run(["ip", "route", "add", "10.244.99.0/24", "via", "192.0.2.7"])
     other = network("kubenet", name="other", bridge="cbr1", podCIDRs=["10.9.1.0/24"], clusterCIDRs=["10.9.0.0/16"],
                     peers=[record(4, podCIDRs=["10.9.4.0/24"])])  # fmt: skip
@@ -278,7 +278,7 @@ def test_gc_takes_the_overlay_down_only_when_asked(cni: CNI, ready: Node, keys: 
 
 
 def test_gc_leaves_a_device_that_is_not_ours(cni: CNI, ready: Node) -> None:
-    """Somebody's own vxlan device of that name, which no ADD of ours has taken over."""
+    """A vxlan device of that name that another program created and that no ADD of ours has adopted."""
     ready.run(["ip", "link", "add", "slash24.1", "type", "vxlan", "id", "1", "dstport", "4789", "local", "192.0.2.1"])
     cni.gc(network("vxlan", removeDevice=True))
     assert "slash24.1" in ready.links()

@@ -1,4 +1,4 @@
-"""Who else has the VNI or the UDP port of the tunnel is named, and nothing half is left."""
+"""Other users of the tunnel's VNI or UDP port are named in the error, and nothing incomplete is left."""
 
 import subprocess
 import sys
@@ -28,15 +28,15 @@ sys.stdin.read()
 
 @pytest.fixture
 def ready(node: Node) -> Node:
-    """A node with a way out, by wan0."""
+    """A node with a default route through wan0."""
     node.outside()
     node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
     return node
 
 
 @pytest.mark.parametrize("other", OTHERS)
-def test_another_device_is_named(cni: CNI, ready: Node, other: str) -> None:
-    """999 for an ADD, 50 for STATUS; neither a device of ours nor a pod is left."""
+def test_a_conflicting_device_is_named(cni: CNI, ready: Node, other: str) -> None:
+    """ADD fails with code 999 and STATUS with code 50; neither our device nor a pod is left."""
     keys, named = OTHERS[other]
     ready.run(["sh", "-c", f"ip link add other0 type vxlan {keys} dstport 4789 && ip link set other0 up"])
     pod, conf = ready.pod("pod"), network("vxlan")
@@ -51,16 +51,16 @@ def test_another_device_is_named(cni: CNI, ready: Node, other: str) -> None:
     cni.add(conf, pod)
 
 
-def test_a_device_that_may_be_beside_ours_is_no_rival(cni: CNI, ready: Node) -> None:
-    """Of another VNI, of another port, or over the other IP version (flannel-v6.1)."""
+def test_a_device_that_does_not_conflict_is_accepted(cni: CNI, ready: Node) -> None:
+    """One with another VNI, with another port, or over the other IP version (flannel-v6.1)."""
     for number, keys in enumerate(("id 7 dstport 4789", "id 1 dstport 8472", "id 1 dstport 4789 local 2001:db8:1::1")):
         ready.run(["sh", "-c", f"ip link add o{number} type vxlan {keys} && ip link set o{number} up"])
     cni.status(network("vxlan"))
     cni.add(network("vxlan"), ready.pod("pod"))
 
 
-def test_a_device_that_is_to_change_stays_if_the_new_one_can_not_be_made(cni: CNI, ready: Node) -> None:
-    """The tunnel that there is goes on working."""
+def test_a_device_is_kept_if_its_replacement_cannot_be_created(cni: CNI, ready: Node) -> None:
+    """The existing tunnel goes on working."""
     cni.add(network("vxlan"), ready.pod("pod"))
     before = ready.links()["slash24.1"]
     ready.run(["sh", "-c", "ip link add other0 type vxlan id 2 dstport 4789; ip link set other0 up"])
@@ -69,8 +69,8 @@ def test_a_device_that_is_to_change_stays_if_the_new_one_can_not_be_made(cni: CN
     assert ready.links()["slash24.1"]["ifindex"] == before["ifindex"]
 
 
-def test_a_program_that_has_the_port_is_spoken_of(cni: CNI, ready: Node) -> None:
-    """The device does not stay behind, down."""
+def test_a_program_that_has_the_port_is_reported(cni: CNI, ready: Node) -> None:
+    """Our device is deleted again, not left down."""
     pod, pipes = ready.pod("pod"), {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with ready.start([sys.executable, "-c", LISTEN], **pipes) as program:
         program.stdout.readline()

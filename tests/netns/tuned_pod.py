@@ -1,4 +1,4 @@
-"""A pod for the tests of `tuning`: a link to tune, what is to be set, and what has changed."""
+"""A pod for the tests of `tuning`: a link to tune, the settings to apply, and what has changed."""
 
 from tests.netns.cni import with_prev
 from tests.netns.node import Node, Pod
@@ -31,12 +31,12 @@ def pod_with_link(node: Node) -> Pod:
 
 
 def conf(**keys: object) -> dict:
-    """A configuration with these keys, and the result of the plugin before."""
+    """A configuration with these keys and the previous plugin's result."""
     return with_prev({"cniVersion": "1.1.0", "name": "net", "type": "tuning", **keys}, before())
 
 
 def before() -> dict:
-    """The result of the plugin before."""
+    """The previous plugin's result."""
     return {
         "cniVersion": "1.1.0",
         "interfaces": [{"name": "eth0", "mac": "02:00:00:00:00:07", "sandbox": "/run/netns/pod"}],
@@ -44,16 +44,16 @@ def before() -> dict:
 
 
 def state(pod: Pod) -> dict:
-    """Everything under /proc/sys/net that can be read, and what can be tuned of the link."""
+    """Everything readable under /proc/sys/net, and the tunable attributes of the link."""
     link = pod.ip("link", "show", "eth0")[0]
     kept = {key: link[key] for key in ("address", "mtu", "txqlen", "flags")}
-    # What the kernel counts or draws anew, not settings.
+    # Left out: a counter, and values that the kernel chooses at random.
     settings = pod.run(["sh", "-c", "grep -rs '' /proc/sys/net | grep -v -e nf_conntrack_count -e /neigh/.*_ms"]).stdout
     return kept | dict(line.partition(":")[::2] for line in settings.splitlines())
 
 
 def changed(pod: Pod, was: dict) -> dict:
-    """What is not as it was; the MTU of IPv6 goes with that of the link."""
+    """What differs from `was`; the IPv6 MTU follows that of the link."""
     now = state(pod)
     assert int(now.get(MTU6, now["mtu"])) == now["mtu"]
     return {
@@ -64,5 +64,5 @@ def changed(pod: Pod, was: dict) -> dict:
 
 
 def backups(node: Node) -> list[str]:
-    """The files that wait for a DEL."""
+    """The backup files that a DEL would restore from."""
     return sorted(file.name for file in node.path(FOLDER).glob("*"))

@@ -1,11 +1,11 @@
-"""The two ways of a call, by an agent or without: which of them the calls of our plugins on a test's nodes go.
+"""How calls of our plugins on a test's nodes are served: by an agent, or without one.
 
 * `--way cold` (the default): no node has an agent.
-* `--way warm`: the first call of our plugins starts one on its node, and all go by it.
-* `--way mixed`: the calls for a container go by it and without it in turns.
+* `--way warm`: the first call of our plugins starts an agent on its node, which serves all calls.
+* `--way mixed`: the calls for a container are served with and without the agent in turn.
 
-A test that is marked `cold` is about something that an agent has no part in, or brings agents of its own: its nodes get
-none, and it is not repeated where another way is chosen.
+A test marked `cold` does not involve an agent, or starts its own: its nodes get none, and it is not repeated in the
+other modes.
 """
 
 import os
@@ -25,14 +25,14 @@ _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _ROOT = Path(__file__).resolve().parent.parent.parent
 _READY_SECONDS, _END_SECONDS = 60, 20
 
-# The agent ends with the stdin of this, so that it can not survive a test run that was killed.
+# The agent ends when the stdin of this shell closes, so that it cannot outlive a killed test run.
 _HELD = '"$@" & agent=$!; cat >/dev/null; kill $agent; wait $agent'
 
 
 class Chosen:
     """The option, and the folder of the plugins under test.
 
-    One for the whole run, changed by tests/conftest.py alone: nodes are made in too many places for it to be handed on.
+    One for the whole run, set by tests/conftest.py alone: nodes are created in too many places to pass it to each.
     """
 
     way = "cold"
@@ -40,13 +40,13 @@ class Chosen:
     is_marked_cold = False
 
     def choose(self, way: str, home: Path) -> None:
-        """Take the option; plugins without a launcher (the reference's) know one way only."""
+        """Set the option; plugins without a launcher (the reference's) support `cold` only."""
         self.home = home.resolve()
         self.way = way if (home / "slash24.d").is_dir() else "cold"
 
     @property
     def now(self) -> str:
-        """The way of the test that is running."""
+        """The mode of the running test."""
         return "cold" if self.is_marked_cold else self.way
 
 
@@ -54,18 +54,18 @@ CHOSEN = Chosen()
 
 
 def agent_command(home: Path) -> list[str]:
-    """How an agent is started: the executable that ships, else from the source."""
+    """The command that starts an agent: the frozen executable if there is one, else the source."""
     frozen = home / "slash24-agent"
     return [str(frozen)] if frozen.exists() else [sys.executable, "-m", "agent", "--home", str(home)]
 
 
 def agent_environment(home: Path) -> dict[str, str]:
-    """What it needs in its environment for that."""
+    """The environment for that command."""
     return {"PATH": _PATH} if (home / "slash24-agent").exists() else {"PATH": _PATH, "PYTHONPATH": str(_ROOT)}
 
 
 class Calls:
-    """How the calls on one node go, and the agent there, if any."""
+    """How calls on one node are served, and the agent there, if any."""
 
     def __init__(self, start: Callable[..., subprocess.Popen]) -> None:
         """`start`: starts a program on the node; argv and options as for subprocess.Popen."""
@@ -78,9 +78,9 @@ class Calls:
     def environ(
         self, argv: Sequence[str | Path], env: Mapping[str, str] | None, *, ends: bool
     ) -> dict[str, str] | None:
-        """The environment for a program, so that what it calls of our plugins goes the right way.
+        """The environment for a program, so that its calls of our plugins are served in the chosen mode.
 
-        `ends`: it is waited for, so that a call which it is can be expected in the agent's log.
+        `ends`: the caller waits for the program, so if it is a plugin call, the agent's log must contain it.
         """
         way, home = CHOSEN.now, CHOSEN.home
         if home is None or (way == "cold" and not self._agent) or not _calls_ours(argv, env or os.environ, home):
@@ -93,14 +93,14 @@ class Calls:
         return env
 
     def close(self) -> None:
-        """End the agent. AssertionError if it did not do what it was asked, or not as it should."""
+        """End the agent. AssertionError if it did not serve the expected calls, or failed."""
         if self._agent:
             self._agent.stop()
             assert self._agent.served >= self._expected, f"{self._expected} calls, by the agent:\n{self._agent.log}"
             self._agent = None
 
     def _is_cold_turn(self, argv: Sequence[str | Path], env: Mapping[str, str]) -> bool:
-        """Every other call for a container, beginning with the first for every other container."""
+        """Every other call for a container; for every other container, beginning with the first call."""
         whose = env.get("CNI_CONTAINERID") or str(argv[-1])
         turn = self._turns.get(whose, len(self._turns))
         self._turns[whose] = turn + 1
@@ -108,10 +108,10 @@ class Calls:
 
 
 class Agent:
-    """An agent on a node, listening at the usual place when this is made."""
+    """An agent on a node, listening on the default socket once this is constructed."""
 
     def __init__(self, start: Callable[..., subprocess.Popen], home: Path, *options: str) -> None:
-        # Not on the node: tests look at what is there, and fill its disk.
+        # Not on the node: tests examine its files, and fill its disk.
         self._output = tempfile.TemporaryFile()  # noqa: SIM115 (stop() closes it)
         self._said, self.pid = "", 0
         argv = ["sh", "-c", _HELD, "sh", *agent_command(home), *options]
@@ -128,7 +128,7 @@ class Agent:
 
     @property
     def log(self) -> str:
-        """What it has said."""
+        """What it has logged."""
         if not self._output.closed:
             output = self._output.fileno()
             self._said = os.pread(output, os.fstat(output).st_size, 0).decode()
@@ -136,11 +136,11 @@ class Agent:
 
     @property
     def served(self) -> int:
-        """How many calls it has told of."""
+        """The number of calls it has logged."""
         return len(re.findall(r"^(?:time=\S+ )?verb=", self.log, re.MULTILINE))
 
     def stop(self) -> None:
-        """Have it end. AssertionError if it holds a pod's namespace, or has failed in any way."""
+        """End it. AssertionError if it holds a pod's namespace, or has failed in any way."""
         held = wait_for_none(lambda: namespaces_held(self.pid))
         status = self.end()
         assert status == 0, f"the agent exited with {status}:\n{self.log}"
@@ -150,13 +150,13 @@ class Agent:
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended yet."""
+        """Whether it is still running."""
         with suppress(OSError):
             return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
         return False
 
     def end(self) -> int:
-        """SIGTERM, if it is still running; the exit status, 128 and the number if a signal has ended it."""
+        """Terminate it if it is running; return the exit status: 128 plus the number if a signal ended it."""
         self._process.stdin.close()
         try:
             return self._process.wait(_END_SECONDS)
@@ -171,7 +171,7 @@ class Agent:
 
 
 def _calls_ours(argv: Sequence[str | Path], env: Mapping[str, str], home: Path) -> bool:
-    """Whether that program is one of our plugins, or looks for plugins where ours are."""
+    """Whether the program is one of our plugins, or looks for plugins in the folder of ours."""
     folders = [*env.get("CNI_PATH", "").split(":"), env.get("SLASH24_BIN", "")] if env is not os.environ else []
     return Path(argv[0]).parent == home or any(_leads_to(folder, home) for folder in folders if folder)
 
@@ -186,18 +186,18 @@ def _leads_to(folder: str, home: Path) -> bool:
 
 
 def _is_call(argv: Sequence[str | Path], env: Mapping[str, str], home: Path) -> bool:
-    """Whether that is one call of a plugin."""
+    """Whether the program is a single call of a plugin."""
     return Path(argv[0]).parent == home and bool(env.get("CNI_COMMAND"))
 
 
 def namespaces_held(pid: int) -> list[str]:
-    """What the process has open of other network namespaces than its own: themselves, and sockets in them."""
+    """What the process has open of other network namespaces: the namespaces themselves, and sockets in them."""
     with suppress(OSError):
         before, own = _descriptors(pid), {os.readlink(f"/proc/{pid}/ns/net")}
         for protocol in ("netlink", "unix", "packet", "raw", "udp"):
             for line in Path(f"/proc/{pid}/net/{protocol}").read_text().splitlines():
                 own |= {f"socket:[{word}]" for word in line.split()}
-        # What was closed or opened meanwhile may be missing among its own.
+        # A socket that was opened or closed meanwhile may be missing from `own`.
         lasting = before & _descriptors(pid)
         return sorted(link for link in lasting - own if link.startswith(("net:[", "socket:[", "/run/netns/")))
     return []
@@ -212,7 +212,7 @@ def _descriptors(pid: int) -> set[str]:
 
 
 def wait_for_none(look: Callable[[], list[str]], seconds: float = 5.0) -> list[str]:
-    """What `look` finds, as soon as that is nothing, or after so many seconds."""
+    """Call `look` until it finds nothing, for so many seconds at most; return what it found last."""
     end = time.monotonic() + seconds
     while (found := look()) and time.monotonic() < end:
         time.sleep(0.02)
