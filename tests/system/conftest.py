@@ -11,7 +11,7 @@ from tests.system.underlay import Underlay
 
 @pytest.fixture
 def underlay(bin_dir: Path) -> Iterator[Underlay]:
-    """Two links and a router between them, without a node yet."""
+    """Two links and a router between them, without nodes."""
     made = Underlay(bin_dir)
     try:
         yield made

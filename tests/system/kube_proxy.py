@@ -1,7 +1,7 @@
-"""kube-proxy's rules for a few services, cut down from what each of its modes writes.
+"""kube-proxy's rules for a few Services, reduced from what each of its modes writes.
 
-Mode ipvs needs a part of the kernel that may be missing, so of it only what it leaves on every node is here: the
-services' addresses on kube-ipvs0, where they are the node's own, and the chains that accept them.
+Mode ipvs needs a kernel feature that may be missing, so only what it leaves on every node is here: the Services'
+addresses on kube-ipvs0, which makes them local, and the chains that accept packets to them.
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ _NAT = (
 
 @dataclass(frozen=True)
 class Service:
-    """A service's address and port, and the one endpoint of it."""
+    """A Service's address and port, and its only endpoint."""
 
     address: str
     port: int
@@ -36,17 +36,17 @@ class Service:
 
     @property
     def version(self) -> int:
-        """Of IP."""
+        """The IP version."""
         return 6 if ":" in self.address else 4
 
     @property
     def destination(self) -> str:
-        """What packets to the service are translated to."""
+        """The endpoint, as DNAT rules write it."""
         return f"[{self.endpoint}]:{self.target}" if self.version == 6 else f"{self.endpoint}:{self.target}"
 
 
 def by_iptables(node: Node, services: Sequence[Service], pods: Sequence[str]) -> None:
-    """Mode iptables; what does not come from `pods` (networks, may be none) is masqueraded where these are given."""
+    """Mode iptables; for a family in `pods` (networks), connections from elsewhere are masqueraded."""
     for version in (4, 6):
         rules = []
         for number, service in enumerate(one for one in services if one.version == version):
@@ -63,7 +63,7 @@ def by_iptables(node: Node, services: Sequence[Service], pods: Sequence[str]) ->
 
 
 def by_nftables(node: Node, services: Sequence[Service], pods: Sequence[str]) -> None:
-    """Mode nftables, likewise."""
+    """The same in mode nftables."""
     for version, ip, kind in ((4, "ip", "ipv4_addr"), (6, "ip6", "ipv6_addr")):
         mine = [one for one in services if one.version == version]
         network = next((pod for pod in pods if (":" in pod) == (version == 6)), None)

@@ -1,11 +1,11 @@
-"""A node of ours in a cluster of flannel's: one that `ip` and `bridge` set up as flannel would, and pods of both."""
+"""One of our nodes in a flannel cluster: the other node is set up with `ip` and `bridge` as flannel would."""
 
 import pytest
 
 from tests.netns.node import Host, Node
 from tests.system.underlay import Member, Underlay, assert_talk, capture, goes_through, subnets, vtep_mac
 
-FLANNEL_MAC = "12:c6:65:89:b4:e3"  # random in flannel, told to its peers
+FLANNEL_MAC = "12:c6:65:89:b4:e3"  # random in flannel, published to its peers
 SUBNET_ENV = """FLANNEL_NETWORK=10.244.0.0/16
 FLANNEL_SUBNET=10.244.1.1/24
 FLANNEL_IPV6_NETWORK=fd00:244::/48
@@ -16,7 +16,7 @@ FLANNEL_IPMASQ=true
 
 
 def be_flannel(member: Member) -> Host:
-    """Make of a node what flannel and its CNI plugin would, with node 1 as its peer, and give it a pod."""
+    """Set up a node as flannel and its CNI plugin would, with node 1 as its peer, and add a pod to it."""
     node, pod = member.node, member.node.pod("pod")
     v4, v6 = (subnet.partition("/")[0] for subnet in subnets(member.number))
     prefix = v4.removesuffix("0")
@@ -55,9 +55,9 @@ def be_flannel(member: Member) -> Host:
 
 @pytest.mark.parametrize("device", ["flannel.1", "slash24.1"])
 def test_pods_of_a_flannel_node_and_ours_reach_each_other(underlay: Underlay, device: str) -> None:
-    """With port 8472, its MAC as vtepMAC and flannel's subnet.env: all kinds of packets, up to the largest.
+    """With port 8472, flannel's MAC as vtepMAC and its subnet.env: every protocol, up to the largest packet.
 
-    On the wire are flannel's frames; our device and routes are like its own.
+    The frames on the wire are flannel's; our device and routes are like its own.
     """
     ours, theirs = underlay.join("left"), underlay.join("right")
     path = ours.node.path("/run/flannel/subnet.env")
@@ -73,7 +73,7 @@ def test_pods_of_a_flannel_node_and_ours_reach_each_other(underlay: Underlay, de
         for family in (4, 6):
             assert goes_through(pod, theirs.address(other, family), 1450)
     frames = [packet for packet in seen if "10.244." in packet or "fd00:244:" in packet]
-    # tcpdump takes this port for another protocol with the same header: instance is the VNI.
+    # tcpdump decodes this port as OTV, whose header is the same: instance is the VNI.
     header = ".8472: OTV, flags [I] (0x08), overlay 0, instance 1\n"
     assert [packet for packet in frames if header not in packet] == []
     assert len(frames) > 20
@@ -81,7 +81,7 @@ def test_pods_of_a_flannel_node_and_ours_reach_each_other(underlay: Underlay, de
 
 
 def shape(node: Node, device: str) -> dict:
-    """What makes two tunnels alike: the device's parameters but for its addresses, and how a peer is entered."""
+    """What equivalent tunnels have in common: the device's parameters except addresses, and the form of its entries."""
     link = node.links()[device]
     keys = ("id", "port", "learning", "ageing", "udp_csum", "udp_zero_csum6_tx", "udp_zero_csum6_rx", "ttl")
     found = {key: link["linkinfo"]["info_data"].get(key) for key in keys} | {"mtu": link["mtu"]}

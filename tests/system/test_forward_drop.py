@@ -1,4 +1,4 @@
-"""Nodes whose iptables drops what nobody accepts, as Docker leaves them: what docs/kubenet.md says lets pods talk."""
+"""Nodes whose iptables policy for FORWARD is DROP, as Docker sets it: docs/kubenet.md says what lets pods through."""
 
 import re
 
@@ -10,8 +10,8 @@ from tests.system.underlay import OUTSIDE, Underlay
 
 
 @pytest.mark.parametrize("kind", ["kubenet", "vxlan"])
-def test_pods_talk_where_forward_drops(kind: str, underlay: Underlay) -> None:
-    """The chained firewall lets pods out; what comes from pods of other nodes takes the accept of the page."""
+def test_pods_reach_each_other_where_forward_drops(kind: str, underlay: Underlay) -> None:
+    """The chained firewall lets pods out; packets from pods of other nodes need the documented rules."""
     members = [underlay.join("left") for _ in range(2)]
     pods, addresses = [], []
     for member in members:

@@ -1,4 +1,4 @@
-"""Clusters where the network between nodes, or what else is on a node, is in the way: everybody reaches everybody."""
+"""Clusters with obstacles in the underlay or on the nodes: every pod and node still reaches every other."""
 
 import socket
 from collections.abc import Sequence
@@ -18,7 +18,7 @@ SERVICES = {"pod": ("10.96.0.1", "fd00:96::1"), "node": ("10.96.0.2", "fd00:96::
 
 
 def pass_own_addresses_alone(underlay: Underlay) -> None:
-    """As clouds do: what does not come from an address of the sending node is dropped."""
+    """Drop packets whose source is not an address of the sending node, as clouds do."""
     rules = ["add table bridge cloud", "add chain bridge cloud from { type filter hook prerouting priority 0; }"]
     for member in underlay.members:
         own = [one.partition("/")[0] for one in member.node.addresses("eth0")]
@@ -32,14 +32,14 @@ def pass_own_addresses_alone(underlay: Underlay) -> None:
 
 
 def check_sources_strictly(underlay: Underlay) -> None:
-    """rp_filter=1 on every node, on the links there are and on those to come."""
+    """Set rp_filter=1 on every node, for existing and future links."""
     for member in underlay.members:
         for link in ("all", "default", "eth0"):
             member.node.run(["sysctl", "-qw", f"net.ipv4.conf.{link}.rp_filter=1"])
 
 
 def crowd(member: Member) -> None:
-    """Other people's things on a node: bridges of Docker and libvirt with their rules, a second NIC that is down."""
+    """Add other software's links to a node: Docker's and libvirt's bridges with their rules, and a second NIC, down."""
     node = member.node
     for bridge, number in (("docker0", 17), ("virbr0", 122)):
         node.run(["ip", "link", "add", bridge, "type", "bridge"])
@@ -56,7 +56,7 @@ def crowd(member: Member) -> None:
 
 
 def many_addresses(underlay: Underlay, member: Member) -> None:
-    """A link with a VIP in front of its address, and IPv6 addresses that are temporary, deprecated and a duplicate."""
+    """Put a VIP before the link's own address, and add temporary, deprecated and duplicate IPv6 addresses."""
     node, (v4, v6) = member.node, member.addresses
     v4_net, v6_net = v4.removesuffix(str(member.number)), v6.removesuffix(str(member.number))
     gateway = f"{v4_net}{ROUTER}"
@@ -80,12 +80,12 @@ def many_addresses(underlay: Underlay, member: Member) -> None:
     assert wait_until(lambda: all(one[0] in node.run(shown).stdout for one in flags)), node.run(shown).stdout
 
 
-# -- who reaches whom -----------------------------------------------------------------------------------------------
+# -- reachability ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Party:
-    """A pod or a node of the cluster: who it is, where, and its addresses of IPv4 and IPv6."""
+    """A pod or a node of the cluster: its name, host, node, and addresses of IPv4 and IPv6."""
 
     name: str
     host: Host
@@ -105,14 +105,14 @@ def parties(members: Sequence[Member]) -> list[Party]:
 
 
 def unreached(sources: Sequence[Party], targets: Sequence[Party]) -> list[str]:
-    """Who does not reach whom by ICMP, TCP or UDP; and which pod sees another address than the other pod's own."""
+    """Each failure of a source to reach a target by ICMP, TCP or UDP, and each pod seen by an address not its own."""
     problems = []
     for source in sources:
         for target in targets:
             if source is target:
                 continue
             for place, address in enumerate(target.addresses):
-                # Links of new pods may still be looking for duplicates of their addresses: ping waits for that.
+                # Addresses of new pods may still be tentative (duplicate address detection): ping waits for that.
                 if not source.host.reaches(address, timeout=10):
                     problems.append(f"{source.name} to {target.name}: no echo from {address}")
                 for kind in ("tcp", "udp"):
@@ -128,7 +128,7 @@ def unreached(sources: Sequence[Party], targets: Sequence[Party]) -> list[str]:
 
 
 def without_service(sources: Sequence[Party], endpoint: Party, addresses: tuple[str, str]) -> list[str]:
-    """Who does not reach an endpoint by the addresses of its service."""
+    """Each source that does not reach an endpoint at the addresses of its Service."""
     problems = []
     for source in sources:
         for own, address in zip(endpoint.addresses, addresses, strict=True):
@@ -141,7 +141,7 @@ def without_service(sources: Sequence[Party], endpoint: Party, addresses: tuple[
 
 
 def bound(source: Party, target: Party, place: int) -> str:
-    """Whom a pod sees, if a node speaks to it from its address on the underlay."""
+    """The source address that a pod sees if a node connects from its underlay address."""
     address = target.addresses[place]
     assert source.host.reaches(address, timeout=10)
     with source.host.socket(address, "tcp") as caller, target.host.socket(address, "tcp") as listener:
@@ -167,17 +167,17 @@ CASES += [(kind, "iptables", True) for kind in KINDS if kind != "vxlan"]
 
 
 def id_of(case: tuple) -> str:
-    """The name of a case."""
+    """The test ID of a case."""
     kind, mode, marks = case
     return f"{kind}, {mode}{'' if marks else ' without a network of pods'}"
 
 
 @pytest.mark.parametrize("case", CASES, ids=id_of)
-def test_everybody_reaches_everybody(underlay: Underlay, case: tuple[str, str, bool]) -> None:
-    """Every pod and node every address of pods, nodes and services; pods see each other's addresses.
+def test_every_pod_and_node_reaches_every_other(underlay: Underlay, case: tuple[str, str, bool]) -> None:
+    """At every address of pods, nodes and Services; pods see each other's own addresses.
 
-    The nodes check sources strictly, have more addresses than their records, and others' bridges and rules; if pods'
-    packets are tunnelled, the network passes nodes' addresses alone.
+    The nodes have rp_filter=1, more addresses than in their records, and other software's bridges and rules. Where all
+    pods' packets are tunnelled, the underlay passes only nodes' addresses.
     """
     kind, mode, marks = case
     plugin, third, keys = KINDS[kind]
@@ -208,8 +208,8 @@ def test_everybody_reaches_everybody(underlay: Underlay, case: tuple[str, str, b
 
 
 @pytest.mark.parametrize("masked", [True, False], ids=["ipMasq", "no ipMasq"])
-def test_a_node_speaks_to_pods_from_any_of_its_addresses(underlay: Underlay, *, masked: bool) -> None:
-    """They see the address of its VTEP; also where nodes are in a network that pods reach under their own address."""
+def test_a_node_reaches_pods_from_its_underlay_address(underlay: Underlay, *, masked: bool) -> None:
+    """Pods of other nodes see the address of its VTEP, even if `nonMasqueradeCIDRs` contains the nodes."""
     members = [underlay.join("left"), underlay.join("right")]
     check_sources_strictly(underlay)
     pass_own_addresses_alone(underlay)
@@ -223,8 +223,8 @@ def test_a_node_speaks_to_pods_from_any_of_its_addresses(underlay: Underlay, *, 
         assert bound(one, pod, place) == one.addresses[place]
 
 
-def test_nodes_by_router_advertisement(underlay: Underlay) -> None:
-    """A network of IPv6 alone: addresses and default routes come by advertisement, and stay when nodes forward."""
+def test_nodes_configured_by_router_advertisement(underlay: Underlay) -> None:
+    """An IPv6-only network: addresses and default routes come from advertisements, and stay when nodes forward."""
     members = []
     for link in ("left", "right"):
         member = underlay.join(link)

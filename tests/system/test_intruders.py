@@ -1,4 +1,4 @@
-"""Who is in a pod gets no frame into the tunnel of any node, whatever it writes; who may use the port still can."""
+"""Pods cannot inject frames into any node's tunnel, whatever they send; others can still use the VNI and port."""
 
 import socket
 import struct
@@ -13,13 +13,13 @@ from tests.netns.node import Host, Node, Pod
 from tests.system.underlay import Member, Underlay, assert_talk, vtep_mac
 
 PORT, WORD_PORT = 4789, 5000
-UNLISTED = ("198.51.100.77", "2001:db8:2::77")  # of node 2, in no record
+UNLISTED = ("198.51.100.77", "2001:db8:2::77")  # of node 2, but not in its record
 FAMILIES = pytest.mark.parametrize("over", [4, 6], ids=["over IPv4", "over IPv6"])
 
 
 @pytest.fixture
 def members(underlay: Underlay, over: int) -> list[Member]:
-    """Nodes 1 and 3 on the left link, node 2 on the right, which has an address more than its record says."""
+    """Nodes 1 and 3 on the left link, node 2 on the right; node 2 has more addresses than its record."""
     members = [underlay.join(link) for link in ("left", "right", "left")]
     for member in members:
         local = member.addresses[0 if over == 4 else 1]
@@ -30,7 +30,7 @@ def members(underlay: Underlay, over: int) -> list[Member]:
 
 
 def container_of(node: Node, name: str = "container", number: int = 2) -> Pod:
-    """A container of another network of the node, as Docker has it: behind docker0, which masquerades it."""
+    """A container on another network of the node, as Docker sets it up: behind docker0, which masquerades it."""
     if "docker0" not in node.links():
         node.run(["ip", "link", "add", "docker0", "type", "bridge"])
         node.run(["ip", "link", "set", "docker0", "up"])
@@ -53,14 +53,14 @@ def container_of(node: Node, name: str = "container", number: int = 2) -> Pod:
 
 
 def intrusion(target: Member, pod: Pod) -> bytes:
-    """What carries a word to a pod of a node, if the node takes it for a datagram of its tunnel."""
+    """A VXLAN payload that delivers a datagram to a pod, if the node accepts it as its tunnel's."""
     ends = socket.inet_aton("203.0.113.9") + socket.inet_aton(target.address(pod, 4))
     return vxlan(1, vtep_mac(target.number), ipv4(ends[:4], ends[4:], udp(ends, WORD_PORT, b"word")))
 
 
 @contextmanager
 def hearing(member: Member, pod: Pod) -> Iterator[Callable[[], int]]:
-    """How many words a pod has heard so far, however they came in."""
+    """Yield a function that returns how many such datagrams the pod has received since the last call."""
     address = member.address(pod, 4)
     with pod.socket(address, "udp") as listener:
         listener.bind((address, WORD_PORT))
@@ -79,14 +79,14 @@ def hearing(member: Member, pod: Pod) -> Iterator[Callable[[], int]]:
 
 
 def send(source: Host, address: str, payload: bytes) -> None:
-    """Plain UDP, three times: the first may be lost while neighbours are looked for."""
+    """Send plain UDP three times: the first datagram may be lost during neighbour resolution."""
     with source.socket(address, "udp") as sender:
         for _ in range(3):
             sender.sendto(payload, (address, PORT))
 
 
 def forge(source: Host, via: Host, link: str, ends: tuple[str, str], payload: bytes) -> None:
-    """The same with any source address, in a frame to the link of the node: what CAP_NET_RAW can do."""
+    """Send it with any source address, in a frame to the node's link: what CAP_NET_RAW allows."""
     family = socket.AF_INET6 if ":" in ends[0] else socket.AF_INET
     packed = [socket.inet_pton(family, end) for end in ends]
     datagram = udp(packed[0] + packed[1], PORT, payload)
@@ -102,16 +102,16 @@ def forge(source: Host, via: Host, link: str, ends: tuple[str, str], payload: by
 
 
 def unfiltered(*members: Member) -> None:
-    """Take the filters away."""
+    """Delete the filters."""
     for member in members:
         member.node.run(["nft", "delete", "table", "inet", "slash24_vtep_cluster"])
 
 
 @FAMILIES
-def test_no_pod_gets_a_frame_into_another_node(members: list[Member], over: int) -> None:
-    """Not to the address of its record, nor to another, nor to the ends of its tunnel; nor from a masqueraded network.
+def test_no_pod_injects_a_frame_into_another_node(members: list[Member], over: int) -> None:
+    """At none of its addresses, recorded or not, nor its tunnel's addresses; nor from a masqueraded network.
 
-    Without the filter at the sender's node, each masqueraded one does.
+    Without the filter on the sender's node, each masqueraded frame gets in.
     """
     one, two, _ = members
     attackers = [one.add("pod"), container_of(one.node)]
@@ -132,15 +132,15 @@ def test_no_pod_gets_a_frame_into_another_node(members: list[Member], over: int)
 
 
 @FAMILIES
-def test_no_pod_gets_a_frame_into_its_own_node(members: list[Member], over: int) -> None:
-    """By whichever address of the node, and whatever source it writes: a peer's, a gateway's of the other node."""
+def test_no_pod_injects_a_frame_into_its_own_node(members: list[Member], over: int) -> None:
+    """At any address of the node, with any source address: a peer's, or the gateway of another node."""
     one, _, three = members
     attackers = [(one.add("pod"), "cbr0"), (container_of(one.node), "docker0")]
     victim = one.add("victim")
     place = 0 if over == 4 else 1
     gateways = ("10.244.1.1", "172.17.0.1") if over == 4 else ("fd00:244:0:1::1", "fd17::1")
     sources = [three.addresses[place], "10.244.3.1" if over == 4 else "fd00:244:0:3::1"]
-    # As `hostname -I` writes a record.
+    # A record with every address that `hostname -I` prints.
     one.conf["peers"][-1] = three.record | {"addresses": [*three.addresses, sources[1]]}
     one.add("again")
     payload = intrusion(one, victim)
@@ -157,8 +157,8 @@ def test_no_pod_gets_a_frame_into_its_own_node(members: list[Member], over: int)
 
 
 @FAMILIES
-def test_no_node_carries_frames_for_strangers(members: list[Member], over: int, underlay: Underlay) -> None:
-    """A node that masquerades whatever it routes does not lend a stranger, or a pod that forges, its address."""
+def test_no_node_forwards_frames_of_strangers(members: list[Member], over: int, underlay: Underlay) -> None:
+    """A node that masquerades whatever it routes does not lend its address to a stranger or to a pod that forges."""
     one, two, three = members
     stranger = underlay.join("left").node
     for tool in ("iptables", "ip6tables"):
@@ -177,8 +177,8 @@ def test_no_node_carries_frames_for_strangers(members: list[Member], over: int, 
 
 
 @FAMILIES
-def test_a_node_that_routes_between_peers_carries_their_frames(members: list[Member], over: int) -> None:
-    """Node 3 reaches node 2 by way of node 1, as behind a hub: their pods talk."""
+def test_a_node_that_routes_between_peers_forwards_their_frames(members: list[Member], over: int) -> None:
+    """Node 3 reaches node 2 through node 1, as behind a hub: their pods reach each other."""
     one, two, three = members
     one.add("pod")
     place = 0 if over == 4 else 1
@@ -189,7 +189,7 @@ def test_a_node_that_routes_between_peers_carries_their_frames(members: list[Mem
 
 
 def tunnel_between(hosts: list[tuple[Host, str]]) -> None:
-    """A VXLAN tunnel of the same VNI and port between two hosts, inner addresses 172.31.0.1 and .2."""
+    """Create a VXLAN tunnel of the same VNI and port between two hosts, with inner addresses 172.31.0.1 and .2."""
     for number, (host, own) in enumerate(hosts, 1):
         far = hosts[2 - number][1]
         host.run([*f"ip link add nested type vxlan id 1 local {own} remote {far} dstport {PORT} dev eth0".split()])
@@ -198,8 +198,8 @@ def tunnel_between(hosts: list[tuple[Host, str]]) -> None:
 
 
 @FAMILIES
-def test_a_cluster_inside_of_pods_may_have_the_same_vni_and_port(members: list[Member], over: int) -> None:
-    """Tunnels of its own between pods of two nodes, or of one, carry its frames."""
+def test_a_cluster_inside_pods_may_use_the_same_vni_and_port(members: list[Member], over: int) -> None:
+    """Its own tunnels work between pods of two nodes, and between pods of one."""
     one, two, _ = members
     client = one.add("client")
     servers = [(two, two.add("server")), (one, one.add("server"))]
@@ -210,8 +210,8 @@ def test_a_cluster_inside_of_pods_may_have_the_same_vni_and_port(members: list[M
 
 
 @FAMILIES
-def test_containers_of_another_bridge_may_have_the_same_vni_and_port(members: list[Member], over: int) -> None:
-    """Also where br_netfilter shows the node what the bridge forwards."""
+def test_containers_of_another_bridge_may_use_the_same_vni_and_port(members: list[Member], over: int) -> None:
+    """Even if br_netfilter passes bridged packets to the node's rules."""
     one = members[0]
     one.add("pod")
     one.node.run(["sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=1", "net.bridge.bridge-nf-call-ip6tables=1"])
@@ -223,7 +223,7 @@ def test_containers_of_another_bridge_may_have_the_same_vni_and_port(members: li
 
 @FAMILIES
 def test_the_tunnel_is_not_up_before_its_filter(members: list[Member], over: int, underlay: Underlay) -> None:
-    """Under the frames of a stranger that does not pause, none comes out of a new device, or of one made anew."""
+    """While a stranger floods the port, neither a new nor a replaced device receives any of its frames."""
     one, stranger = members[0], underlay.join("left").node
     address = one.addresses[0 if over == 4 else 1]
     payload = vxlan(1, vtep_mac(1), bytes(20))

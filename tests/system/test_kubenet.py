@@ -1,4 +1,4 @@
-"""Three kubenet nodes on one link: pods talk by routes, and nothing is tunnelled."""
+"""Three kubenet nodes on one link: pods reach each other by routes, without a tunnel."""
 
 import json
 
@@ -18,7 +18,7 @@ def cluster(underlay: Underlay) -> list[Member]:
 
 
 def test_every_pod_reaches_every_pod(underlay: Underlay, cluster: list[Member]) -> None:
-    """By TCP, UDP and ICMP, IPv4 and IPv6, with its own address; on the wire are plain packets of the pods."""
+    """By TCP, UDP and ICMP over IPv4 and IPv6, from its own address; on the wire are the pods' plain packets."""
     pods = [(member, member.add(f"pod{member.number}")) for member in cluster]
     pods.append((cluster[0], cluster[0].add("second")))
     with capture(underlay.fabric, "n1") as seen:
@@ -28,19 +28,19 @@ def test_every_pod_reaches_every_pod(underlay: Underlay, cluster: list[Member]) 
     assert [packet for packet in seen if "VXLAN" in packet] == []
 
 
-def test_outside_is_reached_with_the_address_of_the_node(underlay: Underlay, cluster: list[Member]) -> None:
-    """What leaves the cluster is masqueraded; what goes to another node is not."""
+def test_traffic_leaving_the_cluster_is_masqueraded(underlay: Underlay, cluster: list[Member]) -> None:
+    """The outside sees the node's address; another node sees the pod's."""
     one, two, _ = cluster
     pod = one.add("pod1")
     for place, own in enumerate(one.addresses):
         for kind in ("tcp", "udp"):
             assert ask(pod, underlay.outside, OUTSIDE[place], 8000, kind) == own
-        two.add(f"other{place}")  # the way back to the pod exists once the other node has been set up
+        two.add(f"other{place}")  # the return route exists once the other node has been set up
         assert ask(pod, two.node, two.addresses[place], 8000, "tcp") == one.address(pod, 6 if place else 4)
 
 
-def test_an_address_of_a_node_behind_the_router_sees_the_node(underlay: Underlay, cluster: list[Member]) -> None:
-    """The router knows no pods; in `nonMasqueradeCIDRs`, an address gets the pod's all the same."""
+def test_traffic_to_a_node_address_behind_the_router_is_masqueraded(underlay: Underlay, cluster: list[Member]) -> None:
+    """The router has no routes to pods; in `nonMasqueradeCIDRs`, such an address still sees the pod's address."""
     one, two, _ = cluster
     far = ("203.0.113.99", "2001:db8:9::99")
     for address, gateway in zip(far, two.addresses, strict=True):
@@ -56,7 +56,7 @@ def test_an_address_of_a_node_behind_the_router_sees_the_node(underlay: Underlay
 
 
 def test_the_mtu_is_that_of_the_link(cluster: list[Member]) -> None:
-    """The largest packet of the underlay reaches a pod of another node."""
+    """The underlay's largest packet reaches a pod of another node."""
     one, two, _ = cluster
     source, target = one.add("pod1"), two.add("pod2")
     assert source.links()["eth0"]["mtu"] == 1500
@@ -64,8 +64,8 @@ def test_the_mtu_is_that_of_the_link(cluster: list[Member]) -> None:
         assert goes_through(source, two.address(target, family), 1500)
 
 
-def test_a_peer_behind_a_router_stops_nobody(underlay: Underlay, cluster: list[Member]) -> None:
-    """The ADD says that `vxlan` can reach it, and pods reach those of all others."""
+def test_a_peer_behind_a_router_does_not_affect_others(underlay: Underlay, cluster: list[Member]) -> None:
+    """ADD reports that `vxlan` can reach it, and pods reach those of all other peers."""
     far = underlay.join("right")
     one, two, _ = cluster
     one.configure("kubenet", [*cluster, far])
@@ -79,7 +79,7 @@ def test_a_peer_behind_a_router_stops_nobody(underlay: Underlay, cluster: list[M
 
 
 def test_nodes_do_not_share_leases(cluster: list[Member]) -> None:
-    """A pod deleted on one node is nothing to the others."""
+    """Deleting a pod on one node does not affect pods on the others."""
     pods = [(member, member.add("pod")) for member in cluster]
     cluster[1].delete(pods[1][1])
     assert pods[0][1].reaches(cluster[2].address(pods[2][1], 4))

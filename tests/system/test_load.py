@@ -1,4 +1,4 @@
-"""Much at once: peers that come and go while pods are added, and a hundred pods on each of three nodes."""
+"""Load: peers that come and go while pods are added, and a hundred pods at once on each of three nodes."""
 
 import json
 import re
@@ -18,7 +18,7 @@ from tests.system.underlay import Member, Underlay, assert_talk
 KINDS = pytest.mark.parametrize("kind", ["kubenet", "vxlan"])
 PODS = 100
 
-# Each plugin call is a process of its own, all of them started before the first can have ended.
+# One process per plugin call, all started before the first can have ended.
 _AT_ONCE = """
 cd /run/calls
 for i in $(seq {pods}); do
@@ -29,14 +29,14 @@ wait
 
 
 def passing_peer(number: int) -> dict:
-    """A record of a node that comes and goes: there is none, but its address is on the link."""
+    """The record of a peer that comes and goes: the node does not exist, but its address is on the link."""
     addresses = [f"192.0.2.{100 + number}", f"2001:db8:1::{100 + number}"]
     return {"name": f"x{number}", "addresses": addresses, "podCIDRs": [f"10.244.{100 + number}.0/24"]}
 
 
 @contextmanager
 def deletions(node: Node) -> Iterator[list[str]]:
-    """The routes that are deleted on a node meanwhile, as `ip monitor` tells; filled in at the end."""
+    """The routes deleted on a node meanwhile, as `ip monitor` reports them; filled in at the end."""
     mark = ["198.18.0.0/15", "dev", "lo"]
     found: list[str] = []
     with node.start(["ip", "monitor", "route"], stdout=subprocess.PIPE, text=True) as monitor:
@@ -55,9 +55,9 @@ def deletions(node: Node) -> Iterator[list[str]]:
 
 @KINDS
 def test_pods_are_added_while_peers_change(underlay: Underlay, kind: str) -> None:
-    """The file of peers is rewritten all the time: routes to those that are always in it are never gone.
+    """The peers file is rewritten all the time; routes to peers that are always in it are never deleted.
 
-    In the end there is what the last file says, whichever ADD read which.
+    In the end the routes match the last file, whichever version each ADD has read.
     """
     members = [underlay.join("left") for _ in range(2)]
     one, two = members
@@ -96,7 +96,7 @@ def test_pods_are_added_while_peers_change(underlay: Underlay, kind: str) -> Non
 
 
 def all_at_once(members: Sequence[Member], verb: str) -> None:
-    """Call the plugin for all pods of all nodes at the same time; every call succeeds."""
+    """Call the plugin for all pods of all nodes concurrently; assert that every call succeeds."""
     started = []
     for member in members:
         write(member.node, "/run/calls/conf", json.dumps(member.conf))
@@ -111,14 +111,14 @@ def all_at_once(members: Sequence[Member], verb: str) -> None:
 
 
 def answer(member: Member, verb: str, number: int) -> str:
-    """What the call for that pod printed."""
+    """The output of the call for that pod."""
     return member.node.path(f"/run/calls/{verb}.{number}").read_text()
 
 
 @pytest.mark.alone
 @KINDS
 def test_a_hundred_pods_at_once_on_each_of_three_nodes(underlay: Underlay, kind: str) -> None:
-    """Three hundred cold processes on nodes that have nothing yet: addresses are each one's own, pods talk, all go."""
+    """Three hundred concurrent cold ADDs on empty nodes, then DELs: addresses are unique, and pods reach each other."""
     members = [underlay.join("left") for _ in range(3)]
     for member in members:
         member.configure(kind, members)
@@ -146,5 +146,5 @@ def test_a_hundred_pods_at_once_on_each_of_three_nodes(underlay: Underlay, kind:
 
 
 def pod_of(member: Member, number: int) -> Pod:
-    """One of the hundred."""
+    """The pod of that number."""
     return Pod(member.node, f"p{number}")

@@ -1,4 +1,4 @@
-"""The pages on moving from other networks: their commands, on nodes made by hand as those networks make them."""
+"""The pages on moving from other networks: their commands, run on nodes that are set up as those networks would."""
 
 import json
 import re
@@ -18,33 +18,33 @@ FOLDERS = {"/etc/cni/net.d": "/run/cni/net.d", "/etc/slash24": "/run/etc", "/opt
 
 
 def commands(page: str, heading: str, number: int = 0) -> str:
-    """The shell commands under a heading of a page, its first block or a later one, in the folders of these tests."""
+    """The shell commands in one block under a heading of a page, in the folders of these tests."""
     text = (ROOT / "docs" / page).read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     return in_test_folders(re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[number])
 
 
 def in_test_folders(text: str) -> str:
-    """The text with the folders of these tests."""
+    """The text with the documented folders replaced by those of these tests."""
     for theirs, ours in FOLDERS.items():
         text = text.replace(theirs, ours)
     return text
 
 
 def follow(member: Member, page: str, heading: str, number: int = 0, *, name: str = "kubenet") -> str:
-    """Run the commands under a heading of a page on the node, none of which may fail; what they printed."""
+    """Run the commands under a heading of a page on the node, none of which may fail; return what they print."""
     script = f"set -eu\ncd {ROOT}\nmkdir -p /run/cni/net.d /run/etc\n{commands(page, heading, number)}"
     script = script.replace("name=kubenet", f"name={name}")
     return member.node.run(["bash", "-c", script], env={"PATH": PATH}).stdout
 
 
 def read_list(member: Member, name: str) -> dict:
-    """The first plugin of a conflist of the node, as a runtime would call it."""
+    """The configuration of the first plugin of a conflist of the node, as a runtime would pass it."""
     conflist = json.loads(in_test_folders(member.node.path(f"/run/cni/net.d/{name}").read_text()))
     return {"cniVersion": conflist["cniVersion"], "name": conflist["name"], **conflist["plugins"][0]}
 
 
 class Line:
-    """A TCP connection between two pods that is to survive."""
+    """A TCP connection between two pods that must survive."""
 
     def __init__(self, client: Pod, server: Pod, address: str) -> None:
         with server.socket(address, "tcp") as listener:
@@ -56,20 +56,20 @@ class Line:
         self._server.settimeout(2)
 
     def holds(self) -> bool:
-        """Whether words still pass, in both directions."""
+        """Whether data still passes in both directions."""
         self._client.send(b"to")
         self._server.send(b"fro")
         return self._server.recv(16) == b"to" and self._client.recv(16) == b"fro"
 
     def close(self) -> None:
-        """Hang up."""
+        """Close both ends."""
         self._client.close()
         self._server.close()
 
 
 @contextmanager
 def line(client: Pod, server: Pod, address: str) -> Iterator[Line]:
-    """A connection that holds at the beginning."""
+    """A connection that works at the beginning."""
     made = Line(client, server, address)
     try:
         assert made.holds()
@@ -78,7 +78,7 @@ def line(client: Pod, server: Pod, address: str) -> Iterator[Line]:
         made.close()
 
 
-# What flannel's own plugin delegates to `bridge` with.
+# The configuration with which flannel's own plugin delegates to `bridge`.
 FLANNELS = {
     "cniVersion": "0.3.1",
     "name": "cbr0",
@@ -93,7 +93,7 @@ FLANNELS = {
 
 
 class FlannelNode:
-    """A node as flannel sets it up: device, entries, rules and files by hand, pods by the reference's bridge."""
+    """A node as flannel sets it up: device, entries, rules and files by hand, pods with the reference's bridge."""
 
     def __init__(self, member: Member, reference_bin: Path) -> None:
         self.member, self.mac = member, f"12:c6:65:89:b4:{member.number:02x}"
@@ -137,7 +137,7 @@ class FlannelNode:
         """
 
     def learn(self, peer: "FlannelNode") -> None:
-        """The three entries by which flannel reaches another node."""
+        """Add the three entries by which flannel reaches another node."""
         network, run = f"10.244.{peer.member.number}.0", self.member.node.run
         run(["ip", "neigh", "replace", network, "lladdr", peer.mac, "dev", "flannel.1", "nud", "permanent"])
         fdb = ["bridge", "fdb", "replace", peer.mac, "dev", "flannel.1", "self", "permanent"]
@@ -145,14 +145,14 @@ class FlannelNode:
         run(["ip", "route", "replace", peer.subnet, "via", network, "dev", "flannel.1", "onlink"])
 
     def add(self, name: str) -> tuple[Pod, str]:
-        """A pod, and its address."""
+        """Add a pod; return it and its address."""
         pod = self.member.node.pod(name)
         return pod, self.cni.add(self.conf, pod)["ips"][0]["address"].partition("/")[0]
 
 
 @pytest.fixture
 def flannel(underlay: Underlay, reference_bin: Path) -> list[FlannelNode]:
-    """Three nodes, two on one link and one behind the router, that know each other."""
+    """Three nodes, two on one link and one behind the router, each with entries for the others."""
     nodes = [FlannelNode(underlay.join(link), reference_bin) for link in ("left", "left", "right")]
     for one in nodes:
         for other in nodes:
@@ -165,7 +165,7 @@ FROM_FLANNEL = "moving-from-flannel.md"
 
 
 def test_from_flannel(flannel: list[FlannelNode], underlay: Underlay) -> None:
-    """One node moves while connections are open; the two that stay notice nothing, and reach its new pods."""
+    """One node moves while connections are open; the two that stay are not affected, and reach its new pods."""
     moving, near, far = flannel
     member = moving.member
     old, old_address = moving.add("old")
@@ -205,7 +205,7 @@ def test_from_flannel(flannel: list[FlannelNode], underlay: Underlay) -> None:
 
 
 def test_after_flannel(flannel: list[FlannelNode]) -> None:
-    """The file of peers has all nodes; old pods are deleted, and a node that goes is forgotten, routes and all."""
+    """The peers file lists the other nodes; old pods can be deleted, and so are the routes of a removed node."""
     moving, near, far = flannel
     member = moving.member
     old, old_address = moving.add("old")
@@ -229,7 +229,7 @@ def test_after_flannel(flannel: list[FlannelNode]) -> None:
     assert [route["dst"] for route in member.node.ip("route", "show", "dev", "flannel.1")] == [near.subnet]
 
 
-# What kubenet called the reference's plugins with.
+# The configuration with which kubenet called the reference's plugins.
 KUBENETS = {
     "cniVersion": "0.1.0",
     "name": "kubenet",
@@ -280,14 +280,14 @@ PAGE = "moving-from-kubenet.md"
 
 @pytest.fixture
 def kubenet(underlay: Underlay) -> Member:
-    """A node, and on its link another that has the routes a cloud would have; the way back is by the fabric."""
+    """A node; the fabric has the route to its pods that a cloud would have."""
     member = underlay.join("left")
     underlay.fabric.run(["ip", "route", "add", "10.244.1.0/24", "via", member.addresses[0]])
     return member
 
 
 def test_from_kubenet(kubenet: Member, underlay: Underlay, reference_bin: Path) -> None:
-    """Old and new pods share the bridge; a connection stays open; kubenet's rules go, and hostports when they may."""
+    """Old and new pods share the bridge, and connections stay open; kubenet's rules are deleted, hostports last."""
     node, reference = kubenet.node, CNI(kubenet.node, reference_bin)
     old, mate = node.pod("old"), node.pod("mate")
     reference.add(KUBENETS, old)
@@ -343,7 +343,7 @@ def test_from_kubenet_and_back(kubenet: Member, reference_bin: Path) -> None:
 
 
 def test_from_kops(kubenet: Member, underlay: Underlay, reference_bin: Path) -> None:
-    """Old pods have links of their own: the node answers for them on the bridge, as the page says, and not before."""
+    """Old pods have links of their own: the node answers for them on the bridge only after the page's commands."""
     node, reference = kubenet.node, CNI(kubenet.node, reference_bin)
     ipam = {**KUBENETS["ipam"], "ranges": [[{"subnet": "10.244.1.0/24"}]]}
     old = node.pod("old")
@@ -371,7 +371,7 @@ def test_from_kops(kubenet: Member, underlay: Underlay, reference_bin: Path) -> 
 
 
 def test_from_kubenet_to_vxlan(underlay: Underlay) -> None:
-    """Node by node, first with direct routing, then without: pods of all nodes reach each other at every moment."""
+    """Node by node, first with direct routing, then without: pods of all nodes reach each other throughout."""
     members = [underlay.join("left") for _ in range(2)]
     for member in members:
         member.configure("kubenet", members)

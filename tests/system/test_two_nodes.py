@@ -1,4 +1,4 @@
-"""Two nodes on one underlay, each with a /24 of its own and a static route to the other's: kubenet as it was."""
+"""Two nodes on one underlay, each with a /24 of its own and a static route to the other's: the original kubenet."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class Member:
     tool: Cnitool
 
     def add(self, name: str) -> Pod:
-        """A pod on the cluster's network."""
+        """Add a pod to the cluster's network and CHECK it."""
         pod = self.node.pod(name)
         self.tool.ok("add", "cluster", pod)
         self.tool.ok("check", "cluster", pod)
@@ -28,7 +28,7 @@ class Member:
 
 
 def conflist(number: int) -> dict:
-    """What the administrator of a node writes: the cluster's list with the node's own ranges."""
+    """The administrator's configuration of a node: the cluster's list with the node's own ranges."""
     ranges = [[{"subnet": f"10.244.{number}.0/24"}], [{"subnet": f"fd00:244:0:{number}::/64"}]]
     bridge = {"type": "bridge", "bridge": "cbr0", "isDefaultGateway": True, "hairpinMode": True, "mtu": 1450}
     return {
@@ -65,8 +65,8 @@ def cluster(bin_dir: Path, reference_bin: Path) -> Iterator[tuple[Member, Member
             node.close()
 
 
-def test_pods_of_two_nodes_talk(cluster: tuple[Member, Member]) -> None:
-    """Pods on different nodes reach each other over TCP, UDP and ICMP, in IPv4 and IPv6, by their own addresses."""
+def test_pods_of_two_nodes_reach_each_other(cluster: tuple[Member, Member]) -> None:
+    """Over TCP, UDP and ICMP, in IPv4 and IPv6, from their own addresses."""
     one, two = (member.add("pod") for member in cluster)
     assert one.reaches("fd00:244:0:1::1")
     assert two.reaches("fd00:244:0:2::1")
@@ -77,7 +77,7 @@ def test_pods_of_two_nodes_talk(cluster: tuple[Member, Member]) -> None:
 
 
 def test_nodes_do_not_share_leases(cluster: tuple[Member, Member]) -> None:
-    """Each node allocates from its own range, and a pod deleted on one node is nothing to the other."""
+    """Each node allocates from its own range, and deleting a pod on one node does not affect the other."""
     pods = [(member, [member.add(f"pod{i}") for i in range(2)]) for member in cluster]
     for member, (first, _second) in pods:
         member.tool.ok("del", "cluster", first)
@@ -89,8 +89,8 @@ def test_nodes_do_not_share_leases(cluster: tuple[Member, Member]) -> None:
     assert one.reaches("10.244.2.3")
 
 
-def test_service_port_of_the_other_node(cluster: tuple[Member, Member]) -> None:
-    """A port of one node, mapped by the reference's portmap behind our bridge, is reached from a pod of the other."""
+def test_host_port_of_the_other_node(cluster: tuple[Member, Member]) -> None:
+    """A host port, mapped by the reference's portmap behind our bridge, is reachable from a pod of the other node."""
     one, two = cluster
     ports = {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}
     client, server = one.add("client"), two.node.pod("server")
@@ -100,7 +100,7 @@ def test_service_port_of_the_other_node(cluster: tuple[Member, Member]) -> None:
 
 
 def test_drained_node_is_clean(cluster: tuple[Member, Member]) -> None:
-    """After its pods are deleted a node holds no lease, link or rule of theirs, and the other node's pods go on."""
+    """Once its pods are deleted, a node has none of their leases, links or rules; the other node's pods go on."""
     one, two = cluster
     leaving, staying = [one.add(f"pod{i}") for i in range(3)], [two.add(f"pod{i}") for i in range(2)]
     for pod in leaving:

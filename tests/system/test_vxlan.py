@@ -1,4 +1,4 @@
-"""Three vxlan nodes, two on one link and one behind a router: direct where it can be, tunnelled where it must."""
+"""Three vxlan nodes, two on one link and one behind a router: routed directly where possible, else tunnelled."""
 
 import re
 
@@ -28,14 +28,14 @@ def members(underlay: Underlay) -> list[Member]:
 
 @pytest.fixture
 def cluster(members: list[Member]) -> list[Member]:
-    """The three with direct routing."""
+    """The three nodes with direct routing."""
     for member in members:
         member.configure("vxlan", members, directRouting=True)
     return members
 
 
 def tunnelled(packets: list[str]) -> set[frozenset[str]]:
-    """The pairs of underlay addresses between which VXLAN frames went, VNI 1 all of them, to UDP port 4789."""
+    """The pairs of underlay addresses that exchanged VXLAN frames, all with VNI 1 and to UDP port 4789."""
     pairs = set()
     for packet in packets:
         if "VXLAN" in packet:
@@ -46,19 +46,19 @@ def tunnelled(packets: list[str]) -> set[frozenset[str]]:
 
 
 def plain(packets: list[str]) -> set[frozenset[str]]:
-    """The pairs of pods' addresses between which packets went that were in no tunnel."""
+    """The pairs of pod addresses that exchanged packets outside a tunnel."""
     found = [re.match(r"\S+ IP6? (\S+) > (\S+): ", packet) for packet in packets]
     pairs = [frozenset(without_port(address) for address in one.groups()) for one in found if one]
     return {pair for pair in pairs if any(address.startswith(("10.244.", "fd00:244:")) for address in pair)}
 
 
 def without_port(text: str) -> str:
-    """What tcpdump prints as 10.244.1.2.8000 or fd00::1.8000."""
+    """The address in what tcpdump prints as 10.244.1.2.8000 or fd00::1.8000."""
     return text.partition(".")[0] if ":" in text else ".".join(text.split(".")[:4])
 
 
 def test_every_pod_reaches_every_pod(underlay: Underlay, cluster: list[Member]) -> None:
-    """VXLAN is on the wire between links and nowhere else; on a link the pods' packets are plain, and only there."""
+    """VXLAN is used between the links and nowhere else; on a link, and only there, the pods' packets are plain."""
     pods = [(member, member.add(f"pod{member.number}")) for member in cluster]
     pods.append((cluster[2], cluster[2].add("second")))
     fabric = underlay.fabric
@@ -75,7 +75,7 @@ def test_every_pod_reaches_every_pod(underlay: Underlay, cluster: list[Member]) 
 
 
 def test_without_direct_routing_all_is_tunnelled(underlay: Underlay, members: list[Member]) -> None:
-    """directRouting is off by default; one node that has it on and one that has it off still understand each other."""
+    """directRouting is off by default; a node with it and a node without it still reach each other."""
     for member in members:
         member.configure("vxlan", members)
     one, two, _ = members
@@ -90,8 +90,8 @@ def test_without_direct_routing_all_is_tunnelled(underlay: Underlay, members: li
     assert_talk(target, source)
 
 
-def test_outside_is_reached_with_the_address_of_the_node(underlay: Underlay, cluster: list[Member]) -> None:
-    """What leaves the cluster is masqueraded, and what goes to a node behind the router; not what stays on the link."""
+def test_traffic_leaving_the_cluster_is_masqueraded(underlay: Underlay, cluster: list[Member]) -> None:
+    """So is traffic to a node behind the router, but not traffic that stays on the link."""
     pods = {member.number: member.add("pod") for member in cluster}
     for member in cluster:
         for place, own in enumerate(member.addresses):
@@ -104,10 +104,10 @@ def test_outside_is_reached_with_the_address_of_the_node(underlay: Underlay, clu
 
 
 @pytest.mark.parametrize(("over", "overhead"), [(4, 50), (6, 70)])
-def test_pods_of_both_versions_over_either_underlay(
+def test_dual_stack_pods_over_either_underlay(
     underlay: Underlay, members: list[Member], over: int, overhead: int
 ) -> None:
-    """All pods talk; the largest packet goes through unfragmented, one byte more is refused where the pod sees it."""
+    """All pods reach each other; the largest packet passes unfragmented, one byte more is refused at the pod."""
     for member in members:
         local = member.addresses[0 if over == 4 else 1]
         member.configure("vxlan", members, localAddress=local)
@@ -128,10 +128,10 @@ def test_pods_of_both_versions_over_either_underlay(
 
 
 @pytest.mark.parametrize(("over", "overhead"), [(4, 50), (6, 70)])
-def test_a_packet_too_large_for_the_tunnel_is_answered(
+def test_a_packet_too_large_for_the_tunnel_gets_an_icmp_error(
     underlay: Underlay, members: list[Member], over: int, overhead: int
 ) -> None:
-    """With a larger `mtu` for the pods, the node tells them what the tunnel takes; they adapt, bulk data arrives."""
+    """If the pods have a larger `mtu`, the node reports the tunnel's MTU to them; they adapt, and bulk data arrives."""
     for member in members:
         member.configure("vxlan", members, mtu=1500, localAddress=member.addresses[0 if over == 4 else 1])
     far = members[2]

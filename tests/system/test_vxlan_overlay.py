@@ -1,4 +1,4 @@
-"""The overlay under the eyes of running pods: strangers, a device made anew, drift that is repaired."""
+"""The overlay under running pods: frames of strangers, a replaced device, repaired drift."""
 
 import pytest
 
@@ -26,12 +26,12 @@ def members(underlay: Underlay) -> list[Member]:
 
 @pytest.fixture
 def bystander(underlay: Underlay) -> Node:
-    """A host on the left link that is no node of the cluster."""
+    """A host on the left link that is not a node of the cluster."""
     return underlay.join("left").node
 
 
 def tunnel_to(node: Node, number: int, far: str, *, name: str = "vx", vni: int = 1, port: int = 4789) -> None:
-    """What `ip` makes on a node to send frames to node N of the cluster, by itself: 192.0.2.3 is its own address."""
+    """Set up a tunnel by hand, to send frames to node N of the cluster; 192.0.2.3 is the sender's own address."""
     tunnel = f"type vxlan id {vni} local 192.0.2.3 dstport {port} nolearning dev eth0"
     v4, v6 = f"10.244.{number}.0", f"fd00:244:0:{number}::"
     mac = vtep_mac(number)
@@ -50,7 +50,7 @@ def tunnel_to(node: Node, number: int, far: str, *, name: str = "vx", vni: int =
 
 
 def arrives(source: Host, pod: Host, address: str) -> bool:
-    """Whether a datagram from `source` gets to the pod, whose answer may get lost; it is sent six times."""
+    """Whether a datagram from `source` reaches the pod, sent up to six times; a reply may get lost."""
     with pod.socket(address, "udp") as listener, source.socket(address, "udp") as caller:
         listener.bind((address, 5000))
         listener.settimeout(0.25)
@@ -64,7 +64,7 @@ def arrives(source: Host, pod: Host, address: str) -> bool:
 
 
 def test_frames_of_strangers_reach_no_pod(members: list[Member], bystander: Node) -> None:
-    """Who is no node gets nothing in, whatever it knows; when it becomes one it does, and no longer when it leaves."""
+    """A host gets packets in only while it is in `peers`, whatever it knows."""
     one = members[0]
     pod = one.add("pod")
     tunnel_to(bystander, 1, one.addresses[0])
@@ -83,7 +83,7 @@ def test_frames_of_strangers_reach_no_pod(members: list[Member], bystander: Node
 
 
 def test_another_vni_on_the_port_is_left_alone(members: list[Member], bystander: Node) -> None:
-    """Somebody's own tunnel between a bystander and the node, VNI 77 on the same port, works on."""
+    """Another program's tunnel between a bystander and the node, VNI 77 on the same port, keeps working."""
     one = members[0]
     one.add("pod")
     for node, own, far, address in (
@@ -99,7 +99,7 @@ def test_another_vni_on_the_port_is_left_alone(members: list[Member], bystander:
 
 @pytest.mark.parametrize("keys", [{"port": 8472}, {"vni": 7, "device": "slash24.1"}, {"localAddress": 6}], ids=str)
 def test_a_device_is_replaced_under_running_pods(members: list[Member], keys: dict) -> None:
-    """Other parameters take a new device of that name: pods keep their links, and talk as soon as both nodes agree."""
+    """New parameters need a new device of that name: pods keep their links, and reach each other once both agree."""
     pods = [(member, member.add("pod")) for member in members]
     assert_talk(*pods)
     links = [pod.links()["eth0"]["ifindex"] for _, pod in pods]
@@ -117,7 +117,7 @@ def test_a_device_is_replaced_under_running_pods(members: list[Member], keys: di
 
 @pytest.mark.parametrize("what", ["route", "neighbour", "FDB entry", "device"])
 def test_drift_is_repaired_under_running_pods(members: list[Member], what: str) -> None:
-    """What was deleted by hand cuts the pods off; the next ADD joins them again."""
+    """Deleting any of these by hand cuts the pods off; the next ADD restores it."""
     damage = {
         "route": ["sh", "-c", "ip route del 10.244.2.0/24; ip -6 route del fd00:244:0:2::/64"],
         "neighbour": ["ip", "neigh", "flush", "dev", "slash24.1", "nud", "permanent"],
@@ -133,7 +133,7 @@ def test_drift_is_repaired_under_running_pods(members: list[Member], what: str) 
 
 
 def test_the_overlay_outlives_the_last_pod(members: list[Member]) -> None:
-    """It stays up, so that a pod of the other node reaches this node's end of it, and the next pod finds it."""
+    """It stays up: a pod of the other node still reaches this node's addresses on it, and the next pod uses it."""
     one, two = members
     pod, other = one.add("pod"), two.add("pod")
     one.delete(pod)
@@ -143,10 +143,8 @@ def test_the_overlay_outlives_the_last_pod(members: list[Member]) -> None:
 
 
 @pytest.mark.parametrize(("notrack", "states"), [(None, "new"), (False, "new"), (True, "new, untracked")])
-def test_a_firewall_that_asks_for_the_state_passes_the_tunnel(
-    members: list[Member], states: str, *, notrack: bool | None
-) -> None:
-    """`new` is what it takes by default; with `notrack` also `untracked`, and there is no connection to be seen."""
+def test_a_stateful_firewall_can_pass_the_tunnel(members: list[Member], states: str, *, notrack: bool | None) -> None:
+    """It must accept state `new`; with `notrack`, also `untracked`, and then there is no connection tracking entry."""
     for member in members:
         member.conf.update({} if notrack is None else {"notrack": notrack})
         member.node.run(["nft", "-f", "-"], stdin=FIREWALL.format(states=states))

@@ -1,4 +1,4 @@
-"""Several nodes and the network between them: two links, a router that joins them, and a world beyond the router."""
+"""Several nodes and the network between them: two links, a router that joins them, and a host beyond the router."""
 
 import subprocess
 import time
@@ -15,7 +15,7 @@ CLUSTER = ("10.244.0.0/16", "fd00:244::/48")
 OUTSIDE = ("203.0.113.2", "2001:db8:9::2")
 ROUTER = 254  # the number of the router on each link
 
-# Of each link: its bridge on the fabric, and how an address on it begins.
+# Each link's bridge on the fabric, and how addresses on it begin.
 LINKS = {"left": ("192.0.2.", "2001:db8:1::"), "right": ("198.51.100.", "2001:db8:2::")}
 
 
@@ -25,13 +25,13 @@ def subnets(number: int) -> list[str]:
 
 
 def vtep_mac(number: int) -> str:
-    """The MAC that anybody can compute for the tunnel of that node: 02:24 and the bytes of 10.244.N.0."""
+    """The MAC of that node's VTEP, which every peer can compute: 02:24 and the bytes of 10.244.N.0."""
     return f"02:24:0a:f4:{number:02x}:00"
 
 
 @dataclass(frozen=True)
 class Member:
-    """A node of the cluster: its number, its addresses on the underlay, how to call its plugins, and their `conf`."""
+    """A node of the cluster: its number, its addresses on the underlay, the caller of its plugins, and their `conf`."""
 
     number: int
     addresses: tuple[str, str]
@@ -42,29 +42,29 @@ class Member:
 
     @property
     def record(self) -> dict:
-        """What the others are told of it."""
+        """Its record for the peers of other nodes."""
         return {"name": f"n{self.number}", "addresses": list(self.addresses), "podCIDRs": subnets(self.number)}
 
     def configure(self, kind: str, others: Sequence["Member"], **keys: object) -> None:
-        """Make the configuration that of plugin `kind`, with these peers and further keys; None leaves a key out."""
+        """Set the configuration to that of plugin `kind`, with these peers and further keys; None leaves a key out."""
         conf = {"cniVersion": "1.1.0", "name": "cluster", "type": kind, "podCIDRs": subnets(self.number)}
         conf |= {"clusterCIDRs": list(CLUSTER), "peers": [peer.record for peer in others], **keys}
         self.conf.clear()
         self.conf.update({key: value for key, value in conf.items() if value is not None})
 
     def add(self, name: str) -> Pod:
-        """A pod on the cluster's network, found in order."""
+        """Add a pod to the cluster's network and CHECK it."""
         pod = self.node.pod(name)
         self.results[name] = self.cni.add(self.conf, pod)
         self.check(pod)
         return pod
 
     def check(self, pod: Pod) -> None:
-        """CHECK of a pod."""
+        """CHECK a pod."""
         self.cni.check(self.conf, pod, self.results[pod.name])
 
     def delete(self, pod: Pod) -> None:
-        """DEL of a pod."""
+        """DEL a pod."""
         self.cni.delete(self.conf, pod, self.results.pop(pod.name))
 
     def address(self, pod: Pod, family: int) -> str:
@@ -74,7 +74,7 @@ class Member:
 
 
 class Underlay:
-    """The fabric: a namespace that switches each link and routes between them. It knows no pod's address."""
+    """The fabric: a namespace that switches each link and routes between them. It has no routes to pods."""
 
     def __init__(self, bin_dir: Path, *, mtu: int = 1500) -> None:
         self._bin_dir, self._mtu = bin_dir, mtu
@@ -92,7 +92,7 @@ class Underlay:
         _default_routes(self.outside, "203.0.113.1", "2001:db8:9::1")
 
     def join(self, link: str) -> Member:
-        """A new node on one of the links, the router its way out; on the fabric its link is called nN."""
+        """Add a node on one of the links, with the router as its gateway; on the fabric its link is named nN."""
         number = len(self.members) + 1
         v4, v6 = LINKS[link]
         node = Node()
@@ -129,7 +129,7 @@ def capture(host: Host, link: str) -> Iterator[list[str]]:
 
 
 def assert_talk(source: tuple[Member, Pod], target: tuple[Member, Pod]) -> None:
-    """TCP, UDP and ICMP of both IP versions get through, and the target sees the source's own address."""
+    """Assert that TCP, UDP and ICMP of both IP versions pass, and that the target sees the source's own address."""
     (one, client), (two, server) = source, target
     for family in (4, 6):
         address, own = two.address(server, family), one.address(client, family)
@@ -139,7 +139,7 @@ def assert_talk(source: tuple[Member, Pod], target: tuple[Member, Pod]) -> None:
 
 
 def assert_all_talk(members: Sequence[tuple[Member, Pod]]) -> None:
-    """Every pod reaches every other."""
+    """Assert that every pod reaches every other."""
     for source in members:
         for target in members:
             if source is not target:
@@ -147,7 +147,7 @@ def assert_all_talk(members: Sequence[tuple[Member, Pod]]) -> None:
 
 
 def assert_delivers(client: Host, server: Host, address: str, size: int) -> None:
-    """So many bytes arrive over TCP, without a pause of seconds, however large the packets the client begins with."""
+    """Assert that so many bytes arrive over TCP without a pause of seconds, even if the first packets are too large."""
     with server.socket(address, "tcp") as listener, client.socket(address, "tcp") as caller:
         listener.bind((address, 9000))
         listener.listen()
@@ -162,13 +162,13 @@ def assert_delivers(client: Host, server: Host, address: str, size: int) -> None
 
 
 def goes_through(source: Host, address: str, size: int) -> bool:
-    """Whether a packet of so many bytes, not to be fragmented, is answered; once small ones are."""
+    """Whether a packet of so many bytes, not to be fragmented, is answered; a small one must be answered first."""
     assert source.reaches(address, timeout=10)
     return _echo(source, address, size).returncode == 0
 
 
 def refusal_of(source: Host, address: str, size: int) -> str:
-    """What ping says when a packet of so many bytes, not to be fragmented, is refused on the way."""
+    """What ping prints if a packet of so many bytes, not to be fragmented, is refused."""
     assert source.reaches(address, timeout=10)
     done = _echo(source, address, size)
     assert done.returncode != 0, f"{size} bytes got through: {done.stdout}"
@@ -182,7 +182,7 @@ def _echo(source: Host, address: str, size: int) -> subprocess.CompletedProcess:
 
 
 def _packets(text: str) -> list[str]:
-    """One string a packet: the lines that tcpdump indents belong to the packet before."""
+    """One string for each packet: the lines that tcpdump indents belong to the packet before."""
     packets: list[str] = []
     for line in text.splitlines():
         if line[:1].isspace() or not line[:2].isdigit() or " IP" not in line[:30]:
