@@ -19,7 +19,7 @@ LAUNCHER = b"\x7fELF" + bytes(1000) + b"slash24 launcher, protocol 2\0" + bytes(
 
 
 def write_program(path: Path, text: str) -> Path:
-    """An executable script."""
+    """Write an executable script."""
     path.write_text(text)
     path.chmod(0o755)
     return path
@@ -27,7 +27,7 @@ def write_program(path: Path, text: str) -> Path:
 
 @pytest.fixture(name="folder")
 def folder_of_plugins(tmp_path: Path) -> Path:
-    """A CNI_PATH with the fake IPAM plugin as an executable."""
+    """A folder for CNI_PATH with the fake IPAM plugin as an executable."""
     (tmp_path / "bin").mkdir()
     program = f"#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m tests.pure.spec.fake_ipam\n"
     write_program(tmp_path / "bin" / "fake-ipam", program)
@@ -35,14 +35,14 @@ def folder_of_plugins(tmp_path: Path) -> Path:
 
 
 def suite(folder: Path) -> Suite:
-    """The suite that the fake IPAM plugin belongs to, installed there: the launcher stands under its name."""
+    """The suite of the fake IPAM plugin, installed in `folder`: the launcher is there under the plugin's name."""
     (folder / "fake-ipam").unlink()
     (folder / "fake-ipam").write_bytes(LAUNCHER)
     return Suite(home=str(folder), load={"fake-ipam": fake_ipam.PLUGIN}.get)
 
 
 def upper(kind: str = "fake-ipam", *, verb: str | None = None) -> Recorder:
-    """A plugin that delegates each verb to another, as it is or as `verb`."""
+    """A plugin that delegates each verb to another plugin, as the same verb or as `verb`."""
 
     def forward(request: Request) -> Result | None:
         return delegate(request, verb or request.verb, kind)

@@ -1,4 +1,4 @@
-"""Serving a plugin in memory: variables as a dict, stdin and stdout as buffers."""
+"""Serve a plugin in memory: variables from a dict, stdin and stdout as buffers."""
 
 import io
 import json
@@ -23,7 +23,7 @@ RESULT = Result(
 
 @dataclass(frozen=True)
 class Answer:
-    """What a runtime gets."""
+    """The exit status and output of a call."""
 
     status: int
     stdout: str
@@ -31,7 +31,7 @@ class Answer:
 
     @property
     def document(self) -> dict:
-        """The one JSON document on stdout; fails if there is anything before or after it."""
+        """The only JSON document on stdout; fails if anything precedes or follows it."""
         return json.loads(self.stdout)
 
     @property
@@ -42,7 +42,7 @@ class Answer:
 
 
 class Recorder:
-    """A plugin that does every verb and remembers the requests."""
+    """A plugin that implements every verb and records the requests."""
 
     def __init__(self, result: Result = RESULT, **plugin: object) -> None:
         self.requests: list[Request] = []
@@ -52,21 +52,21 @@ class Recorder:
 
     @property
     def verbs(self) -> list[str]:
-        """The verbs that were done, in order."""
+        """The verbs that were served, in order."""
         return [request.verb for request in self.requests]
 
     def record(self, request: Request) -> None:
-        """Any verb but ADD."""
+        """Record a verb other than ADD."""
         self.requests.append(request)
 
     def add(self, request: Request) -> Result:
-        """ADD."""
+        """Record an ADD and return the result."""
         self.requests.append(request)
         return self.result
 
 
 def conf(version: str | None = "1.1.0", **keys: object) -> dict:
-    """A network configuration; `version` None: it states none."""
+    """A network configuration; with `version` None it has no cniVersion."""
     stated = {} if version is None else {"cniVersion": version}
     return {**stated, "name": "net1", "type": "recorder", **keys}
 
@@ -80,7 +80,7 @@ def run(
     suite: Suite = NO_SUITE,
     **variables: str | None,
 ) -> Answer:
-    """One call. `config`: bytes as they are, JSON of anything else; a variable of None is unset."""
+    """Serve one call. `config`: raw bytes, or a value to encode as JSON; a variable that is None is unset."""
     data = config if isinstance(config, bytes) else json.dumps(conf() if config is None else config).encode()
     environ = {"CNI_COMMAND": verb, **VARIABLES, **variables}
     environ = {name: value for name, value in environ.items() if value is not None}

@@ -1,4 +1,4 @@
-"""A delegated plugin for tests: does what its `ipam` section says, and writes down every call. Also an executable."""
+"""A delegated plugin for tests: does what its `ipam` section says, and logs every call. Also an executable."""
 
 import os
 import sys

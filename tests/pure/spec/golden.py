@@ -1,4 +1,4 @@
-"""A dual-stack result, and how it reads in every version, key order included (observed on the reference, v1.9.1)."""
+"""A dual-stack result and its JSON in every version, key order included (observed on the reference, v1.9.1)."""
 
 from spec.result import DNS, Interface, IPConfig, Result, Route
 

@@ -1,4 +1,4 @@
-"""Addresses and networks as values: read, masked, compared and printed as another library and Go do it."""
+"""Addresses and networks as values: parsed, masked, compared and printed as netaddr and Go do."""
 
 import pytest
 from hypothesis import given
@@ -7,7 +7,7 @@ from netaddr.ip import IPAddress, IPNetwork
 
 from spec.addresses import Address, canonical_cidr, pack, parse_address, parse_cidr, parse_ip, unpack
 
-# Without ::/80, which netaddr prints as the C library does; how Go does, see test_texts_are_those_of_go.
+# Without ::/80, which netaddr prints as the C library does; for Go's form see test_addresses_are_printed_as_in_go.
 ADDRESSES = st.one_of(
     st.tuples(st.just(4), st.integers(0, 2**32 - 1), st.integers(0, 32)),
     st.tuples(st.just(6), st.integers(2**48, 2**128 - 1), st.integers(0, 128)),
@@ -16,8 +16,8 @@ ADDRESSES = st.one_of(
 
 
 @given(ADDRESSES)
-def test_as_another_library_has_it(given_address: tuple[int, int, int]) -> None:
-    """Address, prefix length and network are those that netaddr finds, and are written as it writes them."""
+def test_parsing_and_printing_match_netaddr(given_address: tuple[int, int, int]) -> None:
+    """Address, prefix length, network and first host are those of netaddr, and so are their texts."""
     version, value, length = given_address
     text = f"{IPAddress(value, version)}/{length}"
     found, expected = parse_address(text), IPNetwork(text)
@@ -35,8 +35,8 @@ NEAR = st.tuples(st.sampled_from((4, 6)), st.integers(0, 255), st.integers(0, 8)
 
 
 @given(NEAR, NEAR)
-def test_networks_are_compared_as_another_library_does(one: Address, other: Address) -> None:
-    """One contains the other, or both have addresses in common, where netaddr finds it."""
+def test_comparisons_match_netaddr(one: Address, other: Address) -> None:
+    """`contains` and `overlaps` agree with netaddr."""
     first, second = IPNetwork(one.cidr), IPNetwork(other.cidr)
     assert one.contains(other) == (second in first)
     assert one.overlaps(other) == (second in first or first in second)
@@ -52,8 +52,8 @@ def test_networks_are_compared_as_another_library_does(one: Address, other: Addr
         ("fd00:1::77/64", "fd00:1::1"),
     ],
 )
-def test_the_first_host(cidr: str, first: str) -> None:
-    """The gateway is the address after the subnet's own."""
+def test_first_host(cidr: str, first: str) -> None:
+    """The first host, our gateway, is the address after the subnet's network address."""
     assert str(parse_address(cidr).first_host) == first
 
 
@@ -66,15 +66,15 @@ def test_the_first_host(cidr: str, first: str) -> None:
         ("0.0.0.0/0", "::/0", False),
     ],
 )
-def test_networks_overlap(one: str, other: str, *, do: bool) -> None:
-    """Networks have addresses in common if the larger contains the smaller."""
+def test_overlapping_networks(one: str, other: str, *, do: bool) -> None:
+    """Two networks of one family overlap if the larger one contains the smaller one."""
     first, second = parse_address(one), parse_address(other)
     assert first.overlaps(second) is second.overlaps(first) is do
 
 
 @pytest.mark.parametrize("text", ["", "10.1.2", "10.1.2.3/33", "10.1.2.3/-1", "10.1.2.3/x", "fd00::/129", "x", "1:2"])
-def test_what_is_none(text: str) -> None:
-    """What is no address is refused."""
+def test_invalid_addresses_are_refused(text: str) -> None:
+    """A text that is not an address, with or without a prefix length, is a ValueError."""
     with pytest.raises(ValueError, match="^invalid (IP|CIDR) address: "):
         parse_address(text)
 
@@ -84,12 +84,12 @@ def test_what_is_none(text: str) -> None:
     [("::ffff:10.0.0.1/120", "10.0.0.1/24"), ("::102:304/96", "::102:304/96"), ("fd00:0::1/64", "fd00::1/64")],
 )
 def test_cidrs_are_canonical(text: str, canonical: str) -> None:
-    """IPv4 that is mapped into IPv6 becomes IPv4, with the prefix length that is left."""
+    """An IPv4-mapped IPv6 address becomes an IPv4 address, with the rest of the prefix length."""
     assert canonical_cidr(text) == canonical
 
 
-def test_a_mapped_network_is_within_ipv4() -> None:
-    """A prefix that does not cover the mapping is of neither family."""
+def test_a_prefix_shorter_than_the_mapping_is_refused() -> None:
+    """An IPv4-mapped network needs a prefix length of at least 96: a shorter one belongs to neither family."""
     with pytest.raises(ValueError, match="invalid CIDR address: ::ffff:10.0.0.1/95"):
         canonical_cidr("::ffff:10.0.0.1/95")
 
@@ -106,22 +106,22 @@ def test_a_mapped_network_is_within_ipv4() -> None:
         ("1:0:2:3:4:5:6:7", "1:0:2:3:4:5:6:7"),
     ],
 )
-def test_texts_are_those_of_go(text, canonical):
-    """An address is printed as Go prints it, as its text is its name on disk."""
+def test_addresses_are_printed_as_in_go(text, canonical):
+    """An address is printed as Go prints it, because a lease's file is named by that text."""
     assert str(parse_ip(text)) == canonical
 
 
 @pytest.mark.parametrize(
     "text", ["10.1", "010.0.0.1", "10.0.0.1 ", "fe80::1%eth0", "1", "", "10.0.0.1/8", "0x7f.1.1.1"]
 )
-def test_what_is_no_address(text):
-    """Only the plain forms are addresses: no zones, no leading zeros, no shorthands."""
+def test_only_plain_addresses_are_parsed(text):
+    """Zones, leading zeros and shorthands are refused."""
     with pytest.raises(ValueError, match="invalid IP address"):
         parse_ip(text)
 
 
 @pytest.mark.parametrize("length", ["", "-1", "129", "1" * 5000, "²"])
-def test_what_is_no_prefix(length):
-    """Only a decimal number up to the family's bits is a prefix length."""
+def test_invalid_prefix_lengths_are_refused(length):
+    """Only a decimal number up to the number of bits of the family is a prefix length."""
     with pytest.raises(ValueError, match="invalid CIDR address"):
         parse_cidr(f"fd00::/{length}")

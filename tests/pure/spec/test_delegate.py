@@ -1,4 +1,4 @@
-"""Delegation: another plugin does a part of the work, called in-process or executed, and nobody can tell which."""
+"""Delegation to another plugin: called in-process or executed, with the same outcome."""
 
 import os
 import sys
@@ -24,7 +24,7 @@ VERBS = ("ADD", "DEL", "CHECK", "GC", "STATUS")
 def run_upper(
     folder: Path, verb: str, ipam: dict, *, version: str = "1.1.0", own: bool = False, **variables: str
 ) -> Answer:
-    """A call of the delegating plugin."""
+    """One call of the delegating plugin."""
     config = conf(version, ipam={"type": "fake-ipam", **ipam}, **{"cni.dev/valid-attachments": []})
     family = suite(folder) if own else NO_SUITE
     return run(upper().plugin, verb, config, suite=family, CNI_PATH=str(folder), **variables)
@@ -46,8 +46,8 @@ def run_upper(
         ("ADD", "1.1.0", {"fail": "x"}),
     ],
 )
-def test_both_ways_give_the_same_answer(folder: Path, tmp_path: Path, verb: str, version: str, ipam: dict) -> None:
-    """Result, error code, message and details; and the same verb reaches the plugin."""
+def test_both_modes_have_the_same_outcome(folder: Path, tmp_path: Path, verb: str, version: str, ipam: dict) -> None:
+    """The result, or the error's code, message and details, are equal; the plugin gets the verb in both modes."""
     answers, logs = [], []
     for own in (False, True):
         log = tmp_path / f"log-{own}"
@@ -59,8 +59,8 @@ def test_both_ways_give_the_same_answer(folder: Path, tmp_path: Path, verb: str,
     assert logs[0][0].startswith(f"{verb} {verb} ")
 
 
-def test_a_namesake_elsewhere_is_executed(folder: Path, tmp_path: Path) -> None:
-    """Upstream's host-local earlier in CNI_PATH is not ours."""
+def test_another_plugin_of_the_same_name_is_executed(folder: Path, tmp_path: Path) -> None:
+    """Upstream's host-local, earlier in CNI_PATH, is not ours."""
     other = tmp_path / "upstream"
     other.mkdir()
     write_program(other / "fake-ipam", STRANGER)
@@ -73,7 +73,7 @@ def test_a_namesake_elsewhere_is_executed(folder: Path, tmp_path: Path) -> None:
 def test_no_plugin_gets_a_verb_its_configuration_s_version_does_not_have(
     folder: Path, tmp_path: Path, verb: str, version: str, own: bool
 ) -> None:
-    """Not even when the upper plugin asks for it."""
+    """Even if the delegating plugin requests it."""
     config = conf(version, ipam={"log": str(tmp_path / "log")})
     family = suite(folder) if own else NO_SUITE
     answer = run(upper(verb=verb).plugin, "DEL", config, suite=family, CNI_PATH=str(folder))
@@ -81,8 +81,8 @@ def test_no_plugin_gets_a_verb_its_configuration_s_version_does_not_have(
     assert not (tmp_path / "log").exists()
 
 
-def test_a_child_gets_stdin_and_environment_as_they_are(tmp_path: Path) -> None:
-    """But for CNI_COMMAND."""
+def test_a_child_gets_stdin_and_environment_unchanged(tmp_path: Path) -> None:
+    """Except CNI_COMMAND."""
     script = f"#!/bin/sh\ncat > {tmp_path}/stdin\nenv > {tmp_path}/env\n"
     write_program(tmp_path / "child", script)
     data = b' {"name":"net1" , "cniVersion": "1.1.0"}\n'
@@ -95,8 +95,8 @@ def test_a_child_gets_stdin_and_environment_as_they_are(tmp_path: Path) -> None:
     assert {name: environ[name] for name in variables} == variables
 
 
-def test_a_child_that_does_not_read_its_stdin_does_no_harm(tmp_path: Path) -> None:
-    """Even when there is more of it than a pipe holds."""
+def test_a_child_may_leave_its_stdin_unread(tmp_path: Path) -> None:
+    """Even if the configuration is larger than the pipe's buffer."""
     write_program(tmp_path / "child", "#!/bin/sh\nexit 0\n")
     big = conf(padding="x" * 1_000_000)
     assert run(upper("child").plugin, "DEL", big, CNI_PATH=str(tmp_path)).status == 0
@@ -121,7 +121,7 @@ FAILURES = [
 @pytest.mark.parametrize(("script", "error", "stderr"), FAILURES)
 @pytest.mark.parametrize("verb", ["DEL", "CHECK"])
 def test_a_child_s_failure_is_passed_on(tmp_path: Path, verb: str, script: str, error: tuple, stderr: str) -> None:
-    """Its own words if it has any; a mute child is code 999 with what it said on stderr."""
+    """The child's error is kept if it printed one; otherwise the error has code 999 and the child's stderr."""
     write_program(tmp_path / "child", f"#!/bin/sh\ncat >/dev/null\n{script}\n")
     answer = run(upper("child").plugin, verb, CNI_PATH=str(tmp_path))
     code, message = answer.error
@@ -131,7 +131,7 @@ def test_a_child_s_failure_is_passed_on(tmp_path: Path, verb: str, script: str, 
 
 @pytest.mark.parametrize("script", [script for script, _, _ in FAILURES])
 def test_a_failed_add_of_a_child_is_followed_by_its_del(tmp_path: Path, script: str) -> None:
-    """Spec section 4. The ADD's error is the one that is told."""
+    """As section 4 of the specification requires. The error of the ADD is returned."""
     text = f"#!/bin/sh\ncat >/dev/null\necho $CNI_COMMAND >> {tmp_path}/log\n"
     text += f'[ "$CNI_COMMAND" = ADD ] || exit 0\n{script}\n'
     write_program(tmp_path / "child", text)
@@ -143,8 +143,8 @@ def test_a_failed_add_of_a_child_is_followed_by_its_del(tmp_path: Path, script: 
 @pytest.mark.parametrize(
     "output", ["", "hello", "[]", '{"ips": 1}', '{"cniVersion": "7.0.0"}', '{"cniVersion": 1}', "{}{}"]
 )
-def test_a_success_without_a_result_is_a_failed_add(tmp_path: Path, output: str) -> None:
-    """The child may have taken an address: it is told to give it back."""
+def test_an_exit_status_of_0_without_a_result_fails_the_add(tmp_path: Path, output: str) -> None:
+    """The child may have allocated an address, so its DEL follows."""
     text = f"#!/bin/sh\ncat >/dev/null\necho $CNI_COMMAND >> {tmp_path}/log\nprintf '%s' '{output}'\n"
     write_program(tmp_path / "child", text)
     answer = run(upper("child").plugin, "ADD", CNI_PATH=str(tmp_path))
@@ -163,7 +163,7 @@ def test_a_success_without_a_result_is_a_failed_add(tmp_path: Path, output: str)
     ],
 )
 def test_a_child_s_result_is_read_in_the_version_it_states(tmp_path: Path, version: str, output: str) -> None:
-    """Without one it is the configuration's; what it says on stderr is passed on."""
+    """Without a cniVersion it is read in the configuration's version; the child's stderr is passed on."""
     write_program(tmp_path / "child", f"#!/bin/sh\ncat >/dev/null\necho note >&2\necho '{output}'\n")
     results = []
 
@@ -183,8 +183,8 @@ def test_null_is_an_empty_result(tmp_path: Path) -> None:
     assert run(upper("child").plugin, "ADD", CNI_PATH=str(tmp_path)).document == {"cniVersion": "1.1.0"}
 
 
-def test_a_del_in_the_plugin_s_own_namespace_tells_the_child_there_is_none(folder: Path, tmp_path: Path) -> None:
-    """Else the child would refuse, and the address would stay taken."""
+def test_a_del_in_the_plugin_s_own_namespace_gives_the_child_no_namespace(folder: Path, tmp_path: Path) -> None:
+    """Otherwise the child would refuse the call, and the address would stay allocated."""
     answer = run_upper(folder, "DEL", {"log": str(tmp_path / "log")}, CNI_NETNS="/proc/self/ns/net")
     assert answer.status == 0
     assert (tmp_path / "log").read_text() == "DEL DEL  \n"
@@ -201,8 +201,8 @@ def test_a_del_in_the_plugin_s_own_namespace_tells_the_child_there_is_none(folde
         ("recorder", (7, "plugin recorder is configured to delegate to itself")),
     ],
 )
-def test_a_plugin_that_is_not_there_is_told(kind: str, error: tuple[int, str]) -> None:
-    """With the folders that were searched; a plugin that names itself would never come to an end."""
+def test_a_missing_plugin_is_an_error(kind: str, error: tuple[int, str]) -> None:
+    """The message has the folders that were searched. A plugin that delegates to itself would recurse without end."""
     assert run(upper(kind).plugin, "ADD", CNI_PATH="/a:/b").error == error
 
 
@@ -210,8 +210,8 @@ NO_IPAM = ["bridge", "kubenet", "portmap", "macvlan", "ptp", "flannel", "slash24
 
 
 @pytest.mark.parametrize("kind", NO_IPAM)
-def test_what_gives_no_addresses_is_not_executed(tmp_path: Path, kind: str) -> None:
-    """Not under its own name, nor behind a link of another: it could end the agent, or execute itself for ever."""
+def test_a_plugin_that_is_not_an_ipam_plugin_is_not_executed(tmp_path: Path, kind: str) -> None:
+    """Neither by its own name nor by a symbolic link: it could stop the agent, or execute itself for ever."""
     write_program(tmp_path / kind, f"#!/bin/sh\ntouch {tmp_path}/ran\n")
     (tmp_path / "alias").symlink_to(kind)
     for name in (kind, "alias"):
@@ -226,14 +226,14 @@ def test_what_gives_no_addresses_is_not_executed(tmp_path: Path, kind: str) -> N
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_plugin_of_the_suite_that_gives_no_addresses_is_refused(folder: Path) -> None:
-    """By what it is: a new one needs no entry in a list."""
+def test_a_plugin_of_the_suite_that_is_not_an_ipam_plugin_is_refused(folder: Path) -> None:
+    """The plugin object decides: a new plugin needs no entry in a list."""
     other = replace(suite(folder), load={"fake-ipam": Recorder().plugin}.get)
     assert run(upper().plugin, "ADD", suite=other, CNI_PATH=str(folder)).error[0] == 7
 
 
-def test_delegation_in_a_circle_ends(tmp_path: Path) -> None:
-    """A stranger that executes the plugin that executed it gets an error instead of a process without an end."""
+def test_circular_delegation_ends(tmp_path: Path) -> None:
+    """A foreign plugin that executes the plugin that executed it gets an error, instead of processes without end."""
     circle = f"""
 import os, sys
 from spec.delegate import delegate
@@ -247,14 +247,14 @@ sys.exit(serve(plugin, environ=os.environ, stdin=sys.stdin.buffer, stdout=sys.st
     answer = run(upper("stranger").plugin, "ADD", CNI_PATH=str(tmp_path))
     message = 'recorder was executed as an IPAM plugin, and would execute another: "stranger"'
     assert answer.error == (7, message)
-    assert (tmp_path / "log").read_text() == "x" * 2  # its ADD, and the DEL after that
+    assert (tmp_path / "log").read_text() == "x" * 2  # its ADD and the DEL that follows
 
 
 DAEMON = "sleep 60 & echo $! > {folder}/daemon; cat >/dev/null; echo note >&2; echo '{{\"ips\": []}}'"
 
 
-def test_an_answer_is_whole_when_the_plugin_ends(tmp_path: Path) -> None:
-    """Whatever it left running holds its pipes, is not waited for, and lives on."""
+def test_the_output_is_complete_when_the_plugin_exits(tmp_path: Path) -> None:
+    """A background process that holds the plugin's pipes is neither waited for nor killed."""
     write_program(tmp_path / "child", "#!/bin/sh\n" + DAEMON.format(folder=tmp_path))
     answer = run(upper("child").plugin, "ADD", conf(padding="x" * 200_000), CNI_PATH=str(tmp_path))
     daemon = int((tmp_path / "daemon").read_text())
@@ -265,8 +265,8 @@ def test_an_answer_is_whole_when_the_plugin_ends(tmp_path: Path) -> None:
         os.kill(daemon, 9)
 
 
-def test_of_much_on_stderr_the_end_is_kept(tmp_path: Path) -> None:
-    """A plugin may be as talkative as it likes."""
+def test_only_the_end_of_a_long_stderr_is_kept(tmp_path: Path) -> None:
+    """A plugin may print any amount on stderr and succeed."""
     text = "#!/bin/sh\nyes 0123456789 | head -c 3000000 >&2; echo the end >&2; echo {}"
     write_program(tmp_path / "child", text)
     answer = run(upper("child").plugin, "ADD", CNI_PATH=str(tmp_path))
@@ -275,8 +275,8 @@ def test_of_much_on_stderr_the_end_is_kept(tmp_path: Path) -> None:
     assert len(answer.stderr) < (1 << 20) + 100
 
 
-def test_what_a_plugin_leaves_running_may_print_without_end(tmp_path: Path) -> None:
-    """It has ended: what is in the pipe then is its answer."""
+def test_a_background_process_may_print_without_end(tmp_path: Path) -> None:
+    """Once the plugin has exited, only what is in the pipe is read."""
     write_program(tmp_path / "child", "#!/bin/sh\n(exec yes >&2) & echo $! >$0.pid; echo {}")
     try:
         assert run(upper("child").plugin, "ADD", CNI_PATH=str(tmp_path)).status == 0
@@ -284,16 +284,16 @@ def test_what_a_plugin_leaves_running_may_print_without_end(tmp_path: Path) -> N
         os.kill(int((tmp_path / "child.pid").read_text()), 9)
 
 
-def test_a_flood_of_output_ends_without_an_agent_too(tmp_path: Path) -> None:
-    """The plugin is ended, and its output is no answer."""
+def test_unbounded_output_is_an_error_without_an_agent_too(tmp_path: Path) -> None:
+    """The plugin is killed, and its output discarded."""
     write_program(tmp_path / "child", "#!/bin/sh\nexec yes 0123456789012345678901234567890123456789\n")
     code, message = run(upper("child").plugin, "DEL", CNI_PATH=str(tmp_path)).error
     assert (code, message) == (999, f"{tmp_path}/child printed more than {1 << 20} bytes")
 
 
 @pytest.mark.parametrize("code", ["9" * 401, "-1", "1.5", "4294967296", "true", '"7"', "[]", "1e400"])
-def test_a_code_that_no_runtime_could_read_becomes_999(tmp_path: Path, code: str) -> None:
-    """A runtime decodes it as an unsigned integer, and would lose the whole error with it."""
+def test_an_error_code_that_is_not_an_unsigned_integer_becomes_999(tmp_path: Path, code: str) -> None:
+    """A runtime could not decode it, and would lose the whole error."""
     write_program(tmp_path / "child", f'#!/bin/sh\necho \'{{"code": {code}, "msg": "m"}}\'; exit 1\n')
     answer = run(upper("child").plugin, "CHECK", CNI_PATH=str(tmp_path))
     assert answer.error[0] == 999
@@ -301,8 +301,8 @@ def test_a_code_that_no_runtime_could_read_becomes_999(tmp_path: Path, code: str
 
 
 @pytest.mark.parametrize("script", ['echo \'{"code": 3, "msg": "\'$x\'"}\'', "echo $x", "echo $x >&2"])
-def test_what_a_child_says_is_cut_to_what_a_log_takes(tmp_path: Path, script: str) -> None:
-    """Messages of megabytes fit into no event and no RPC."""
+def test_messages_of_a_child_are_truncated(tmp_path: Path, script: str) -> None:
+    """To 4096 characters: a message of megabytes fits neither an event nor an RPC."""
     many = "x=xxxxxxxx; for i in 1 2 3 4 5 6 7 8 9 10 11 12; do x=$x$x; done\n"
     write_program(tmp_path / "child", f"#!/bin/sh\n{many}{script}; exit 1\n")
     _, message = run(upper("child").plugin, "CHECK", CNI_PATH=str(tmp_path)).error
@@ -321,8 +321,8 @@ def test_what_a_child_says_is_cut_to_what_a_log_takes(tmp_path: Path, script: st
         '\ufeff{"ips": []}',
     ],
 )
-def test_an_odd_result_is_an_error_of_few_words(tmp_path: Path, output: str) -> None:
-    """It names the plugin or the key, and repeats no more of the value than helps."""
+def test_an_invalid_result_is_a_short_error(tmp_path: Path, output: str) -> None:
+    """The error names the plugin or the key, and quotes only the beginning of the value."""
     (tmp_path / "result").write_text(output)
     write_program(tmp_path / "child", f"#!/bin/sh\ncat >/dev/null\n[ $CNI_COMMAND = DEL ] || cat {tmp_path}/result\n")
     code, message = run(upper("child").plugin, "ADD", CNI_PATH=str(tmp_path)).error
@@ -332,13 +332,13 @@ def test_an_odd_result_is_an_error_of_few_words(tmp_path: Path, output: str) -> 
     assert "utf-8-sig" not in message
 
 
-def test_status_tells_a_missing_plugin_by_its_own_code() -> None:
+def test_status_has_its_own_code_for_a_missing_plugin() -> None:
     """50: the plugin is not available."""
     assert run(upper("gone").plugin, "STATUS", CNI_PATH="/a").error[0] == 50
 
 
 def test_the_first_regular_file_in_the_path_is_the_plugin(tmp_path: Path) -> None:
-    """A folder of that name is not; whether it can be executed is not asked yet."""
+    """A folder of that name is skipped; whether the file is executable is not checked here."""
     for name in ("one", "two", "three"):
         (tmp_path / name).mkdir()
     (tmp_path / "one" / "child").mkdir()
@@ -353,8 +353,8 @@ def test_the_first_regular_file_in_the_path_is_the_plugin(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("text", "mode"), [("#!/bin/sh\n", 0o644), ("no program", 0o755), ("#!/no/such/shell\n", 0o755)]
 )
-def test_what_can_not_be_started_is_told(tmp_path: Path, text: str, mode: int) -> None:
-    """Code 999, the kernel's reason, and which file."""
+def test_a_plugin_that_cannot_be_executed_is_an_error(tmp_path: Path, text: str, mode: int) -> None:
+    """Code 999, the kernel's reason, and the file's path."""
     write_program(tmp_path / "child", text).chmod(mode)
     answer = run(upper("child").plugin, "DEL", CNI_PATH=str(tmp_path))
     assert answer.error[0] == 999
@@ -362,8 +362,8 @@ def test_what_can_not_be_started_is_told(tmp_path: Path, text: str, mode: int) -
     assert answer.document["details"] == str(tmp_path / "child")
 
 
-def test_a_plugin_that_is_just_being_installed_is_waited_for(tmp_path: Path) -> None:
-    """While somebody has it open for writing the kernel says ETXTBSY."""
+def test_execution_waits_for_an_installation_in_progress(tmp_path: Path) -> None:
+    """While another process has the file open for writing, the kernel returns ETXTBSY."""
     child = write_program(tmp_path / "child", "#!/bin/sh\nexit 0\n")
     writer = os.open(child, os.O_WRONLY)
     timer = threading.Timer(0.3, os.close, [writer])
@@ -374,16 +374,16 @@ def test_a_plugin_that_is_just_being_installed_is_waited_for(tmp_path: Path) -> 
     timer.join()
 
 
-def test_a_child_that_checks_no_version_is_not_even_started(tmp_path: Path) -> None:
-    """The verb is refused before the search."""
+def test_a_child_without_the_verb_in_its_version_is_not_started(tmp_path: Path) -> None:
+    """The verb is refused before the plugin is searched."""
     write_program(tmp_path / "child", f"#!/bin/sh\ntouch {tmp_path}/started\n")
     answer = run(upper("child", verb="CHECK").plugin, "DEL", conf("0.3.1"), CNI_PATH=str(tmp_path))
     assert answer.error == (1, "config version does not allow CHECK")
     assert not (tmp_path / "started").exists()
 
 
-def test_an_undo_sees_its_request_as_a_del_would() -> None:
-    """A previous result that an ADD may not fail to read is none to a DEL."""
+def test_an_undo_reads_its_request_as_a_del() -> None:
+    """An invalid prevResult, an error for an ADD, is ignored by a DEL."""
     recorder = Recorder()
     run(recorder.plugin, "ADD", conf(prevResult={"ips": 1}))
     assert recorder.requests[0].with_verb("DEL").conf.prev_result is None

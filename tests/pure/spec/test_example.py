@@ -1,4 +1,4 @@
-"""The example of docs/writing-plugins.md, run as a runtime runs it: an executable, variables, stdin."""
+"""The example of docs/writing-plugins.md, called as a runtime calls it: an executable, variables, stdin."""
 
 import ast
 import json
@@ -27,7 +27,7 @@ class Runtime:
         self.folder = folder
 
     def call(self, verb: str, container: str = "pod-1", **keys: object) -> subprocess.CompletedProcess:
-        """One call; `keys` go into the configuration, those in capitals into the environment."""
+        """One call; `keys` go into the configuration, uppercase ones into the environment."""
         environ = {"PYTHONPATH": str(ROOT), "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin", "CNI_COMMAND": verb}
         environ |= {"CNI_CONTAINERID": container, "CNI_NETNS": "/run/netns/no-such-namespace", "CNI_IFNAME": "eth0"}
         environ |= {
@@ -39,31 +39,31 @@ class Runtime:
         return subprocess.run([str(EXAMPLE)], input=data, env=environ, capture_output=True, text=True, cwd="/")
 
     def succeed(self, verb: str, container: str = "pod-1", **keys: object) -> str:
-        """A call that must succeed; its stdout."""
+        """The stdout of a call that must succeed."""
         done = self.call(verb, container, **keys)
         assert (done.returncode, done.stderr) == (0, ""), done
         return done.stdout
 
     def fail(self, verb: str, container: str = "pod-1", **keys: object) -> dict:
-        """A call that must fail; its error document."""
+        """The error document of a call that must fail."""
         done = self.call(verb, container, **keys)
         assert (done.returncode, done.stderr) == (1, ""), done
         return json.loads(done.stdout)
 
     @property
     def files(self) -> list[str]:
-        """What is there."""
+        """The names of the files in the folder."""
         return sorted(os.listdir(self.folder)) if self.folder.exists() else []
 
 
 @pytest.fixture
 def runtime(tmp_path: Path) -> Runtime:
-    """A runtime with a network of its own."""
+    """A runtime with its own network."""
     return Runtime(tmp_path / "hello")
 
 
-def test_from_add_to_del(runtime: Runtime) -> None:
-    """The life of a pod: named, checked, forgotten; a repeated DEL is silent."""
+def test_the_life_of_an_attachment(runtime: Runtime) -> None:
+    """ADD writes the file, CHECK accepts it, DEL deletes it; a repeated DEL succeeds silently."""
     assert json.loads(runtime.succeed("ADD", prevResult=PREVIOUS)) == PREVIOUS
     assert runtime.files == ["net1:pod-1:eth0"]
     assert (runtime.folder / "net1:pod-1:eth0").read_text() == "10.1.2.3 pod-1\nfd00::3 pod-1\n"
@@ -74,14 +74,14 @@ def test_from_add_to_del(runtime: Runtime) -> None:
         assert runtime.files == []
 
 
-def test_the_pod_s_name_is_kubernetes_s(runtime: Runtime) -> None:
-    """If the runtime tells it."""
+def test_the_name_of_the_kubernetes_pod_is_used(runtime: Runtime) -> None:
+    """If the runtime passes it in CNI_ARGS."""
     runtime.succeed("ADD", prevResult=PREVIOUS, CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAME=web-0")
     assert "10.1.2.3 web-0\n" in (runtime.folder / "net1:pod-1:eth0").read_text()
 
 
-def test_check_finds_what_was_changed(runtime: Runtime) -> None:
-    """A file that says something else, and one that is gone."""
+def test_check_detects_a_changed_and_a_missing_file(runtime: Runtime) -> None:
+    """Either fails the CHECK."""
     runtime.succeed("ADD", prevResult=PREVIOUS)
     (runtime.folder / "net1:pod-1:eth0").write_text("10.1.2.4 pod-1\n")
     assert runtime.fail("CHECK", prevResult=PREVIOUS)["code"] == 999
@@ -89,8 +89,8 @@ def test_check_finds_what_was_changed(runtime: Runtime) -> None:
     assert runtime.fail("CHECK", prevResult=PREVIOUS)["msg"].startswith("FileNotFoundError: ")
 
 
-def test_gc_keeps_the_living_and_other_networks(runtime: Runtime) -> None:
-    """And removes half-written drafts of the dead."""
+def test_gc_keeps_valid_attachments_and_other_networks(runtime: Runtime) -> None:
+    """GC deletes the temporary files of stale attachments too."""
     for container in ("pod-1", "pod-2"):
         runtime.succeed("ADD", container, prevResult=PREVIOUS)
     runtime.succeed("ADD", "pod-2", prevResult=PREVIOUS, name="net2")
@@ -101,7 +101,7 @@ def test_gc_keeps_the_living_and_other_networks(runtime: Runtime) -> None:
 
 
 def test_a_failed_add_leaves_nothing(runtime: Runtime) -> None:
-    """A folder stands where the file should go."""
+    """A folder is in the place of the file."""
     (runtime.folder / "net1:pod-1:eth0").mkdir(parents=True)
     (runtime.folder / "net1:pod-1:eth0" / "something").touch()
     assert runtime.fail("ADD", prevResult=PREVIOUS)["code"] == 999
@@ -123,19 +123,19 @@ def test_a_failed_add_leaves_nothing(runtime: Runtime) -> None:
         ({"prevResult": PREVIOUS, "cniVersion": "9.0.0"}, 1, "incompatible CNI versions"),
     ],
 )
-def test_what_is_wrong_is_told(runtime: Runtime, keys: dict, code: int, message: str) -> None:
-    """By code and message, and nothing is written."""
+def test_errors_of_an_add(runtime: Runtime, keys: dict, code: int, message: str) -> None:
+    """Each has its code and message, and nothing is written."""
     error = runtime.fail("ADD", **keys)
     assert (error["code"], error["msg"], runtime.files) == (code, message, [])
 
 
-def test_version_and_introduction(runtime: Runtime) -> None:
-    """What a plugin gets without doing anything for it."""
+def test_version_and_about_text(runtime: Runtime) -> None:
+    """The library provides both."""
     assert json.loads(runtime.succeed("VERSION"))["supportedVersions"] == list(SUPPORTED)
     assert "CNI hello plugin" in runtime.call("").stderr
 
 
-def test_it_is_as_short_as_the_manual_says() -> None:
+def test_the_example_has_the_length_that_the_manual_states() -> None:
     """40 lines of code, not counting imports, docstrings and empty lines."""
     text = EXAMPLE.read_text()
     tree = ast.parse(text)

@@ -1,4 +1,4 @@
-"""When things go wrong: one error document, never a traceback, and nothing left of an ADD that nobody learnt of."""
+"""Failures: one error document, never a traceback, and nothing left of an ADD whose result the runtime did not get."""
 
 import io
 import json
@@ -19,7 +19,7 @@ L2 = Result(interfaces=(Interface("eth0"),))
 
 
 def raising(error: BaseException) -> Recorder:
-    """A plugin all of whose verbs fail that way."""
+    """A plugin all of whose verbs raise `error`."""
 
     def fail(_: Request) -> None:
         raise error
@@ -28,8 +28,8 @@ def raising(error: BaseException) -> Recorder:
 
 
 @pytest.mark.parametrize("verb", ["ADD", "DEL", "CHECK", "GC", "STATUS"])
-def test_a_named_failure_reaches_the_runtime_as_it_is(verb: str) -> None:
-    """Code, message, details."""
+def test_a_cni_error_reaches_the_runtime_unchanged(verb: str) -> None:
+    """Code, message and details."""
     plugin = raising(CNIError(11, "lock held", "by pid 7")).plugin
     answer = run(plugin, verb, conf(**{"cni.dev/valid-attachments": []}))
     assert answer.document == {"cniVersion": "1.1.0", "code": 11, "msg": "lock held", "details": "by pid 7"}
@@ -48,7 +48,7 @@ def test_a_named_failure_reaches_the_runtime_as_it_is(verb: str) -> None:
     ],
 )
 def test_any_other_exception_is_code_999(error: BaseException, message: str) -> None:
-    """Its type and text; no traceback anywhere."""
+    """The message has its type and text; there is no traceback."""
     for verb in ("ADD", "DEL"):
         answer = run(raising(error).plugin, verb)
         assert (answer.error, answer.stderr) == ((999, message), "")
@@ -57,28 +57,28 @@ def test_any_other_exception_is_code_999(error: BaseException, message: str) -> 
 @pytest.mark.parametrize(
     "error", [MemoryError(), *(OSError(number, os.strerror(number)) for number in (EMFILE, ENFILE, ENOMEM, EAGAIN))]
 )
-def test_what_the_node_lacks_for_the_moment_is_code_11(error: BaseException) -> None:
-    """Memory, descriptors, processes: the runtime may try again, whatever raised it."""
+def test_a_shortage_on_the_node_is_code_11(error: BaseException) -> None:
+    """Memory, descriptors or processes: the runtime may try again, wherever the error was raised."""
     for verb in ("ADD", "DEL"):
         assert run(raising(error).plugin, verb).error[0] == 11
 
 
-def test_an_error_that_is_not_made_of_text_is_still_one_document() -> None:
-    """A plugin may hand over an exception as details."""
+def test_an_error_with_values_that_are_not_strings_is_one_document() -> None:
+    """A plugin may pass an exception as message or details."""
     answer = run(raising(CNIError(7, OSError("x"), OSError("y"))).plugin, "ADD")
     assert (answer.error, answer.document["details"]) == ((7, "x"), "y")
 
 
-def test_a_traceback_is_shown_to_who_asks_for_it() -> None:
-    """On stderr, with SLASH24_DEBUG; stdout stays one document."""
+def test_slash24_debug_shows_the_traceback() -> None:
+    """On stderr; stdout is still one document."""
     answer = run(raising(ZeroDivisionError("x")).plugin, "ADD", SLASH24_DEBUG="1")
     assert answer.error == (999, "ZeroDivisionError: x")
     assert "Traceback" in answer.stderr
 
 
 @pytest.mark.parametrize("version", ["0.1.0", "0.2.0"])
-def test_an_add_whose_result_the_version_can_not_say_is_undone(version: str) -> None:
-    """The runtime learns that it failed, and nothing is left."""
+def test_an_add_whose_result_its_version_cannot_express_is_undone(version: str) -> None:
+    """The runtime gets an error, and nothing is left."""
     recorder = Recorder(L2)
     answer = run(recorder.plugin, "ADD", conf(version))
     assert answer.error == (1, "cannot convert: no valid IP addresses")
@@ -87,16 +87,16 @@ def test_an_add_whose_result_the_version_can_not_say_is_undone(version: str) -> 
     assert recorder.requests[1].environ["CNI_COMMAND"] == "DEL"
 
 
-def test_an_add_whose_result_is_none_is_undone() -> None:
-    """A fault of the plugin's, told as one."""
+def test_an_add_that_does_not_return_a_result_is_undone() -> None:
+    """Error 999: it is a bug of the plugin."""
     recorder = Recorder(result="not a result")
     answer = run(recorder.plugin, "ADD")
     assert answer.error[0] == 999
     assert recorder.verbs == ["ADD", "DEL"]
 
 
-def test_the_error_of_the_add_is_told_though_its_undo_fails() -> None:
-    """The undo's is on stderr."""
+def test_the_error_of_an_add_is_returned_though_its_undo_fails() -> None:
+    """The error of the undo goes to stderr."""
 
     def fail(_: Request) -> None:
         raise CNIError(5, "disk gone")
@@ -107,15 +107,15 @@ def test_the_error_of_the_add_is_told_though_its_undo_fails() -> None:
 
 
 class FullPipe(io.BytesIO):
-    """A stdout nobody reads any more."""
+    """A stdout whose reader has closed its end."""
 
     def write(self, _: bytes) -> int:
-        """Fails as the kernel does."""
+        """Fail as the kernel does."""
         raise BrokenPipeError(32, "Broken pipe")
 
 
-def test_an_add_whose_result_can_not_be_printed_is_undone() -> None:
-    """The runtime died: whoever comes next finds nothing."""
+def test_an_add_whose_result_cannot_be_printed_is_undone() -> None:
+    """The runtime has exited and will not learn of the result."""
     recorder = Recorder()
     answer = run(recorder.plugin, "ADD", stdout=FullPipe())
     assert answer.status == 1
@@ -123,15 +123,15 @@ def test_an_add_whose_result_can_not_be_printed_is_undone() -> None:
     assert "Broken pipe" in answer.stderr
 
 
-def test_an_error_that_can_not_be_printed_goes_to_stderr() -> None:
-    """The exit status tells the rest."""
+def test_an_error_that_cannot_be_printed_goes_to_stderr() -> None:
+    """The exit status is 1 as well."""
     answer = run(raising(CNIError(7, "bad thing")).plugin, "ADD", stdout=FullPipe())
     assert answer.status == 1
     assert "bad thing" in answer.stderr
 
 
 def test_a_closed_stderr_changes_nothing() -> None:
-    """Python's stderr is None then."""
+    """Python's sys.stderr is None if it was closed at the start."""
     for stderr in (None, io.StringIO()):
         if stderr:
             stderr.close()
@@ -143,16 +143,16 @@ def test_a_closed_stderr_changes_nothing() -> None:
 
 
 @pytest.mark.parametrize("verb", ["ADD", "CHECK"])
-def test_work_in_the_plugin_s_own_namespace_is_refused_before_it_begins(verb: str) -> None:
-    """Code 8, one document, and the plugin is not called."""
+def test_add_and_check_in_the_plugin_s_own_namespace_are_refused(verb: str) -> None:
+    """Error 8, and the plugin is not called."""
     recorder = Recorder()
     answer = run(recorder.plugin, verb, CNI_NETNS=OWN_NETNS)
     assert answer.error == (8, "plugin's netns and netns from CNI_NETNS should not be the same")
     assert recorder.verbs == []
 
 
-def test_a_del_in_the_plugin_s_own_namespace_is_one_without_a_namespace() -> None:
-    """Leases are released, but no link of the host is ever looked at; delegated plugins learn the same."""
+def test_a_del_in_the_plugin_s_own_namespace_runs_without_a_namespace() -> None:
+    """Leases are released, but the host's links are never looked at; delegated plugins get no CNI_NETNS either."""
     recorder = Recorder()
     answer = run(recorder.plugin, "DEL", CNI_NETNS=OWN_NETNS)
     assert (answer.status, answer.stdout) == (0, "")
@@ -161,8 +161,8 @@ def test_a_del_in_the_plugin_s_own_namespace_is_one_without_a_namespace() -> Non
 
 
 @pytest.mark.parametrize("override", ["1", "true", "TRUE"])
-def test_the_check_can_be_overridden(override: str) -> None:
-    """As the reference has it."""
+def test_cni_netns_override_disables_the_check(override: str) -> None:
+    """As in the reference."""
     recorder = Recorder()
     assert run(recorder.plugin, "ADD", CNI_NETNS=OWN_NETNS, CNI_NETNS_OVERRIDE=override).status == 0
     assert recorder.requests[0].netns == OWN_NETNS
@@ -170,13 +170,13 @@ def test_the_check_can_be_overridden(override: str) -> None:
 
 
 @pytest.mark.parametrize("netns", ["/no/such/path", "/proc/self/ns/mnt", "/etc/passwd"])
-def test_what_is_not_the_plugin_s_own_namespace_is_the_plugin_s_to_judge(netns: str) -> None:
-    """A path that can not be opened is not our own."""
+def test_any_other_path_is_left_to_the_plugin(netns: str) -> None:
+    """A path that cannot be opened is not the plugin's own namespace."""
     assert run(Recorder().plugin, "ADD", CNI_NETNS=netns).status == 0
 
 
-def test_many_calls_can_be_served_at_once_in_one_process() -> None:
-    """Everything comes in by argument: each thread gets its own answer."""
+def test_concurrent_calls_in_one_process() -> None:
+    """All input is passed as arguments: each thread gets the result of its own call."""
     answers = {}
 
     def one(number: int) -> None:

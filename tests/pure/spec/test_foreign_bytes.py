@@ -1,4 +1,4 @@
-"""Whatever bytes come in, at most one JSON document comes out: no traceback, and no success for garbage."""
+"""For any input at most one JSON document is printed, never a traceback, and garbage never succeeds."""
 
 import io
 import json
@@ -21,7 +21,7 @@ VARIABLE_NAMES = (
     "CNI_NETNS_OVERRIDE",
 )
 verbs = st.sampled_from(["ADD", "DEL", "CHECK", "GC", "STATUS"])
-# What a process can be given: any bytes but NUL, seen by Python with surrogateescape.
+# Any bytes but NUL, as a process can get them, decoded by Python with surrogateescape.
 variables = st.binary(max_size=40).map(lambda data: data.replace(b"\0", b"").decode(errors="surrogateescape"))
 scalars = (
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(max_size=8)
@@ -50,7 +50,7 @@ modest = settings(max_examples=150)
 
 
 def assert_well_behaved(answer: Answer, verb: str) -> None:
-    """One document or none, and the exit status says which."""
+    """Either one document or none is printed, as the exit status says."""
     assert "Traceback" not in answer.stdout + answer.stderr
     assert answer.status in (0, 1)
     if answer.status == 1:
@@ -63,7 +63,7 @@ def assert_well_behaved(answer: Answer, verb: str) -> None:
 
 
 def uses_everything() -> Recorder:
-    """A plugin that reads all that the protocol offers it."""
+    """A plugin that reads everything that the protocol offers."""
     recorder = Recorder()
 
     def use(request: object) -> object:
@@ -77,8 +77,8 @@ def uses_everything() -> Recorder:
 
 @modest
 @given(verbs, st.binary(max_size=200))
-def test_foreign_bytes_on_stdin_are_never_a_success(verb: str, data: bytes) -> None:
-    """Random bytes are no configuration."""
+def test_random_bytes_on_stdin_always_fail(verb: str, data: bytes) -> None:
+    """The plugin is not called."""
     recorder = uses_everything()
     answer = run(recorder.plugin, verb, data)
     assert_well_behaved(answer, verb)
@@ -87,8 +87,8 @@ def test_foreign_bytes_on_stdin_are_never_a_success(verb: str, data: bytes) -> N
 
 @modest
 @given(verbs, versions, st.data())
-def test_a_damaged_configuration_is_told_or_harmless(verb: str, version: str, data: st.DataObject) -> None:
-    """One byte of a good configuration changed, dropped or added."""
+def test_a_damaged_configuration_is_an_error_or_harmless(verb: str, version: str, data: st.DataObject) -> None:
+    """One byte of a valid configuration is changed, deleted or inserted."""
     previous = {"ips": [{"address": "10.0.0.1/8", "interface": 0}], "interfaces": [{"name": "eth0"}]}
     good = json.dumps(conf(version, prevResult=previous, ipam={"type": "x"}, dns={"search": ["é"]})).encode()
     position = data.draw(st.integers(0, len(good) - 1))
@@ -99,16 +99,16 @@ def test_a_damaged_configuration_is_told_or_harmless(verb: str, version: str, da
 
 @modest
 @given(verbs, versions, st.dictionaries(keys, values, max_size=4))
-def test_any_json_under_the_common_keys_is_told_or_harmless(verb: str, version: str, found: dict) -> None:
-    """Whatever type stands where."""
+def test_any_json_under_the_common_keys_is_an_error_or_harmless(verb: str, version: str, found: dict) -> None:
+    """Any type may be under any key."""
     answer = run(uses_everything().plugin, verb, {"cniVersion": version, "name": "net1", **found})
     assert_well_behaved(answer, verb)
 
 
 @modest
 @given(st.dictionaries(st.sampled_from(VARIABLE_NAMES), variables))
-def test_foreign_bytes_in_all_variables_are_told(environ: dict[str, str]) -> None:
-    """Any set of them, with any content."""
+def test_random_bytes_in_all_variables_are_an_error(environ: dict[str, str]) -> None:
+    """Any subset of the variables, with any content."""
     recorder = uses_everything()
     out, err = io.BytesIO(), io.StringIO()
     stdin = io.BytesIO(json.dumps(conf()).encode())
@@ -120,8 +120,8 @@ def test_foreign_bytes_in_all_variables_are_told(environ: dict[str, str]) -> Non
 
 @modest
 @given(verbs, st.sampled_from(VARIABLE_NAMES[1:]), variables)
-def test_foreign_bytes_in_one_variable_are_told_or_harmless(verb: str, name: str, value: str) -> None:
-    """The others are as they should be."""
+def test_random_bytes_in_one_variable_are_an_error_or_harmless(verb: str, name: str, value: str) -> None:
+    """The other variables are valid."""
     config = conf(**{"cni.dev/valid-attachments": []})
     answer = run(uses_everything().plugin, verb, config, **{name: value})
     assert_well_behaved(answer, verb)
@@ -130,7 +130,7 @@ def test_foreign_bytes_in_one_variable_are_told_or_harmless(verb: str, name: str
 @modest
 @given(st.binary(max_size=100) | st.text(max_size=60).map(str.encode))
 def test_decoding_gives_an_object_or_code_6(data: bytes) -> None:
-    """Never another exception."""
+    """It raises no other exception."""
     try:
         outcome = decode(data)
     except CNIError as error:

@@ -1,4 +1,4 @@
-"""What starting costs: a plugin's cold start must not pay for what a call does not use."""
+"""The cost of a cold start: a plugin imports nothing that the call does not use."""
 
 import subprocess
 import sys
@@ -14,19 +14,19 @@ COSTLY = {
 
 
 def modules_after(code: str) -> set[str]:
-    """Names of the modules that a fresh interpreter has loaded after the code."""
+    """The modules that a fresh interpreter has loaded after running `code`."""
     program = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{code}\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=True)
     return set(done.stdout.split())
 
 
 @pytest.mark.parametrize("module", ["spec.plugin", "spec.delegate"])
-def test_the_protocol_imports_nothing_costly(module: str) -> None:
-    """Also not by way of another module of the standard library."""
+def test_the_protocol_imports_nothing_slow(module: str) -> None:
+    """Not even through another module of the standard library."""
     assert modules_after(f"import {module}") & COSTLY == set()
 
 
-def test_an_add_imports_nothing_costly_either() -> None:
+def test_an_add_imports_nothing_slow() -> None:
     """From stdin to the printed result."""
     code = """
 import io
@@ -41,8 +41,8 @@ assert serve(plugin, environ=environ, stdin=stdin, stdout=out, stderr=sys.stderr
     assert modules_after(code) & (COSTLY | {"spec.result_reader", "spec.delegate"}) == set()
 
 
-def test_the_protocol_needs_the_standard_library_alone() -> None:
-    """No package but `spec` beyond what Python brings."""
+def test_the_protocol_needs_only_the_standard_library() -> None:
+    """It loads no package but `spec`."""
     modules = {
         name.partition(".")[0] for name in modules_after("import spec.plugin, spec.delegate, spec.result_reader")
     }

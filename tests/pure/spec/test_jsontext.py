@@ -1,4 +1,4 @@
-"""JSON as it is written: what Python's own encoder makes of a value, and Go's escapes in it. And what is not read."""
+"""JSON output, which is that of Python's encoder with Go's escapes, and input that is refused."""
 
 import json
 
@@ -13,8 +13,8 @@ VALUES = st.recursive(LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st
 
 
 @given(VALUES, st.sampled_from([None, 2, 4]))
-def test_it_is_the_value(value: object, indent: int | None) -> None:
-    """Read again it is equal, and it is indented as usual."""
+def test_output_is_that_of_python_with_go_s_escapes(value: object, indent: int | None) -> None:
+    """Parsing it returns an equal value."""
     text = jsontext.dumps(value, indent=indent)
     assert json.loads(text) == value
     separators = (",", ":") if indent is None else (",", ": ")
@@ -32,7 +32,7 @@ def test_it_is_the_value(value: object, indent: int | None) -> None:
         ("{}".encode("utf-16"), "not UTF-8: byte 0xff at offset 0"),
     ],
 )
-def test_a_foreign_encoding_is_named(data: bytes, reason: str) -> None:
-    """The reason is about the file, and not about the program that reads it."""
+def test_a_foreign_encoding_is_an_error(data: bytes, reason: str) -> None:
+    """The reason is about the file, not about the program that reads it."""
     with pytest.raises(ValueError, match=reason):
         jsontext.loads(data)

@@ -1,4 +1,4 @@
-"""A configuration that comes again, as an agent gets it for nearly every pod, is read once. Errors stay."""
+"""The cache of configurations: one that an agent gets for nearly every pod is parsed once. Errors are not cached."""
 
 import gc
 import json
@@ -14,12 +14,12 @@ CONF = {"cniVersion": "1.1.0", "name": "net", "type": "bridge", "ipam": {"type":
 
 
 def text(**keys: object) -> bytes:
-    """CONF with further keys, as it comes in."""
+    """CONF with further keys, as JSON."""
     return json.dumps(CONF | keys).encode()
 
 
-def test_the_same_text_is_the_same_section() -> None:
-    """With all that was derived of it, in whatever order others came between."""
+def test_the_same_text_returns_the_same_section() -> None:
+    """With everything derived from it, although other configurations came between."""
     document, section = read_config(text())
     ipam = section.section("ipam")
     assert read_config(text(mtu=1400))[1] is not section
@@ -28,8 +28,8 @@ def test_the_same_text_is_the_same_section() -> None:
     assert document == CONF
 
 
-def test_leniency_is_not_passed_on() -> None:
-    """What a DEL may overlook, the ADD after it may not, though both have the same configuration."""
+def test_leniency_is_not_cached() -> None:
+    """An error that a DEL ignored fails the next ADD with the same configuration."""
     section = Section(CONF | {"prevResult": {"cniVersion": "1.1.0", "ips": 7}})
     assert NetConf.parse(section, strict=False).prev_result is None
     with pytest.raises(CNIError, match='"prevResult.ips"'):
@@ -41,13 +41,13 @@ def test_leniency_is_not_passed_on() -> None:
     "keys",
     [{"prevResult": {}}, {"cni.dev/valid-attachments": []}, {"cni.dev/attachments": []}, {"long": "x" * (1 << 14)}],
 )
-def test_what_comes_once_or_is_long_is_not_kept(keys: dict) -> None:
-    """It would push out what comes again, or fill the memory."""
+def test_single_use_and_long_configurations_are_not_cached(keys: dict) -> None:
+    """They would evict those that come again, or fill the memory."""
     assert read_config(text(**keys))[1] is not read_config(text(**keys))[1]
 
 
-def test_what_is_not_kept_is_gone_with_the_call() -> None:
-    """Not when the next collection finds it: a configuration may have 16 MB."""
+def test_an_uncached_configuration_is_freed_with_its_call() -> None:
+    """Not by the next garbage collection: a configuration may have 16 MB."""
 
     class Value:
         pass
@@ -65,16 +65,16 @@ def test_what_is_not_kept_is_gone_with_the_call() -> None:
         gc.enable()
 
 
-def test_few_are_kept() -> None:
-    """However many networks a node has, or somebody sends."""
+def test_the_cache_is_bounded() -> None:
+    """However many configurations there are."""
     first = read_config(text(mtu=0))[1]
     for mtu in range(1, 100):
         read_config(text(mtu=mtu))
     assert read_config(text(mtu=0))[1] is not first
 
 
-def test_what_fails_fails_again() -> None:
-    """An error is not kept, and keeps nothing from being read."""
+def test_errors_are_not_cached() -> None:
+    """A derivation that failed is tried again; an invalid configuration fails each time."""
     section, tries = Section(CONF), []
 
     def read(given: Section) -> str:
@@ -92,8 +92,8 @@ def test_what_fails_fails_again() -> None:
             read_config(b"{")
 
 
-def test_a_section_within_is_the_same_each_time() -> None:
-    """So what is derived of it is kept too; its errors name the whole path."""
+def test_a_nested_section_is_cached() -> None:
+    """So values derived from it are cached too; its errors have the whole path."""
     section = Section(CONF)
     assert section.section("ipam") is section.section("ipam")
     assert section.section("ipam").error("subnet", "x").msg.startswith('"ipam.subnet"')

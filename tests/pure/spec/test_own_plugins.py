@@ -1,4 +1,4 @@
-"""Which executables are the suite's own: what is in them says so, not their names."""
+"""Which executables belong to the suite: their content decides, not their names."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from tests.pure.spec.delegation import LAUNCHER, STRANGER, folder_of_plugins, su
 from tests.pure.spec.driver import conf, run
 
 
-def test_the_suite_s_own_plugin_is_found_behind_a_symbolic_link(folder: Path, tmp_path: Path) -> None:
+def test_the_suite_s_plugin_is_recognized_behind_a_symbolic_link(folder: Path, tmp_path: Path) -> None:
     """As package managers install executables: the call stays in-process."""
     other = tmp_path / "opt"
     other.mkdir()
@@ -22,8 +22,8 @@ def test_the_suite_s_own_plugin_is_found_behind_a_symbolic_link(folder: Path, tm
 
 
 @pytest.mark.parametrize("way", ["replaced", "link", "mentions it", "another protocol"])
-def test_a_stranger_s_executable_under_our_plugin_s_name_is_executed(folder: Path, tmp_path: Path, way: str) -> None:
-    """In our own folder: the name makes it none of ours."""
+def test_a_foreign_executable_with_our_plugin_s_name_is_executed(folder: Path, tmp_path: Path, way: str) -> None:
+    """Even in the suite's own folder."""
     ours = suite(folder)
     (folder / "fake-ipam").unlink()
     if way == "link":
@@ -40,8 +40,8 @@ def test_a_stranger_s_executable_under_our_plugin_s_name_is_executed(folder: Pat
 
 
 @pytest.mark.parametrize("way", ["hard link", "copy", "link", "folder behind a link"])
-def test_our_launcher_is_known_however_it_was_installed(folder: Path, tmp_path: Path, way: str) -> None:
-    """By what is in it: `cp -r` makes copies of hard links."""
+def test_our_launcher_is_recognized_however_it_was_installed(folder: Path, tmp_path: Path, way: str) -> None:
+    """By its content: `cp -r` makes copies of hard links."""
     ours, path, cni_path = suite(folder), folder / "fake-ipam", folder
     path.rename(folder / "other")
     if way == "hard link":
@@ -63,8 +63,8 @@ def test_our_launcher_is_known_however_it_was_installed(folder: Path, tmp_path: 
 
 
 @pytest.mark.parametrize("what", ["folder", "fifo", "nothing", "large"])
-def test_what_can_not_be_a_launcher_is_none(tmp_path: Path, what: str) -> None:
-    """It is looked at without waiting, and no more of it than a launcher has."""
+def test_other_files_are_not_launchers(tmp_path: Path, what: str) -> None:
+    """The check does not block, and reads no more than the size of a launcher."""
     path = tmp_path / "x"
     if what == "folder":
         path.mkdir()

@@ -1,4 +1,4 @@
-"""Results in every version: their shape, their key order, and that nothing is lost that the version can say."""
+"""Results in every version: their shape, their key order, and that nothing is lost that the version can express."""
 
 import json
 from dataclasses import replace
@@ -21,19 +21,19 @@ OLD, MIDDLE, CURRENT = (family(version) for version in ("0.1.0", "0.3.0", "1.0.0
 
 @pytest.mark.parametrize("version", SUPPORTED)
 def test_each_version_has_its_shape_and_key_order(version: str) -> None:
-    """The golden text, byte for byte."""
+    """The compact JSON equals the golden text."""
     assert json.dumps(render(FULL, version), separators=(",", ":")) == COMPACT[version]
 
 
 @pytest.mark.parametrize("version", SUPPORTED)
 def test_results_are_indented_by_four_spaces(version: str) -> None:
-    """And have no newline at their end."""
+    """Without a trailing newline."""
     assert dumps(FULL, version) == json.dumps(json.loads(COMPACT[version]), indent=4)
 
 
 @pytest.mark.parametrize("version", SUPPORTED)
-def test_what_is_empty_is_left_out(version: str) -> None:
-    """But for dns, which versions before 1.0.0 always have; an interface has a name in any case."""
+def test_empty_values_are_left_out(version: str) -> None:
+    """Except dns, which versions before 1.0.0 always have, and an interface's name."""
     result = Result(interfaces=(Interface(""),), ips=(IPConfig("127.0.0.1/8"), IPConfig("::1/128")))
     expected = {
         OLD: '"ip4":{"ip":"127.0.0.1/8"},"ip6":{"ip":"::1/128"},"dns":{}',
@@ -45,31 +45,31 @@ def test_what_is_empty_is_left_out(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", [*MIDDLE, *CURRENT])
-def test_a_result_without_addresses_is_one_since_0_3(version: str) -> None:
-    """A layer 2 network."""
+def test_a_result_without_addresses_is_valid_since_0_3(version: str) -> None:
+    """It is that of a layer 2 network."""
     check_expressible(Result(), version)
     assert render(Result(), version)["cniVersion"] == version
 
 
 @pytest.mark.parametrize("version", OLD)
-def test_a_result_without_addresses_has_no_form_before_0_3(version: str) -> None:
-    """The check says so without rendering, and rendering says the same."""
+def test_a_result_without_addresses_cannot_be_expressed_before_0_3(version: str) -> None:
+    """`check_expressible` and both renderers raise the same error."""
     for attempt in (check_expressible, render, dumps):
         with pytest.raises(CNIError, match="cannot convert: no valid IP addresses") as caught:
             attempt(Result(interfaces=(Interface("eth0"),)), version)
         assert caught.value.code == 1
 
 
-def test_text_is_escaped_as_go_does() -> None:
-    """HTML's three and the line separators; the rest is UTF-8; what is no text becomes U+FFFD."""
+def test_text_is_escaped_as_in_go() -> None:
+    """<, >, & and the line separators are escaped; the rest is UTF-8; an invalid character becomes U+FFFD."""
     result = Result(interfaces=(Interface("<a&b>\u2028\u2029é𝄞\x7f\x01\udc80"),))
     expected = '"name": "\\u003ca\\u0026b\\u003e\\u2028\\u2029é𝄞\x7f\\u0001\ufffd"'
     assert expected in dumps(result, "1.1.0")
 
 
 @pytest.mark.parametrize("name", DBNET)
-def test_the_specification_s_example_comes_out_as_it_says(name: str) -> None:
-    """dbnet: what bridge answers, and what tuning passes on (prevResult states no version: the configuration's)."""
+def test_the_results_of_the_specification_s_example(name: str) -> None:
+    """dbnet: the result of bridge, and what tuning passes on. A prevResult without a version has that of the config."""
     example = DBNET[name]
     if "prevResult" in example["config"]:
         plugin = Plugin(type="tuning")
@@ -81,8 +81,8 @@ def test_the_specification_s_example_comes_out_as_it_says(name: str) -> None:
 
 @pytest.mark.parametrize("stated", SUPPORTED)
 @pytest.mark.parametrize("version", SUPPORTED)
-def test_prev_result_is_of_the_family_of_the_configuration(version: str, stated: str) -> None:
-    """Another version of the same family is as good; one of another family is refused by name."""
+def test_prev_result_has_the_format_of_the_configuration_s_version(version: str, stated: str) -> None:
+    """A prevResult of another version is accepted if its format is the same; otherwise the error names the version."""
     previous = json.loads(COMPACT[stated])
     answer = run(Plugin(type="pass"), "ADD", conf(version, prevResult=previous))
     if stated in family(version):
@@ -94,8 +94,8 @@ def test_prev_result_is_of_the_family_of_the_configuration(version: str, stated:
 
 
 @pytest.mark.parametrize("version", SUPPORTED)
-def test_prev_result_without_a_version_is_of_the_configuration_s(version: str) -> None:
-    """And null is none at all."""
+def test_prev_result_without_a_version_has_the_configuration_s(version: str) -> None:
+    """It is parsed in the configuration's version."""
     previous = json.loads(COMPACT[version])
     del previous["cniVersion"]
     answer = run(Plugin(type="pass"), "ADD", conf(version, prevResult=previous))
@@ -126,8 +126,8 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("text", "message"), WRONG)
-def test_a_wrong_prev_result_fails_who_uses_it(text: str, message: str) -> None:
-    """ADD and CHECK: code 7 and the path to the value."""
+def test_an_invalid_prev_result_is_an_error_where_it_is_used(text: str, message: str) -> None:
+    """ADD and CHECK fail with code 7; the message has the path to the value."""
     code, said = run(Plugin(type="pass"), "ADD", conf(prevResult=json.loads(text))).error
     assert (code, said[: len(message)]) == (7, message)
     check = Recorder(check=lambda request: request.conf.require_prev_result())
@@ -135,8 +135,8 @@ def test_a_wrong_prev_result_fails_who_uses_it(text: str, message: str) -> None:
 
 
 @pytest.mark.parametrize("text", [text for text, _ in WRONG])
-def test_a_wrong_prev_result_fails_nobody_else(text: str) -> None:
-    """An ADD that does not look at it, and every DEL (which sees none)."""
+def test_an_invalid_prev_result_is_ignored_where_it_is_not_used(text: str) -> None:
+    """By an ADD that does not read it, and by every DEL."""
     recorder = Recorder()
     for verb in ("ADD", "DEL"):
         assert run(recorder.plugin, verb, conf(prevResult=json.loads(text))).status == 0
@@ -144,8 +144,8 @@ def test_a_wrong_prev_result_fails_nobody_else(text: str) -> None:
 
 
 @pytest.mark.parametrize("previous", [{}, {"prevResult": None}])
-def test_a_plugin_can_demand_the_previous_result(previous: dict) -> None:
-    """With its own message if it has one."""
+def test_a_plugin_can_require_the_previous_result(previous: dict) -> None:
+    """With a message of its own if it passes one."""
     plugin = Recorder(check=lambda request: request.conf.require_prev_result()).plugin
     assert run(plugin, "CHECK", conf(**previous)).error == (7, "Required prevResult missing")
     plugin = Recorder(add=lambda request: request.conf.require_prev_result("must be called as chained plugin")).plugin
@@ -162,30 +162,30 @@ def test_a_plugin_can_demand_the_previous_result(previous: dict) -> None:
         ("0.0.0.0/0", "0.0.0.0/0"),
     ],
 )
-def test_addresses_become_canonical(written: str, canonical: str) -> None:
+def test_addresses_are_canonical(written: str, canonical: str) -> None:
     """As the reference prints them."""
     assert Result.parse({"ips": [{"address": written}]}, "1.1.0").ips[0].address == canonical
 
 
-def test_an_old_result_s_address_is_of_the_family_it_stands_under() -> None:
-    """Else the next conversion would lose it."""
+def test_ip4_and_ip6_hold_addresses_of_their_family() -> None:
+    """Otherwise the next conversion would lose the address."""
     with pytest.raises(CNIError, match=r'"ip4\.ip": expected an address of IPv4, got "fd00::1/64"'):
         Result.parse({"ip4": {"ip": "fd00::1/64"}}, "0.2.0")
 
 
-def test_minus_one_was_no_interface_once() -> None:
+def test_an_interface_of_minus_one_means_none() -> None:
     """Plugins built on very old libraries print it."""
     assert Result.parse({"ips": [{"address": "10.0.0.1/8", "interface": -1}]}, "0.3.0").ips[0].interface is None
 
 
-def test_unknown_keys_are_dropped_and_known_ones_found_in_any_case() -> None:
+def test_unknown_keys_are_dropped_and_keys_match_in_any_case() -> None:
     """In results as in configurations."""
     result = Result.parse({"IPS": [{"ADDRESS": "10.0.0.1/8", "colour": 1}], "x": 1}, "1.1.0")
     assert result == Result(ips=(IPConfig("10.0.0.1/8"),))
 
 
 def test_the_interface_of_an_address() -> None:
-    """None where the index is missing or points at nothing."""
+    """None if the address has no index, or one that is out of range."""
     assert [FULL.interface_of(ip) for ip in FULL.ips] == [*FULL.interfaces, None]
     assert FULL.interface_of(IPConfig("10.0.0.1/8", interface=9)) is None
 
@@ -215,14 +215,14 @@ results = st.builds(
 @settings(max_examples=60)
 @given(results, st.sampled_from(CURRENT))
 def test_from_1_0_on_nothing_is_lost(result: Result, version: str) -> None:
-    """Reading what was written gives the result back."""
+    """Parsing the printed result returns an equal one."""
     assert Result.parse(json.loads(dumps(result, version)), version) == result
 
 
 @settings(max_examples=60)
 @given(results, st.sampled_from(MIDDLE))
 def test_before_1_0_only_the_newer_attributes_of_interfaces_are_lost(result: Result, version: str) -> None:
-    """MTU, socket and PCI id."""
+    """mtu, socketPath and pciID."""
     kept = tuple(Interface(interface.name, interface.mac, interface.sandbox) for interface in result.interfaces)
     assert Result.parse(json.loads(dumps(result, version)), version) == replace(result, interfaces=kept)
 
@@ -232,7 +232,7 @@ def test_before_1_0_only_the_newer_attributes_of_interfaces_are_lost(result: Res
 def test_before_0_3_the_first_address_of_each_family_is_kept_with_its_routes(
     result: Result, ip: IPConfig, version: str
 ) -> None:
-    """IPv4 before IPv6."""
+    """The IPv4 address is first."""
     result = replace(result, ips=(*result.ips, ip))
     first = [next((i for i in result.ips if (":" in i.address) is six), None) for six in (False, True)]
     kept_ips = tuple(IPConfig(i.address, i.gateway) for i in first if i)

@@ -1,4 +1,4 @@
-"""Typed reads of a configuration: an error names the key, the value, and what is allowed."""
+"""Typed reads of a configuration: an error names the key, the value, and the values that are allowed."""
 
 import pytest
 
@@ -9,7 +9,7 @@ NOT_INTEGERS = [1500.0, 1e3, True, "1500", [], {}, 67, 65536, 10**400]
 
 
 def message(read: object, *args: object, **kwargs: object) -> str:
-    """The message of the CNIError (code 7) that the read raises."""
+    """The message of the error (code 7) that the read raises."""
     with pytest.raises(CNIError) as caught:
         read(*args, **kwargs)
     assert caught.value.code == 7
@@ -17,20 +17,20 @@ def message(read: object, *args: object, **kwargs: object) -> str:
 
 
 def test_the_error_of_an_integer() -> None:
-    """Key, value, bounds."""
+    """Key, value and bounds."""
     section = Section({"mtu": "big"})
     expected = '"mtu": expected an integer of 68 to 65535, got "big"'
     assert message(section.integer, "mtu", 0, low=68, high=65535) == expected
 
 
 @pytest.mark.parametrize("value", NOT_INTEGERS)
-def test_what_is_no_integer_in_range_is_refused(value: object) -> None:
-    """1500.0, 1e3 and true are none."""
+def test_other_values_than_integers_in_range_are_refused(value: object) -> None:
+    """1500.0, 1e3 and true are not integers."""
     assert message(Section({"mtu": value}).integer, "mtu", low=68, high=65535).startswith('"mtu": expected an integer')
 
 
 @pytest.mark.parametrize("text", [b"1500.0", b"1e3", b"15E2", b"-0.0"])
-def test_a_number_with_a_fraction_or_exponent_in_the_document_is_no_integer(text: bytes) -> None:
+def test_a_number_with_a_fraction_or_exponent_is_not_an_integer(text: bytes) -> None:
     """Whatever its value."""
     assert "expected an integer" in message(Section(decode(b'{"mtu": ' + text + b"}")).integer, "mtu")
 
@@ -44,8 +44,8 @@ def test_a_number_with_a_fraction_or_exponent_in_the_document_is_no_integer(text
         ({}, "an integer"),
     ],
 )
-def test_the_bounds_are_told(bounds: dict, expected: str) -> None:
-    """As far as there are any."""
+def test_the_error_states_the_bounds(bounds: dict, expected: str) -> None:
+    """The lower one, the upper one, both or none."""
     assert message(Section({"n": False}).integer, "n", **bounds) == f'"n": expected {expected}, got false'
 
 
@@ -63,24 +63,24 @@ def test_the_bounds_are_told(bounds: dict, expected: str) -> None:
         (10**200, "1" + "0" * 79 + "…"),
     ],
 )
-def test_a_wrong_value_is_shown_short_and_on_one_line(value: object, shown: str) -> None:
-    """However large it is."""
+def test_an_invalid_value_is_truncated_to_one_line(value: object, shown: str) -> None:
+    """Whatever its size and type."""
     assert Section({"k": value}).error("k", "x").msg == f'"k": expected x, got {shown}'
 
 
-def test_an_absent_value_is_shown_as_nothing() -> None:
-    """For what a plugin requires."""
+def test_a_missing_value_is_shown_as_nothing() -> None:
+    """In the error for a required key."""
     assert Section({}, "ipam").error("subnet", "a subnet").msg == '"ipam.subnet": expected a subnet, got nothing'
 
 
 @pytest.mark.parametrize("value", ["true", 1, 0, "", [], {}])
 def test_only_true_and_false_are_booleans(value: object) -> None:
-    """Not what merely looks like one."""
+    """1, 0, strings and empty values are refused."""
     assert message(Section({"isGateway": value}).boolean, "isGateway", False).startswith('"isGateway": expected true')
 
 
-def test_a_choice_tells_all_choices() -> None:
-    """So that the reader need not look them up."""
+def test_the_error_of_a_choice_lists_all_choices() -> None:
+    """And an absent key returns the default."""
     section = Section({"ipMasqBackend": "zz"})
     expected = '"ipMasqBackend": expected one of "iptables", "nftables", got "zz"'
     assert message(section.string, "ipMasqBackend", choices=("iptables", "nftables")) == expected
@@ -88,7 +88,7 @@ def test_a_choice_tells_all_choices() -> None:
 
 
 def test_null_is_absent() -> None:
-    """For every type; a default stands."""
+    """For every type; a default applies."""
     names = ("boolean", "integer", "string", "strings", "sections", "groups")
     section = Section(dict.fromkeys(names))
     found = [section.boolean("boolean", True), section.integer("integer", 7), section.string("string", "x")]
@@ -100,8 +100,8 @@ def test_null_is_absent() -> None:
     assert not section.mentions("other")
 
 
-def test_keys_match_in_any_case_and_the_last_in_the_document_wins() -> None:
-    """Be they written alike or not."""
+def test_keys_match_in_any_case_and_the_last_one_wins() -> None:
+    """In the order of the document; null does not override a value."""
     assert Section(decode(b'{"mtu": 1, "MTU": 2}')).integer("mtu") == 2
     assert Section(decode(b'{"MTU": 1, "mtu": 2}')).integer("Mtu") == 2
     assert Section(decode(b'{"mtu": 1, "MTU": 2, "mtu": 3}')).integer("mtu") == 3
@@ -110,7 +110,7 @@ def test_keys_match_in_any_case_and_the_last_in_the_document_wins() -> None:
 
 
 def test_lists_are_checked_element_by_element() -> None:
-    """The error says which one."""
+    """The error names the index of the element."""
     assert (
         message(Section({"search": ["a", 1]}, "dns").strings, "search") == '"dns.search[1]": expected a string, got 1'
     )
@@ -120,7 +120,7 @@ def test_lists_are_checked_element_by_element() -> None:
     assert message(Section({"ranges": [[1]]}).groups, "ranges") == '"ranges[0][0]": expected an object, got 1'
 
 
-def test_the_path_leads_to_the_key() -> None:
+def test_the_error_has_the_path_to_the_key() -> None:
     """Through objects and lists of lists."""
     groups = Section({"ipam": {"ranges": [[], [{"subnet": 1}]]}}).section("ipam").groups("ranges")
     assert message(groups[1][0].string, "subnet") == '"ipam.ranges[1][0].subnet": expected a string, got 1'
@@ -139,8 +139,8 @@ def test_the_path_leads_to_the_key() -> None:
         ({"domain": "x"}, True),
     ],
 )
-def test_dns_overrides_when_it_says_anything(dns: dict | None, overrides: bool) -> None:
-    """An empty list is an answer, an empty object is none."""
+def test_dns_overrides_if_it_has_any_value(dns: dict | None, overrides: bool) -> None:
+    """An empty list is a value; an empty object or string is not."""
     conf = NetConf.parse(Section({"name": "n", "dns": dns}))
     assert (conf.dns is not None) is overrides
 
@@ -158,12 +158,12 @@ def test_dns_overrides_when_it_says_anything(dns: dict | None, overrides: bool) 
         {"capabilities": []},
     ],
 )
-def test_the_common_keys_are_typed(keys: dict) -> None:
-    """In every plugin, whether or not it uses them; code 7."""
+def test_the_common_keys_are_type_checked(keys: dict) -> None:
+    """In every plugin, whether it uses them or not; code 7."""
     assert "expected" in message(NetConf.parse, Section({"name": "n", **keys}))
 
 
-def test_unknown_keys_may_hold_anything() -> None:
-    """They are somebody else's."""
+def test_unknown_keys_may_have_any_value() -> None:
+    """They belong to other plugins."""
     conf = NetConf.parse(Section({"name": "n", "x": [None, {"y": 1e999}], "args": 5, "runtimeConfig": "z"}))
     assert (conf.cni_version, conf.type, conf.ipam_type, conf.prev_result) == ("0.1.0", "", "", None)

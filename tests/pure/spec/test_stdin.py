@@ -1,4 +1,4 @@
-"""What may be on stdin."""
+"""The configuration on stdin: what is accepted, what is refused, and with which error."""
 
 import io
 import json
@@ -38,7 +38,7 @@ UNDECODABLE = {
 
 @pytest.mark.parametrize("verb", ["ADD", "DEL", "CHECK", "GC", "STATUS"])
 @pytest.mark.parametrize("what", UNDECODABLE)
-def test_what_can_not_be_decoded_is_code_6(what: str, verb: str) -> None:
+def test_an_undecodable_configuration_is_code_6(what: str, verb: str) -> None:
     """One error document, no traceback, and the plugin is not called."""
     recorder = Recorder()
     answer = run(recorder.plugin, verb, UNDECODABLE[what])
@@ -62,13 +62,13 @@ def test_what_can_not_be_decoded_is_code_6(what: str, verb: str) -> None:
         ),
     ],
 )
-def test_the_reason_says_what_is_wrong_with_the_file(data: bytes, reason: str) -> None:
-    """In words for its author, who need not know what reads it."""
+def test_the_reason_describes_the_file(data: bytes, reason: str) -> None:
+    """It is written for the file's author, who need not know which program reads it."""
     assert run(Recorder().plugin, "ADD", data).error == (6, f"error unmarshall network config: {reason}")
 
 
-def test_a_configuration_costs_a_bounded_amount_of_memory() -> None:
-    """Sixteen megabytes of empty objects are refused before any of them is made."""
+def test_memory_is_bounded() -> None:
+    """16 MB of empty objects are refused before any of them is created."""
     data = b'{"name": "n", "x": [' + b"{}," * (STDIN_LIMIT // 3 - 100) + b"0]}"
     tracemalloc.start()
     try:
@@ -78,28 +78,28 @@ def test_a_configuration_costs_a_bounded_amount_of_memory() -> None:
         tracemalloc.stop()
 
 
-def test_the_largest_useful_configuration_is_read() -> None:
-    """Every port there is, published one by one, as runtimes write a range of ports."""
+def test_the_largest_useful_configuration_is_accepted() -> None:
+    """Every port is published, one by one, as runtimes write a range of ports."""
     ports = [{"hostPort": n, "containerPort": n, "protocol": "tcp", "hostIP": ""} for n in range(1, 65536)]
     assert run(Recorder().plugin, "ADD", conf(runtimeConfig={"portMappings": ports})).status == 0
 
 
-def test_objects_may_be_nested_as_deeply_as_the_limit_says() -> None:
-    """And not one deeper: the configuration itself counts as one."""
+def test_the_limit_of_nested_objects() -> None:
+    """100 levels are accepted and 101 refused; the configuration itself is one."""
     for depth, status in ((99, 0), (100, 1)):
         data = b'{"name": "n", "x": ' + b'{"a":' * depth + b"1" + b"}" * depth + b"}"
         assert run(Recorder().plugin, "ADD", data).status == status
 
 
 def read_deeply(request: Request) -> Result:
-    """An ADD that uses its configuration."""
+    """An ADD that reads its configuration and its prevResult."""
     request.conf.section.integer("mtu")
     return request.conf.prev_result or RESULT
 
 
 @pytest.mark.parametrize("depth", [*range(0, 1100, 50), *range(960, 1000, 4)])
-def test_nesting_is_harmless_or_told_at_any_depth(depth: int) -> None:
-    """Also at the edge of what the interpreter's stack takes, and where a value that deep is the wrong one."""
+def test_nesting_is_an_error_or_harmless_at_any_depth(depth: int) -> None:
+    """Also near the interpreter's recursion limit, and where the deep value has the wrong type."""
     for key in (b"x", b"mtu", b"prevResult", b"cniVersion"):
         data = b'{"name": "n", "' + key + b'": ' + b"[" * depth + b"1" + b"]" * depth + b"}"
         for verb in ("ADD", "DEL"):
@@ -107,14 +107,14 @@ def test_nesting_is_harmless_or_told_at_any_depth(depth: int) -> None:
             assert answer.status == 0 or answer.error[0] in (6, 7)
 
 
-def test_more_than_anybody_needs_is_refused() -> None:
-    """Memory is bounded: 16 MiB."""
+def test_a_configuration_beyond_the_size_limit_is_refused() -> None:
+    """The limit is 16 MiB."""
     padding = b" " * STDIN_LIMIT
     assert run(Recorder().plugin, "ADD", padding + json.dumps(conf()).encode()).error[0] == 6
 
 
-def test_a_stdin_that_can_not_be_read_is_code_5() -> None:
-    """For example a closed one."""
+def test_an_unreadable_stdin_is_code_5() -> None:
+    """A closed one, for example."""
     closed, out = io.BytesIO(), io.BytesIO()
     closed.close()
     environ = {"CNI_COMMAND": "ADD", **VARIABLES}
@@ -126,13 +126,13 @@ def test_a_stdin_that_can_not_be_read_is_code_5() -> None:
 
 @pytest.mark.parametrize("name", [{}, {"name": None}, {"name": ""}])
 def test_a_network_needs_a_name(name: dict) -> None:
-    """null is absent."""
+    """null and the empty string count as absent."""
     assert run(Recorder().plugin, "ADD", name).error == (7, "missing network name")
 
 
 @pytest.mark.parametrize("version", [1, [], {}, True, 1.0])
-def test_a_version_that_is_no_string_is_code_6(version: object) -> None:
-    """Whatever the verb."""
+def test_a_version_that_is_not_a_string_is_code_6(version: object) -> None:
+    """For every verb."""
     for verb in ("ADD", "DEL", "CHECK", "STATUS"):
         code, message = run(Recorder().plugin, verb, {**conf(), "cniVersion": version}).error
         assert code == 6
@@ -140,15 +140,15 @@ def test_a_version_that_is_no_string_is_code_6(version: object) -> None:
 
 
 @pytest.mark.parametrize("version", ["9.9.9", "abc", "1.1", "1.1.0.0", "0.1.1", " 1.1.0", "²"])
-def test_a_version_the_plugin_does_not_know_is_code_1(version: str) -> None:
-    """ADD and DEL compare, they do not parse."""
+def test_an_unsupported_version_is_code_1(version: str) -> None:
+    """ADD and DEL compare the text; they do not parse it."""
     for verb in ("ADD", "DEL"):
         answer = run(Recorder().plugin, verb, conf(version))
         assert answer.error == (1, "incompatible CNI versions")
 
 
-def test_the_mismatch_is_told_in_full() -> None:
-    """What the configuration says, and what the plugin can."""
+def test_the_details_of_a_version_mismatch() -> None:
+    """They have the configuration's version and those that the plugin supports."""
     plugin = Recorder(versions=("0.4.0", "1.0.0", "1.1.0")).plugin
     details = run(plugin, "ADD", conf("0.3.1")).document["details"]
     assert details == 'config is "0.3.1", plugin supports ["0.4.0" "1.0.0" "1.1.0"]'
@@ -166,37 +166,37 @@ def test_the_mismatch_is_told_in_full() -> None:
         ("0.3.9", (1, "config version does not allow CHECK")),
     ],
 )
-def test_verbs_that_came_later_parse_the_version(version: str, error: tuple[int, str] | None) -> None:
-    """CHECK, GC and STATUS need to know how old it is."""
+def test_later_verbs_parse_the_version(version: str, error: tuple[int, str] | None) -> None:
+    """CHECK, GC and STATUS compare it with the first version that has the verb."""
     answer = run(Recorder().plugin, "CHECK", conf(version))
     assert answer.error == error if error else answer.error[0] == 6
 
 
-def test_errors_speak_the_version_of_the_configuration() -> None:
-    """The one asked in if the plugin knows it, else the latest."""
+def test_errors_have_the_version_of_the_configuration() -> None:
+    """If the plugin supports it; otherwise the latest version."""
     for version, spoken in [("0.3.1", "0.3.1"), ("9.9.9", "1.1.0"), (None, "0.1.0")]:
         document = run(Recorder().plugin, "ADD", {**conf(version), "name": "-"}).document
         assert document["cniVersion"] == spoken
     assert run(Recorder().plugin, "ADD", b"{").document["cniVersion"] == "1.1.0"
 
 
-def test_an_error_document_has_its_keys_in_the_order_of_the_specification() -> None:
-    """cniVersion, code, msg, details; 4 spaces; no newline."""
+def test_the_format_of_an_error_document() -> None:
+    """cniVersion, code, msg, details in this order; 4 spaces; no trailing newline."""
     expected = '{\n    "cniVersion": "1.1.0",\n    "code": 4,\n    "msg": "invalid characters in containerID",\n'
     expected += '    "details": "\\u003c\\u003e"\n}'
     assert run(Recorder().plugin, "ADD", b"", CNI_CONTAINERID="<>").stdout == expected
 
 
-def test_keys_match_without_regard_to_case() -> None:
-    """As the reference's reader has it."""
+def test_keys_match_in_any_case() -> None:
+    """As in the reference."""
     config = {"CNIVERSION": "0.4.0", "Name": "net1", "TYPE": "x", "IPAM": {"Type": "y"}}
     recorder = Recorder()
     assert run(recorder.plugin, "ADD", config).document["cniVersion"] == "0.4.0"
     assert recorder.requests[0].conf.ipam_type == "y"
 
 
-def test_stdin_is_kept_byte_by_byte() -> None:
-    """A delegated plugin gets what we got."""
+def test_stdin_is_kept_byte_for_byte() -> None:
+    """A delegated plugin gets the same bytes."""
     recorder = Recorder()
     data = b' { "name" : "net1",\n"cniVersion":"1.1.0"} '
     run(recorder.plugin, "ADD", data)
