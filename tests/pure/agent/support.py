@@ -1,4 +1,4 @@
-"""An agent's loop in the test's own process, with plugins that the test makes up."""
+"""An agent's main loop in the test's own process, with plugins made for the test."""
 
 import json
 import os
@@ -24,7 +24,7 @@ ENVIRON = {"PATH": "/bin", "CNI_PATH": "/nowhere", "CNI_IFNAME": "eth0", "CNI_NE
 
 
 class Agent:
-    """The loop in a thread; what it logged, and how calls ended."""
+    """The loop in a thread, what it logged, and the outcomes of calls."""
 
     def __init__(
         self,
@@ -57,17 +57,17 @@ class Agent:
 
     @property
     def events(self) -> list[object]:
-        """What was logged beside calls."""
+        """The log events other than calls."""
         return [fields.get("reason") or fields["event"] for fields in self.log if "event" in fields]
 
     def ask(self, verb: str, container: str = "pod", kind: str = "plain", **variables: str) -> launcher.Answer:
-        """One call, to the end."""
+        """Send one call and return its reply."""
         return finish(self.begin(verb, container, kind, **variables))
 
     def begin(
         self, verb: str, container: str = "pod", kind: str = "plain", *, netns: int | None = None, **variables: str
     ):
-        """The connection of a call that was sent."""
+        """Send a call and return its connection."""
         connection = launcher.connect(self.path)
         assert connection is not None, "no greeting"
         environ = {**ENVIRON, "CNI_COMMAND": verb, "CNI_CONTAINERID": container, **variables}
@@ -76,14 +76,14 @@ class Agent:
         return connection
 
     def close(self) -> None:
-        """Stop, and see that it ends."""
+        """Stop the loop, and check that it ends."""
         self.server.stop()
         self.thread.join(10)
         assert not self.thread.is_alive(), "the loop did not end"
 
 
 class Gate:
-    """Work that waits until it is let through, and remembers the order."""
+    """A plugin's work that blocks until `open` is set, and records the order of calls."""
 
     def __init__(self) -> None:
         self.began, self.ended = [], []
@@ -97,7 +97,7 @@ class Gate:
 
 
 def finish(connection) -> tuple[int, str] | None:
-    """Status and stdout of a call's reply."""
+    """Status and stdout of a call's reply, after which the connection is closed."""
     with connection:
         reply = launcher.receive(connection)
     return reply and (reply[0], reply[1].decode())
@@ -107,8 +107,8 @@ def finish(connection) -> tuple[int, str] | None:
 def running(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work: Callable[[Request], object], **options: object
 ) -> Iterator[Agent]:
-    """An agent whose plugin "plain" does `work` for DEL and CHECK, and an ADD by nobody."""
-    monkeypatch.setattr("agent.server.peer", lambda _connection: Peer(0, 0))  # these tests need no root
+    """An agent whose plugin "plain" runs `work` for DEL and CHECK. Its peer is taken for root."""
+    monkeypatch.setattr("agent.server.peer", lambda _connection: Peer(0, 0))  # the tests need not run as root
     agent = Agent(tmp_path / "cni.sock", Plugin("plain", delete=work, check=work), **options)
     try:
         yield agent
@@ -117,7 +117,7 @@ def running(
 
 
 def wait_until(predicate: Callable[[], object], seconds: float = 15.0) -> bool:
-    """Whether it became true in time."""
+    """Whether the predicate became true in time."""
     end = time.monotonic() + seconds
     while not predicate():
         if time.monotonic() > end:
@@ -127,12 +127,12 @@ def wait_until(predicate: Callable[[], object], seconds: float = 15.0) -> bool:
 
 
 def descriptors() -> int:
-    """How many this process has open."""
+    """The number of descriptors that this process has open."""
     return len(os.listdir("/proc/self/fd"))
 
 
 def outcome(**fields: object) -> Outcome:
-    """How a call of no interest ended, but for these fields."""
+    """The outcome of a successful ADD, with other fields as given."""
     plain = {"verb": "ADD", "plugin": "bridge", "network": "net", "container": "pod", "ifname": "eth0"}
     plain |= {"seconds": 0.004, "code": 0, "message": "", "config": {}}
     return Outcome(**{**plain, **fields})

@@ -1,4 +1,4 @@
-"""What a call may cost others, whose calls the agent takes, and that it can be reached."""
+"""Limits: what one call may cost others, which calls the agent declines, and that its socket stays reachable."""
 
 import os
 import socket
@@ -20,10 +20,10 @@ from tests.pure.agent.support import Gate, finish, outcome, running, wait_until
 
 
 @pytest.mark.parametrize("what", ["dead", "symlink", "file", "stranger"])
-def test_a_socket_that_leads_elsewhere_is_made_again(
+def test_a_socket_that_does_not_lead_to_the_agent_is_recreated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
-    """To no agent: one that was killed, a link or a file by accident, a service of something else."""
+    """That of a killed agent, a symbolic link, a regular file, or the socket of another service."""
     path = tmp_path / "cni.sock"
     with running(tmp_path, monkeypatch, lambda _request: None) as agent, socket.socket(socket.AF_UNIX) as other:
         if what in ("dead", "stranger"):
@@ -40,10 +40,8 @@ def test_a_socket_that_leads_elsewhere_is_made_again(
     assert path.is_socket()
 
 
-def test_a_socket_that_was_moved_and_is_linked_to_is_still_its_own(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Launchers reach it: there is nothing to do."""
+def test_a_socket_that_was_moved_and_symlinked_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Launchers still reach the agent through the link."""
     path = tmp_path / "cni.sock"
     with running(tmp_path, monkeypatch, lambda _request: None) as agent:
         path.rename(tmp_path / "moved.sock")
@@ -53,10 +51,8 @@ def test_a_socket_that_was_moved_and_is_linked_to_is_still_its_own(
         assert path.is_symlink()
 
 
-def test_the_pod_s_namespace_is_closed_when_the_caller_is_answered(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A runtime unmounts it as soon as it has the answer, be that a result, an error, or that the call is declined."""
+def test_the_pod_s_namespace_is_closed_before_the_reply(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runtime unmounts it once it has the reply: a result, an error, or that the call is declined."""
     told = threading.Event()
 
     def work(request: Request) -> None:
@@ -75,20 +71,20 @@ def test_the_pod_s_namespace_is_closed_when_the_caller_is_answered(
         told.set()
 
 
-def test_a_caller_that_does_not_read_keeps_nobody_from_being_answered(
+def test_a_caller_that_does_not_read_its_reply_does_not_block_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its answer is being sent when its time is over: others are accepted all the same."""
+    """The agent accepts other calls while that reply is being sent, even beyond the deadline."""
 
     def work(request: Request) -> None:
         if request.container_id == "large":
-            request.log("x" * (1 << 20))  # more than a socket takes
+            request.log("x" * (1 << 20))  # more than a socket's buffer holds
 
     with running(tmp_path, monkeypatch, work, seconds=0.5) as agent:
         with agent.begin("DEL", "large"):
             assert wait_until(lambda: agent.threads.busy)
             time.sleep(1.5)  # beyond the deadline
-            assert agent.ask("DEL") is not None  # error 11 on a machine that is slow
+            assert agent.ask("DEL") is not None  # error 11 on a slow machine
             assert wait_until(lambda: agent.scheduler.under_way == 1)
         assert wait_until(lambda: agent.scheduler.under_way == 0)
 
@@ -96,7 +92,7 @@ def test_a_caller_that_does_not_read_keeps_nobody_from_being_answered(
 def test_a_caller_in_another_network_namespace_gets_no_greeting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To its plugin that would be the node's, and here another is."""
+    """Its plugin would work in that namespace, the agent in the node's."""
     with running(tmp_path, monkeypatch, lambda _request: None) as agent:
         monkeypatch.setattr("agent.server.peer", lambda _connection: Peer(0, 0, is_elsewhere=True))
         assert launcher.connect(agent.path) is None
@@ -104,17 +100,17 @@ def test_a_caller_in_another_network_namespace_gets_no_greeting(
 
 
 @pytest.mark.parametrize("path", ["bin", "/opt/cni/bin:bin", "./bin:/opt/cni/bin"])
-def test_a_relative_folder_in_cni_path_is_left_to_its_launcher(
+def test_a_call_with_a_relative_folder_in_cni_path_is_declined(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    """It is one of the caller's current directory, which is not the agent's."""
+    """The folder is relative to the caller's working directory, not to the agent's."""
     with running(tmp_path, monkeypatch, lambda _request: None) as agent:
         assert agent.ask("DEL", CNI_PATH=path) == (launcher.DECLINED, "")
         assert agent.ask("DEL", CNI_PATH="/opt/cni/bin:") == (0, "")
 
 
-def test_a_large_request_is_left_to_its_launcher(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four at once, of 3 MB of small objects: none is decoded here, where all others would wait for it."""
+def test_a_large_request_is_declined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four at once, each 3 MB of empty objects: none is decoded, which would block all other calls."""
     with running(tmp_path, monkeypatch, lambda _request: None) as agent:
         asked = {"CNI_COMMAND": "DEL", "CNI_CONTAINERID": "large", "CNI_IFNAME": "eth0", "CNI_PATH": "/nowhere"}
         stdin = b'{"name": "net", "type": "plain", "x": [' + b"{}," * (1 << 20) + b"{}]}"
@@ -128,8 +124,8 @@ def test_a_large_request_is_left_to_its_launcher(tmp_path: Path, monkeypatch: py
         )
 
 
-def test_no_more_calls_than_there_are_descriptors_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is taken on has enough to the end; who comes then is turned away, to do without the agent."""
+def test_calls_are_limited_by_the_number_of_descriptors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An accepted call has enough of them until it ends; a further caller is refused, and runs without the agent."""
     gate = Gate()
     with running(tmp_path, monkeypatch, gate, workers=64) as agent:
         limits = count()
@@ -147,10 +143,8 @@ def test_no_more_calls_than_there_are_descriptors_for(tmp_path: Path, monkeypatc
         assert agent.ask("DEL") == (0, "")
 
 
-def test_an_agent_that_was_stopped_while_it_made_its_socket_is_not_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The lock beside the socket is somebody's who does not go on: that is an error, and the next try may succeed."""
+def test_an_agent_does_not_wait_for_ever_for_the_socket_s_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If an agent was stopped while it held the lock, `bind` fails, and may succeed when tried again."""
     path = str(tmp_path / "cni.sock")
     with open(f"{path}.lock", "w") as lock:
         flock(lock, LOCK_EX)
@@ -159,8 +153,8 @@ def test_an_agent_that_was_stopped_while_it_made_its_socket_is_not_waited_for(
     bind(path).close()
 
 
-def test_errors_of_others_do_not_grow_the_metrics_without_end() -> None:
-    """An IPAM plugin of others may answer with any code: those beyond the usual are counted together."""
+def test_error_codes_of_other_plugins_do_not_grow_the_metrics_without_bound() -> None:
+    """A foreign IPAM plugin may return any code: beyond 100 series the rest are counted as "other"."""
     metrics = Metrics()
     for code in range(900, 5000):
         metrics.on_outcome(outcome(code=code))

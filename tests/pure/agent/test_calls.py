@@ -1,4 +1,4 @@
-"""Calls in the agent: which waits for which, how long, and what the caller is told."""
+"""Calls in the agent: their order, their time limit, and their replies."""
 
 import errno
 import json
@@ -21,8 +21,8 @@ from tests.pure.agent.support import Gate, descriptors, finish, running, wait_un
 DECLINED = launcher.DECLINED
 
 
-def test_a_call_gets_the_plugin_s_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Status, stdout and stderr, as from the executable."""
+def test_the_reply_has_the_plugin_s_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Status, stdout and stderr are those of the executable."""
 
     def work(request: Request) -> None:
         request.log("a remark")
@@ -44,8 +44,10 @@ def test_a_call_gets_the_plugin_s_answer(tmp_path: Path, monkeypatch: pytest.Mon
     assert agent.outcomes[0].network == "net"
 
 
-def test_one_attachment_s_calls_go_in_order_and_others_pass(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What comes for an attachment that is being worked for waits, without keeping a worker from others."""
+def test_calls_for_one_attachment_run_in_order_and_do_not_block_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call for an attachment that has a running call waits, without occupying a worker."""
     gate = Gate()
     with running(tmp_path, monkeypatch, gate, workers=2) as agent:
         waiting = [agent.begin("CHECK", "slow")]
@@ -64,7 +66,7 @@ def test_one_attachment_s_calls_go_in_order_and_others_pass(tmp_path: Path, monk
 def test_interfaces_of_one_container_do_not_wait_for_each_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An attachment is a container and an interface."""
+    """Each interface is an attachment of its own."""
     gate = Gate()
     with running(tmp_path, monkeypatch, gate) as agent:
         first = agent.begin("DEL", "slow")
@@ -74,8 +76,8 @@ def test_interfaces_of_one_container_do_not_wait_for_each_other(
         assert finish(first) == finish(second) == (0, "")
 
 
-def test_any_number_that_hang_hold_nobody_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where all that are worked at wait for something slow, others get workers soon."""
+def test_hanging_calls_do_not_block_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If all running calls wait for something slow, other calls get workers soon."""
     gate = Gate()
     with running(tmp_path, monkeypatch, gate, workers=64) as agent:
         hung = [agent.begin("DEL", f"slow{index}") for index in range(50)]
@@ -85,8 +87,8 @@ def test_any_number_that_hang_hold_nobody_up(tmp_path: Path, monkeypatch: pytest
         assert [finish(each) for each in hung] == [(0, "")] * 50
 
 
-def test_quick_ones_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Though there could be a worker for each."""
+def test_quick_calls_run_few_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At most 8, though there are enough workers for all."""
     together, most = [], []
 
     def work(_request: Request) -> None:
@@ -100,8 +102,8 @@ def test_quick_ones_take_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert max(most) <= 8
 
 
-def test_while_one_waits_others_take_their_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """At once, and any number of them: what says that it waits is not taken for standing still."""
+def test_calls_run_while_others_wait(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At once, and any number: a call that declares that it waits does not count as stalled."""
     gate = threading.Event()
 
     def work(request: Request) -> None:
@@ -118,8 +120,8 @@ def test_while_one_waits_others_take_their_turns(tmp_path: Path, monkeypatch: py
         assert [finish(each) for each in calls] == [(0, "")] * 20
 
 
-def test_when_no_worker_gets_free_a_call_is_declined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a while, and not begun: the launcher does it otherwise. Those that have workers get their answers."""
+def test_a_call_is_declined_if_no_worker_becomes_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a while, before it has begun; the launcher then runs it itself. Running calls get their replies."""
     gate = Gate()
     with running(tmp_path, monkeypatch, gate, workers=2) as agent:
         taken = [agent.begin("DEL", f"slow{index}") for index in range(2)]
@@ -134,8 +136,8 @@ def test_when_no_worker_gets_free_a_call_is_declined(tmp_path: Path, monkeypatch
     assert len(gate.began) == 3
 
 
-def test_a_call_that_hangs_is_answered_when_its_time_is_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Error 11, also for what waits behind it; then its worker is as free as it was."""
+def test_a_call_that_hangs_is_answered_at_its_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With error 11, and so is the call that waits behind it. Its worker is free once the call ends."""
     gate = Gate()
     with running(tmp_path, monkeypatch, gate, seconds=0.4) as agent:
         hung, behind = agent.begin("DEL", "slow"), agent.begin("DEL", "slow")
@@ -149,8 +151,8 @@ def test_a_call_that_hangs_is_answered_when_its_time_is_over(tmp_path: Path, mon
     assert gate.began == [("slow", "DEL")] * 2, "the call that waited must not be done after its answer"
 
 
-def test_an_add_that_nobody_waits_for_is_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The launcher is gone when the ADD has succeeded: what it made is taken back."""
+def test_an_add_whose_caller_has_left_is_undone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The launcher has exited when the ADD succeeds: what the ADD made is deleted."""
     from spec.plugin import Plugin
     from spec.result import Result
     from tests.pure.agent.support import Agent
@@ -175,8 +177,8 @@ def test_an_add_that_nobody_waits_for_is_undone(tmp_path: Path, monkeypatch: pyt
     assert agent.outcomes[0].code == 11
 
 
-def test_a_call_whose_caller_left_before_it_began_is_not_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A runtime that has killed its launcher expects nothing to happen later."""
+def test_a_call_whose_caller_left_before_it_began_is_not_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runtime that has killed its launcher expects no later effect."""
     gate = Gate()
     with running(tmp_path, monkeypatch, gate) as agent:
         first, second = agent.begin("DEL", "slow"), agent.begin("CHECK", "slow")
@@ -188,15 +190,17 @@ def test_a_call_whose_caller_left_before_it_began_is_not_done(tmp_path: Path, mo
     assert gate.began == [("slow", "DEL")]
 
 
-def test_a_plugin_it_does_not_serve_is_declined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A launcher of a newer suite then executes its own."""
+def test_a_call_for_a_plugin_that_the_agent_does_not_have_is_declined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The launcher of a newer suite then executes the plugin itself."""
     with running(tmp_path, monkeypatch, lambda _request: None) as agent:
         assert agent.ask("DEL", kind="unheard-of") == (DECLINED, "")
         assert "no plugin unheard-of" in agent.events
 
 
-def test_who_is_not_root_gets_no_greeting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And so runs without the agent, where the kernel says what it may do."""
+def test_a_caller_that_is_not_root_gets_no_greeting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It runs without the agent, with its own privileges."""
     with running(tmp_path, monkeypatch, lambda _request: None) as agent:
         monkeypatch.setattr("agent.server.peer", lambda _connection: Peer(0, 1000))
         assert launcher.connect(agent.path) is None
@@ -206,8 +210,8 @@ def test_who_is_not_root_gets_no_greeting(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(garbage=st.one_of(st.binary(min_size=1, max_size=300), st.binary(max_size=200).map(b"S24Q\2\0\0\0".__add__)))
-def test_garbage_harms_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, garbage: bytes) -> None:
-    """Whatever comes is declined or ends; the next call is answered, and no descriptor is left."""
+def test_a_malformed_request_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, garbage: bytes) -> None:
+    """It is declined or its connection is closed, and the next call is answered."""
     with running(tmp_path, monkeypatch, lambda _request: None) as agent:
         connection = launcher.connect(agent.path)
         with connection:
@@ -217,8 +221,8 @@ def test_garbage_harms_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, g
         assert agent.ask("DEL") == (0, "")
 
 
-def test_a_slow_sender_costs_nobody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a request takes no worker."""
+def test_a_slow_sender_does_not_block_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An incomplete request does not occupy a worker."""
     with running(tmp_path, monkeypatch, lambda _request: None, workers=1) as agent:
         half = [launcher.connect(agent.path) for _ in range(20)]
         for connection in half:
@@ -228,10 +232,10 @@ def test_a_slow_sender_costs_nobody_else(tmp_path: Path, monkeypatch: pytest.Mon
             connection.close()
 
 
-def test_the_end_declines_what_has_not_begun_and_finishes_what_has(
+def test_a_stop_declines_calls_that_have_not_begun_and_finishes_running_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody is left without an answer."""
+    """Every caller gets a reply."""
     gate = Gate()
     with running(tmp_path, monkeypatch, gate) as agent:
         under_way, half = agent.begin("DEL", "slow"), launcher.connect(agent.path)
@@ -247,8 +251,8 @@ def test_the_end_declines_what_has_not_begun_and_finishes_what_has(
         assert finish(under_way) == (0, "")
 
 
-def test_what_was_taken_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Descriptors that came along, connections, threads: as many as before, however calls end."""
+def test_nothing_leaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There are as many descriptors, connections and threads as before, however calls ended."""
     with running(tmp_path, monkeypatch, lambda _request: None) as agent:
         agent.ask("DEL")
         before, threads = descriptors(), threading.active_count()
@@ -262,13 +266,13 @@ def test_what_was_taken_is_given_back(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 class Starved:
-    """A listening socket that finds no descriptor for `left` connections: other threads have them all."""
+    """A listening socket whose next `left` accepts fail with EMFILE, because other threads use all descriptors."""
 
     def __init__(self, listener: socket.socket) -> None:
         self.listener, self.left = listener, 0
 
     def accept(self) -> tuple[socket.socket, object]:
-        """A connection, in the end."""
+        """Accept a connection once `left` is 0."""
         if self.left:
             self.left -= 1
             raise OSError(errno.EMFILE, "Too many open files")
@@ -279,8 +283,10 @@ class Starved:
 
 
 @pytest.mark.parametrize("times", range(1, 6))
-def test_without_descriptors_it_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int) -> None:
-    """A launcher is hung up on or waits a little; the spare descriptor is there again in the end, and no other."""
+def test_the_agent_survives_a_shortage_of_descriptors(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """A launcher is refused or waits a little; in the end the spare descriptor is open again, and no other."""
     starved = []
 
     def listen(path: str) -> Listener:
@@ -299,11 +305,11 @@ def test_without_descriptors_it_goes_on(tmp_path: Path, monkeypatch: pytest.Monk
             connection.close()
         assert starved[0].left == 0
         assert agent.ask("DEL", "next") == (0, "")
-        assert wait_until(lambda: descriptors() == before)  # with the spare one
+        assert wait_until(lambda: descriptors() == before)  # the spare one included
 
 
-def test_two_descriptors_are_malformed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And both are closed."""
+def test_a_request_with_two_descriptors_is_malformed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both descriptors are closed."""
     with running(tmp_path, monkeypatch, lambda _request: None) as agent:
         before = descriptors()
         with launcher.connect(agent.path) as connection:
@@ -313,8 +319,8 @@ def test_two_descriptors_are_malformed(tmp_path: Path, monkeypatch: pytest.Monke
         assert wait_until(lambda: descriptors() <= before)
 
 
-def test_a_new_agent_takes_the_socket_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The old one notices and ends when its calls are done; every call in between is answered by one of them."""
+def test_a_new_agent_takes_over_the_socket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old one notices, and exits after its last call; every call in between is answered by one of the two."""
     gate = Gate()
     with running(tmp_path, monkeypatch, gate) as old:
         slow = old.begin("DEL", "slow")
@@ -330,8 +336,8 @@ def test_a_new_agent_takes_the_socket_over(tmp_path: Path, monkeypatch: pytest.M
             assert new.ask("DEL") == (0, "")
 
 
-def test_a_socket_that_somebody_removed_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else the node would be slow until somebody wonders why."""
+def test_a_deleted_socket_is_recreated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise every call would run slowly, without the agent, until an administrator noticed."""
     with running(tmp_path, monkeypatch, lambda _request: None) as agent:
         (tmp_path / "cni.sock").unlink()
         assert wait_until((tmp_path / "cni.sock").exists)

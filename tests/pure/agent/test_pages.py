@@ -1,4 +1,4 @@
-"""The pages of an agent: whoever can connect to them can not keep others from them."""
+"""The agent's HTTP pages: a client cannot block others."""
 
 import http.client
 import socket
@@ -15,13 +15,13 @@ from tests.pure.agent.support import wait_until
 
 @pytest.fixture
 def seconds() -> float:
-    """How long a connection has for its request."""
+    """The time that a connection has for its request."""
     return 2.0
 
 
 @pytest.fixture(params=["tcp", "unix"])
 def served(request: pytest.FixtureRequest, tmp_path: Path, seconds: float) -> Iterator[Pages]:
-    """Pages /ok, and /slow, which waits for `hold`."""
+    """The pages /ok, and /slow, which blocks until `hold` is set."""
     where = "127.0.0.1:0" if request.param == "tcp" else str(tmp_path / "http.sock")
     hold, entered = Event(), []
 
@@ -38,7 +38,7 @@ def served(request: pytest.FixtureRequest, tmp_path: Path, seconds: float) -> It
 
 
 def connect(served: Pages) -> socket.socket:
-    """A connection."""
+    """A connection to the pages."""
     address = served.address
     caller = socket.socket(socket.AF_UNIX if isinstance(address, str) else socket.AF_INET)
     caller.settimeout(20)
@@ -47,26 +47,26 @@ def connect(served: Pages) -> socket.socket:
 
 
 def get(served: Pages, page: str = "/ok") -> int:
-    """The status of a page."""
+    """The HTTP status of a page."""
     with closing(http.client.HTTPConnection("localhost")) as connection:
         connection.sock = connect(served)
         connection.request("GET", page)
         return connection.getresponse().status
 
 
-def test_callers_that_send_nothing_or_little_keep_nobody_out(served: Pages) -> None:
-    """However many: a page is there while all of them are still connected."""
+def test_silent_and_slow_clients_do_not_block_others(served: Pages) -> None:
+    """However many they are: a page is served while all of them are still connected."""
     with ExitStack() as stack:
         callers = [stack.enter_context(connect(served)) for _ in range(3 * AT_ONCE)]
         for caller in callers[::2]:
-            with suppress(OSError):  # the oldest were hung up on
+            with suppress(OSError):  # the oldest connections were closed
                 caller.sendall(b"GET /")
         assert [get(served) for _ in range(3)] == [200] * 3
 
 
 @pytest.mark.parametrize("seconds", [0.3])
-def test_a_byte_now_and_then_does_not_make_it_wait_longer(served: Pages) -> None:
-    """The time is that of the whole request."""
+def test_the_time_limit_holds_for_the_whole_request(served: Pages) -> None:
+    """A client that sends a byte now and then does not get more time."""
     with connect(served) as caller:
         caller.settimeout(0.05)
         for _ in range(200):
@@ -81,8 +81,8 @@ def test_a_byte_now_and_then_does_not_make_it_wait_longer(served: Pages) -> None
     pytest.fail("it still listens after 10 seconds")
 
 
-def test_pages_that_take_long_are_few(served: Pages) -> None:
-    """Beyond that a caller is hung up on; those that wait for a page get it."""
+def test_slow_pages_are_served_to_a_bounded_number_of_clients(served: Pages) -> None:
+    """A client beyond the limit is disconnected; those that wait for a page get it."""
     with ExitStack() as stack:
         waiting = [stack.enter_context(connect(served)) for _ in range(AT_ONCE)]
         for caller in waiting:

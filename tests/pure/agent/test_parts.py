@@ -1,4 +1,4 @@
-"""The agent's smaller parts: options, log lines, systemd's words, health, leases, the host's root."""
+"""The agent's smaller parts: options, log, systemd, health, leases, threads, and the modules loaded at the start."""
 
 import ast
 import os
@@ -40,23 +40,23 @@ from tests.pure.agent.support import outcome, wait_until
         ["more"],
     ],
 )
-def test_options_that_make_no_sense_are_refused(argv: list[str]) -> None:
-    """With status 2, before anything is done."""
+def test_invalid_options_are_refused(argv: list[str]) -> None:
+    """With exit status 2, before anything is done."""
     with pytest.raises(SystemExit) as raised:
         options.parse(argv, {})
     assert raised.value.code == 2
 
 
 def test_options_and_their_defaults() -> None:
-    """The environment names the socket, the command line has the last word."""
+    """The environment names the socket; the command line overrides it."""
     assert options.parse([], {}) == options.Options("/run/slash24/cni.sock", None, "", "", 128, 240.0)
     assert options.parse([], {"SLASH24_SOCKET": "/a"}).socket == "/a"
     assert options.parse(["--socket", "/b", "--listen", "[::1]:0"], {"SLASH24_SOCKET": "/a"}).socket == "/b"
     assert options.split_address("[::1]:80") == (socket.AF_INET6, "::1", 80)
 
 
-def test_the_daemonset_has_the_host_s_root_mounted_where_its_agent_looks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of it, with what is mounted in it later, and not read-only."""
+def test_the_daemonset_mounts_the_host_s_root_where_its_agent_looks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of it, including later mounts, and not read-only."""
     manifest = (ROOT / "deploy/daemonset.yaml").read_text()
     monkeypatch.setattr(os.path, "isdir", lambda _: True)
     chosen = options.parse(re.findall(r"^ +- (--\S+)", manifest, re.MULTILINE), {})
@@ -66,8 +66,8 @@ def test_the_daemonset_has_the_host_s_root_mounted_where_its_agent_looks(monkeyp
 
 
 @pytest.mark.parametrize("where", ["journal", "elsewhere"])
-def test_a_call_is_one_line(where: str) -> None:
-    """What could be mistaken for another field, or another line, is quoted; what journald does not add is there."""
+def test_a_call_is_one_log_line(where: str) -> None:
+    """Values that look like other fields or lines are quoted; outside the journal the line has a timestamp."""
     reader, writer = os.pipe()
     found = os.fstat(writer)
     environ = {"JOURNAL_STREAM": f"{found.st_dev}:{found.st_ino + (where != 'journal')}"}
@@ -89,8 +89,8 @@ def test_a_call_is_one_line(where: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["path", "abstract"])
-def test_systemd_is_told(tmp_path: Path, kind: str) -> None:
-    """On a socket file and on one without a file; nobody listening is no failure."""
+def test_systemd_is_notified(tmp_path: Path, kind: str) -> None:
+    """Through a socket file or an abstract socket; a missing socket is not an error."""
     name = str(tmp_path / "notify") if kind == "path" else f"\0slash24-{os.getpid()}"
     environ = {"NOTIFY_SOCKET": name.replace("\0", "@")}
     systemd.Notifier({}).notify("READY=1")
@@ -106,16 +106,16 @@ def test_systemd_is_told(tmp_path: Path, kind: str) -> None:
         assert listener.recv(100) == b"READY=1"
 
 
-def test_only_the_socket_meant_for_this_process_is_taken() -> None:
-    """LISTEN_PID of another process: the variables were inherited."""
+def test_only_a_socket_passed_to_this_process_is_taken() -> None:
+    """With another LISTEN_PID the variables were inherited from a parent."""
     assert systemd.inherited_socket({}) is None
     assert systemd.inherited_socket({"LISTEN_PID": "1", "LISTEN_FDS": "1"}) is None
     with pytest.raises(ValueError, match="2 sockets"):
         systemd.inherited_socket({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2"})
 
 
-def test_a_node_s_failure_counts_until_that_verb_succeeds() -> None:
-    """By the code; what follows for one pod alone neither adds to it nor clears it."""
+def test_a_failure_of_the_node_counts_until_the_verb_succeeds() -> None:
+    """Codes 5, 11 and 50 are such failures; errors of a single pod neither add one nor clear it."""
     health = Health()
     assert health.failing() == []
     for code in (5, 11, 50):
@@ -130,24 +130,24 @@ def test_a_node_s_failure_counts_until_that_verb_succeeds() -> None:
 
 
 @pytest.mark.parametrize("verb", ["ADD", "DEL", "GC", "STATUS"])
-def test_one_pod_s_failure_says_nothing_about_the_node(verb: str) -> None:
-    """A taken address or port, a wrong key, an interface that exists, an error of an IPAM plugin's own."""
+def test_an_error_of_one_pod_is_not_a_failure_of_the_node(verb: str) -> None:
+    """A taken address or port, an invalid key, an interface that exists, an IPAM plugin's own error."""
     health = Health()
     for code in (1, 2, 3, 4, 6, 7, 8, 99, 100, 999):
         health.on_outcome(outcome(verb=verb, code=code))
     assert health.failing() == []
 
 
-def test_a_check_never_makes_the_node_not_ready() -> None:
-    """A runtime sends none, so that no later one would clear it."""
+def test_a_failed_check_does_not_make_the_node_not_ready() -> None:
+    """Runtimes send no CHECK on their own, so no later one would clear the failure."""
     health = Health()
     for code in (5, 11, 50, 999):
         health.on_outcome(outcome(verb="CHECK", code=code))
     assert (health.failing(), health.describe()) == ([], {})
 
 
-def test_a_failure_is_forgotten_after_five_minutes() -> None:
-    """Though no call of that verb comes: on a node that is left alone for a failure, none would."""
+def test_a_failure_expires_after_five_minutes() -> None:
+    """Without another call of that verb: a node that is avoided because of the failure would get none."""
     now = [1000.0]
     health = Health(lambda: now[0])
     health.on_outcome(outcome(verb="GC", code=11))
@@ -157,8 +157,8 @@ def test_a_failure_is_forgotten_after_five_minutes() -> None:
     assert health.failing() == []
 
 
-def test_leases_used_and_free(tmp_path: Path) -> None:
-    """As many as there are files of addresses; the gateway's address is neither used nor free."""
+def test_used_and_free_leases(tmp_path: Path) -> None:
+    """The files named by addresses are the used ones; the gateway's address is neither used nor free."""
     networks = Networks()
     ipam = {"type": "host-local", "dataDir": str(tmp_path), "ranges": [[{"subnet": "10.1.2.0/24"}]]}
     networks.on_outcome(outcome(config={"ipam": ipam}, verb="DEL"))
@@ -167,7 +167,7 @@ def test_leases_used_and_free(tmp_path: Path) -> None:
     networks.on_outcome(outcome(config={"ipam": "host-local"}))
     assert list(networks.count()) == []
     networks.on_outcome(outcome(config={"ipam": ipam}))
-    assert list(networks.count()) == []  # its folder can not be read
+    assert list(networks.count()) == []  # its folder cannot be read
     (tmp_path / "net").mkdir()
     for name in ("10.1.2.2", "10.1.2.3", "lock", "last_reserved_ip.0"):
         (tmp_path / "net" / name).touch()
@@ -178,8 +178,8 @@ def test_leases_used_and_free(tmp_path: Path) -> None:
     assert [network for network, _, _ in networks.count()] == [f"net{index}" for index in range(44, 300)]
 
 
-def test_threads_come_when_needed_and_go() -> None:
-    """No more than the limit, however many jobs wait, all of them again after a pause, and none for ever."""
+def test_threads_start_on_demand_and_end_when_idle() -> None:
+    """Never more than the limit, however many jobs wait; after a pause all of them start again."""
     let_go, seen, threads = Event(), [], Threads(3, idle=0.2)
     turns = Turns(threads)
 
@@ -203,8 +203,8 @@ def test_threads_come_when_needed_and_go() -> None:
     assert wait_until(lambda: len(os.listdir("/proc/self/task")) <= before)
 
 
-def test_a_thread_that_has_waited_goes_on_before_the_next_job() -> None:
-    """Its call has begun earlier, and may hold a lock."""
+def test_a_thread_that_has_waited_resumes_before_the_next_job() -> None:
+    """Its call began earlier, and may hold a lock."""
     waits, may_end, order, turns = Event(), Event(), [], Turns(Threads(4))
 
     def first(_job: None) -> None:
@@ -224,8 +224,8 @@ def test_a_thread_that_has_waited_goes_on_before_the_next_job() -> None:
     assert order.index("first") < order.index("third")
 
 
-def test_a_job_that_stalls_is_overtaken() -> None:
-    """By one job at first; the more have stalled, the more go on at a time."""
+def test_a_stalled_job_is_overtaken() -> None:
+    """By one job at first; the more jobs have stalled, the more are started at a time."""
     end, seen, threads = Event(), [], Threads(16, idle=0.2)
     turns = Turns(threads)
 
@@ -247,8 +247,8 @@ def test_a_job_that_stalls_is_overtaken() -> None:
     assert wait_until(lambda: threads.busy == 0)
 
 
-def test_every_module_is_loaded_at_the_start() -> None:
-    """No call imports anything: neither modules of ours, nor what those import where they need it."""
+def test_all_modules_are_loaded_at_the_start() -> None:
+    """A call imports nothing: neither our modules, nor those that our functions import."""
     program = "import sys; from agent import memory; memory.prepare(); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
@@ -261,7 +261,7 @@ def test_every_module_is_loaded_at_the_start() -> None:
 
 
 def imported_late(path: Path) -> set[str]:
-    """What the functions of a file import."""
+    """The modules that the functions of a file import."""
     functions = [each for each in ast.walk(ast.parse(path.read_text())) if isinstance(each, ast.FunctionDef)]
     nodes = [node for function in functions for node in ast.walk(function)]
     names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}

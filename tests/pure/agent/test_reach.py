@@ -1,4 +1,4 @@
-"""How a plugin reaches the pod's namespace and others' executables when the agent serves the call."""
+"""How a plugin in the agent opens the pod's namespace and runs other executables."""
 
 import io
 import json
@@ -19,7 +19,7 @@ ENVIRON = {"CNI_CONTAINERID": "pod", "CNI_NETNS": "/run/netns/elsewhere", "CNI_I
 
 
 def answer(plugin: Plugin, suite: Suite, verb: str = "ADD", **variables: str) -> tuple[int, dict]:
-    """Status and document of a call."""
+    """Status and output document of a call."""
     stdout = io.BytesIO()
     stdin = io.BytesIO(json.dumps({"cniVersion": "1.1.0", "name": "net", "type": plugin.type}).encode())
     environ = {**ENVIRON, "CNI_COMMAND": verb, **variables}
@@ -27,8 +27,8 @@ def answer(plugin: Plugin, suite: Suite, verb: str = "ADD", **variables: str) ->
     return status, json.loads(stdout.getvalue() or "{}")
 
 
-def test_a_descriptor_stands_for_the_path() -> None:
-    """It is copied, so that it serves the next as well; what it leads to is checked as what a path leads to is."""
+def test_the_passed_descriptor_replaces_the_path() -> None:
+    """It is duplicated, so that it can be used again; that it is a network namespace is checked as for a path."""
     with open(OWN) as own:
         for _ in range(2):
             fd = open_netns("/no/such/path", own.fileno())
@@ -38,8 +38,8 @@ def test_a_descriptor_stands_for_the_path() -> None:
         open_netns(OWN, other.fileno())
 
 
-def test_what_the_caller_could_not_open_is_not_opened_here() -> None:
-    """The same path may lead to something else in the agent's container."""
+def test_a_path_that_the_caller_could_not_open_is_not_opened() -> None:
+    """In the agent's container the same path may lead to something else."""
     with pytest.raises(NoNetns, match="no such network namespace"):
         open_netns(OWN, -1)
     assert is_own_netns(OWN)
@@ -48,8 +48,8 @@ def test_what_the_caller_could_not_open_is_not_opened_here() -> None:
         assert is_own_netns("/no/such/path", own.fileno())
 
 
-def test_its_own_namespace_is_known_by_the_descriptor() -> None:
-    """Whatever the path is called."""
+def test_the_plugin_s_own_namespace_is_recognized_by_the_descriptor() -> None:
+    """Whatever the path is."""
     plugin = Plugin("upper", add=lambda _request: Result())
     with open(OWN) as own:
         status, document = answer(plugin, Suite(None, lambda _kind: None, netns=own.fileno()))
@@ -57,8 +57,8 @@ def test_its_own_namespace_is_known_by_the_descriptor() -> None:
     assert answer(plugin, Suite(None, lambda _kind: None, netns=-1))[0] == 0
 
 
-def test_others_are_found_and_run_as_the_suite_says(tmp_path: Path) -> None:
-    """A path that is not there for this process; with stdin and all variables, the verb replaced."""
+def test_the_suite_s_executor_finds_and_runs_other_plugins(tmp_path: Path) -> None:
+    """By a path that does not exist for this process, with stdin and all variables, CNI_COMMAND included."""
     runs = []
 
     def run(executable: str, stdin: bytes, environ: Mapping[str, str]) -> tuple[int, bytes, bytes]:

@@ -1,4 +1,4 @@
-"""What is on the wire: nothing is read that a launcher would not send, and everything that it would."""
+"""The protocol between launcher and agent: all that a launcher sends is read, and nothing else."""
 
 import io
 import socket
@@ -20,14 +20,14 @@ REQUESTS = st.builds(wire.Request, KINDS, st.dictionaries(NAMES, VALUES, max_siz
 
 
 @given(REQUESTS)
-def test_a_request_arrives_as_it_was_sent(request: wire.Request) -> None:
-    """Type, variables (any bytes in their values) and stdin."""
+def test_a_request_is_received_as_it_was_sent(request: wire.Request) -> None:
+    """Type, variables (values may have any bytes) and stdin."""
     assert wire.parse(wire.request(request)) == request
 
 
 @given(st.binary(max_size=400))
 def test_any_bytes_are_a_request_or_malformed(data: bytes) -> None:
-    """There is no other exception."""
+    """Parsing raises no other exception."""
     try:
         wire.parse(data)
     except Malformed:
@@ -35,10 +35,8 @@ def test_any_bytes_are_a_request_or_malformed(data: bytes) -> None:
 
 
 @given(REQUESTS, st.integers(0, 200), st.binary(min_size=1, max_size=4))
-def test_a_request_with_other_bytes_in_it_is_a_request_or_malformed(
-    request: wire.Request, at: int, other: bytes
-) -> None:
-    """Lengths that do not fit, names that are none, an end in the middle."""
+def test_a_damaged_request_is_a_request_or_malformed(request: wire.Request, at: int, other: bytes) -> None:
+    """Wrong lengths, invalid names, truncation."""
     data = wire.request(request)
     at %= len(data)
     try:
@@ -56,8 +54,8 @@ def test_a_request_with_other_bytes_in_it_is_a_request_or_malformed(
         ((1, 0, 0xFFFFFFFF), "stdin of 4294967295 bytes"),
     ],
 )
-def test_nothing_longer_than_allowed_is_even_read(lengths: tuple[int, int, int], message: str) -> None:
-    """The header alone is enough to refuse it."""
+def test_a_request_that_is_too_long_is_refused_by_its_header(lengths: tuple[int, int, int], message: str) -> None:
+    """Nothing after the header is read."""
     with pytest.raises(Malformed, match=message):
         wire.announced(HEADER.pack(b"S24Q", wire.VERSION, *lengths, 0, 0))
 
@@ -75,21 +73,21 @@ def test_nothing_longer_than_allowed_is_even_read(lengths: tuple[int, int, int],
         (b"bridge", b"=x\0"),
     ],
 )
-def test_no_other_types_and_variables(kind: bytes, environ: bytes) -> None:
-    """Only the names of plugins, only variables that are some, each with its end."""
+def test_invalid_types_and_variables_are_malformed(kind: bytes, environ: bytes) -> None:
+    """A type must be a plugin's name, a variable must have a name, "=" and its terminator."""
     with pytest.raises(Malformed):
         wire.parse(HEADER.pack(b"S24Q", wire.VERSION, len(kind), len(environ), 0, 0, 0) + kind + environ)
 
 
 @pytest.mark.parametrize("start", [b"S24A\2\0\0\0", b"S24Q\1\0\0\0", b"S24Q\3\0\0\0", b"GET / HT", b"\0" * 8])
 def test_other_protocols_and_versions_are_malformed(start: bytes) -> None:
-    """They are known by their first bytes."""
+    """The first bytes identify protocol and version."""
     with pytest.raises(Malformed):
         wire.announced(start + bytes(28))
 
 
-def test_a_reply_says_how_long_its_parts_are() -> None:
-    """Little-endian, as the launcher reads it; a flood on stderr is cut from its front."""
+def test_a_reply_has_the_lengths_of_its_parts() -> None:
+    """Little-endian, as the launcher reads them; a long stderr loses its beginning."""
     data = wire.reply(1, b"{}", b"x" * 2_000_000 + b"end")
     assert struct.unpack("<4sIIII", data[:20]) == (b"S24R", wire.VERSION, 1, 2, 1 << 20)
     assert data[20:22] == b"{}"
@@ -98,8 +96,8 @@ def test_a_reply_says_how_long_its_parts_are() -> None:
 
 
 @given(st.binary(max_size=300), st.lists(st.integers(1, 50), max_size=8))
-def test_however_it_is_cut_in_pieces_it_is_whole_at_its_end(stdin: bytes, cuts: list[int]) -> None:
-    """A request may come byte by byte; that it is whole is known with its last byte and no earlier."""
+def test_a_request_may_arrive_in_pieces(stdin: bytes, cuts: list[int]) -> None:
+    """Byte by byte even; it is complete with its last byte and not earlier."""
     request = wire.Request("bridge", {"CNI_COMMAND": "ADD"}, stdin)
     data = io.BytesIO(wire.request(request))
     ours, theirs = socket.socketpair()
