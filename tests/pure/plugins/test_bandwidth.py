@@ -1,4 +1,4 @@
-"""What `bandwidth` reads of its configuration, and how it refuses the rest; what it costs where nothing is limited."""
+"""The configuration of `bandwidth`, its errors, and the cost of a call without limits."""
 
 import io
 import json
@@ -27,18 +27,18 @@ def conf(**keys: object) -> NetConf:
 
 
 def runtime(**limits: object) -> dict:
-    """The keys as a runtime passes them."""
+    """The limits as a runtime passes them."""
     return {"runtimeConfig": {"bandwidth": limits}}
 
 
 def limits(**keys: object) -> tuple[Limit | None, Limit | None]:
-    """What is received and what is sent with these keys."""
+    """The limits for received and for sent traffic that these keys set."""
     parsed = parse(conf(**keys))
     return parsed.ingress, parsed.egress
 
 
 def call(verb: str, **keys: object) -> dict | None:
-    """What a call answers, on a machine that has neither the namespace nor the pod."""
+    """The document that a call prints, on a machine without the namespace and the pod."""
     stdin = json.dumps({"cniVersion": "1.1.0", "name": "net", "type": "bandwidth", **keys}).encode()
     environ = {"CNI_COMMAND": verb, "CNI_CONTAINERID": "pod", "CNI_IFNAME": "eth0", "CNI_PATH": "/nowhere"}
     environ["CNI_NETNS"] = "/nowhere/pod"
@@ -48,27 +48,27 @@ def call(verb: str, **keys: object) -> dict | None:
 
 
 def test_nothing_is_limited_by_default() -> None:
-    """Without keys, and with zeroes, there is no limit."""
+    """Without keys or with zeros there is no limit."""
     assert limits() == (None, None)
     assert limits(**runtime()) == (None, None)
     assert limits(**runtime(**dict.fromkeys(BOTH, 0))) == (None, None)
 
 
 @pytest.mark.parametrize("keys", [BOTH, runtime(**BOTH), {"RuntimeConfig": {"Bandwidth": BOTH}}])
-def test_both_places(keys: dict) -> None:
-    """The keys stand at the top or in runtimeConfig.bandwidth."""
+def test_limits_at_the_top_or_in_runtime_config(keys: dict) -> None:
+    """The keys may be at the top or in runtimeConfig.bandwidth."""
     assert limits(**keys) == (Limit(1000, 2000), Limit(3000, 4000))
 
 
-def test_one_direction() -> None:
-    """Each direction can be limited alone."""
+def test_a_limit_in_one_direction() -> None:
+    """Each direction can be limited without the other."""
     assert limits(ingressRate=8, ingressBurst=8) == (Limit(8, 8), None)
     assert limits(egressRate=8, egressBurst=8) == (None, Limit(8, 8))
 
 
 @pytest.mark.parametrize("key", BOTH)
-def test_any_key_at_the_top_hides_those_of_the_runtime(key: str) -> None:
-    """All of runtimeConfig.bandwidth is ignored where one of the keys stands at the top, be it a 0; null is no key."""
+def test_any_key_at_the_top_overrides_the_runtime_s_limits(key: str) -> None:
+    """Even a 0 at the top makes all of runtimeConfig.bandwidth ignored; null counts as absent."""
     assert limits(**runtime(**BOTH), **{key: 0}) == (None, None)
     assert limits(**runtime(**BOTH), **{key: None}) == (Limit(1000, 2000), Limit(3000, 4000))
 
@@ -97,8 +97,8 @@ WITHOUT_RATE = "an integer of more than 0 (if burst is set, rate must also be se
         (None, 8, "Rate", f"{WITHOUT_RATE}, got nothing"),
     ],
 )
-def test_bad_values_are_named(direction: str, rate: object, burst: object, key: str, expected: str) -> None:
-    """A wrong value is error 7: the message has the key where it stands, the value, and what is allowed."""
+def test_errors_name_key_and_value(direction: str, rate: object, burst: object, key: str, expected: str) -> None:
+    """An invalid value is error 7; the message has the key with its path, the value, and the allowed values."""
     with pytest.raises(CNIError) as caught:
         parse(conf(**runtime(**{f"{direction}Rate": rate, f"{direction}Burst": burst})))
     assert caught.value.code == 7
@@ -106,43 +106,43 @@ def test_bad_values_are_named(direction: str, rate: object, burst: object, key: 
 
 
 def test_the_largest_values() -> None:
-    """64 bits of rate; of burst, one bit less than 4 GB."""
+    """A rate may have 64 bits; a burst is at most one bit less than 4 GB."""
     assert limits(ingressRate=(1 << 64) - 1, ingressBurst=34359738359)[0] == Limit((1 << 64) - 1, 34359738359)
 
 
-def test_without_limits_an_add_passes_the_result_on() -> None:
-    """And asks neither the namespace nor the kernel for anything."""
+def test_without_limits_a_call_passes_the_result_on() -> None:
+    """It uses neither the namespace nor the kernel."""
     assert call("ADD", prevResult=PREV) == PREV
     assert call("CHECK", prevResult=PREV) is None
 
 
 @pytest.mark.parametrize("keys", [{}, BOTH])
-def test_a_chained_plugin_needs_a_result(keys: dict) -> None:
-    """Without prevResult, ADD and CHECK are error 7, limits or not."""
+def test_add_and_check_require_a_previous_result(keys: dict) -> None:
+    """Otherwise they fail with error 7, with or without limits."""
     added, checked = call("ADD", **keys), call("CHECK", **keys)
     assert (added["code"], added["msg"]) == (7, "must be called as chained plugin")
     assert (checked["code"], checked["msg"]) == (7, "Required prevResult missing")
 
 
-def test_the_manual_has_every_key_and_quotes_what_is_said() -> None:
-    """docs/bandwidth.md: the four keys in both places; its messages stand in the code."""
+def test_the_manual_has_every_key_and_quotes_the_messages_of_the_code() -> None:
+    """docs/bandwidth.md has the four keys in both places; the messages it quotes are in the code."""
     places = {*BOTH, *(f"runtimeConfig.bandwidth.{key}" for key in BOTH), "runtimeConfig.bandwidth"}
     assert set(documented("bandwidth.md")) == places
     compare_messages("bandwidth.md")
 
 
 def test_names_of_ifbs() -> None:
-    """An ifb a link, in 15 bytes; the reference's is the one its own tests know."""
+    """Each link has its own ifb, named in 15 bytes; the reference's name is that of the reference's own test."""
     assert reference_ifb_name(Attachment("t", "cid2", "eth0")) == "bwpd3fe768a741a"
     owners = [Attachment("t", "cid2", "eth0"), Attachment("t", "cid2", "eth1"), Attachment("tc", "id2", "eth0")]
     names = {ifb_name(owner) for owner in owners} | {reference_ifb_name(owner) for owner in owners}
-    assert len(names) == 4  # the reference tells neither interfaces apart nor where the network's name ends
+    assert len(names) == 4  # the reference distinguishes neither interfaces nor where the network's name ends
     assert {len(name) for name in names} == {15}
 
 
 @pytest.mark.parametrize("verb", ["ADD", "CHECK", "DEL"])
-def test_without_limits_nothing_that_talks_to_the_kernel_is_imported(verb: str) -> None:
-    """Most pods have no limits, and their calls do not pay for those that have."""
+def test_without_limits_no_kernel_interface_is_imported(verb: str) -> None:
+    """Most pods have no limits, so their calls must not load the modules that limits need."""
     stdin = {"cniVersion": "1.1.0", "name": "net", "type": "bandwidth", "prevResult": PREV}
     environ = {"CNI_COMMAND": verb, "CNI_CONTAINERID": "no-such-pod", "CNI_IFNAME": "eth0", "CNI_PATH": "/nowhere"}
     environ["CNI_NETNS"] = "/nowhere/pod"

@@ -1,4 +1,4 @@
-"""What `bridge` reads of its configuration, and how it refuses the rest."""
+"""The configuration of `bridge`, and its errors."""
 
 import io
 
@@ -20,14 +20,14 @@ def request(conf: dict, **args: str) -> Request:
 
 
 def refusal(conf: dict, **args: str) -> CNIError:
-    """The error for this configuration."""
+    """The error that this configuration raises."""
     with pytest.raises(CNIError) as caught:
         parse(request(conf, **args))
     return caught.value
 
 
 def test_defaults() -> None:
-    """Without keys: bridge cni0, no gateway, no addresses, everything else off; a check of sources would be strict."""
+    """Without keys: bridge cni0, no gateway, no addresses, everything else off; source validation would be strict."""
     assert parse(request({})) == PodConf(bridge="cni0", ipam_type="")
 
 
@@ -37,8 +37,8 @@ def test_default_gateway_is_a_gateway() -> None:
 
 
 @pytest.mark.parametrize("mtu", [0, -1])
-def test_mtu_of_nothing_is_left_to_the_kernel(mtu: int) -> None:
-    """An MTU of 0 or less is not sent."""
+def test_an_mtu_of_0_or_less_means_the_kernel_s_default(mtu: int) -> None:
+    """It is parsed as 0, which is not sent to the kernel."""
     assert parse(request({"mtu": mtu})).mtu == 0
 
 
@@ -77,26 +77,26 @@ def test_mtu_of_nothing_is_left_to_the_kernel(mtu: int) -> None:
         ({"args": {"cni": {"mac": "01:00:5e:00:00:01"}}}, '"args.cni.mac": expected a unicast MAC address'),
     ],
 )
-def test_bad_configuration_is_named(conf: dict, message: str) -> None:
-    """A wrong value is error 7, and the message says which key, which value and what is allowed."""
+def test_errors_name_key_and_value(conf: dict, message: str) -> None:
+    """An invalid value is error 7; the message has the key, the value, and the allowed values."""
     error = refusal(conf)
     assert error.code == 7
     assert message in error.msg
 
 
 @pytest.mark.parametrize("conf", [{"bridge": "a-bridge-of-14", "vlan": 0}, {"bridge": "a-bridge-of-15b", "vlan": 100}])
-def test_a_long_name_matters_only_to_a_link_that_is_made_of_it(conf: dict) -> None:
-    """Without a gateway, or without a VLAN, no link is named after bridge and VLAN."""
+def test_a_long_bridge_name_is_an_error_only_if_a_link_is_named_after_it(conf: dict) -> None:
+    """Without a gateway or without a VLAN no link is named after bridge and VLAN."""
     assert parse(request({**conf, "isGateway": not conf["vlan"]})).bridge == conf["bridge"]
 
 
-def test_bad_mac_of_cni_args_is_a_bad_variable() -> None:
-    """A wrong MAC in CNI_ARGS is error 4."""
+def test_an_invalid_mac_in_cni_args_is_code_4() -> None:
+    """It is an error of a variable, not of the configuration."""
     assert refusal({}, MAC="zz").code == 4
 
 
 def test_mac_precedence() -> None:
-    """runtimeConfig.mac wins over args.cni.mac, which wins over MAC of CNI_ARGS."""
+    """runtimeConfig.mac takes precedence over args.cni.mac, and that over MAC in CNI_ARGS."""
     places = {"runtimeConfig": {"mac": "02:00:00:00:00:01"}, "args": {"cni": {"mac": "02:00:00:00:00:02"}}}
     assert parse(request(places, MAC="02:00:00:00:00:03")).mac == "02:00:00:00:00:01"
     del places["runtimeConfig"]
@@ -106,22 +106,22 @@ def test_mac_precedence() -> None:
 
 @pytest.mark.parametrize("text", ["02-00-5E-10-00-01", "0200.5e10.0001", "02:00:5e:10:00:01"])
 def test_mac_forms(text: str) -> None:
-    """A MAC may have colons, hyphens or dots; in results it has colons and lower case."""
+    """A MAC may be written with colons, hyphens or dots; results have colons and lower case."""
     assert parse(request({"runtimeConfig": {"mac": text}})).mac == "02:00:5e:10:00:01"
 
 
 def test_trunk_is_sorted_and_unique() -> None:
-    """vlanTrunk takes single VLANs and ranges, both in one entry too; the VLANs are sorted and unique."""
+    """vlanTrunk has single VLANs and ranges, or both in one entry; the VLANs are sorted and unique."""
     assert parse(request({"vlanTrunk": [{"id": 7, "minID": 5, "maxID": 8}, {"id": 2}]})).trunk == (2, 5, 6, 7, 8)
 
 
-def test_an_empty_trunk_is_a_trunk() -> None:
-    """`vlanTrunk: []` turns VLAN filtering on; an absent key does not."""
+def test_an_empty_trunk_enables_vlan_filtering() -> None:
+    """An absent vlanTrunk does not."""
     assert parse(request({"vlanTrunk": []})).filters_vlans
     assert not parse(request({})).filters_vlans
 
 
-def test_dns_overrides_only_if_it_says_something() -> None:
-    """`dns: {}` leaves IPAM's DNS; an empty list in it replaces it by nothing."""
+def test_dns_overrides_if_it_has_any_value() -> None:
+    """`dns: {}` keeps IPAM's DNS; an empty list in it replaces it."""
     assert parse(request({"dns": {}})).dns is None
     assert parse(request({"dns": {"nameservers": []}})).dns is not None

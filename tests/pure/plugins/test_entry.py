@@ -1,4 +1,4 @@
-"""The entry of the executables."""
+"""The entry point of the executables."""
 
 import re
 import subprocess
@@ -12,21 +12,21 @@ from tests.conftest import ROOT
 
 
 def run(kind: str = "bridge", *, closed: str = "", **variables: str) -> subprocess.CompletedProcess:
-    """A plugin from source, with the streams that `closed` names in shell words closed."""
+    """Run a plugin from source, with the streams closed that `closed` names as shell redirections."""
     line = f'exec "{sys.executable}" -m plugins {kind} {closed}'
     return subprocess.run(["sh", "-c", line], cwd=ROOT, env=variables, input="{}", capture_output=True, text=True)
 
 
-def test_version_is_that_of_the_project() -> None:
-    """The version that the about text tells is the one in pyproject.toml."""
+def test_the_version_is_that_of_the_project() -> None:
+    """The version in the about text is the one in pyproject.toml."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["version"] == VERSION
     assert f"CNI kubenet plugin {VERSION}\n" in run("kubenet").stderr
 
 
 @pytest.mark.parametrize("kind", ["bridge", "firewall", "host-local"])
-def test_a_plugin_in_the_reference_s_place_states_its_version_by_semver(kind: str) -> None:
-    """nerdctl reads what stands behind "CNI firewall plugin " so, and wants 1.7.1 to cut pods off from each other."""
+def test_a_replacement_of_a_reference_plugin_has_a_semantic_version(kind: str) -> None:
+    """nerdctl parses it after "CNI firewall plugin ", and uses the policy `isolated` from 1.7.1 on."""
     first = run(kind).stderr.splitlines()[0]
     number, _, ours = first.removeprefix(f"CNI {kind} plugin v").partition("+")
     assert re.fullmatch(r"[0-9A-Za-z.-]+", ours)
@@ -34,21 +34,21 @@ def test_a_plugin_in_the_reference_s_place_states_its_version_by_semver(kind: st
     assert VERSION in ours
 
 
-def test_every_type_loads_as_itself() -> None:
-    """Each name in the table leads to a plugin of that type; any other name to none."""
+def test_every_type_loads_its_plugin() -> None:
+    """Every name in the table loads a plugin of that type; any other name loads None."""
     assert {kind: load(kind).type for kind in TYPES} == {kind: kind for kind in TYPES}
     assert load("no-such-type") is None
 
 
 def test_a_closed_stdin_is_an_error_document() -> None:
-    """Without a stdin there is no configuration: error 6, no traceback."""
+    """There is no configuration then: error 6, without a traceback."""
     done = run(closed="<&-", CNI_COMMAND="STATUS", CNI_PATH="/nowhere")
     assert done.returncode == 1
     assert '"code": 6' in done.stdout
     assert "Traceback" not in done.stderr
 
 
-def test_a_closed_stdout_is_no_crash() -> None:
-    """Without a stdout the answer is lost, and nothing else happens."""
+def test_a_closed_stdout_is_not_a_crash() -> None:
+    """The output is lost, and no traceback is printed."""
     done = run(closed=">&-", CNI_COMMAND="VERSION")
     assert "Traceback" not in done.stderr

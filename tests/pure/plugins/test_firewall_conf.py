@@ -1,4 +1,4 @@
-"""What `firewall` reads of its configuration, and how it refuses the rest."""
+"""The configuration of `firewall`, its errors, and its rules for iptables."""
 
 import pytest
 
@@ -28,14 +28,14 @@ NO_CHAINS = [
 
 
 def test_defaults() -> None:
-    """Nothing given, and empty strings."""
+    """Without keys, and with empty strings."""
     expected = FirewallConf(backend="", admin_chain="CNI-ADMIN", policy="open", zone="trusted")
     assert parse(Section({})) == expected
     assert parse(Section({"backend": "", "iptablesAdminChainName": "", "ingressPolicy": ""})) == expected
 
 
 def test_values() -> None:
-    """Everything given."""
+    """All keys are read."""
     keys = {"backend": "iptables", "iptablesAdminChainName": "MINE", "ingressPolicy": "isolated", "firewalldZone": "z"}
     assert parse(Section(keys)) == FirewallConf("iptables", "MINE", "isolated", "z")
 
@@ -52,8 +52,8 @@ def test_values() -> None:
         *(({"firewalldZone": zone}, "a zone of firewalld") for zone in ("a b", "a;b", "-'", "a\n", "trusted\0")),
     ],
 )
-def test_wrong_values(keys: dict, said: str) -> None:
-    """Each error names the key and what would do."""
+def test_errors_name_the_key(keys: dict, said: str) -> None:
+    """Each has the key and the allowed values."""
     with pytest.raises(CNIError) as caught:
         parse(Section(keys))
     assert caught.value.code == 7
@@ -61,12 +61,12 @@ def test_wrong_values(keys: dict, said: str) -> None:
 
 
 def test_versions() -> None:
-    """As the reference: from the first version on that knows CHECK."""
+    """As in the reference: from the first version that has CHECK."""
     assert PLUGIN.versions == ("0.4.0", "1.0.0", "1.1.0")
 
 
-def test_rules_of_iptables_count_packets() -> None:
-    """Every rule has a counter before its verdict, as iptables' own have, and matches in their order."""
+def test_iptables_rules_count_packets() -> None:
+    """Every rule has a counter before its verdict and matches in the same order, as rules made by iptables have."""
 
     def names(expressions: list[bytes]) -> list[str]:
         return [attributes_of(attributes_of(one)[1])[1].rstrip(b"\0").decode() for one in expressions]
@@ -86,6 +86,6 @@ def test_rules_of_iptables_count_packets() -> None:
         ({"backend": "iptables", "firewalldZone": "work"}, ""),
     ],
 )
-def test_a_del_reads_what_it_can(keys: dict, zone: str) -> None:
-    """The zone is the configured one if it can be read; none where another backend is named."""
+def test_a_del_reads_the_zone_leniently(keys: dict, zone: str) -> None:
+    """An invalid zone is replaced by the default; with another backend there is no zone."""
     assert firewalld_zone(Section(keys)) == zone

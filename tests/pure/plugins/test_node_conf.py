@@ -1,4 +1,4 @@
-"""The keys that `kubenet` and `vxlan` share, and what IPAM is told of them."""
+"""The keys that `kubenet` and `vxlan` share, and the configuration that they pass to IPAM."""
 
 import io
 import json
@@ -34,7 +34,7 @@ def request(**keys: object) -> Request:
 
 
 def test_defaults() -> None:
-    """cbr0, hairpin by veth, masquerade, MTU to be derived, nothing inside."""
+    """Bridge cbr0, hairpin-veth, masquerading, a derived MTU, no cluster networks."""
     assert parse(request()) == NodeConf(
         bridge="cbr0",
         subnets=("10.244.1.0/24",),
@@ -48,7 +48,7 @@ def test_defaults() -> None:
 
 
 def test_all_keys() -> None:
-    """Each where it belongs, networks canonical; what is not to be masqueraded is beside the cluster."""
+    """Each key is read and networks are canonical; `inside` has the cluster's networks and nonMasqueradeCIDRs."""
     node = parse(
         request(
             bridge="br1",
@@ -68,8 +68,8 @@ def test_all_keys() -> None:
 
 
 @pytest.mark.parametrize("content", [{"mtu": 1430}, {"mtu": 1430, "clusterCIDRs": ["10.244.0.0/16"]}])
-def test_what_the_file_says_counts_where_the_configuration_is_silent(tmp_path, content: dict) -> None:
-    """The MTU and the cluster's networks; a key of the configuration goes before."""
+def test_the_subnet_file_supplies_keys_that_the_configuration_lacks(tmp_path, content: dict) -> None:
+    """The MTU and the cluster's networks; a key of the configuration takes precedence."""
     path = tmp_path / "node.json"
     path.write_text(json.dumps({"podCIDRs": ["10.244.7.0/24"], **content}))
     node = parse(request(podCIDRs=None, subnetFile=str(path)))
@@ -79,8 +79,8 @@ def test_what_the_file_says_counts_where_the_configuration_is_silent(tmp_path, c
     assert (given.mtu, given.cluster) == (1300, ("10.0.0.0/8",))
 
 
-def test_records_come_from_the_configuration_and_from_the_file(tmp_path) -> None:
-    """Those of the configuration first."""
+def test_records_come_from_the_configuration_and_the_file(tmp_path) -> None:
+    """Those of the configuration come first."""
     records = [
         {"name": n, "addresses": [f"192.0.2.{i}"], "podCIDRs": [f"10.244.{i}.0/24"]} for i, n in enumerate("abc")
     ]
@@ -90,8 +90,8 @@ def test_records_come_from_the_configuration_and_from_the_file(tmp_path) -> None
     assert [peer.name for peer in found.nodes] == ["a", "b", "c"]
 
 
-def test_ipam_is_filled_in() -> None:
-    """Type, a range set and a default route a subnet; what is given goes before, in whatever case."""
+def test_ipam_gets_defaults() -> None:
+    """The type, and for each subnet a range set and a default route; given keys are kept, in any case."""
     subnets = ("10.244.1.0/24", "fd00::/64")
     assert ipam_of(Section({}), subnets) == {
         "type": "host-local",
@@ -106,13 +106,13 @@ def test_ipam_is_filled_in() -> None:
 @pytest.mark.parametrize(
     ("vni", "device"), [(1, "slash24.1"), (9_999_999, "slash24.9999999"), (2**24 - 1, "sl24.16777215")]
 )
-def test_every_vni_has_a_device_name_that_fits(vni: int, device: str) -> None:
-    """15 bytes are what a link's name has."""
+def test_the_device_name_of_every_vni_fits(vni: int, device: str) -> None:
+    """A link's name has at most 15 bytes."""
     assert tunnel.parse(request(vni=vni)).device == device
 
 
 def test_the_tunnels_defaults() -> None:
-    """VNI 1, IANA's port, all else to be found out; checksums left to the device."""
+    """VNI 1, IANA's port 4789; parent, local address and MAC to be derived; checksum offload on."""
     conf = tunnel.parse(request())
     assert (conf.vni, conf.port, conf.parent, conf.local, conf.mac) == (1, 4789, "", "", "")
     assert (conf.direct_routing, conf.tx_checksum) == (False, True)
@@ -122,7 +122,7 @@ def test_the_tunnels_defaults() -> None:
     "keys", [{"podCIDRs": ["10.1.0.0/24", "10.2.0.0/24"]}, {"podCIDRs": None, "podCIDR": ["::/64", "1::/64"]}]
 )
 def test_two_subnets_of_one_family_are_refused(keys: dict) -> None:
-    """The key is named."""
+    """The error names the key."""
     with pytest.raises(CNIError) as caught:
         parse(request(**keys))
     assert caught.value.code == 7
@@ -131,7 +131,7 @@ def test_two_subnets_of_one_family_are_refused(keys: dict) -> None:
 
 @pytest.mark.parametrize("subnet", ["10.1.0.0/31", "10.1.0.1/32", "fd00::/127", "fd00::1/128"])
 def test_a_subnet_has_room_for_a_gateway_and_a_pod(subnet: str, tmp_path) -> None:
-    """A smaller one is refused, in the configuration (7) and in a file (11)."""
+    """A smaller one is an error: 7 in the configuration, 11 in the file."""
     file = tmp_path / "node.json"
     file.write_text(json.dumps({"podCIDRs": [subnet]}))
     for keys, code in (({"podCIDRs": [subnet]}, 7), ({"podCIDRs": None, "subnetFile": str(file)}, 11)):

@@ -1,4 +1,4 @@
-"""This node's own subnet, held against its links."""
+"""The check that no other link of the node has an address in the node's own subnet."""
 
 from unittest.mock import Mock
 
@@ -16,7 +16,7 @@ _NODE = NodeConf("cbr0", (_SUBNET,), 0, "", False, (), (), False)
 
 
 class _Host:
-    """A node on which another call makes a link with the subnet's gateway after the first question to the kernel."""
+    """A node on which another call creates a link with the gateway's address after the first query to the kernel."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
         self._asked, self._link = False, Mock(spec=Link, index=7, up=True)
@@ -31,13 +31,13 @@ class _Host:
         return later if asked else first
 
 
-def test_a_bridge_that_another_call_makes_meanwhile_is_not_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first pods of a node come at once: one makes the bridge while another looks whose the subnet is."""
+def test_a_bridge_that_another_call_creates_meanwhile_is_not_an_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node's first pods come at once: one call creates the bridge while another checks the subnet."""
     reachability.check_subnets(_Host(monkeypatch, "cbr0"), _NODE)
 
 
-def test_a_link_with_an_address_of_the_subnet_is_in_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The test above can fail."""
+def test_another_link_with_an_address_in_the_subnet_is_an_overlap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the test above can fail."""
     host = _Host(monkeypatch, "eth1")
     reachability.list_addresses(host)
     with pytest.raises(CNIError, match=r'10\.244\.3\.0/24 overlaps 10\.244\.3\.1/24 of link "eth1"'):

@@ -1,4 +1,4 @@
-"""Records of nodes, in the configuration and in files."""
+"""Node records in the configuration and in files."""
 
 import json
 from pathlib import Path
@@ -18,8 +18,8 @@ FLANNEL_IPMASQ=true
 """
 
 
-def test_flannels_subnet_env(tmp_path: Path) -> None:
-    """FLANNEL_SUBNET is the first address of the subnet; what is read is subnet, cluster network and MTU."""
+def test_flannel_s_subnet_env(tmp_path: Path) -> None:
+    """FLANNEL_SUBNET is the subnet's first address; the subnet, the cluster's networks and the MTU are read."""
     path = tmp_path / "subnet.env"
     path.write_text(FLANNEL)
     found = read_subnet_file(str(path))
@@ -28,8 +28,8 @@ def test_flannels_subnet_env(tmp_path: Path) -> None:
     assert found.mtu == 1450
 
 
-def test_the_agents_record(tmp_path: Path) -> None:
-    """A JSON record names the node's subnets, and may name the cluster's networks and an MTU."""
+def test_the_agent_s_record(tmp_path: Path) -> None:
+    """A JSON record has the node's subnets, and may have the cluster's networks and an MTU."""
     path = tmp_path / "node.json"
     path.write_text(json.dumps({"name": "a", "podCIDRs": ["10.244.1.0/24"], "clusterCIDRs": ["10.244.0.0/16"]}))
     found = read_subnet_file(str(path))
@@ -37,8 +37,8 @@ def test_the_agents_record(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"podCIDRs": "all"}', "FLANNEL_MTU=x", "FLANNEL_SUBNET=10.0.0.1"])
-def test_an_unreadable_subnet_file_is_named(tmp_path: Path, text: str) -> None:
-    """A file that is garbage, or names no subnet, is error 11 with its path: it may be right in a moment."""
+def test_an_invalid_subnet_file_is_an_error(tmp_path: Path, text: str) -> None:
+    """Error 11 with the file's path: the file may be complete a moment later."""
     path = tmp_path / "node.json"
     path.write_text(text)
     with pytest.raises(CNIError) as caught:
@@ -47,16 +47,16 @@ def test_an_unreadable_subnet_file_is_named(tmp_path: Path, text: str) -> None:
     assert f'the subnet file "{path}" cannot be used' in caught.value.msg
 
 
-def test_a_missing_subnet_file_is_named(tmp_path: Path) -> None:
-    """A file that is not there is error 11 with its path."""
+def test_a_missing_subnet_file_is_an_error(tmp_path: Path) -> None:
+    """Error 11 with the file's path."""
     with pytest.raises(CNIError) as caught:
         read_subnet_file(str(tmp_path / "none"))
     assert caught.value.code == 11
     assert "none" in caught.value.msg
 
 
-def test_a_peers_file_may_be_missing_unless_it_was_named(tmp_path: Path) -> None:
-    """Without the default file there are no peers; a file that the configuration names must be there."""
+def test_only_the_default_peers_file_may_be_missing(tmp_path: Path) -> None:
+    """Without it there are no peers; a file that the configuration names must exist."""
     path = str(tmp_path / "peers.json")
     assert read_peers_file(path, required=False) == Records()
     with pytest.raises(CNIError) as caught:
@@ -64,8 +64,8 @@ def test_a_peers_file_may_be_missing_unless_it_was_named(tmp_path: Path) -> None
     assert caught.value.code == 11
 
 
-def test_a_record_is_read_into_its_canonical_form() -> None:
-    """Addresses and networks are canonical, a MAC is lower case."""
+def test_a_parsed_record_is_canonical() -> None:
+    """Addresses and networks are canonical, the MAC is lower case."""
     raw = {"name": "b", "addresses": ["2001:DB8::2"], "podCIDRs": "10.244.2.0/24", "vtepMAC": "02:24:0A:F4:02:00"}
     wanted = Node("b", ("2001:db8::2",), ("10.244.2.0/24",), "02:24:0a:f4:02:00")
     assert parse_node(Section(raw)) == wanted
@@ -79,8 +79,8 @@ def test_a_record_is_read_into_its_canonical_form() -> None:
         ({"addresses": [2], "podCIDRs": ["10.244.2.0/24"]}, '"peers[0].addresses[0]": expected a string'),
     ],
 )
-def test_a_bad_record_is_named(raw: dict, message: str) -> None:
-    """What is wrong with a record is told with its place in the list."""
+def test_the_error_of_a_record_has_its_index(raw: dict, message: str) -> None:
+    """And the key that is wrong."""
     with pytest.raises(CNIError) as caught:
         parse_node(Section(raw, "peers[0]"))
     assert caught.value.code == 7
@@ -88,8 +88,8 @@ def test_a_bad_record_is_named(raw: dict, message: str) -> None:
 
 
 @pytest.mark.parametrize("nothing", [None, [], [None]])
-def test_what_a_node_has_not_been_given_yet_is_no_error(nothing: list | None) -> None:
-    """A node that joined a moment ago; tools write [null] where they find nothing."""
+def test_a_record_without_addresses_and_subnets_is_valid(nothing: list | None) -> None:
+    """A node that has just joined has none; tools write [null] where they find nothing."""
     raw = {"name": "b", "addresses": nothing, "podCIDRs": nothing}
     assert parse_node(Section(raw)) == Node("b", (), ())
 
@@ -117,8 +117,8 @@ GOOD = {"name": "b", "addresses": ["192.0.2.2"], "podCIDRs": ["10.244.2.0/24"]}
     ],
     ids=json.dumps,
 )
-def test_a_record_of_a_file_that_can_not_be_read_takes_nothing_from_the_others(tmp_path: Path, bad: object) -> None:
-    """It is left out, with a sentence that names its place."""
+def test_an_invalid_record_in_a_file_does_not_affect_the_others(tmp_path: Path, bad: object) -> None:
+    """It is left out, and the reason has its index."""
     path = tmp_path / "peers.json"
     path.write_text(json.dumps({"peers": [GOOD, bad, {**GOOD, "name": "c"}]}))
     found = read_peers_file(str(path), required=True)
@@ -130,8 +130,8 @@ def test_a_record_of_a_file_that_can_not_be_read_takes_nothing_from_the_others(t
 @pytest.mark.parametrize(
     "text", ["", "{", "{}", "[]", "null", '{"peers": null}', '{"peers": {}}', '{"peers": [{}', "{}{}"]
 )
-def test_a_file_that_does_not_list_the_peers_can_not_be_used(tmp_path: Path, text: str) -> None:
-    """Without a list nobody knows which peers have gone: error 11, so that no route is removed for it."""
+def test_a_file_without_a_list_of_peers_is_an_error(tmp_path: Path, text: str) -> None:
+    """Error 11: it does not show which peers were removed, so no route may be deleted because of it."""
     path = tmp_path / "peers.json"
     path.write_text(text)
     with pytest.raises(CNIError) as caught:
@@ -150,6 +150,6 @@ def test_a_file_that_does_not_list_the_peers_can_not_be_used(tmp_path: Path, tex
         (Node("b\nfatal: all lost", (), ()), 'peer "b\\nfatal: all lost"'),
     ],
 )
-def test_a_peer_is_named_by_what_it_has(node: Node, label: str) -> None:
-    """On one line, whatever the record says."""
+def test_the_label_of_a_peer(node: Node, label: str) -> None:
+    """Its name, address, subnet or index, on one line whatever the record contains."""
     assert node.label == label

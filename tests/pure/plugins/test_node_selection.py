@@ -1,4 +1,4 @@
-"""Which records of other nodes are used: a bad one costs the others nothing, and takes nothing from them."""
+"""The selection of peers' records: an invalid or conflicting record does not affect the others."""
 
 import json
 from collections.abc import Sequence
@@ -32,18 +32,18 @@ BOTH = pytest.mark.parametrize("here", [ROUTES, TUNNEL], ids=["routes", "tunnel"
 
 
 def peer(number: int, *subnets: str, **keys: object) -> Node:
-    """Node N with its own subnet, unless others are given."""
+    """The record of node N, with its own subnet unless others are given."""
     node = Node(f"n{number}", (f"192.0.2.{number}",), subnets or (f"10.244.{number}.0/24",))
     return replace(node, **keys)
 
 
 def chosen(here: ThisNode, *nodes: Node, in_place: Sequence[PeerPath] = ()) -> Peers:
-    """What is selected while the kernel has these paths."""
+    """The peers that are selected while the kernel has the paths `in_place`."""
     return select(nodes, here, lambda paths: [path for path in paths if path in in_place])
 
 
 def used(found: Peers) -> dict[str, tuple[str, ...]]:
-    """The subnets that are used, by name; the paths are theirs."""
+    """The selected subnets by node name, after a check that the paths are theirs."""
     assert {path.subnet for path in found.paths} == {subnet for node in found.nodes for subnet in node.subnets}
     return {node.name: node.subnets for node in found.nodes}
 
@@ -77,8 +77,8 @@ GOOD = {"n2": TWO.subnets, "n3": THREE.subnets}
     ],
     ids=lambda value: "" if isinstance(value, str) else str(value.subnets),
 )
-def test_a_bad_record_is_left_out_and_named(here: ThisNode, bad: Node, why: str) -> None:
-    """The others are used as if it were not there."""
+def test_an_invalid_record_is_left_out_with_a_reason(here: ThisNode, bad: Node, why: str) -> None:
+    """The others are used."""
     found = chosen(here, TWO, bad, THREE)
     assert used(found) == GOOD
     assert all(sentence.startswith('peer "n7" ') for sentence in found.left_out)
@@ -86,8 +86,8 @@ def test_a_bad_record_is_left_out_and_named(here: ThisNode, bad: Node, why: str)
 
 
 @BOTH
-def test_of_a_record_what_can_be_used_is_used(here: ThisNode) -> None:
-    """An IPv6 subnet that has no IPv6 address to be reached by, or one that overlaps, takes nothing from the other."""
+def test_the_usable_part_of_a_record_is_used(here: ThisNode) -> None:
+    """A subnet that overlaps, or one of IPv6 that no address of the record can reach, does not affect the other one."""
     found = chosen(here, peer(2, "10.244.2.0/24", "10.244.1.64/26", vtep_mac="02:00:00:00:00:02"), THREE)
     assert used(found) == GOOD
     assert len(found.left_out) == 1
@@ -98,32 +98,32 @@ def test_of_a_record_what_can_be_used_is_used(here: ThisNode) -> None:
 
 
 @BOTH
-def test_a_subnet_outside_of_the_clusters_networks_is_left_out(here: ThisNode) -> None:
-    """Of a family for which there are any; so a file for another cluster is not mixed with this one's."""
+def test_a_subnet_outside_the_cluster_s_networks_is_left_out(here: ThisNode) -> None:
+    """If the cluster has networks of its family; so a file of another cluster is not mixed in."""
     found = chosen(replace(here, cluster=CLUSTER), TWO, THREE, peer(7, "10.30.7.0/24"))
     assert used(found) == GOOD
     assert 'claims 10.30.7.0/24, which is outside "clusterCIDRs"' in found.left_out[0]
-    for cluster in (CLUSTER[1:], ("10.31.0.0/16",)):  # of another family; not even this node's own subnet is in it
+    for cluster in (CLUSTER[1:], ("10.31.0.0/16",)):  # of another family; this node's own subnet is not in it either
         assert used(chosen(replace(here, cluster=cluster), peer(7, "10.30.7.0/24"))) == {"n7": ("10.30.7.0/24",)}
 
 
 @BOTH
-def test_the_nodes_own_record_is_left_out_in_silence(here: ThisNode) -> None:
-    """It has the node's subnet and one of its addresses; or, under an earlier subnet, the node's addresses."""
+def test_the_node_s_own_record_is_left_out_silently(here: ThisNode) -> None:
+    """It has the node's subnet and one of its addresses, or an earlier subnet and the node's addresses."""
     for own in (peer(1), peer(1, *OWN), peer(1, "10.244.77.0/24"), peer(1, addresses=("203.0.113.1", "192.0.2.1"))):
         assert chosen(here, TWO, own, THREE) == chosen(here, TWO, THREE)
 
 
-def test_the_node_is_known_by_the_address_of_its_tunnel() -> None:
-    """Also if its record has others beside, that are on no link of it (the public one of a cloud)."""
+def test_the_node_s_own_record_is_recognized_by_the_tunnel_s_address() -> None:
+    """Even if the record has another address that is on none of its links (a public one in a cloud)."""
     own = peer(1, "10.244.77.0/24", addresses=("203.0.113.1", "192.0.2.1"))
     assert chosen(TUNNEL, own) == Peers((), (), ())
 
 
 @BOTH
 @pytest.mark.parametrize("shared", ["172.17.0.1", "2001:db8:1::1"])
-def test_a_peer_may_have_an_address_that_is_also_on_this_node(here: ThisNode, shared: str) -> None:
-    """Docker's 172.17.0.1, a virtual address that moved here: the peer is reached by its others."""
+def test_a_peer_s_address_that_this_node_has_too_is_skipped(here: ThisNode, shared: str) -> None:
+    """Docker's 172.17.0.1, or a virtual address that has moved here: the peer is reached by its others."""
     found = chosen(here, peer(2, addresses=(shared, "192.0.2.2")))
     assert [path.underlay or path.via for path in found.paths] == ["192.0.2.2"]
     assert [node.addresses for node in found.nodes] == [("192.0.2.2",)]
@@ -135,8 +135,8 @@ def test_a_peer_may_have_an_address_that_is_also_on_this_node(here: ThisNode, sh
     ["10.244.2.0/24", "10.244.2.0/25", "10.244.2.128/25", "10.244.2.0/23"],
     ids=["same", "half", "rest", "more"],
 )
-def test_a_new_record_takes_nothing_from_a_peer_that_is_served(here: ThisNode, rival: str) -> None:
-    """Whatever its place in the list, its name, and how narrow its subnet is."""
+def test_a_new_record_does_not_take_the_subnet_of_a_peer_in_use(here: ThisNode, rival: str) -> None:
+    """Whatever its index, its name and its prefix length."""
     paths = chosen(here, TWO, THREE).paths
     for name in ("a", "z"):
         for nodes in ((peer(7, rival, name=name), TWO, THREE), (TWO, THREE, peer(7, rival, name=name))):
@@ -147,16 +147,16 @@ def test_a_new_record_takes_nothing_from_a_peer_that_is_served(here: ThisNode, r
 
 
 @BOTH
-def test_of_two_new_claims_neither_is_believed(here: ThisNode) -> None:
-    """Nothing here tells which of the two nodes is the right one; both are named, the others served."""
+def test_two_new_records_of_one_subnet_are_both_left_out(here: ThisNode) -> None:
+    """Nothing shows which of the two nodes is right; both are reported, and the other peers are used."""
     found = chosen(here, TWO, peer(7, "10.244.2.0/24"), THREE)
     assert used(found) == {"n3": THREE.subnets}
     assert len(found.left_out) == 2
 
 
 @BOTH
-def test_a_network_around_several_peers_is_the_wrong_one(here: ThisNode) -> None:
-    """Even where nothing is in place yet: one record does not cut off all others after a reboot."""
+def test_a_network_that_contains_several_peers_is_left_out(here: ThisNode) -> None:
+    """Even if no path is in place: after a reboot one record must not disconnect all others."""
     found = chosen(replace(here, subnets=("10.9.0.0/24",)), peer(7, "10.244.0.0/16"), TWO, THREE)
     assert used(found) == GOOD
     assert len(found.left_out) == 1
@@ -164,15 +164,15 @@ def test_a_network_around_several_peers_is_the_wrong_one(here: ThisNode) -> None
 
 @BOTH
 def test_one_node_may_have_two_records(here: ThisNode) -> None:
-    """Twice the same, or an earlier subnet and the new one."""
+    """The same one twice, or one with an earlier subnet and one with the new."""
     assert used(chosen(here, TWO, peer(2))) == {"n2": TWO.subnets}
     assert chosen(here, TWO, TWO).left_out == ()
     both = chosen(here, TWO, peer(2, "10.244.9.0/24"))
     assert {path.subnet for path in both.paths} == {"10.244.2.0/24", "10.244.9.0/24"}
 
 
-def test_two_nodes_can_not_have_one_mac() -> None:
-    """What is in place stays; of two new ones neither; this node's own is no peer's."""
+def test_two_nodes_cannot_have_the_same_mac() -> None:
+    """The path in place is kept; two new ones are both left out; a peer cannot have this node's MAC."""
     thief = peer(7, vtep_mac="02:24:0a:f4:02:00")
     assert used(chosen(TUNNEL, thief, TWO, THREE, in_place=chosen(TUNNEL, TWO, THREE).paths)) == GOOD
     assert used(chosen(TUNNEL, thief, TWO, THREE)) == {"n3": THREE.subnets}
@@ -181,8 +181,8 @@ def test_two_nodes_can_not_have_one_mac() -> None:
 
 
 @pytest.mark.parametrize("subnet", ["10.244.2.0/24", "10.244.2.0/25"])
-def test_a_node_can_not_have_two_macs_for_one_subnet(subnet: str) -> None:
-    """Two records of one address: what is in place stays, of two new ones neither."""
+def test_one_node_cannot_have_two_macs_for_one_subnet(subnet: str) -> None:
+    """Of two records of one address, the one in place is kept; two new ones are both left out."""
     again = peer(2, subnet, vtep_mac="02:00:00:00:00:02", name="again")
     found = chosen(TUNNEL, again, TWO, THREE, in_place=chosen(TUNNEL, TWO, THREE).paths)
     assert used(found) == GOOD
@@ -193,30 +193,30 @@ FAR = Node("far", ("198.51.100.4",), ("10.244.4.0/24",))
 FARTHER = Node("farther", ("198.51.100.5",), ("10.244.5.0/24",))
 
 
-def test_a_node_without_ipv6_takes_no_ipv6_subnet_of_a_peer() -> None:
-    """The kernel would refuse the route, and the ADD of every pod with it."""
+def test_a_node_without_ipv6_ignores_peers_ipv6_subnets() -> None:
+    """The kernel would refuse the route, and so every pod's ADD would fail."""
     here = replace(TUNNEL, tunnel=replace(TUNNEL.tunnel, has_ipv6=False))
     found = chosen(here, peer(2, "10.244.2.0/24", "fd00:244:0:2::/64"), THREE)
     assert (used(found), "IPv6 is disabled on this node" in found.left_out[0]) == (GOOD, True)
 
 
-def test_a_peer_is_not_in_this_nodes_own_subnet() -> None:
-    """Packets to it would go to the pods' bridge; another address of its record is taken."""
+def test_a_peer_s_address_in_this_node_s_own_subnet_is_skipped() -> None:
+    """Packets to it would go to the pods' bridge; another address of the record is used."""
     assert used(chosen(TUNNEL, peer(2, addresses=("10.244.1.9",)), THREE)) == {"n3": THREE.subnets}
     (path,) = chosen(TUNNEL, peer(2, addresses=("10.244.1.9", "192.0.2.2"))).paths
     assert path.underlay == "192.0.2.2"
 
 
-def test_which_of_several_subnets_names_the_mac_is_said() -> None:
-    """The wrong one would make the node unreachable, and nobody could see why; `vtepMAC` leaves no doubt."""
+def test_a_mac_derived_from_one_of_several_subnets_is_reported() -> None:
+    """If it is the wrong one, the node is unreachable for no visible reason; `vtepMAC` states the right one."""
     both = peer(2, "10.244.2.0/24", "10.244.9.0/24")
     assert "frames are sent to 02:24:0a:f4:02:00, the MAC of the first" in chosen(TUNNEL, both).left_out[0]
     assert chosen(TUNNEL, replace(both, vtep_mac="02:00:00:00:00:02")).left_out == ()
     assert chosen(ROUTES, both).left_out == ()
 
 
-def test_no_subnet_holds_an_address_of_the_underlay() -> None:
-    """A tunnel that leads through itself goes round and round: its own address, and those of other peers."""
+def test_no_subnet_contains_an_address_of_the_underlay() -> None:
+    """Neither the peer's own nor another peer's: the tunnel would route its own packets into itself."""
     loop = peer(7, "198.51.100.0/24", addresses=("198.51.100.7",))
     found = chosen(TUNNEL, TWO, loop)
     assert (used(found), "contains its own address 198.51.100.7" in found.left_out[0]) == ({"n2": TWO.subnets}, True)
@@ -243,7 +243,7 @@ _record = st.fixed_dictionaries(
 
 
 def assert_agree(paths: Sequence[PeerPath]) -> None:
-    """What `forwarding.sync` demands of paths: a next hop has one MAC, a MAC one address, a subnet one next hop."""
+    """What `forwarding.sync` requires of paths: one MAC a next hop, one address a MAC, one next hop a subnet."""
     for pairs in (
         {(path.subnet, (path.via, path.link)) for path in paths},
         {(path.via, path.mac) for path in paths if path.mac},
@@ -254,8 +254,8 @@ def assert_agree(paths: Sequence[PeerPath]) -> None:
 
 @BOTH
 @given(st.lists(_any | _record, max_size=6))
-def test_whatever_a_file_lists_the_peers_that_are_served_stay_so(here: ThisNode, tmp_path_factory, bad: list) -> None:
-    """No record makes the reading fail, and none takes a path from those in place."""
+def test_no_content_of_a_file_affects_peers_in_use(here: ThisNode, tmp_path_factory, bad: list) -> None:
+    """No record makes reading the file fail, and none removes a path in place."""
     good = [
         {"name": node.name, "addresses": list(node.addresses), "podCIDRs": list(node.subnets)} for node in (TWO, THREE)
     ]
@@ -269,8 +269,8 @@ def test_whatever_a_file_lists_the_peers_that_are_served_stay_so(here: ThisNode,
 
 
 @pytest.mark.parametrize(("direct", "shared"), [(None, True), (True, True), (False, False)])
-def test_addresses_that_get_pods_packets_as_they_are(direct: bool | None, *, shared: bool) -> None:
-    """Those on a link of this node, however many a record has; none past a tunnel."""
+def test_addresses_that_pods_packets_reach_unmasqueraded(direct: bool | None, *, shared: bool) -> None:
+    """Those on a link of this node, however many a record has; none if packets go through the tunnel."""
     here = ROUTES if direct is None else replace(TUNNEL, tunnel=replace(TUNNEL.tunnel, direct=direct))
     node = peer(2, addresses=("198.51.100.2", "192.0.2.2", "192.0.2.102", "2001:db8:1::2", "2001:db8:7::2"))
     assert chosen(here, node).shared == (("192.0.2.102", "192.0.2.2", "2001:db8:1::2") if shared else ())

@@ -1,4 +1,4 @@
-"""What `portmap` reads of its configuration, and how it refuses the rest; what it costs where there are no ports."""
+"""The configuration of `portmap`, its errors, and the cost of a call without ports."""
 
 import io
 import json
@@ -26,12 +26,12 @@ PREV = {"cniVersion": "1.1.0", "interfaces": [{"name": "veth0"}], "ips": [{"addr
 
 
 def conf(*ports: object, **keys: object) -> PortmapConf:
-    """What these ports and keys are read as."""
+    """The parsed configuration with these ports and keys."""
     return parse(Section({"runtimeConfig": {"portMappings": list(ports)}, **keys}))
 
 
 def refusal(*ports: object, **keys: object) -> str:
-    """The message of the error 7 with which they are refused."""
+    """The message of the error 7 that these ports and keys raise."""
     with pytest.raises(CNIError) as caught:
         conf(*ports, **keys)
     assert caught.value.code == 7
@@ -39,7 +39,7 @@ def refusal(*ports: object, **keys: object) -> str:
 
 
 def test_defaults() -> None:
-    """Nothing given: no ports, masquerading on."""
+    """Without keys: no ports, masquerading on."""
     assert parse(Section({})) == PortmapConf((), {4: (), 6: ()}, snat=True, masquerade_all=False)
 
 
@@ -56,13 +56,13 @@ def test_defaults() -> None:
     ],
 )
 def test_host_ip(host_ip: str | None, host: bytes, versions: tuple[int, ...]) -> None:
-    """hostIP limits a port to an address, or to an IP version."""
+    """hostIP limits a port to one address or to one IP version."""
     assert conf({**HTTP, "hostIP": host_ip}).mappings == (Mapping(host, versions, 6, 8080, 80),)
 
 
 @pytest.mark.parametrize(("name", "number"), [("tcp", 6), ("UDP", 17), ("Sctp", 132)])
 def test_protocols(name: str, number: int) -> None:
-    """In any case of letters."""
+    """Names match in any case."""
     assert conf({**HTTP, "protocol": name}).mappings[0].protocol == number
 
 
@@ -85,8 +85,8 @@ def test_protocols(name: str, number: int) -> None:
         ({"hostIP": 7}, "expected a string"),
     ],
 )
-def test_wrong_ports(wrong: dict, said: str) -> None:
-    """Each error names key, value and what would do; a DEL reads no ports then."""
+def test_errors_of_a_port(wrong: dict, said: str) -> None:
+    """Each has the key, the value, and the allowed values; a DEL ignores the ports then."""
     assert said in refusal({**HTTP, **wrong})
     assert mappings_if_valid(Section({"runtimeConfig": {"portMappings": [{**HTTP, **wrong}]}})) == ()
 
@@ -101,8 +101,8 @@ def test_wrong_ports(wrong: dict, said: str) -> None:
         ({"conditionsV4": "-s 10.0.0.0/8"}, "expected a list of strings"),
     ],
 )
-def test_wrong_keys(keys: dict, said: str) -> None:
-    """The same of the keys at the top, whether or not there are ports."""
+def test_errors_of_other_keys(keys: dict, said: str) -> None:
+    """The keys at the top are checked with or without ports."""
     assert said in refusal(**keys)
 
 
@@ -114,8 +114,8 @@ def test_wrong_keys(keys: dict, said: str) -> None:
         ({"conditionsV6": ["ip6", "saddr", "@x"]}, "not understood: ip6 saddr @x, got"),
     ],
 )
-def test_wrong_conditions(keys: dict, said: str) -> None:
-    """Conditions that can not be expressed are an error where there are ports, and no matter where there are none."""
+def test_errors_of_conditions(keys: dict, said: str) -> None:
+    """Conditions that cannot be expressed are an error if there are ports, and ignored otherwise."""
     assert said in refusal(HTTP, **keys)
     assert conf(**keys).mappings == ()
     assert call("ADD", prevResult=PREV, **keys) == PREV
@@ -124,13 +124,13 @@ def test_wrong_conditions(keys: dict, said: str) -> None:
 
 
 def test_keys_without_effect() -> None:
-    """What the reference's backends know is taken."""
+    """The keys of the reference's backends are accepted."""
     for keys in ({"backend": "iptables"}, {"backend": "nftables"}, {"markMasqBit": 0}, {"externalSetMarkChain": "X"}):
         assert conf(HTTP, **keys) == conf(HTTP)
 
 
-def test_equal_ports_are_one_and_unequal_ones_an_error() -> None:
-    """A port leads to one place; said twice, it is said once."""
+def test_equal_ports_are_merged_and_conflicting_ones_refused() -> None:
+    """A host port is forwarded to one container port; the same mapping twice is one."""
     assert conf(HTTP, HTTP) == conf(HTTP)
     assert "is not already forwarded to containerPort 80" in refusal(HTTP, {**HTTP, "containerPort": 81})
     assert "is not already forwarded to" in refusal(HTTP, {**HTTP, "containerPort": 81, "hostIP": "::"})
@@ -139,13 +139,13 @@ def test_equal_ports_are_one_and_unequal_ones_an_error() -> None:
 
 
 class Asking:
-    """Of a request, what pod_addresses looks at."""
+    """The part of a request that `pod_addresses` reads."""
 
     ifname = "eth0"
 
 
-def test_the_first_address_of_the_pods_interface_counts() -> None:
-    """Of each version; not that of the bridge, nor of another interface; one without an interface does."""
+def test_the_first_address_of_the_pod_s_interface_is_used() -> None:
+    """Of each IP version; addresses of the bridge or another interface are skipped, one without an interface is not."""
     links = (Interface("br0"), Interface("eth0", sandbox="/ns"), Interface("eth1", sandbox="/ns"), Interface("eth0"))
     places = [("10.0.0.1/8", 0), ("10.0.0.3/8", 2), ("10.0.0.4/8", 3), ("10.0.0.2/8", 1), ("10.0.0.5/8", None)]
     found = pod_addresses(Asking(), Result(links, tuple(IPConfig(a, interface=i) for a, i in places)))
@@ -159,7 +159,7 @@ def test_the_first_address_of_the_pods_interface_counts() -> None:
 # -- conditions -----------------------------------------------------------------------------------------------------
 
 CONDITIONS = [
-    # as people write them: podman, MicroK8s, cni.dev, issues of the reference
+    # as users write them: podman, MicroK8s, cni.dev, issues of the reference
     (["ip", "daddr", "!=", "{ 127.0.0.0/8, 198.19.254.254 }"], ["ip daddr != 127.0.0.0/8, 198.19.254.254"]),
     (["-m", "addrtype", "--src-type", "LOCAL"], ["fib saddr type 2"]),
     (["!", "-d", "192.0.2.0/24"], ["ip daddr != 192.0.2.0/24"]),
@@ -204,7 +204,7 @@ CONDITIONS = [
 
 @pytest.mark.parametrize(("words", "expected"), CONDITIONS)
 def test_conditions(words: list[str], expected: list[str]) -> None:
-    """Both languages, in one string or many."""
+    """In the syntax of iptables or of nft, as one string or several."""
     assert [one.text for one in parse_conditions(words, 4)] == expected
 
 
@@ -218,7 +218,7 @@ def test_conditions(words: list[str], expected: list[str]) -> None:
     ],
 )  # fmt: skip
 def test_conditions_of_ipv6(words: list[str], expected: list[str]) -> None:
-    """The same of the other family."""
+    """The same for IPv6."""
     assert [one.text for one in parse_conditions(words, 6)] == expected
 
 
@@ -256,8 +256,8 @@ def test_conditions_of_ipv6(words: list[str], expected: list[str]) -> None:
          "sets that need 4096 rules (at most 1024)"),
     ],
 )  # fmt: skip
-def test_conditions_not_understood(words: list[str], said: str) -> None:
-    """The words that were not understood are named."""
+def test_unsupported_conditions(words: list[str], said: str) -> None:
+    """The error has the words that were not understood."""
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (the text is compared)
         parse_conditions(words, 4)
     assert str(caught.value) == said
@@ -270,8 +270,8 @@ WORDS = ["!", "-s", "-d", "-i", "-m", "-p", "mark", "--mark", "--ctstate", "NEW"
 
 
 @given(st.lists(st.sampled_from(WORDS), max_size=12))
-def test_conditions_never_surprise(words: list[str]) -> None:
-    """Whatever the words: conditions of that version, which can be made into expressions, or a ValueError."""
+def test_conditions_are_parsed_or_a_value_error(words: list[str]) -> None:
+    """Any words give conditions that can be turned into expressions of that IP version, or raise ValueError."""
     for version in (4, 6):
         try:
             found = parse_conditions(words, version)
@@ -285,7 +285,7 @@ def test_conditions_never_surprise(words: list[str]) -> None:
 
 
 def call(verb: str, **keys: object) -> dict | None:
-    """What a call answers, on a machine that has neither the namespace nor the pod."""
+    """The document that a call prints, on a machine without the namespace and the pod."""
     stdin = json.dumps({"cniVersion": "1.1.0", "name": "net", "type": "portmap", **keys}).encode()
     environ = {"CNI_COMMAND": verb, "CNI_CONTAINERID": "pod", "CNI_IFNAME": "eth0", "CNI_PATH": "/nowhere"}
     environ["CNI_NETNS"] = "/nowhere/pod"
@@ -295,15 +295,15 @@ def call(verb: str, **keys: object) -> dict | None:
 
 
 def test_without_ports() -> None:
-    """The result is passed on; without one there is nothing to pass on, which is an error."""
+    """ADD passes the previous result on, CHECK succeeds; without a previous result both fail."""
     assert call("ADD", prevResult=PREV) == PREV
     assert call("CHECK", prevResult=PREV) is None
     assert call("ADD")["msg"] == "must be called as chained plugin"
     assert call("CHECK")["msg"] == "Required prevResult missing"
 
 
-def test_without_ports_nothing_heavy_is_imported() -> None:
-    """A cold ADD of a pod without ports costs no netlink and no nftables."""
+def test_without_ports_no_netlink_is_imported() -> None:
+    """A cold ADD of a pod without ports loads neither netlink nor nftables modules."""
     code = (
         "import io, sys; from spec.plugin import serve; from plugins.__main__ import load\n"
         "env = dict(CNI_COMMAND='ADD', CNI_CONTAINERID='p', CNI_NETNS='/x', CNI_IFNAME='eth0', CNI_PATH='/x')\n"

@@ -1,4 +1,4 @@
-"""Token buckets: the numbers that the kernel gets for a limit, and the bytes in which it gets them."""
+"""Token buckets: the values that the kernel gets for a limit, and their bytes."""
 
 import sys
 
@@ -12,10 +12,10 @@ from linux.rtnl.tc import Bucket
 from plugins.bandwidth.shaping import bucket, ticks_per_microsecond
 from tests.pure.fake_netlink import FakeNetlink
 
-TICKS = 15.625  # a microsecond, on every kernel since 2.6.31
+TICKS = 15.625  # per microsecond, on every kernel since 2.6.31
 LARGEST = (1 << 32) - 1
 MBIT = 1_000_000
-TCA_AT, TCA_OPTIONS = 36, 2  # where the attributes of a message begin; the kind of one
+TCA_AT, TCA_OPTIONS = 36, 2  # the offset of a message's attributes; an attribute's type
 
 
 @pytest.mark.parametrize(
@@ -27,29 +27,29 @@ TCA_AT, TCA_OPTIONS = 36, 2  # where the attributes of a message begin; the kind
         (8, 8, Bucket(1, 1, 15_625_000)),
         (12_345, 10_000, Bucket(1_543, 1_288, 12_657_968)),
         (10_000 * MBIT, 80 * MBIT, Bucket(1_250_000_000, 41_250_000, 125_000)),
-        # What does not fit 32 bits: the largest bucket, and room for 25 ms or for one packet.
+        # Values limited to 32 bits: the largest buffer, and a limit with room for 25 ms or for one packet.
         (10 * MBIT, 34359738345, Bucket(1_250_000, 1 << 16, LARGEST - 14)),
         (100 * MBIT, 34359738345, Bucket(12_500_000, 312_500, LARGEST - 14)),
         (40_000 * MBIT, 34359738345, Bucket(5_000_000_000, 125_000_000, 13_421_765)),
     ],
 )
 def test_buckets(rate: int, burst: int, expected: Bucket) -> None:
-    """Rate in bytes/s; burst as the time it takes; limit for burst and 25 ms."""
+    """The rate is in bytes/s, the buffer is the burst's duration, the limit is the burst and 25 ms."""
     made = bucket(rate, burst, TICKS)
     assert (made.rate, made.limit) == (expected.rate, expected.limit)
     assert made.buffer == expected.buffer
 
 
 @pytest.mark.parametrize(("rate", "burst"), [(100, 8), (10 * MBIT, 8), (10 * MBIT, 7), (40_000 * MBIT, 10_000)])
-def test_a_burst_of_less_than_the_kernel_can_tell_is_refused(rate: int, burst: int) -> None:
-    """The kernel refuses a bucket in which not one byte fits at its clock's precision; so do we, before we ask it."""
+def test_a_burst_below_the_clock_s_precision_is_refused(rate: int, burst: int) -> None:
+    """The kernel refuses a bucket into which not one byte fits; so do we, before the request."""
     with pytest.raises(ValueError, match="nothing pass"):
         bucket(rate, burst, TICKS)
 
 
 @given(st.integers(8, (1 << 64) - 1), st.integers(1, (LARGEST * 8) - 1))
-def test_every_bucket_fits(rate: int, burst: int) -> None:
-    """Whatever the limit, each number fits its field, and what the bucket holds is never more than was asked for."""
+def test_all_values_of_a_bucket_fit_their_fields(rate: int, burst: int) -> None:
+    """For any limit; the bucket never holds more than the burst that was configured."""
     try:
         made = bucket(rate, burst, TICKS)
     except ValueError:
@@ -79,8 +79,8 @@ REFERENCE_BUCKET = (
 )
 
 
-def test_a_bucket_is_asked_for_as_the_reference_does() -> None:
-    """Byte by byte."""
+def test_the_request_is_that_of_the_reference() -> None:
+    """Byte for byte."""
     wire = FakeNetlink()
     tc.put_bucket(wire, 2, bucket(1 * MBIT, 800_000, TICKS))
     assert wire.sent[0][16:] == bytes.fromhex(REFERENCE_BUCKET)
@@ -88,7 +88,7 @@ def test_a_bucket_is_asked_for_as_the_reference_does() -> None:
 
 @pytest.mark.parametrize("rate", [LARGEST, LARGEST + 1, 1 << 60])
 def test_rates_of_64_bits(rate: int) -> None:
-    """A rate of 2^32 bytes/s and more goes in an attribute of its own; the old field is full then."""
+    """A rate of 2^32 bytes/s or more is sent in its own attribute; the 32-bit field then has its maximum."""
     wire = FakeNetlink()
     tc.put_bucket(wire, 2, Bucket(rate, 1000, 1000))
     options = attributes_of(attributes_of(wire.sent[0], TCA_AT)[TCA_OPTIONS])

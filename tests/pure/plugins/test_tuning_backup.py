@@ -1,4 +1,4 @@
-"""The file in which `tuning` keeps how things were: the reference's format, and what is ours beside it."""
+"""The file in which `tuning` saves the original settings: the reference's format, and our additions."""
 
 import errno
 import json
@@ -21,19 +21,19 @@ WHOLE = Backup(Settings(LINK, SETTINGS), OWNER, "boot/7", 3)
 
 @pytest.fixture
 def path(tmp_path: Path) -> str:
-    """Where the file of OWNER is, in a folder that is not there yet."""
+    """The path of OWNER's file, in a folder that does not exist yet."""
     return backup.path_in(str(tmp_path / "cni" / "tuning"), OWNER)
 
 
-def test_it_is_read_as_written(path: str) -> None:
-    """Every value, those that are False and 0 among them, comes back as it was."""
+def test_a_backup_is_read_as_it_was_written(path: str) -> None:
+    """All values, False and 0 among them."""
     backup.write(path, WHOLE)
     assert backup.read(path) == WHOLE
     assert Path(path).stat().st_mode & 0o777 == 0o600
 
 
-def test_the_reference_finds_its_keys(path: str) -> None:
-    """Name, keys and types are those of the reference plugin; what is not changed is not there."""
+def test_the_reference_can_read_the_file(path: str) -> None:
+    """Name, keys and types are those of the reference plugin; a setting that is not changed is left out."""
     backup.write(path, Backup(Settings({"mtu": 1500, "promiscuous": False})))
     assert Path(path).name == "pod_eth0.json"
     assert json.loads(Path(path).read_text()) == {"promisc": False, "mtu": 1500, "netns": "", "link": 0}
@@ -45,8 +45,8 @@ def test_the_reference_finds_its_keys(path: str) -> None:
     assert not {"MAC", "PROMISC", "MTU", "ALLMULTI", "TXQLEN"} & {key.upper() for key in list(document)[5:]}
 
 
-def test_the_file_of_the_reference_is_read(path: str) -> None:
-    """What the reference plugin saved can be put back, upon any namespace and link: it does not say which."""
+def test_a_file_of_the_reference_is_read(path: str) -> None:
+    """It states neither namespace nor link, so its settings are restored in any namespace and on any link."""
     Path(path).parent.mkdir(parents=True)
     Path(path).write_text(
         '{\n "mac": "02:00:00:00:00:01",\n "promisc": false,\n "mtu": 1500,\n "allmulti": true,\n "txQLen": 0\n}'
@@ -57,8 +57,8 @@ def test_the_file_of_the_reference_is_read(path: str) -> None:
     assert found.is_of(OWNER)
 
 
-def test_absence_is_none(path: str) -> None:
-    """No file, no backup; deleting what is not there is no error."""
+def test_a_missing_file_is_none(path: str) -> None:
+    """Deleting a missing file is not an error."""
     assert backup.read(path) is None
     backup.delete(path)
 
@@ -82,24 +82,24 @@ def test_absence_is_none(path: str) -> None:
         '{"link": "3"}',
     ],
 )
-def test_garbage_is_told(path: str, text: str) -> None:
-    """A file that was cut off, or tampered with, is a ValueError: nothing is put back from it, nothing outside net/."""
+def test_an_invalid_file_is_a_value_error(path: str, text: str) -> None:
+    """A truncated or manipulated file restores nothing, least of all sysctls outside net/."""
     Path(path).parent.mkdir(parents=True)
     Path(path).write_text(text)
     with pytest.raises(ValueError, match=r"."):
         backup.read(path)
 
 
-def test_originals_are_put_on_nothing_else() -> None:
-    """Another namespace gets nothing; another link of that name, or none, gets what is not of the link."""
+def test_originals_are_restored_only_where_they_were_saved() -> None:
+    """Another namespace gets nothing; another link of that name, or none, gets only sysctls without the link's name."""
     assert WHOLE.applied_to("boot/7", 3, "eth0") == WHOLE.originals
     assert WHOLE.applied_to("boot/8", 3, "eth0") == Settings()
     for link in (0, 4):
         assert WHOLE.applied_to("boot/7", link, "eth0") == Settings({}, {"core/somaxconn": "4096"})
 
 
-def test_the_first_originals_stay() -> None:
-    """A second ADD adds what it changes besides, and keeps what the first one found."""
+def test_the_first_originals_are_kept() -> None:
+    """A second ADD adds the settings that it changes besides."""
     again = Backup(Settings({"mtu": 1400, "mac": "02:00:00:00:00:09"}, {"core/somaxconn": "1", "core/x": "2"}), OWNER)
     completed = again.completed(Settings({"mtu": 1500}, {"core/somaxconn": "4096"}))
     assert completed.originals == Settings(
@@ -107,8 +107,8 @@ def test_the_first_originals_stay() -> None:
     )
 
 
-def test_the_way_back(path: str) -> None:
-    """Undoing a write gives the file that was there, or none."""
+def test_undoing_a_write(path: str) -> None:
+    """The previous file is restored, or the file deleted if there was none."""
     first = backup.write(path, WHOLE)
     second = backup.write(path, Backup(Settings({"mtu": 9})))
     second()
@@ -118,8 +118,8 @@ def test_the_way_back(path: str) -> None:
     assert list(Path(path).parent.iterdir()) == []
 
 
-def test_names_that_coincide() -> None:
-    """`a_b` with `c` and `a` with `b_c` share a file name; whose it is, the file says."""
+def test_attachments_with_the_same_file_name() -> None:
+    """`a_b` with `c` and `a` with `b_c` have one file name; the owner is in the file."""
     mine, other = Attachment("net", "a_b", "c"), Attachment("net", "a", "b_c")
     assert backup.path_in("/x", mine) == backup.path_in("/x", other)
     assert Backup(Settings(), mine).is_of(mine)
@@ -127,7 +127,7 @@ def test_names_that_coincide() -> None:
 
 
 def test_sweep(path: str) -> None:
-    """Files of stale attachments go, finished or not; those of nobody, and all others, stay."""
+    """Files of stale attachments are deleted, incomplete ones too; those without an owner and all others are kept."""
     folder = Path(path).parent
     backup.sweep(str(folder), lambda _owner: True)
     stale, valid, unfinished = (Attachment("net", name, "eth0") for name in ("stale", "valid", "unfinished"))
@@ -145,8 +145,8 @@ def test_sweep(path: str) -> None:
     ]
 
 
-def test_a_sweep_does_not_pass_over_what_it_has_no_descriptor_for(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What can not be read for another reason stays; the others go."""
+def test_a_sweep_fails_on_a_shortage_of_descriptors(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that cannot be read for another reason is kept, and the sweep goes on."""
     for failure, passes in ((errno.EMFILE, False), (errno.EACCES, True)):
         backup.write(path, WHOLE)
         other = backup.path_in(str(Path(path).parent), Attachment("net", "pod", "eth1"))

@@ -1,4 +1,4 @@
-"""What `tuning` reads of its configuration, and how it refuses the rest."""
+"""The configuration of `tuning`, and its errors."""
 
 import io
 import json
@@ -17,7 +17,7 @@ MACS = [f"02:00:00:00:00:0{number}" for number in range(5)]
 
 
 def request(conf: dict | str, ifname: str = "eth0", **args: str) -> Request:
-    """A request with this configuration (as text, if its keys repeat) and these CNI_ARGS."""
+    """A request with this configuration (as text, if keys repeat) and these CNI_ARGS."""
     text = conf if isinstance(conf, str) else json.dumps(conf)
     netconf = NetConf.parse(Section({"cniVersion": "1.1.0", "name": "net", "type": "tuning", **json.loads(text)}))
     fields = {"verb": "ADD", "container_id": "pod", "netns": "/n", "ifname": ifname, "path": (), "environ": {}}
@@ -25,7 +25,7 @@ def request(conf: dict | str, ifname: str = "eth0", **args: str) -> Request:
 
 
 def refusal(conf: dict | str, **args: str) -> CNIError:
-    """The error for this configuration."""
+    """The error that this configuration raises."""
     with pytest.raises(CNIError) as caught:
         parse(request(conf, **args))
     return caught.value
@@ -36,8 +36,8 @@ def settings(conf: dict) -> dict[str, str]:
     return {sysctl.path: sysctl.value for sysctl in parse(request(conf)).sysctls}
 
 
-def test_nothing_configured_is_nothing_wanted() -> None:
-    """Without keys nothing is tuned; `promisc: false` and a queue of 0 are wishes, an MTU of 0 and a MAC of "" none."""
+def test_without_keys_nothing_is_changed() -> None:
+    """`promisc: false` and a queue of length 0 are set; an MTU of 0 and an empty MAC are not."""
     assert parse(request({})) == TuningConf()
     assert not parse(request({"mtu": 0, "mac": ""})).tunes_link
     assert parse(request({"promisc": False})).tunes_link
@@ -58,7 +58,7 @@ def test_nothing_configured_is_nothing_wanted() -> None:
     ],
 )
 def test_names_of_sysctls(name: str, path: str) -> None:
-    """Dots or slashes separate, whichever comes first; the other is a dot in a name. IFNAME is the interface."""
+    """The first dot or slash decides which of them separates; the other is a dot in a name. IFNAME is the interface."""
     assert path_of(name, "eth0.7") == path
 
 
@@ -84,8 +84,8 @@ def test_names_of_sysctls(name: str, path: str) -> None:
         "IFNAME.core",
     ],
 )
-def test_names_that_are_none_below_net(name: str) -> None:
-    """Nothing outside /proc/sys/net can be named, in whatever way."""
+def test_names_outside_net_are_refused(name: str) -> None:
+    """No spelling of a name leads outside /proc/sys/net."""
     error = refusal({"sysctl": {name: "1"}})
     assert (error.code, error.msg) == (7, f'invalid net sysctl key: "{name}"')
 
@@ -108,8 +108,8 @@ def test_names_that_are_none_below_net(name: str) -> None:
         ({"args": {"cni": {"sysctl": {"kernel.x": "1"}}}}, 'invalid net sysctl key: "kernel.x"'),
     ],
 )
-def test_bad_configuration_is_named(conf: dict, message: str) -> None:
-    """A wrong value is error 7, and the message says which key, which value and what is allowed."""
+def test_errors_name_key_and_value(conf: dict, message: str) -> None:
+    """An invalid value is error 7; the message has the key, the value, and the allowed values."""
     error = refusal(conf)
     assert error.code == 7
     assert message in error.msg
@@ -129,20 +129,20 @@ REPLACED = {
 
 
 @pytest.mark.parametrize("what", REPLACED)
-def test_what_is_replaced_is_not_looked_at(what: str) -> None:
-    """It may be a placeholder for what the runtime gives."""
+def test_an_overridden_value_is_not_checked(what: str) -> None:
+    """It may be a placeholder for the runtime's value."""
     conf, wanted = REPLACED[what]
     assert parse(request(conf)) == TuningConf(**wanted)
 
 
-def test_a_mac_of_cni_args_replaces_and_is_replaced() -> None:
-    """Between the runtime's and the configuration's; what is not used is not looked at."""
+def test_a_mac_in_cni_args_overrides_and_is_overridden() -> None:
+    """It is between the runtime's MAC and the configuration's; an overridden one is not checked."""
     assert parse(request({"mac": "REPLACE_ME"}, MAC=MAC)).mac == MAC
     assert parse(request({"runtimeConfig": {"mac": MAC}}, MAC="zz")).mac == MAC
 
 
-def test_a_sysctl_that_is_replaced_may_have_any_value() -> None:
-    """By whichever of its names; one that is not replaced may not."""
+def test_an_overridden_sysctl_may_have_any_value() -> None:
+    """Whichever of its names the override uses; one that is not overridden is checked."""
     own = {"net.core.x": None, "net.core.y": 7, "net.core.z": "1"}
     assert settings({"sysctl": own, "args": {"cni": {"sysctl": {"net/core/y": "2"}}}}) == {"core/y": "2", "core/z": "1"}
     refusal({"sysctl": own, "args": {"cni": {"sysctl": {"net.core.z": "2"}}}})
@@ -158,17 +158,17 @@ def test_a_sysctl_that_is_replaced_may_have_any_value() -> None:
     ],
 )
 def test_duplicates_are_refused(conf: str) -> None:
-    """Two values for one setting are an error, also if it is written in two ways."""
+    """Two values for one sysctl are an error, also under two spellings of its name."""
     assert refusal(conf).msg == "duplicated sysctl keys are not allowed"
 
 
-def test_repeated_keys_elsewhere_are_as_everywhere() -> None:
-    """Of a repeated key outside the sysctls the last one counts."""
+def test_the_last_of_other_repeated_keys_wins() -> None:
+    """As in every configuration, outside the sysctls."""
     assert parse(request('{"mtu": 1400, "mtu": 1300, "x": {"sysctl": {"a": "1", "a": "2"}}}')).mtu == 1300
 
 
-def test_args_override() -> None:
-    """args.cni has the last word, key by key and sysctl by sysctl; it needs no sysctl in the configuration."""
+def test_args_cni_overrides() -> None:
+    """Key by key and sysctl by sysctl; the configuration itself need not have sysctls."""
     override = {
         "sysctl": {"net/core/x": "2", "net.core.z": "3"},
         "mtu": 1300,
@@ -184,7 +184,7 @@ def test_args_override() -> None:
 
 
 def test_mac_precedence() -> None:
-    """args.cni wins over runtimeConfig, that over CNI_ARGS, that over the configuration: as in the reference."""
+    """args.cni over runtimeConfig over CNI_ARGS over the configuration, as in the reference."""
     conf = {"mac": MACS[1], "runtimeConfig": {"mac": MACS[3]}, "args": {"cni": {"mac": MACS[4]}}}
     found = []
     for key in ("args", "runtimeConfig"):
@@ -193,19 +193,19 @@ def test_mac_precedence() -> None:
     assert [*found, parse(request(conf, MAC=MACS[2])).mac, parse(request(conf)).mac] == MACS[4:0:-1]
 
 
-def test_bad_mac_of_cni_args_is_a_bad_variable() -> None:
-    """A wrong MAC in CNI_ARGS is error 4; a right one may be written in any form."""
+def test_an_invalid_mac_in_cni_args_is_code_4() -> None:
+    """A valid one may be written in any form."""
     assert refusal({}, MAC="zz").code == 4
     assert parse(request({}, MAC="0200.5E10.0001")).mac == "02:00:5e:10:00:01"
 
 
 def test_null_is_absent() -> None:
-    """null leaves a setting alone, as it does every other key."""
+    """null leaves a setting unchanged, like an absent key."""
     assert parse(request({"sysctl": {"net.core.x": None}, "mtu": None, "allmulti": None})) == TuningConf()
 
 
-def test_every_key_is_documented_and_every_documented_one_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """docs/tuning.md and the common keys are the keys that an ADD and a GC ask for."""
+def test_the_manual_has_every_key_that_is_read_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/tuning.md and the common keys are compared with the keys that an ADD and a GC read."""
 
     def reading(request: Request) -> Result:
         parse(request)

@@ -1,4 +1,4 @@
-"""Undo: what a failed ADD does on its way out. Attempts: what a DEL and a GC do whatever fails."""
+"""Undo: the cleanup after a failed ADD. Attempts: the steps of a DEL or GC, all of which are tried."""
 
 from errno import EMFILE
 
@@ -8,8 +8,8 @@ from plugins.failures import Attempts, Undo
 from spec.errors import CNIError
 
 
-def test_failure_walks_back_last_step_first() -> None:
-    """On a failure the ways back are taken, the last pushed first."""
+def test_callbacks_run_in_reverse_order_on_a_failure() -> None:
+    """The last one that was registered runs first."""
     taken = []
     with pytest.raises(CNIError, match="no"), Undo() as undo:
         undo.callback(taken.append, "first")
@@ -19,7 +19,7 @@ def test_failure_walks_back_last_step_first() -> None:
 
 
 def test_success_undoes_nothing() -> None:
-    """After pop_all() nothing is undone, whatever happens then."""
+    """After pop_all() no callback runs, whatever fails later."""
     taken = []
     with pytest.raises(CNIError, match="no"), Undo() as undo:
         undo.callback(taken.append, "first")
@@ -28,8 +28,8 @@ def test_success_undoes_nothing() -> None:
     assert taken == []
 
 
-def test_a_way_back_that_fails_is_told_and_hides_nothing() -> None:
-    """The other ways back are taken all the same, and the error that began it is raised with what is left behind."""
+def test_a_failed_callback_is_reported_in_the_details() -> None:
+    """The other callbacks run, and the original error is raised with what is left behind."""
     taken = []
 
     def fail() -> None:
@@ -45,8 +45,8 @@ def test_a_way_back_that_fails_is_told_and_hides_nothing() -> None:
 
 
 @pytest.mark.parametrize("fault", [KeyError("x"), ValueError("x"), MemoryError(), RuntimeError("x")])
-def test_a_way_back_that_fails_unexpectedly_hides_nothing(fault: Exception) -> None:
-    """Whatever a step back raises: the others are done, and the error is the one that began it."""
+def test_an_exception_in_a_callback_does_not_replace_the_error(fault: Exception) -> None:
+    """Whatever a callback raises, the others run and the original error is raised."""
     taken = []
 
     def fail() -> None:
@@ -61,8 +61,8 @@ def test_a_way_back_that_fails_unexpectedly_hides_nothing(fault: Exception) -> N
     assert f"left behind: {type(fault).__name__}" in caught.value.details
 
 
-def test_an_unexpected_exception_is_undone_too() -> None:
-    """A failure of any kind walks back."""
+def test_callbacks_run_after_any_exception() -> None:
+    """Not only after a CNIError."""
     taken = []
     with pytest.raises(ZeroDivisionError), Undo() as undo:
         undo.callback(taken.append, "first")
@@ -72,7 +72,7 @@ def test_an_unexpected_exception_is_undone_too() -> None:
 
 @pytest.mark.parametrize("fault", [OSError(5, "x"), CNIError(999, "x"), KeyError("x"), MemoryError()])
 def test_every_step_of_a_del_is_tried(fault: Exception) -> None:
-    """Whatever a step raises, the next one is done; the first failure is raised, with the others in its details."""
+    """The steps after a failed one run; the first failure is raised, with the others in its details."""
     done = []
 
     def fail() -> None:
@@ -92,8 +92,8 @@ def test_every_step_of_a_del_is_tried(fault: Exception) -> None:
     assert "ValueError: later" in caught.value.details
 
 
-def test_a_way_back_waits_for_what_the_node_lacks() -> None:
-    """Out of descriptors, a lease is still released: as soon as another call has given back what it had open."""
+def test_a_callback_is_retried_on_a_shortage() -> None:
+    """Without free descriptors the lease is still released, once another call has closed some."""
     tries = []
 
     def release() -> None:
@@ -107,8 +107,8 @@ def test_a_way_back_waits_for_what_the_node_lacks() -> None:
     assert (tries, caught.value.details) == ([0, 1, 2], "")
 
 
-def test_a_way_back_does_not_wait_for_anything_else() -> None:
-    """What is no shortage is tried once, also what says "try again later" for another reason."""
+def test_a_callback_is_not_retried_for_another_reason() -> None:
+    """Even if its error has code 11, "try again later"."""
     tries = []
 
     def release() -> None:

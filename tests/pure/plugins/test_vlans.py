@@ -1,4 +1,4 @@
-"""Which VLANs a pod's port is to have, and what is done to make it so."""
+"""The VLANs that a pod's bridge port should have, and the changes that set them."""
 
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ PLAIN = {"bridge": "b0", "ipam_type": ""}
 
 
 def bridge(default_vlan: int = 1) -> SimpleNamespace:
-    """What counts of a bridge: the VLAN that it gives new ports."""
+    """The part of a bridge that is read: the default VLAN of new ports."""
     return SimpleNamespace(default_vlan=default_vlan)
 
 
@@ -31,12 +31,12 @@ def bridge(default_vlan: int = 1) -> SimpleNamespace:
     ],
 )
 def test_wanted_vlans(conf: dict, default: int, wanted: dict[int, bool]) -> None:
-    """`vlan` is native, `vlanTrunk` tagged; a trunk without `vlan` has the bridge's default VLAN native, or VLAN 1."""
+    """`vlan` is native, `vlanTrunk` tagged; with a trunk alone the bridge's default VLAN, or VLAN 1, is native."""
     assert vlans.desired(PodConf(**PLAIN, **conf), default) == wanted
 
 
 class Port:
-    """A bridge port's VLANs, changed as the kernel would."""
+    """A bridge port's VLANs, which change as in the kernel."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, has: dict[int, int]) -> None:
         self.has, self.listed = has, 0
@@ -45,20 +45,20 @@ class Port:
         monkeypatch.setattr(vlans, "add_vlan", self.add)
 
     def list(self, _: object) -> dict[int, dict[int, int]]:
-        """Of all ports."""
+        """The VLANs of all ports."""
         self.listed += 1
         return {3: dict(self.has)}
 
     def add(self, _: object, __: int, vlan: int, *, native: bool) -> None:
-        """As the kernel's br_vlan_add: again is a change."""
+        """Like the kernel's br_vlan_add: adding a VLAN again changes it."""
         self.has[vlan] = NATIVE if native else 0
 
 
 @pytest.mark.parametrize("default", [1, 5])
-def test_the_default_vlan_goes_unless_it_is_preserved(monkeypatch: pytest.MonkeyPatch, default: int) -> None:
-    """The VLAN that the kernel gives every port is taken from it; with preserveDefaultVlan it stays.
+def test_the_default_vlan_is_removed_unless_it_is_preserved(monkeypatch: pytest.MonkeyPatch, default: int) -> None:
+    """The VLAN that the kernel gives every port is removed; preserveDefaultVlan keeps it.
 
-    No list of all ports is asked for: there may be many.
+    The VLANs of all ports are not listed: there may be many ports.
     """
     port = Port(monkeypatch, {default: NATIVE})
     vlans.set_port(None, 3, bridge(default), PodConf(**PLAIN, vlan=100))
@@ -69,8 +69,8 @@ def test_the_default_vlan_goes_unless_it_is_preserved(monkeypatch: pytest.Monkey
     assert port.listed == 0
 
 
-def test_a_gateways_port_has_the_vlan_of_its_pods_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the trunk of the pods nor a preserved default VLAN is the gateway's; what it has of them goes."""
+def test_a_gateway_s_port_has_only_the_vlan_of_its_pods(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pods' trunk and a preserved default VLAN are not added to it, and are removed if present."""
     port = Port(monkeypatch, {1: NATIVE, 42: 0})
     vlans.set_gateway_port(None, 3, PodConf(**PLAIN, vlan=100, trunk=(42,), preserve_default_vlan=True))
     assert port.has == {100: NATIVE}
@@ -79,8 +79,8 @@ def test_a_gateways_port_has_the_vlan_of_its_pods_alone(monkeypatch: pytest.Monk
     assert port.has == {100: NATIVE}
 
 
-def test_check_tells_what_the_port_lacks_and_has_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    """CHECK names a VLAN that is gone, one that changed from native to tagged, and one that nobody configured."""
+def test_check_reports_missing_and_unexpected_vlans(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A VLAN that is missing, one that is tagged instead of native, and one that is not configured."""
     port = Port(monkeypatch, {1: NATIVE, 7: 0, 9: 0})
     conf = PodConf(**PLAIN, vlan=7, trunk=(5,))
     assert vlans.differences(None, 3, bridge(), conf) == [
