@@ -1,4 +1,4 @@
-"""The little of D-Bus that is written here, against a library for it."""
+"""Our small D-Bus client, compared with a library."""
 
 import socket
 import threading
@@ -15,7 +15,7 @@ CALLS = {"Hello": message_bus.Hello(), "NameHasOwner": message_bus.NameHasOwner(
 
 
 def serve(path: Path, answers: bytes, *, chunk: int, received: bytearray) -> threading.Thread:
-    """A bus at this path that sends this, so many bytes at a time, to its first client, and hangs up."""
+    """A bus at this path that sends `answers` to its first client, `chunk` bytes at a time, and disconnects."""
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen()
@@ -35,7 +35,7 @@ def serve(path: Path, answers: bytes, *, chunk: int, received: bytearray) -> thr
 
 
 def reply(serial: int, method: str, signature: str, body: tuple, *, fails: bool = False) -> bytes:
-    """What the bus answers to a call."""
+    """The bus's reply to a call."""
     call = Parser().feed(CALLS[method].serialise(serial))[0]
     made = new_error(call, "a.b", signature, body) if fails else new_method_return(call, signature, body)
     made.header.fields[HeaderFields.sender] = "org.freedesktop.DBus"
@@ -60,15 +60,15 @@ ACQUIRED = new_signal(message_bus, "NameAcquired", "s", (":1.7",)).serialise(9)
         (b"", False),
     ],
 )
-def test_a_service_is_there_if_the_bus_says_so(tmp_path: Path, answers: bytes, is_there: bool, chunk: int) -> None:
-    """Whatever comes in between, in whatever pieces; a bus that does not say it has none."""
+def test_has_service_returns_what_the_bus_replies(tmp_path: Path, answers: bytes, is_there: bool, chunk: int) -> None:
+    """Other messages and any fragmentation are tolerated; without a reply there is no service."""
     bus = serve(tmp_path / "bus", answers, chunk=chunk, received=bytearray())
     assert dbus.has_service(NAME, f"unix:path={tmp_path}/bus") is is_there
     bus.join()
 
 
-def test_calls_are_those_of_a_library(tmp_path: Path) -> None:
-    """Byte for byte, after the login."""
+def test_calls_are_encoded_as_by_the_library(tmp_path: Path) -> None:
+    """Byte for byte, after the authentication."""
     received = bytearray()
     answers = LOGIN + HELLO + reply(2, "NameHasOwner", "b", (True,))
     bus = serve(tmp_path / "bus", answers, chunk=4096, received=received)
@@ -82,7 +82,7 @@ def test_calls_are_those_of_a_library(tmp_path: Path) -> None:
     "address", ["unix:path=/nonexistent/bus", "tcp:host=localhost,port=1", "unix:guid=7", "x", ";"]
 )
 def test_without_a_bus_there_is_no_service(address: str) -> None:
-    """Neither is an address that is none an error: there are nodes without D-Bus."""
+    """An invalid address is not an error either: some nodes have no D-Bus."""
     assert dbus.has_service(NAME, address) is False
 
 
@@ -101,6 +101,6 @@ def test_without_a_bus_there_is_no_service(address: str) -> None:
         ("10.1.2.0/x", "10.1.2.5/32", False),
     ],
 )
-def test_which_sources_hold_an_address(network: str, source: str, holds: bool) -> None:
-    """Networks do; MACs and ipsets, which a zone may have as well, are not looked into."""
+def test_sources_that_contain_an_address(network: str, source: str, holds: bool) -> None:
+    """Networks do; MACs and ipsets, which a zone may have too, are skipped."""
     assert holds_source(network, source) is holds

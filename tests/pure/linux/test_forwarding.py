@@ -1,4 +1,4 @@
-"""What of the paths to peers needs no kernel: MACs, requests, attributes read as bytes, and contradictions."""
+"""The parts of forwarding to peers that need no kernel: MACs, requests, attributes, and contradictions."""
 
 import struct
 
@@ -28,12 +28,12 @@ NO_SUCH_DEVICE, BUSY = 19, 16
         (["fd00:244:0:1::/64"], "02:26:b0:6c:b9:39"),
     ],
 )
-def test_the_mac_of_a_vtep_follows_from_its_subnets(subnets: list[str], mac: str) -> None:
-    """Every node computes the same for every other, whatever the order of the families."""
+def test_the_mac_of_a_vtep_is_derived_from_its_subnets(subnets: list[str], mac: str) -> None:
+    """Every node derives the same MAC, whatever the order of the IP versions."""
     assert vtep_mac(subnets) == mac
 
 
-def test_what_the_tunnel_costs() -> None:
+def test_the_tunnel_s_overhead() -> None:
     """Ethernet 14, VXLAN 8, UDP 8, and IP 20 or 40."""
     assert (overhead("192.0.2.1"), overhead("2001:db8::1")) == (50, 70)
 
@@ -45,7 +45,7 @@ def encoded(message: ndmsg | rtmsg, kind: int, flags: int) -> bytes:
     return bytes(message.data)
 
 
-# A link's index, and a part of each address, are percent signs.
+# The link's index and a part of each address consist of percent signs.
 PERCENT, MAC = int.from_bytes(b"%%%b", "little"), "02:24:0a:f4:25:00"
 BOTH = pytest.mark.parametrize(
     ("family", "dst", "via"), [(AF_INET, "10.244.37.0", "192.0.2.37"), (AF_INET6, "fd00:25::", "2001:db8::25")]
@@ -53,8 +53,8 @@ BOTH = pytest.mark.parametrize(
 
 
 @BOTH
-def test_neighbours_are_encoded_as_pyroute2_does(family: int, dst: str, via: str) -> None:
-    """So are FDB entries; a percent sign in the message does no harm."""
+def test_neighbours_are_encoded_as_by_pyroute2(family: int, dst: str, via: str) -> None:
+    """FDB entries too; percent signs in the message are harmless."""
     for own, flags in ((family, 0), (AF_BRIDGE, 0x02)):
         message = ndmsg()
         attrs = [("NDA_DST", dst), ("NDA_LLADDR", MAC)]
@@ -65,8 +65,8 @@ def test_neighbours_are_encoded_as_pyroute2_does(family: int, dst: str, via: str
 
 @BOTH
 @pytest.mark.parametrize(("onlink", "flags"), [(False, 0), (True, 4)])
-def test_routes_are_encoded_as_pyroute2_does(family: int, dst: str, via: str, flags: int, *, onlink: bool) -> None:
-    """Of protocol 24 in the main table, by a gateway; onlink through a tunnel."""
+def test_routes_are_encoded_as_by_pyroute2(family: int, dst: str, via: str, flags: int, *, onlink: bool) -> None:
+    """Protocol 24, main table, with a gateway; onlink through a tunnel."""
     message = rtmsg()
     attrs = [("RTA_DST", dst), ("RTA_GATEWAY", via), ("RTA_OIF", PERCENT)]
     usual = {"table": 254, "proto": 24, "scope": 0, "type": 1}
@@ -76,27 +76,27 @@ def test_routes_are_encoded_as_pyroute2_does(family: int, dst: str, via: str, fl
 
 
 def route(**fields: object) -> bytes:
-    """A route message of pyroute2's."""
+    """A route message made by pyroute2."""
     message = rtmsg()
     message.update({"family": AF_INET6, "dst_len": 64, "table": 254, "proto": 24, "type": 1, "flags": 5} | fields)
     return encoded(message, 24, 0)
 
 
-def test_attributes_are_those_that_pyroute2_reads() -> None:
-    """Number to content, padding left out."""
+def test_attributes_are_those_that_pyroute2_encodes() -> None:
+    """By number, without padding."""
     attrs = [("RTA_DST", "fd00::"), ("RTA_PRIORITY", 1024), ("RTA_PREF", 0), ("RTA_OIF", 7)]
     found = attributes_of(route(attrs=attrs), RTNL_BODY)
     assert found == {1: pack("fd00::"), 6: struct.pack("=I", 1024), 20: b"\0", 4: struct.pack("=I", 7)}
 
 
 @pytest.mark.parametrize("tail", [b"\0\0\0\0", b"\3\0\1\0", b"\1\0"])
-def test_garbage_after_the_attributes_is_survived(tail: bytes) -> None:
-    """A length that can not be ends the reading; so does an end in the middle of a header."""
+def test_garbage_after_the_attributes_is_ignored(tail: bytes) -> None:
+    """An impossible length ends the parsing, and so does a truncated header."""
     assert 1 in attributes_of(route(attrs=[("RTA_DST", "fd00::")]) + tail, RTNL_BODY)
 
 
-def test_a_request_names_the_object_and_nothing_else() -> None:
-    """A request made of a dump's message: its header, and of its attributes those that name the object."""
+def test_a_request_has_only_the_attributes_that_identify_the_object() -> None:
+    """It is made from a dump's message: its header, and the attributes that identify the object."""
     shown = route(attrs=[("RTA_DST", "fd00::"), ("RTA_PREF", 0), ("RTA_OIF", 7)])
     message = rtmsg(request_about(shown, 25, (1, 4)))
     message.decode()
@@ -105,23 +105,23 @@ def test_a_request_names_the_object_and_nothing_else() -> None:
     assert dict(message["attrs"]) == {"RTA_DST": "fd00::", "RTA_OIF": 7}
 
 
-def test_many_changes_go_in_few_datagrams_and_refusals_are_told_by_place() -> None:
-    """Three hundred requests, of which two are refused: three datagrams, each request with its own number."""
-    wire = FakeNetlink(refused={6: BUSY, 300: NO_SUCH_DEVICE})  # by number: the first has 1
+def test_many_changes_need_few_datagrams_and_errors_have_their_index() -> None:
+    """300 requests, of which two are refused: three datagrams, and a sequence number for each request."""
+    wire = FakeNetlink(refused={6: BUSY, 300: NO_SUCH_DEVICE})  # by sequence number: the first request has 1
     refused = wire.change_many([route(attrs=[("RTA_OIF", index)]) for index in range(300)])
     assert [(place, error.errno) for place, error in refused] == [(5, BUSY), (299, NO_SUCH_DEVICE)]
     assert [len(datagram) for datagram in wire.datagrams] == [128, 128, 44]
     assert attributes_of(wire.datagrams[2][43], RTNL_BODY)[4] == struct.pack("=I", 299)
 
 
-def test_a_key_has_one_value() -> None:
-    """The same pair twice is one; another value for the key is a contradiction."""
+def test_a_key_with_two_values_is_an_error() -> None:
+    """Duplicates of a pair are merged."""
     assert unique([("a", 1), ("b", 2), ("a", 1)], "two {}".format) == {"a": 1, "b": 2}
     with pytest.raises(ValueError, match="two a"):
         unique([("a", 1), ("a", 2)], "two {}".format)
 
 
-def test_a_route_is_known_by_network_and_length() -> None:
-    """Of either family."""
+def test_the_key_of_a_route() -> None:
+    """The network's address and its prefix length, for both IP versions."""
     assert key_of("10.244.2.0/24") == (bytes([10, 244, 2, 0]), 24)
     assert key_of("fd00::/8") == (b"\xfd" + bytes(15), 8)

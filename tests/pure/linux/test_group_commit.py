@@ -1,4 +1,4 @@
-"""Group commit: who performs a request, with which others, and whom an error reaches."""
+"""Group commit: which thread performs a request, with which others, and which callers get an error."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ def answer(requests: Sequence[Request]) -> None:
 
 
 class Recorder:
-    """Performs groups and records them; a group with the job "hold" lasts until `release` is set."""
+    """Performs groups and records them; a group with the job "hold" blocks until `release` is set."""
 
     def __init__(self, perform: Callable[[Sequence[Request]], object] = answer, most: int = 64) -> None:
         self.groups: list[list[object]] = []
@@ -35,7 +35,7 @@ class Recorder:
         self._body(requests)
 
     def meanwhile(self, threads: ThreadPoolExecutor, jobs: Sequence[object]) -> list[Future]:
-        """Submit the jobs, in order, while one group is under way; then let that end."""
+        """Submit the jobs in order while a group is being performed, and then let that group end."""
         futures = [threads.submit(self.commit.submit, "hold")]
         assert self.held.wait(60)
         for number, job in enumerate(jobs, 1):
@@ -46,32 +46,32 @@ class Recorder:
         return futures[1:]
 
 
-def test_one_request_is_performed_at_once_by_its_own_thread() -> None:
-    """Without others there is nothing to wait for, and no other thread."""
+def test_a_single_request_is_performed_at_once_by_its_own_thread() -> None:
+    """Without other requests it neither waits nor uses another thread."""
     performers = []
     commit = GroupCommit(lambda requests: (performers.append(get_ident()), answer(requests)))
     assert [commit.submit(number) for number in range(3)] == [0, 1, 2]
     assert performers == [get_ident()] * 3
 
 
-def test_requests_that_arrive_meanwhile_are_the_next_group() -> None:
-    """In the order in which they came, and each gets its own result."""
+def test_requests_that_arrive_meanwhile_form_the_next_group() -> None:
+    """In the order of their arrival; each gets its own result."""
     recorder = Recorder()
     with ThreadPoolExecutor(8) as threads:
         assert [future.result() for future in recorder.meanwhile(threads, range(7))] == list(range(7))
     assert recorder.groups == [["hold"], list(range(7))]
 
 
-def test_a_group_is_bounded() -> None:
-    """More than `most` become several groups; the thread of the first of each leads it."""
+def test_the_size_of_a_group_is_bounded() -> None:
+    """More than `most` requests form several groups."""
     recorder = Recorder(most=3)
     with ThreadPoolExecutor(8) as threads:
         assert [future.result() for future in recorder.meanwhile(threads, range(7))] == list(range(7))
     assert recorder.groups == [["hold"], [0, 1, 2], [3, 4, 5], [6]]
 
 
-def test_an_error_reaches_only_its_caller() -> None:
-    """The other requests of the group have their results."""
+def test_an_error_is_raised_only_in_its_caller() -> None:
+    """The other requests of the group return their results."""
 
     def perform(requests: Sequence[Request]) -> None:
         for request in requests:
@@ -87,8 +87,8 @@ def test_an_error_reaches_only_its_caller() -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(5, "broken"), SystemExit(3)])
-def test_a_leader_that_dies_fails_the_rest_of_its_group_and_hands_on(error: BaseException) -> None:
-    """What was settled before has not failed, and the next group is performed."""
+def test_an_exception_in_the_leader_fails_the_unsettled_requests_of_its_group(error: BaseException) -> None:
+    """Requests settled before have their results, and the next group is performed."""
 
     def perform(requests: Sequence[Request]) -> None:
         for request in requests:
@@ -104,14 +104,14 @@ def test_a_leader_that_dies_fails_the_rest_of_its_group_and_hands_on(error: Base
     assert recorder.commit.submit("afterwards") == "afterwards"
 
 
-def test_a_request_that_is_left_unsettled_fails() -> None:
-    """Its caller does not wait for ever, and is not told that it was performed."""
+def test_a_request_that_was_not_settled_fails() -> None:
+    """Its caller neither waits for ever nor takes it for performed."""
     with pytest.raises(RuntimeError, match="not performed"):
         GroupCommit(lambda _: None).submit("forgotten")
 
 
-def test_a_caller_goes_on_as_soon_as_its_request_is_settled() -> None:
-    """Though the group is still under way."""
+def test_a_caller_returns_as_soon_as_its_request_is_settled() -> None:
+    """While its group is still being performed."""
     go_on = Event()
 
     def perform(requests: Sequence[Request]) -> None:
@@ -130,7 +130,7 @@ def test_a_caller_goes_on_as_soon_as_its_request_is_settled() -> None:
 
 
 def test_requests_that_are_gathered_join_the_group() -> None:
-    """What arrives while the leader waits for more is performed with its own request."""
+    """Those that arrive while the leader gathers are performed with its own."""
     groups: list[list[object]] = []
     gathering = Event()
 
@@ -148,8 +148,8 @@ def test_requests_that_are_gathered_join_the_group() -> None:
     assert [sorted(group) for group in groups] == [[0, 1, 2]]
 
 
-def test_a_leader_that_dies_gathering_fails_and_hands_on() -> None:
-    """The same as if it had died performing."""
+def test_an_exception_while_gathering_fails_the_leader_and_passes_the_lead_on() -> None:
+    """Like an exception while performing."""
 
     def gather() -> None:
         if not failed:
@@ -163,8 +163,8 @@ def test_a_leader_that_dies_gathering_fails_and_hands_on() -> None:
     assert commit.submit(1) == 1
 
 
-def test_what_performs_submits_nothing() -> None:
-    """It would wait for itself."""
+def test_submitting_while_performing_is_an_error() -> None:
+    """The request would wait for itself."""
     commit = GroupCommit(lambda _: commit.submit("another"))
     with pytest.raises(RuntimeError, match="must not submit another"):
         commit.submit("one")
@@ -172,7 +172,7 @@ def test_what_performs_submits_nothing() -> None:
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=24), st.integers(1, 5), st.sets(st.integers(0, 9)))
 def test_every_request_is_performed_once(jobs: list[int], most: int, bad: set[int]) -> None:
-    """Whatever arrives together and whatever fails: each caller gets the outcome of its own job."""
+    """Whichever requests arrive together and fail, each caller gets the outcome of its own job."""
 
     def perform(requests: Sequence[Request]) -> None:
         for request in requests:

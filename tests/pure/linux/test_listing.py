@@ -1,4 +1,4 @@
-"""Listings of sets that the kernel rearranges meanwhile, which it does when it likes and not when a test would."""
+"""Listings of sets that the kernel reorders meanwhile, simulated because a test cannot make the kernel do so."""
 
 import random
 from collections.abc import Sequence
@@ -16,12 +16,12 @@ PAGE = 7
 
 
 def element(number: int) -> bytes:
-    """An element in bytes."""
+    """An encoded element."""
     return messages.encoded(messages.Element("pods4", number.to_bytes(4, "big"), f"v1:net:c{number}:eth0"))
 
 
 class Rearranging(Netlink):
-    """A kernel that lists a set page by page, each behind as many as it has listed, and in an order of its own."""
+    """A kernel that lists a set in pages, each after as many elements as were listed, and in an order of its own."""
 
     def __init__(self, elements: Sequence[bytes], orders: Sequence[Sequence[int]]) -> None:
         self.elements = elements
@@ -29,7 +29,7 @@ class Rearranging(Netlink):
         """Seeds of the orders of each listing's pages, one listing after the other; when they are used up, it rests."""
 
     def dump(self, message: object, kind: int) -> list[bytes]:
-        """One listing."""
+        """Return one listing."""
         listed, pages, seeds = 0, [], iter(next(self.orders, ()))
         while listed < len(self.elements):
             page = random.Random(next(seeds, 0)).sample(self.elements, len(self.elements))[listed : listed + PAGE]
@@ -43,14 +43,14 @@ ORDERS = st.lists(st.lists(st.integers(0, 3), max_size=4), max_size=4)
 
 @given(st.integers(0, 40), ORDERS)
 def test_a_listing_has_each_element_once(count: int, orders: Sequence[Sequence[int]]) -> None:
-    """Whatever became of the order between pages: none is missing, none is there twice."""
+    """However the order changes between pages, none is missing or listed twice."""
     kernel = Rearranging([element(number) for number in range(count)], orders)
     found = listing.list_elements(kernel, TABLE, "pods4")
     assert sorted(found) == sorted(kernel.elements)
 
 
-def test_a_set_that_never_rests_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A listing that can not be had is an error that names the set, and no list."""
+def test_a_set_that_keeps_changing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error names the set; an incomplete list is never returned."""
     monkeypatch.setattr(listing, "_LISTING_PAUSES", (0, 0, 0))
     kernel = Rearranging([element(number) for number in range(20)], [(1, 2)] * 3)
     with pytest.raises(NetlinkError, match="elements of set pods4 of table inet slash24_test"):

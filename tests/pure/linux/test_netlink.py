@@ -1,4 +1,4 @@
-"""The bytes that go to the kernel and come from it, where this machine's kernel can not show that they are right."""
+"""Netlink messages, in cases where this machine's kernel cannot show that the bytes are right."""
 
 import struct
 from collections.abc import Callable
@@ -20,10 +20,10 @@ from tests.pure.fake_netlink import FakeNetlink, FakeSocket
 IFLA_AF_SPEC, IFLA_BRIDGE_VLAN_INFO = 26, 2
 
 
-# What `bridge vlan add dev PORT vid 5 pvid untagged master` of iproute2 sends, after the header; PORT has index 4.
+# Sent by iproute2 for `bridge vlan add dev PORT vid 5 pvid untagged master`, without the header; PORT has index 4.
 NATIVE_VLAN = "07000000040000000000000000000000" + "14001a00" + "0600000001000000" + "0800020006000500"
 TAGGED_VLAN = "07000000040000000000000000000000" + "14001a00" + "0600000001000000" + "0800020000000500"
-# And `ip link set BRIDGE type bridge vlan_filtering 1`, for index 4; the kind with its NUL.
+# And for `ip link set BRIDGE type bridge vlan_filtering 1` with index 4; the kind includes its NUL.
 KIND, ON = "0b0001006272696467650000", "0c0002000500070001000000"
 FILTERING = "00000000040000000000000000000000" + "1c001200" + KIND + ON
 
@@ -37,7 +37,7 @@ FILTERING = "00000000040000000000000000000000" + "1c001200" + KIND + ON
     ],
 )
 def test_vlan_requests_are_those_of_iproute2(change: object, kind: int, body: str) -> None:
-    """A VLAN is added to a port, and taken from it, by the same bytes as iproute2's `bridge vlan` sends."""
+    """Adding a VLAN to a port and deleting it use the same bytes as iproute2's `bridge vlan`."""
     wire = FakeNetlink()
     change(wire)
     (sent,) = wire.sent
@@ -46,8 +46,8 @@ def test_vlan_requests_are_those_of_iproute2(change: object, kind: int, body: st
     assert sent[16:].hex() == body
 
 
-def test_vlan_filtering_request_says_what_iproute2_says() -> None:
-    """VLAN filtering is switched by IFLA_BR_VLAN_FILTERING of a link of kind bridge."""
+def test_the_vlan_filtering_request_has_the_content_of_iproute2_s() -> None:
+    """It sets IFLA_BR_VLAN_FILTERING of a link of kind bridge."""
     wire = FakeNetlink()
     links.set_vlan_filtering(wire, 4, on=True)
     (sent,) = wire.sent
@@ -63,7 +63,7 @@ _PEER = {
 _VETH = {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", _PEER)]})]}
 _PORT = {"attrs": [("IFLA_BRPORT_MODE", 1), ("IFLA_BRPORT_ISOLATED", 0)]}
 _METRICS = {"attrs": [("RTAX_MTU", 1300), ("RTAX_ADVMSS", 1200)]}
-# What we send, and the objects that pyroute2 should make the same bytes of: class, fields, attributes.
+# Our requests, and the objects from which pyroute2 should make the same bytes: class, fields, attributes.
 SENT = {
     "create a bridge": (
         lambda wire: links.create_bridge(wire, "b0", mtu=1400),
@@ -117,8 +117,8 @@ SENT = {
 
 
 @pytest.mark.parametrize("what", SENT)
-def test_requests_are_those_that_pyroute2_makes(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bytes that we put together for every call are what pyroute2, which knows all of rtnetlink, would send."""
+def test_requests_are_encoded_as_by_pyroute2(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Our requests are byte for byte those that pyroute2, which knows all of rtnetlink, would send."""
     monkeypatch.setattr(links, "random_mac", lambda: MAC)
     send, objects = SENT[what]
     wire = FakeNetlink()
@@ -139,13 +139,13 @@ def _shown(**fields: object) -> bytes:
 
 
 def read(message: bytes) -> links.Link:
-    """The link that a message of the kernel's shows."""
+    """The link that a kernel's message describes."""
     (link,) = links.list_links(FakeNetlink(message))
     return link
 
 
-def test_a_link_is_read_as_pyroute2_writes_it() -> None:
-    """All that a Link has, of a port of a bridge."""
+def test_a_link_encoded_by_pyroute2_is_parsed() -> None:
+    """All fields of a Link, for a bridge's port."""
     slave = {"attrs": [("IFLA_BRPORT_MODE", 1), ("IFLA_BRPORT_ISOLATED", 1)]}
     info = [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_SLAVE_KIND", "bridge"), ("IFLA_INFO_SLAVE_DATA", slave)]
     attrs = [("IFLA_IFNAME", "v0"), ("IFLA_ADDRESS", MAC), ("IFLA_MTU", 1400), ("IFLA_OPERSTATE", "UP")]
@@ -160,22 +160,22 @@ def test_a_link_is_read_as_pyroute2_writes_it() -> None:
     assert (link.hairpin, link.isolated, link.vlan_filtering) == (True, True, False)
 
 
-def test_a_link_that_says_nothing_is_read_too() -> None:
-    """What an attribute does not tell is empty, 0 or off; a text that is no UTF-8 is no hindrance."""
+def test_a_link_without_attributes_is_parsed() -> None:
+    """Missing attributes give "", 0, False or the state UNKNOWN; a text that is not UTF-8 is not an error."""
     link = read(_shown(index=1, attrs=[]) + bytes.fromhex("0600140066ff0000"))
     assert (link.name, link.kind, link.mac, link.master, link.operstate) == ("", "", "", 0, "UNKNOWN")
     assert link.alias == "f\udcff"
 
 
-def test_vlan_filtering_of_a_bridge_is_read() -> None:
-    """IFLA_BR_VLAN_FILTERING counts for a link of kind bridge."""
+def test_vlan_filtering_of_a_bridge_is_parsed() -> None:
+    """IFLA_BR_VLAN_FILTERING counts only for a link of kind bridge."""
     data = {"attrs": [("IFLA_BR_VLAN_FILTERING", 1)]}
     info = {"attrs": [("IFLA_INFO_KIND", "bridge"), ("IFLA_INFO_DATA", data)]}
     assert read(_shown(index=1, attrs=[("IFLA_LINKINFO", info)])).vlan_filtering
 
 
-def test_the_default_vlan_of_a_bridge_and_the_vlan_of_a_device_are_read() -> None:
-    """IFLA_BR_VLAN_DEFAULT_PVID of a bridge, IFLA_VLAN_ID of an 802.1Q device; 0 of any other link."""
+def test_the_default_vlan_of_a_bridge_and_the_vlan_of_a_device_are_parsed() -> None:
+    """IFLA_BR_VLAN_DEFAULT_PVID of a bridge, IFLA_VLAN_ID of an 802.1Q device; 0 for any other link."""
     pvid, vid = (struct.pack("=HHHxx", 6, kind, 5) for kind in (39, 1))
     links_ = [
         read(_shown(index=1, attrs=[("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", kind)]})]))
@@ -185,8 +185,8 @@ def test_the_default_vlan_of_a_bridge_and_the_vlan_of_a_device_are_read() -> Non
     assert [(link.default_vlan, link.vlan) for link in found] == [(5, 0), (0, 5), (0, 0)]
 
 
-def test_ranges_of_vlans_are_spread() -> None:
-    """A range is listed as its first and its last VLAN; what is beside it is single."""
+def test_ranges_of_vlans_are_expanded() -> None:
+    """A range is listed as its first and last VLAN; other entries are single VLANs."""
     begin, end = 0x8, 0x10
     listed = [(0x6, 1), (begin, 10), (end, 13), (0, 20), (begin | 0x4, 30), (end | 0x4, 31)]
     entries = [attribute(IFLA_BRIDGE_VLAN_INFO, struct.pack("=HH", *entry)) for entry in listed]
@@ -205,13 +205,13 @@ def test_ranges_of_vlans_are_spread() -> None:
         (set(), "fd00:1::1/80", False),
     ],
 )
-def test_an_ipv6_address_in_a_larger_subnet_will_do(has: set[str], wanted: str, *, does: bool) -> None:
-    """The kernel has an IPv6 address once on a link, and an IPv4 address once for each subnet."""
+def test_an_ipv6_address_in_a_larger_subnet_is_sufficient(has: set[str], wanted: str, *, does: bool) -> None:
+    """The kernel allows an IPv6 address once on a link, and an IPv4 address once in each subnet."""
     assert addresses.carries(has, wanted) is does
 
 
-def test_the_first_refusal_that_matters_is_told_with_its_place() -> None:
-    """Of requests sent together; what the kernel shows meanwhile is not taken for an answer."""
+def test_the_first_error_that_is_not_tolerated_is_raised_with_its_index() -> None:
+    """Among requests sent together; objects that the kernel sends meanwhile are not acknowledgements."""
     requests = [struct.pack("=IHHII", 16, 16, 0x605, number, 0) for number in (7, 8, 9, 10)]
     shown = struct.pack("=IHHII", 16, 16, 0, 8, 0)
     refusals = [_refusal(errno, flags=0x100, number=number) for errno, number in ((17, 8), (113, 9), (22, 10))]
@@ -223,7 +223,7 @@ def test_the_first_refusal_that_matters_is_told_with_its_place() -> None:
 
 
 def test_only_the_last_of_several_requests_is_acknowledged() -> None:
-    """The others are answered only if they are refused; their other flags are as they were."""
+    """The others are answered only with an error; their other flags are unchanged."""
     requests = [struct.pack("=IHHII", 16, 16, 0x605, number, 0) for number in (7, 8, 9)]
     kernel = FakeSocket(_refusal(0, flags=0x100, number=9))
     Netlink(wire=kernel).send(requests)
@@ -238,15 +238,15 @@ def _answer(number: int, name: int = 0, *, kind: int = ENTRY, flags: int = 0) ->
 
 
 def _kernel(*datagrams: bytes) -> Netlink:
-    """After six requests: the next one has number 7."""
+    """A Netlink that has sent six requests, so that the next has sequence number 7."""
     kernel = Netlink(wire=FakeSocket(*datagrams))
     for _ in range(6):
         kernel.encode(b"", GET, 0)
     return kernel
 
 
-def test_a_late_answer_to_an_earlier_request_is_no_answer() -> None:
-    """What a request of which nobody waits for the answer any more is answered later is passed over, of all forms."""
+def test_late_replies_to_earlier_requests_are_skipped() -> None:
+    """Of any form: nobody waits for the replies to those requests any more."""
     late = [_answer(6, 1), _refusal(0, flags=0x100, number=6), _refusal(1, flags=0x100, number=6)]
     assert _kernel(*late, _answer(7, 2)).get(b"", GET) == _answer(7, 2)
     assert _kernel(*late, _answer(7, 2), _answer(7, kind=DONE)).dump(b"", GET) == [_answer(7, 2)]
@@ -254,22 +254,22 @@ def test_a_late_answer_to_an_earlier_request_is_no_answer() -> None:
     assert _kernel(*late, _answer(7, 2), _refusal(0, flags=0x100, number=7)).send([request]) == [_answer(7, 2)]
 
 
-def test_a_disturbed_dump_is_taken_again() -> None:
-    """A list that came in pieces, and changed between them, is read again as a whole."""
+def test_an_interrupted_dump_is_repeated() -> None:
+    """If objects changed between its datagrams, the whole dump is repeated."""
     disturbed = [_answer(7, 1), _answer(7, 2, flags=INTERRUPTED), _answer(7, kind=DONE)]
     kernel = _kernel(*disturbed, _answer(8, 3), _answer(8, 4), _answer(8, kind=DONE))
     assert kernel.dump(b"", GET) == [_answer(8, 3), _answer(8, 4)]
 
 
-def test_a_list_in_one_piece_is_of_one_moment() -> None:
-    """What changes between the only piece and the end of the list does not matter."""
+def test_a_dump_in_a_single_datagram_is_consistent() -> None:
+    """A change between that datagram and the end of the dump does not matter."""
     kernel = _kernel(_answer(7, 1), _answer(7, kind=DONE, flags=INTERRUPTED))
     assert kernel.dump(b"", GET) == [_answer(7, 1)]
 
 
 @pytest.mark.parametrize("end", [(0, INTERRUPTED), (INTERRUPTED, 0)])
-def test_a_dump_that_stays_disturbed_is_an_error_to_try_again(monkeypatch: pytest.MonkeyPatch, end: tuple) -> None:
-    """No list is better than one in which something may be missing: the error is that of a shortage."""
+def test_a_dump_that_stays_interrupted_is_a_temporary_error(monkeypatch: pytest.MonkeyPatch, end: tuple) -> None:
+    """An error is better than a list in which objects may be missing; it counts as a shortage."""
     monkeypatch.setattr(socket, "_DUMP_SECONDS", 0)
     entry, done = end
     kernel = _kernel(_answer(7, 1), _answer(7, 2, flags=entry), _answer(7, kind=DONE, flags=done))
@@ -284,13 +284,13 @@ def _refusal(errno: int, *, flags: int, attributes: bytes = b"", number: int = 1
     return struct.pack("=IHHII", 16 + len(body), 2, flags, number, 0) + body
 
 
-def test_an_acknowledgement_is_no_error() -> None:
-    """Error number 0 is the kernel's "done"."""
+def test_an_acknowledgement_is_not_an_error() -> None:
+    """Its error number is 0."""
     assert error_of(_refusal(0, flags=0x100)) is None
 
 
-def test_the_kernels_own_words_are_kept() -> None:
-    """An extended acknowledgement's sentence stands in the error beside the name of the error number."""
+def test_the_kernel_s_error_message_is_kept() -> None:
+    """The text of the extended acknowledgement follows the name of the error number."""
     text = b"RTNETLINK says no\0"
     attribute = struct.pack("=HH", 4 + len(text), 1) + text
     error = error_of(_refusal(22, flags=0x300, attributes=attribute))
@@ -298,14 +298,14 @@ def test_the_kernels_own_words_are_kept() -> None:
     assert (error.errno, error.strerror) == (22, "Invalid argument (RTNETLINK says no)")
 
 
-def test_garbage_in_an_extended_acknowledgement_is_survived() -> None:
-    """An attribute that is too short ends the search for words; the error number is told all the same."""
+def test_garbage_in_an_extended_acknowledgement_is_ignored() -> None:
+    """An attribute that is too short ends the parsing; the error number is still reported."""
     error = error_of(_refusal(22, flags=0x300, attributes=b"\0\0\0\0"))
     assert error.strerror == "Invalid argument"
 
 
-def test_random_macs_are_unicast_and_local() -> None:
-    """A MAC of our own making is locally administered and no group address."""
+def test_random_macs_are_unicast_and_locally_administered() -> None:
+    """The two lowest bits of the first byte are 10."""
     for _ in range(200):
         first = int(links.random_mac()[:2], 16)
         assert first & 0b11 == 0b10

@@ -1,4 +1,4 @@
-"""Which rules of iptables are about which pod."""
+"""Which iptables rules belong to which pod."""
 
 import pytest
 
@@ -13,8 +13,8 @@ def found(expressions: list[bytes]) -> FoundRule:
     return FoundRule(1, "CNI-FORWARD", "", b"".join(expressions))
 
 
-def test_a_rule_is_about_an_address_as_a_whole() -> None:
-    """Those of a pod are; the way to the administrator's chain is about none."""
+def test_the_address_of_a_rule() -> None:
+    """Rules of a pod have its address; the jump to the administrator's chain has none."""
     for version, address in ((4, bytes([10, 1, 2, 5])), (6, bytes(15) + b"\5")):
         for make in (iptables.accept_from, iptables.accept_replies_to, iptables.accept_translated_to):
             assert list(rule_addresses(found(make(address)), version)) == [address]
@@ -22,8 +22,8 @@ def test_a_rule_is_about_an_address_as_a_whole() -> None:
     assert list(rule_addresses(found([]), 4)) == []
 
 
-def test_many_pods_are_removed_by_one_look_at_every_rule(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A GC of a node that was full does not look at every rule for every pod: that took minutes."""
+def test_many_pods_are_removed_in_one_pass_over_the_rules(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GC on a full node does not check every rule for every pod, which would take minutes."""
     pods = [bytes([10, 1, 2, number]) for number in range(200)]
     rules = [found(iptables.accept_from(pod)) for pod in pods]
     looks, look = [], listing.source_network
