@@ -1,4 +1,4 @@
-"""Netlink without a kernel: one that keeps requests and lists what it is given, and a socket for the real one."""
+"""Netlink without a kernel: one that records requests and lists given objects, and a socket for the real one."""
 
 import struct
 from collections.abc import Sequence
@@ -7,27 +7,27 @@ from linux.netlink.socket import Netlink, NetlinkError
 
 
 class FakeSocket:
-    """A socket that receives just these datagrams. `sent`: the datagrams that were sent."""
+    """A socket that receives these datagrams. `sent`: the datagrams that were sent."""
 
     def __init__(self, *datagrams: bytes) -> None:
         self.datagrams, self.sent = list(datagrams), []
 
     def setsockopt(self, *_: object) -> None:
-        """Any option will do."""
+        """Accept any option."""
 
     def send(self, data: bytes) -> None:
-        """Keep the datagram."""
+        """Record the datagram."""
         self.sent.append(data)
 
     def recv(self, _: int) -> bytes:
-        """The next datagram."""
+        """Return the next datagram."""
         return self.datagrams.pop(0)
 
 
 class FakeNetlink(Netlink):
-    """Keeps the requests that are sent, and lists `objects`, or else these requests.
+    """Records the requests that are sent, and lists `objects`, or else these requests.
 
-    `refused`: sequence number to errno of requests of `change_many`, whose datagrams are kept too.
+    `refused`: errno by sequence number for requests of `change_many`, whose datagrams are recorded too.
     """
 
     def __init__(self, *objects: bytes, refused: dict[int, int] | None = None) -> None:
@@ -37,16 +37,16 @@ class FakeNetlink(Netlink):
         self.datagrams: list[list[bytes]] = []
 
     def send(self, requests: Sequence[bytes], *, tolerated: Sequence[int] = ()) -> list[bytes]:
-        """Keep the requests."""
+        """Record the requests."""
         self.sent += requests
         return []
 
     def dump(self, message: bytes, kind: int) -> list[bytes]:
-        """The objects."""
+        """Return the objects."""
         return self._objects or self.sent
 
     def transact(self, requests: Sequence[bytes]) -> list[tuple[int, NetlinkError | None]]:
-        """Answer as rtnetlink does without NLM_F_ACK: errors alone."""
+        """Answer as rtnetlink does without NLM_F_ACK: only errors."""
         self.datagrams.append(list(requests))
         numbers = [struct.unpack_from("=I", request, 8)[0] for request in requests]
         return [(number, NetlinkError(self._refused[number], "no")) for number in numbers if number in self._refused]

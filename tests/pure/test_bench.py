@@ -1,4 +1,4 @@
-"""What bench/ makes of its figures: tables, the page, the picture, and a profile by whose the time is."""
+"""The output of bench/: tables, the page, the chart, and a profile by component."""
 
 import json
 import re
@@ -29,18 +29,18 @@ MEASURED = Report(
 )
 
 
-def test_a_row_compares_medians() -> None:
-    """One slow call in three moves no ratio."""
+def test_the_ratio_is_that_of_medians() -> None:
+    """One slow call in three does not change it."""
     assert ROWS[0].ratio == pytest.approx(0.3)
 
 
-def test_the_table_tells_what_falls_short() -> None:
-    """A ratio above its goal is called missed, one at or below it reached; without a goal nothing is said."""
+def test_the_table_marks_missed_goals() -> None:
+    """A ratio above its goal is "missed", one at or below it "reached"; a row without a goal has no mark."""
     assert [cells[-1] for cells in report.cells(MEASURED)] == ["reached", "missed", ""]
 
 
-def test_the_picture_has_a_bar_for_each_goal() -> None:
-    """It is well-formed, tells its title, escapes names, and colours what is missed."""
+def test_the_chart_has_bars_for_rows_with_a_goal() -> None:
+    """The SVG is well-formed, has a title, escapes names, and marks a missed goal."""
     root = ElementTree.fromstring(picture.draw(ROWS))
     svg = "{http://www.w3.org/2000/svg}"
     kinds = [rect.get("class") for rect in root.iter(f"{svg}rect")]
@@ -49,8 +49,8 @@ def test_the_picture_has_a_bar_for_each_goal() -> None:
     assert "DEL, <slow>" in [text.text for text in root.iter(f"{svg}text")]
 
 
-def test_figures_are_replaced_and_the_rest_of_the_page_is_not(tmp_path: Path) -> None:
-    """Publishing twice is publishing once."""
+def test_publishing_replaces_only_the_figures(tmp_path: Path) -> None:
+    """The rest of the page is kept, and publishing again changes nothing."""
     page = tmp_path / report.PAGE
     page.write_text(f"before\n\n<!-- {report.FIGURES} -->\nold\n<!-- end of figures -->\n\nafter\n")
     report.publish(MEASURED, tmp_path)
@@ -64,15 +64,15 @@ def test_figures_are_replaced_and_the_rest_of_the_page_is_not(tmp_path: Path) ->
     assert json.loads((tmp_path / "performance.json").read_text())["rows"][0]["slash24"] == [2.0, 3.0, 9.0]
 
 
-def test_a_page_without_a_place_for_figures_is_left_alone(tmp_path: Path) -> None:
-    """Nothing is measured for a page that can not take it."""
+def test_a_page_without_a_place_for_figures_is_an_error(tmp_path: Path) -> None:
+    """It is raised before anything is measured."""
     (tmp_path / report.PAGE).write_text("text\n")
     with pytest.raises(SystemExit, match="no place for figures"):
         report.around(tmp_path, report.FIGURES)
 
 
-def test_the_published_files_are_of_one_run() -> None:
-    """The table of docs/performance.md shows the medians that docs/performance.json has, and the picture shows them."""
+def test_the_published_files_are_of_the_same_run() -> None:
+    """The table of docs/performance.md and the chart show the medians of docs/performance.json."""
     rows = json.loads((ROOT / "docs" / "performance.json").read_text())["rows"]
     page = (ROOT / "docs" / "performance.md").read_text()
     drawn = (ROOT / "docs" / "performance.svg").read_text()
@@ -85,7 +85,7 @@ def test_the_published_files_are_of_one_run() -> None:
 
 
 def test_the_readme_has_the_published_ratios() -> None:
-    """The three lines on speed are rounded from docs/performance.json."""
+    """The percentages and ratios under "Speed" are rounded from docs/performance.json."""
     rows = {row["case"]: row["ratio"] for row in json.loads((ROOT / "docs" / "performance.json").read_text())["rows"]}
     section = (ROOT / "README.md").read_text().partition("\n## Speed\n")[2].partition("\n## ")[0]
     cases = [f"{verb}, bridge, {what}" for what in ("gateway", "ipMasq") for verb in ("ADD", "DEL")]
@@ -96,8 +96,8 @@ def test_the_readme_has_the_published_ratios() -> None:
     assert re.findall(r"(\d+\.\d)(?: times|\s)", section) == [f"{ratio:.1f}" for ratio in cold]
 
 
-def test_samples_count_for_the_innermost_frame_of_ours() -> None:
-    """The standard library's time is its caller's; a thread that waits does not count."""
+def test_samples_count_for_the_innermost_frame_of_our_code() -> None:
+    """Time in the standard library counts for its caller; a waiting thread does not count."""
     stacks = (
         "main (agent/__main__.py:9);add (plugins/bridge.py:1);loads (json/__init__.py:3) 4",
         f"add ({lab.ROOT}/plugins/bridge.py:1);send (linux/netlink/socket.py:7) 2",
@@ -109,8 +109,8 @@ def test_samples_count_for_the_innermost_frame_of_ours() -> None:
     assert areas["kernel, by netlink"] == 2
 
 
-def test_ratios_of_throughput_are_of_neighbours_in_time() -> None:
-    """A machine that gets twice as slow between rounds changes no ratio; less processor time a byte is better."""
+def test_throughput_ratios_compare_runs_of_the_same_round() -> None:
+    """A machine that becomes half as fast between rounds changes no ratio; less CPU time per byte is better."""
     limit = [throughput.Run(8.0, 0.5), throughput.Run(4.0, 1.0), throughput.Run(8.0, 0.5)]
     mine = [throughput.Run(4.0, 1.0), throughput.Run(2.0, 2.0), throughput.Run(4.0, 1.0)]
     rows = throughput.summary("vxlan", {"IPv4": {"slash24": mine, throughput.BY_HAND: limit}})

@@ -1,7 +1,7 @@
-"""What the suite's conftest does for all tests.
+"""What tests/conftest.py does for all tests.
 
-What is not run must not look as if it had passed: skips in CI, tests that this machine's kernel can not run. Examples
-have no deadline.
+A test that did not run must not look passed: one that skips in CI, or that this machine's kernel cannot run.
+Hypothesis has no deadline.
 """
 
 import os
@@ -48,16 +48,16 @@ THERE=1 exec "$@" """
 
 
 def run(folder: Path, sources: Mapping[str, str], *options: str, ci: str, vm: str = "exit 125") -> str:
-    """What a run with the suite's conftest and these options of pytest says of files.
+    """The output of a run of pytest on these files, with the suite's conftest and these options.
 
-    `vm`: what the virtual machine does before the command.
+    `vm`: the commands that the virtual machine runs first.
     """
     for name, source in sources.items():
         (folder / f"{name}.py").write_text(source)
     (folder / "vm").write_text(VM.format(say=vm) + " ".join(PYTEST))
     (folder / "vm").chmod(0o755)
     (folder / "conftest.py").write_text(f"from tests.vm import handover\nhandover.RUN = [{str(folder / 'vm')!r}]\n")
-    # What was meant for the run that this is a test of is not for the one that it starts.
+    # pytest's variables are meant for this run, not for the one that it starts.
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *PYTEST, "-p", "no:cacheprovider", *options, "."],
@@ -70,30 +70,30 @@ def run(folder: Path, sources: Mapping[str, str], *options: str, ci: str, vm: st
 
 
 def closing(said: str) -> str:
-    """The last line, with the numbers of passed, failed and skipped."""
+    """The last line, with the numbers of passed, failed and skipped tests."""
     return said.strip().splitlines()[-1]
 
 
 def test_a_skip_fails_in_ci(tmp_path: Path) -> None:
-    """Whatever is not run must not look as if it had passed; a module is not excused by the kernel.
+    """Otherwise a test that did not run would look passed; a module may not skip for lack of kernel support either.
 
-    None of its tests is collected, so none could be run elsewhere.
+    None of its tests is collected, so none could run in the virtual machine.
     """
     line = closing(run(tmp_path, SKIPS, "--continue-on-collection-errors", ci="true"))
     assert "skipped" not in line
     assert line.startswith("1 failed, 2 errors")
 
 
-def test_a_skip_stands_outside_ci(tmp_path: Path) -> None:
-    """Someone without the tool can run the rest."""
+def test_a_skip_is_accepted_outside_ci(tmp_path: Path) -> None:
+    """A user without the tool can run the rest."""
     assert closing(run(tmp_path, SKIPS, ci="")).startswith("3 skipped")
 
 
 @pytest.mark.parametrize(("ci", "options"), [("true", WORKERS), ("", ())], ids=["workers", "here"])
-def test_what_the_kernel_lacks_is_run_on_another(tmp_path: Path, ci: str, options: Sequence[str]) -> None:
-    """A test that skips because "kernel lacks ..." passes if it passes in the virtual machine; all run in one.
+def test_what_the_kernel_lacks_is_tested_in_a_virtual_machine(tmp_path: Path, ci: str, options: Sequence[str]) -> None:
+    """A test that skips because "kernel lacks ..." passes if it passes there; all of them run in one machine.
 
-    A failure there is shown here with what was compared; so is a skip, for that kernel has to have it all.
+    A failure there is shown with its assertion; a skip there is a failure, because that kernel must support everything.
     """
     said = run(tmp_path, {"test_it": FOR_ANOTHER_KERNEL}, *options, ci=ci, vm="echo $# >>started")
     assert closing(said).startswith("2 failed, 3 passed")
@@ -102,13 +102,13 @@ def test_what_the_kernel_lacks_is_run_on_another(tmp_path: Path, ci: str, option
     assert "skipped in the virtual machine: kernel lacks VLANs" in said
 
 
-def test_without_a_virtual_machine_it_is_a_failure(tmp_path: Path) -> None:
-    """Where it can not be started, the tests have failed, for the reason that it gives."""
+def test_without_a_virtual_machine_these_tests_fail(tmp_path: Path) -> None:
+    """If it cannot be started, they fail with the reason."""
     said = run(tmp_path, {"test_it": FOR_ANOTHER_KERNEL}, ci="", vm="echo no emulator here; exit 125")
     assert closing(said).startswith("4 failed, 1 passed")
     assert "no emulator here" in said
 
 
-def test_no_example_is_timed() -> None:
-    """Hypothesis fails no example for its time, which depends on what else the machine does."""
+def test_hypothesis_has_no_deadline() -> None:
+    """The time of an example depends on the machine's other load."""
     assert settings().deadline is None

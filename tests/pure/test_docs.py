@@ -1,4 +1,4 @@
-"""The documentation says what the code does: every key, verb, error, link and command in it."""
+"""The documentation matches the code: every key, verb, error, link and command in it."""
 
 import ast
 import io
@@ -61,14 +61,14 @@ EVERYTHING = {
 
 @pytest.mark.parametrize("path", CONFLISTS, ids=lambda path: path.stem)
 def test_examples_suit_old_and_new_runtimes(path: Path) -> None:
-    """Every example is 1.0.0 for a runtime that knows no later version, and 1.1.0 for one that reads cniVersions."""
+    """Every example has cniVersion 1.0.0 for older runtimes, and cniVersions with 1.1.0 for runtimes that read it."""
     conflist = json.loads(path.read_text())
     assert (conflist["cniVersion"], conflist["cniVersions"]) == ("1.0.0", ["1.0.0", "1.1.0"])
     assert not any("cniVersion" in plugin for plugin in conflist["plugins"])
 
 
 def cells(page: str | Path, column: str) -> list[str]:
-    """The cells of that column of all tables on a page of docs/."""
+    """The cells in that column of all tables on a page of docs/."""
     found: list[str] = []
     index = None
     for line in (ROOT / "docs" / page).read_text().splitlines():
@@ -80,12 +80,12 @@ def cells(page: str | Path, column: str) -> list[str]:
 
 
 def documented(page: str | Path) -> dict[str, str]:
-    """The configuration keys that a page of docs/ has in its tables, with their types."""
+    """The configuration keys in the tables of a page of docs/, with their types."""
     return {key.strip("`"): kind for key, kind in zip(cells(page, "key"), cells(page, "type"), strict=True)}
 
 
 def asked(plugin: Plugin, stdin: dict, monkeypatch: pytest.MonkeyPatch, *verbs: str) -> dict[str, str]:
-    """The keys that serving these verbs asks the configuration for, as docs/ writes their paths, and the type."""
+    """The configuration keys that serving these verbs reads, as paths in the form of docs/, and their types."""
     keys: dict[str, str] = {}
     for name in GETTERS:
         original = getattr(Section, name)
@@ -108,21 +108,21 @@ def asked(plugin: Plugin, stdin: dict, monkeypatch: pytest.MonkeyPatch, *verbs: 
 
 
 def compare(found: dict[str, str], pages: dict[str, str]) -> None:
-    """The keys asked for are those of the pages, and of the types that the pages say."""
+    """Compare the keys that are read with those of the pages, and their types."""
     assert set(found) == set(pages)
     assert {key: kind for key, kind in found.items() if not pages[key].startswith(kind)} == {}
 
 
 def reading_bridge(request: Request) -> Result:
-    """Read what `bridge` and the protocol read of a configuration, and do nothing."""
+    """Read what `bridge` and the protocol read from a configuration, and do nothing else."""
     bridge.parse(request)
     assert request.conf.prev_result == Result()
     assert request.valid_attachments
     return Result(ips=(IPConfig("10.1.2.3/24"),))
 
 
-def test_every_key_of_bridge_is_documented_and_every_documented_one_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """docs/bridge.md and the common keys of docs/protocol.md are the keys that an ADD asks for."""
+def test_bridge_s_page_has_every_key_that_is_read_and_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The keys of docs/bridge.md and the common keys of docs/protocol.md are those that an ADD reads."""
     conf = {key: value for key, value in EVERYTHING.items() if key != "ipam"} | {"type": "bridge"}
     found = asked(Plugin("bridge", add=reading_bridge), conf, monkeypatch, "ADD")
     del conf["cni.dev/valid-attachments"]
@@ -130,17 +130,17 @@ def test_every_key_of_bridge_is_documented_and_every_documented_one_read(monkeyp
     compare(found, documented("bridge.md") | documented("protocol.md"))
 
 
-def test_every_key_of_host_local_is_documented_and_every_documented_one_read(
+def test_host_local_s_page_has_every_key_that_is_read_and_no_other(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """docs/host-local.md and the common keys are the keys that its verbs ask for."""
+    """The keys of docs/host-local.md and the common keys are those that its verbs read."""
     conf = EVERYTHING | {"type": "host-local", "ipam": {**EVERYTHING["ipam"], "dataDir": str(tmp_path)}}
     found = asked(host_local.PLUGIN, conf, monkeypatch, "DEL", "STATUS", "ADD", "CHECK", "GC", "DEL")
     del conf["cni.dev/valid-attachments"]
     found |= asked(host_local.PLUGIN, conf, monkeypatch, "GC")
     prefixes = re.compile(r"^(ipam\.ranges|runtimeConfig\.ipRanges)\[\]\[\]\.")
     found = {prefixes.sub("", key): kind for key, kind in found.items()}
-    # A DEL reads the two out of `ipam` and asks a section made of just them.
+    # A DEL takes the two keys from `ipam` and reads a section made of only these.
     found = {re.sub(r"^(dataDir|cooldown)$", r"ipam.\1", key): kind for key, kind in found.items()}
     for key in LEGACY_RANGE:
         assert found.pop(f"ipam.{key}") in ("", "string")
@@ -148,7 +148,7 @@ def test_every_key_of_host_local_is_documented_and_every_documented_one_read(
 
 
 def reading_node(request: Request) -> None:
-    """Read what `kubenet` reads of a configuration, and do nothing."""
+    """Read what `kubenet` reads from a configuration, and do nothing else."""
     node = conf.parse(request)
     peers.read_records(request)
     pods.pod_conf(pods.with_ipam(request, node.subnets), node, 1500)
@@ -157,7 +157,7 @@ def reading_node(request: Request) -> None:
 
 
 def reading_tunnel(request: Request) -> None:
-    """Read what `vxlan` reads, and do nothing."""
+    """Read what `vxlan` reads from a configuration, and do nothing else."""
     reading_node(request)
     tunnel.parse(request)
 
@@ -166,10 +166,10 @@ def reading_tunnel(request: Request) -> None:
     ("kind", "reading", "pages"),
     [("kubenet", reading_node, ["kubenet.md"]), ("vxlan", reading_tunnel, ["kubenet.md", "vxlan.md"])],
 )
-def test_every_key_of_a_node_is_documented_and_every_documented_one_read(
+def test_the_pages_of_kubenet_and_vxlan_have_every_key_that_is_read_and_no_other(
     kind: str, reading: Callable[[Request], None], pages: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """The pages of `kubenet` and `vxlan`, and the common keys, are the keys that they read."""
+    """The keys of their pages and the common keys are those that they read."""
     peer = {"name": "b", "addresses": ["192.0.2.2"], "podCIDRs": ["10.244.2.0/24"], "vtepMAC": "02:24:0a:f4:02:00"}
     (tmp_path / "node.json").write_text('{"podCIDRs": ["10.244.1.0/24"]}')
     more = {"type": kind, "peers": [peer], "ipam": {}, "subnetFile": str(tmp_path / "node.json")}
@@ -183,8 +183,8 @@ def test_every_key_of_a_node_is_documented_and_every_documented_one_read(
     compare(found, expected)
 
 
-def test_default_files_are_those_of_the_page() -> None:
-    """docs/kubenet.md has the paths of the two files, and their entries are read as it says."""
+def test_the_default_files_are_documented() -> None:
+    """docs/kubenet.md has the paths of both files, and its examples of their content can be parsed."""
     page = documented_defaults("kubenet.md")
     assert page["subnetFile"] == f'`"{records.NODE_FILE}"`'
     assert page["peersFile"] == f'`"{records.PEERS_FILE}"`'
@@ -195,15 +195,15 @@ def test_default_files_are_those_of_the_page() -> None:
 
 
 def documented_defaults(page: str) -> dict[str, str]:
-    """The defaults that a page has of its keys."""
+    """The defaults of the keys in a page's table."""
     return {key.strip("`"): default for key, default in zip(cells(page, "key"), cells(page, "default"), strict=True)}
 
 
 @pytest.mark.parametrize(
     ("mtu", "row"), [(1500, "on a link of 1500"), (1460, "of 1460"), (9001, "of 9001"), (0, "**together**")]
 )
-def test_the_arithmetic_of_mtus(mtu: int, row: str) -> None:
-    """The table of docs/vxlan.md is what the code takes off, and its parts add up."""
+def test_the_table_of_mtus_is_correct(mtu: int, row: str) -> None:
+    """docs/vxlan.md has the overhead that the code subtracts, and its parts add up to it."""
     text = (ROOT / "docs" / "vxlan.md").read_text()
     rows = [[cell.strip(" *") for cell in line.strip("|").split("|")] for line in text.splitlines()]
     numbers = {cells[0]: [int(cell) for cell in cells[1:]] for cells in rows if "".join(cells[1:]).isdigit()}
@@ -214,8 +214,8 @@ def test_the_arithmetic_of_mtus(mtu: int, row: str) -> None:
 
 
 @pytest.mark.parametrize("kind", PLUGINS)
-def test_every_key_that_stands_in_the_code_is_documented(kind: str) -> None:
-    """No getter in the modules of a plugin is given a key that neither its page nor docs/protocol.md has."""
+def test_every_key_in_the_code_is_documented(kind: str) -> None:
+    """Every key passed to a getter in a plugin's modules is on its page or in docs/protocol.md."""
     pages = (f"{kind}.md", "protocol.md", *SHARED.get(kind, ()))
     names = {key.rpartition(".")[2] for page in pages for key in documented(page)}
     read = {key for module in modules_of(TYPES[kind]) for key in keys_in(ast.parse(module.read_text()))}
@@ -223,7 +223,7 @@ def test_every_key_that_stands_in_the_code_is_documented(kind: str) -> None:
 
 
 def modules_of(name: str) -> set[Path]:
-    """The files in plugins/ and ipam/ that a module consists of: it, and all that it imports but other plugins."""
+    """The files of a module in plugins/ and ipam/: its own, and those of all it imports except other plugins."""
     found: set[Path] = set()
     waiting = [name]
     while waiting:
@@ -240,12 +240,12 @@ def modules_of(name: str) -> set[Path]:
 
 
 def test_every_plugin_has_a_page() -> None:
-    """A CNI type of this suite is documented in the page of its name."""
+    """docs/ has a page for every CNI type of the suite, named after it."""
     assert list(TYPES) == PLUGINS
 
 
 def keys_in(tree: ast.AST) -> Iterator[str]:
-    """The literal first arguments of all getters."""
+    """The first arguments of all getters, where they are literals."""
     for node in ast.walk(tree):
         match node:
             case ast.Call(func=ast.Attribute(attr=name), args=[ast.Constant(value=str() as key), *_]) if (
@@ -256,10 +256,10 @@ def keys_in(tree: ast.AST) -> Iterator[str]:
 
 @pytest.mark.parametrize("page", [*(f"{kind}.md" for kind in PLUGINS), "protocol.md", "troubleshooting.md"])
 def test_quoted_messages_are_those_of_the_code(page: str) -> None:
-    """The longest fixed part of every message that a page quotes stands in the code."""
+    """The longest constant part of every message that a page quotes is in the code."""
     rooms = ("spec", "state", "ipam", "linux", "rules", "plugins")
     code = "".join(path.read_text() for room in rooms for path in (ROOT / room).rglob("*.py"))
-    code = re.sub(r'"\s*\n\s*f?"', "", code)  # literals over two lines
+    code = re.sub(r'"\s*\n\s*f?"', "", code)  # join literals that span two lines
     where = [cell for column in ("errors", "message", "examples") for cell in cells(page, column)]
     where += re.findall(r"^\*\*.*?\*\*", (ROOT / "docs" / page).read_text(), re.MULTILINE)
     quoted = [message for cell in where for message in messages(cell)]
@@ -267,25 +267,25 @@ def test_quoted_messages_are_those_of_the_code(page: str) -> None:
 
 
 def messages(text: str) -> list[str]:
-    """The quotations that are sentences, not keys or values."""
+    """The quotations that are sentences rather than keys or values."""
     return [quoted for quoted in re.findall(r"`([^`]+)`", text) if " " in quoted]
 
 
 def fixed_part(message: str) -> str:
-    """The longest part of a message between what varies: names, numbers, addresses, what is quoted."""
+    """The longest part of a message without variable parts: names, numbers, addresses, quotations."""
     names = r'"[^"]*"|\[[^]]*\]|/[\w/]+|\b(?:[A-Z]|ID|GC|CNI_\w+)\b'
     varying = rf"{names}|: |failed to|\.\.\.|\b[\d./:-]*\d[\d./:-]*\b"
     return max((part.strip(" :-") for part in re.split(varying, message)), key=len)
 
 
 def is_the_systems(message: str) -> bool:
-    """Whether it is a text of the operating system, which no source of ours has."""
+    """Whether it is a message of the operating system, which our sources do not have."""
     texts = ("Read-only file system", "Operation not supported", "No such file or directory")
     return any(text in message for text in texts)
 
 
-def test_the_table_of_verbs_is_the_table_of_the_code() -> None:
-    """docs/protocol.md has the verbs, their age and their variables."""
+def test_the_table_of_verbs_matches_the_code() -> None:
+    """docs/protocol.md has the verbs, their first version and their variables."""
     columns = [cells("protocol.md", name) for name in ("verb", "since", "needs", "may have")]
     documented_verbs = {
         verb: (since, words(needs), words(optional)) for verb, since, needs, optional in zip(*columns, strict=True)
@@ -295,12 +295,12 @@ def test_the_table_of_verbs_is_the_table_of_the_code() -> None:
 
 
 def words(cell: str) -> set[str]:
-    """The quoted words of a cell."""
+    """The words in backticks in a cell."""
     return set(re.findall(r"`(\w+)`", cell))
 
 
-def test_the_table_of_packages_is_the_rule_of_the_linter() -> None:
-    """docs/architecture.md has every package, and what each may import."""
+def test_the_table_of_packages_matches_the_lint_rule() -> None:
+    """docs/architecture.md has every package and the packages that it may import."""
     table = zip(cells("architecture.md", "package"), cells("architecture.md", "may import"), strict=True)
     rows = {package.strip("`/"): allowed for package, allowed in table}
     assert set(rows) == {*MAY_IMPORT, "launcher"}
@@ -309,16 +309,16 @@ def test_the_table_of_packages_is_the_rule_of_the_linter() -> None:
         assert MAY_IMPORT.keys() & allowed == (above if rows[package] == "all above" else words(rows[package]))
 
 
-def test_the_functions_for_nftables_expressions_exist() -> None:
-    """docs/nftables.md names those of linux/nftables/expressions.py."""
+def test_documented_functions_for_nftables_expressions_exist() -> None:
+    """The names in docs/nftables.md are functions of linux/nftables/expressions.py."""
     names = {name for cell in cells("nftables.md", "function") for name in words(cell)}
     assert {name for name in names if not callable(getattr(expressions, name, None))} == set()
     assert "ip_saddr" in names
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page: Path) -> None:
-    """Every relative link leads to a file of the checkout, and to a heading in it if it names one."""
+def test_links_are_valid(page: Path) -> None:
+    """Every relative link has an existing file as its target, and an existing heading if it has an anchor."""
     for target in re.findall(r"\]\((?!https?:)([^)\s]+)\)", page.read_text()):
         name, _, anchor = target.partition("#")
         path = page.parent / name if name else page
@@ -327,22 +327,22 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def anchors(page: Path) -> set[str]:
-    """The headings of a page as links name them."""
+    """The anchors of a page's headings."""
     headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_files_that_a_page_names_exist(page: Path) -> None:
-    """A module, script or folder of the checkout that stands in backticks is there."""
+def test_documented_files_exist(page: Path) -> None:
+    """Every module, script or folder of the repository that a page has in backticks exists."""
     tops = "|".join(sorted(path.name for path in ROOT.iterdir() if path.is_dir() and not path.name.startswith(".")))
     named = re.findall(rf"`((?:{tops})/[\w./-]*)`", page.read_text())
     made = ("build/", "dist/")
     assert [name for name in named if not (ROOT / name).exists() and not name.startswith(made)] == []
 
 
-def test_pages_are_linked() -> None:
-    """Every page and every example under docs/ can be found from the README or docs/README.md."""
+def test_all_pages_are_linked() -> None:
+    """Every page and every example under docs/ has a link on some page."""
     text = "".join(page.read_text() for page in PAGES)
     for path in [*(ROOT / "docs").glob("*.md"), *CONFLISTS]:
         link = rf"\((?:docs/)?(?:conflists/)?{re.escape(path.name)}[)#]"
@@ -350,7 +350,7 @@ def test_pages_are_linked() -> None:
 
 
 def test_commands_in_the_readme_exist() -> None:
-    """What the README says to run is in the checkout, or is made by what it says to run before."""
+    """Every path in its shell blocks is in the repository."""
     blocks = re.findall(r"^```sh\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
     words = [word for block in blocks for word in re.sub(r"#.*", "", block).split()]
     paths = [word for word in words if re.match(r"(\./|docs/|tests/|bench/|\.ci/)", word) and "*" not in word]
@@ -360,7 +360,7 @@ def test_commands_in_the_readme_exist() -> None:
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
-def test_examples_are_told_apart() -> None:
-    """Example conflists are JSON of networks with different names, so that a runtime can be given the whole folder."""
+def test_examples_have_different_names() -> None:
+    """So a runtime can use the whole folder of conflists."""
     names = [json.loads(path.read_text())["name"] for path in CONFLISTS]
     assert len(names) == len(set(names)) > 0

@@ -1,4 +1,4 @@
-"""The rules of the house, which a machine can check: style, layers, sizes, and what makes a call start quickly."""
+"""The rules of the project that a machine can check: style, layers, sizes, and imports that keep cold calls fast."""
 
 import ast
 import functools
@@ -15,7 +15,7 @@ from plugins.__main__ import VERSION
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
-# A room may import these rooms, and of third parties these packages. Anything else of ours is above it.
+# The packages of ours and of third parties that each package may import. Our other packages are above it.
 MAY_IMPORT = {
     "spec": set(),
     "state": {"spec"},
@@ -41,13 +41,13 @@ SHELL = (
     "tests/runtimes/fetch.sh",
     "install.sh",
 )
-# Imports that cost a cold call too much where it begins; inside the function that needs one, they are welcome.
+# Imports that are too slow for the start of a cold call; they may be inside the function that needs them.
 SLOW = {"argparse", "asyncio", "hashlib", "ipaddress", "logging", "pathlib", "random", "subprocess", "tempfile"}
 SLOW |= {"inspect", "typing"}
 
 
 def sources(*folders: str) -> list[Path]:
-    """The Python files under the folders, relative to the checkout."""
+    """The Python files under the folders, relative to the repository."""
     return sorted(path.relative_to(ROOT) for folder in folders for path in (ROOT / folder).rglob("*.py"))
 
 
@@ -57,12 +57,12 @@ ALL = sources(*MAY_IMPORT, "freeze", "bench", "tests")
 
 @functools.cache
 def parse(path: Path) -> ast.Module:
-    """The syntax tree of a file of the checkout."""
+    """The syntax tree of a file of the repository."""
     return ast.parse((ROOT / path).read_text())
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
-    """(dotted name, line) of every module imported in `tree`, wherever it is; `from a import b` is "a.b" here."""
+    """(dotted name, line) of every import in `tree`, at any depth; `from a import b` is "a.b" here."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from ((alias.name, node.lineno) for alias in node.names)
@@ -71,7 +71,7 @@ def imports(tree: ast.AST) -> Iterator[tuple[str, int]]:
 
 
 def at_import(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    """The same, of what runs when the module is imported: not inside functions, nor for type checkers alone."""
+    """The same for imports that run when the module is imported: not in functions, nor only for type checkers."""
     for node in tree.body:
         checking = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
         if not checking and not isinstance(node, ast.FunctionDef | ast.ClassDef):
@@ -79,7 +79,7 @@ def at_import(tree: ast.Module) -> Iterator[tuple[str, int]]:
 
 
 def public(tree: ast.Module | ast.ClassDef) -> Iterator[ast.FunctionDef | ast.ClassDef]:
-    """The functions, classes and methods that have no underscore in front."""
+    """The functions, classes and methods without a leading underscore."""
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             yield node
@@ -88,7 +88,7 @@ def public(tree: ast.Module | ast.ClassDef) -> Iterator[ast.FunctionDef | ast.Cl
 
 
 def modules_of(package: str) -> Iterator[str]:
-    """The dotted names of all modules below an installed package."""
+    """The dotted names of all modules in an installed package."""
     (origin,) = find_spec(package).submodule_search_locations
     for path in Path(origin).rglob("*.py"):
         parts = path.relative_to(Path(origin).parent).with_suffix("").parts
@@ -97,12 +97,12 @@ def modules_of(package: str) -> Iterator[str]:
 
 
 def tool(name: str) -> str:
-    """The path of a program of the environment that the tests run in."""
+    """The path of a program in the tests' environment."""
     return str(Path(sys.executable).parent / name)
 
 
 def test_ruff_finds_nothing() -> None:
-    """Style, naked booleans, banned imports and the rest of pyproject.toml's rules hold everywhere."""
+    """The rules in pyproject.toml hold for all files."""
     argv = [tool("ruff"), "check", "--no-cache", "--output-format=concise", ROOT]
     done = subprocess.run(argv, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -110,20 +110,20 @@ def test_ruff_finds_nothing() -> None:
 
 @pytest.mark.parametrize("script", [name for name in SHELL if (ROOT / name).exists()])
 def test_shellcheck_finds_nothing(script: str) -> None:
-    """Shell scripts quote what they should."""
+    """In any of our shell scripts."""
     done = subprocess.run([tool("shellcheck"), "-x", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_shell_script_is_checked() -> None:
-    """The list above misses none."""
+    """The list above has all tracked scripts."""
     tracked = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     scripts = {name for name in tracked.split("\0") if name.endswith(".sh")}
     assert scripts <= set(SHELL)
 
 
 def test_imports_point_down() -> None:
-    """A room imports only rooms below it, and only the third parties that are its business."""
+    """A package imports only the packages below it and the third parties that it may use."""
     foreign = [
         f"{path}:{line}: {name}"
         for path in ROOMS
@@ -133,8 +133,8 @@ def test_imports_point_down() -> None:
     assert not foreign
 
 
-def test_third_parties_are_imported_by_sub_module() -> None:
-    """Frozen, these packages have no `__init__`: what is imported from the package itself is not there."""
+def test_third_parties_are_imported_by_submodule() -> None:
+    """Frozen, their `__init__` modules are empty: names must not be imported from the packages themselves."""
     sub_modules = {name for package in PACKAGES for name in modules_of(package)}
     whole = [
         f"{path}:{line}: {name}"
@@ -146,13 +146,13 @@ def test_third_parties_are_imported_by_sub_module() -> None:
 
 
 def test_nothing_slow_is_imported_at_the_start() -> None:
-    """Modules that cost milliseconds are imported by the function that needs them; the agent is started once."""
+    """Modules that take milliseconds are imported in the functions that need them. The agent starts only once."""
     found = [(path, name, line) for path in ROOMS if path.parts[0] != "agent" for name, line in at_import(parse(path))]
     assert not [f"{path}:{line}: {name}" for path, name, line in found if name.partition(".")[0] in SLOW]
 
 
 def test_every_dataclass_has_a_docstring() -> None:
-    """For one without, `dataclasses` makes one up with `inspect`, whose import costs a call 7 ms."""
+    """Without one, `dataclasses` generates it with `inspect`, whose import takes 7 ms of a call."""
     classes = [(path, node) for path in ROOMS for node in ast.walk(parse(path)) if isinstance(node, ast.ClassDef)]
     decorated = [(path, cls) for path, cls in classes if "dataclass" in " ".join(map(ast.unparse, cls.decorator_list))]
     assert decorated
@@ -160,7 +160,7 @@ def test_every_dataclass_has_a_docstring() -> None:
 
 
 def test_public_functions_have_docstrings() -> None:
-    """What another module may call says what it promises."""
+    """So that a reader of another module knows what they promise."""
     bare = [
         f"{path}:{node.lineno}: {node.name}"
         for path in ROOMS
@@ -170,8 +170,8 @@ def test_public_functions_have_docstrings() -> None:
     assert not bare
 
 
-def test_functions_and_modules_stay_small() -> None:
-    """A function fits a screen, a module is one subject."""
+def test_functions_and_modules_are_small() -> None:
+    """A function fits on a screen, and a module has one subject."""
     nodes = [(path, node) for path in ALL for node in ast.walk(parse(path)) if isinstance(node, ast.FunctionDef)]
     lines = {f"{path}:{node.lineno}: {node.name}": node.end_lineno - node.lineno + 1 for path, node in nodes}
     assert {function: length for function, length in lines.items() if length > FUNCTION_LINES} == {}
@@ -180,12 +180,12 @@ def test_functions_and_modules_stay_small() -> None:
 
 
 def test_there_is_one_version() -> None:
-    """The plugins tell the version that the tarball bears."""
+    """The plugins print the version of pyproject.toml, which the tarball has too."""
     assert f'\nversion = "{VERSION}"\n' in (ROOT / "pyproject.toml").read_text()
 
 
 def test_everything_is_pinned() -> None:
-    """Two builds of one commit bundle the same code, and each dependency says in a line what it is for."""
+    """Two builds of one commit bundle the same code; each dependency has a comment with its purpose."""
     lines = (ROOT / "pyproject.toml").read_text().partition("[project.optional-dependencies]")
     pins = [line for line in (lines[0] + lines[2].partition("[tool.")[0]).splitlines() if line.startswith('    "')]
     assert pins

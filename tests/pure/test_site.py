@@ -1,4 +1,4 @@
-"""The website of docs/ can be built, and its pictures show what their scripts draw."""
+"""The website of docs/ builds, and its pictures match their scripts."""
 
 import os
 import subprocess
@@ -12,8 +12,8 @@ from tests.conftest import ROOT
 SCRIPTS = [path for path in sorted((ROOT / "docs").glob("*.py")) if path.with_suffix(".svg").exists()]
 
 
-def test_the_website_is_built_without_a_warning(tmp_path: Path) -> None:
-    """Every page is in the navigation, and every link and anchor exists; nothing is loaded from elsewhere."""
+def test_the_website_builds_without_warnings(tmp_path: Path) -> None:
+    """Every page is in the navigation, every link and anchor exists, and nothing is loaded from other sites."""
     argv = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path]
     env = {**os.environ, "NO_MKDOCS_2_WARNING": "1", "PYTHONDONTWRITEBYTECODE": "1"}
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, env=env)
@@ -25,8 +25,8 @@ def test_the_website_is_built_without_a_warning(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda script: script.stem)
-def test_pictures_are_what_their_scripts_draw(script: Path) -> None:
-    """The committed file is the output of the script, which is the same every time."""
+def test_pictures_match_their_scripts(script: Path) -> None:
+    """The committed file is the output of the script, which is reproducible."""
     program = f"import {script.stem} as script; print(script.draw(), end='')"
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONPATH": str(script.parent)}
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=env, check=True)

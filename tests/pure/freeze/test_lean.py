@@ -1,4 +1,4 @@
-"""What freeze/ does to imports, in an ordinary interpreter: each test in a process of its own, as a call would be."""
+"""What freeze/ does to imports, in an ordinary interpreter: each test runs in its own process, as a call does."""
 
 import ast
 import subprocess
@@ -18,7 +18,7 @@ ROOMS = ("spec", "state", "ipam", "linux", "rules", "plugins")
 
 
 def reachable(names: Iterable[str]) -> Iterator[str]:
-    """The modules of the suite that these modules import, themselves, and what those import, whenever they do."""
+    """These modules of the suite and all that they import, directly or not, wherever the import is."""
     seen, waiting = set(), list(names)
     while waiting:
         name = waiting.pop()
@@ -40,7 +40,7 @@ IMPORT_EVERYTHING = "\n".join(f"import {name}" for name in MODULES)
 
 @pytest.fixture(scope="module")
 def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder as the build stages it: the bare packages, and the compiled methods of all dataclasses."""
+    """A folder as the build stages it: bare packages, and the compiled methods of all dataclasses."""
     folder = tmp_path_factory.mktemp("bare")
     stage(str(folder))
     code = folder / "dataclass_code.py"
@@ -49,7 +49,7 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def lean(staged: Path, program: str) -> str:
-    """What `program` prints in a new interpreter, after the hook."""
+    """The output of `program` in a new interpreter, after the hook has run."""
     path = [str(staged), str(ROOT), *(entry for entry in sys.path if entry.endswith("site-packages"))]
     start = f"import sys; sys.path[:0] = {path!r}; hook = open({str(HOOK)!r}).read(); exec(hook)\n"
     done = subprocess.run([sys.executable, "-I", "-S", "-c", start + program], capture_output=True, text=True)
@@ -57,15 +57,15 @@ def lean(staged: Path, program: str) -> str:
     return done.stdout.strip()
 
 
-def test_importing_every_module_of_the_suite_loads_nothing_slow(staged: Path) -> None:
-    """All plugins together do without the modules that make pyroute2 slow to import."""
+def test_importing_all_modules_of_the_suite_loads_nothing_slow(staged: Path) -> None:
+    """None of the modules that make pyroute2 slow to import is loaded."""
     slow = ("asyncio", "ssl", "inspect", "logging", "multiprocessing", "pprint", "subprocess", "threading", "typing")
     program = f"{IMPORT_EVERYTHING}\nprint(*(n for n in {slow} if type(sys.modules.get(n)).__name__ == 'module'))"
     assert lean(staged, program) == ""
 
 
-def test_a_deferred_module_becomes_the_real_one_at_its_first_use(staged: Path) -> None:
-    """Nothing is lost: whoever asks a deferred module for something gets it from the real one."""
+def test_a_deferred_module_is_loaded_at_its_first_use(staged: Path) -> None:
+    """An attribute of a deferred module is that of the real one."""
     program = """
 import inspect
 before = type(inspect).__name__
@@ -74,8 +74,8 @@ print(before, inspect.signature(lambda a, b: 0), type(sys.modules['inspect']).__
     assert lean(staged, program) == "Deferred (a, b) module"
 
 
-def test_subprocess_and_random_work_on_deferred_modules(staged: Path) -> None:
-    """What imports a deferred module for a reason finds it whole: here threading, selectors and logging."""
+def test_subprocess_and_random_work_with_deferred_modules(staged: Path) -> None:
+    """They find the deferred modules that they use complete: threading, selectors and logging."""
     program = """
 import subprocess, random, hashlib
 thread_ran = []
@@ -87,7 +87,7 @@ print(subprocess.run(['echo', 'hello'], capture_output=True, text=True).stdout, 
 
 
 def test_a_deferred_logger_logs(staged: Path) -> None:
-    """A module that made its logger at import still warns when it has to."""
+    """A module that created its logger when it was imported can still log a warning."""
     program = """
 import logging
 logger = logging.getLogger('pyroute2.netlink')
@@ -97,8 +97,8 @@ logger.warning('seen')
     assert lean(staged, program) == "seen"
 
 
-def test_what_deferred_modules_know_is_what_the_real_ones_say(staged: Path) -> None:
-    """The attributes known beforehand equal those of the real module, where they are values and not stand-ins."""
+def test_predefined_attributes_of_deferred_modules_equal_the_real_ones(staged: Path) -> None:
+    """Those that are values rather than stand-ins are compared."""
     program = """
 from importlib import import_module
 checked = []
@@ -112,8 +112,8 @@ print(*sorted(checked))
     assert lean(staged, program) == "AF_BRIDGE Lock data_plugins_path data_plugins_pkgs local"
 
 
-def test_a_foreign_kind_of_link_is_still_decoded(staged: Path) -> None:
-    """A node has links of kinds that are none of ours; a message about a VLAN link comes out whole."""
+def test_other_kinds_of_links_are_still_decoded(staged: Path) -> None:
+    """A node has links of kinds that we do not create; a message about a VLAN link is decoded completely."""
     program = """
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
 link = {'attrs': [('IFLA_INFO_KIND', 'vlan'), ('IFLA_INFO_DATA', {'attrs': [('IFLA_VLAN_ID', 7)]})]}
@@ -124,8 +124,8 @@ print(came.get_attr('IFLA_LINKINFO').get_attr('IFLA_INFO_DATA').get_attr('IFLA_V
     assert lean(staged, program) == "7"
 
 
-def test_dataclasses_take_their_methods_from_the_build(staged: Path) -> None:
-    """No class of the suite has its methods compiled at import, and they do what they should."""
+def test_dataclasses_get_their_methods_from_the_build(staged: Path) -> None:
+    """No class of the suite compiles its methods when it is imported, and the methods work."""
     program = f"""
 import builtins, dataclasses
 compiled = []
@@ -143,8 +143,8 @@ except dataclasses.FrozenInstanceError:
     assert lean(staged, program) == "0 True True True\nfrozen"
 
 
-def test_the_environment_is_given_back(staged: Path) -> None:
-    """A plugin that we execute sees the variables the runtime set, not those of our bootloader."""
+def test_the_environment_is_restored(staged: Path) -> None:
+    """A plugin that we execute gets the runtime's variables, not those of our bootloader."""
     program = """
 import os
 os.environ.update({'LD_LIBRARY_PATH': '/ours', 'LD_LIBRARY_PATH_ORIG': '/theirs', '_PYI_ARCHIVE_FILE': 'x'})
@@ -155,8 +155,8 @@ print(os.environ['LD_LIBRARY_PATH'], [name for name in os.environ if name.starts
 
 
 @pytest.mark.parametrize("package", PACKAGES)
-def test_a_bare_package_runs_nothing(staged: Path, package: str) -> None:
-    """Importing the package itself is an empty file; its sub-modules are the originals."""
+def test_a_bare_package_runs_no_code(staged: Path, package: str) -> None:
+    """The package's `__init__` is empty; its submodules are links to the originals."""
     assert (staged / package / "__init__.py").read_text() == ""
     names = {path.name for path in (staged / package).iterdir() if path.is_symlink()}
     assert "__init__.py" not in names
