@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from tests.netns.way import Calls
@@ -235,8 +236,9 @@ _SHARED = ("/var/lib/cni", "/run/cni", "/run/netns", "/etc/cni")
 """Folders of a machine that plugins and runtimes write to."""
 
 
+@cache
 def leave_machine() -> None:
-    """Move this process (this thread, and all that it starts) to new network and mount namespaces, for good.
+    """Move this process (this thread, and all that it starts) to new network and mount namespaces, once and for good.
 
     Changes that others make on the machine are not visible there, and the shared folders are empty.
     """

@@ -14,6 +14,7 @@ from spec.errors import CNIError
 from spec.plugin import NO_SUITE
 from spec.request import Request
 from spec.result import IPConfig, Result
+from tests.netns.node import wait_until
 from tests.pure.spec.delegation import STRANGER, folder_of_plugins, suite, upper, write_program  # noqa: F401 (a fixture)
 from tests.pure.spec.driver import Answer, Recorder, conf, run
 
@@ -260,7 +261,8 @@ def test_the_output_is_complete_when_the_plugin_exits(tmp_path: Path) -> None:
     daemon = int((tmp_path / "daemon").read_text())
     try:
         assert (answer.document, answer.stderr) == ({"cniVersion": "1.1.0"}, "note\n")
-        assert "sleep" in Path(f"/proc/{daemon}/cmdline").read_text()
+        # The shell's child may not have executed sleep yet.
+        assert wait_until(lambda: "sleep" in Path(f"/proc/{daemon}/cmdline").read_text())
     finally:
         os.kill(daemon, 9)
 
