@@ -300,7 +300,7 @@ def test_deletions_leak_no_descriptors(node: Node, netlink: Netlink, threads: Th
     for _ in range(20):
         warm.delete(netlink, [pair(node, netlink, "v0")])
     time.sleep(GRACE_SECONDS)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before  # fewer if the garbage of earlier tests was collected meanwhile
 
 
 def test_a_deleted_link_has_no_addresses(node: Node, netlink: Netlink) -> None:
