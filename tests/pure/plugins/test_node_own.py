@@ -1,14 +1,16 @@
 """The check that no other link of the node has an address in the node's own subnet."""
 
+from errno import ENETUNREACH
 from unittest.mock import Mock
 
 import pytest
 
+from linux.rtnl import describe
 from linux.rtnl.addresses import InterfaceAddress
 from linux.rtnl.links import Link
 from plugins.node import reachability
 from plugins.node.conf import NodeConf
-from spec.errors import CNIError
+from spec.errors import CNIError, Code
 
 _SUBNET = "10.244.3.0/24"
 _GATEWAY = InterfaceAddress(7, "10.244.3.1/24", 0, tentative=False, failed=False)
@@ -42,3 +44,27 @@ def test_another_link_with_an_address_in_the_subnet_is_an_overlap(monkeypatch: p
     reachability.list_addresses(host)
     with pytest.raises(CNIError, match=r'10\.244\.3\.0/24 overlaps 10\.244\.3\.1/24 of link "eth1"'):
         reachability.check_subnets(host, _NODE)
+
+
+@pytest.mark.parametrize("is_created", [True, False])
+def test_status_accepts_the_route_of_a_bridge_that_is_created_meanwhile(
+    monkeypatch: pytest.MonkeyPatch, *, is_created: bool
+) -> None:
+    """The route to the subnet is the bridge's own then; if there is still no bridge, the route is in the way."""
+    links: dict[str, Link] = {}
+
+    def find_route(*_: object) -> tuple[str, str]:
+        if is_created:
+            links["cbr0"] = Mock(spec=Link, index=7)
+        return f"{_SUBNET} dev cbr0", _SUBNET
+
+    monkeypatch.setattr(reachability, "find_link", lambda _, name: links.get(name))
+    monkeypatch.setattr(reachability, "list_addresses", lambda _: [])
+    monkeypatch.setattr(reachability, "look_up", Mock(side_effect=OSError(ENETUNREACH, "")))
+    monkeypatch.setattr(describe, "overriding", find_route)
+    if is_created:
+        reachability.check_ready(Mock(), _NODE)
+    else:
+        with pytest.raises(CNIError, match=r"in the way: 10\.244\.3\.0/24 dev cbr0") as raised:
+            reachability.check_ready(Mock(), _NODE)
+        assert raised.value.code == Code.PLUGIN_NOT_AVAILABLE
