@@ -17,7 +17,9 @@ LETTER = 6.5
 """The width of a small letter, about."""
 
 PURPOSES = {
+    "daemon": "makes nodes known to each other, keeps their network true",
     "agent": "serves CNI calls without starting Python for each",
+    "nodes": "records, registries, the wanted network of a node",
     "plugins": "one module or package per CNI type",
     "rules": "what slash24 puts into nftables, by feature",
     "ipam": "host-local, static; leases",

@@ -25,7 +25,9 @@ _ADDRESS = 'an address like "192.0.2.2"'
 class Node:
     """A node: its own `addresses`, its pods' `subnets`, and the MAC of its VTEP ("": derived from the subnets).
 
-    A node that has just joined may have none of them yet. `place`: the place of its record, such as "peers[3]".
+    A node that has just joined may have none of them yet. `vni`, `port` of its VTEP, 0 if unknown. `zone`, `cluster`:
+    names, "" if unknown. `since`: when its subnets became its own, as a number that grows with time, 0 if unknown; in
+    which unit depends on the registry. `place`: the place of its record, such as "peers[3]".
     """
 
     name: str
@@ -33,6 +35,11 @@ class Node:
     subnets: tuple[str, ...]
     vtep_mac: str = ""
     place: str = field(default="", compare=False)
+    vni: int = 0
+    port: int = 0
+    zone: str = ""
+    cluster: str = ""
+    since: int = 0
 
     @property
     def label(self) -> str:
@@ -63,13 +70,24 @@ class Subnets:
 
 
 def parse_node(section: Section) -> Node:
-    """Read a record: `name`, `addresses`, `podCIDRs`, `vtepMAC`. Raises CNIError 7.
+    """Read a record: `name`, `addresses`, `podCIDRs`, `vtepMAC`, and what the daemon adds. Raises CNIError 7.
 
     Absent or empty lists and [null] are accepted: tools write them for nodes without addresses or subnets.
     """
     addresses = parse_each(section, "addresses", canonical_ip, _ADDRESS, sparse=True)
     subnets = parse_each(section, "podCIDRs", _network, _NETWORK, sparse=True)
-    return Node(section.string("name"), addresses, subnets, mac_in(section, "vtepMAC"), section.path)
+    return Node(
+        section.string("name"),
+        addresses,
+        subnets,
+        mac_in(section, "vtepMAC"),
+        section.path,
+        vni=section.integer("vni", 0, low=0, high=(1 << 24) - 1),
+        port=section.integer("port", 0, low=0, high=65535),
+        zone=section.string("zone"),
+        cluster=section.string("cluster"),
+        since=section.integer("since", 0, low=0, high=(1 << 63) - 1),
+    )
 
 
 def parse_networks(section: Section, key: str) -> tuple[str, ...]:
