@@ -41,6 +41,7 @@ SHELL = (
     "tests/vm/init.sh",
     "tests/vm/start.sh",
     "tests/runtimes/fetch.sh",
+    "tests/kubernetes/fetch.sh",
     "install.sh",
 )
 # Imports that are too slow for the start of a cold call; they may be inside the function that needs them.
