@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Sets everything up on Debian 12 and runs the tests; needs root, git and Python 3.11.
 #
-#   ./test.sh                  all tiers; those that call plugins run twice: without an agent, and through one
+#   ./test.sh                  all tiers but kubernetes; those that call plugins run twice: without an agent, and through one
 #   ./test.sh pure             without root, namespaces or a build: half a minute (--hypothesis-profile thorough: minutes)
 #   ./test.sh netns            the frozen plugins in separate namespaces; nothing remains on the machine
 #   ./test.sh conformance      conformance to the specification, of our plugins and the reference's
 #   ./test.sh system           several nodes on one underlay
 #   ./test.sh runtimes         README's installation and every example, with Debian's containerd and podman
+#   ./test.sh kubernetes       three nodes of a real Kubernetes, which is compiled first: 12 minutes, once; not one of "all"
 #   ./test.sh launcher         the launcher, as it ships and under sanitizers; its fuzzer
 #   ./test.sh chaos            everything that can go wrong on a node, for a minute (--seconds 1800: half an hour)
 #   ./test.sh warm             netns, conformance and system through an agent
@@ -41,7 +42,7 @@ shift || true
 calling=(tests/netns tests/conformance tests/system)
 case $tier in
     all) tests=(tests) ;;
-    pure | netns | conformance | system | runtimes | launcher | chaos) tests=("tests/$tier") ;;
+    pure | netns | conformance | system | runtimes | kubernetes | launcher | chaos) tests=("tests/$tier") ;;
     warm | mixed) tests=("${calling[@]}" --way "$tier") ;;
     vm)
         kernel=6.1
@@ -51,7 +52,7 @@ case $tier in
         fi
         tests=()
         ;;
-    *) say "no such tier: $tier (pure, netns, conformance, system, runtimes, launcher, chaos, warm, mixed, vm, all)"; exit 2 ;;
+    *) say "no such tier: $tier (pure, netns, conformance, system, runtimes, kubernetes, launcher, chaos, warm, mixed, vm, all)"; exit 2 ;;
 esac
 
 PATH=$PATH:/usr/sbin:/sbin
@@ -63,7 +64,11 @@ else
     install_packages "${packages[@]}"
     ./build.sh
     tests/tools.sh
-    case $tier in all | runtimes) tests/runtimes/fetch.sh ;; esac
+    case $tier in all | runtimes | kubernetes) tests/runtimes/fetch.sh ;; esac
+    if [ "$tier" = kubernetes ]; then
+        tests/kubernetes/fetch.sh
+        tests/kubernetes/build.sh
+    fi
 fi
 # Every process that runs tests imports all of them, and does not compile what another has.
 unset PYTHONDONTWRITEBYTECODE

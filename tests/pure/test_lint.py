@@ -42,6 +42,7 @@ SHELL = (
     "tests/vm/start.sh",
     "tests/runtimes/fetch.sh",
     "tests/kubernetes/fetch.sh",
+    "tests/kubernetes/build.sh",
     "install.sh",
 )
 # Imports that are too slow for the start of a cold call; they may be inside the function that needs them.
