@@ -39,7 +39,14 @@ class Changes:
 
 
 class RouteRefused(OSError):
-    """A peer's subnet has no route: a foreign one leads elsewhere, or the kernel refused ours. `strerror` names it."""
+    """A peer's subnet has no route: a foreign one leads elsewhere, or the kernel refused ours. `strerror` names it.
+
+    `sentences`: one for each such subnet (at most forty). `changes`: what was written nevertheless.
+    """
+
+    def __init__(self, sentences: Sequence[str], changes: Changes) -> None:
+        super().__init__(EEXIST, "; ".join(sentences))
+        self.sentences, self.changes = tuple(sentences), changes
 
 
 def sync(netlink: Netlink, paths: Sequence[PeerPath], *, device: int = 0, within: Sequence[str] = ()) -> Changes:
@@ -68,11 +75,11 @@ def sync(netlink: Netlink, paths: Sequence[PeerPath], *, device: int = 0, within
     else:
         raise NetlinkError(EEXIST, "another program keeps changing the routes to peers")
     removed = routes.remove_unwanted() + (tunnel.remove_unwanted() if tunnel else 0)
-    problems = [f"in the way: {_name_all(netlink, routes.blocking)}"] if routes.blocking else []
-    problems += [str(error.strerror) for error in refused[:_LISTED]]
+    changes = Changes(added, removed)
+    problems = [*_blocking(netlink, routes.blocking), *(str(error.strerror) for error in refused[:_LISTED])]
     if problems:
-        raise RouteRefused(EEXIST, "; ".join(problems))
-    return Changes(added, removed)
+        raise RouteRefused(problems, changes)
+    return changes
 
 
 def missing(netlink: Netlink, paths: Sequence[PeerPath], *, device: int = 0) -> list[str]:
@@ -130,8 +137,8 @@ def _routes(netlink: Netlink, paths: Sequence[PeerPath], device: int, within: Se
     return PeerRoutes(netlink, wanted, onlink=device, within=[parse_cidr(cidr) for cidr in within] if within else None)
 
 
-def _name_all(netlink: Netlink, routes: Sequence[bytes]) -> str:
+def _blocking(netlink: Netlink, routes: Sequence[bytes]) -> list[str]:
     from linux.rtnl.describe import describe_route
 
-    named = [describe_route(netlink, message) for message in routes[:_LISTED]]
-    return "; ".join(named + ([f"and {len(routes) - _LISTED} more"] if len(routes) > _LISTED else []))
+    named = [f"in the way: {describe_route(netlink, message)}" for message in routes[:_LISTED]]
+    return named + ([f"{len(routes) - _LISTED} more routes are in the way"] if len(routes) > _LISTED else [])

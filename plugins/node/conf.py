@@ -40,11 +40,15 @@ class NodeConf:
 
 
 def parse(request: Request) -> NodeConf:
+    """As `parse_section`, of a call's configuration."""
+    return parse_section(request.conf.section)
+
+
+def parse_section(section: Section) -> NodeConf:
     """Read the configuration and the subnet file.
 
     Raises CNIError 7 (configuration) or 11 (the subnet file is missing or unreadable).
     """
-    section = request.conf.section
     subnets = _subnets(section)
     cluster = parse_networks(section, "clusterCIDRs") or subnets.cluster
     mtu = mtu_of(section) or subnets.mtu

@@ -8,7 +8,7 @@ from dataclasses import replace
 from linux.errors import step
 from linux.netlink.socket import Netlink
 from linux.rtnl.addresses import list_addresses
-from linux.rtnl.forwarding import PeerPath
+from linux.rtnl.forwarding import Changes, PeerPath
 from linux.rtnl.links import find_link, find_link_by_index
 from plugins.node.conf import NodeConf
 from plugins.node.paths import Links, Tunnel
@@ -71,20 +71,21 @@ def select_peers(host: Netlink, records: Records, node: NodeConf, tunnel: Tunnel
     return replace(peers, left_out=(*records.left_out, *peers.left_out))
 
 
-def ensure_paths(host: Netlink, paths: Sequence[PeerPath], *, device: int, within: Sequence[str]) -> list[str]:
+def ensure_paths(
+    host: Netlink, paths: Sequence[PeerPath], *, device: int, within: Sequence[str]
+) -> tuple[Changes, Sequence[str]]:
     """Make the routes, neighbours and FDB entries of peers equal to `paths`; see `forwarding.sync`. Raises CNIError.
 
-    Returns a sentence if a peer's subnet got no route because of another one, or because the kernel refused it: that
-    affects the traffic with this peer, but no other pod.
+    Also returns a sentence for each subnet that got no route because of another one, or because the kernel refused it:
+    that affects the traffic with this peer, but no other pod.
     """
     from linux.rtnl import forwarding
 
     with step("set the paths to the other nodes"):
         try:
-            forwarding.sync(host, paths, device=device, within=within)
+            return forwarding.sync(host, paths, device=device, within=within), ()
         except forwarding.RouteRefused as error:
-            return [str(error.strerror)]
-    return []
+            return error.changes, error.sentences
 
 
 def missing_paths(host: Netlink, paths: Sequence[PeerPath], device: int) -> list[str]:

@@ -19,11 +19,11 @@ from spec.request import Request
 from spec.result import Result
 
 
-def pod_conf(request: Request, node: NodeConf, mtu: int) -> PodConf:
-    """The configuration of the bridge and of a pod's port; `mtu` in bytes."""
+def bridge_conf(node: NodeConf, mtu: int) -> PodConf:
+    """What all pods have in common; `mtu` in bytes."""
     return PodConf(
         bridge=node.bridge,
-        ipam_type=request.conf.ipam_type,
+        ipam_type="",
         is_gateway=True,
         is_default_gateway=True,
         keep_addresses=True,
@@ -31,9 +31,13 @@ def pod_conf(request: Request, node: NodeConf, mtu: int) -> PodConf:
         hairpin=node.hairpin_mode == HAIRPIN_VETH,
         promiscuous=node.hairpin_mode == PROMISCUOUS_BRIDGE,
         check_sources=node.check_sources,
-        mac=requested_mac(request),
-        dns=request.conf.dns,
     )
+
+
+def pod_conf(request: Request, node: NodeConf, mtu: int) -> PodConf:
+    """The configuration of the bridge and of a pod's port; `mtu` in bytes."""
+    mac, dns = requested_mac(request), request.conf.dns
+    return replace(bridge_conf(node, mtu), ipam_type=request.conf.ipam_type, mac=mac, dns=dns)
 
 
 def with_ipam(request: Request, subnets: tuple[str, ...]) -> Request:
@@ -84,6 +88,25 @@ def update_gateways(host: Netlink, pod: Request, node: NodeConf, result: Result)
     with suppress(OSError, CNIError):
         in_use = partial(_in_use, host, pod, node.bridge)
         gateways.drop_old_gateways(host, pod.conf.name, node.bridge, node.gateways, in_use)
+
+
+def ensure_node(host: Netlink, pod: Request, node: NodeConf, tunnel: "TunnelConf | None", result: Result) -> None:  # noqa: F821
+    """After the pod itself: its gateways, and all that the node needs. Raises CNIError, also if the pod is not routed.
+
+    Problems that do not concern the pod are logged.
+    """
+    from plugins.node import host_rules, peers, reachability, state
+
+    network = pod.conf.name
+    with host_rules.locked(network):
+        records = peers.read_records(pod)
+        peers.remember_default_file(network, has_peers=records.from_default_file)
+        set_gateways = partial(update_gateways, host, pod, node, result)
+        found = state.ensure(host, network, node, tunnel, records, set_gateways)
+        with step("read the node's network"):
+            reachability.check_reachable(host, node, result)
+            off = state.not_forwarding(host, node, tunnel, found.peers)
+    peers.log(pod, [*found.peers.about_this, *found.blocked, *off, *found.peers.left_out])
 
 
 def _drop_gateways(request: Request, pod: Request, peers_of: PeersOf) -> None:

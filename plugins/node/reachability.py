@@ -50,7 +50,7 @@ def check_ready(host: Netlink, node: NodeConf, device: str = "") -> None:
         check_subnets(host, node, device)
     except CNIError as error:
         raise CNIError(Code.PLUGIN_NOT_AVAILABLE, error.msg, error.details) from error
-    raise_problems(_unreachable_subnets(host, node), Code.PLUGIN_NOT_AVAILABLE)
+    raise_problems(unreachable_subnets(host, node), Code.PLUGIN_NOT_AVAILABLE)
 
 
 def check_reachable(host: Netlink, node: NodeConf, result: Result) -> None:
@@ -66,7 +66,7 @@ def unreachable(host: Netlink, node: NodeConf, result: Result) -> list[str]:
     return [why for one in inside if bridge and bridge.carrier and (why := _why_not_to_bridge(host, one, bridge))]
 
 
-def _unreachable_subnets(host: Netlink, node: NodeConf) -> list[str]:
+def unreachable_subnets(host: Netlink, node: NodeConf) -> list[str]:
     """The same for an address of each of the node's subnets; works before the bridge exists."""
     bridge, found = find_link(host, node.bridge), []
     for subnet in map(parse_address, node.subnets):

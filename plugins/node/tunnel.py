@@ -43,8 +43,12 @@ class TunnelConf:
 
 
 def parse(request: Request) -> TunnelConf:
+    """As `parse_section`, of a call's configuration."""
+    return parse_section(request.conf.section)
+
+
+def parse_section(section: Section) -> TunnelConf:
     """Read the keys. Raises CNIError 7."""
-    section = request.conf.section
     vni = section.integer("vni", _DEFAULT_VNI, low=0, high=_MAX_VNI)
     section.boolean("removeDevice")
     return TunnelConf(

@@ -144,7 +144,7 @@ def ensure_gateways(host: Netlink, conf: PodConf, link: Link, port: Link, gatewa
                 _keep_mac(host, link)
     with step("enable forwarding"):
         for family in sorted({family_of(gateway) for gateway in gateways}):
-            _enable_forwarding(host, family)
+            enable_forwarding(host, family)
 
 
 def reread(host: Netlink, conf: PodConf, bridge: Link) -> Link:
@@ -173,8 +173,11 @@ def _keep_mac(host: Netlink, link: Link) -> None:
         set_mac(host, link.index, known.mac)
 
 
-def _enable_forwarding(host: Netlink, family: int) -> None:
-    """Enable forwarding, and keep the IPv6 default route that the node has from router advertisements."""
+def enable_forwarding(host: Netlink, family: int) -> None:
+    """Enable forwarding, and keep the IPv6 default route that the node has from router advertisements.
+
+    Raises CNIError, OSError.
+    """
     if sysctls.read(FORWARDING[family]) == "1":
         return
     if family == AF_INET6:

@@ -26,8 +26,8 @@ from tests.pure.test_lint import MAY_IMPORT
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 PLUGINS = [kind for kind in TYPES if ROOT / "docs" / f"{kind}.md" in PAGES]
 CONFLISTS = sorted((ROOT / "docs" / "conflists").glob("*.conflist"))
-SHARED = {"vxlan": ("kubenet.md",)}
-"""Pages that have keys of a plugin beside its own page and docs/protocol.md."""
+SHARED = {"vxlan": ("kubenet.md",), "kubenet": ("vxlan.md",)}
+"""Pages that have keys of the modules of a plugin, beside its own page and docs/protocol.md."""
 
 LEGACY_RANGE = ("subnet", "rangeStart", "rangeEnd", "gateway")
 GETTERS = {

@@ -1,0 +1,128 @@
+"""The node's network in the kernel, as the daemon makes it from the records of all nodes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from linux.rtnl.vxlan import vtep_mac
+from nodes.network import Network, Outcome
+from nodes.registry import Grant
+from plugins.node import host_rules
+from plugins.node.records import Node as Record
+from tests.netns.cluster_tools import CLUSTER, OWN, network, own_routes
+from tests.netns.cni import CNI
+from tests.netns.node import Node
+from tests.netns.overlay_tools import DEVICE, inside
+
+GRANT = Grant(OWN)
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock of the node's state is a file of this test."""
+    monkeypatch.setattr(host_rules, "FOLDER", str(tmp_path))
+
+
+def record(number: int, **keys: object) -> Record:
+    """The record of node NUMBER, on the link wan0."""
+    usual = {
+        "name": f"n{number}",
+        "addresses": (f"192.0.2.{number}", f"2001:db8:1::{number}"),
+        "subnets": (f"10.244.{number}.0/24", f"fd00:244:0:{number:x}::/64"),
+    }
+    return Record(**{**usual, **keys})
+
+
+def records(*numbers: int) -> dict[str, Record]:
+    """The records of these nodes, by name."""
+    return {f"n{number}": record(number) for number in numbers}
+
+
+def plugin(kind: str, **keys: object) -> dict[str, object]:
+    """The main plugin's keys, as the daemon writes them."""
+    return {"type": kind, "clusterCIDRs": list(CLUSTER), **keys}
+
+
+def sync(node: Node, made: Network, nodes: Mapping[str, Record], own: Grant = GRANT) -> Outcome:
+    """Synchronise within the node's network namespace."""
+    with inside(node):
+        return made.sync(own, nodes)
+
+
+@pytest.fixture
+def wan(node: Node) -> Node:
+    """The node, with a host outside to which its default route leads."""
+    node.outside()
+    node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
+    return node
+
+
+@pytest.mark.parametrize("kind", ["kubenet", "vxlan"])
+def test_all_is_there_before_the_first_pod(wan: Node, kind: str) -> None:
+    """The bridge with its gateways, routes to all peers, forwarding; a second run writes nothing."""
+    made = Network("net", plugin(kind), node="n1")
+    first = sync(wan, made, records(1, 2, 3))
+    assert first.is_complete
+    assert (first.problems, first.left_out, first.own_conflict) == ((), (), "")
+    assert wan.addresses("cbr0") == {"10.244.1.1/24", "fd00:244:0:1::1/64"}
+    assert set(own_routes(wan)) == {subnet for each in records(2, 3).values() for subnet in each.subnets}
+    assert wan.sysctl("ipv4/ip_forward") == wan.sysctl("ipv6/conf/all/forwarding") == "1"
+    before = wan.ruleset()
+    second = sync(wan, made, records(1, 2, 3))
+    assert (second.written, second.removed, second.problems) == (0, 0, ())
+    assert wan.ruleset() == before
+
+
+@pytest.mark.parametrize("kind", ["kubenet", "vxlan"])
+def test_an_add_afterwards_changes_nothing_of_the_node(wan: Node, cni: CNI, kind: str) -> None:
+    """The daemon's state is exactly that of an ADD."""
+    sync(wan, Network("net", plugin(kind), node="n1"), records(1, 2, 3))
+    rules, routes, bridge = wan.ruleset(), own_routes(wan), wan.links()["cbr0"]
+    peers = [
+        {"name": each.name, "addresses": list(each.addresses), "podCIDRs": list(each.subnets)}
+        for each in records(2, 3).values()
+    ]
+    cni.add(network(kind, peers=peers), wan.pod("pod"))
+    assert (wan.ruleset(), own_routes(wan)) == (rules, routes)
+    assert {key: wan.links()["cbr0"][key] for key in ("ifindex", "address", "mtu")} == {
+        key: bridge[key] for key in ("ifindex", "address", "mtu")
+    }
+
+
+def test_what_the_others_must_know_of_the_tunnel_is_in_the_outcome(wan: Node) -> None:
+    """MAC, VNI, port and address of the VTEP, and the MTU of pods."""
+    found = sync(wan, Network("net", plugin("vxlan", vni=7, port=8472, device=DEVICE), node="n1"), records(1, 2))
+    assert (found.mac, found.vni, found.port, found.address) == (vtep_mac(OWN), 7, 8472, "192.0.2.1")
+    assert found.mtu == wan.links()[DEVICE]["mtu"] == wan.links()["cbr0"]["mtu"] == 1450
+
+
+def test_a_peer_that_left_is_removed(wan: Node) -> None:
+    """Its routes, neighbours and FDB entries go."""
+    made = Network("net", plugin("vxlan"), node="n1")
+    sync(wan, made, records(1, 2, 3))
+    found = sync(wan, made, records(1, 2))
+    assert (found.written, found.removed) == (0, 5)
+    assert set(own_routes(wan)) == set(record(2).subnets)
+
+
+def test_without_peers_a_bridge_needs_only_forwarding(wan: Node) -> None:
+    """Of mode "bridge": no link, no route, no rule."""
+    links, rules = set(wan.links()), wan.ruleset()
+    assert sync(wan, Network("net", {"type": "bridge"}), records(1, 2)) == Outcome(is_complete=True)
+    assert wan.sysctl("ipv4/ip_forward") == wan.sysctl("ipv6/conf/all/forwarding") == "1"
+    assert (set(wan.links()), wan.ruleset()) == (links, rules)
+
+
+def test_a_node_without_a_subnet_says_so(wan: Node) -> None:
+    """Nothing is made."""
+    found = sync(wan, Network("net", plugin("vxlan")), records(2), Grant(()))
+    assert found == Outcome(problems=("this node has no subnet yet",))
+    assert "cbr0" not in wan.links()
+
+
+def test_what_fails_is_a_problem_of_this_node(node: Node) -> None:
+    """A node without any link has no parent for the tunnel."""
+    found = sync(node, Network("net", plugin("vxlan")), records(2))
+    assert not found.is_complete
+    assert "cannot determine the tunnel's link" in found.problems[0]
