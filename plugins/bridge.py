@@ -61,12 +61,13 @@ def status(request: Request) -> None:
 
 def parse(request: Request) -> PodConf:
     """Read the keys. Raises CNIError 7, or 4 for invalid CNI_ARGS."""
-    conf = request.conf.section.derive(_parse)
+    conf = request.conf.section.derive(parse_section)
     mac = requested_mac(request)
     return replace(conf, mac=mac) if mac else conf
 
 
-def _parse(section: Section) -> PodConf:
+def parse_section(section: Section) -> PodConf:
+    """As `parse`, from the configuration alone."""
     common = NetConf.parse(section)
     vlan = section.integer("vlan", 0, low=0, high=_MAX_VLAN)
     default_gateway = section.boolean("isDefaultGateway")
@@ -132,7 +133,7 @@ def _check_gateway_name(conf: PodConf) -> None:
 def _gateway_link(section: Section) -> str:
     """The name of the VLAN's gateway link, "" if there is none or the configuration is invalid."""
     try:
-        conf = section.derive(_parse)
+        conf = section.derive(parse_section)
     except CNIError:
         return ""
     return conf.gateway_link if conf.vlan and conf.is_gateway else ""

@@ -30,7 +30,9 @@ def kind_of(url: str) -> str:
     """
     kind, _, _ = url.partition("://")
     if kind not in TABLES:
-        expected = '"kubernetes", "etcd://HOST:PORT,...", "file:///FOLDER", "flannel+kubernetes" or "flannel+etcd://..."'
+        expected = (
+            '"kubernetes", "etcd://HOST:PORT,...", "file:///FOLDER", "flannel+kubernetes" or "flannel+etcd://..."'
+        )
         raise wrong_value("registry", expected, url)
     return kind
 

@@ -1,0 +1,70 @@
+"""docs/slash24-node.md has every key of the daemon's configuration, with its type and default."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from daemon import config
+from daemon.config import CONFIG_FILE, CONFLIST, check
+from nodes.registries.open import DEFAULT, TABLES
+from spec.config import Section
+from tests.conftest import ROOT
+from tests.pure.daemon.test_config import EXAMPLE
+from tests.pure.test_docs import GETTERS, cells
+
+PAGE = "slash24-node.md"
+TYPES = {"object": "table", "list of objects": "list of tables"}
+
+
+def documented(column: str) -> dict[str, str]:
+    """The keys in the table of the configuration, with the cell in that column."""
+    rows = zip(cells(PAGE, "key"), cells(PAGE, column), strict=True)
+    return {key: cell for keys, cell in rows for key in re.findall(r"`([^`]+)`", keys)}
+
+
+def test_every_key_that_is_read_is_documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And no other, with the types that are read; the keys of the mode and the registry have other tables."""
+    monkeypatch.setattr(config, "_check_plugin", lambda *_: None)
+    monkeypatch.setattr(config, "_check_options", lambda *_: None)
+    read: dict[str, str] = {}
+    for name, kind in GETTERS.items():
+        original = getattr(Section, name)
+
+        def recording(self: Section, key: str, *more: object, original=original, kind=kind, **named: object):
+            path = self.path_of(key)
+            if not path.startswith("conflist.plugins["):
+                read[path] = TYPES.get(kind, kind) or read.get(path, "")
+            return original(self, key, *more, **named)
+
+        monkeypatch.setattr(Section, name, recording)
+    (tmp_path / "slash24.toml").write_text(EXAMPLE + "[file]\n")
+    assert check(str(tmp_path / "slash24.toml"), {}) == []
+    types = documented("type")
+    assert set(read) == set(types)
+    assert {key: kind for key, kind in read.items() if kind and kind != types[key]} == {}
+
+
+def test_documented_defaults_are_those_of_the_code() -> None:
+    """The paths, the registry, the version, and what is leased."""
+    defaults = documented("default")
+    found = config.ConflistConf()
+    assert defaults["registry"] == f'`"{DEFAULT}"`'
+    assert defaults["conflist.path"] == f'`"{CONFLIST}"`' == f'`"{found.path}"`'
+    assert defaults["conflist.name"] == f'`"{found.name}"`'
+    assert defaults["conflist.cniVersion"] == f'`"{found.cni_version}"`'
+    assert f"`{CONFIG_FILE}`" in (ROOT / "docs" / PAGE).read_text()
+
+
+def test_the_example_of_the_manual_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So it can be copied."""
+    monkeypatch.setattr(config, "open_registry", lambda *_: None)
+    (example,) = re.findall(r"^```toml\n(.*?)^```", (ROOT / "docs" / PAGE).read_text(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "slash24.toml").write_text(example)
+    assert check(str(tmp_path / "slash24.toml"), {}) == []
+
+
+def test_every_kind_of_registry_is_documented() -> None:
+    """With its table."""
+    rows = dict(zip(cells(PAGE, "registry"), cells(PAGE, "options in"), strict=True))
+    assert {cell.strip('`"').partition("://")[0]: table.strip("`[]") for cell, table in rows.items()} == TABLES
