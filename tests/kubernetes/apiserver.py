@@ -206,8 +206,10 @@ class ApiServer:
         """The JSON that etcdctl prints."""
         argv = [str(etcd_bin() / "etcdctl"), "--endpoints", self.etcd_url, "-w", "json", *words]
         env = {**os.environ, "ETCDCTL_API": "3"}
-        done = self.host.run(argv, env=env) if self.host else subprocess.run(
-            argv, env=env, capture_output=True, text=True, check=True
+        done = (
+            self.host.run(argv, env=env)
+            if self.host
+            else subprocess.run(argv, env=env, capture_output=True, text=True, check=True)
         )
         return json.loads(done.stdout) if done.stdout.startswith(("{", "[")) else {}
 

@@ -11,7 +11,7 @@ import os
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.conftest import ROOT
@@ -80,7 +80,7 @@ class Machine(Host):
 
     def image(self) -> str:
         """The path on the node of an archive of the pods' image, whose command sleeps."""
-        self.path("/tmp/image.tar").write_bytes(image((TREE / "usr/bin/busybox").read_bytes()))
+        self.path("/tmp/image.tar").write_bytes(sleeping_image())
         return "/tmp/image.tar"
 
     def close(self) -> None:
@@ -93,18 +93,23 @@ class Machine(Host):
         os.rmdir(self._top)
 
 
-def image(busybox: bytes) -> bytes:
-    """A docker archive of an image whose command sleeps."""
-    layer = archive({"bin/sleep": busybox})
+def sleeping_image() -> bytes:
+    """A docker archive of IMAGE, whose command sleeps."""
+    return image(IMAGE, ["/bin/sleep", "1000000"], {"bin/sleep": (TREE / "usr/bin/busybox").read_bytes()})
+
+
+def image(name: str, command: Sequence[str], files: Mapping[str, bytes]) -> bytes:
+    """A docker archive of an image with this name, command and executables."""
+    layer = archive(files)
     config = {
         "architecture": "amd64",
         "os": "linux",
-        "config": {"Cmd": ["/bin/sleep", "1000000"]},
+        "config": {"Cmd": list(command)},
         "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
     }
-    manifest = [{"Config": "config.json", "RepoTags": [IMAGE], "Layers": ["layer.tar"]}]
-    files = {"config.json": config, "manifest.json": manifest}
-    return archive({"layer.tar": layer} | {name: json.dumps(value).encode() for name, value in files.items()})
+    manifest = [{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]
+    texts = {"config.json": config, "manifest.json": manifest}
+    return archive({"layer.tar": layer} | {file: json.dumps(value).encode() for file, value in texts.items()})
 
 
 def archive(files: Mapping[str, bytes]) -> bytes:

@@ -29,6 +29,12 @@ def vtep_mac(number: int) -> str:
     return f"02:24:0a:f4:{number:02x}:00"
 
 
+def addresses_on(link: str, number: int) -> tuple[str, str]:
+    """The addresses on one of the links of the node with that number."""
+    v4, v6 = LINKS[link]
+    return f"{v4}{number}", f"{v6}{number}"
+
+
 @dataclass(frozen=True)
 class Member:
     """A node of the cluster: its number, its addresses on the underlay, the caller of its plugins, and their `conf`."""
@@ -92,19 +98,23 @@ class Underlay:
         _default_routes(self.outside, "203.0.113.1", "2001:db8:9::1")
 
     def join(self, link: str) -> Member:
-        """Add a node on one of the links, with the router as its gateway; on the fabric its link is named nN."""
+        """Add a node on one of the links."""
         number = len(self.members) + 1
-        v4, v6 = LINKS[link]
         node = Node()
-        member = Member(number, (f"{v4}{number}", f"{v6}{number}"), node, CNI(node, self._bin_dir), {})
+        member = Member(number, addresses_on(link, number), node, CNI(node, self._bin_dir), {})
         self.members.append(member)
-        port, mtu = f"n{number}", str(self._mtu)
-        peer = ["peer", "name", port, "mtu", mtu, "netns", str(self.fabric.pid)]
-        node.run(["ip", "link", "add", "eth0", "mtu", mtu, "type", "veth", *peer])
-        _give(node, "eth0", f"{v4}{number}/24", f"{v6}{number}/64")
-        self.fabric.run(["ip", "link", "set", port, "master", link, "up"])
-        _default_routes(node, f"{v4}{ROUTER}", f"{v6}{ROUTER}")
+        self.connect(node, link, number)
         return member
+
+    def connect(self, node: Node, link: str, number: int) -> None:
+        """Give a node the link eth0, with the router as its gateway; on the fabric it is named nN."""
+        port, mtu = f"n{number}", str(self._mtu)
+        peer = ["peer", "name", "eth0", "mtu", mtu, "netns", str(node.pid)]
+        self.fabric.run(["ip", "link", "add", port, "mtu", mtu, "type", "veth", *peer])
+        v4, v6 = addresses_on(link, number)
+        _give(node, "eth0", f"{v4}/24", f"{v6}/64")
+        self.fabric.run(["ip", "link", "set", port, "master", link, "up"])
+        _default_routes(node, *addresses_on(link, ROUTER))
 
     def close(self) -> None:
         """End all nodes and the fabric."""
