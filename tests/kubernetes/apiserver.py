@@ -26,6 +26,9 @@ from tests.netns.node import Host, wait_until
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SERVICES = "10.96.0.0/16"
+HELD = ("setpriv", "--pdeathsig", "KILL", "--")
+"""Before a command: it ends with the process that starts it, even if that is killed."""
+
 STRATEGIC, MERGE = "application/strategic-merge-patch+json", "application/merge-patch+json"
 
 
@@ -233,8 +236,8 @@ class ApiServer:
         with open(self.folder / f"{name}.log", "ab") as log:
             options = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log, "start_new_session": True}
             if self.host:
-                return self.host.start(argv, **options)
-            return subprocess.Popen(list(map(str, argv)), **options)
+                return self.host.start([*HELD, *argv], **options)
+            return subprocess.Popen([*HELD, *map(str, argv)], **options)
 
 
 def free_port(address: str = "127.0.0.1") -> int:

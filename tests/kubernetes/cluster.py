@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.conftest import ROOT
-from tests.kubernetes.apiserver import ApiServer, kubernetes_bin
+from tests.kubernetes.apiserver import HELD, ApiServer, kubernetes_bin
 from tests.kubernetes.machine import KubernetesNode
 from tests.netns.node import Node, wait_until
 from tests.runtimes.machine import image, sleeping_image
@@ -79,7 +79,7 @@ class Cluster:
         argv += [f"--cert-dir={FOLDER / program}", *flags]
         with open(FOLDER / f"{program}.log", "wb") as log:
             options = {"stdin": subprocess.DEVNULL, "stdout": log, "stderr": log}
-            self._programs.append(self.control.start(argv, **options))
+            self._programs.append(self.control.start([*HELD, *argv], **options))
 
     def addresses(self, name: str) -> tuple[str, str]:
         """The addresses of a node."""
@@ -120,6 +120,10 @@ class Cluster:
         """A condition of a node; {} if it has none of that type."""
         conditions = self.get("node", name)["status"]["conditions"]
         return next((one for one in conditions if one["type"] == kind), {})
+
+    def wait_until_ready(self) -> None:
+        """Wait until all nodes are ready."""
+        self.kubectl("wait", "--for=condition=Ready", "nodes", "--all", "--timeout=90s")
 
     def on_all(self, change: Callable[[KubernetesNode], object], names: Iterable[str] = NODES) -> None:
         """Call a function with each node, at the same time."""

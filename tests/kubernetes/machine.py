@@ -6,6 +6,7 @@ group namespaces, and all of it disappears with the process that holds it.
 
 import json
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -122,9 +123,8 @@ class KubernetesNode(Host):
         argv += [f"exec 3<&0\n{hold}", "sh", name, self._top, str(ROOT)]
         with open(logs / "node.log", "w") as log:
             self._holder = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True)
-        ready, holder = self._holder.stdout.readline(), self._holder.pid
-        assert ready == "ready\n", (logs / "node.log").read_text()
-        self.pid = int(Path(f"/proc/{holder}/task/{holder}/children").read_text())
+        assert self._holder.stdout.readline() == "ready\n", (logs / "node.log").read_text()
+        self.pid = _child(self._holder.pid)
         super().__init__(self.pid, f"/proc/{self.pid}/ns/net")
         environ = [f"PATH={PATH}", f"LD_LIBRARY_PATH={TREE}/usr/lib/x86_64-linux-gnu", "HOME=/root"]
         self._enter = ["nsenter", f"--target={self.pid}", *_FLAGS, "--", "env", "-i", *environ]
@@ -177,7 +177,7 @@ class KubernetesNode(Host):
         """End containerd, the kubelet or kube-proxy, if it runs."""
         program = self._programs.pop(name, None)
         if program:
-            program.terminate()
+            os.kill(_child(program.pid), signal.SIGTERM)  # of nsenter, which ends with it
             program.wait(timeout=30)
 
     def pod(self, container: str) -> Host:
@@ -195,3 +195,8 @@ class KubernetesNode(Host):
             program.wait(timeout=30)
         self._groups.close()
         os.rmdir(self._top)
+
+
+def _child(pid: int) -> int:
+    """The only child of a process."""
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text())

@@ -8,13 +8,12 @@ from tests.kubernetes.cluster import NODES, SERVICES, Cluster
 from tests.kubernetes.workload import (
     HOST_PORT,
     Pod,
+    assert_all_reach_each_other,
     over_http,
     over_https,
-    over_udp,
     remove,
     run,
     servers,
-    without_port,
 )
 from tests.netns.node import ask
 from tests.system.underlay import OUTSIDE
@@ -32,13 +31,7 @@ def web(cluster: Cluster) -> Iterator[list[Pod]]:
 def test_pods_of_all_nodes_reach_each_other(web: list[Pod]) -> None:
     """Over ICMP, TCP and UDP of both IP versions; each sees the other's own address."""
     assert sorted(pod.node.name for pod in web) == sorted(NODES)
-    for client in web:
-        for server in web:
-            for version in (4, 6):
-                own, address = client.address(version), server.address(version)
-                assert client.host.reaches(address), f"no echo from {own} to {address}"
-                assert without_port(over_http(client.host, address)) == own
-                assert without_port(over_udp(client.host, address)) == own
+    assert_all_reach_each_other(web)
 
 
 def test_pods_have_addresses_of_their_node(cluster: Cluster, web: list[Pod]) -> None:

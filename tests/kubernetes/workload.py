@@ -3,6 +3,7 @@
 import json
 import socket
 import ssl
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -113,6 +114,17 @@ def over_udp(client: Host, address: str, port: int = UDP, word: str = "clientip"
             with suppress(TimeoutError):
                 return caller.recv(1024).decode().strip()
         raise TimeoutError(f"no answer from {address} port {port}")
+
+
+def assert_all_reach_each_other(pods: Sequence[Pod]) -> None:
+    """Assert that ICMP, TCP and UDP of both IP versions pass, and that each pod sees the other's own address."""
+    for client in pods:
+        for server in pods:
+            for version in (4, 6):
+                own, address = client.address(version), server.address(version)
+                assert client.host.reaches(address, timeout=10), f"no echo from {own} to {address}"
+                assert without_port(over_http(client.host, address)) == own
+                assert without_port(over_udp(client.host, address)) == own
 
 
 def over_https(client: Host, address: str, port: int, authority: str, path: str, token: str) -> dict:
