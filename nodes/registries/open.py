@@ -48,7 +48,7 @@ def open_registry(url: str, node: str, options: Section) -> Registry:
         case "etcd":
             from nodes.registries.etcd import EtcdRegistry as Opened
         case "kubernetes":
-            from nodes.registries.kubernetes import KubernetesRegistry as Opened
+            from nodes.registries.kubernetes.registry import KubernetesRegistry as Opened
         case "flannel+etcd":
             from nodes.registries.flannel_etcd import FlannelEtcdRegistry as Opened
         case _:

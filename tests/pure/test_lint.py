@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "rules": {"spec", "linux"},
     "plugins": {"spec", "state", "ipam", "linux", "rules", "re2"},
     "agent": {"spec", "state", "ipam", "linux", "rules", "plugins", "prometheus_client", "pyimod02_importers"},
-    "nodes": {"spec", "state", "ipam", "linux", "rules", "plugins", "lightkube", "httpx2"},
+    "nodes": {"spec", "state", "ipam", "linux", "rules", "plugins", "lightkube", "httpx2", "msgspec", "yaml"},
     "daemon": {"spec", "state", "ipam", "linux", "rules", "plugins", "nodes", "agent", "prometheus_client"},
 }
 FUNCTION_LINES, MODULE_LINES = 50, 450
