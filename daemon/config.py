@@ -367,17 +367,21 @@ def _has_room(network: str) -> bool:
 def _check_options(config: Config, table: str, mistakes: Mistakes) -> None:
     """Have the registry check its URL and its options."""
 
+    is_opened = True
+
     def opened(options: Section) -> None:
+        nonlocal is_opened
         try:
             open_registry(config.registry, config.node, options)
         except CNIError as error:
             if not error.msg.startswith('"registry"'):
                 raise
             mistakes.note(error)
+            is_opened = False
 
     options = config.options if isinstance(config.options, Mapping) else {}
     reader = mistakes.all_of(options, opened, table)
-    for path, sentence in reader.unknown() if reader else ():
+    for path, sentence in reader.unknown() if reader and is_opened else ():
         mistakes.add(f"{table}.{path}", f'"{path}" {sentence}')
 
 

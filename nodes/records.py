@@ -12,24 +12,15 @@ from spec.config import Section
 from spec.errors import CNIError
 
 VERSION = 1
+KEYS = ("version", "name", "addresses", "podCIDRs", "vtepMAC", "vni", "port", "zone", "cluster", "since")
 _LONGEST = 16 << 10  # bytes of a record; one of a dual-stack node has 250
 
 
 def to_value(node: Node) -> dict[str, object]:
     """The record as a JSON object, without the keys whose values are unknown."""
-    known = {
-        "version": VERSION,
-        "name": node.name,
-        "addresses": list(node.addresses),
-        "podCIDRs": list(node.subnets),
-        "vtepMAC": node.vtep_mac,
-        "vni": node.vni,
-        "port": node.port,
-        "zone": node.zone,
-        "cluster": node.cluster,
-        "since": node.since,
-    }
-    return {key: value for key, value in known.items() if value or key in ("addresses", "podCIDRs")}
+    lists = list(node.addresses), list(node.subnets)
+    values = (VERSION, node.name, *lists, node.vtep_mac, node.vni, node.port, node.zone, node.cluster, node.since)
+    return {key: value for key, value in zip(KEYS, values, strict=True) if value or isinstance(value, list)}
 
 
 def to_text(node: Node) -> bytes:

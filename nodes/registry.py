@@ -42,7 +42,10 @@ class Wish:
 
 @dataclass(frozen=True)
 class Entry:
-    """A record in a registry, under the registry's own `key`; `node` None: it cannot be used, `problem` says why."""
+    """A record in a registry, under the registry's own `key`; `node` None: it cannot be used, `problem` says why.
+
+    With both, `node` is what the record was before something went wrong with it.
+    """
 
     key: str
     node: Node | None

@@ -1,14 +1,12 @@
 """The daemon's configuration: every mistake is told at once, with its line."""
 
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon import config
 from daemon.config import AddressConf, Config, ConfigError, ConflistConf, check, read
 
 SMALLEST = 'cluster = "10.244.0.0/16"\n'
@@ -33,14 +31,6 @@ cniVersion = "1.1.0"
 name = "pods"
 plugins = [{type = "portmap", capabilities = {portMappings = true}}, {type = "bandwidth", any = {thing = [1]}}]
 """
-
-
-@pytest.fixture(autouse=True, scope="module")
-def registry() -> Iterator[None]:
-    """Without the registry's own checks."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(config, "open_registry", lambda *_: None)
-        yield
 
 
 def checked(tmp_path: Path, text: str, **environ: str) -> list[str]:
@@ -121,6 +111,8 @@ def test_the_host_s_name_is_the_last_resort(tmp_path: Path, monkeypatch: pytest.
         ('[conflist]\nplugins = [\n {type = "portmap"},\n {type = "vxlan"},\n {typ = "x"},\n]\n', ["4:", "5:"]),
         ('[[conflist.plugins]]\ntype = "a"\ncapabilities = {x = 1}\n', ['3: "conflist.plugins[0].capabilities.x"']),
         ('[[conflist.plugins]]\ntype = "a"\nname = "b"\n', ['3: "conflist.plugins[0].name": expected nothing']),
+        ('registry = "file://x"\n[file]\npoll = 0\n', ['1: "registry": expected "file://" and an absolute path']),
+        ("[file]\npoll = 0\npol = 1\n", ['2: "poll": expected an integer of 1 to 3600', '3: "pol" is not a known key']),
         ('registry = "consul://x"\n', ['1: "registry": expected "kubernetes", "etcd://']),
         ("allocate = [24, 25]\n", ['1: "allocate": expected one length per address family']),
         ('allocate = ["x"]\n', ['1: "allocate": expected lengths of subnets']),

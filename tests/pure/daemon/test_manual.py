@@ -7,6 +7,7 @@ import pytest
 
 from daemon import config
 from daemon.config import CONFIG_FILE, CONFLIST, check
+from nodes.records import from_text
 from nodes.registries.open import DEFAULT, TABLES
 from spec.config import Section
 from tests.conftest import ROOT
@@ -17,10 +18,12 @@ PAGE = "slash24-node.md"
 TYPES = {"object": "table", "list of objects": "list of tables"}
 
 
-def documented(column: str) -> dict[str, str]:
+def documented(column: int) -> dict[str, str]:
     """The keys in the table of the configuration, with the cell in that column."""
-    rows = zip(cells(PAGE, "key"), cells(PAGE, column), strict=True)
-    return {key: cell for keys, cell in rows for key in re.findall(r"`([^`]+)`", keys)}
+    section = (ROOT / "docs" / PAGE).read_text().partition("\n## Configuration\n")[2].partition("\n## ")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in section.splitlines() if line[:1] == "|"]
+    assert rows[0] == ["key", "type", "default", "meaning"]
+    return {key: row[column] for row in rows[2:] for key in re.findall(r"`([^`]+)`", row[0])}
 
 
 def test_every_key_that_is_read_is_documented(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,14 +43,14 @@ def test_every_key_that_is_read_is_documented(tmp_path: Path, monkeypatch: pytes
         monkeypatch.setattr(Section, name, recording)
     (tmp_path / "slash24.toml").write_text(EXAMPLE + "[file]\n")
     assert check(str(tmp_path / "slash24.toml"), {}) == []
-    types = documented("type")
+    types = documented(1)
     assert set(read) == set(types)
     assert {key: kind for key, kind in read.items() if kind and kind != types[key]} == {}
 
 
 def test_documented_defaults_are_those_of_the_code() -> None:
     """The paths, the registry, the version, and what is leased."""
-    defaults = documented("default")
+    defaults = documented(2)
     found = config.ConflistConf()
     assert defaults["registry"] == f'`"{DEFAULT}"`'
     assert defaults["conflist.path"] == f'`"{CONFLIST}"`' == f'`"{found.path}"`'
@@ -56,9 +59,8 @@ def test_documented_defaults_are_those_of_the_code() -> None:
     assert f"`{CONFIG_FILE}`" in (ROOT / "docs" / PAGE).read_text()
 
 
-def test_the_example_of_the_manual_is_valid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_of_the_manual_is_valid(tmp_path: Path) -> None:
     """So it can be copied."""
-    monkeypatch.setattr(config, "open_registry", lambda *_: None)
     (example,) = re.findall(r"^```toml\n(.*?)^```", (ROOT / "docs" / PAGE).read_text(), re.MULTILINE | re.DOTALL)
     (tmp_path / "slash24.toml").write_text(example)
     assert check(str(tmp_path / "slash24.toml"), {}) == []
@@ -68,3 +70,9 @@ def test_every_kind_of_registry_is_documented() -> None:
     """With its table."""
     rows = dict(zip(cells(PAGE, "registry"), cells(PAGE, "options in"), strict=True))
     assert {cell.strip('`"').partition("://")[0]: table.strip("`[]") for cell, table in rows.items()} == TABLES
+
+
+def test_the_example_of_a_record_is_valid() -> None:
+    """With its version."""
+    (example,) = re.findall(r"^```json\n(.*?)^```", (ROOT / "docs" / PAGE).read_text(), re.MULTILINE | re.DOTALL)
+    assert from_text(example.encode()).subnets == ("10.244.1.0/24",)

@@ -1,0 +1,279 @@
+"""The registry "file:///folder": a folder of JSON files, one per node; a share, or filled by configuration management.
+
+Changes are learnt by inotify, which reports what this machine does, and by looking at the folder again and again, since
+other machines may have written to a share.
+"""
+
+import json
+import os
+import select
+import time
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from errno import EBADF, ENODEV, ENOLCK, ENOSYS, EOPNOTSUPP
+from fcntl import LOCK_EX, LOCK_NB, flock
+from threading import Event
+
+from linux.inotify import FolderWatch
+from nodes.records import KEYS, to_value
+from nodes.registries.folder import SUFFIX, Folder, key_of, list_files, read_record
+from nodes.registry import Entry, Grant, Readiness, RegistryError, Sink, Wish
+from nodes.subnets import choose
+from plugins.node.records import Node, check_subnets
+from spec import jsontext
+from spec.addresses import is_ipv6, parse_cidr
+from spec.config import Section, wrong_value
+from state.files import delete_file, make_folders, read_file, replace_file
+
+_LOCK = ".lock"
+_LOCK_SECONDS = 30.0
+_NO_LOCKS = (EBADF, ENOLCK, ENOSYS, EOPNOTSUPP)  # of file systems without flock(2)
+_SETTLING = 2.0  # seconds until another node's file is visible on a share without locks
+_ATTEMPTS = 20  # to find a subnet that no other node has chosen at the same time
+_RETRY = 5.0  # seconds until a folder that could not be read is read again
+_LOCK_PAUSE = 0.02
+_UNMOUNTED = "it is empty, and on another file system than before; mount the share again"
+_KNOWN = {key.lower() for key in KEYS}
+
+
+class FileRegistry:
+    """See `nodes.registry.Registry`. Options: `poll` (seconds), `publish` (false: others write all records)."""
+
+    def __init__(self, url: str, node: str, options: Section) -> None:
+        """No I/O. Raises CNIError 7."""
+        self._folder = url.removeprefix("file://")
+        if not self._folder.startswith("/") or "\0" in self._folder:
+            raise wrong_value("registry", '"file://" and an absolute path', url)
+        self._node = node
+        self._path = os.path.join(self._folder, node + SUFFIX)
+        self._poll = options.integer("poll", 10, low=1, high=3600)
+        self._publishes = options.boolean("publish", default=True)
+        self._device = 0  # of the folder, when it was last read
+        self._closed = Event()
+        self._wake = -1  # an eventfd while `watch` runs
+
+    def lease(self, wish: Wish) -> Grant:
+        """As in Registry: subnets that the own record has stay, whoever wrote it there."""
+        own = self._own()
+        have = {is_ipv6(subnet) for subnet in own.subnets} if own else set()
+        lengths = tuple(length for length in wish.lengths if (length > 32) not in have)
+        if not self._publishes or (have and not lengths):
+            return self._granted(own)
+        if not lengths:
+            raise RegistryError(f'"{self._path}" has no "podCIDRs"; add them, or set "cluster" and "allocate"')
+        with _errors(f'lease a subnet in "{self._folder}"'):
+            make_folders(self._folder, 0o755)
+            with self._locked() as is_locked:
+                return self._lease(replace(wish, lengths=lengths), is_locked=is_locked)
+
+    def _lease(self, wish: Wish, *, is_locked: bool) -> Grant:
+        for _ in range(_ATTEMPTS):
+            own = self._own() or Node(self._node, (), ())
+            others = [subnet for node in self._others() for subnet in node.subnets]
+            chosen = choose(wish, others, self._node)
+            record = replace(own, subnets=(*own.subnets, *chosen), since=own.since or time.time_ns() // 1_000_000)
+            self._write(record)
+            if is_locked:
+                return self._granted(record)
+            if self._closed.wait(_SETTLING):
+                break
+            if not any(_is_before(other, record, chosen) for other in self._others()):
+                return self._granted(record)
+            self._write(own)
+        raise RegistryError(f'no subnet could be leased in "{self._folder}": other nodes choose the same')
+
+    def _granted(self, own: Node | None) -> Grant:
+        """What the own record says. Its addresses count only if others write it, or an old one would never change."""
+        if own is None or not own.subnets:
+            raise RegistryError(f'"{self._path}" has no "podCIDRs" yet; whoever writes the records must add them')
+        try:
+            check_subnets(own.subnets)
+        except ValueError as error:
+            raise RegistryError(f'"{self._path}": "podCIDRs": expected {error}') from error
+        return Grant(own.subnets, () if self._publishes else own.addresses, own.since, own.zone)
+
+    def publish(self, node: Node) -> None:
+        """As in Registry; keys of the own record that slash24 does not know stay."""
+        with _errors(f'write the record of this node to "{self._path}"'):
+            if not self._publishes:
+                return
+            make_folders(self._folder, 0o755)
+            if self._is_unmounted():
+                raise OSError(ENODEV, _UNMOUNTED)
+            self._write(node)
+
+    def watch(self, sink: Sink) -> None:
+        """As in Registry."""
+        folder, keys, was_read = Folder(self._folder), None, False
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        with _Notices(self._folder, self._poll, self._wake) as notices:
+            while not self._closed.is_set():
+                try:
+                    if keys is None:
+                        self._renew(notices)
+                    changes = folder.look(time.monotonic(), keys)
+                except OSError as error:
+                    sink.lost(f'the folder "{self._folder}" cannot be read: {error.strerror}')
+                    self._closed.wait(_RETRY)
+                    keys = None
+                    continue
+                if was_read:
+                    _pass_on(sink, *changes)
+                else:
+                    sink.replace(folder.entries)
+                was_read = True
+                due, delay = folder.waiting(time.monotonic())
+                keys = notices.wait(delay, due)
+
+    def _renew(self, notices: "_Notices") -> None:
+        """Before a look at the whole folder. Raises OSError."""
+        if self._publishes:
+            make_folders(self._folder, 0o755)
+        notices.renew()
+        if self._is_unmounted():
+            raise OSError(ENODEV, _UNMOUNTED)
+        self._device = os.stat(self._folder).st_dev
+
+    def tell(self, readiness: Readiness) -> None:
+        """A folder has no place for it."""
+
+    def withdraw(self) -> None:
+        """Delete the own record, and with it the lease; not if others write the records."""
+        if self._publishes:
+            with _errors(f'delete the record of this node, "{self._path}"'):
+                delete_file(self._path)
+
+    def close(self) -> None:
+        """End `watch`."""
+        self._closed.set()
+        with suppress(OSError):
+            os.eventfd_write(self._wake, 1)
+
+    def _own(self) -> Node | None:
+        """The record of this node. Raises RegistryError if its file cannot be used."""
+        try:
+            return read_record(self._folder, self._node)
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise RegistryError(f'"{self._path}" cannot be used: {why}; correct or delete it') from error
+
+    def _others(self) -> Iterator[Node]:
+        """The records of the other nodes that can be read."""
+        for key, _ in list_files(self._folder):
+            with suppress(OSError, ValueError):
+                if key != self._node:
+                    yield read_record(self._folder, key)
+
+    def _write(self, node: Node) -> None:
+        """Make a record the content of this node's file, with the keys there that slash24 does not know."""
+        before: dict[str, object] = {}
+        with suppress(OSError, ValueError):
+            before = dict(jsontext.loads(read_file(self._path)))
+        after = {key: value for key, value in before.items() if key.lower() not in _KNOWN} | to_value(node)
+        if after != before:
+            text = json.dumps(after, ensure_ascii=False, separators=(",", ":"))
+            replace_file(self._path, os.path.join(self._folder, f".{self._node}.new"), f"{text}\n".encode())
+
+    def _is_unmounted(self) -> bool:
+        """Whether the folder was on another file system before, and has no records now: the share's mount point."""
+        moved = self._device not in (0, os.stat(self._folder).st_dev)
+        return moved and next(list_files(self._folder), None) is None
+
+    @contextmanager
+    def _locked(self) -> Iterator[bool]:
+        """Hold the folder's lock; yields False where the file system has no locks. Raises OSError, RegistryError."""
+        # For writing: NFS refuses exclusive locks on other descriptors.
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(os.path.join(self._folder, _LOCK), flags, 0o600)
+        try:
+            yield self._lock(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def _lock(self, descriptor: int) -> bool:
+        deadline = time.monotonic() + _LOCK_SECONDS
+        while time.monotonic() < deadline and not self._closed.is_set():
+            try:
+                flock(descriptor, LOCK_EX | LOCK_NB)
+                return True
+            except BlockingIOError:
+                self._closed.wait(_LOCK_PAUSE)
+            except OSError as error:
+                if error.errno in _NO_LOCKS:
+                    return False
+                raise
+        raise RegistryError(f'"{self._folder}/{_LOCK}" was locked for {_LOCK_SECONDS:g} s; `fuser` shows the process')
+
+
+class _Notices:
+    """Waits for changes of a folder, by inotify if the kernel has watches left, and until it has to be read again."""
+
+    def __init__(self, path: str, seconds: float, wake: int) -> None:
+        """`seconds`: between two looks at the whole folder; `wake`: a descriptor that ends every wait."""
+        self._path = path
+        self._seconds = seconds
+        self._wake = wake
+        self._next = 0.0
+        self._watch: FolderWatch | None = None
+        self._watched: tuple[int, int] = (0, 0)  # device and inode
+
+    def __enter__(self) -> "_Notices":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._end()
+        os.close(self._wake)
+
+    def renew(self) -> None:
+        """Before a look at the whole folder: watch it, if it is not the one that was watched. Raises OSError."""
+        self._next = time.monotonic() + self._seconds
+        status = os.stat(self._path)
+        if self._watch is None or (status.st_dev, status.st_ino) != self._watched:
+            self._end()
+            with suppress(OSError):  # too many watches; then only the looks find changes
+                self._watch = FolderWatch(self._path)
+                self._watched = (status.st_dev, status.st_ino)
+
+    def wait(self, seconds: float | None, due: Collection[str] = ()) -> set[str] | None:
+        """The keys of the files to look at, None for the whole folder; `due`: those after `seconds` (None: never)."""
+        left = max(self._next - time.monotonic(), 0)
+        poll = select.poll()
+        poll.register(self._wake, select.POLLIN)
+        if self._watch:
+            poll.register(self._watch.fd, select.POLLIN)
+        ready = poll.poll(1000 * min(left, left if seconds is None else seconds) + 1)
+        if time.monotonic() >= self._next:
+            return None
+        names = self._watch.names() if self._watch and ready else set()
+        return None if names is None else {key for name in names if (key := key_of(name))}.union(due)
+
+    def _end(self) -> None:
+        if self._watch:
+            self._watch.close()
+            self._watch = None
+
+
+def _pass_on(sink: Sink, changed: Sequence[Entry], removed: Sequence[str]) -> None:
+    for entry in changed:
+        sink.put(entry)
+    for key in removed:
+        sink.remove(key)
+    if not changed and not removed:
+        sink.alive()
+
+
+def _is_before(other: Node, own: Node, chosen: Sequence[str]) -> bool:
+    """Whether another node that has a part of the subnets that were chosen keeps it."""
+    overlap = any(parse_cidr(one).overlaps(parse_cidr(mine)) for one in other.subnets for mine in chosen)
+    return overlap and (other.since, other.name) < (own.since, own.name)
+
+
+@contextmanager
+def _errors(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise RegistryError(f"cannot {what}: {error.strerror}") from error
