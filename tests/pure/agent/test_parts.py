@@ -2,7 +2,6 @@
 
 import ast
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 from threading import Event
 
 import pytest
+import yaml
 
 from agent import log, memory, options, systemd
 from agent.health import Health
@@ -57,12 +57,14 @@ def test_options_and_their_defaults() -> None:
 
 def test_the_daemonset_mounts_the_host_s_root_where_its_agent_looks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """All of it, including later mounts, and not read-only."""
-    manifest = (ROOT / "deploy/daemonset.yaml").read_text()
+    *_, daemonset = yaml.safe_load_all((ROOT / "deploy/slash24.yaml").read_text())
+    pod = daemonset["spec"]["template"]["spec"]
+    (agent,) = [each for each in pod["containers"] if each["name"] == "agent"]
     monkeypatch.setattr(os.path, "isdir", lambda _: True)
-    chosen = options.parse(re.findall(r"^ +- (--\S+)", manifest, re.MULTILINE), {})
-    (mount,) = re.findall(r"\{name: (\w+), mountPath: (\S+), mountPropagation: HostToContainer\}", manifest)
-    assert mount[1] == chosen.host_root != ""
-    assert f"- {{name: {mount[0]}, hostPath: {{path: /}}}}" in manifest
+    chosen = options.parse(agent["command"][1:], {})
+    (mount,) = agent["volumeMounts"]
+    assert mount == {"name": mount["name"], "mountPath": chosen.host_root, "mountPropagation": "HostToContainer"}
+    assert {"name": mount["name"], "hostPath": {"path": "/"}} in pod["volumes"]
 
 
 @pytest.mark.parametrize("where", ["journal", "elsewhere"])
