@@ -58,8 +58,15 @@ class FileRegistry:
         own = self._own()
         have = {is_ipv6(subnet) for subnet in own.subnets} if own else set()
         lengths = tuple(length for length in wish.lengths if (length > 32) not in have)
-        if not self._publishes or (have and not lengths):
+        if not self._publishes:
             return self._granted(own)
+        if own and have and not lengths:
+            grant = self._granted(own)
+            if not own.since:
+                grant = replace(grant, since=_now())
+                with _errors(f'write the record of this node to "{self._path}"'):
+                    self._write(replace(own, since=grant.since))
+            return grant
         if not lengths:
             raise RegistryError(f'"{self._path}" has no "podCIDRs"; add them, or set "cluster" and "allocate"')
         with _errors(f'lease a subnet in "{self._folder}"'):
@@ -72,7 +79,7 @@ class FileRegistry:
             own = self._own() or Node(self._node, (), ())
             others = [subnet for node in self._others() for subnet in node.subnets]
             chosen = choose(wish, others, self._node)
-            record = replace(own, subnets=(*own.subnets, *chosen), since=own.since or time.time_ns() // 1_000_000)
+            record = replace(own, subnets=(*own.subnets, *chosen), since=own.since or _now())
             self._write(record)
             if is_locked:
                 return self._granted(record)
@@ -254,6 +261,10 @@ class _Notices:
         if self._watch:
             self._watch.close()
             self._watch = None
+
+
+def _now() -> int:
+    return time.time_ns() // 1_000_000
 
 
 def _pass_on(sink: Sink, changed: Sequence[Entry], removed: Sequence[str]) -> None:

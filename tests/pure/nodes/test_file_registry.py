@@ -66,10 +66,12 @@ def test_subnets_given_by_hand_are_kept(tmp_path: Path) -> None:
     """Even outside the cluster; the keys that slash24 does not know stay when the record is published."""
     write(tmp_path, "a", podCIDRs=["192.168.7.0/26"], zone="north", rack=7, port=1)
     mine = registry(tmp_path)
-    assert mine.lease(WISH) == Grant(("192.168.7.0/26",), zone="north")
-    mine.publish(Node("a", ("192.0.2.1",), ("192.168.7.0/26",), zone="north"))
+    grant = mine.lease(WISH)
+    assert grant == Grant(("192.168.7.0/26",), since=grant.since, zone="north")
+    assert grant.since == written(tmp_path)["since"] > 0
+    mine.publish(Node("a", ("192.0.2.1",), ("192.168.7.0/26",), zone="north", since=grant.since))
     expected = {"rack": 7, "version": 1, "name": "a", "addresses": ["192.0.2.1"], "podCIDRs": ["192.168.7.0/26"]}
-    assert written(tmp_path) == {**expected, "zone": "north"}
+    assert written(tmp_path) == {**expected, "zone": "north", "since": grant.since}
 
 
 def test_other_nodes_subnets_are_not_leased(tmp_path: Path) -> None:
