@@ -30,7 +30,7 @@ class Authority:
         """
         key, request, issued = (Path(f"{base}.{suffix}") for suffix in ("key", "csr", "crt"))
         make_key(key)
-        subject = (f"/O={group}" if group else "") + f"/CN={name}"
+        subject = "".join(f"/{key}={value}" for key, value in (("O", group), ("CN", name)) if value)
         _openssl("req", "-new", "-key", key, "-subj", subject, "-out", request)
         extensions = ["extendedKeyUsage=serverAuth,clientAuth", "keyUsage=critical,digitalSignature"]
         if names:

@@ -1,0 +1,1 @@
+"""etcd v3: where it is, and a client."""
