@@ -8,6 +8,7 @@ from linux.netlink.socket import Netlink
 from plugins.failures import Undo
 from plugins.node import host_rules, peers, pods, reachability, state
 from plugins.node.conf import NodeConf, parse, unavailable_if_retryable
+from plugins.node.maintained import is_maintained
 from plugins.node.mtu import pod_mtu
 from plugins.node.selection import Peers
 from spec.delegate import delegate
@@ -31,7 +32,10 @@ def add(request: Request) -> Result:
         pods.undo_bridge(host, node.bridge, undo)
         result = add_pod(pod, pods.pod_conf(pod, node, mtu))
         undo.callback(delete, request)
-        pods.ensure_node(host, pod, node, None, result)
+        if is_maintained(request):
+            pods.ensure_gateways(host, pod, node, result)
+        else:
+            pods.ensure_node(host, pod, node, None, result)
         undo.pop_all()
     return result
 
@@ -68,12 +72,11 @@ def status(request: Request) -> None:
     """STATUS: the node has a subnet, and IPAM is ready."""
     with unavailable_if_retryable():
         node = parse(request)
-        records = peers.read_records(request)
+        records = None if is_maintained(request) else peers.read_records(request)
         with Netlink() as host, step("read the node's network"):
             reachability.check_ready(host, node)
             pod_mtu(host, node)
-            others = peers.select_peers(host, records, node)
-            problems = [*state.not_forwarding(host, node, None, others), *others.left_out]
+            problems = state.problems(host, records, node) if records else ()
         peers.log(request, problems, at_most=len(problems))
         pod = pods.with_ipam(request, node.subnets)
         delegate(pod, "STATUS", pod.conf.ipam_type)

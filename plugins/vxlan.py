@@ -12,6 +12,7 @@ from linux.rtnl import forwarding, vxlan
 from plugins.failures import Undo
 from plugins.node import host_rules, peers, pods, reachability, state, tunnel
 from plugins.node.conf import NodeConf, parse, unavailable_if_retryable
+from plugins.node.maintained import is_maintained
 from plugins.node.selection import Peers
 from plugins.node.tunnel import TunnelConf
 from spec.delegate import delegate
@@ -31,11 +32,15 @@ def add(request: Request) -> Result:
         with step("read the node's network"):
             if not reachability.is_set_up(host, node):
                 reachability.check_subnets(host, node, conf.device)
-        vtep = tunnel.plan(host, node, conf)
+        is_alone = node.mtu and is_maintained(request)
+        mtu = node.mtu if is_alone else tunnel.plan(host, node, conf).mtu
         pods.undo_bridge(host, node.bridge, undo)
-        result = add_pod(pod, pods.pod_conf(pod, node, node.mtu or vtep.mtu))
+        result = add_pod(pod, pods.pod_conf(pod, node, node.mtu or mtu))
         undo.callback(delete, request)
-        pods.ensure_node(host, pod, node, conf, result)
+        if is_alone:
+            pods.ensure_gateways(host, pod, node, result)
+        else:
+            pods.ensure_node(host, pod, node, conf, result)
         undo.pop_all()
     return result
 
@@ -76,14 +81,13 @@ def status(request: Request) -> None:
     """STATUS: the node has a subnet and a parent link for the tunnel, and IPAM is ready."""
     with unavailable_if_retryable():
         node, conf = parse(request), tunnel.parse(request)
-        records = peers.read_records(request)
+        records = None if is_maintained(request) else peers.read_records(request)
         with Netlink() as host, step("read the node's network"):
             reachability.check_ready(host, node, conf.device)
             vtep = tunnel.plan(host, node, conf)
             if rival := vxlan.find_rival(host, vtep):
                 raise CNIError(Code.PLUGIN_NOT_AVAILABLE, f'cannot create "{vtep.name}": {rival.strerror}')
-            others = state.select(host, records, node, conf, vtep)
-            problems = [*others.about_this, *state.not_forwarding(host, node, conf, others), *others.left_out]
+            problems = state.problems(host, records, node, conf, vtep) if records else ()
         peers.log(request, problems, at_most=len(problems))
         pod = pods.with_ipam(request, node.subnets)
         delegate(pod, "STATUS", pod.conf.ipam_type)

@@ -11,7 +11,9 @@ from linux.netlink.socket import Netlink
 from linux.rtnl.links import find_link
 from plugins.failures import Undo
 from plugins.mac import requested_mac
+from plugins.node import reachability
 from plugins.node.conf import HAIRPIN_VETH, PROMISCUOUS_BRIDGE, NodeConf, ipam_of, parse
+from plugins.node.maintained import is_maintained
 from plugins.pod.conf import PodConf
 from spec.config import NetConf, read_config
 from spec.errors import CNIError
@@ -83,11 +85,14 @@ def update_gateways(host: Netlink, pod: Request, node: NodeConf, result: Result)
     """
     from plugins.node import gateways
 
-    own = [f"{ip.gateway}/{ip.address.partition('/')[2]}" for ip in result.ips if ip.gateway]
-    gateways.ensure_gateways(host, node.bridge, own)
+    gateways.ensure_gateways(host, node.bridge, _gateways_of(result))
     with suppress(OSError, CNIError):
         in_use = partial(_in_use, host, pod, node.bridge)
         gateways.drop_old_gateways(host, pod.conf.name, node.bridge, node.gateways, in_use)
+
+
+def _gateways_of(result: Result) -> list[str]:
+    return [f"{ip.gateway}/{ip.address.partition('/')[2]}" for ip in result.ips if ip.gateway]
 
 
 def ensure_node(host: Netlink, pod: Request, node: NodeConf, tunnel: "TunnelConf | None", result: Result) -> None:  # noqa: F821
@@ -95,7 +100,7 @@ def ensure_node(host: Netlink, pod: Request, node: NodeConf, tunnel: "TunnelConf
 
     Problems that do not concern the pod are logged.
     """
-    from plugins.node import host_rules, peers, reachability, state
+    from plugins.node import host_rules, peers, state
 
     network = pod.conf.name
     with host_rules.locked(network):
@@ -109,8 +114,27 @@ def ensure_node(host: Netlink, pod: Request, node: NodeConf, tunnel: "TunnelConf
     peers.log(pod, [*found.peers.about_this, *found.blocked, *off, *found.peers.left_out])
 
 
+def ensure_gateways(host: Netlink, pod: Request, node: NodeConf, result: Result) -> None:
+    """As `ensure_node` where the daemon keeps all that the node needs: the gateways alone.
+
+    The lock is only taken to change them: a gateway that is there stays while the pod has its lease.
+    """
+    from plugins.node import gateways, host_rules
+
+    with step(f'look up "{node.bridge}"'):
+        present = set(gateways.gateways_on(host, find_link(host, node.bridge)))
+    if present != set(node.gateways) or not present.issuperset(_gateways_of(result)):
+        with host_rules.locked(pod.conf.name):
+            update_gateways(host, pod, node, result)
+    reachability.ensure_forwarding(node, [node.bridge])  # this ADD may have created it
+    with step("read the node's network"):
+        reachability.check_reachable(host, node, result)
+
+
 def _drop_gateways(request: Request, pod: Request, peers_of: PeersOf) -> None:
-    """Drop gateways that are no longer used, and update the node's rules. Failures are left to the next call.
+    """Drop gateways that are no longer used, and update the node's rules, unless the daemon does.
+
+    Failures are left to the next call.
 
     Needs the node's subnets, which determine the current gateways.
     """
@@ -122,7 +146,8 @@ def _drop_gateways(request: Request, pod: Request, peers_of: PeersOf) -> None:
             network, bridge = request.conf.name, node.bridge
             with host_rules.locked(network):
                 in_use = partial(_in_use, host, pod, bridge)
-                if gateways.drop_old_gateways(host, network, bridge, node.gateways, in_use):
+                dropped = gateways.drop_old_gateways(host, network, bridge, node.gateways, in_use)
+                if dropped and not is_maintained(request):
                     host_rules.ensure(host, network, node, *peers_of(host, request, node))
 
 

@@ -62,11 +62,15 @@ class Records:
 
 @dataclass(frozen=True)
 class Subnets:
-    """The content of a subnet file: the node's subnets, the cluster's networks, and an MTU (0: none)."""
+    """The content of a subnet file: the node's subnets, the cluster's networks, and an MTU (0: none).
+
+    `problem`: why there are no subnets, if that is known.
+    """
 
     subnets: tuple[str, ...]
     cluster: tuple[str, ...] = ()
     mtu: int = 0
+    problem: str = ""
 
 
 def parse_node(section: Section) -> Node:
@@ -115,21 +119,28 @@ def parse_each(
 
 
 def read_subnet_file(path: str) -> Subnets:
-    """Read the subnet file: the node's own record (JSON), or flannel's subnet.env. Raises CNIError 11."""
+    """Read the subnet file: the node's own record (JSON), or flannel's subnet.env.
+
+    Raises CNIError 11: the file cannot be used, or says why this node gives no addresses.
+    """
     text = _read(path, "subnet")
     with _file_errors(path, "subnet"):
         if text.lstrip().startswith(b"{"):
-            record = Section(jsontext.loads(text))
+            value = jsontext.loads(text)
+            record, problem = Section(value), value.get("problem")
             found = Subnets(
                 parse_networks(record, "podCIDRs"),
                 parse_networks(record, "clusterCIDRs"),
                 record.integer("mtu", 0, low=0, high=65535),
+                problem if isinstance(problem, str) else "",
             )
         else:
             found = _parse_environment(text.decode())
-        if not found.subnets:
+        if not found.subnets and not found.problem:
             raise ValueError("it has no subnet")
         check_subnets(found.subnets)
+    if not found.subnets:
+        raise CNIError(Code.TRY_AGAIN_LATER, found.problem, f'as "{path}" says')
     return found
 
 

@@ -84,6 +84,18 @@ def not_forwarding(host: Netlink, node: NodeConf, conf: TunnelConf | None, other
     return reachability.not_forwarding(host, node, names, {path.link for path in others.paths if not path.mac})
 
 
+def problems(
+    host: Netlink,
+    records: Records,
+    node: NodeConf,
+    conf: TunnelConf | None = None,
+    vtep: vxlan.Vtep | None = None,
+) -> list[str]:
+    """A sentence for each record, and each link, that keeps pods from reaching other nodes' pods."""
+    others = select(host, records, node, conf, vtep)
+    return [*others.about_this, *not_forwarding(host, node, conf, others), *others.left_out]
+
+
 def filter_of(host: Netlink, node: NodeConf, others: Peers, vtep: vxlan.Vtep) -> "Tunnel":  # noqa: F821
     """What the VTEP filter lets through."""
     from rules.vtep_filter import Tunnel
