@@ -1,0 +1,78 @@
+"""Which announcements are those of our own changes."""
+
+import pytest
+
+from linux.rtnl.forwarding import PeerPath
+from linux.rtnl.links import pack_mac
+from linux.rtnl.monitor import ADDRESS, FORWARDING, NEIGHBOUR, ROUTE, Change
+from nodes.expected import Expected
+from spec.addresses import pack
+
+DEVICE, BIRD, OURS = 7, 12, 24
+PATHS = [PeerPath(f"10.244.{n}.0/24", f"10.244.{n}.0", DEVICE, f"02:00:00:00:00:0{n}", f"192.0.2.{n}") for n in (2, 3)]
+MAC = pack_mac("02:00:00:00:00:02")
+
+
+def route(subnet: str, via: str, *, link: int = DEVICE, protocol: int = OURS, gone: bool = False) -> Change:
+    """The announcement of a route."""
+    network, _, length = subnet.partition("/")
+    return Change(ROUTE, link, pack(network), int(length), pack(via), protocol, gone)
+
+
+@pytest.fixture(name="expected")
+def expected_of_two() -> Expected:
+    """What is wanted for two nodes."""
+    expected = Expected()
+    expected.replace(PATHS)
+    return expected
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        route("10.244.2.0/24", "10.244.2.0"),
+        route("10.244.2.0/24", "10.244.9.0", gone=True),
+        route("10.244.9.0/24", "10.244.9.0", gone=True),
+        route("10.244.9.0/24", "192.0.2.2", protocol=BIRD),
+        Change(NEIGHBOUR, DEVICE, pack("10.244.2.0"), value=MAC),
+        Change(NEIGHBOUR, DEVICE, pack("10.244.9.0"), value=MAC, is_gone=True),
+        Change(NEIGHBOUR, DEVICE, pack("fe80::1")),
+        Change(FORWARDING, DEVICE, MAC, value=pack("192.0.2.2")),
+        Change(FORWARDING, DEVICE, bytes(6), value=pack("192.0.2.2"), is_gone=True),
+    ],
+)
+def test_what_is_as_wanted_is_expected(expected: Expected, change: Change) -> None:
+    """Whoever has changed it."""
+    assert expected.covers(change)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        route("10.244.2.0/24", "10.244.2.0", gone=True),
+        route("10.244.2.0/24", "10.244.9.0"),
+        route("10.244.2.0/24", "10.244.2.0", link=8),
+        route("10.244.2.0/24", "192.0.2.2", protocol=BIRD),
+        route("10.244.9.0/24", "10.244.9.0"),
+        route("0.0.0.0/0", "192.0.2.254", protocol=BIRD),
+        Change(NEIGHBOUR, DEVICE, pack("10.244.2.0"), value=MAC, is_gone=True),
+        Change(NEIGHBOUR, DEVICE, pack("10.244.2.0")),
+        Change(NEIGHBOUR, DEVICE, pack("10.244.9.0"), value=MAC),
+        Change(FORWARDING, DEVICE, MAC, value=pack("192.0.2.9")),
+        Change(FORWARDING, DEVICE, bytes(6), value=pack("192.0.2.2")),
+        Change(ADDRESS, DEVICE, pack("10.244.1.0"), 32),
+    ],
+)
+def test_everything_else_is_drift(expected: Expected, change: Change) -> None:
+    """Something of ours is gone or different, or there is something that we do not want."""
+    assert not expected.covers(change)
+
+
+def test_paths_can_be_exchanged(expected: Expected) -> None:
+    """As when a node has another address."""
+    moved = PeerPath("10.244.2.0/24", "10.244.2.0", DEVICE, "02:00:00:00:00:02", "192.0.2.9")
+    expected.remove(PATHS[:1])
+    assert not expected.covers(Change(FORWARDING, DEVICE, MAC, value=pack("192.0.2.2")))
+    expected.add([moved])
+    assert expected.covers(Change(FORWARDING, DEVICE, MAC, value=pack("192.0.2.9")))
+    assert expected.covers(route("10.244.2.0/24", "10.244.2.0"))
