@@ -27,7 +27,7 @@ def prepare(*names: str) -> None:
 
     The first call is then as fast as the next, and nothing is imported after the root has changed (agent/hostroot.py).
     """
-    _limit_heap()
+    limit_heap()
     _raise_descriptor_limit()
     for name in (*modules(), *_MORE, *names):
         import_module(name)
@@ -52,7 +52,7 @@ def modules() -> list[str]:
     return [name for name in names if not name.endswith(".__main__")]
 
 
-def _limit_heap() -> None:
+def limit_heap() -> None:
     """One heap for all threads, which returns free memory: by default glibc makes one per thread."""
     with suppress(OSError, AttributeError):
         libc = ctypes.CDLL(None)

@@ -56,7 +56,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Options:
     parser.add_argument(
         "--listen",
         metavar="WHERE",
-        type=_place,
+        type=place,
         default="",
         help="serve /healthz, /readyz and /metrics on a unix socket (a path) or a loopback address (127.0.0.1:9324)",
     )
@@ -81,7 +81,8 @@ def _folder(text: str) -> str:
     return text.rstrip("/")
 
 
-def _place(text: str) -> str:
+def place(text: str) -> str:
+    """For argparse: where to serve pages, "" for nowhere, a path or HOST:PORT of a loopback address."""
     if not text or text.startswith("/"):
         return text
     try:

@@ -11,7 +11,7 @@ from tests.conftest import ROOT
 from tests.netns.cni import CNI
 from tests.netns.node import Node, wait_until
 
-UNITS = ("slash24-agent.service", "slash24-agent.socket")
+UNITS = ("slash24-agent.service", "slash24-agent.socket", "slash24-node.service")
 SOCKET = "/run/slash24/cni.sock"
 
 pytestmark = pytest.mark.cold("starts its own agent, or none")

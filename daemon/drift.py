@@ -1,0 +1,56 @@
+"""What others have changed on this node, as far as it concerns its network."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from linux.netlink.socket import Netlink
+from linux.nftables.monitor import TableMonitor
+from linux.rtnl.links import find_link, find_link_by_index
+from linux.rtnl.monitor import ADDRESS, LINK, ROUTE, Lost, Monitor
+
+_TABLES = (b"slash24_egress_", b"slash24_vtep_", b"slash24_untracked_", b"slash24_dedup_")
+"""How the names of the nftables tables begin that belong to a node, and not to its pods."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """`is_own_affected`: this node's addresses, links or default routes have changed. `is_any`: anything has."""
+
+    is_own_affected: bool = False
+    is_any: bool = False
+
+
+class Drift:
+    """Receives the announcements of the kernel, in the network namespace of the calling thread."""
+
+    def __init__(self, cluster: Sequence[str], names: Collection[str], device: str = "") -> None:
+        """`cluster`: networks of pods (CIDRs). `names` of the links that are ours; `device`: that of the tunnel's."""
+        self._names, self._device = tuple(names), device
+        self._monitor, self._tables = Monitor(cluster), TableMonitor(_TABLES)
+
+    def filenos(self) -> tuple[int, ...]:
+        """What to poll."""
+        return self._monitor.fileno(), self._tables.fileno()
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._monitor.close()
+        self._tables.close()
+
+    def watch(self, host: Netlink, links: Collection[int]) -> None:
+        """Watch our links as they are now, and those (by index) that lead to the other nodes. Raises NetlinkError."""
+        ours = [link for name in self._names if (link := find_link(host, name))]
+        others = [link for index in links if (link := find_link_by_index(host, index))]
+        device = next((link.index for link in ours if link.name == self._device), 0)
+        self._monitor.watch([*ours, *others], self._names, device)
+
+    def read(self) -> Found:
+        """What has been announced since the last call."""
+        own, others = False, self._tables.has_changed()
+        try:
+            for change in self._monitor.changes():
+                others = True
+                own = own or change.kind in (LINK, ADDRESS) or (change.kind == ROUTE and not change.prefix)
+        except Lost:
+            own = others = True
+        return Found(own, others)
