@@ -57,8 +57,9 @@ def maintaining(network: str, section: Section) -> Iterator[None]:
     """
     path = _path(network)
     os.makedirs(FOLDER, mode=0o755, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o644)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
     try:
+        os.fchmod(descriptor, 0o600)  # whoever can open the file can lock it
         try:
             _lock(descriptor)
         except BlockingIOError as error:

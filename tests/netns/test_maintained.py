@@ -113,6 +113,15 @@ def test_the_daemon_s_death_is_noticed_by_the_next_add(ready: Node, cni: CNI, ki
     assert set(own_routes(ready)) == set(record(2)["podCIDRs"])
 
 
+def test_no_other_user_can_hold_the_lock(ready: Node) -> None:
+    """Nobody but root may open its file, even one that was there before; or users could keep ADDs from their work."""
+    path = ready.path("/run/slash24/net.daemon")
+    path.parent.mkdir()
+    path.touch(0o666)
+    with maintained(ready, {"type": "kubenet"}):
+        assert path.stat().st_mode & 0o777 == 0o600
+
+
 @KINDS
 def test_keys_about_the_pod_alone_make_no_difference(ready: Node, cni: CNI, kind: str) -> None:
     """The daemon need not know `ipam`, nor what the runtime adds."""
