@@ -52,6 +52,10 @@ def main() -> int:
         return 1 if mistakes else 0
     try:
         config = configuration.read(chosen.config)
+        if chosen.uninstall:
+            from daemon.uninstall import uninstall
+
+            return uninstall(config)
         return _run(chosen, config)
     except (ConfigError, CNIError, single.AlreadyRunning, OSError) as error:
         sys.stderr.write(f"slash24-node: {error}\n")

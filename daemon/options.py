@@ -17,6 +17,7 @@ class Options:
 
     config: str
     check: bool
+    uninstall: bool
     install: str
     listen: str
     log_level: str
@@ -51,6 +52,11 @@ def parse(argv: Sequence[str]) -> Options:
     )
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument("--check", action="store_true", help="only check the configuration, and explain every mistake")
+    instead.add_argument(
+        "--uninstall",
+        action="store_true",
+        help="only remove everything that slash24 has made on this node, except what belongs to pods that run",
+    )
     instead.add_argument(
         "--install",
         metavar="DIR",

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 from errno import EBADF, ENODEV, ENOLCK, ENOSYS, EOPNOTSUPP
 from fcntl import LOCK_EX, LOCK_NB, flock
-from threading import Event
+from threading import Event, Lock
 
 from linux.inotify import FolderWatch
 from nodes.records import KEYS, to_value
@@ -51,7 +51,8 @@ class FileRegistry:
         self._publishes = options.boolean("publish", default=True)
         self._device = 0  # of the folder, when it was last read
         self._closed = Event()
-        self._wake = -1  # an eventfd while `watch` runs
+        self._wake = -1  # an eventfd while `watch` runs, protected by the lock
+        self._lock_of_wake = Lock()
 
     def lease(self, wish: Wish) -> Grant:
         """As in Registry: subnets that the own record has stay, whoever wrote it there."""
@@ -113,8 +114,7 @@ class FileRegistry:
     def watch(self, sink: Sink) -> None:
         """As in Registry."""
         folder, keys, was_read = Folder(self._folder), None, False
-        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        with _Notices(self._folder, self._poll, self._wake) as notices:
+        with self._waking() as wake, _Notices(self._folder, self._poll, wake) as notices:
             while not self._closed.is_set():
                 try:
                     if keys is None:
@@ -132,6 +132,19 @@ class FileRegistry:
                 was_read = True
                 due, delay = folder.waiting(time.monotonic())
                 keys = notices.wait(delay, due)
+
+    @contextmanager
+    def _waking(self) -> Iterator[int]:
+        """A descriptor that becomes readable when the registry is closed."""
+        wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        with self._lock_of_wake:
+            self._wake = wake
+        try:
+            yield wake
+        finally:
+            with self._lock_of_wake:
+                self._wake = -1
+            os.close(wake)
 
     def _renew(self, notices: "_Notices") -> None:
         """Before a look at the whole folder. Raises OSError."""
@@ -154,8 +167,9 @@ class FileRegistry:
     def close(self) -> None:
         """End `watch`."""
         self._closed.set()
-        with suppress(OSError):
-            os.eventfd_write(self._wake, 1)
+        with self._lock_of_wake:
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
 
     def _own(self) -> Node | None:
         """The record of this node. Raises RegistryError if its file cannot be used."""
@@ -232,7 +246,6 @@ class _Notices:
 
     def __exit__(self, *_: object) -> None:
         self._end()
-        os.close(self._wake)
 
     def renew(self) -> None:
         """Before a look at the whole folder: watch it, if it is not the one that was watched. Raises OSError."""

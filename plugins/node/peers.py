@@ -31,7 +31,7 @@ def read_records(request: Request) -> Records:
     """
     section = request.conf.section
     path = absolute_path(section, "peersFile")
-    if not path and not os.path.lexists(PEERS_FILE) and os.path.exists(_marker(request.conf.name)):
+    if not path and not os.path.lexists(PEERS_FILE) and os.path.exists(marker_of(request.conf.name)):
         message = f'the peers file "{PEERS_FILE}" is missing, but had peers when it was last read'
         raise CNIError(Code.TRY_AGAIN_LATER, message, 'write it; {"peers": []} means that there are none any more')
     inline, filed = parse_peers(section), read_peers_file(path or PEERS_FILE, required=bool(path))
@@ -45,7 +45,7 @@ def remember_default_file(network: str, *, has_peers: bool) -> None:
     A node without that file may get its routes from something else, or may have been rebooted, which empties /run. An
     empty marker file on disk distinguishes the two. A failure, for instance on a read-only disk, is ignored.
     """
-    marker = _marker(network)
+    marker = marker_of(network)
     if os.path.exists(marker) == has_peers:
         return
     with suppress(OSError):
@@ -118,5 +118,6 @@ def _links(host: Netlink, bridge_name: str, device: int) -> Links:
     )
 
 
-def _marker(network: str) -> str:
+def marker_of(network: str) -> str:
+    """The path of the file that `remember_default_file` makes."""
     return os.path.join(FOLDER, f"{network}.peers")

@@ -77,3 +77,11 @@ def test_the_example_of_a_record_is_valid() -> None:
     """With its version."""
     (example,) = re.findall(r"^```json\n(.*?)^```", (ROOT / "docs" / PAGE).read_text(), re.MULTILINE | re.DOTALL)
     assert from_text(example.encode()).subnets == ("10.244.1.0/24",)
+
+
+def test_the_options_of_the_command_line_are_documented() -> None:
+    """All but --help and --version."""
+    source = (ROOT / "daemon" / "options.py").read_text()
+    page = (ROOT / "docs" / PAGE).read_text().partition("\n## Running\n")[2]
+    options = re.findall(r"^\| `(--[a-z-]+)", page, re.MULTILINE)
+    assert {*options, "--version"} == set(re.findall(r'"(--[a-z-]+)"', source))

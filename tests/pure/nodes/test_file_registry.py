@@ -208,6 +208,16 @@ def test_records_are_watched(tmp_path: Path) -> None:
         kept.wait(lambda: set(kept.nodes) == {"a"})
 
 
+def test_a_registry_may_be_closed_at_any_time(tmp_path: Path) -> None:
+    """Before it is watched, and twice."""
+    mine = registry(tmp_path)
+    mine.close()
+    with watching(mine) as kept:
+        pass
+    assert kept.calls == []
+    mine.close()
+
+
 def test_without_watches_the_folder_is_polled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a share, or when the kernel's limit of watches is reached."""
 
