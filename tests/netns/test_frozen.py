@@ -15,7 +15,7 @@ from freeze.bare import PACKAGES
 from plugins.__main__ import TYPES
 from tests.conftest import ROOT
 from tests.netns.cni import CNI
-from tests.netns.node import Node
+from tests.netns.node import Node, wait_until
 
 PRIVATE, AGENT, NODE = "slash24.d", "slash24-agent", "slash24-node"
 IPAM = {"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "fd00:9::/64"}]]}
@@ -252,6 +252,30 @@ def test_the_licences_of_all_bundled_software_are_listed(bin_dir: Path) -> None:
     assert [name for name in libraries if name not in text] == []
     for terms in ("Apache License", "Python Software Foundation", "Bootloader Exception", *PACKAGES):
         assert terms.lower() in text.lower()
+
+
+KUBECONFIG = """{current-context: x, contexts: [{name: x, context: {cluster: x, user: x}}],
+users: [{name: x, user: {token: x}}], clusters: [{name: x, cluster: {server: "https://127.0.0.1:1"}}]}"""
+
+
+@pytest.mark.cold(reason="about the daemon")
+@pytest.mark.parametrize("registry", ["file:///run/nodes", "etcd://127.0.0.1:1/slash24", "kubernetes"])
+def test_the_daemon_has_the_client_of_every_registry(node: Node, bin_dir: Path, registry: str) -> None:
+    """It starts, and lacks no module when it finds that nothing listens there."""
+    node.path("/run/kubeconfig").write_text(KUBECONFIG)
+    text = f'mode = "kubenet"\ncluster = ["10.2.0.0/16"]\nregistry = "{registry}"\nnode = "a"\n'
+    text += '[conflist]\npath = "/run/net.d/1.conflist"\n[kubernetes]\nkubeconfig = "/run/kubeconfig"\n'
+    node.path("/run/slash24.toml").write_text(text)
+    log = node.path("/run/node.log")
+    with log.open("w") as stderr:
+        daemon = node.start([bin_dir / NODE, "--config", "/run/slash24.toml"], stderr=stderr)
+    try:
+        assert wait_until(lambda: "event=lease" in log.read_text() or daemon.poll() is not None)
+    finally:
+        daemon.terminate()
+        assert daemon.wait() == 0, log.read_text()
+    assert registry.startswith("file") or "Connection refused" in log.read_text()
+    assert "No module" not in log.read_text()
 
 
 @pytest.fixture(scope="module")
