@@ -174,34 +174,37 @@ class NodeReceiver:
         see_own: Callable[[NodeObject | None], None],
     ) -> None:
         self._sink, self._read, self._name, self._see_own = sink, read, own, see_own
-        self._known: dict[str, Entry] = {}
+        self._known: dict[str, _Known] = {}
 
     def replace(self, objects: Iterable[msgspec.Raw]) -> None:
         """As `Receiver`."""
         known, own = {}, None
         for text in objects:
-            node, entry = self._read_one(text)
-            known[entry.key] = entry
+            node, why = read_node(text)
+            known[node.name] = self._read_node(node, why)
             if node.name == self._name:
-                node.status.conditions = node.status.conditions.copy()  # the page that it is a part of is freed
+                node.detach()  # the page that it is a part of has megabytes
                 own = node
         self._see_own(own)
         self._known = known
-        self._sink.replace(known.values())
+        self._sink.replace(each.entry for each in known.values())
 
     def change(self, kind: str, item: msgspec.Raw) -> object:
         """As `Receiver`."""
-        node, entry = self._read_one(item)
+        node, why = read_node(item)
+        key, version = node.name, node.metadata.resourceVersion
         is_gone = kind == "DELETED"
-        if node.name == self._name:
+        if key == self._name:
             self._see_own(None if is_gone else node)
+        before = self._known.pop(key, None) if is_gone else self._known.get(key)
         if is_gone:
-            if self._known.pop(entry.key, None):
-                self._sink.remove(entry.key)
-        elif self._known.get(entry.key) != entry:
-            self._known[entry.key] = entry
-            self._sink.put(entry)
-        return node.metadata.resourceVersion
+            if before:
+                self._sink.remove(key)
+        elif not before or why or before.digest != node.digest:
+            self._known[key] = now = self._read_node(node, why)
+            if not before or before.entry != now.entry:
+                self._sink.put(now.entry)
+        return version
 
     def lost(self, why: str) -> None:
         """As `Receiver`."""
@@ -212,6 +215,13 @@ class NodeReceiver:
         """As `Receiver`."""
         self._sink.alive()
 
-    def _read_one(self, text: msgspec.Raw) -> tuple[NodeObject, Entry]:
-        node, why = read_node(text)
-        return node, Entry(node.name, None, why) if why else self._read(node)
+    def _read_node(self, node: NodeObject, why: str) -> "_Known":
+        return _Known(0, Entry(node.name, None, why)) if why else _Known(node.digest, self._read(node))
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the sink has been told of a Node."""
+
+    digest: int
+    entry: Entry

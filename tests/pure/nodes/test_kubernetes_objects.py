@@ -81,7 +81,7 @@ def test_a_node_is_a_record(changes: dict, expected: dict) -> None:
     [
         ({"spec__podCIDRs": ["10.244.1.9/24"]}, 'without host bits, got "10.244.1.9/24"'),
         ({"spec__podCIDRs": {"a": 1}}, "a list of strings, got an object"),
-        ({"spec": []}, "it is not a Node: Expected `object`, got `array` - at `$.spec`"),
+        ({"status": []}, "it is not a Node: Expected `object`, got `array` - at `$.status`"),
         ({"status__addresses": [address("nowhere")]}, 'an address like "192.0.2.2", got "nowhere"'),
         ({"metadata__annotations": {ADDRESSES: "192.0.2.300"}}, f'the annotation {ADDRESSES}: "addresses": expected'),
         ({"metadata__annotations": {RECORD: "{"}}, f"the annotation {RECORD}: "),
