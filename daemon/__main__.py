@@ -46,9 +46,6 @@ def main() -> int:
         from daemon.install import install
 
         return install(chosen.install)
-    if chosen.wait:
-        signal.sigwait({signal.SIGTERM, signal.SIGINT})
-        return 0
     if chosen.check:
         mistakes = configuration.check(chosen.config)
         sys.stderr.write("".join(f"{mistake}\n" for mistake in mistakes))
@@ -99,13 +96,13 @@ def _assemble(config: Config, registry: Registry, log: Log, watcher: "_Watcher")
     plugin = conflist.main_plugin(config)
     networks = {} if config.mode == BRIDGE else {"clusterCIDRs": list(config.cluster)}
     bridge, device = _names(config, plugin)
-    node_file = NodeFile()
+    node_file, this = NodeFile(), ThisNode(config, bridge, device)
 
     def wake() -> None:
         reconciler.wake()
 
     def wish() -> Wish:
-        return Wish(config.cluster, config.allocate, config.exclude, node_file.read_subnets())
+        return Wish(config.cluster, config.allocate, config.exclude, node_file.read_subnets(), this.find_addresses())
 
     registrar = Registrar(registry, wish, wake, log)
     parts = Parts(
@@ -113,7 +110,7 @@ def _assemble(config: Config, registry: Registry, log: Log, watcher: "_Watcher")
         store=Store(config.node, config.cluster_name, wake, registrar.on_own),
         registrar=registrar,
         drift=Drift(config.cluster, [name for name in (bridge, device) if name], device),
-        this=ThisNode(config, bridge, device),
+        this=this,
         service=Service(config.conflist.name, plugin, lambda: conflist.ensure(config)),
         node_file=node_file,
         peers_file=PeersFile(),

@@ -1,6 +1,7 @@
 """This node itself: what it tells the others, from what the registry has given it and from its own links."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 
 from daemon import address
@@ -35,14 +36,25 @@ class ThisNode:
 
         `known`: the addresses in this node's record, which the others use.
         """
-        excluded = [name for name in (self._bridge, self._device) if name]
         conf, current = self._config.address, self._found.ips or known
         try:
-            self._found = address.find(host, conf, granted=grant.addresses, current=current, excluded=excluded)
+            self._found = address.find(host, conf, granted=grant.addresses, current=current, excluded=self._excluded)
             self.problem = ""
         except NoAddress as error:
             self.problem = str(error)
         self.earlier = self._earlier(host, grant.subnets)
+
+    def find_addresses(self) -> tuple[str, ...]:
+        """The addresses before the registry has given anything, () if there are none. Any thread may call it."""
+        with suppress(NoAddress, OSError), Netlink() as host:
+            found = self._found.ips
+            return address.find(host, self._config.address, current=found, excluded=self._excluded).ips
+        return ()
+
+    @property
+    def _excluded(self) -> list[str]:
+        """The links whose addresses are for pods only."""
+        return [name for name in (self._bridge, self._device) if name]
 
     def own(self, grant: Grant) -> Grant:
         """What the registry has given, with the addresses that this node has."""

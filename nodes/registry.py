@@ -32,12 +32,14 @@ class Wish:
     """What this node asks for: a subnet of each length in `lengths` (such as 24 and 64), out of `cluster` (CIDRs).
 
     `excluded`: CIDRs that no subnet may overlap. `preferred`: subnets that the node had before, taken if they are free.
+    `addresses`: this node's own, IPv4 first, () if it has none yet; flannel tells by them whose a subnet is.
     """
 
     cluster: tuple[str, ...] = ()
     lengths: tuple[int, ...] = ()
     excluded: tuple[str, ...] = ()
     preferred: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,13 @@
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from random import uniform
-from threading import Event, RLock, Thread
+from threading import Event, RLock
 
-from nodes.backoff import Backoff
 from nodes.etcd.answers import KeyValue
 from nodes.etcd.client import Client
 from nodes.etcd.conf import parse
 from nodes.etcd.follow import follow
+from nodes.etcd.leases import Keeper, Leases
 from nodes.records import from_text, to_text
 from nodes.registry import Entry, Grant, Readiness, RegistryError, Sink, Wish
 from nodes.subnets import choose
@@ -26,7 +25,6 @@ from spec.config import Section
 
 _PREFIX = "/slash24"
 _TRIES = 50  # to lease subnets, when other nodes are faster
-_LONGEST_ROUND = 60.0  # seconds between two signs of life
 
 
 @dataclass(frozen=True)
@@ -48,11 +46,11 @@ class EtcdRegistry:
         self._own_key = f"{self._conf.prefix}/nodes/{node}"
         self._subnets_prefix = f"{self._conf.prefix}/subnets/"
         self._lock = RLock()
-        self._times: dict[int, int] = {}  # of the leases that are known to exist: the seconds that were asked for
         self._held: dict[str, int] = {}  # the keys of this node's subnets, and their leases
         self._record: Node | None = None
         self._closed = Event()
-        self._keeper: Thread | None = None
+        self._leases = Leases(self._client)
+        self._keeper = Keeper(self._renew, self._conf.ttl)
 
     def lease(self, wish: Wish) -> Grant:
         """See Registry. Of two that overlap, the subnet that was leased later is given up."""
@@ -73,8 +71,8 @@ class EtcdRegistry:
             for key in claimed.keys() - {own[cidr].pair.key for cidr in chosen}:
                 self._client.revoke(claimed[key])
             pairs = [own[cidr].pair for cidr in chosen]
-            self._held = {pair.key: self._renewed(pair, self._conf.reserve) for pair in pairs}
-        self._keep()
+            self._held = {pair.key: self._leases.renewed(pair, self._conf.reserve) for pair in pairs}
+        self._keeper.start()
         return Grant(chosen, since=max((pair.created for pair in pairs), default=0))
 
     def publish(self, node: Node) -> None:
@@ -82,10 +80,10 @@ class EtcdRegistry:
         with self._lock:
             self._record = node
             text, found = to_text(node).strip(), self._client.get(self._own_key)
-            lease = self._lease_of(found, self._conf.ttl) if found else 0
+            lease = self._leases.of(found, self._conf.ttl) if found else 0
             if not lease or found.value != text:
-                self._client.put(self._own_key, text, lease or self._granted(self._conf.ttl))
-        self._keep()
+                self._client.put(self._own_key, text, lease or self._leases.granted(self._conf.ttl))
+        self._keeper.start()
 
     def watch(self, sink: Sink) -> None:
         """See Registry."""
@@ -103,6 +101,7 @@ class EtcdRegistry:
     def close(self) -> None:
         """See Registry."""
         self._closed.set()
+        self._keeper.close()
         self._client.close()
 
     def _list_subnets(self) -> Iterator[_Subnet]:
@@ -114,57 +113,15 @@ class EtcdRegistry:
 
     def _claim(self, subnets: Sequence[str]) -> dict[str, int]:
         """Lease all of the subnets, or none if one is taken; returns their keys with the leases."""
-        leases = {self._subnets_prefix + cidr.replace("/", "-"): self._granted(self._conf.reserve) for cidr in subnets}
+        leases = {
+            self._subnets_prefix + cidr.replace("/", "-"): self._leases.granted(self._conf.reserve) for cidr in subnets
+        }
         puts = [(key, self._name.encode(errors="surrogateescape"), lease) for key, lease in leases.items()]
         if self._client.put_if(puts, absent=leases):
             return leases
         for lease in leases.values():
             self._client.revoke(lease)
         return {}
-
-    def _granted(self, seconds: int) -> int:
-        lease = self._client.grant(seconds)
-        self._times[lease] = seconds
-        return lease
-
-    def _lease_of(self, pair: KeyValue, seconds: int) -> int:
-        """The lease of a key, renewed; 0 if it has none, or one for another time."""
-        kept = self._client.keep_alive(pair.lease) if pair.lease else 0
-        # etcd may have granted more than was asked for.
-        if kept and self._times.setdefault(pair.lease, kept) == seconds:
-            return pair.lease
-        self._times.pop(pair.lease, None)
-        return 0
-
-    def _renewed(self, pair: KeyValue, seconds: int) -> int:
-        """The lease of this node's key, made anew if it must be; a key that somebody set without a lease has none."""
-        if not pair.lease:
-            return 0
-        lease = self._lease_of(pair, seconds)
-        if not lease:
-            lease = self._granted(seconds)
-            if not self._client.put_if([(pair.key, pair.value, lease)], equal=[(pair.key, pair.value)]):
-                raise RegistryError(f'"{pair.key}" has just been changed in etcd')
-        return lease
-
-    def _keep(self) -> None:
-        """Start the thread that renews the leases, unless it runs."""
-        with self._lock:
-            if self._keeper is None and not self._closed.is_set():
-                self._keeper = Thread(target=self._keep_alive, name="etcd-leases", daemon=True)
-                self._keeper.start()
-
-    def _keep_alive(self) -> None:
-        pause, rest = Backoff(), min(self._conf.ttl / 3, _LONGEST_ROUND)
-        wait = rest
-        while not self._closed.wait(wait):
-            try:
-                self._renew()
-            except RegistryError:  # `watch` tells it
-                wait = min(pause.next(), rest)
-            else:
-                wait = rest * uniform(0.8, 1)
-                pause.reset()
 
     def _renew(self) -> None:
         """Renew the leases, and make the record anew if it is gone.

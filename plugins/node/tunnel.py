@@ -21,6 +21,7 @@ from spec.links import link_name, require_suitable_mtu
 from spec.request import Request
 
 _DEFAULT_VNI, _DEFAULT_PORT = 1, 4789  # RFC 7348, section 8
+_KEEP = "keep"
 _MAX_VNI, _LONGEST_NAMED = (1 << 24) - 1, 9_999_999
 
 
@@ -28,6 +29,7 @@ _MAX_VNI, _LONGEST_NAMED = (1 << 24) - 1, 9_999_999
 class TunnelConf:
     """The keys that only `vxlan` has. `parent`, `local` and `mac` are "" if they have to be determined.
 
+    `keeps_mac`: a device that is there already keeps its MAC.
     `notrack` None: unless the node's firewall may match on connection states.
     """
 
@@ -37,6 +39,7 @@ class TunnelConf:
     parent: str
     local: str
     mac: str
+    keeps_mac: bool
     direct_routing: bool
     tx_checksum: bool
     notrack: bool | None
@@ -51,6 +54,7 @@ def parse_section(section: Section) -> TunnelConf:
     """Read the keys. Raises CNIError 7."""
     vni = section.integer("vni", _DEFAULT_VNI, low=0, high=_MAX_VNI)
     section.boolean("removeDevice")
+    keeps_mac = section.string("vtepMAC") == _KEEP
     return TunnelConf(
         # With the largest VNIs the name would be longer than 15 bytes.
         device=link_name(section, "device", f"slash24.{vni}" if vni <= _LONGEST_NAMED else f"sl24.{vni}"),
@@ -58,7 +62,8 @@ def parse_section(section: Section) -> TunnelConf:
         port=section.integer("port", _DEFAULT_PORT, low=1, high=65535),
         parent=link_name(section, "parent", "") if section.string("parent") else "",
         local=_address(section, "localAddress"),
-        mac=mac_in(section, "vtepMAC"),
+        mac="" if keeps_mac else mac_in(section, "vtepMAC"),
+        keeps_mac=keeps_mac,
         direct_routing=section.boolean("directRouting"),
         tx_checksum=section.boolean("txChecksum", default=True),
         notrack=section.boolean("notrack", None),
@@ -85,10 +90,16 @@ def plan(host: Netlink, node: NodeConf, conf: TunnelConf) -> Vtep:
         port=conf.port,
         parent=parent.index,
         local=local,
-        mac=conf.mac or vtep_mac(node.subnets),
+        mac=conf.mac or _kept_mac(host, conf) or vtep_mac(node.subnets),
         mtu=min(node.mtu or largest, largest),
         tx_checksum=conf.tx_checksum,
     )
+
+
+def _kept_mac(host: Netlink, conf: TunnelConf) -> str:
+    """The MAC of the device, "" if there is none."""
+    link = find_link(host, conf.device) if conf.keeps_mac else None
+    return link.mac if link and link.kind == "vxlan" else ""
 
 
 def addresses_of(node: NodeConf) -> list[str]:

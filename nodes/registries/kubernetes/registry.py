@@ -55,9 +55,11 @@ def read_options(options: Section) -> Options:
 class KubernetesRegistry:
     """The Nodes of the cluster that `url`, "kubernetes", and the table `options` name; `node`: this node's name."""
 
+    URL = "kubernetes"
+
     def __init__(self, url: str, node: str, options: Section) -> None:
-        if url != "kubernetes":
-            raise wrong_value("registry", '"kubernetes"; the API server is set by "server" in [kubernetes]', url)
+        if url != self.URL:
+            raise wrong_value("registry", f'"{self.URL}"; the API server is set by "server" in [kubernetes]', url)
         chosen = read_options(options)
         self._access, self._name, self._path = chosen.access, node, f"{NODES}/{quote(node, safe='')}"
         self._leases = SubnetLeases(*chosen.leases)
@@ -91,11 +93,11 @@ class KubernetesRegistry:
         own = self._own or self._ask(self._read_own)
         wanted = announcement(node, own)
         if wanted != own.annotation(RECORD):
-            self._ask(lambda session: self._patch(session, {"metadata": {"annotations": {RECORD: wanted or None}}}))
+            self._annotate({RECORD: wanted or None})
 
     def watch(self, sink: Sink) -> None:
         """As `Registry.watch`."""
-        receiver = NodeReceiver(sink, entry_of, self._name, self._see_own)
+        receiver = NodeReceiver(sink, self._entry, self._name, self._see_own)
         with self._lock:
             if self._is_closed:
                 return
@@ -113,11 +115,11 @@ class KubernetesRegistry:
             self._ask(lambda session: [self._events.write(session, own, warning) for warning in due])
 
     def withdraw(self) -> None:
-        """Remove the annotation and the condition. Raises RegistryError.
+        """Remove the annotations and the condition. Raises RegistryError.
 
         The Node stays, and its subnets stay its own: pods may have addresses of them.
         """
-        patch = {"metadata": {"annotations": {RECORD: None}}, **NO_CONDITION}
+        patch = {"metadata": {"annotations": dict.fromkeys(self._own_annotations())}, **NO_CONDITION}
         try:
             self._ask(lambda session: self._patch(session, patch))
         except Refused as error:
@@ -130,6 +132,16 @@ class KubernetesRegistry:
             self._is_closed = True
         if self._follower:
             self._follower.close()
+
+    def _entry(self, node: NodeObject) -> Entry:
+        return entry_of(node)
+
+    def _own_annotations(self) -> tuple[str, ...]:
+        """The annotations that this node writes into its Node."""
+        return (RECORD,)
+
+    def _annotate(self, annotations: Mapping[str, str | None]) -> None:
+        self._ask(lambda session: self._patch(session, {"metadata": {"annotations": annotations}}))
 
     def _ask(self, do: Callable[[Session], Answer]) -> Answer:
         with connect(self._access) as session:
