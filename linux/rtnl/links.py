@@ -33,8 +33,9 @@ _NOTHING: dict[int, bytes] = {}
 class Link:
     """A link of the kernel's.
 
-    `peer`: index of a veth's peer, which is in another namespace if `peer_is_elsewhere`. `master`: index of the bridge
-    of which it is a port, or 0. `group`: its link group, 0 by default. `operstate`: "UP", "DOWN", "LOWERLAYERDOWN", ...
+    `peer`: index of a veth's peer. `peer_netns`: the ID (see linux/netns_ids.py) of the namespace that the peer is in,
+    None if it is in the same. `master`: index of the bridge of which it is a port, or 0. `group`: its link group, 0 by
+    default. `operstate`: "UP", "DOWN", "LOWERLAYERDOWN", ...
     `own_settings` (of its kind) and `port_settings` (of a bridge port): attributes, decoded only when they are used.
     """
 
@@ -48,11 +49,16 @@ class Link:
     alias: str
     master: int
     peer: int
-    peer_is_elsewhere: bool
+    peer_netns: int | None
     group: int
     queue_length: int
     own_settings: bytes = field(compare=False, repr=False)
     port_settings: bytes = field(compare=False, repr=False)
+
+    @property
+    def peer_is_elsewhere(self) -> bool:
+        """Whether the peer is in another network namespace."""
+        return self.peer_netns is not None
 
     @property
     def up(self) -> bool:
@@ -389,7 +395,7 @@ def _link(message: bytes) -> Link:
         alias=_text(attributes.get(uapi.IFLA_IFALIAS)),
         master=_number(attributes.get(uapi.IFLA_MASTER)),
         peer=_number(attributes.get(uapi.IFLA_LINK)),
-        peer_is_elsewhere=uapi.IFLA_LINK_NETNSID in attributes,
+        peer_netns=_netns_id(attributes.get(uapi.IFLA_LINK_NETNSID)),
         group=_number(attributes.get(uapi.IFLA_GROUP)),
         queue_length=_number(attributes.get(uapi.IFLA_TXQLEN)),
         own_settings=info.get(uapi.IFLA_INFO_DATA, b""),
@@ -403,6 +409,10 @@ def _text(payload: bytes | None) -> str:
 
 def _number(payload: bytes | None) -> int:
     return _NUMBER.unpack(payload)[0] if payload else 0
+
+
+def _netns_id(payload: bytes | None) -> int | None:
+    return _INDEX.unpack(payload)[0] if payload else None
 
 
 def _is_on(settings: bytes, kind: int) -> bool:

@@ -154,7 +154,7 @@ def test_a_link_encoded_by_pyroute2_is_parsed() -> None:
     link = read(_shown(index=4, flags=0x1103, attrs=attrs))
     assert link == links.Link(
         index=4, name="v0", kind="veth", mac=MAC, mtu=1400, flags=0x1103, operstate="UP", alias="v1:a:b:c", master=2,
-        peer=5, peer_is_elsewhere=True, group=9, queue_length=1000, own_settings=b"", port_settings=b"",
+        peer=5, peer_netns=0, group=9, queue_length=1000, own_settings=b"", port_settings=b"",
     )  # fmt: skip
     assert (link.up, link.promiscuous, link.all_multicast) == (True, True, False)
     assert (link.hairpin, link.isolated, link.vlan_filtering) == (True, True, False)
