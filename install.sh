@@ -4,9 +4,9 @@
 #   ./install.sh [TARBALL]     (dist/slash24-*.tgz, as ./build.sh makes it)
 #   ./install.sh --remove
 #
-# The plugins are unpacked into /opt/cni/bin. Debian's containerd and podman look into /usr/lib/cni, so the plugins are
+# The plugins are installed in /opt/cni/bin. Debian's containerd and podman look into /usr/lib/cni, so the plugins are
 # linked there. Files of the same names in these folders are kept as NAME.distrib, and --remove restores them. On Debian
-# these are diversions (dpkg-divert(1)), so that a package upgrade updates NAME.distrib.
+# these are diversions (dpkg-divert(1)), so that a package upgrade updates NAME.distrib. No call fails meanwhile.
 
 set -euo pipefail
 
@@ -21,39 +21,43 @@ is_debian() { command -v dpkg-divert >/dev/null; }
 
 is_ours() { grep -qaF 'slash24 launcher' "$1" 2>/dev/null; } # every launcher contains this
 
-# Make room for a file of ours.
+# Tell dpkg that a file is ours now, and that the package's belongs beside it.
 divert() { # FILE
-    local rename=--rename
-    if is_ours "$1" || [ ! -e "$1" ]; then rename=--no-rename; fi
-    if is_debian; then
-        dpkg-divert --quiet --local $rename --divert "$1.distrib" --add "$1"
-    elif [ $rename = --rename ]; then
-        mv "$1" "$1.distrib"
-    fi
+    is_debian || return 0
+    dpkg-divert --quiet --local --no-rename --divert "$1.distrib" --add "$1"
+}
+
+# Link a plugin into a folder, and keep what is there under its name. A runtime always finds one of the two.
+link() { # NAME FOLDER
+    local path=$2/$1
+    if [ -e "$path" ] && ! is_ours "$path"; then ln -fT "$path" "$path.distrib"; fi
+    ln -sfT "$FOLDER/$1" "$path.new"
+    mv -fT "$path.new" "$path"
+    divert "$path"
 }
 
 # Remove our file, and restore what was there.
 restore() { # FILE
-    if is_ours "$1"; then rm "$1"; fi
-    if is_debian; then
-        dpkg-divert --quiet --local --rename --divert "$1.distrib" --remove "$1"
-    elif [ -e "$1.distrib" ]; then
-        mv "$1.distrib" "$1"
+    if is_ours "$1"; then
+        if [ -e "$1.distrib" ]; then mv -fT "$1.distrib" "$1"; else rm "$1"; fi
     fi
+    is_debian || return 0
+    dpkg-divert --quiet --local --no-rename --divert "$1.distrib" --remove "$1"
 }
 
 install_from() { # TARBALL
     local name names
     names=$(tar -tzf "$1" | grep -v /)
     mkdir -p "$FOLDER"
+    unpacked=$(mktemp -d "$FOLDER/.slash24.XXXXXX")
+    trap 'rm -rf "$unpacked"' EXIT
+    tar -xzf "$1" -C "$unpacked"
+    "$unpacked/slash24-node" --install "$FOLDER" # while plugins run: daemon/install.py
     for name in $names; do divert "$FOLDER/$name"; done
-    tar -xzf "$1" -C "$FOLDER"
     is_debian || return 0
     mkdir -p "$LINKED"
     for name in $names; do
-        [ "$name" != slash24-agent ] || continue
-        divert "$LINKED/$name"
-        ln -sfn "$FOLDER/$name" "$LINKED/$name"
+        case $name in slash24-*) ;; *) link "$name" "$LINKED" ;; esac
     done
 }
 
@@ -72,13 +76,11 @@ remove() {
     local file
     [ -e "$FOLDER/slash24-agent" ] || { say "nothing to remove: the plugins are not in $FOLDER"; return; }
     for file in "$FOLDER"/*; do
-        if is_ours "$file" && [ "${file##*/}" != slash24-agent ]; then
-            restore "$LINKED/${file##*/}"
-            restore "$file"
-        fi
+        is_ours "$file" || continue
+        case ${file##*/} in slash24-*) ;; *) restore "$LINKED/${file##*/}" ;; esac
+        restore "$file"
     done
-    restore "$FOLDER/slash24-agent"
-    rm -rf "$FOLDER/slash24.d"
+    rm -rf "$FOLDER"/slash24.d "$FOLDER"/slash24.d.*
 }
 
 [ "$(id -u)" = 0 ] || { say "must be run as root"; exit 1; }

@@ -62,7 +62,7 @@ else
     [ "$(id -u)" = 0 ] || { say "needs root, for network namespaces (./test.sh pure does not)"; exit 1; }
     mapfile -t packages < <(missing_packages)
     install_packages "${packages[@]}"
-    ./build.sh
+    ./build.sh --image
     tests/tools.sh
     case $tier in all | runtimes | kubernetes) tests/runtimes/fetch.sh ;; esac
     if [ "$tier" = kubernetes ]; then

@@ -46,6 +46,9 @@ def main() -> int:
         from daemon.install import install
 
         return install(chosen.install)
+    if chosen.wait:
+        signal.sigwait({signal.SIGTERM, signal.SIGINT})
+        return 0
     if chosen.check:
         mistakes = configuration.check(chosen.config)
         sys.stderr.write("".join(f"{mistake}\n" for mistake in mistakes))

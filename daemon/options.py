@@ -19,6 +19,7 @@ class Options:
     check: bool
     uninstall: bool
     install: str
+    wait: bool
     listen: str
     log_level: str
     log_format: str
@@ -63,4 +64,5 @@ def parse(argv: Sequence[str]) -> Options:
         default="",
         help="only copy the plugins, beside which this program is installed, into a folder such as /opt/cni/bin",
     )
+    instead.add_argument("--wait", action="store_true", help="only wait for SIGTERM, for a pod that has nothing to do")
     return Options(**vars(parser.parse_args(argv)))

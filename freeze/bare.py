@@ -1,14 +1,14 @@
 """Third-party packages with an empty `__init__`, since theirs import the whole library for any sub-module.
 
-`import pyroute2` takes 100 ms and more, and `import prometheus_client` needs OpenSSL; the
-sub-modules that we import take a few ms. Nothing else is changed, and only what is then imported is bundled.
+`import pyroute2` takes 100 ms and more, `import prometheus_client` needs OpenSSL, and `import lightkube` asyncio; the
+sub-modules that we import take less. Nothing else is changed, and only what is then imported is bundled.
 """
 
 import os
 from collections.abc import Iterable
 from importlib.util import find_spec
 
-PACKAGES = ("prometheus_client", "pyroute2")
+PACKAGES = ("lightkube", "prometheus_client", "pyroute2")
 
 
 def stage(folder: str, packages: Iterable[str] = PACKAGES) -> str:

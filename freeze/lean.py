@@ -8,7 +8,7 @@ It also takes the compiled methods of dataclasses from the build (freeze/precomp
 process; restores the runtime's environment, for plugins that we execute; and disables the garbage collector, which
 would find little during a call.
 
-In the frozen agent, which runs for long, only imports that need asyncio are deferred.
+In the frozen agent and daemon, which run for long, only imports that need asyncio, and asyncio itself, are deferred.
 """
 
 import gc
@@ -18,7 +18,7 @@ from _thread import _local, allocate_lock
 
 Module = type(sys)
 
-AGENT = "slash24-agent"
+DAEMONS = ("slash24-agent", "slash24-node")
 LOADER_VARIABLES = ("_PYI_", "_MEIPASS2")
 
 
@@ -72,6 +72,9 @@ class OutOfReach:
 def known_to_all() -> dict[str, dict[str, object]]:
     """The modules that are deferred everywhere, and the names that each has."""
     return {
+        "asyncio": {"__path__": [], "subprocess": None},  # lightkube: only for its asynchronous client
+        "asyncio.subprocess": {},
+        "importlib.metadata": {"version": lambda _name: "bundled"},  # httpx2 and httpcore2: their own
         # the real one imports platform and multiprocessing
         "pyroute2.config": {"AF_BRIDGE": 7, "data_plugins_pkgs": [], "data_plugins_path": []},
         "pyroute2.netlink.nlsocket": {"AsyncNetlinkSocket": OutOfReach, "NetlinkSocket": OutOfReach},
@@ -127,7 +130,7 @@ def restore_environment() -> None:
 def main() -> None:
     """Defer imports, and restore the environment."""
     deferred = known_to_all()
-    if os.path.basename(sys.executable) != AGENT:
+    if os.path.basename(sys.executable) not in DAEMONS:
         gc.disable()
         deferred |= known_to_plugins()
     for module, known in deferred.items():

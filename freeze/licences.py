@@ -3,9 +3,10 @@
 import glob
 import os
 import subprocess
+import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
-from importlib.metadata import distribution
+from importlib.metadata import distribution, packages_distributions
 
 Entry = tuple[str, str, str]
 
@@ -14,20 +15,29 @@ slash24 is free software under the Apache License, version 2.0 (first text below
 Its executables bundle what follows; each part is under its own licence, whose text is below.
 
 """
-PYROUTE2 = "offered under Apache-2.0 or GPL-2.0-or-later; it is bundled here under Apache-2.0"
-PACKAGES = (("jeepney", ""), ("prometheus_client", ""), ("pyroute2", PYROUTE2), ("google-re2", ""))
+NOTES = {"pyroute2": "offered under Apache-2.0 or GPL-2.0-or-later; it is bundled here under Apache-2.0"}
+OURS = {"spec", "state", "ipam", "linux", "rules", "plugins", "agent", "nodes", "daemon", "freeze", "dataclass_code"}
 PYINSTALLER = "the executables' bootloader; its exception to the GPL permits bundling it with any program"
 
 
-def notices(root: str, binaries: Iterable[Entry], modules: Iterable[Entry]) -> str:
-    """The whole text. `binaries` and `modules` are PyInstaller's tables of bundled files: (name, path, kind)."""
+def notices(root: str, binaries: Iterable[Entry], modules: Iterable[str]) -> str:
+    """The whole text. `binaries`: PyInstaller's table of bundled files, (name, path, kind); `modules`: dotted names."""
     parts = [("slash24", "", _read(os.path.join(root, "LICENSE"))), ("Python", "", _python())]
-    bundled = {name.partition(".")[0] for name, _, _ in modules}
-    parts += [_package(name, note) for name, note in PACKAGES if name.removeprefix("google-") in bundled]
+    parts += [_package(name, NOTES.get(name, "")) for name in _distributions(modules)]
     parts += [_package("pyinstaller", PYINSTALLER), *_libraries(binaries)]
     contents = "".join(f"  {name}{': ' + note if note else ''}\n" for name, note, _ in parts)
     rule = "=" * 100
     return HEAD + contents + "".join(f"\n{rule}\n{name}\n{rule}\n\n{text.strip()}\n" for name, _, text in parts)
+
+
+def _distributions(modules: Iterable[str]) -> list[str]:
+    """The installed distributions that the modules belong to; several may share a package."""
+    foreign = {name.partition(".")[0] for name in modules} - OURS - sys.stdlib_module_names
+    owners = packages_distributions()
+    unknown = sorted(name for name in foreign if name not in owners and not name.startswith("pyi"))
+    if unknown:
+        raise LookupError(f"no distribution has {', '.join(unknown)}; LICENSES.txt would be incomplete")
+    return sorted({owner for name in foreign for owner in owners.get(name, ())})
 
 
 def _package(name: str, note: str) -> tuple[str, str, str]:

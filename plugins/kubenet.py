@@ -46,20 +46,16 @@ def delete(request: Request) -> None:
 
 
 def check(request: Request) -> None:
-    """CHECK: the pod and the node."""
+    """CHECK: the pod, and the node unless the daemon keeps it, which is ahead of the peers file."""
     from plugins.pod.check import check_pod
 
     node = parse(request)
     pod = pods.with_ipam(request, node.subnets)
     check_pod(pod, pods.pod_conf(pod, node, node.mtu))
-    records = peers.read_records(request)
     with Netlink() as host, step("read the node's network"):
-        reachability.check_subnets(host, node)
-        others = peers.select_peers(host, records, node)
         problems = reachability.unreachable(host, node, request.conf.require_prev_result())
-        problems += peers.missing_paths(host, others.paths, device=0)
-        problems += host_rules.missing(host, request.conf.name, node, others)
-        problems += state.not_forwarding(host, node, None, others)
+        if not is_maintained(request):
+            problems += _differences(host, request, node)
     raise_problems(problems)
 
 
@@ -80,6 +76,14 @@ def status(request: Request) -> None:
         peers.log(request, problems, at_most=len(problems))
         pod = pods.with_ipam(request, node.subnets)
         delegate(pod, "STATUS", pod.conf.ipam_type)
+
+
+def _differences(host: Netlink, request: Request, node: NodeConf) -> list[str]:
+    reachability.check_subnets(host, node)
+    others = peers.select_peers(host, peers.read_records(request), node)
+    problems = peers.missing_paths(host, others.paths, device=0)
+    problems += host_rules.missing(host, request.conf.name, node, others)
+    return problems + state.not_forwarding(host, node, None, others)
 
 
 def _peers(host: Netlink, request: Request, node: NodeConf) -> tuple[Peers, str]:

@@ -51,14 +51,16 @@ def delete(request: Request) -> None:
 
 
 def check(request: Request) -> None:
-    """CHECK: the pod and the node."""
+    """CHECK: as in `kubenet`."""
     from plugins.pod.check import check_pod
 
     node, conf = parse(request), tunnel.parse(request)
     pod = pods.with_ipam(request, node.subnets)
     check_pod(pod, pods.pod_conf(pod, node, node.mtu))
     with Netlink() as host, step("read the node's network"):
-        problems = _differences(host, request, node, conf)
+        problems = reachability.unreachable(host, node, request.conf.require_prev_result())
+        if not is_maintained(request):
+            problems += _differences(host, request, node, conf)
     raise_problems(problems)
 
 
@@ -99,8 +101,7 @@ def _differences(host: Netlink, request: Request, node: NodeConf, conf: TunnelCo
     reachability.check_subnets(host, node, conf.device)
     records, vtep = peers.read_records(request), tunnel.plan(host, node, conf)
     others = state.select(host, records, node, conf, vtep)
-    problems = reachability.unreachable(host, node, request.conf.require_prev_result())
-    problems += vxlan.differences(host, vtep, tunnel.addresses_of(node))
+    problems = vxlan.differences(host, vtep, tunnel.addresses_of(node))
     device = state.index_of(host, vtep.name)
     if device:
         problems += peers.missing_paths(host, others.paths, device)

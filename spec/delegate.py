@@ -19,8 +19,8 @@ _DELEGATED = "SLASH24_DELEGATED"
 
 _LINK_MAKERS = "bridge dummy host-device ipvlan kubenet macvlan ptp tap vlan vxlan loopback"
 _CHAINED = "bandwidth firewall flannel portmap sbr tuning vrf"
-_NOT_IPAM = frozenset((*_LINK_MAKERS.split(), *_CHAINED.split(), "slash24-agent"))
-"""Plugins that create links or are chained, which execute `ipam.type`, that is themselves; and one other executable."""
+_NOT_IPAM = frozenset((*_LINK_MAKERS.split(), *_CHAINED.split(), "slash24-agent", "slash24-node"))
+"""Plugins that create links or are chained, which execute `ipam.type`, that is themselves; and the daemons."""
 
 _CODE_HIGHEST = 2**32 - 1
 

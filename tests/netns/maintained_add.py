@@ -17,6 +17,7 @@ from nodes.registry import Grant
 from plugins.__main__ import load
 from plugins.node.maintained import maintaining
 from plugins.node.records import Node
+from plugins.pod import add, interface
 from spec.config import Section
 from spec.plugin import serve
 
@@ -46,6 +47,20 @@ class Count:
         return counted
 
 
+    def without_waiting(self, module: object) -> None:
+        """Do not count what a module asks again and again while it waits: how often depends on the machine."""
+        original = module.wait_until
+
+        def uncounted(*args: object, **kwargs: object) -> bool:
+            was_on, self.is_on = self.is_on, False
+            try:
+                return original(*args, **kwargs)
+            finally:
+                self.is_on = was_on
+
+        module.wait_until = uncounted
+
+
 def peer(number: int) -> Node:
     """The record of a peer, on the node's link."""
     high, low = divmod(number, 256)
@@ -68,6 +83,8 @@ def main() -> None:
     environ = {"CNI_COMMAND": "ADD", "CNI_CONTAINERID": container, "CNI_NETNS": f"/run/netns/{container}"}
     environ |= {"CNI_IFNAME": "eth0", "CNI_PATH": folder}
     out, err, count = io.BytesIO(), io.StringIO(), Count()
+    for module in (add, interface):
+        count.without_waiting(module)
     with maintaining("net", Section(asked["daemon"])):
         count.is_on = True
         stdin = io.BytesIO(json.dumps(asked["conf"]).encode())

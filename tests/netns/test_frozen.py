@@ -15,9 +15,9 @@ from freeze.bare import PACKAGES
 from plugins.__main__ import TYPES
 from tests.conftest import ROOT
 from tests.netns.cni import CNI
-from tests.netns.node import Node
+from tests.netns.node import Node, wait_until
 
-PRIVATE, AGENT = "slash24.d", "slash24-agent"
+PRIVATE, AGENT, NODE = "slash24.d", "slash24-agent", "slash24-node"
 IPAM = {"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "fd00:9::/64"}]]}
 CONF = {"cniVersion": "1.1.0", "name": "net", "type": "bridge", "bridge": "b0", "isDefaultGateway": True, "ipam": IPAM}
 FULL = CONF | {"ipMasq": True, "macspoofchk": True, "mtu": 1400}
@@ -167,6 +167,17 @@ def test_python_variables_of_the_caller_are_ignored(node: Node, bin_dir: Path, v
     assert "supportedVersions" in node.run([bin_dir / "bridge"], env=env, stdin='{"cniVersion": "1.0.0"}').stdout
 
 
+@pytest.mark.cold(reason="watches what the plugin's own process does")
+def test_a_plugin_does_not_load_openssl(node: Node, bin_dir: Path) -> None:
+    """It is in the private folder for the daemon; loading it would take longer than the rest of a call."""
+    argv = [*STRACE, "-e", "trace=openat", bin_dir / "bridge"]
+    node.run(argv, env=environ(node, "ADD", bin_dir), stdin=json.dumps(FULL))
+    opened = re.findall(r'"[^"]*/([^"/]+)"', node.path("/run/trace").read_text())
+    assert {"libssl.so.3", "libcrypto.so.3"} < {path.name for path in (bin_dir / PRIVATE).iterdir()}
+    assert "base_library.zip" in opened
+    assert [name for name in opened if name.startswith(("libssl", "libcrypto", "_ssl", "_hashlib"))] == []
+
+
 @pytest.mark.parametrize("locale", [{}, {"LC_ALL": "C"}, {"LC_ALL": "de_DE.ISO-8859-1"}])
 def test_text_is_utf8_whatever_the_locale(cni: CNI, locale: dict[str, str]) -> None:
     """A name that is not ASCII is unchanged in the error."""
@@ -206,9 +217,9 @@ def test_a_launcher_can_be_copied_over_without_changing_the_others(bin_dir: Path
     assert {(bin_dir / kind).stat().st_nlink for kind in TYPES} == {1}
 
 
-def test_dist_has_an_executable_for_every_plugin_of_the_table_the_agent_and_one_folder(bin_dir: Path) -> None:
+def test_dist_has_an_executable_for_every_plugin_of_the_table_the_daemons_and_one_folder(bin_dir: Path) -> None:
     """A new line in the table of plugins/__main__.py adds an executable."""
-    assert {path.name for path in bin_dir.iterdir()} == {*TYPES, AGENT, PRIVATE}
+    assert {path.name for path in bin_dir.iterdir()} == {*TYPES, AGENT, NODE, PRIVATE}
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
@@ -241,6 +252,30 @@ def test_the_licences_of_all_bundled_software_are_listed(bin_dir: Path) -> None:
     assert [name for name in libraries if name not in text] == []
     for terms in ("Apache License", "Python Software Foundation", "Bootloader Exception", *PACKAGES):
         assert terms.lower() in text.lower()
+
+
+KUBECONFIG = """{current-context: x, contexts: [{name: x, context: {cluster: x, user: x}}],
+users: [{name: x, user: {token: x}}], clusters: [{name: x, cluster: {server: "https://127.0.0.1:1"}}]}"""
+
+
+@pytest.mark.cold(reason="about the daemon")
+@pytest.mark.parametrize("registry", ["file:///run/nodes", "etcd://127.0.0.1:1/slash24", "kubernetes"])
+def test_the_daemon_has_the_client_of_every_registry(node: Node, bin_dir: Path, registry: str) -> None:
+    """It starts, and lacks no module when it finds that nothing listens there."""
+    node.path("/run/kubeconfig").write_text(KUBECONFIG)
+    text = f'mode = "kubenet"\ncluster = ["10.2.0.0/16"]\nregistry = "{registry}"\nnode = "a"\n'
+    text += '[conflist]\npath = "/run/net.d/1.conflist"\n[kubernetes]\nkubeconfig = "/run/kubeconfig"\n'
+    node.path("/run/slash24.toml").write_text(text)
+    log = node.path("/run/node.log")
+    with log.open("w") as stderr:
+        daemon = node.start([bin_dir / NODE, "--config", "/run/slash24.toml"], stderr=stderr)
+    try:
+        assert wait_until(lambda: "event=lease" in log.read_text() or daemon.poll() is not None)
+    finally:
+        daemon.terminate()
+        assert daemon.wait() == 0, log.read_text()
+    assert registry.startswith("file") or "Connection refused" in log.read_text()
+    assert "No module" not in log.read_text()
 
 
 @pytest.fixture(scope="module")

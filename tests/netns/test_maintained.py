@@ -76,7 +76,7 @@ def test_an_add_costs_the_same_whatever_the_number_of_peers(ready: Node, bin_dir
 
 @KINDS
 def test_the_files_are_not_even_read(ready: Node, cni: CNI, kind: str) -> None:
-    """A peers file that cannot be used fails no ADD, DEL or STATUS; the node's rules and routes are not touched."""
+    """A peers file that cannot be used fails no call; the node's rules and routes are not touched."""
     write(ready, NODE_FILE, SUBNETS)
     write(ready, PEERS_FILE, "{")
     rules = ready.ruleset()
@@ -88,6 +88,7 @@ def test_the_files_are_not_even_read(ready: Node, cni: CNI, kind: str) -> None:
         assert pod.links()["eth0"]["mtu"] == 1400
         assert (ready.ruleset(), own_routes(ready)) == (rules, {})
         assert "slash24.1" not in ready.links()
+        cni.check(conf(kind), pod, result)
         cni.delete(conf(kind), pod, result)
 
 

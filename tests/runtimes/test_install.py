@@ -13,7 +13,7 @@ from tests.runtimes.engines import NET_D, Containerd, Podman
 from tests.runtimes.machine import TREE, Machine
 
 EXAMPLES = {path.stem: path for path in sorted((ROOT / "docs" / "conflists").glob("*.conflist"))}
-PLUGINS = {path.name for path in (ROOT / "dist" / "bin").iterdir() if path.is_file()} - {"slash24-agent"}
+PLUGINS = {path.name for path in (ROOT / "dist" / "bin").iterdir() if not path.name.startswith("slash24")}
 NO_ADDRESSES = {"layer2", "local"}
 """Networks for a second interface: a pod has no address by them, which containerd takes for a failure."""
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.netns.fixtures import untouched_machine  # noqa: F401 (fixture)
+from tests.system.daemons import Cluster, cluster_on
 from tests.system.underlay import Underlay
 
 
@@ -17,3 +18,10 @@ def underlay(bin_dir: Path) -> Iterator[Underlay]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture
+def cluster(underlay: Underlay, tmp_path: Path, bin_dir: Path, reference_bin: Path) -> Iterator[Cluster]:
+    """A cluster on the underlay, without nodes, whose registry is a folder."""
+    with cluster_on(underlay, tmp_path, bin_dir, reference_bin) as made:
+        yield made

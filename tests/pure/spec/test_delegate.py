@@ -207,7 +207,7 @@ def test_a_missing_plugin_is_an_error(kind: str, error: tuple[int, str]) -> None
     assert run(upper(kind).plugin, "ADD", CNI_PATH="/a:/b").error == error
 
 
-NO_IPAM = ["bridge", "kubenet", "portmap", "macvlan", "ptp", "flannel", "slash24-agent"]
+NO_IPAM = ["bridge", "kubenet", "portmap", "macvlan", "ptp", "flannel", "slash24-agent", "slash24-node"]
 
 
 @pytest.mark.parametrize("kind", NO_IPAM)
