@@ -14,6 +14,7 @@ from nodes.registry import Grant, Readiness, Registry, RegistryError, Wish
 from plugins.node.records import Node
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds
+_TELL_SECONDS = 60.0  # between two times that the same is told: somebody may have overwritten it
 
 
 @dataclass
@@ -71,7 +72,7 @@ class Registrar:
                 self._request("publish")
 
     def tell(self, readiness: Readiness) -> None:
-        """Report it, unless it was reported last."""
+        """Report it, unless it was reported last; and again from time to time."""
         with self._changed:
             if readiness != self._readiness:
                 self._readiness = readiness
@@ -92,7 +93,7 @@ class Registrar:
     def _request(self, name: str) -> None:
         """Have a job done, but no earlier than its pause after a failure."""
         job = self._jobs[name]
-        if job.due is None:
+        if job.due is None or not job.problem:
             job.due = self._clock()
         self._changed.notify()
 
@@ -125,6 +126,8 @@ class Registrar:
         with self._changed:
             job.problem = problem
             job.pause = min(max(2 * job.pause, _FIRST_PAUSE), _LONGEST_PAUSE) if problem else 0.0
+            if name == "tell" and not problem and job.due is None:
+                job.due = self._clock() + _TELL_SECONDS
             if problem:
                 job.due = self._clock() + job.pause * random.uniform(0.8, 1.2)  # not all nodes at once
         if (self.grant, problem, self.published) != before:

@@ -106,7 +106,10 @@ class Registry(Protocol):
         """
 
     def tell(self, readiness: Readiness) -> None:
-        """Report the state of this node's network, where the registry has a place for it. Raises RegistryError."""
+        """Report the state of this node's network, where the registry has a place for it. Raises RegistryError.
+
+        The daemon repeats it every minute; nothing is written if the registry has it.
+        """
 
     def withdraw(self) -> None:
         """Remove this node's record, and release its subnets if no pod uses them. Raises RegistryError."""

@@ -14,6 +14,7 @@ from linux.rtnl.vxlan import vtep_mac
 from nodes.records import from_text, to_text
 from nodes.registry import Entry
 from plugins.node.records import Node, parse_node
+from spec.addresses import is_ipv6
 from spec.config import Section
 from spec.errors import CNIError
 
@@ -134,9 +135,12 @@ def announcement(wanted: Node, node: NodeObject) -> str:
 
 
 def _meaning(node: Node) -> tuple[object, ...]:
-    """What others use of a record. VNI and port are the same on all nodes of a cluster."""
+    """What others use of a record: of several addresses of a family, the first that they can.
+
+    VNI and port are the same on all nodes of a cluster.
+    """
     mac = node.vtep_mac or (vtep_mac(node.subnets) if node.subnets else "")
-    return frozenset(node.addresses), frozenset(node.subnets), mac
+    return tuple(sorted(node.addresses, key=is_ipv6)), frozenset(node.subnets), mac
 
 
 def _internal(addresses: object) -> list[object]:

@@ -104,6 +104,18 @@ def test_only_what_is_new_is_published_and_told(case: Case) -> None:
     assert case.registrar.published == record(1)
 
 
+def test_the_readiness_is_told_again_every_minute(case: Case) -> None:
+    """The registry knows whether somebody has overwritten it. A change does not wait."""
+    case.run_due()
+    case.registrar.tell(READY)
+    assert case.run_due() == ["tell"]
+    assert case.run_due() == []
+    case.clock.now += 61
+    assert case.run_due() == ["tell"]
+    case.registrar.tell(Readiness(is_ready=False, reason="NoSubnet", message="no subnet"))
+    assert case.run_due() == ["tell"]
+
+
 def test_the_newest_record_is_published_after_a_failure(case: Case) -> None:
     """Not the one that could not be, and not before the pause is over."""
     case.run_due()
