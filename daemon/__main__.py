@@ -47,8 +47,7 @@ def main() -> int:
 
         return install(chosen.install)
     if chosen.wait:
-        signal.sigwait({signal.SIGTERM, signal.SIGINT})
-        return 0
+        return _wait()
     if chosen.check:
         mistakes = configuration.check(chosen.config)
         sys.stderr.write("".join(f"{mistake}\n" for mistake in mistakes))
@@ -63,6 +62,14 @@ def main() -> int:
     except (ConfigError, CNIError, single.AlreadyRunning, OSError) as error:
         sys.stderr.write(f"slash24-node: {error}\n")
         return 1
+
+
+def _wait() -> int:
+    """Until SIGTERM; the exit status."""
+    stops = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, stops)
+    signal.sigwait(stops)
+    return 0
 
 
 def _run(chosen: Options, config: Config) -> int:

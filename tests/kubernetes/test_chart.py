@@ -107,3 +107,4 @@ def test_a_manifest_has_the_image_of_this_version(path: Path) -> None:
     pod = objects(path.read_text())[DAEMON_SET]["spec"]["template"]["spec"]
     images = {container["image"] for container in pod["initContainers"] + pod["containers"]}
     assert images == {f"localhost/slash24:{version}"}
+    assert f"--tag localhost/slash24:{version} " in (ROOT / "deploy" / "Dockerfile").read_text()

@@ -38,7 +38,7 @@ volumeMounts:
   - {name: config, mountPath: /etc/slash24}
   - {name: run, mountPath: /run/slash24}
   - {name: netns, mountPath: /run/netns, mountPropagation: HostToContainer}
-  - {name: cni-bin, mountPath: {{ .Values.paths.bin }}}
+  - {name: cni-bin, mountPath: /opt/cni/bin}
   - {name: cni-conf, mountPath: {{ .Values.paths.conf }}}
   - {name: cni-state, mountPath: /var/lib/cni}
 {{- end }}
