@@ -4,20 +4,27 @@ It is the same code, and reads the same keys, as an ADD of `kubenet` and `vxlan`
 and keep the same state.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
 
 from linux.netlink.socket import Netlink
-from linux.rtnl.vxlan import Vtep
+from linux.nftables import static_table
+from linux.rtnl import forwarding
+from linux.rtnl.forwarding import Changes
+from linux.rtnl.links import find_link
+from linux.rtnl.vxlan import OWNER, Vtep
 from nodes.registry import Grant
+from nodes.wanted import Change, Wanted
 from plugins.node import conf, host_rules, reachability, state, tunnel
 from plugins.node.bridge import ensure_bridge
 from plugins.node.conf import NodeConf
+from plugins.node.gateways import gateways_on
 from plugins.node.mtu import pod_mtu
 from plugins.node.records import Node, Records, parse_peers
 from plugins.node.tunnel import TunnelConf
 from plugins.pod import host_bridge
+from rules import cluster_masquerade, vtep_filter
 from spec.addresses import family_of
 from spec.config import Section
 from spec.errors import CNIError
@@ -56,10 +63,13 @@ class Network:
 
     def __init__(self, name: str, plugin: Mapping[str, object], node: str = "") -> None:
         self._name, self._plugin, self._node = name, plugin, node
-        self._bridge_mac = ""
+        self._bridge_mac, self._vtep_mac = "", ""
+        self._own = Grant(())
+        self._synced: _Synced | None = None
 
     def sync(self, own: Grant, nodes: Mapping[str, Node]) -> Outcome:
         """Read all that the kernel has, and make it equal to what `own` and the records of `nodes` want."""
+        self._own, self._synced = own, None
         if not own.subnets:
             return Outcome(problems=("this node has no subnet yet",))
         try:
@@ -70,6 +80,29 @@ class Network:
         except (CNIError, OSError) as error:
             return Outcome(problems=(str(error),))
 
+    def update(self, own: Grant, nodes: Mapping[str, Node], changed: Collection[str]) -> Outcome:
+        """As `sync`, if nothing but the records with the keys `changed` has changed since the last call.
+
+        Takes as long as there are changed records, whatever the number of the others, and reads nothing.
+        """
+        synced, self._synced = self._synced, None  # in case of an error below
+        if synced is None or own != self._own:
+            return self.sync(own, nodes)
+        records = {key: nodes.get(key) for key in changed}
+        change = synced.wanted.change({key: node if self._is_other(node) else None for key, node in records.items()})
+        if change is None:
+            return self.sync(own, nodes)
+        try:
+            done = self._apply(synced, change)
+        except (CNIError, OSError):
+            return self.sync(own, nodes)
+        self._synced = synced
+        left_out = (*synced.wanted.left_out, *synced.blocked)
+        return replace(synced.outcome, written=done.added, removed=done.removed, left_out=left_out)
+
+    def _is_other(self, node: Node | None) -> bool:
+        return node is not None and (not self._node or node.name != self._node)
+
     def _forward(self, host: Netlink, own: Grant) -> Outcome:
         """Pods on a bridge that something else connects with the other nodes."""
         for family in sorted(map(family_of, own.subnets)):
@@ -78,32 +111,76 @@ class Network:
 
     def _sync(self, host: Netlink, own: Grant, nodes: Mapping[str, Node]) -> Outcome:
         section = Section({**self._plugin, "podCIDRs": list(own.subnets)})
-        node = conf.parse_section(section)
+        node = replace(conf.parse_section(section), name=self._node, since=own.since)
         end = tunnel.parse_section(section) if self._plugin.get("type") == "vxlan" else None
-        others = [record for record in nodes.values() if not self._node or record.name != self._node]
-        records = Records((*parse_peers(section), *others))
+        inline = {f"peers[{place}]": peer for place, peer in enumerate(parse_peers(section))}
+        others = {key: record for key, record in nodes.items() if self._is_other(record)}
         if not reachability.is_set_up(host, node):
             reachability.check_subnets(host, node, end.device if end else "")
         with host_rules.locked(self._name):
+            end = end and self._with_lasting_mac(host, node, end)
             mtu = tunnel.plan(host, node, end).mtu if end else pod_mtu(host, node)
             set_bridge = partial(self._ensure_bridge, host, node, node.mtu or mtu)
+            records = Records((*inline.values(), *others.values()))
             found = state.ensure(host, self._name, node, end, records, set_bridge)
-            return self._outcome(host, node, end, found, node.mtu or mtu)
+            outcome = _outcome(host, node, end, found, node.mtu or mtu)
+            self._vtep_mac = outcome.mac
+        if found.peers.judge:
+            wanted = Wanted((*inline, *others), found.peers, node.inside)
+            self._synced = _Synced(wanted, outcome, found.blocked, masquerades=bool(node.ip_masq or end))
+        return outcome
+
+    def _with_lasting_mac(self, host: Netlink, node: NodeConf, end: TunnelConf) -> TunnelConf:
+        """While there are pods of an earlier subnet, the VTEP keeps its MAC, which the other nodes know."""
+        bridge, device = find_link(host, node.bridge), find_link(host, end.device)
+        is_renumbered = any(gateway not in node.gateways for gateway in gateways_on(host, bridge))
+        if end.mac or not is_renumbered or not device or device.alias != OWNER:
+            return end
+        return replace(end, mac=self._vtep_mac or device.mac)
 
     def _ensure_bridge(self, host: Netlink, node: NodeConf, mtu: int) -> None:
         self._bridge_mac = ensure_bridge(host, node, mtu, self._bridge_mac).mac
 
-    def _outcome(self, host: Netlink, node: NodeConf, end: TunnelConf | None, found: state.State, mtu: int) -> Outcome:
-        off = state.not_forwarding(host, node, end, found.peers)
-        return Outcome(
-            is_complete=True,
-            written=found.changes.added,
-            removed=found.changes.removed,
-            left_out=(*found.peers.left_out, *found.blocked),
-            problems=(*found.peers.about_this, *off, *reachability.unreachable_subnets(host, node)),
-            mtu=mtu,
-            **_published(found.vtep),
-        )
+    def _apply(self, synced: "_Synced", change: Change) -> Changes:
+        """Write what changed records change; new peers may send before this node sends to them. Raises CNIError."""
+        rules, end = [], synced.wanted.tunnel
+        if end:
+            rules += vtep_filter.changes(self._name, *change.vteps)
+        if synced.masquerades:
+            rules += cluster_masquerade.changes(self._name, *change.shared)
+        with host_rules.locked(self._name):
+            static_table.exchange_addresses(rules)
+            if not change.before and not change.after:
+                return Changes(0, 0)
+            with Netlink() as host:
+                return forwarding.exchange(host, change.before, change.after, device=end.device if end else 0)
+
+
+@dataclass(frozen=True)
+class _Synced:
+    """The state that the kernel has, if nothing else has changed it.
+
+    `outcome` and `blocked`: of the last `sync`. `masquerades`: whether there is a masquerade, with its exceptions.
+    """
+
+    wanted: Wanted
+    outcome: Outcome
+    blocked: tuple[str, ...]
+    masquerades: bool
+
+
+def _outcome(host: Netlink, node: NodeConf, end: TunnelConf | None, found: state.State, mtu: int) -> Outcome:
+    off = state.not_forwarding(host, node, end, found.peers)
+    return Outcome(
+        is_complete=True,
+        written=found.changes.added,
+        removed=found.changes.removed,
+        left_out=(*found.peers.left_out, *found.blocked),
+        problems=(*found.peers.about_this, *off, *reachability.unreachable_subnets(host, node)),
+        own_conflict=found.peers.own_conflict,
+        mtu=mtu,
+        **_published(found.vtep),
+    )
 
 
 def _published(vtep: Vtep | None) -> dict[str, object]:

@@ -14,7 +14,7 @@ Traffic between pods is not changed, nor is that from pods to the nodes that the
 connection costs three lookups, however many nodes there are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -33,7 +33,7 @@ from linux.nftables.expressions import (
 )
 from linux.nftables.messages import Hook
 from linux.nftables.pod_table import Chain, Rule
-from linux.nftables.static_table import AddressSet, StaticTable, table_name
+from linux.nftables.static_table import AddressChange, AddressSet, StaticTable, table_name
 
 # Destinations on the node's own links: multicast, limited broadcast, link-local IPv6. With br_netfilter, packets that
 # the bridge forwards between pods pass this chain too. (Link-local IPv4 is not here: clouds answer at 169.254.169.254,
@@ -66,6 +66,14 @@ def ensure(network: str, scope: Scope) -> None:
         static_table.ensure(partial(_table, network, scope))
     else:
         static_table.delete(_name(network))
+
+
+def changes(network: str, gone: Collection[str], new: Collection[str]) -> list[AddressChange]:
+    """What `ensure` would change of the table, which must exist, for `nodes` that have gone and new ones."""
+    return [
+        AddressChange(_name(network), f"nodes{version}", of_addresses(version, gone), of_addresses(version, new))
+        for version in (4, 6)
+    ]
 
 
 def delete(network: str) -> None:

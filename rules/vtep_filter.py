@@ -16,7 +16,7 @@ to hold a VNI, it is filtered. IPv6 fragments are reassembled after the hook unl
 datagrams may be fragments too, and a first fragment without the VXLAN header would otherwise pass.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -42,7 +42,7 @@ from linux.nftables.expressions import (
 )
 from linux.nftables.messages import Hook
 from linux.nftables.pod_table import Chain, Rule
-from linux.nftables.static_table import AddressSet, StaticTable, table_name
+from linux.nftables.static_table import AddressChange, AddressSet, StaticTable, table_name
 
 VNI_OFFSET = 4  # bytes, in the VXLAN header (RFC 7348, section 5)
 VNI_BYTES = 3
@@ -73,6 +73,15 @@ def ensure(network: str, tunnel: Tunnel) -> None:
     Nothing is written if nothing changed. Raises NetlinkError, ValueError or OSError for an invalid address.
     """
     static_table.ensure(partial(_table, network, tunnel))
+
+
+def changes(network: str, gone: Collection[str], new: Collection[str]) -> list[AddressChange]:
+    """What `ensure` would change of the table for peers that have gone and new ones, addresses of VTEPs."""
+    name = table_name(messages.INET, "vtep", network)
+    return [
+        AddressChange(name, f"peers{version}", of_addresses(version, gone), of_addresses(version, new))
+        for version in (4, 6)
+    ]
 
 
 def delete(network: str) -> None:

@@ -311,9 +311,20 @@ def delete_set(table: TableName, name: str) -> Step:
 def add_encoded_elements(table: TableName, set_name: str, elements: Sequence[bytes]) -> Iterator[Step]:
     """Add encoded elements (linux/nftables/address_elements.py), in as many steps as needed; existing ones stay."""
     what = f"add elements to set {set_name} of table {table}"
-    for at in range(0, len(elements), _ELEMENTS_A_MESSAGE):
-        request = of_elements(table, set_name, *elements[at : at + _ELEMENTS_A_MESSAGE])
+    for request in _in_portions(table, set_name, elements):
         yield Step(what, uapi.NFT_MSG_NEWSETELEM, NLM_F_CREATE, request)
+
+
+def delete_encoded_elements(table: TableName, set_name: str, elements: Sequence[bytes]) -> Iterator[Step]:
+    """Delete encoded elements; ENOENT if one is not there."""
+    what = f"delete elements of set {set_name} of table {table}"
+    for request in _in_portions(table, set_name, elements):
+        yield Step(what, uapi.NFT_MSG_DELSETELEM, 0, request)
+
+
+def _in_portions(table: TableName, set_name: str, elements: Sequence[bytes]) -> Iterator[bytes]:
+    for at in range(0, len(elements), _ELEMENTS_A_MESSAGE):
+        yield of_elements(table, set_name, *elements[at : at + _ELEMENTS_A_MESSAGE])
 
 
 def add_element(table: TableName, element: Element) -> Step:

@@ -19,7 +19,7 @@ A rule is identified by its comment (as in linux/nftables/pod_table.py), so what
 """
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ from linux.netlink.socket import NETLINK_NETFILTER, Netlink, NetlinkError
 from linux.nftables import address_elements, listing, messages, uapi
 from linux.nftables.cache import Chain
 from linux.nftables.messages import IP_ADDR, Set, Step, TableName
-from linux.nftables.transactions import retry_on_change
+from linux.nftables.transactions import change, retry_on_change
 
 _LONGEST_PLAIN = 128  # the kernel allows 255 bytes for the name of a table
 _LONGEST_IN_COMMENT = 48  # nft allows 127 bytes for a comment
@@ -103,6 +103,32 @@ def ensure(make: Make) -> None:
         messages.commit(netlink, [*_table_deletion(table), *_sets(table), *_rules(table)])
 
     retry_on_change(attempt)
+
+
+@dataclass(frozen=True)
+class AddressChange:
+    """Elements that a set of addresses (not of intervals) of a table loses and gets, encoded."""
+
+    table: TableName
+    set: str
+    gone: tuple[bytes, ...]
+    new: tuple[bytes, ...]
+
+
+def exchange_addresses(changes: Iterable[AddressChange]) -> None:
+    """Change sets as one transaction, reading nothing.
+
+    Raises NetlinkError (ENOENT) if a set or an element is not there: then something else has changed, and `ensure` is
+    needed.
+    """
+    steps = [step for each in changes for step in _element_steps(each)]
+    if steps:
+        change(lambda transaction: transaction.append(steps))
+
+
+def _element_steps(each: AddressChange) -> Iterator[Step]:
+    yield from messages.delete_encoded_elements(each.table, each.set, each.gone)
+    yield from messages.add_encoded_elements(each.table, each.set, each.new)
 
 
 def _exchange(netlink: Netlink, table: StaticTable, spare: StaticTable) -> None:

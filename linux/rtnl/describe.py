@@ -17,6 +17,47 @@ _TYPES = {
     uapi.RTN_THROW: "throw ",
 }
 _INDEX = Struct("=i")
+
+# Numbers of /etc/iproute2/rt_protos, and Felix's. Not "boot" and "static": anybody uses those.
+_PROTOCOLS = {
+    2: "the kernel, for an address",
+    9: "from a router advertisement",
+    11: "zebra, of FRR",
+    12: "bird",
+    16: "a DHCP client",
+    18: "keepalived",
+    42: "babel",
+    80: "Calico",
+    84: "OVN",
+    186: "a BGP daemon",
+    187: "an IS-IS daemon",
+    188: "an OSPF daemon",
+    189: "a RIP daemon",
+    192: "an EIGRP daemon",
+}
+_DEVICES = {
+    "flannel": "flannel",
+    "cni0": "the bridge plugin, or flannel",
+    "cali": "Calico",
+    "tunl0": "Calico, or another user of IPIP",
+    "vxlan.calico": "Calico",
+    "vxlan-v6.calico": "Calico",
+    "wireguard.cali": "Calico",
+    "cilium_": "Cilium",
+    "lxcbr": "LXC",
+    "lxc": "Cilium",
+    "antrea-": "Antrea",
+    "kube-bridge": "kube-router",
+    "kube-ipvs0": "kube-proxy",
+    "weave": "Weave Net",
+    "docker": "Docker",
+    "br-": "Docker",
+    "cni-podman": "podman",
+    "podman": "podman",
+    "virbr": "libvirt",
+    "lxdbr": "LXD",
+}
+"""What begins the names of links that other programs make."""
 _DEFAULT_METRIC = {AF_INET: 0, AF_INET6: 1024}
 
 
@@ -40,14 +81,26 @@ def describe_route(netlink: Netlink, message: bytes) -> str:
     words = [f"{_TYPES.get(kind, '')}{destination_of(message, attributes).cidr}"]
     if uapi.RTA_GATEWAY in attributes:
         words.append(f"via {_address(attributes[uapi.RTA_GATEWAY])}")
+    name = ""
     if uapi.RTA_OIF in attributes:
-        words.append(f"dev {_name(netlink, _number(attributes[uapi.RTA_OIF]))}")
+        name = _name(netlink, _number(attributes[uapi.RTA_OIF]))
+        words.append(f"dev {name}")
     if uapi.RTA_MULTIPATH in attributes:
         words.append("by several next hops")
     words.append(f"proto {protocol}")
+    if owner := likely_owner(protocol, name):
+        words[-1] += f" ({owner})"
     if uapi.RTA_PRIORITY in attributes and _number(attributes[uapi.RTA_PRIORITY]) != _DEFAULT_METRIC[family]:
         words.append(f"metric {_number(attributes[uapi.RTA_PRIORITY])}")
     return " ".join(words)
+
+
+def likely_owner(protocol: int, link: str) -> str:
+    """Who probably made a route of that protocol over the link with that name; "" if nothing shows it."""
+    for beginning, owner in _DEVICES.items():
+        if link.startswith(beginning):
+            return owner
+    return _PROTOCOLS.get(protocol, "")
 
 
 def overriding(netlink: Netlink, address: str, link: int) -> tuple[str, str]:

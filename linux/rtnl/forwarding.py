@@ -6,9 +6,9 @@ an FDB entry (M, P), and a route to S via the network address of S, onlink.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from errno import EEXIST
+from errno import EEXIST, ENOENT, ESRCH
 
-from linux.netlink.socket import Netlink, NetlinkError
+from linux.netlink.socket import NLM_F_EXCL, Netlink, NetlinkError
 from spec.addresses import pack, parse_cidr
 
 _TRIES = 4
@@ -80,6 +80,43 @@ def sync(netlink: Netlink, paths: Sequence[PeerPath], *, device: int = 0, within
     if problems:
         raise RouteRefused(problems, changes)
     return changes
+
+
+def exchange(netlink: Netlink, before: Sequence[PeerPath], after: Sequence[PeerPath], *, device: int = 0) -> Changes:
+    """Change the objects of the paths `before`, as an earlier `sync` left them, to those of `after`, reading nothing.
+
+    Takes as long as these paths are many, whatever else there is; no other path may share an object with them. The
+    order is that of `sync`. Raises OSError if the kernel does not have what is expected: then `sync` is needed.
+    """
+    from linux.rtnl.bulk import change_all
+    from linux.rtnl.neighbours import TunnelChanges
+    from linux.rtnl.peer_routes import is_taken, key_of, removal_of, route_template, write_routes
+
+    tunnel = TunnelChanges(device, _entries(before), _entries(after))
+    old = {path.subnet: (path.via, path.link) for path in before}
+    new = {path.subnet: (path.via, path.link) for path in after}
+    written = change_all(netlink, tunnel.writes())
+    requests, templates = [], {}
+    for subnet, (via, link) in new.items() - old.items():
+        key = key_of(subnet)
+        if subnet in old or is_taken(netlink, key):
+            raise OSError(EEXIST, f"there is another route to {subnet}")
+        shape = (len(key[0]), key[1], link, NLM_F_EXCL)
+        if shape not in templates:
+            templates[shape] = route_template(*shape, onlink=link == device)
+        requests.append(templates[shape] % (key[0], pack(via)))
+    routes, is_raced, refused = write_routes(netlink, requests)
+    if is_raced or refused:
+        raise refused[0] if refused else OSError(EEXIST, "another program has just added a route")
+    gone = [removal_of(key_of(subnet), (pack(old[subnet][0]), old[subnet][1])) for subnet in old if subnet not in new]
+    removed = change_all(netlink, gone, tolerated=(ESRCH,))
+    return Changes(written + routes, removed + change_all(netlink, tunnel.removals(), tolerated=(ENOENT,)))
+
+
+def _entries(paths: Sequence[PeerPath]) -> tuple[dict[str, str], dict[str, str]]:
+    """Next hop to MAC, and MAC to underlay address, of the paths through the tunnel."""
+    through = [path for path in paths if path.mac]
+    return {path.via: path.mac for path in through}, {path.mac: path.underlay for path in through}
 
 
 def missing(netlink: Netlink, paths: Sequence[PeerPath], *, device: int = 0) -> list[str]:

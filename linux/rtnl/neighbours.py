@@ -137,10 +137,50 @@ class TunnelEntries:
         return change_all(self._netlink, requests, tolerated=(ENOENT,))
 
 
-def entry_template(device: int, family: int, size: int, flags: int) -> bytes:
-    """The request for a permanent neighbour, or FDB entry, as a format: an address of `size` bytes, and a MAC."""
+def entry_template(device: int, family: int, size: int, flags: int, kind: int = uapi.RTM_NEWNEIGH) -> bytes:
+    """The request about a permanent neighbour, or FDB entry, as a format: an address of `size` bytes, and a MAC."""
     body = _NDMSG.pack(family, device, uapi.NUD_PERMANENT, flags, 0)
-    return template(uapi.RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, body, {uapi.NDA_DST: size, uapi.NDA_LLADDR: 6})
+    how = NLM_F_CREATE | NLM_F_REPLACE if kind == uapi.RTM_NEWNEIGH else 0
+    return template(kind, how, body, {uapi.NDA_DST: size, uapi.NDA_LLADDR: 6})
+
+
+class TunnelChanges:
+    """The changes of a device's entries from those of some peers to those of others, without reading the device.
+
+    `before`, `after`: next hop to MAC, and MAC to underlay address, as text.
+    """
+
+    def __init__(
+        self,
+        device: int,
+        before: tuple[Mapping[str, str], Mapping[str, str]],
+        after: tuple[Mapping[str, str], Mapping[str, str]],
+    ) -> None:
+        self._device = device
+        (self._old_hops, self._old_remotes), (self._hops, self._remotes) = before, after
+
+    def writes(self) -> list[bytes]:
+        """The requests that write what is new, in the order of `TunnelEntries.writes`."""
+        changed = [hop for hop, mac in self._hops.items() if self._old_hops.get(hop) != mac]
+        new = [self._neighbour(uapi.RTM_NEWNEIGH, hop, self._hops[hop]) for hop in changed if hop not in self._old_hops]
+        moved = [self._neighbour(uapi.RTM_NEWNEIGH, hop, self._hops[hop]) for hop in changed if hop in self._old_hops]
+        remotes = self._remotes.items() - self._old_remotes.items()
+        return [*new, *(self._forwarding(uapi.RTM_NEWNEIGH, mac, remote) for mac, remote in remotes), *moved]
+
+    def removals(self) -> list[bytes]:
+        """The requests that remove what is no longer wanted, FDB entries first."""
+        remotes, hops = self._old_remotes, self._old_hops
+        gone = [self._forwarding(uapi.RTM_DELNEIGH, mac, remotes[mac]) for mac in remotes if mac not in self._remotes]
+        return gone + [self._neighbour(uapi.RTM_DELNEIGH, hop, hops[hop]) for hop in hops if hop not in self._hops]
+
+    def _neighbour(self, kind: int, hop: str, mac: str) -> bytes:
+        address = pack(hop)
+        family = AF_INET6 if len(address) == 16 else AF_INET
+        return entry_template(self._device, family, len(address), 0, kind) % (address, pack_mac(mac))
+
+    def _forwarding(self, kind: int, mac: str, remote: str) -> bytes:
+        address = pack(remote)
+        return entry_template(self._device, AF_BRIDGE, len(address), uapi.NTF_SELF, kind) % (address, pack_mac(mac))
 
 
 def _differing(wanted: dict, table: Table, encode: Callable[[bytes, bytes], bytes]) -> list[Write]:

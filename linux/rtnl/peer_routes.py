@@ -104,6 +104,28 @@ def route_template(size: int, length: int, link: int, flags: int, *, onlink: boo
     )
 
 
+def removal_of(key: Key, hop: Hop) -> bytes:
+    """The request that deletes our route to a network with exactly that next hop."""
+    (dst, length), (via, link) = key, hop
+    body = RTMSG.pack(AF_INET6 if len(dst) == 16 else AF_INET, length, 0, 0, uapi.RT_TABLE_MAIN, PROTOCOL, 0, 0, 0)
+    slots = {uapi.RTA_DST: len(dst), uapi.RTA_GATEWAY: len(via)}
+    return template(uapi.RTM_DELROUTE, 0, body, slots, number(uapi.RTA_OIF, link)) % (dst, via)
+
+
+def is_taken(netlink: Netlink, key: Key) -> bool:
+    """Whether packets to exactly that network take a route that is there already. Raises NetlinkError.
+
+    One look-up: it does not see routes of a greater metric than one of ours, nor those behind routing rules.
+    """
+    dst, length = key
+    body = RTMSG.pack(AF_INET6 if len(dst) == 16 else AF_INET, 8 * len(dst), 0, 0, 0, 0, 0, 0, uapi.RTM_F_FIB_MATCH)
+    try:
+        found = netlink.get(body + attribute(uapi.RTA_DST, dst), uapi.RTM_GETROUTE)
+    except NetlinkError as error:
+        return error.errno not in (ENETUNREACH, ESRCH)  # others: a route to nowhere, of whatever length
+    return RTMSG.unpack_from(found, 16)[1] == length
+
+
 def write_routes(netlink: Netlink, requests: Sequence[bytes]) -> tuple[int, bool, list[NetlinkError]]:
     """Send the requests of `PeerRoutes.writes`.
 

@@ -43,6 +43,7 @@ RTN_UNICAST, RTN_BLACKHOLE, RTN_UNREACHABLE, RTN_PROHIBIT, RTN_THROW = 1, 6, 7, 
 RTPROT_BOOT, RTPROT_RA = 3, 9  # RTPROT_RA: from a router advertisement
 RT_TABLE_COMPAT, RT_TABLE_MAIN = 252, 254  # rtm_table is one byte; a larger number is in RTA_TABLE alone
 RTNH_F_ONLINK = 4
+RTM_F_FIB_MATCH = 0x2000
 
 # Neighbours and FDB entries
 NDA_DST, NDA_LLADDR, NDA_VLAN, NDA_PORT, NDA_VNI, NDA_IFINDEX, NDA_SRC_VNI, NDA_NH_ID = 1, 2, 5, 6, 7, 8, 11, 13

@@ -278,7 +278,8 @@ def _correct(netlink: Netlink, wanted: Vtep, link: Link) -> None:
     # A kernel without IPv6 has neither sysctl, and /proc/sys may be read-only. No link-local address is needed, because
     # the peers are permanent neighbours.
     for key, value in (("accept_ra", "0"), ("addr_gen_mode", _ADDR_GEN_NONE)):
-        sysctls.try_write(f"ipv6/conf/{wanted.name}/{key}", value)
+        if sysctls.read_if_there(f"ipv6/conf/{wanted.name}/{key}") not in ("", value):
+            sysctls.try_write(f"ipv6/conf/{wanted.name}/{key}", value)
     if link.alias != OWNER:
         set_alias(netlink, link.index, OWNER)
     if link.mac != wanted.mac:

@@ -21,7 +21,7 @@ class NodeConf:
 
     `subnets`: the node's own, one per family. `mtu` in bytes, 0 if it has to be determined. `inside`: networks to which
     pods are not masqueraded. `cluster`: the networks of all pods, () if unknown. `check_sources`: pods may only send
-    from their own addresses.
+    from their own addresses. `name`, `since`: as in a record, "" and 0 if unknown.
     """
 
     bridge: str
@@ -32,6 +32,8 @@ class NodeConf:
     cluster: tuple[str, ...]
     inside: tuple[str, ...]
     check_sources: bool
+    name: str = ""
+    since: int = 0
 
     @property
     def gateways(self) -> tuple[str, ...]:

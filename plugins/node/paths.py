@@ -16,7 +16,7 @@ class Unusable(Exception):
 
 @dataclass(frozen=True)
 class Tunnel:
-    """This node's VTEP: the index and MAC of its device, and the address it sends from.
+    """This node's VTEP: the index and MAC of its device, the address it sends from, its VNI and port (0: unknown).
 
     `direct`: peers on a shared link are reached without the tunnel. `has_ipv6`: IPv6 is enabled on this node.
     """
@@ -26,6 +26,8 @@ class Tunnel:
     mac: str = ""
     direct: bool = False
     has_ipv6: bool = True
+    vni: int = 0
+    port: int = 0
 
     @property
     def over_ipv6(self) -> bool:

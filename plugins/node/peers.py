@@ -66,7 +66,8 @@ def select_peers(host: Netlink, records: Records, node: NodeConf, tunnel: Tunnel
     if not records.nodes:
         return Peers((), (), records.left_out)
     device = tunnel.device if tunnel else 0
-    this = ThisNode(node.subnets, node.cluster, _links(host, node.bridge, device), tunnel)
+    links = _links(host, node.bridge, device)
+    this = ThisNode(node.subnets, node.cluster, links, tunnel, name=node.name, since=node.since)
     peers = select(records.nodes, this, lambda paths: forwarding.in_place(host, paths, device=device))
     return replace(peers, left_out=(*records.left_out, *peers.left_out))
 
@@ -105,7 +106,8 @@ def log(request: Request, sentences: Iterable[str], *, at_most: int = _LOGGED) -
 
 
 def _links(host: Netlink, bridge_name: str, device: int) -> Links:
-    addresses = list_addresses(host)
+    # The device's own are those of this node's subnets, or of earlier ones.
+    addresses = [one for one in list_addresses(host) if one.link != device]
     bridge = find_link(host, bridge_name)
     excluded = {bridge.index if bridge else 0, device}
     indexes = {one.link for one in addresses if one.is_global} - excluded

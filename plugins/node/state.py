@@ -74,7 +74,8 @@ def select(
         end = None
         if conf and vtep:
             has_ipv6 = reachability.has_ipv6(vtep.name)
-            end = paths.Tunnel(index_of(host, vtep.name), vtep.local, vtep.mac, conf.direct_routing, has_ipv6)
+            index, is_direct = index_of(host, vtep.name), conf.direct_routing
+            end = paths.Tunnel(index, vtep.local, vtep.mac, is_direct, has_ipv6, vtep.vni, vtep.port)
         return peers.select_peers(host, records, node, end)
 
 

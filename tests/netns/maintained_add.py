@@ -26,10 +26,11 @@ NODE_FILE, PEERS_FILE = "/run/slash24/node.json", "/run/slash24/peers.json"
 
 
 class Count:
-    """Counts the messages to the kernel and the files of peers that are opened, while it is on."""
+    """Counts the requests to the kernel, the same question once, and the files of peers that are opened."""
 
     def __init__(self) -> None:
         self.requests, self.opened, self.is_on = Counter(), [], False
+        self._asked = set()
         sys.addaudithook(self._hook)
         for name in ("send", "get", "dump", "transact"):
             setattr(Netlink, name, self._counted(name, getattr(Netlink, name)))
@@ -40,8 +41,11 @@ class Count:
 
     def _counted(self, name: str, original: Callable) -> Callable:
         def counted(netlink: Netlink, what: object, *args: object, **kwargs: object) -> object:
-            if self.is_on:
-                self.requests[name] += len(what) if isinstance(what, list) else 1
+            if self.is_on and isinstance(what, list):
+                self.requests[name] += len(what)
+            elif self.is_on and (netlink.namespace, what, args) not in self._asked:  # not a question asked again
+                self._asked.add((netlink.namespace, what, args))
+                self.requests[name] += 1
             return original(netlink, what, *args, **kwargs)
 
         return counted

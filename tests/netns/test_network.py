@@ -1,10 +1,12 @@
 """The node's network in the kernel, as the daemon makes it from the records of all nodes."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from linux.netlink.socket import Netlink
 from linux.rtnl.vxlan import vtep_mac
 from nodes.network import Network, Outcome
 from nodes.registry import Grant
@@ -126,3 +128,105 @@ def test_what_fails_is_a_problem_of_this_node(node: Node) -> None:
     found = sync(node, Network("net", plugin("vxlan")), records(2))
     assert not found.is_complete
     assert "cannot determine the tunnel's link" in found.problems[0]
+
+
+def update(node: Node, made: Network, nodes: Mapping[str, Record], *changed: str) -> Outcome:
+    """Tell of changed records within the node's network namespace."""
+    with inside(node):
+        return made.update(GRANT, nodes, changed)
+
+
+@pytest.fixture
+def reads(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
+    """The lists of the kernel's objects that are read from now on."""
+    found: list[bytes] = []
+    dump = Netlink.dump
+    monkeypatch.setattr(Netlink, "dump", lambda *args: (found.append(args[1]), dump(*args))[1])
+    return found
+
+
+EVERY_KIND = pytest.mark.parametrize(
+    "keys",
+    [plugin("kubenet"), plugin("vxlan"), plugin("vxlan", directRouting=True)],
+    ids=["kubenet", "vxlan", "direct"],
+)
+
+
+@EVERY_KIND
+def test_a_change_is_written_without_reading_anything(wan: Node, keys: dict, reads: list[bytes]) -> None:
+    """A node joins, changes its subnet, and leaves; a synchronisation afterwards finds nothing to do."""
+    made, nodes = Network("net", keys, node="n1"), records(1, 2, 3)
+    sync(wan, made, nodes)
+    for changed, number in ((record(4), 1), (record(4, subnets=("10.244.44.0/24",)), 1), (None, 0), (record(4), 1)):
+        nodes = {key: node for key, node in {**nodes, "n4": changed}.items() if node}
+        reads.clear()
+        found = update(wan, made, nodes, "n4")
+        assert (found.is_complete, found.problems, found.left_out, reads) == (True, (), (), [])
+        assert found.written >= number
+        wanted = {subnet for each in nodes.values() if each.name != "n1" for subnet in each.subnets}
+        assert set(own_routes(wan)) == wanted
+        rules = wan.ruleset()
+        again = sync(wan, made, nodes)
+        assert (again.written, again.removed, wan.ruleset()) == (0, 0, rules)
+
+
+@EVERY_KIND
+def test_a_record_as_before_costs_nothing(wan: Node, keys: dict, reads: list[bytes]) -> None:
+    """A heartbeat of a node, and news of this node's own record, are no reason to write or read."""
+    made, nodes = Network("net", keys, node="n1"), records(1, 2, 3)
+    first = sync(wan, made, nodes)
+    reads.clear()
+    found = update(wan, made, records(1, 2, 3), "n2", "n1")
+    assert (found, reads) == (replace(first, written=0), [])
+
+
+@EVERY_KIND
+def test_many_changes_at_once(wan: Node, keys: dict, reads: list[bytes]) -> None:
+    """Some nodes join, some leave, and some exchange their subnets."""
+    made, nodes = Network("net", keys, node="n1"), records(1, *range(2, 60))
+    sync(wan, made, nodes)
+    for number in range(2, 20):
+        del nodes[f"n{number}"]
+    nodes |= records(*range(60, 90))
+    nodes["n20"], nodes["n21"] = record(20, subnets=record(21).subnets), record(21, subnets=record(20).subnets)
+    found = update(wan, made, nodes, *(f"n{number}" for number in [*range(2, 22), *range(60, 90)]))
+    assert (found.is_complete, found.problems, found.left_out) == (True, (), ())
+    again = sync(wan, made, nodes)
+    assert (again.written, again.removed, again.left_out) == (0, 0, ())
+
+
+@EVERY_KIND
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "ip route add 10.244.4.0/24 via 192.0.2.9 proto 4",
+        "ip route add 10.244.4.0/24 via 192.0.2.9 proto 12 metric 7",
+        "ip -6 route add fd00:244:0:4::/64 via 2001:db8:1::9 proto 4 metric 7",
+        "ip route add blackhole 10.244.4.0/24",
+    ],
+)
+def test_a_foreign_route_to_a_new_node_s_subnet_is_told(wan: Node, keys: dict, harm: str) -> None:
+    """It stays, with its owner's name, and the other peers are reached."""
+    made, nodes = Network("net", keys, node="n1"), records(1, 2, 3)
+    sync(wan, made, nodes)
+    wan.run(harm.split())
+    nodes |= records(4)
+    found = update(wan, made, nodes, "n4")
+    (sentence,) = found.left_out
+    assert "in the way: " in sentence
+    assert ("bird" in sentence) == ("proto 12" in harm)
+    assert len(own_routes(wan)) == 5
+
+
+@EVERY_KIND
+@pytest.mark.parametrize("harm", ["nft flush ruleset", "ip link del cbr0", "ip route flush proto 24"])
+def test_a_change_after_drift(wan: Node, keys: dict, harm: str) -> None:
+    """What the kernel has lost meanwhile is put back by the next synchronisation at the latest."""
+    made, nodes = Network("net", keys, node="n1"), records(1, 2, 3)
+    sync(wan, made, nodes)
+    rules = wan.ruleset()
+    wan.run(harm.split())
+    update(wan, made, records(1, 2, 3, 4), "n4")
+    assert set(record(4).subnets) <= set(own_routes(wan))
+    sync(wan, made, nodes)
+    assert (wan.ruleset(), len(own_routes(wan))) == (rules, 4)
