@@ -1,8 +1,9 @@
 """Which announcements of the kernel say nothing new: of our own changes, and of what is as it should be. Pure."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-from linux.rtnl.forwarding import PeerPath
+from linux.rtnl.forwarding import Objects, PeerPath
 from linux.rtnl.links import pack_mac
 from linux.rtnl.monitor import FORWARDING, NEIGHBOUR, ROUTE, Change
 from linux.rtnl.peer_routes import PROTOCOL
@@ -41,6 +42,29 @@ class Expected:
             if path.mac:
                 self._entries[NEIGHBOUR].pop(pack(path.via), None)
                 self._entries[FORWARDING].pop(pack_mac(path.mac), None)
+
+    def lost(self, changes: Iterable[Change]) -> Objects | None:
+        """What of this the changes, in order, have deleted; None if they have left something else that is not wanted.
+
+        Only for changes of routes, neighbours and FDB entries.
+        """
+        state: dict[object, Change] = {}
+        for change in changes:
+            if change.kind != ROUTE and change.kind not in self._entries:
+                return None
+            # Several routes may have one destination. A neighbour that is gone is announced without its MAC.
+            is_route = change.kind == ROUTE
+            state[replace(change, is_gone=False) if is_route else (change.kind, change.key)] = change
+        lost = [change for change in state.values() if not self.covers(change)]
+        if not all(change.is_gone for change in lost):
+            return None
+        routes, hops, remotes = ([one for one in lost if one.kind == kind] for kind in (ROUTE, NEIGHBOUR, FORWARDING))
+        neighbours, forwarding = self._entries[NEIGHBOUR], self._entries[FORWARDING]
+        return Objects(
+            routes={(one.key, one.prefix): self._routes[one.key, one.prefix] for one in routes},
+            hops={one.key: neighbours[one.key] for one in hops},
+            remotes={one.key: forwarding[one.key] for one in remotes},
+        )
 
     def covers(self, change: Change) -> bool:
         """Whether the change leaves everything as wanted. False for other kinds, which have to be looked at."""

@@ -13,7 +13,9 @@ from linux.nftables import static_table
 from linux.rtnl import forwarding
 from linux.rtnl.forwarding import Changes
 from linux.rtnl.links import find_link
+from linux.rtnl.monitor import Change as Announced
 from linux.rtnl.vxlan import OWNER, Vtep
+from nodes.expected import Expected
 from nodes.registry import Grant
 from nodes.wanted import Change, Wanted
 from plugins.node import conf, host_rules, reachability, state, tunnel
@@ -97,8 +99,25 @@ class Network:
         except (CNIError, OSError):
             return self.sync(own, nodes)
         self._synced = synced
-        left_out = (*synced.wanted.left_out, *synced.blocked)
-        return replace(synced.outcome, written=done.added, removed=done.removed, left_out=left_out)
+        return replace(synced.outcome, written=done.added, removed=done.removed, left_out=synced.left_out)
+
+    def repair(self, own: Grant, nodes: Mapping[str, Node], changes: Collection[Announced]) -> Outcome:
+        """As `sync`, after others have changed routes, neighbours or FDB entries as announced, in order.
+
+        What they have deleted is written again, reading nothing; anything else needs all of `sync`.
+        """
+        synced, self._synced = self._synced, None  # in case of an error below
+        lost = synced.expected.lost(changes) if synced and own == self._own else None
+        if lost is None:
+            return self.sync(own, nodes)
+        end = synced.wanted.tunnel
+        try:
+            with host_rules.locked(self._name), Netlink() as host:
+                written = forwarding.restore(host, lost, device=end.device if end else 0)
+        except (CNIError, OSError):
+            return self.sync(own, nodes)
+        self._synced = synced
+        return replace(synced.outcome, written=written, removed=0, left_out=synced.left_out)
 
     def _is_other(self, node: Node | None) -> bool:
         return node is not None and (not self._node or node.name != self._node)
@@ -127,7 +146,9 @@ class Network:
             self._vtep_mac = outcome.mac
         if found.peers.judge:
             wanted = Wanted((*inline, *others), found.peers, node.inside)
-            self._synced = _Synced(wanted, outcome, found.blocked, masquerades=bool(node.ip_masq or end))
+            expected = Expected()
+            expected.add(found.peers.paths)
+            self._synced = _Synced(wanted, expected, outcome, found.blocked, masquerades=bool(node.ip_masq or end))
         return outcome
 
     def _with_lasting_mac(self, host: Netlink, node: NodeConf, end: TunnelConf) -> TunnelConf:
@@ -153,20 +174,30 @@ class Network:
             if not change.before and not change.after:
                 return Changes(0, 0)
             with Netlink() as host:
-                return forwarding.exchange(host, change.before, change.after, device=end.device if end else 0)
+                done = forwarding.exchange(host, change.before, change.after, device=end.device if end else 0)
+        synced.expected.remove(change.before)
+        synced.expected.add(change.after)
+        return done
 
 
 @dataclass(frozen=True)
 class _Synced:
     """The state that the kernel has, if nothing else has changed it.
 
-    `outcome` and `blocked`: of the last `sync`. `masquerades`: whether there is a masquerade, with its exceptions.
+    `expected`: its routes, neighbours and FDB entries. `outcome`, `blocked`: of the last `sync`. `masquerades`: whether
+    there is a masquerade, with its exceptions.
     """
 
     wanted: Wanted
+    expected: Expected
     outcome: Outcome
     blocked: tuple[str, ...]
     masquerades: bool
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """As in the outcome."""
+        return (*self.wanted.left_out, *self.blocked)
 
 
 def _outcome(host: Netlink, node: NodeConf, end: TunnelConf | None, found: state.State, mtu: int) -> Outcome:

@@ -4,7 +4,7 @@ The entries are flannel's: for a peer's subnet S, its VTEP's MAC M and address P
 an FDB entry (M, P), and a route to S via the network address of S, onlink.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from errno import EEXIST, ENOENT, ESRCH
 
@@ -28,6 +28,17 @@ class PeerPath:
     link: int
     mac: str = ""
     underlay: str = ""
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Objects of paths, packed: of routes (network, prefix length) to (next hop, link), of neighbours next hop to MAC,
+    of FDB entries MAC to underlay address.
+    """
+
+    routes: Mapping[tuple[bytes, int], tuple[bytes, int]]
+    hops: Mapping[bytes, bytes]
+    remotes: Mapping[bytes, bytes]
 
 
 @dataclass(frozen=True)
@@ -113,10 +124,33 @@ def exchange(netlink: Netlink, before: Sequence[PeerPath], after: Sequence[PeerP
     return Changes(written + routes, removed + change_all(netlink, tunnel.removals(), tolerated=(ENOENT,)))
 
 
-def _entries(paths: Sequence[PeerPath]) -> tuple[dict[str, str], dict[str, str]]:
-    """Next hop to MAC, and MAC to underlay address, of the paths through the tunnel."""
-    through = [path for path in paths if path.mac]
-    return {path.via: path.mac for path in through}, {path.mac: path.underlay for path in through}
+def _entries(paths: Sequence[PeerPath]) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
+    """Next hop to MAC, and MAC to underlay address, of the paths through the tunnel, packed."""
+    from linux.rtnl.links import pack_mac
+
+    through = [(pack(path.via), pack_mac(path.mac), pack(path.underlay)) for path in paths if path.mac]
+    return {via: mac for via, mac, _ in through}, {mac: underlay for _, mac, underlay in through}
+
+
+def restore(netlink: Netlink, lost: Objects, *, device: int = 0) -> int:
+    """Write objects that have been deleted, reading nothing; returns how many.
+
+    Raises OSError if a route cannot be as it was: then `sync` is needed.
+    """
+    from linux.rtnl.bulk import change_all
+    from linux.rtnl.neighbours import TunnelChanges
+    from linux.rtnl.peer_routes import route_template, write_routes
+
+    entries = TunnelChanges(device, ({}, {}), (lost.hops, lost.remotes)).writes()
+    requests = [
+        route_template(len(dst), length, link, NLM_F_EXCL, onlink=link == device) % (dst, via)
+        for (dst, length), (via, link) in lost.routes.items()
+    ]
+    written = change_all(netlink, entries)
+    routes, is_raced, refused = write_routes(netlink, requests)
+    if is_raced or refused:
+        raise refused[0] if refused else OSError(EEXIST, "another program has added a route")
+    return written + routes
 
 
 def missing(netlink: Netlink, paths: Sequence[PeerPath], *, device: int = 0) -> list[str]:

@@ -147,14 +147,14 @@ def entry_template(device: int, family: int, size: int, flags: int, kind: int = 
 class TunnelChanges:
     """The changes of a device's entries from those of some peers to those of others, without reading the device.
 
-    `before`, `after`: next hop to MAC, and MAC to underlay address, as text.
+    `before`, `after`: next hop to MAC, and MAC to underlay address, packed.
     """
 
     def __init__(
         self,
         device: int,
-        before: tuple[Mapping[str, str], Mapping[str, str]],
-        after: tuple[Mapping[str, str], Mapping[str, str]],
+        before: tuple[Mapping[bytes, bytes], Mapping[bytes, bytes]],
+        after: tuple[Mapping[bytes, bytes], Mapping[bytes, bytes]],
     ) -> None:
         self._device = device
         (self._old_hops, self._old_remotes), (self._hops, self._remotes) = before, after
@@ -173,14 +173,12 @@ class TunnelChanges:
         gone = [self._forwarding(uapi.RTM_DELNEIGH, mac, remotes[mac]) for mac in remotes if mac not in self._remotes]
         return gone + [self._neighbour(uapi.RTM_DELNEIGH, hop, hops[hop]) for hop in hops if hop not in self._hops]
 
-    def _neighbour(self, kind: int, hop: str, mac: str) -> bytes:
-        address = pack(hop)
-        family = AF_INET6 if len(address) == 16 else AF_INET
-        return entry_template(self._device, family, len(address), 0, kind) % (address, pack_mac(mac))
+    def _neighbour(self, kind: int, hop: bytes, mac: bytes) -> bytes:
+        family = AF_INET6 if len(hop) == 16 else AF_INET
+        return entry_template(self._device, family, len(hop), 0, kind) % (hop, mac)
 
-    def _forwarding(self, kind: int, mac: str, remote: str) -> bytes:
-        address = pack(remote)
-        return entry_template(self._device, AF_BRIDGE, len(address), uapi.NTF_SELF, kind) % (address, pack_mac(mac))
+    def _forwarding(self, kind: int, mac: bytes, remote: bytes) -> bytes:
+        return entry_template(self._device, AF_BRIDGE, len(remote), uapi.NTF_SELF, kind) % (remote, mac)
 
 
 def _differing(wanted: dict, table: Table, encode: Callable[[bytes, bytes], bytes]) -> list[Write]:

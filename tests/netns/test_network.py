@@ -1,5 +1,6 @@
 """The node's network in the kernel, as the daemon makes it from the records of all nodes."""
 
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from linux.netlink.socket import Netlink
+from linux.rtnl.monitor import Monitor
 from linux.rtnl.vxlan import vtep_mac
 from nodes.network import Network, Outcome
 from nodes.registry import Grant
@@ -15,7 +17,7 @@ from plugins.node.records import Node as Record
 from tests.netns.cluster_tools import CLUSTER, OWN, network, own_routes
 from tests.netns.cni import CNI
 from tests.netns.node import Node
-from tests.netns.overlay_tools import DEVICE, inside
+from tests.netns.overlay_tools import DEVICE, inside, shell
 
 GRANT = Grant(OWN)
 
@@ -230,3 +232,37 @@ def test_a_change_after_drift(wan: Node, keys: dict, harm: str) -> None:
     assert set(record(4).subnets) <= set(own_routes(wan))
     sync(wan, made, nodes)
     assert (wan.ruleset(), len(own_routes(wan))) == (rules, 4)
+
+
+ROUTES_GONE = ("ip route del 10.244.2.0/24", "ip -6 route flush proto 24")
+ENTRIES_GONE = (
+    f"ip neigh del 10.244.2.0 dev {DEVICE}",
+    f"bridge fdb del {vtep_mac(['10.244.3.0/24'])} dev {DEVICE} dst 192.0.2.3",
+    f"ip neigh flush dev {DEVICE} nud permanent; ip route flush proto 24",
+)
+
+
+@pytest.mark.parametrize(
+    ("keys", "harm"),
+    [(plugin("kubenet"), ROUTES_GONE), (plugin("vxlan"), ROUTES_GONE + ENTRIES_GONE)],
+    ids=["kubenet", "vxlan"],
+)
+def test_what_is_deleted_is_written_again_at_once(
+    wan: Node, keys: dict, harm: tuple[str, ...], reads: list[bytes]
+) -> None:
+    """Routes, neighbours and FDB entries, as the kernel has announced it."""
+    made, nodes = Network("net", keys, node="n1"), records(1, 2, 3)
+    with inside(wan), Monitor(CLUSTER) as monitor:
+        made.sync(GRANT, nodes)
+        if keys["type"] == "vxlan":
+            monitor.watch((), (), wan.links()[DEVICE]["ifindex"])
+        deque(monitor.changes(), 0)
+        for line in harm:
+            shell(wan, line)
+            reads.clear()
+            changes = list(monitor.changes())
+            found = made.repair(GRANT, nodes, changes)
+            assert (found.is_complete, found.problems, found.left_out, reads) == (True, (), (), [])
+            assert found.written > 0
+            deque(monitor.changes(), 0)
+        assert made.sync(GRANT, nodes).written == 0

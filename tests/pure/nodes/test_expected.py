@@ -2,7 +2,7 @@
 
 import pytest
 
-from linux.rtnl.forwarding import PeerPath
+from linux.rtnl.forwarding import Objects, PeerPath
 from linux.rtnl.links import pack_mac
 from linux.rtnl.monitor import ADDRESS, FORWARDING, NEIGHBOUR, ROUTE, Change
 from nodes.expected import Expected
@@ -76,3 +76,39 @@ def test_paths_can_be_exchanged(expected: Expected) -> None:
     expected.add([moved])
     assert expected.covers(Change(FORWARDING, DEVICE, MAC, value=pack("192.0.2.9")))
     assert expected.covers(route("10.244.2.0/24", "10.244.2.0"))
+
+
+def test_what_is_deleted_is_known(expected: Expected) -> None:
+    """With the values that it had."""
+    gone = [
+        route("10.244.2.0/24", "10.244.2.0", gone=True),
+        Change(NEIGHBOUR, DEVICE, pack("10.244.2.0"), is_gone=True),
+        Change(FORWARDING, DEVICE, MAC, value=pack("192.0.2.2"), is_gone=True),
+        Change(NEIGHBOUR, DEVICE, pack("10.244.9.0"), is_gone=True),
+    ]
+    lost = expected.lost(gone)
+    assert lost.routes == {(pack("10.244.2.0"), 24): (pack("10.244.2.0"), DEVICE)}
+    assert lost.hops == {pack("10.244.2.0"): MAC}
+    assert lost.remotes == {MAC: pack("192.0.2.2")}
+
+
+def test_what_is_there_again_is_not_lost(expected: Expected) -> None:
+    """As when this node's own changes are announced; and another program's route takes nothing away."""
+    again = [
+        route("10.244.2.0/24", "10.244.2.0", gone=True),
+        Change(NEIGHBOUR, DEVICE, pack("10.244.2.0"), is_gone=True),
+        Change(NEIGHBOUR, DEVICE, pack("10.244.2.0"), value=MAC),
+        route("10.244.2.0/24", "10.244.2.0"),
+    ]
+    assert expected.lost(again) == Objects({}, {}, {})
+    elsewhere = route("10.244.2.0/24", "192.0.2.2", protocol=BIRD, gone=True)
+    assert expected.lost([again[0], elsewhere]).routes
+
+
+@pytest.mark.parametrize(
+    "change",
+    [route("10.244.2.0/24", "10.244.9.0"), route("10.244.9.0/24", "10.244.9.0"), Change(ADDRESS, DEVICE, b"", 32)],
+)
+def test_what_is_not_just_deleted_has_to_be_looked_at(expected: Expected, change: Change) -> None:
+    """Something unwanted is there, or it is about something else."""
+    assert expected.lost([route("10.244.2.0/24", "10.244.2.0", gone=True), change]) is None
