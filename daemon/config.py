@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import date, time
@@ -10,10 +10,12 @@ from functools import partial
 
 from daemon import toml_file
 from daemon.reader import Mistakes, Reader
+from ipam import host_local
 from nodes.registries.open import DEFAULT, TABLES, kind_of, open_registry
 from plugins import bridge
 from plugins.node import conf as node_conf
 from plugins.node import tunnel
+from plugins.node.conf import ipam_of
 from plugins.node.records import check_subnets, parse_each
 from spec.addresses import Address, canonical_ip, parse_cidr
 from spec.config import NetConf, Section, absolute_path, wrong_value
@@ -347,13 +349,30 @@ def _check_plugin(config: Config, mistakes: Mistakes) -> None:
             mistakes.add(f"{config.mode}.{key}", f'"{key}" must not be set here: {reserved[key.lower()][1]}')
         else:
             own[key] = value
-    # In place of the node's subnets, so that an MTU is compared with their families.
-    subnets = {":" in network: network for network in config.cluster if _has_room(network)}
-    own |= {"name": config.conflist.name, "type": config.mode, "podCIDRs": list(subnets.values()) or ["192.0.2.0/24"]}
-    reader = mistakes.all_of(own, _PARSERS[config.mode], config.mode)
+    # In place of the node's own, so that MTUs and ranges are compared with their families.
+    by_family = {":" in network: network for network in config.cluster if _has_room(network)}
+    subnets = tuple(by_family.values()) or ("192.0.2.0/24",)
+    own |= {"name": config.conflist.name, "type": config.mode}
+    own |= {} if config.mode == BRIDGE else {"podCIDRs": list(subnets)}
+    _check_keys(mistakes, config.mode, own, _PARSERS[config.mode], others=("ipam", "dns", "capabilities"))
+    ipam = next((value for key, value in own.items() if key.lower() == "ipam"), {})
+    if isinstance(ipam, Mapping) and Section(ipam).raw("type") in (None, "host-local"):
+        completed = ipam_of(Section(own), subnets)
+        _check_keys(mistakes, config.mode, {"ipam": completed}, host_local.check_section)
+
+
+def _check_keys(
+    mistakes: Mistakes,
+    table: str,
+    values: Mapping[str, object],
+    parse: Callable[[Reader], object],
+    others: Sequence[str] = (),
+) -> None:
+    """Note what a parser finds wrong in a table, and the keys that it does not read, except those in `others`."""
+    reader = mistakes.all_of(values, parse, table)
     for path, sentence in reader.unknown() if reader else ():
-        if path.partition(".")[0].lower() not in ("ipam", "dns", "capabilities"):
-            mistakes.add(f"{config.mode}.{path}", f'"{path}" {sentence}')
+        if path.partition(".")[0].lower() not in others:
+            mistakes.add(f"{table}.{path}", f'"{path}" {sentence}')
 
 
 def _has_room(network: str) -> bool:

@@ -1,7 +1,7 @@
 """Reading sections of a configuration so that all mistakes are found at once, and keys that nothing reads."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from difflib import get_close_matches
 
@@ -91,7 +91,6 @@ class Mistakes:
         `values`: the section; `within`: its path, which the parser does not know. Returns the section that was parsed
         to the end, and so was asked for all keys; None if the parser stopped at something else than a key.
         """
-        values = dict(values)
         while True:
             reader = Reader(values)
             try:
@@ -99,17 +98,25 @@ class Mistakes:
                 return reader
             except CNIError as error:
                 path = self.note(error, within)
-                wrong = [key for key in values if key.lower() in _blamed(error, path)]
-            if not wrong:
+                blamed = [path] if path else _QUOTED.findall(f"{error.msg} {error.details}")
+            rest = values
+            for each in blamed:
+                rest = _without(rest, each.lower().partition("[")[0].split("."))
+            if rest is values:
                 return None
-            for key in wrong:
-                del values[key]
+            values = rest
 
 
-def _blamed(error: CNIError, path: str) -> list[str]:
-    """The top-level keys, in lower case, that an error is about."""
-    names = [path] if path else _QUOTED.findall(f"{error.msg} {error.details}")
-    return [re.split(r"[.\[]", name)[0].lower() for name in names]
+def _without(values: Mapping[str, object], path: Sequence[str]) -> Mapping[str, object]:
+    """The section without the key with that path, in lower case; the section itself if it does not have it."""
+    key = next((key for key in values if key.lower() == path[0]), None)
+    if key is None:
+        return values
+    inside = values[key]
+    if len(path) > 1 and isinstance(inside, Mapping):
+        rest = _without(inside, path[1:])
+        return values if rest is inside else {**values, key: rest}
+    return {other: value for other, value in values.items() if other != key}
 
 
 def _hint(name: str, known: Mapping[str, str]) -> str:

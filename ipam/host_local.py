@@ -34,7 +34,7 @@ def add(request: Request) -> Result:
     requested = parse_requested(request.conf.section, request.args)
     routes = ipam.derive(parse_routes)
     dns = read_dns(ipam)
-    store = _store(request, ipam)
+    store = _store(ipam, request.conf.name)
     with _translate_errors(store):
         store.create()
         with store.locked(writable=True) as leases:
@@ -65,7 +65,7 @@ def check(request: Request) -> None:
     prev_result = request.conf.prev_result
     expected = [str(parse_ip(ip.address.partition("/")[0])) for ip in prev_result.ips] if prev_result else []
     ours = [text for text in expected if is_ours(parse_ip(text))]
-    store = _store(request, ipam)
+    store = _store(ipam, request.conf.name)
     held: tuple[str, ...] = ()
     with _translate_errors(store):
         if store.exists():
@@ -98,8 +98,8 @@ def status(request: Request) -> None:
 
     ipam = _ipam(request)
     range_sets = _range_sets(request)
-    store = _store(request, ipam)
-    when_full = ipam.string("statusWhenFull", _AVAILABLE, choices=(_AVAILABLE, _UNAVAILABLE))
+    store = _store(ipam, request.conf.name)
+    when_full = _status_when_full(ipam)
     _require_writable(store.folder)
     with _translate_errors(store):
         if not store.exists():
@@ -112,6 +112,19 @@ def status(request: Request) -> None:
         if when_full == _UNAVAILABLE:
             raise CNIError(Code.PLUGIN_NOT_AVAILABLE, text, details)
         request.log(f"host-local: {text}: {details}")
+
+
+def check_section(section: Section) -> None:
+    """Check the keys in a network's configuration; the files that it names are not read. Raises CNIError 7."""
+    from ipam.routes import parse_routes
+
+    ipam = section.section("ipam")
+    ipam.string("type")
+    _read_range_sets(section)
+    parse_routes(ipam)
+    absolute_path(ipam, "resolvConf")
+    _store(ipam, "")
+    _status_when_full(ipam)
 
 
 def configured_subnets(section: Section) -> list[str]:
@@ -153,8 +166,12 @@ def _read_range_sets(section: Section) -> "tuple[RangeSet, ...]":
     )
 
 
-def _store(request: Request, ipam: Section) -> LeaseStore:
-    folder = os.path.join(absolute_path(ipam, "dataDir") or DATA_DIR, request.conf.name)
+def _status_when_full(ipam: Section) -> str:
+    return ipam.string("statusWhenFull", _AVAILABLE, choices=(_AVAILABLE, _UNAVAILABLE))
+
+
+def _store(ipam: Section, network: str) -> LeaseStore:
+    folder = os.path.join(absolute_path(ipam, "dataDir") or DATA_DIR, network)
     return LeaseStore(folder, cooldown=ipam.integer("cooldown", 0, low=0))
 
 
@@ -171,7 +188,7 @@ def _store_to_clean(request: Request) -> LeaseStore:
             values[key] = read(key)
         except CNIError as error:
             request.log(f"host-local: {error}")
-    return _store(request, Section(values))
+    return _store(Section(values), request.conf.name)
 
 
 def _require_writable(folder: str) -> None:
