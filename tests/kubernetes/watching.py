@@ -58,12 +58,13 @@ def registry(api: ApiServer, node: str = "a", **options: object) -> KubernetesRe
 
 
 @contextmanager
-def watched(opened: KubernetesRegistry) -> Iterator[Seen]:
-    """What a registry passes on, from its first list on."""
+def watched(opened: KubernetesRegistry, meanwhile: Callable[[], object] = lambda: None) -> Iterator[Seen]:
+    """What a registry passes on, from its first list on; `meanwhile` is called while it asks for that."""
     seen = Seen()
     thread = threading.Thread(target=opened.watch, args=(seen,))
     thread.start()
     try:
+        meanwhile()
         seen.wait_for("alive")
         yield seen
     finally:

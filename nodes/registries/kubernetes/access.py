@@ -228,10 +228,9 @@ def _configuration_errors(path: str) -> Iterator[None]:
     try:
         yield
     except (ConfigError, OSError) as error:
-        raise RegistryError(f"no access to the API server: {error}") from error
+        raise RegistryError(f'no access to the API server by "{path}": {error}') from error
     except (ValueError, LookupError, TypeError, AttributeError, yaml.YAMLError, httpx2.InvalidURL) as error:
-        why = f"{type(error).__name__}: {error}"
-        raise RegistryError(f'no access to the API server: "{path}" cannot be used: {why}') from error
+        raise RegistryError(f'no access to the API server by "{path}": {type(error).__name__}: {error}') from error
 
 
 class _Status(msgspec.Struct):
