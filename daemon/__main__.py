@@ -22,7 +22,7 @@ from daemon.records import Store
 from daemon.registrar import Registrar
 from daemon.service import Service
 from nodes.network import Network
-from nodes.registries.open import kind_of, open_registry
+from nodes.registries.open import TABLES, kind_of, open_registry
 from nodes.registry import Registry, Wish
 from plugins.__main__ import VERSION
 from plugins.node import tunnel
@@ -89,6 +89,7 @@ def _run(chosen: Options, config: Config) -> int:
         signal.signal(number, lambda *_: reconciler.stop())
     Thread(target=_watch, args=(registry, parts.store, log), name="watch", daemon=True).start()
     parts.registrar.start()
+    _report_pods(config, log)
     log(NOTICE, {"event": "started", "version": VERSION, "node": config.node, "registry": kind_of(config.registry)})
     reconciler.run()
     watcher.notify("STOPPING=1")
@@ -100,6 +101,21 @@ def _run(chosen: Options, config: Config) -> int:
     closing.join(_STOP_SECONDS)
     log(NOTICE, {"event": "ended", "pid": os.getpid()})
     return 0
+
+
+def _report_pods(config: Config, log: Log) -> None:
+    """Have the Kubernetes API told of the networks of pods by a thread of its own, if the configuration asks for it."""
+    if TABLES[kind_of(config.registry)] != "kubernetes":
+        return
+    from nodes.pod_status import open_pod_status
+
+    def warn(problem: str) -> None:
+        log(WARNING, {"event": "pod-status-failed", "msg": problem})
+
+    options, plugin = Section(config.options), conflist.main_plugin(config)
+    reports = open_pod_status(config.node, options, config.conflist.name, plugin, warn)
+    if reports:
+        Thread(target=reports.run, name="pods", daemon=True).start()
 
 
 def _assemble(config: Config, registry: Registry, log: Log, watcher: "_Watcher") -> tuple[Reconciler, Parts]:

@@ -6,7 +6,7 @@ Every call sends and reads these messages, so they are encoded and decoded here 
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from errno import EEXIST, ENODEV, ENOENT
+from errno import EEXIST, EINVAL, ENODEV, ENOENT
 from socket import AF_BRIDGE, AF_INET
 from struct import Struct
 from sys import byteorder
@@ -116,6 +116,18 @@ def find_link(netlink: Netlink, name: str) -> Link | None:
 def find_link_by_index(netlink: Netlink, index: int) -> Link | None:
     """The link with that index, or None; 0 is not an index."""
     return _find(netlink, index, b"") if index else None
+
+
+def find_peer(netlink: Netlink, veth: Link) -> Link | None:
+    """The other end of a veth pair, in whatever namespace it is; None if there is none any more."""
+    if veth.peer_netns is None:
+        return find_link_by_index(netlink, veth.peer)
+    try:
+        return _find(netlink, veth.peer, attribute(uapi.IFLA_TARGET_NETNSID, _INDEX.pack(veth.peer_netns)))
+    except NetlinkError as error:
+        if error.errno != EINVAL:  # the namespace has gone
+            raise
+        return None
 
 
 def list_links(netlink: Netlink, *, containing: bytes = b"") -> list[Link]:

@@ -37,10 +37,14 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True)
 class Options:
-    """The table [kubernetes]: `leases` is the namespace and name of the ConfigMap of `SubnetLeases`."""
+    """The table [kubernetes]: `leases` is the namespace and name of the ConfigMap of `SubnetLeases`.
+
+    `pod_status`: whether the networks of pods are reported (`nodes/pod_status.py`).
+    """
 
     access: Access
     leases: tuple[str, str]
+    pod_status: bool
 
 
 def read_options(options: Section) -> Options:
@@ -49,7 +53,7 @@ def read_options(options: Section) -> Options:
     namespace, _, name = leases.partition("/")
     if not all(part and part.replace("-", "").replace(".", "").isalnum() for part in (namespace, name)):
         raise options.error("subnets", f'the namespace and name of a ConfigMap, like "{_LEASES}"')
-    return Options(read_access(options), (namespace, name))
+    return Options(read_access(options), (namespace, name), options.boolean("podNetworkStatus"))
 
 
 class KubernetesRegistry:
