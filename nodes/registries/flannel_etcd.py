@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from threading import Event, RLock
 
+from linux.netlink.socket import Netlink
+from linux.rtnl.addresses import list_addresses
 from nodes import flannel
 from nodes.etcd.answers import KeyValue
 from nodes.etcd.client import Client
@@ -114,11 +116,11 @@ class FlannelEtcdRegistry:
     def withdraw(self) -> None:
         """See Registry: the subnet stays reserved until its lease ends, and other nodes remove what leads to it."""
         with self._lock:
-            if self._own:
-                pair = self._client.get(self._own)
-                if pair:
-                    value = flannel.write_reservation(flannel.public_address(pair.value))
-                    self._client.put_if([(self._own, value, pair.lease)], equal=[(self._own, pair.value)])
+            own = self._addresses or _local_addresses()
+            for lease in self._list():
+                if lease.address in own:
+                    put = (lease.pair.key, flannel.write_reservation(lease.address), lease.pair.lease)
+                    self._client.put_if([put], equal=[(lease.pair.key, lease.pair.value)])
             self._own = ""
 
     def close(self) -> None:
@@ -185,3 +187,12 @@ class FlannelEtcdRegistry:
             return Entry(key, None, str(error))
         name = self._name if node.addresses[0] in self._addresses else key
         return Entry(key, replace(node, name=name, since=pair.created))
+
+
+def _local_addresses() -> tuple[str, ...]:
+    """The addresses of this node's links."""
+    try:
+        with Netlink() as host:
+            return tuple(one.ip for one in list_addresses(host) if one.is_global)
+    except OSError as error:
+        raise RegistryError(f"cannot read this node's addresses: {error}") from error

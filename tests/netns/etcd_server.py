@@ -1,4 +1,4 @@
-"""A real etcd on the loopback of this process' network namespace, of one member or several."""
+"""A real etcd on the loopback of this process' network namespace, of one member or several; or one on a node."""
 
 import os
 import signal
@@ -11,6 +11,8 @@ from pathlib import Path
 from threading import Thread
 
 from tests.conftest import ROOT
+from tests.netns.cni import PATH
+from tests.netns.node import Host
 
 UNPACKED = ROOT / "build" / "etcd" / "usr" / "bin"
 _DEADLINE = 30
@@ -19,14 +21,23 @@ _DEADLINE = 30
 class Etcd:
     """An etcd whose members store their data below `folder`; running when constructed, until `close`.
 
-    `tls`: the files ca, cert and key of members and clients, which then have to present certificates.
+    `tls`: the files ca, cert and key of members and clients, which then have to present certificates. `at`: a host and
+    its address where the only member is to run, on port 2379.
     """
 
-    def __init__(self, folder: Path, *, members: int = 1, tls: Mapping[str, Path] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        members: int = 1,
+        tls: Mapping[str, Path] | None = None,
+        at: tuple[Host, str] | None = None,
+    ) -> None:
         assert UNPACKED.is_dir(), f"{UNPACKED} is not there; make it with tests/tools.sh"
         self._folder, self._tls = folder, tls
         self._scheme = "https" if tls else "http"
-        self._ports = [(_free_port(), _free_port()) for _ in range(members)]
+        self._host, self._address = at or (None, "127.0.0.1")
+        self._ports = [(2379, 2380)] if at else [(_free_port(), _free_port()) for _ in range(members)]
         self._processes: dict[int, subprocess.Popen] = {}
         self.login: Sequence[str] = ()
         for number in range(members):
@@ -41,12 +52,12 @@ class Etcd:
     @property
     def hosts(self) -> str:
         """What is between "etcd://" and the prefix."""
-        return ",".join(f"127.0.0.1:{port}" for port, _ in self._ports)
+        return ",".join(f"{self._address}:{port}" for port, _ in self._ports)
 
     def start(self, number: int = 0) -> None:
         """Start a member, on what it has stored."""
         client, peer = self._ports[number]
-        url, peer_url = f"{self._scheme}://127.0.0.1:{client}", f"http://127.0.0.1:{peer}"
+        url, peer_url = f"{self._scheme}://{self._address}:{client}", f"http://127.0.0.1:{peer}"
         cluster = ",".join(f"m{each}=http://127.0.0.1:{port}" for each, (_, port) in enumerate(self._ports))
         options = {
             "name": f"m{number}",
@@ -63,7 +74,8 @@ class Etcd:
             options |= {"trusted-ca-file": self._tls["ca"], "client-cert-auth": "true"}
         argv = [UNPACKED / "etcd", "--unsafe-no-fsync", *(f"--{name}={value}" for name, value in options.items())]
         with (self._folder / f"m{number}.log").open("ab") as log:
-            self._processes[number] = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            start = self._host.start if self._host else subprocess.Popen
+            self._processes[number] = start(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
     def wait(self) -> None:
         """Wait until requests are served."""
@@ -105,11 +117,15 @@ class Etcd:
             self.kill(number)
 
     def _ctl(self, *words: str, stdin: bytes | None = None) -> subprocess.CompletedProcess:
-        endpoints = [f"{self._scheme}://127.0.0.1:{self._ports[number][0]}" for number in self._processes]
+        endpoints = [f"{self._scheme}://{self._address}:{self._ports[number][0]}" for number in self._processes]
         argv = [UNPACKED / "etcdctl", f"--endpoints={','.join(endpoints)}", *self.login, *words]
         if self._tls:
             argv[1:1] = [f"--cacert={self._tls['ca']}", f"--cert={self._tls['cert']}", f"--key={self._tls['key']}"]
-        return subprocess.run(argv, input=stdin, env={"ETCDCTL_API": "3"}, capture_output=True)
+        start = self._host.start if self._host else subprocess.Popen
+        pipe = subprocess.PIPE
+        with start(argv, stdin=pipe, stdout=pipe, stderr=pipe, env={"ETCDCTL_API": "3", "PATH": PATH}) as process:
+            output, errors = process.communicate(stdin)
+        return subprocess.CompletedProcess(argv, process.returncode, output, errors)
 
 
 class Relay:

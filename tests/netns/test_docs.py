@@ -279,15 +279,6 @@ def test_what_docs_vxlan_shows(cnitool: Cnitool) -> None:
         assert f"has `{mac}`" in page
 
 
-def test_flannel(cnitool: Cnitool) -> None:
-    """flannel.conflist fails unedited, with a clear error; tests/system/test_moving.py runs it filled in."""
-    for name in ("subnet.env", "peers.json"):
-        assert name in (ROOT / "docs" / "moving-from-flannel.md").read_text()
-    failed = cnitool.run("add", "cbr0", cnitool.node.pod("pod"))
-    assert failed.returncode != 0
-    assert "/etc/slash24/subnet.env" in failed.stdout + failed.stderr
-
-
 @pytest.mark.parametrize("subnets", [["10.32.1.0/24"], ["10.32.1.0/24", "fd00:32:0:1::/64"]], ids=["IPv4", "dual"])
 def test_the_template_for_containerd(cnitool: Cnitool, subnets: list[str]) -> None:
     """docs/containerd/kubenet.template, filled in as Go's text/template does, is a working configuration."""

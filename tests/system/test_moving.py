@@ -1,40 +1,16 @@
 """The pages on moving from other networks: their commands, run on nodes that are set up as those networks would."""
 
 import json
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import ROOT
 from tests.netns.cni import CNI, PATH
 from tests.netns.node import Pod, ask
+from tests.system.pages import follow, in_test_folders
 from tests.system.underlay import OUTSIDE, Member, Underlay
-
-FOLDERS = {"/etc/cni/net.d": "/run/cni/net.d", "/etc/slash24": "/run/etc", "/opt/cni/bin": "/run/bin"}
-"""Where the commands of a page write, and where they do in these tests: a node's /run is its own."""
-
-
-def commands(page: str, heading: str, number: int = 0) -> str:
-    """The shell commands in one block under a heading of a page, in the folders of these tests."""
-    text = (ROOT / "docs" / page).read_text().partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
-    return in_test_folders(re.findall(r"^```sh\n(.*?)^```", text, re.MULTILINE | re.DOTALL)[number])
-
-
-def in_test_folders(text: str) -> str:
-    """The text with the documented folders replaced by those of these tests."""
-    for theirs, ours in FOLDERS.items():
-        text = text.replace(theirs, ours)
-    return text
-
-
-def follow(member: Member, page: str, heading: str, number: int = 0, *, name: str = "kubenet") -> str:
-    """Run the commands under a heading of a page on the node, none of which may fail; return what they print."""
-    script = f"set -eu\ncd {ROOT}\nmkdir -p /run/cni/net.d /run/etc\n{commands(page, heading, number)}"
-    script = script.replace("name=kubenet", f"name={name}")
-    return member.node.run(["bash", "-c", script], env={"PATH": PATH}).stdout
 
 
 def read_list(member: Member, name: str) -> dict:
@@ -76,157 +52,6 @@ def line(client: Pod, server: Pod, address: str) -> Iterator[Line]:
         yield made
     finally:
         made.close()
-
-
-# The configuration with which flannel's own plugin delegates to `bridge`.
-FLANNELS = {
-    "cniVersion": "0.3.1",
-    "name": "cbr0",
-    "type": "bridge",
-    "bridge": "cni0",
-    "hairpinMode": True,
-    "ipMasq": False,
-    "isDefaultGateway": True,
-    "isGateway": True,
-    "mtu": 1450,
-}
-
-
-class FlannelNode:
-    """A node as flannel sets it up: device, entries, rules and files by hand, pods with the reference's bridge."""
-
-    def __init__(self, member: Member, reference_bin: Path) -> None:
-        self.member, self.mac = member, f"12:c6:65:89:b4:{member.number:02x}"
-        self.subnet = f"10.244.{member.number}.0/24"
-        ipam = {"type": "host-local", "ranges": [[{"subnet": self.subnet}]], "routes": [{"dst": "10.244.0.0/16"}]}
-        self.conf = {**FLANNELS, "ipam": ipam}
-        self.cni = CNI(member.node, reference_bin)
-        run = member.node.run
-        local = member.addresses[0]
-        vxlan = ["type", "vxlan", "id", "1", "dstport", "8472", "local", local, "dev", "eth0", "nolearning"]
-        run(["ip", "link", "add", "flannel.1", "address", self.mac, "mtu", "1450", *vxlan])
-        run(["ip", "addr", "add", f"10.244.{member.number}.0/32", "dev", "flannel.1"])
-        run(["ip", "link", "set", "flannel.1", "up"])
-        run(["bash", "-ec", self._rules()])
-        folder = member.node.path("/run/flannel")
-        folder.mkdir()
-        (folder / "subnet.env").write_text(
-            f"FLANNEL_NETWORK=10.244.0.0/16\nFLANNEL_SUBNET=10.244.{member.number}.1/24\n"
-            "FLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n"
-        )
-        member.node.path("/var/lib/cni/flannel").mkdir(parents=True)
-        net_d = member.node.path("/run/cni/net.d")
-        net_d.mkdir(parents=True)
-        (net_d / "10-flannel.conflist").write_text('{"name": "cbr0"}')
-
-    def _rules(self) -> str:
-        masq = '-m comment --comment "flanneld masq"'
-        return f"""
-            iptables -t nat -N FLANNEL-POSTRTG
-            iptables -t nat -A POSTROUTING {masq} -j FLANNEL-POSTRTG
-            iptables -t nat -A FLANNEL-POSTRTG {masq} -m mark --mark 0x4000/0x4000 -j RETURN
-            iptables -t nat -A FLANNEL-POSTRTG {masq} -s {self.subnet} -d 10.244.0.0/16 -j RETURN
-            iptables -t nat -A FLANNEL-POSTRTG {masq} -s 10.244.0.0/16 -d {self.subnet} -j RETURN
-            iptables -t nat -A FLANNEL-POSTRTG {masq} ! -s 10.244.0.0/16 -d {self.subnet} -j RETURN
-            iptables -t nat -A FLANNEL-POSTRTG {masq} -s 10.244.0.0/16 ! -d 224.0.0.0/4 -j MASQUERADE --random-fully
-            iptables -t nat -A FLANNEL-POSTRTG {masq} ! -s 10.244.0.0/16 -d 10.244.0.0/16 -j MASQUERADE --random-fully
-            iptables -N FLANNEL-FWD
-            iptables -A FORWARD -m comment --comment "flanneld forward" -j FLANNEL-FWD
-            iptables -A FLANNEL-FWD -s 10.244.0.0/16 -j ACCEPT
-            iptables -A FLANNEL-FWD -d 10.244.0.0/16 -j ACCEPT
-        """
-
-    def learn(self, peer: "FlannelNode") -> None:
-        """Add the three entries by which flannel reaches another node."""
-        network, run = f"10.244.{peer.member.number}.0", self.member.node.run
-        run(["ip", "neigh", "replace", network, "lladdr", peer.mac, "dev", "flannel.1", "nud", "permanent"])
-        fdb = ["bridge", "fdb", "replace", peer.mac, "dev", "flannel.1", "self", "permanent"]
-        run([*fdb, "dst", peer.member.addresses[0]])
-        run(["ip", "route", "replace", peer.subnet, "via", network, "dev", "flannel.1", "onlink"])
-
-    def add(self, name: str) -> tuple[Pod, str]:
-        """Add a pod; return it and its address."""
-        pod = self.member.node.pod(name)
-        return pod, self.cni.add(self.conf, pod)["ips"][0]["address"].partition("/")[0]
-
-
-@pytest.fixture
-def flannel(underlay: Underlay, reference_bin: Path) -> list[FlannelNode]:
-    """Three nodes, two on one link and one behind the router, each with entries for the others."""
-    nodes = [FlannelNode(underlay.join(link), reference_bin) for link in ("left", "left", "right")]
-    for one in nodes:
-        for other in nodes:
-            if one is not other:
-                one.learn(other)
-    return nodes
-
-
-FROM_FLANNEL = "moving-from-flannel.md"
-
-
-def test_from_flannel(flannel: list[FlannelNode], underlay: Underlay) -> None:
-    """One node moves while connections are open; the two that stay are not affected, and reach its new pods."""
-    moving, near, far = flannel
-    member = moving.member
-    old, old_address = moving.add("old")
-    (close, close_address), (distant, distant_address) = near.add("close"), far.add("distant")
-    with line(old, close, close_address) as first, line(distant, old, old_address) as second:
-
-        def follow_on(heading: str) -> str:
-            printed = follow(member, FROM_FLANNEL, heading)
-            assert first.holds()
-            assert second.holds()
-            assert ask(old, distant, distant_address, 8000, "tcp") == old_address
-            return printed
-
-        follow_on("1. The peers")
-        follow_on("3. The configuration")
-        index, neighbours = (
-            member.node.links()["flannel.1"]["ifindex"],
-            member.node.ip("neigh", "show", "dev", "flannel.1"),
-        )
-        conf, new = read_list(member, "10-slash24.conflist"), member.node.pod("new")
-        result = member.cni.add(conf, new)
-        assert member.node.ip("neigh", "show", "dev", "flannel.1") == neighbours
-        device = member.node.links()["flannel.1"]
-        assert (device["ifindex"], device["address"], device["ifalias"]) == (index, moving.mac, "slash24 vtep")
-        assert "slash24_vtep_cbr0" in follow_on("4. The first ADD")
-        follow_on("5. The routes")
-        follow_on("6. What is left")
-    assert "FLANNEL" not in member.node.run(["iptables-save"]).stdout
-    member.cni.check(conf, new, result)
-    address = result["ips"][0]["address"].partition("/")[0]
-    for pod, its in ((close, close_address), (distant, distant_address)):
-        assert ask(new, pod, its, 8000, "udp") == address
-        assert ask(pod, new, address, 8000, "tcp") == its
-    assert ask(old, new, address, 8000, "tcp") == old_address
-    for pod in (old, new):
-        assert ask(pod, underlay.outside, OUTSIDE[0], 8000, "tcp") == member.addresses[0]
-
-
-def test_after_flannel(flannel: list[FlannelNode]) -> None:
-    """The peers file lists the other nodes; old pods can be deleted, and so are the routes of a removed node."""
-    moving, near, far = flannel
-    member = moving.member
-    old, old_address = moving.add("old")
-    follow(member, FROM_FLANNEL, "1. The peers")
-    file = member.node.path("/run/etc/peers.json")
-    peers = json.loads(file.read_text())["peers"]
-    assert [(peer["addresses"], peer["podCIDRs"], peer["vtepMAC"]) for peer in peers] == [
-        ([each.member.addresses[0]], [each.subnet], each.mac) for each in (near, far)
-    ]
-    follow(member, FROM_FLANNEL, "3. The configuration")
-    conf = read_list(member, "10-slash24.conflist")
-    member.cni.add(conf, member.node.pod("new"))
-    member.cni.delete(conf, old)
-    assert set(old.links()) == {"lo"}
-    assert not member.node.path(f"/var/lib/cni/networks/cbr0/{old_address}").exists()
-    follow(member, FROM_FLANNEL, "5. The routes")
-    assert member.node.ip("route", "show", "proto", "boot", "dev", "flannel.1") == []
-    assert {route["dst"] for route in member.node.ip("route", "show", "proto", "24")} == {near.subnet, far.subnet}
-    file.write_text(json.dumps({"peers": peers[:1]}))
-    member.cni.add(conf, member.node.pod("later"))
-    assert [route["dst"] for route in member.node.ip("route", "show", "dev", "flannel.1")] == [near.subnet]
 
 
 # The configuration with which kubenet called the reference's plugins.

@@ -1,0 +1,130 @@
+"""Nodes of slash24 and of real flanneld in one network, and a cluster that is moved from one to the other."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import permutations
+from pathlib import Path
+
+import pytest
+
+from tests.netns.node import Pod, ask
+from tests.system.flannel_tools import PAGE, Cluster, conf_of
+from tests.system.pages import follow
+from tests.system.traffic import INTERVAL, Traffic
+from tests.system.underlay import OUTSIDE, Member, Underlay
+
+
+@pytest.fixture
+def cluster(underlay: Underlay, tmp_path: Path, reference_bin: Path, bin_dir: Path) -> Iterator[Cluster]:
+    """An etcd with flannel's configuration."""
+    made = Cluster(underlay, tmp_path, reference_bin, bin_dir)
+    yield made
+    made.close()
+
+
+def assert_all_reach(pods: list[tuple[Pod, str]]) -> None:
+    """Assert that every pod reaches every other by TCP, UDP and ICMP, with its own address."""
+    for (client, own), (server, address) in permutations(pods, 2):
+        assert client.reaches(address, timeout=20), f"no echo from {own} to {address}"
+        for kind in ("tcp", "udp"):
+            assert ask(client, server, address, 8000, kind) == own
+
+
+def test_a_mixed_network(cluster: Cluster, underlay: Underlay) -> None:
+    """Two nodes of each, on two links: everyone reaches everyone, and leaves the cluster with its node's address."""
+    members = [underlay.join(link) for link in ("left", "right", "left", "right")]
+    pods = []
+    for member, is_ours in zip(members, (False, False, True, True), strict=True):
+        if is_ours:
+            cluster.slash24(member)
+            pods.append(cluster.slash24_pod(member, "pod"))
+        else:
+            cluster.flanneld(member)
+            pods.append(cluster.flannel_pod(member, "pod"))
+    assert_all_reach(pods)
+    for member, (pod, _) in zip(members, pods, strict=True):
+        assert ask(pod, underlay.outside, OUTSIDE[0], 8000, "tcp") == member.addresses[0]
+
+
+def test_new_nodes_of_both(cluster: Cluster, underlay: Underlay) -> None:
+    """Nodes of both kinds that join later are reached by those that are there; so is one whose daemon is killed."""
+    first, second = underlay.join("left"), underlay.join("right")
+    cluster.flanneld(first)
+    cluster.slash24(second).stop(signal.SIGKILL)
+    pods = [cluster.flannel_pod(first, "pod"), cluster.slash24_pod(second, "pod")]
+    cluster.slash24(second)
+    third, fourth = underlay.join("right"), underlay.join("left")
+    cluster.flanneld(third)
+    cluster.slash24(fourth)
+    pods += [cluster.flannel_pod(third, "pod"), cluster.slash24_pod(fourth, "pod")]
+    assert_all_reach(pods)
+    assert len(cluster.leases()) == 4
+
+
+def test_a_cluster_is_moved(cluster: Cluster, underlay: Underlay) -> None:
+    """One node after the other, by the commands of the page, while traffic passes; and one node back."""
+    members = [underlay.join(link) for link in ("left", "left", "right")]
+    daemons = [cluster.flanneld(member) for member in members]
+    pods = [cluster.flannel_pod(member, "old") for member in members]
+    assert_all_reach(pods)
+    leases = cluster.leases()
+    with flowing(pods) as traffic:
+        traffic.report()
+        for member, daemon in zip(members, daemons, strict=True):
+            device = identity(member)
+            daemon.stop()
+            daemons[member.number - 1] = cluster.slash24(member)
+            finish(member)
+            assert identity(member) == device
+            pods.append(cluster.slash24_pod(member, "new"))
+            assert_little_lost(f"node {member.number} is moved", traffic)
+        assert cluster.leases() == leases
+        assert_all_reach(pods)
+        daemons[0].stop()
+        cluster.flanneld(members[0])
+        follow(members[0], PAGE, "Moving back")
+        assert_little_lost("node 1 is moved back", traffic)
+        assert cluster.leases() == leases
+    for member, (pod, address) in zip(members[1:], pods[1:3], strict=True):
+        member.cni.delete(conf_of(member), pod)
+        assert set(pod.links()) == {"lo"}
+        assert not member.node.path(f"/var/lib/cni/networks/cbr0/{address}").exists()
+    assert_all_reach([pods[0], *pods[3:]])
+
+
+@contextmanager
+def flowing(pods: list[tuple[Pod, str]]) -> Iterator[Traffic]:
+    """Traffic between all pods meanwhile."""
+    traffic = Traffic(pods)
+    try:
+        yield traffic
+    finally:
+        traffic.close()
+
+
+def assert_little_lost(what: str, traffic: Traffic) -> None:
+    """Assert that no connection is broken, and no flow has lost what it sends in a second."""
+    report = traffic.report()
+    print(f"{what}: {report}")
+    assert not report.broken
+    assert report.lost < 1 / INTERVAL
+
+
+def identity(member: Member) -> tuple[int, str]:
+    """The index and the MAC of the tunnel's device, by which one that was made anew is told."""
+    device = member.node.links()["flannel.1"]
+    return device["ifindex"], device["address"]
+
+
+def finish(member: Member) -> None:
+    """The commands of the page after the start of slash24-node, and that nothing of flannel is left."""
+    folder = member.node.path("/run/cni/net.d")
+    (folder / "10-flannel.conflist").write_text('{"name": "cbr0"}')
+    member.node.path("/var/lib/cni/flannel").mkdir(parents=True, exist_ok=True)
+    follow(member, PAGE, "3. slash24-node", 0)
+    assert "slash24_vtep_cbr0" in follow(member, PAGE, "3. slash24-node", 1)
+    follow(member, PAGE, "4. The routes")
+    assert member.node.ip("route", "show", "proto", "boot", "dev", "flannel.1") == []
+    follow(member, PAGE, "5. What is left")
+    assert "FLANNEL" not in member.node.run(["iptables-save"]).stdout
