@@ -1,23 +1,31 @@
 """What others have changed on this node, as far as it concerns its network."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from linux.netlink.socket import Netlink
 from linux.nftables.monitor import TableMonitor
 from linux.rtnl.links import find_link, find_link_by_index
-from linux.rtnl.monitor import ADDRESS, LINK, ROUTE, Lost, Monitor
+from linux.rtnl.monitor import ADDRESS, LINK, ROUTE, Change, Lost, Monitor
 
 _TABLES = (b"slash24_egress_", b"slash24_vtep_", b"slash24_untracked_", b"slash24_dedup_")
 """How the names of the nftables tables begin that belong to a node, and not to its pods."""
 
 
+_MOST = 256
+"""Changes that are kept; with more of them everything is compared."""
+
+
 @dataclass(frozen=True)
 class Found:
-    """`is_own_affected`: this node's addresses, links or default routes have changed. `is_any`: anything has."""
+    """What has changed: single `changes`; or `is_any`: anything may have, because there are too many, or rules have.
+
+    `is_own_affected`: this node's addresses, links or default routes may have.
+    """
 
     is_own_affected: bool = False
     is_any: bool = False
+    changes: tuple[Change, ...] = ()
 
 
 class Drift:
@@ -44,13 +52,24 @@ class Drift:
         device = next((link.index for link in ours if link.name == self._device), 0)
         self._monitor.watch([*ours, *others], self._names, device)
 
-    def read(self) -> Found:
-        """What has been announced since the last call."""
-        own, others = False, self._tables.has_changed()
+    def read(self, is_expected: Callable[[Change], bool]) -> Found:
+        """What has been announced since the last call, except what `is_expected`, as our own changes are."""
+        is_any, is_own_affected, changes = self._tables.has_changed(), False, {}
         try:
             for change in self._monitor.changes():
-                others = True
-                own = own or change.kind in (LINK, ADDRESS) or (change.kind == ROUTE and not change.prefix)
+                place = change.kind, change.key, change.prefix
+                if is_expected(change):
+                    if place in changes and changes[place].is_gone and not change.is_gone:
+                        del changes[place]  # it is back
+                    continue
+                is_own_affected = is_own_affected or _concerns_this_node(change)
+                is_any = is_any or len(changes) >= _MOST
+                if not is_any:
+                    changes[place] = change
         except Lost:
-            own = others = True
-        return Found(own, others)
+            is_any = is_own_affected = True
+        return Found(is_own_affected, is_any, tuple(changes.values()))
+
+
+def _concerns_this_node(change: Change) -> bool:
+    return change.kind in (LINK, ADDRESS) or (change.kind == ROUTE and not change.prefix)

@@ -9,7 +9,7 @@ import select
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from agent.log import INFO, NOTICE, Log
@@ -146,7 +146,7 @@ class Reconciler:
 
     def _round(self) -> None:
         parts = self._parts
-        found = parts.drift.read()
+        found = parts.drift.read(parts.network.is_expected)
         self._gather()
         changes = parts.store.take()
         grant = parts.registrar.grant
@@ -159,7 +159,7 @@ class Reconciler:
         is_due = self._clock() >= self._sync_due
         is_new = self._look(grant, changes.own, found, is_due=is_due)
         is_whole = is_due or found.is_any or is_new or changes.is_whole
-        if is_whole or changes.names:
+        if is_whole or found.changes or changes.names:
             self._pass(changes, found, is_whole=is_whole)
         parts.peers_file.flush()
         if is_whole or not parts.service.is_on:
@@ -205,7 +205,7 @@ class Reconciler:
 
     def _pass(self, changes: Changes, found: Found, *, is_whole: bool) -> None:
         start, network = self._clock(), self._parts.network
-        outcome = network.sync(self._own, changes.nodes)
+        outcome = network.sync(self._own, changes.nodes) if is_whole else self._pass_for(changes, found)
         seconds = self._clock() - start
         self.outcome = outcome
         if outcome.is_complete:
@@ -217,8 +217,20 @@ class Reconciler:
         if outcome.written or outcome.removed:
             written = {"written": outcome.written, "removed": outcome.removed, "ms": round(seconds * 1000, 1)}
             self._log(INFO, {"event": "synchronised", "nodes": len(changes.nodes), **written})
-        self._observer.on_pass(Pass(outcome, seconds, is_whole, found.is_any))
+        self._observer.on_pass(Pass(outcome, seconds, is_whole, bool(found.is_any or found.changes)))
         self._after(changes)
+
+    def _pass_for(self, changes: Changes, found: Found) -> Outcome:
+        """Do only what single changes need, of the kernel and of records."""
+        network, outcome = self._parts.network, None
+        if found.changes:
+            outcome = network.repair(self._own, changes.nodes, found.changes)
+        if changes.names:
+            before, outcome = outcome, network.update(self._own, changes.nodes, changes.names)
+            if before:
+                added, removed = before.written + outcome.written, before.removed + outcome.removed
+                outcome = replace(outcome, written=added, removed=removed)
+        return outcome
 
     def _after(self, changes: Changes) -> None:
         """Write the files, publish the record, and watch the links as they are now."""

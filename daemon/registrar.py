@@ -46,6 +46,7 @@ class Registrar:
         self._jobs = {"lease": _Job(due=clock()), "publish": _Job(), "tell": _Job()}
         self._record: Node | None = None
         self._readiness: Readiness | None = None
+        self._seen: Node | None = None
         self._is_stopping = False
         self.grant: Grant | None = None
         self.published: Node | None = None
@@ -79,11 +80,10 @@ class Registrar:
                 self._request("tell")
 
     def on_own(self, record: Node | None) -> None:
-        """This node's record in the registry has changed: its lease may have, and somebody may have overwritten it."""
+        """This node's record in the registry has changed: its lease may have, or somebody has overwritten it."""
         with self._changed:
+            self._seen = record
             self._request("lease")
-            if self.published is not None and record != self.published:
-                self._request("publish")
 
     def run(self) -> None:
         """Do what is due, until `stop`."""
@@ -134,9 +134,13 @@ class Registrar:
             self._on_change()
 
     def _lease(self) -> None:
-        grant = self._registry.lease(self._wish())
+        seen, grant = self._seen, self._registry.lease(self._wish())
         if grant != self.grant:
             self._log(INFO, {"event": "lease", "subnets": ",".join(grant.subnets), "since": grant.since})
+        elif self.published is not None and seen != self.published:
+            # Not with a new grant: whoever is woken by it will want another record.
+            with self._changed:
+                self._request("publish")
         self.grant = grant
 
     def _publish(self) -> None:

@@ -11,6 +11,7 @@ from functools import partial
 from linux.netlink.socket import Netlink
 from linux.nftables import static_table
 from linux.rtnl import forwarding
+from linux.rtnl.addresses import list_addresses
 from linux.rtnl.forwarding import Changes
 from linux.rtnl.links import find_link
 from linux.rtnl.monitor import Change as Announced
@@ -82,6 +83,10 @@ class Network:
         except (CNIError, OSError) as error:
             return Outcome(problems=(str(error),))
 
+    def is_expected(self, change: Announced) -> bool:
+        """Whether an announcement of the kernel says that something is as it should be."""
+        return self._synced is not None and self._synced.expected.covers(change)
+
     def update(self, own: Grant, nodes: Mapping[str, Node], changed: Collection[str]) -> Outcome:
         """As `sync`, if nothing but the records with the keys `changed` has changed since the last call.
 
@@ -129,7 +134,7 @@ class Network:
         return Outcome(is_complete=True)
 
     def _sync(self, host: Netlink, own: Grant, nodes: Mapping[str, Node]) -> Outcome:
-        section = Section({**self._plugin, "podCIDRs": list(own.subnets)})
+        section = Section({**self._plugin, "podCIDRs": list(own.subnets), **self._local_address(host, own)})
         node = replace(conf.parse_section(section), name=self._node, since=own.since)
         end = tunnel.parse_section(section) if self._plugin.get("type") == "vxlan" else None
         inline = {f"peers[{place}]": peer for place, peer in enumerate(parse_peers(section))}
@@ -150,6 +155,15 @@ class Network:
             expected.add(found.peers.paths)
             self._synced = _Synced(wanted, expected, outcome, found.blocked, masquerades=bool(node.ip_masq or end))
         return outcome
+
+    def _local_address(self, host: Netlink, own: Grant) -> dict[str, str]:
+        """The tunnel sends from the first address of this node that a link has, unless the plugin says otherwise."""
+        section = Section(self._plugin)
+        if self._plugin.get("type") != "vxlan" or section.has("localAddress") or section.has("parent"):
+            return {}
+        present = {one.ip for one in list_addresses(host)}
+        usable = [address for address in own.addresses if address in present]
+        return {"localAddress": usable[0]} if usable else {}
 
     def _with_lasting_mac(self, host: Netlink, node: NodeConf, end: TunnelConf) -> TunnelConf:
         """While there are pods of an earlier subnet, the VTEP keeps its MAC, which the other nodes know."""

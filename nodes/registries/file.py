@@ -95,11 +95,13 @@ class FileRegistry:
         """What the own record says. Its addresses count only if others write it, or an old one would never change."""
         if own is None or not own.subnets:
             raise RegistryError(f'"{self._path}" has no "podCIDRs" yet; whoever writes the records must add them')
+        current = {is_ipv6(subnet): subnet for subnet in reversed(own.subnets)}  # earlier ones come after it
+        subnets = tuple(subnet for subnet in own.subnets if subnet in current.values())
         try:
-            check_subnets(own.subnets)
+            check_subnets(subnets)
         except ValueError as error:
             raise RegistryError(f'"{self._path}": "podCIDRs": expected {error}') from error
-        return Grant(own.subnets, () if self._publishes else own.addresses, own.since, own.zone)
+        return Grant(subnets, () if self._publishes else own.addresses, own.since, own.zone)
 
     def publish(self, node: Node) -> None:
         """As in Registry; keys of the own record that slash24 does not know stay."""

@@ -6,7 +6,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -41,17 +41,27 @@ def daemon_environment(home: Path) -> dict[str, str]:
 class Daemon:
     """A daemon process on a node; the constructor returns when it has begun, or ended."""
 
-    def __init__(self, node: Node, home: Path, mode: str, *options: str, more: str = "") -> None:
+    def __init__(
+        self,
+        node: Node,
+        home: Path,
+        mode: str,
+        *options: str,
+        more: str = "",
+        prefix: Sequence[str] = (),
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
         """`more`: lines for the configuration, before its tables or with tables of their own."""
         self.node = node
         config = CONFIG.format(mode=mode, nodes=NODES, conflist=CONFLIST, more=more)
         node.path("/run/slash24.toml").write_text(config)
         number = len(list(node.path("/run").glob("daemon-*")))
         self._log = node.path(f"/run/daemon-{number}.log")
-        argv = [*daemon_command(home), "--config", "/run/slash24.toml", "--listen", PAGES, *options]
+        argv = [*prefix, *daemon_command(home), "--config", "/run/slash24.toml", "--listen", PAGES, *options]
+        env = {**daemon_environment(home), **(environ or {})}
         with self._log.open("w") as log:
-            self.process = node.start(argv, env=daemon_environment(home), stderr=log, cwd="/")
-        assert wait_until(lambda: "event=started" in self.log or self.process.poll() is not None), self.log
+            self.process = node.start(argv, env=env, stderr=log, cwd="/")
+        assert wait_until(lambda: "started" in self.log or self.process.poll() is not None), self.log
 
     @property
     def log(self) -> str:

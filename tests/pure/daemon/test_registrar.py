@@ -16,6 +16,7 @@ class FakeRegistry:
     def __init__(self) -> None:
         self.calls: list[tuple] = []
         self.failing: dict[str, Exception] = {}
+        self.grant = Grant(("10.244.1.0/24",))
 
     def _call(self, name: str, argument: object) -> None:
         self.calls.append((name, argument))
@@ -24,7 +25,7 @@ class FakeRegistry:
 
     def lease(self, wish: Wish) -> Grant:
         self._call("lease", wish)
-        return Grant(("10.244.1.0/24",))
+        return self.grant
 
     def publish(self, node: object) -> None:
         self._call("publish", node)
@@ -138,4 +139,15 @@ def test_a_record_that_others_overwrite_is_published_again(case: Case) -> None:
     case.registrar.on_own(record(1))
     assert case.run_due() == ["lease"]
     case.registrar.on_own(None)
-    assert sorted(case.run_due()) == ["lease", "publish"]
+    assert case.run_due() == ["lease", "publish"]
+
+
+def test_a_record_with_new_subnets_is_not_overwritten(case: Case) -> None:
+    """What is published next comes from whoever is woken by the new lease."""
+    case.run_due()
+    case.registrar.publish(record(1))
+    case.run_due()
+    case.registry.grant = Grant(("10.244.9.0/24",))
+    case.registrar.on_own(record(9))
+    assert case.run_due() == ["lease"]
+    assert case.registrar.grant == Grant(("10.244.9.0/24",))

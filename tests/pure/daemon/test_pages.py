@@ -1,0 +1,134 @@
+"""The pages of the daemon, and that docs/slash24-node.md lists every metric and option."""
+
+import http.client
+import json
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from daemon import options
+from daemon.monitoring import Monitoring
+from daemon.readiness import State
+from daemon.reconciler import Pass
+from daemon.records import Store
+from nodes.network import Outcome
+from nodes.registry import Entry
+from tests.pure.daemon.test_records import Clock, record
+from tests.pure.test_docs import cells
+
+PAGE = "slash24-node.md"
+
+
+class FakeLoop:
+    """What the pages read of the loop."""
+
+    outcome = Outcome(is_complete=True, left_out=("peer n9 has no addresses",))
+    state = State(outcome)
+    error = ""
+
+
+class Pages:
+    """A monitoring that serves, and what it serves."""
+
+    def __init__(self, path: Path) -> None:
+        self.clock, self.loop, self.path = Clock(), FakeLoop(), str(path)
+        self.store = Store("n1", "", lambda: None, clock=self.clock)
+        self.monitoring = Monitoring(self.clock)
+        self.close = self.monitoring.open(self.path, self.loop, self.store)
+
+    def get(self, name: str) -> tuple[int, str]:
+        """Status and body of a page."""
+        connection = http.client.HTTPConnection("localhost")
+        connection.sock = socket.socket(socket.AF_UNIX)
+        connection.sock.settimeout(10)
+        connection.sock.connect(self.path)
+        connection.request("GET", f"/{name}")
+        response = connection.getresponse()
+        body = response.read().decode()
+        connection.close()
+        return response.status, body
+
+
+@pytest.fixture(name="pages")
+def pages_served(tmp_path: Path) -> Iterator[Pages]:
+    """The pages of a loop that has not begun."""
+    pages = Pages(tmp_path / "http.sock")
+    yield pages
+    pages.close()
+
+
+def test_health_is_that_of_the_loop(pages: Pages) -> None:
+    """It goes round every minute; whether it succeeds is another matter."""
+    assert pages.get("healthz")[0] == 200
+    pages.clock.now += 149
+    assert pages.get("healthz")[0] == 200
+    pages.clock.now += 2
+    assert pages.get("healthz")[0] == 503
+    pages.monitoring.on_round()
+    assert pages.get("healthz")[0] == 200
+
+
+def test_readiness_names_every_problem(pages: Pages) -> None:
+    """Those that do not matter for it too."""
+    status, body = pages.get("readyz")
+    assert status == 200
+    assert json.loads(body)["problems"] == ["peer n9 has no addresses"]
+    pages.loop.state = State(pages.loop.outcome, lost_seconds=61.0, why="connection refused")
+    status, body = pages.get("readyz")
+    assert status == 503
+    assert "the registry cannot be reached: connection refused" in json.loads(body)["problems"]
+    pages.loop.state = State(None, unready="this node has no subnet yet: refused")
+    status, body = pages.get("readyz")
+    assert (status, json.loads(body)["reason"]) == (503, "NoSubnet")
+
+
+def test_passes_and_records_are_counted(pages: Pages) -> None:
+    """By kind, with what they have written."""
+    pages.store.replace([Entry("n2", record(2)), Entry("n3", None, "no JSON")])
+    done = Outcome(is_complete=True, written=6, removed=2)
+    pages.monitoring.on_pass(Pass(done, 0.02, is_whole=True, is_repair=True))
+    pages.monitoring.on_pass(Pass(Outcome(), 0.001, is_whole=False, is_repair=False))
+    lines = pages.get("metrics")[1].splitlines()
+    for line in (
+        'slash24_node_pass_duration_seconds_count{kind="sync"} 1.0',
+        'slash24_node_pass_duration_seconds_count{kind="update"} 1.0',
+        "slash24_node_kernel_writes_total 6.0",
+        "slash24_node_kernel_removals_total 2.0",
+        "slash24_node_repairs_total 1.0",
+        "slash24_node_failures_total 1.0",
+        "slash24_node_records 1.0",
+        "slash24_node_records_wrong 1.0",
+        "slash24_node_left_out 1.0",
+        "slash24_node_ready 1.0",
+        "slash24_node_registry_connected 1.0",
+    ):
+        assert line in lines
+
+
+def test_every_metric_is_documented(pages: Pages) -> None:
+    """And no other."""
+    pages.monitoring.on_pass(Pass(Outcome(), 0.001, is_whole=True, is_repair=False))
+    names = set(re.findall(r"^# TYPE (\w+) ", pages.get("metrics")[1], re.MULTILINE))
+    documented = {name for cell in cells(PAGE, "metric") for name in re.findall(r"`(\w+)`", cell)}
+    assert {name.removesuffix("_total") for name in documented} == names
+
+
+def test_every_option_is_documented(capsys: pytest.CaptureFixture) -> None:
+    """And no other."""
+    with pytest.raises(SystemExit):
+        options.parse(["--help"])
+    known = set(re.findall(r"--[a-z-]+", capsys.readouterr().out)) - {"--help", "--version"}
+    documented = {word for cell in cells(PAGE, "option") for word in re.findall(r"--[a-z-]+", cell)}
+    assert documented == known
+
+
+def test_options_are_checked(capsys: pytest.CaptureFixture) -> None:
+    """A place that others can reach is refused, and two tasks at once."""
+    for argv in (["--listen", "0.0.0.0:9325"], ["--check", "--uninstall"], ["--log-level", "loud"]):
+        with pytest.raises(SystemExit):
+            options.parse(argv)
+    assert options.parse([]).config == "/etc/slash24/slash24.toml"
+    assert options.parse(["--listen", "[::1]:9325"]).listen == "[::1]:9325"
