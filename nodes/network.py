@@ -16,6 +16,7 @@ from linux.rtnl.forwarding import Changes
 from linux.rtnl.links import find_link
 from linux.rtnl.monitor import Change as Announced
 from linux.rtnl.vxlan import OWNER, Vtep
+from nodes import running_pods
 from nodes.expected import Expected
 from nodes.registry import Grant
 from nodes.wanted import Change, Wanted
@@ -67,6 +68,7 @@ class Network:
     def __init__(self, name: str, plugin: Mapping[str, object], node: str = "") -> None:
         self._name, self._plugin, self._node = name, plugin, node
         self._bridge_mac, self._vtep_mac = "", ""
+        self._about_pods: tuple[str, ...] = ()
         self._own = Grant(())
         self._synced: _Synced | None = None
 
@@ -148,6 +150,7 @@ class Network:
             records = Records((*inline.values(), *others.values()))
             found = state.ensure(host, self._name, node, end, records, set_bridge)
             outcome = _outcome(host, node, end, found, node.mtu or mtu)
+            outcome = replace(outcome, problems=(*outcome.problems, *self._about_pods))
             self._vtep_mac = outcome.mac
         if found.peers.judge:
             wanted = Wanted((*inline, *others), found.peers, node.inside)
@@ -174,7 +177,10 @@ class Network:
         return replace(end, mac=self._vtep_mac or device.mac)
 
     def _ensure_bridge(self, host: Netlink, node: NodeConf, mtu: int) -> None:
-        self._bridge_mac = ensure_bridge(host, node, mtu, self._bridge_mac).mac
+        bridge = ensure_bridge(host, node, mtu, self._bridge_mac)
+        self._bridge_mac = bridge.mac
+        ipam = Section(self._plugin).section("ipam")
+        self._about_pods = running_pods.keep(host, self._name, node, bridge, mtu, ipam)
 
     def _apply(self, synced: "_Synced", change: Change) -> Changes:
         """Write what changed records change; new peers may send before this node sends to them. Raises CNIError."""

@@ -19,8 +19,10 @@ from plugins.node.conf import HAIRPIN_VETH, NodeConf
 from plugins.node.gateways import ensure_gateways
 from spec.addresses import Address, parse_address
 from spec.config import Section
+from spec.errors import CNIError
 
 _NAMED = 5  # pods in a sentence
+_LOCK_SECONDS = 5.0  # of the leases, for which an ADD that hangs could hold up everything else
 
 
 def list_host_veths(host: Netlink, network: str) -> list[Link]:
@@ -29,14 +31,31 @@ def list_host_veths(host: Netlink, network: str) -> list[Link]:
     return [link for link in links if link.kind == "veth" and is_of_network(link.alias, network)]
 
 
-def leased(network: str, ipam: Section) -> tuple[str, ...]:
-    """The addresses that host-local has leased in a network; `ipam`: that part of the main plugin's configuration.
+def keep(host: Netlink, network: str, node: NodeConf, bridge: Link, mtu: int, ipam: Section) -> tuple[str, ...]:
+    """`rejoin` and `follow_mtu`; returns a sentence for everything that failed.
 
-    () if another plugin assigns addresses. Raises CNIError, OSError.
+    `ipam`: that part of the main plugin's configuration. Raises nothing: a pod must not keep others from their network.
+    """
+    problems: list[str] = []
+    for act in (
+        lambda: rejoin(host, network, node, bridge, lambda: leased(network, ipam)),
+        lambda: follow_mtu(host, network, mtu),
+    ):
+        try:
+            problems += act()[1]
+        except (CNIError, OSError) as error:
+            problems.append(str(error))
+    return tuple(problems)
+
+
+def leased(network: str, ipam: Section) -> tuple[str, ...]:
+    """The addresses that host-local has leased in a network; () if another plugin assigns addresses.
+
+    Raises CNIError, OSError.
     """
     if ipam.string("type", "host-local") != "host-local":
         return ()
-    store = LeaseStore(os.path.join(ipam.string("dataDir") or DATA_DIR, network))
+    store = LeaseStore(os.path.join(ipam.string("dataDir") or DATA_DIR, network), patience=_LOCK_SECONDS)
     if not store.exists():
         return ()
     with store.locked(writable=False) as leases:
@@ -45,22 +64,29 @@ def leased(network: str, ipam: Section) -> tuple[str, ...]:
 
 def rejoin(
     host: Netlink, network: str, node: NodeConf, bridge: Link, addresses: Callable[[], Sequence[str]]
-) -> tuple[Link, ...]:
-    """Make pods ports of the bridge again, as an ADD does, after the bridge was deleted; returns their host veths.
+) -> tuple[int, tuple[str, ...]]:
+    """Make pods ports of the bridge again, as an ADD does, after the bridge was deleted; returns how many were not.
 
-    The bridge gets the gateways of all `addresses`, which are those of pods: some may be of earlier subnets. Pods that
-    are on another bridge stay there: an earlier configuration named it. Raises CNIError, OSError.
+    Also returns sentences about those that could not be attached. The bridge gets the gateways of all `addresses`,
+    which are those of pods: some may be of earlier subnets. Pods that are on another bridge stay there: an earlier
+    configuration named it. Raises CNIError, OSError.
     """
     with step(f'list the pods of "{bridge.name}"'):
         lost = [veth for veth in list_host_veths(host, network) if not veth.master]
     if not lost:
-        return ()
+        return 0, ()
+    joined, problems = 0, []
+    hairpin = node.hairpin_mode == HAIRPIN_VETH
     with step(f'attach pods to "{bridge.name}"'), joining():
         for veth in lost:
-            hairpin = node.hairpin_mode == HAIRPIN_VETH
-            attach_port(host, veth.index, bridge.index, alias=veth.alias, hairpin=hairpin, isolated=False)
+            try:
+                attach_port(host, veth.index, bridge.index, alias=veth.alias, hairpin=hairpin, isolated=False)
+                joined += 1
+            except OSError as error:
+                if find_link_by_index(host, veth.index):  # not if the pod is being deleted
+                    problems.append(f'cannot attach "{veth.name}" to "{bridge.name}": {error.strerror}')
     ensure_gateways(host, bridge.name, _gateways(node, addresses()))
-    return tuple(lost)
+    return joined, tuple(problems)
 
 
 def _gateways(node: NodeConf, addresses: Sequence[str]) -> list[str]:
