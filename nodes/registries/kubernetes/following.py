@@ -14,6 +14,7 @@ from typing import Protocol
 
 import msgspec
 
+from nodes.backoff import Backoff
 from nodes.registries.kubernetes.access import Refused, Session, Silence, Stream
 from nodes.registry import RegistryError
 
@@ -21,7 +22,6 @@ PAGE = 250  # objects; 3 MB of Nodes
 _SILENCE = 90.0  # seconds; bookmarks come every 60
 _LONGEST_WATCH = 300  # seconds
 _SHORT = 5.0  # seconds; a watch that ends sooner was not worth much
-_LONGEST_PAUSE = 30.0  # seconds
 _GONE = 410
 
 
@@ -97,7 +97,7 @@ def list_all(session: Session, path: str, params: Mapping[str, str], versions: l
         body = session.get(path, **params, limit=str(PAGE), **more)
         try:
             page = _decode_page(body)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise RegistryError(f"GET {session.url}{path}: the answer is not a list of objects: {error}") from error
         yield from page.items or ()
         if not page.metadata.continue_ or page.metadata.continue_ == following:
@@ -125,18 +125,19 @@ class Follower:
 
     def run(self) -> None:
         """Until `close`."""
-        failures = 0
+        pauses = Backoff(first=1.0)
         while not self._closed.is_set():
             self._opened = 0.0
             why = self._follow()
             is_short = not self._opened or time.monotonic() - self._opened < _SHORT
-            failures = failures + 1 if is_short else 0
+            if not is_short:
+                pauses.reset()
             if self._closed.is_set():
                 return
             if why:
                 self._receiver.lost(why)
             if why or is_short:
-                self._closed.wait(random.uniform(0.5, 1) * min(2**failures, _LONGEST_PAUSE))
+                self._closed.wait(pauses.next())
 
     def close(self) -> None:
         """End `run`: at once if it waits for events, else after the request under way."""
@@ -165,6 +166,8 @@ class Follower:
     def _list(self, session: Session) -> None:
         versions: list[str] = []
         self._receiver.replace(list_all(session, self._path, self._params, versions))
+        if not versions[0]:
+            raise RegistryError(f"GET {session.url}{self._path}: the list has no version from which to watch it")
         self._version = versions[0]
 
     def _watch(self, session: Session) -> None:
@@ -199,6 +202,6 @@ class Follower:
             elif event.type in ("ADDED", "MODIFIED", "DELETED"):
                 version = self._receiver.change(event.type, event.object)
                 self._version = version if isinstance(version, str) else ""
-        except msgspec.MsgspecError as error:
+        except (msgspec.MsgspecError, RecursionError) as error:
             self._version = ""
             raise RegistryError(f"{what}: not an event: {error}") from error

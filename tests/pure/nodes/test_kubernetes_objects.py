@@ -1,9 +1,11 @@
 """Nodes of the Kubernetes API become records, whatever they contain."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +24,7 @@ from nodes.registry import Entry
 from plugins.node.records import Node
 from spec.config import Section
 from spec.errors import CNIError
+from tests.conftest import ROOT
 from tests.pure.test_docs import documented
 
 CREATED, SINCE = "2026-11-30T06:37:19Z", 1796020639
@@ -198,6 +201,15 @@ def test_the_page_has_every_option_and_no_other() -> None:
 
     read_options(Recorder({}))
     assert set(asked) == set(documented("registry-kubernetes.md"))
+
+
+def test_the_documented_rights_are_those_of_the_manifest() -> None:
+    """docs/registry-kubernetes.md and deploy/slash24.yaml have the same rules."""
+    page = (ROOT / "docs" / "registry-kubernetes.md").read_text()
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    manifest = yaml.safe_load_all((ROOT / "deploy" / "slash24.yaml").read_text())
+    (role,) = [value for value in manifest if value["kind"] == "ClusterRole"]
+    assert yaml.safe_load(block)["rules"] == role["rules"]
 
 
 @pytest.mark.parametrize(
