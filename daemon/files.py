@@ -16,7 +16,7 @@ from state.files import make_folders, read_file, replace_file
 
 VERSION = 1
 _LARGEST = 4 << 20  # bytes, as plugins read at most
-_PAUSE_SECONDS = 1.0
+_PAUSE_TIMES, _LONGEST_PAUSE = 20, 1.0  # of the time that writing takes; seconds
 
 
 class JsonFile:
@@ -81,8 +81,9 @@ class NodeFile:
 class PeersFile:
     """/run/slash24/peers.json: the records of all nodes, a line each.
 
-    It is for calls that find no daemon, so that it may be a second old: thousands of records change more often at the
-    start than they are worth writing.
+    It is for calls that find no daemon, which remove the routes that it does not want: so it has to be as new as
+    possible. But thousands of records take some ten milliseconds, and change often at the start: the file is not
+    written again until a multiple of the time has passed that the last writing took.
     """
 
     def __init__(self, path: str = PEERS_FILE, clock: Callable[[], float] = time.monotonic) -> None:
@@ -111,12 +112,13 @@ class PeersFile:
         """Write what was set, if the last time is long enough ago or `now`; whether it did. Raises OSError."""
         if self._nodes is None or not (now or self._clock() >= self._due):
             return False
-        self._due = self._clock() + _PAUSE_SECONDS
+        start = self._clock()
         lines = [self._line(name, node) for name, node in self._nodes.items()]
         if len(self._lines) > len(self._nodes):
             self._lines = {name: self._lines[name] for name in self._nodes}
         is_written = self._file.write({"version": VERSION, "peers": lines}, _encode_lines)
-        self._nodes = None
+        now = self._clock()
+        self._due, self._nodes = now + min(_PAUSE_TIMES * (now - start), _LONGEST_PAUSE), None
         return is_written
 
     def _line(self, name: str, node: Node) -> bytes:

@@ -14,6 +14,7 @@ from nodes.registry import Grant, Readiness, Registry, RegistryError, Wish
 from plugins.node.records import Node
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds
+_CALM_SECONDS = 10.0  # in which a record that was written again must stay as it is
 _TELL_SECONDS = 60.0  # between two times that the same is told: somebody may have overwritten it
 
 
@@ -48,6 +49,7 @@ class Registrar:
         self._readiness: Readiness | None = None
         self._seen: Node | None = None
         self._is_stopping = False
+        self._again, self._calm_at = 0.0, clock()
         self.grant: Grant | None = None
         self.published: Node | None = None
 
@@ -140,8 +142,20 @@ class Registrar:
         elif self.published is not None and seen != self.published:
             # Not with a new grant: whoever is woken by it will want another record.
             with self._changed:
-                self._request("publish")
+                self._write_again()
         self.grant = grant
+
+    def _write_again(self) -> None:
+        """Publish the record that others have overwritten; if that goes on, another node has this node's name."""
+        if self._jobs["publish"].due is not None:
+            return
+        now = self._clock()
+        self._again = min(max(2 * self._again, _FIRST_PAUSE), _LONGEST_PAUSE) if now < self._calm_at else 0.0
+        self._calm_at = now + 2 * self._again + _CALM_SECONDS
+        if self._again > _FIRST_PAUSE:
+            message = "somebody keeps overwriting the record of this node; does another one have its name?"
+            self._log(WARNING, {"event": "overwritten", "msg": message})
+        self._jobs["publish"].due = now + self._again
 
     def _publish(self) -> None:
         record = self._record

@@ -363,8 +363,9 @@ def test_a_registry_that_is_gone_changes_nothing(case: Case) -> None:
 
 
 def test_peers_are_written_when_it_ends(case: Case) -> None:
-    """Though they were written less than a second ago."""
+    """Though they were written a moment ago."""
     case.start()
+    case.loop._parts.peers_file._due = case.clock.now + 1
     case.store.put(Entry("n4", record(4)))
     case.step()
     assert len(content(case.folder / "peers.json")["peers"]) == 2

@@ -151,3 +151,22 @@ def test_a_record_with_new_subnets_is_not_overwritten(case: Case) -> None:
     case.registrar.on_own(record(9))
     assert case.run_due() == ["lease"]
     assert case.registrar.grant == Grant(("10.244.9.0/24",))
+
+
+def test_two_nodes_with_one_name_do_not_write_without_end(case: Case) -> None:
+    """Each pause is longer than the one before, and the log says what it looks like."""
+    case.run_due()
+    case.registrar.publish(record(1))
+    case.run_due()
+    written = []
+    while case.clock.now < 1300:
+        case.registrar.on_own(record(2))
+        written += [case.clock.now for name in case.run_due() if name == "publish"]
+        case.clock.now += 0.25
+    assert 10 < len(written) < 40
+    assert "another one have its name" in case.log.calls[-1][1]["msg"]
+    case.clock.now += 1000
+    assert case.run_due() == ["publish"]
+    case.clock.now += 1000
+    case.registrar.on_own(record(2))
+    assert case.run_due() == ["lease", "publish"]
