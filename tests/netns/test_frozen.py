@@ -258,12 +258,23 @@ KUBECONFIG = """{current-context: x, contexts: [{name: x, context: {cluster: x, 
 users: [{name: x, user: {token: x}}], clusters: [{name: x, cluster: {server: "https://127.0.0.1:1"}}]}"""
 
 
+ETCD = "etcd://127.0.0.1:1"
+REGISTRIES = [
+    "file:///run/nodes",
+    f"{ETCD}/slash24",
+    "kubernetes",
+    f"flannel+{ETCD}/coreos.com/network",
+    "flannel+kubernetes",
+]
+
+
 @pytest.mark.cold(reason="about the daemon")
-@pytest.mark.parametrize("registry", ["file:///run/nodes", "etcd://127.0.0.1:1/slash24", "kubernetes"])
+@pytest.mark.parametrize("registry", REGISTRIES)
 def test_the_daemon_has_the_client_of_every_registry(node: Node, bin_dir: Path, registry: str) -> None:
     """It starts, and lacks no module when it finds that nothing listens there."""
     node.path("/run/kubeconfig").write_text(KUBECONFIG)
     text = f'mode = "kubenet"\ncluster = ["10.2.0.0/16"]\nregistry = "{registry}"\nnode = "a"\n'
+    text += '[address]\nips = ["192.0.2.1"]\n'
     text += '[conflist]\npath = "/run/net.d/1.conflist"\n[kubernetes]\nkubeconfig = "/run/kubeconfig"\n'
     node.path("/run/slash24.toml").write_text(text)
     log = node.path("/run/node.log")
