@@ -5,12 +5,22 @@ import shutil
 import subprocess
 import sys
 from fcntl import LOCK_EX, flock
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import ROOT
 from tests.netns.cluster_tools import CLUSTER, NODE_FILE, OWN, PEERS_FILE, network, own_routes, record, write
 from tests.netns.cni import CNI
+from tests.netns.daemon_tools import (  # noqa: F401 (one is a fixture)
+    NODES,
+    Start,
+    add,
+    conf_of,
+    daemon_command,
+    daemon_environment,
+    daemons_started,
+)
 from tests.netns.node import Node
 
 CONFLIST, RECORDS, BINARIES = "/run/net.d/10-slash24.conflist", "/run/nodes", "/run/bin"
@@ -159,3 +169,25 @@ def test_a_daemon_that_runs_has_to_be_ended_first(cni: CNI, ready: Node) -> None
         assert "AlreadyRunning: another slash24-node runs on this node, with process ID 77; end it first" in done.stderr
     lock.unlink()
     assert state(ready) == before
+
+
+@pytest.mark.cold("runs no call while the agent is there")
+def test_all_that_a_daemon_made_goes(cni: CNI, node: Node, daemon: Start, bin_dir: Path) -> None:
+    """By the command line; the folders that it made for others to write to stay."""
+    node.run(["mount", "-t", "tmpfs", "private", "/opt"])
+    before = state(node)
+    running = daemon("vxlan").await_ready()
+    pod, _ = add(cni, "p1")
+    cni.delete(conf_of(node), pod)
+    pod.vanish()
+    node.path("/opt/cni/bin").mkdir(parents=True)
+    shutil.copy(cni.folder / "vxlan", node.path("/opt/cni/bin"))
+    assert running.stop() == 0
+    argv = [*daemon_command(bin_dir), "--config", "/run/slash24.toml", "--uninstall"]
+    done = node.run(argv, env=daemon_environment(bin_dir), check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    after = state(node)
+    left = {path.partition("/root")[2] for path in set(after.pop("files")) - set(before.pop("files"))}
+    assert left == {"/run/daemon-0.log", "/run/slash24.toml", "/run/net.d", "/var/lib/slash24", NODES, f"{NODES}/.lock"}
+    assert list(node.path("/opt/cni/bin").iterdir()) == []
+    assert after == before
