@@ -29,7 +29,7 @@ from spec.links import link_name
 from state.files import delete_file
 
 BINARIES = "/opt/cni/bin"
-PAGES = "node-http.sock"  # where deploy/slash24-node.service has the daemon listen
+_PAGES = "node-http.sock"  # where deploy/slash24-node.service has the daemon listen
 _DIVERSIONS = "/var/lib/dpkg/diversions"
 _LISTED = 10  # names in a sentence
 
@@ -115,7 +115,7 @@ def _delete_leases(config: Config) -> str:
 
 
 def _delete_files(network: str) -> str:
-    names = (f"{network}.lock", f"{network}.daemon", PAGES, f"{PAGES}.lock")
+    names = (f"{network}.lock", f"{network}.daemon", _PAGES, f"{_PAGES}.lock")
     ours = [os.path.join(host_rules.FOLDER, name) for name in names]
     for path in (NODE_FILE, PEERS_FILE, *ours, peers.marker_of(network), single.PATH):
         delete_file(path)

@@ -49,6 +49,7 @@ class FileRegistry:
         self._path = os.path.join(self._folder, node + SUFFIX)
         self._poll = options.integer("poll", 10, low=1, high=3600)
         self._publishes = options.boolean("publish", default=True)
+        self._known = Folder(self._folder)  # of the thread that leases
         self._device = 0  # of the folder, when it was last read
         self._closed = Event()
         self._wake = -1  # an eventfd while `watch` runs, protected by the lock
@@ -72,8 +73,12 @@ class FileRegistry:
             raise RegistryError(f'"{self._path}" has no "podCIDRs"; add them, or set "cluster" and "allocate"')
         with _errors(f'lease a subnet in "{self._folder}"'):
             make_folders(self._folder, 0o755)
-            with self._locked() as is_locked:
-                return self._lease(replace(wish, lengths=lengths), is_locked=is_locked)
+            try:
+                self._others()  # before other nodes have to wait for this one
+                with self._locked() as is_locked:
+                    return self._lease(replace(wish, lengths=lengths), is_locked=is_locked)
+            finally:
+                self._known = Folder(self._folder)  # frees megabytes
 
     def _lease(self, wish: Wish, *, is_locked: bool) -> Grant:
         for _ in range(_ATTEMPTS):
@@ -183,12 +188,10 @@ class FileRegistry:
             why = error.strerror if isinstance(error, OSError) else error
             raise RegistryError(f'"{self._path}" cannot be used: {why}; correct or delete it') from error
 
-    def _others(self) -> Iterator[Node]:
-        """The records of the other nodes that can be read."""
-        for key, _ in list_files(self._folder):
-            with suppress(OSError, ValueError):
-                if key != self._node:
-                    yield read_record(self._folder, key)
+    def _others(self) -> list[Node]:
+        """The records of the other nodes; only files that have changed since the last call are read. Raises OSError."""
+        self._known.look(time.monotonic())
+        return [entry.node for entry in self._known.entries if entry.node and entry.key != self._node]
 
     def _write(self, node: Node) -> None:
         """Make a record the content of this node's file, with the keys there that slash24 does not know."""
