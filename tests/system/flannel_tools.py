@@ -1,20 +1,24 @@
-"""A network of real flanneld (backend vxlan, with etcd), and nodes that slash24-node makes a part of it."""
+"""A network of real flanneld (backend vxlan), and nodes that slash24-node makes a part of it."""
 
 import json
 import os
 import signal
 import subprocess
+from collections.abc import Sequence
+from itertools import permutations
 from pathlib import Path
 
 from tests.netns.cni import CNI, PATH
 from tests.netns.daemon_tools import daemon_command, daemon_environment
 from tests.netns.etcd_server import Etcd
-from tests.netns.node import Pod, wait_until
+from tests.netns.node import Pod, ask, wait_until
 from tests.system.pages import follow
+from tests.system.traffic import INTERVAL, Traffic
 from tests.system.underlay import LINKS, ROUTER, Member, Underlay
 
 PREFIX = "/coreos.com/network"
 NETWORK = "10.244.0.0/16"
+NET_CONF = {"Network": NETWORK, "Backend": {"Type": "vxlan"}}
 PAGE, CONFIG = "moving-from-flannel.md", "/run/etc/slash24.toml"
 CONFLIST = "/run/cni/net.d/10-slash24.conflist"
 
@@ -32,53 +36,42 @@ DELEGATED = {
 }
 
 
-class Cluster:
-    """The nodes, and an etcd on the router between them."""
+class Nodes:
+    """Nodes with flanneld or slash24-node."""
 
-    def __init__(self, underlay: Underlay, folder: Path, reference: Path, bin_dir: Path, **backend: object) -> None:
-        """`reference`: the folder with flanneld and the reference plugins; `backend`: further keys of flannel's."""
-        self.underlay, self.reference, self.home = underlay, reference, bin_dir
-        address = f"{LINKS['left'][0]}{ROUTER}"
-        self.etcd = Etcd(folder, at=(underlay.fabric, address))
-        conf = {"Network": NETWORK, "Backend": {"Type": "vxlan", **backend}}
-        self.etcd.ctl("put", f"{PREFIX}/config", json.dumps(conf))
+    def __init__(self, reference: Path, home: Path) -> None:
+        """`reference`: the folder with flanneld and the reference plugins; `home`: that with ours."""
+        self.reference, self._home = reference, home
         self._processes: list[subprocess.Popen] = []
 
     def close(self) -> None:
-        """End all daemons and etcd."""
+        """End all daemons."""
         for process in self._processes:
             process.kill()
             process.wait()
-        self.etcd.close()
-
-    def flanneld(self, member: Member) -> "Program":
-        """Start flanneld on a node; returns when it has written the node's subnet."""
-        file = member.node.path("/run/flannel/subnet.env")
-        argv = [self.reference / "flanneld", f"--etcd-endpoints=http://{self.etcd.hosts}", "--iface=eth0", "--ip-masq"]
-        program = self._start(member, argv, {"PATH": PATH}, "flanneld")
-        assert wait_until(file.exists), program.log
-        return program
-
-    def slash24(self, member: Member) -> "Program":
-        """Start slash24-node with the configuration of the page; returns when its network works."""
-        follow(member, PAGE, "1. The configuration")
-        config = member.node.path(CONFIG)
-        text = config.read_text().replace("192.0.2.9:2379", self.etcd.hosts)
-        config.write_text(f'node = "n{member.number}"\n{text}')
-        argv = [*daemon_command(self.home), "--config", CONFIG]
-        program = self._start(member, argv, daemon_environment(self.home), "slash24-node")
-        assert wait_until(member.node.path(CONFLIST).exists, timeout=30), program.log
-        return program
-
-    def leases(self) -> dict[str, dict]:
-        """flannel's records by subnet."""
-        found = self.etcd.keys(f"{PREFIX}/subnets/")
-        return {key.rpartition("/")[2].replace("-", "/"): json.loads(value) for key, value in found.items()}
 
     def subnet_of(self, member: Member) -> str:
-        """The subnet that a node has leased."""
-        (subnet,) = (each for each, lease in self.leases().items() if lease["PublicIP"] == member.addresses[0])
-        return subnet
+        """The subnet of a node."""
+        raise NotImplementedError
+
+    def start_flanneld(self, member: Member, *options: str, **environ: str) -> "Program":
+        """Start flanneld on a node; returns when it has written the node's subnet."""
+        file = member.node.path("/run/flannel/subnet.env")
+        argv = [self.reference / "flanneld", "--iface=eth0", "--ip-masq", *options]
+        program = self._start(member, argv, {"PATH": PATH, **environ}, "flanneld")
+        assert wait_until(file.exists, timeout=30), program.log
+        return program
+
+    def start_slash24(self, member: Member, registry: str, more: str = "") -> "Program":
+        """Start slash24-node with the configuration of the page, and this registry; returns when its network works."""
+        follow(member, PAGE, "1. The configuration")
+        config = member.node.path(CONFIG)
+        text = config.read_text().replace("flannel+etcd://192.0.2.9:2379/coreos.com/network", registry)
+        config.write_text(f'node = "n{member.number}"\n{text}{more}')
+        argv = [*daemon_command(self._home), "--config", CONFIG]
+        program = self._start(member, argv, daemon_environment(self._home), "slash24-node")
+        assert wait_until(member.node.path(CONFLIST).exists, timeout=30), program.log
+        return program
 
     def flannel_pod(self, member: Member, name: str) -> tuple[Pod, str]:
         """A pod as flannel's own plugin makes it, with its address."""
@@ -104,6 +97,38 @@ class Cluster:
         return Program(process, path)
 
 
+class EtcdNodes(Nodes):
+    """Nodes whose records are in an etcd on the router between them."""
+
+    def __init__(self, underlay: Underlay, folder: Path, reference: Path, home: Path) -> None:
+        super().__init__(reference, home)
+        self.etcd = Etcd(folder, at=(underlay.fabric, f"{LINKS['left'][0]}{ROUTER}"))
+        self.etcd.ctl("put", f"{PREFIX}/config", json.dumps(NET_CONF))
+
+    def close(self) -> None:
+        """End all daemons and etcd."""
+        super().close()
+        self.etcd.close()
+
+    def flanneld(self, member: Member) -> "Program":
+        """Start flanneld on a node."""
+        return self.start_flanneld(member, f"--etcd-endpoints=http://{self.etcd.hosts}")
+
+    def slash24(self, member: Member) -> "Program":
+        """Start slash24-node on a node."""
+        return self.start_slash24(member, f"flannel+etcd://{self.etcd.hosts}{PREFIX}")
+
+    def leases(self) -> dict[str, dict]:
+        """flannel's records by subnet."""
+        found = self.etcd.keys(f"{PREFIX}/subnets/")
+        return {key.rpartition("/")[2].replace("-", "/"): json.loads(value) for key, value in found.items()}
+
+    def subnet_of(self, member: Member) -> str:
+        """The subnet that a node has leased."""
+        (subnet,) = (each for each, lease in self.leases().items() if lease["PublicIP"] == member.addresses[0])
+        return subnet
+
+
 def conf_of(member: Member) -> dict:
     """The main plugin's configuration as a runtime gets it from the conflist of slash24-node."""
     conflist = json.loads(member.node.path(CONFLIST).read_text())
@@ -125,3 +150,25 @@ class Program:
         """End it, as its service manager does; what it has made stays."""
         os.kill(self._process.pid, number)
         self._process.wait(15)
+
+
+def assert_all_reach(pods: Sequence[tuple[Pod, str]]) -> None:
+    """Assert that every pod reaches every other by TCP, UDP and ICMP, with its own address."""
+    for (client, own), (server, address) in permutations(pods, 2):
+        assert client.reaches(address, timeout=20), f"no echo from {own} to {address}"
+        for kind in ("tcp", "udp"):
+            assert ask(client, server, address, 8000, kind) == own
+
+
+def assert_little_lost(what: str, traffic: Traffic) -> None:
+    """Assert that no connection is broken, and no flow has lost what it sends in a second."""
+    report = traffic.report()
+    print(f"{what}: {report}")
+    assert not report.broken
+    assert report.lost < 1 / INTERVAL
+
+
+def identity(member: Member) -> tuple[int, str]:
+    """The index and the MAC of the tunnel's device, by which one that was made anew is told."""
+    device = member.node.links()["flannel.1"]
+    return device["ifindex"], device["address"]

@@ -2,36 +2,27 @@
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
-from itertools import permutations
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from tests.netns.node import Pod, ask
-from tests.system.flannel_tools import PAGE, Cluster, conf_of
+from tests.netns.node import ask
+from tests.system.flannel_tools import PAGE, EtcdNodes, assert_all_reach, assert_little_lost, conf_of, identity
 from tests.system.pages import follow
-from tests.system.traffic import INTERVAL, Traffic
+from tests.system.traffic import Traffic
 from tests.system.underlay import OUTSIDE, Member, Underlay
 
 
 @pytest.fixture
-def cluster(underlay: Underlay, tmp_path: Path, reference_bin: Path, bin_dir: Path) -> Iterator[Cluster]:
+def cluster(underlay: Underlay, tmp_path: Path, reference_bin: Path, bin_dir: Path) -> Iterator[EtcdNodes]:
     """An etcd with flannel's configuration."""
-    made = Cluster(underlay, tmp_path, reference_bin, bin_dir)
+    made = EtcdNodes(underlay, tmp_path, reference_bin, bin_dir)
     yield made
     made.close()
 
 
-def assert_all_reach(pods: list[tuple[Pod, str]]) -> None:
-    """Assert that every pod reaches every other by TCP, UDP and ICMP, with its own address."""
-    for (client, own), (server, address) in permutations(pods, 2):
-        assert client.reaches(address, timeout=20), f"no echo from {own} to {address}"
-        for kind in ("tcp", "udp"):
-            assert ask(client, server, address, 8000, kind) == own
-
-
-def test_a_mixed_network(cluster: Cluster, underlay: Underlay) -> None:
+def test_a_mixed_network(cluster: EtcdNodes, underlay: Underlay) -> None:
     """Two nodes of each, on two links: everyone reaches everyone, and leaves the cluster with its node's address."""
     members = [underlay.join(link) for link in ("left", "right", "left", "right")]
     pods = []
@@ -47,7 +38,7 @@ def test_a_mixed_network(cluster: Cluster, underlay: Underlay) -> None:
         assert ask(pod, underlay.outside, OUTSIDE[0], 8000, "tcp") == member.addresses[0]
 
 
-def test_new_nodes_of_both(cluster: Cluster, underlay: Underlay) -> None:
+def test_new_nodes_of_both(cluster: EtcdNodes, underlay: Underlay) -> None:
     """Nodes of both kinds that join later are reached by those that are there; so is one whose daemon is killed."""
     first, second = underlay.join("left"), underlay.join("right")
     cluster.flanneld(first)
@@ -62,14 +53,14 @@ def test_new_nodes_of_both(cluster: Cluster, underlay: Underlay) -> None:
     assert len(cluster.leases()) == 4
 
 
-def test_a_cluster_is_moved(cluster: Cluster, underlay: Underlay) -> None:
+def test_a_cluster_is_moved(cluster: EtcdNodes, underlay: Underlay) -> None:
     """One node after the other, by the commands of the page, while traffic passes; and one node back."""
     members = [underlay.join(link) for link in ("left", "left", "right")]
     daemons = [cluster.flanneld(member) for member in members]
     pods = [cluster.flannel_pod(member, "old") for member in members]
     assert_all_reach(pods)
     leases = cluster.leases()
-    with flowing(pods) as traffic:
+    with closing(Traffic(pods)) as traffic:
         traffic.report()
         for member, daemon in zip(members, daemons, strict=True):
             device = identity(member)
@@ -91,30 +82,6 @@ def test_a_cluster_is_moved(cluster: Cluster, underlay: Underlay) -> None:
         assert set(pod.links()) == {"lo"}
         assert not member.node.path(f"/var/lib/cni/networks/cbr0/{address}").exists()
     assert_all_reach([pods[0], *pods[3:]])
-
-
-@contextmanager
-def flowing(pods: list[tuple[Pod, str]]) -> Iterator[Traffic]:
-    """Traffic between all pods meanwhile."""
-    traffic = Traffic(pods)
-    try:
-        yield traffic
-    finally:
-        traffic.close()
-
-
-def assert_little_lost(what: str, traffic: Traffic) -> None:
-    """Assert that no connection is broken, and no flow has lost what it sends in a second."""
-    report = traffic.report()
-    print(f"{what}: {report}")
-    assert not report.broken
-    assert report.lost < 1 / INTERVAL
-
-
-def identity(member: Member) -> tuple[int, str]:
-    """The index and the MAC of the tunnel's device, by which one that was made anew is told."""
-    device = member.node.links()["flannel.1"]
-    return device["ifindex"], device["address"]
 
 
 def finish(member: Member) -> None:
