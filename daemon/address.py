@@ -18,10 +18,10 @@ class NoAddress(Exception):
 
 @dataclass(frozen=True)
 class OwnAddresses:
-    """The addresses, at most one per family, IPv4 first; and the indexes of the links that have them."""
+    """The addresses, at most one per family, IPv4 first; and the indexes of the links that lead to other nodes."""
 
     ips: tuple[str, ...]
-    links: frozenset[int] = frozenset()
+    links: tuple[int, ...] = ()
 
 
 def find(
@@ -61,7 +61,8 @@ def is_lasting(address: InterfaceAddress) -> bool:
 def _with_links(ips: Sequence[str], every: Iterable[InterfaceAddress], *, why_none: str = "") -> OwnAddresses:
     if not ips:
         raise NoAddress(f'cannot determine the address of this node: {why_none}; set a key of "address"')
-    return OwnAddresses(tuple(ips), frozenset(one.link for one in every if one.ip in ips))
+    links = dict.fromkeys(one.link for one in every if one.ip in ips)  # first, if there are too many to watch
+    return OwnAddresses(tuple(ips), (*links, *dict.fromkeys(one.link for one in every if one.link not in links)))
 
 
 def _on_link(host: Netlink, name: str, lasting: Iterable[InterfaceAddress]) -> list[InterfaceAddress]:

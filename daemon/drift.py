@@ -45,7 +45,7 @@ class Drift:
         self._monitor.close()
         self._tables.close()
 
-    def watch(self, host: Netlink, links: Collection[int]) -> None:
+    def watch(self, host: Netlink, links: Sequence[int]) -> None:
         """Watch our links as they are now, and those (by index) that lead to the other nodes. Raises NetlinkError."""
         ours = [link for name in self._names if (link := find_link(host, name))]
         others = [link for index in links if (link := find_link_by_index(host, index))]

@@ -27,8 +27,8 @@ class ThisNode:
         self.problem = ""
 
     @property
-    def links(self) -> frozenset[int]:
-        """The indexes of the links that have the addresses."""
+    def links(self) -> Sequence[int]:
+        """The indexes of the links that lead to other nodes, those with the addresses first."""
         return self._found.links
 
     def look(self, host: Netlink, grant: Grant, known: Sequence[str] = ()) -> None:

@@ -162,7 +162,7 @@ class Reconciler:
         if is_whole or found.changes or changes.names:
             self._pass(changes, found, is_whole=is_whole)
         parts.peers_file.flush()
-        if is_whole or not parts.service.is_on:
+        if is_whole or found.changes or not parts.service.is_on:
             self._serve()
         self._report()
 
@@ -189,6 +189,8 @@ class Reconciler:
         """Without a subnet or the other nodes' records: leave everything as it is, and say so to plugins."""
         left = self._adopt_at - self._clock()
         self._sync_due = self._clock() + (left if left > 0 else _SYNC_SECONDS)
+        if left > 0 and not self._parts.registrar.problem("lease"):
+            return  # it may be about to answer
         if not self._parts.node_file.read_subnets():
             problem = self.state.unready or "the records of the other nodes are missing"
             self._parts.node_file.write((), self._config.cluster, problem=problem)

@@ -27,14 +27,14 @@ _PASS: Code = [(_RET, 0, 0, 0xFFFFFFFF)]
 _DROP: Code = [(_RET, 0, 0, 0)]
 
 
-def program(networks: Collection[str], links: Collection[int], device: int) -> tuple[bytes, int]:
+def program(networks: Collection[str], links: Sequence[int], device: int) -> tuple[bytes, int]:
     """The program, and how many instructions it has.
 
     `networks`: CIDRs; of other programs' routes, only those inside these, and default routes, pass (all routes if there
     are too many networks). `links`: indexes of the links that pass, with their settings; `device`: index of the one
     whose neighbours do.
     """
-    watched = sorted(links)[:_MOST_LINKS]
+    watched = links[:_MOST_LINKS]
     code = [
         *_when_type((uapi.RTM_NEWLINK, uapi.RTM_DELLINK), _links(watched)),
         *_when_type((uapi.RTM_NEWADDR, uapi.RTM_DELADDR), _addresses()),

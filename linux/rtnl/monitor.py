@@ -5,7 +5,7 @@ routes, neighbours that are resolved. A filter has the kernel drop those, so tha
 """
 
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from ctypes import addressof, create_string_buffer
 from dataclasses import dataclass
 from errno import ENOBUFS
@@ -72,7 +72,7 @@ class Monitor:
     def __init__(self, networks: Collection[str] = (), *, buffer_bytes: int = _RECEIVE_BUFFER_BYTES) -> None:
         """`networks`: of other programs' routes, only those inside these (CIDRs), and default routes, are announced."""
         self._networks = tuple(networks)
-        self._watched: tuple[frozenset[int], int] = (frozenset(), 0)
+        self._watched: tuple[tuple[int, ...], int] = ((), 0)
         self._names: frozenset[bytes] = frozenset()
         self._states: dict[int, bytes] = {}
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
@@ -95,16 +95,17 @@ class Monitor:
         """What to poll."""
         return self._socket.fileno()
 
-    def watch(self, links: Collection[Link], names: Collection[str], device: int = 0) -> None:
+    def watch(self, links: Sequence[Link], names: Collection[str], device: int = 0) -> None:
         """Announce these links, those of these names (in case they are made again), and the settings of `links`.
 
         A link is announced if its state, carrier, name, MAC, MTU or bridge has changed; the kernel announces a bridge
-        with every port. `device`: the index of the link whose neighbours and FDB entries are announced, 0 for none.
+        with every port. Of many links only the first are. `device`: the index of the link whose neighbours and FDB
+        entries are announced, 0 for none.
         """
         self._names = frozenset(name.encode() for name in names)
         states = {link.index: _state(link.flags, link.name.encode(), link.mac, link.mtu, link.master) for link in links}
         self._states = {index: self._states.get(index, state) for index, state in states.items()}
-        watched = (frozenset(states), device)
+        watched = (tuple(states), device)
         if watched != self._watched:
             self._watched = watched
             self._attach()

@@ -180,3 +180,52 @@ def test_logs_can_be_json(node: Node, daemon: Start) -> None:
     assert one.stop() == 0
     quiet = daemon("vxlan", "--log-level", "notice").await_ready()
     assert "event=lease" not in quiet.log
+
+
+@pytest.mark.parametrize("mode", ["kubenet", "vxlan"])
+def test_an_uplink_that_flaps_costs_no_route(node: Node, daemon: Start, mode: str) -> None:
+    """The kernel removes routes of a link that goes down, and says nothing of those of IPv4."""
+    write_record(node, 2)
+    daemon(mode).await_ready()
+    node.run(["sysctl", "-q", "net.ipv6.conf.wan0.keep_addr_on_down=1"])
+    before = own_routes(node)
+    assert len(before) == 2
+    node.run(["ip", "link", "set", "wan0", "down"])
+    node.run(["ip", "link", "set", "wan0", "up"])
+    node.run(["ip", "route", "replace", "default", "via", "192.0.2.2"])
+    assert wait_until(lambda: own_routes(node) == before), own_routes(node)
+
+
+def test_the_mtu_of_the_uplink_is_followed(node: Node, cni: CNI, daemon: Start) -> None:
+    """By the tunnel, and in the file for plugins."""
+    one = daemon("vxlan").await_ready()
+    node.run(["ip", "link", "set", "wan0", "mtu", "1400"])
+    assert wait_until(lambda: node.links()["slash24.1"]["mtu"] == 1350), one.log
+    assert wait_until(lambda: content(node, NODE_FILE)["mtu"] == 1350)
+    pod, _ = add(cni, "p1")
+    assert pod.links()["eth0"]["mtu"] == 1350
+
+
+def test_an_uplink_that_is_replaced_is_followed(node: Node, daemon: Start) -> None:
+    """By another link with another address."""
+    write_record(node, 2)
+    one = daemon("vxlan").await_ready()
+    node.run(["ip", "link", "add", "wan1", "type", "veth", "peer", "name", "wan1p"])
+    node.run(["ip", "link", "set", "wan1p", "up"])
+    node.run(["ip", "link", "set", "wan1", "up"])
+    node.run(["ip", "link", "del", "wan0"])
+    node.run(["ip", "addr", "add", "203.0.113.5/24", "dev", "wan1"])
+    node.run(["ip", "route", "add", "default", "via", "203.0.113.1"])
+    assert wait_until(lambda: read_record(node)["addresses"] == ["203.0.113.5"]), one.log
+    assert wait_until(lambda: len(own_routes(node)) == 2)
+    assert node.links()["slash24.1"]["linkinfo"]["info_data"]["local"] == "203.0.113.5"
+
+
+def test_a_conflist_that_is_gone_is_written_again(node: Node, daemon: Start) -> None:
+    """With the next comparison of everything."""
+    one = daemon("vxlan").await_ready()
+    before = node.path(CONFLIST).read_bytes()
+    node.path(CONFLIST).unlink()
+    node.run(["ip", "link", "set", "cbr0", "down"])
+    assert wait_until(node.path(CONFLIST).exists), one.log
+    assert node.path(CONFLIST).read_bytes() == before

@@ -91,7 +91,7 @@ class FakeThisNode:
     """A node with these addresses."""
 
     addresses: tuple[str, ...] = ("192.0.2.1",)
-    links: frozenset[int] = frozenset()
+    links: tuple[int, ...] = ()
     problem: str = ""
     looks: int = 0
 
