@@ -68,7 +68,7 @@ def test_the_chart_is_installed_upgraded_and_removed(server: ApiServer) -> None:
 
 
 def test_the_service_account_has_the_rights_that_the_daemon_needs_and_no_other(server: ApiServer) -> None:
-    """Nodes, their status, Events; the ConfigMap of subnets if a value says so."""
+    """Nodes, their status, Events; the ConfigMap of subnets, and pods, if a value says so."""
     release = ("slash24", CHART, "--namespace=chart")
     run(server, "helm", "install", *release, "--create-namespace")
     everybody = rights(server, "default:default")
@@ -78,7 +78,11 @@ def test_the_service_account_has_the_rights_that_the_daemon_needs_and_no_other(s
         ("events.events.k8s.io", "[]", "[create patch]"),
     }
     assert rights(server, "chart:slash24") - everybody == least
-    run(server, "helm", "upgrade", *release, "--set", "leaseSubnets=true")
-    more = {("configmaps", "[slash24-subnets]", "[get patch]"), ("configmaps", "[]", "[create]")}
+    run(server, "helm", "upgrade", *release, "--set", "leaseSubnets=true,podNetworkStatus=true")
+    more = {
+        ("configmaps", "[slash24-subnets]", "[get patch]"),
+        ("configmaps", "[]", "[create]"),
+        ("pods", "[]", "[list watch patch]"),
+    }
     assert rights(server, "chart:slash24") - everybody == least | more
     run(server, "helm", "uninstall", "slash24", "--namespace=chart")
