@@ -30,6 +30,7 @@ KUBENET, VXLAN, BRIDGE = "kubenet", "vxlan", "bridge"
 MODES = (KUBENET, VXLAN, BRIDGE)
 
 _LARGEST = 1 << 16  # bytes; a file with everything in it has some thousand
+_LONGEST_LINE = 1 << 13  # characters; tomllib needs minutes for a key of 30,000 parts
 _MOST = 100  # mistakes that are listed
 _LENGTHS = {4: 24, 6: 64}
 _LEASING = ("file", "etcd")
@@ -128,6 +129,9 @@ def _read(path: str, environ: Mapping[str, str]) -> tuple[Config | None, list[st
     except UnicodeDecodeError as error:
         line = error.object.count(b"\n", 0, error.start) + 1
         return None, [f"{path}:{line}: expected UTF-8, got the byte 0x{error.object[error.start]:02x}"]
+    for line, each in enumerate(text.split("\n"), 1):
+        if len(each) > _LONGEST_LINE:
+            return None, [f"{path}:{line}: expected at most {_LONGEST_LINE} characters in a line"]
     document = toml_file.parse(text.replace("\r\n", "\n"))
     mistakes = Mistakes()
     try:

@@ -63,12 +63,16 @@ class Mistakes:
     """The mistakes that were found in a configuration, as (path, sentence)."""
 
     def __init__(self) -> None:
-        self.found: list[tuple[str, str]] = []
+        self._found: dict[tuple[str, str], None] = {}
+
+    @property
+    def found(self) -> list[tuple[str, str]]:
+        """All of them, each once."""
+        return list(self._found)
 
     def add(self, path: str, sentence: str) -> None:
         """Note a mistake at the key with that path."""
-        if (path, sentence) not in self.found:
-            self.found.append((path, sentence))
+        self._found[path, sentence] = None
 
     def note(self, error: CNIError, within: str = "") -> str:
         """Note an error of a getter; returns the path of its key. `within`: the path of the section, if it has none."""

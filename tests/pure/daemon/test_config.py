@@ -173,6 +173,8 @@ def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     path.write_text("#" * (1 << 17))
     assert "more than 65536 bytes" in check(str(path), {})[0]
     assert "not a regular file" in check(str(tmp_path), {})[0]
+    path.write_text("\n" + "a." * 30_000 + "a = 1\n")
+    assert check(str(path), {}) == [f"{path}:2: expected at most 8192 characters in a line"]
 
 
 def test_read_raises_all_mistakes(tmp_path: Path) -> None:
