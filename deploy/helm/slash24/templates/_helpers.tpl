@@ -20,7 +20,7 @@ livenessProbe:
   timeoutSeconds: 5
 readinessProbe:
   httpGet: {host: 127.0.0.1, port: {{ . }}, path: /readyz}
-  periodSeconds: 10
+  periodSeconds: 5
   timeoutSeconds: 5
 {{- end }}
 
