@@ -96,7 +96,7 @@ class Store:
             own, self._lost_at = self._own(), None
             self._received += 1
             if entry.node is not None and self._by_key.get(entry.key) == entry.node:
-                self._wrong.pop(entry.key, None)
+                self._explain(entry)
                 return
             names = self._drop(entry.key) | self._keep(entry)
             self._pending.names |= names
@@ -161,6 +161,7 @@ class Store:
             return set()
         if self._cluster and node.cluster and node.cluster != self._cluster:
             return set()
+        self._explain(entry)
         name = node.name or entry.key
         other = self._by_name.setdefault(name, entry.key)
         self._by_key[entry.key] = node
@@ -168,6 +169,13 @@ class Store:
             return {name}
         self._wrong[entry.key] = f'record {entry.key}: record {other} has the name "{name}" too'
         return set()
+
+    def _explain(self, entry: Entry) -> None:
+        """Note what is wrong with a record that is used nevertheless, or that nothing is any more."""
+        if entry.problem:
+            self._wrong[entry.key] = f"record {entry.key}: {entry.problem}"
+        else:
+            self._wrong.pop(entry.key, None)
 
     def _drop(self, key: str) -> set[str]:
         """Forget an entry; the names that this changes. Another record of the same name takes its place."""

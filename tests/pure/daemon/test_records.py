@@ -129,6 +129,19 @@ def test_a_wrong_record_is_told_and_its_node_gone(store: Store) -> None:
     assert set(store.take().nodes) == {"n2", "n3"}
 
 
+def test_a_record_whose_last_content_is_used_is_told(store: Store) -> None:
+    """As that of a file which cannot be parsed any more; until it is right again."""
+    store.replace([entry(2)])
+    store.take()
+    store.put(Entry("n2", record(2), "n2.json: it is empty"))
+    assert store.counts().wrong == ("record n2: n2.json: it is empty",)
+    assert store.take().nodes == {"n2": record(2)}
+    store.put(entry(2))
+    assert store.counts().wrong == ()
+    store.replace([Entry("n2", record(2), "n2.json: it is empty")])
+    assert store.counts().wrong == ("record n2: n2.json: it is empty",)
+
+
 def test_of_two_records_with_one_name_the_first_is_used(store: Store) -> None:
     """And the other one, when the first is gone."""
     twin = replace(record(2), addresses=("192.0.2.22",))
