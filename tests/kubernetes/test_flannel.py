@@ -67,7 +67,7 @@ class KubernetesNodes(Nodes):
     def slash24(self, member: Member) -> Program:
         """Start slash24-node on a node."""
         more = f'\n[kubernetes]\nkubeconfig = "{self.api.kubeconfig}"\n'
-        return self.start_slash24(member, "flannel+kubernetes", more)
+        return self.start_slash24(member, "flannel+kubernetes", more=more)
 
     def annotations(self, member: Member) -> dict[str, str]:
         """flannel's annotations of a node."""

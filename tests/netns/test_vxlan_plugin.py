@@ -229,6 +229,20 @@ def test_the_mac_is_the_same_after_a_reboot(cni: CNI, ready: Node, bin_dir) -> N
     assert vtep(ready)["address"] == before == MAC
 
 
+def test_a_device_keeps_its_mac(cni: CNI, ready: Node) -> None:
+    """With "keep", also when it is made anew with other parameters; without a device, the MAC is computed."""
+    theirs = ["ip", "link", "add", "flannel.1", "address", "02:00:00:00:00:77", "type", "vxlan", "id", "1"]
+    ready.run([*theirs, "dstport", "8472", "local", "192.0.2.9"])
+    conf = network("vxlan", device="flannel.1", vtepMAC="keep")
+    pod = ready.pod("one")
+    result = cni.add(conf, pod)
+    assert vtep(ready, "flannel.1")["address"] == "02:00:00:00:00:77"
+    cni.check(conf, pod, result)
+    ready.run(["ip", "link", "del", "flannel.1"])
+    cni.add(conf, ready.pod("two"))
+    assert vtep(ready, "flannel.1")["address"] == MAC
+
+
 def test_tx_checksum_off(cni: CNI, ready: Node) -> None:
     """The offload is left alone by default and disabled if configured; CHECK reports that it is enabled again."""
     pod, conf = ready.pod("pod"), network("vxlan", txChecksum=False)

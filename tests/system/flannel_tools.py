@@ -62,11 +62,15 @@ class Nodes:
         assert wait_until(file.exists, timeout=30), program.log
         return program
 
-    def start_slash24(self, member: Member, registry: str, more: str = "") -> "Program":
-        """Start slash24-node with the configuration of the page, and this registry; returns when its network works."""
+    def start_slash24(self, member: Member, registry: str, *, tunnel: str = "", more: str = "") -> "Program":
+        """Start slash24-node with the configuration of the page, and this registry; returns when its network works.
+
+        `tunnel`: further lines of [vxlan]; `more`: further tables.
+        """
         follow(member, PAGE, "1. The configuration")
         config = member.node.path(CONFIG)
         text = config.read_text().replace("flannel+etcd://192.0.2.9:2379/coreos.com/network", registry)
+        text = text.replace("[vxlan]\n", f"[vxlan]\n{tunnel}")
         config.write_text(f'node = "n{member.number}"\n{text}{more}')
         argv = [*daemon_command(self._home), "--config", CONFIG]
         program = self._start(member, argv, daemon_environment(self._home), "slash24-node")
@@ -100,10 +104,12 @@ class Nodes:
 class EtcdNodes(Nodes):
     """Nodes whose records are in an etcd on the router between them."""
 
-    def __init__(self, underlay: Underlay, folder: Path, reference: Path, home: Path) -> None:
+    def __init__(self, underlay: Underlay, folder: Path, reference: Path, home: Path, **keys: object) -> None:
+        """`keys`: of flannel's configuration, in place of the usual ones."""
         super().__init__(reference, home)
+        self._conf = NET_CONF | keys
         self.etcd = Etcd(folder, at=(underlay.fabric, f"{LINKS['left'][0]}{ROUTER}"))
-        self.etcd.ctl("put", f"{PREFIX}/config", json.dumps(NET_CONF))
+        self.etcd.ctl("put", f"{PREFIX}/config", json.dumps(self._conf))
 
     def close(self) -> None:
         """End all daemons and etcd."""
@@ -116,7 +122,8 @@ class EtcdNodes(Nodes):
 
     def slash24(self, member: Member) -> "Program":
         """Start slash24-node on a node."""
-        return self.start_slash24(member, f"flannel+etcd://{self.etcd.hosts}{PREFIX}")
+        tunnel = "directRouting = true\n" if "DirectRouting" in self._conf["Backend"] else ""
+        return self.start_slash24(member, f"flannel+etcd://{self.etcd.hosts}{PREFIX}", tunnel=tunnel)
 
     def leases(self) -> dict[str, dict]:
         """flannel's records by subnet."""

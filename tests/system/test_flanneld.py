@@ -13,11 +13,17 @@ from tests.system.pages import follow
 from tests.system.traffic import Traffic
 from tests.system.underlay import OUTSIDE, Member, Underlay
 
+PLAIN = {"Backend": {"Type": "vxlan"}}
+DIRECT = {"Backend": {"Type": "vxlan", "DirectRouting": True}}
+NFTABLES = {"EnableNFTables": True}
+
 
 @pytest.fixture
-def cluster(underlay: Underlay, tmp_path: Path, reference_bin: Path, bin_dir: Path) -> Iterator[EtcdNodes]:
+def cluster(
+    underlay: Underlay, tmp_path: Path, reference_bin: Path, bin_dir: Path, request: pytest.FixtureRequest
+) -> Iterator[EtcdNodes]:
     """An etcd with flannel's configuration."""
-    made = EtcdNodes(underlay, tmp_path, reference_bin, bin_dir)
+    made = EtcdNodes(underlay, tmp_path, reference_bin, bin_dir, **getattr(request, "param", PLAIN))
     yield made
     made.close()
 
@@ -53,6 +59,8 @@ def test_new_nodes_of_both(cluster: EtcdNodes, underlay: Underlay) -> None:
     assert len(cluster.leases()) == 4
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("cluster", [PLAIN, DIRECT, NFTABLES], indirect=True, ids=["plain", "direct", "nftables"])
 def test_a_cluster_is_moved(cluster: EtcdNodes, underlay: Underlay) -> None:
     """One node after the other, by the commands of the page, while traffic passes; and one node back."""
     members = [underlay.join(link) for link in ("left", "left", "right")]
@@ -92,6 +100,6 @@ def finish(member: Member) -> None:
     follow(member, PAGE, "3. slash24-node", 0)
     assert "slash24_vtep_cbr0" in follow(member, PAGE, "3. slash24-node", 1)
     follow(member, PAGE, "4. The routes")
-    assert member.node.ip("route", "show", "proto", "boot", "dev", "flannel.1") == []
-    follow(member, PAGE, "5. What is left")
-    assert "FLANNEL" not in member.node.run(["iptables-save"]).stdout
+    assert member.node.ip("route", "show", "root", "10.244.0.0/16", "proto", "boot") == []
+    follow(member, PAGE, "5. What is left", 1 if "flannel-ipv4" in member.node.ruleset() else 0)
+    assert "flannel" not in member.node.ruleset().lower().replace("flannel.1", "")
