@@ -45,6 +45,17 @@ def test_a_pod_is_added_through_the_conflist(node: Node, cni: CNI, daemon: Start
     cni.check(conf_of(node), pod, result)
 
 
+def test_a_pod_of_the_bridge_plugin_is_added(node: Node, cni: CNI, daemon: Start) -> None:
+    """With the subnet that was leased; the others' routes are somebody else's."""
+    write_record(node, 2)
+    daemon("bridge").await_ready()
+    _, result = add(cni, "p1")
+    subnets = read_record(node)["podCIDRs"]
+    assert [ip["address"].partition("/")[2] for ip in result["ips"]] == [one.partition("/")[2] for one in subnets]
+    assert own_routes(node) == {}
+    assert read_record(node)["addresses"] == ["192.0.2.1"]
+
+
 def test_the_record_says_how_this_node_is_reached(node: Node, daemon: Start) -> None:
     """Its addresses, subnets and VTEP, as the tunnel has them."""
     daemon("vxlan").await_ready()
