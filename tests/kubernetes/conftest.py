@@ -1,24 +1,15 @@
 """A cluster of Kubernetes for the whole tier, whose pods' network is slash24's."""
 
-import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from tests.kubernetes.cluster import FOLDER, Cluster
-from tests.kubernetes.machine import CONFLISTS, PLUGINS
+from tests.kubernetes.slash24 import archive, install, traces
 from tests.netns.fixtures import untouched_machine  # noqa: F401 (fixture)
-from tests.system.underlay import CLUSTER
 
 _LINES = 25
 """How many lines of each program are shown."""
-
-_CONFLIST = {
-    "cniVersion": "1.0.0",
-    "name": "slash24",
-    "plugins": [{"type": "vxlan"}, {"type": "portmap", "capabilities": {"portMappings": True}}],
-}
 
 
 @pytest.fixture(scope="session")
@@ -27,26 +18,23 @@ def bare_cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
     request.getfixturevalue("untouched_machine")
     made = Cluster()
     try:
-        made.start([], "nftables")
+        made.start([archive()], "nftables")
         yield made
     finally:
         made.close()
 
 
 @pytest.fixture(scope="session")
-def cluster(bare_cluster: Cluster, bin_dir: Path) -> Cluster:
-    """The cluster with ready nodes: plugins and their files are on every node."""
-    subnets = bare_cluster.pod_cidrs()
-    peers = [{"name": name, "addresses": bare_cluster.addresses(name), "podCIDRs": subnets[name]} for name in subnets]
-    for name, node in bare_cluster.nodes.items():
-        node.run(["cp", "-a", f"{bin_dir}/.", PLUGINS])
-        node.run(["mkdir", "-p", "/run/slash24"])
-        own = {"podCIDRs": subnets[name], "clusterCIDRs": CLUSTER}
-        for file, content in (("node", own), ("peers", {"peers": peers})):
-            node.path(f"/run/slash24/{file}.json").write_text(json.dumps(content))
-        node.path(f"{CONFLISTS}/.new").write_text(json.dumps(_CONFLIST))
-        node.path(f"{CONFLISTS}/.new").rename(node.path(f"{CONFLISTS}/10-slash24.conflist"))
-    bare_cluster.kubectl("wait", "--for=condition=Ready", "nodes", "--all", "--timeout=60s")
+def original_traces(bare_cluster: Cluster) -> dict[str, dict[str, str]]:
+    """What each node had before slash24 was installed."""
+    return {name: traces(node) for name, node in bare_cluster.nodes.items()}
+
+
+@pytest.fixture(scope="session")
+def cluster(bare_cluster: Cluster, original_traces: dict[str, dict[str, str]]) -> Cluster:
+    """The cluster with slash24, installed by its manifest."""
+    assert {bare_cluster.condition(name, "Ready")["status"] for name in bare_cluster.nodes} == {"False"}
+    install(bare_cluster)
     return bare_cluster
 
 

@@ -258,6 +258,7 @@ def machine_state() -> dict[str, str]:
         "iptables": "iptables-save; ip6tables-save",
         "mounts": "cut -d' ' -f4- /proc/self/mountinfo",
         "forwarding": "cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv6/conf/all/forwarding",
+        "kernel": "cat /proc/sys/vm/overcommit_memory /proc/sys/kernel/panic /proc/sys/kernel/panic_on_oops",
         "files": f"ls -R {' '.join(_SHARED)} 2>&1",
         "holders": f"pgrep -P {os.getpid()} unshare; pgrep -P {os.getpid()} cat; true",
     }
