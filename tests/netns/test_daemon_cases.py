@@ -142,16 +142,18 @@ def test_two_families_have_an_address_each(node: Node, daemon: Start) -> None:
     assert read_record(node)["addresses"] == ["192.0.2.1", "2001:db8:1::1"]
 
 
-def test_it_needs_two_capabilities(node: Node, cni: CNI, bin_dir: Path, daemon: Start) -> None:
-    """Those of its unit; with them it makes a network, and repairs it."""
+def test_it_needs_the_capabilities_of_its_unit(node: Node, cni: CNI, bin_dir: Path, daemon: Start) -> None:
+    """With them it makes a network, repairs it, and sets the MTU of running pods."""
     unit = (Path(__file__).parent.parent.parent / "deploy" / "slash24-node.service").read_text()
-    assert "CapabilityBoundingSet=CAP_NET_ADMIN CAP_DAC_OVERRIDE\n" in unit
+    assert "CapabilityBoundingSet=CAP_NET_ADMIN CAP_DAC_OVERRIDE CAP_SYS_ADMIN CAP_SYS_PTRACE\n" in unit
     write_record(node, 2)
-    limited = ["setpriv", "--bounding-set=-all,+net_admin,+dac_override", "--inh-caps=-all", "--no-new-privs"]
-    one = daemon("vxlan", prefix=limited).await_ready()
-    add(cni, "p1")
+    having = "--bounding-set=-all,+net_admin,+dac_override,+sys_admin,+sys_ptrace"
+    one = daemon("vxlan", prefix=["setpriv", having, "--inh-caps=-all", "--no-new-privs"]).await_ready()
+    pod, _ = add(cni, "p1")
     node.run(["ip", "link", "del", "slash24.1"])
     assert wait_until(lambda: len(own_routes(node)) == 2), one.log
+    node.run(["ip", "link", "set", "wan0", "mtu", "1400"])
+    assert wait_until(lambda: pod.links()["eth0"]["mtu"] == 1350), one.log
 
 
 def test_systemd_is_told_when_it_is_ready_and_that_it_lives(node: Node, daemon: Start) -> None:
