@@ -46,7 +46,7 @@ _LONGEST = 20.0  # seconds for a whole request
 _SILENCE = 30.0  # seconds without an event after which a watch is opened again: its server may have hung
 _LARGEST = 32 << 20  # bytes of an answer, or of a message of a watch
 _PAGE = 500  # keys of an answer; a record has up to 16 KiB
-_MOST_PAGES = 1000
+_MOST_PAGES, _MOST_BYTES = 200, 128 << 20  # of a list: 5,000 records have less than 80 MiB
 _NO_AUTHENTICATION = "authentication is not enabled"
 _KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -87,16 +87,19 @@ class Client:
             return read_pairs(answer), answer.get("more") is True, read_revision(answer)
 
         found: list[KeyValue] = []
-        start, revision = prefix, 0
+        start, revision, size = prefix, 0, 0
         for _ in range(_MOST_PAGES):
             body = {"key": encoded(start), "range_end": end_of(prefix), "limit": str(_PAGE), "revision": str(revision)}
             page, has_more, current = self._call("kv/range", body, read)
             found += page
+            size += sum(len(pair.value) for pair in page)
             revision = revision or current
             if not page or not has_more:
                 return found, revision
+            if size > _MOST_BYTES:
+                break
             start = page[-1].key + "\0"
-        raise RegistryError(f'etcd has more than {_PAGE * _MOST_PAGES} keys that begin with "{prefix}"')
+        raise RegistryError(f'etcd has too many keys that begin with "{prefix}": {len(found)}, with {size} bytes')
 
     def put(self, key: str, value: bytes, lease: int) -> None:
         """Set a key."""

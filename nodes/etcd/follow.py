@@ -19,11 +19,11 @@ def follow(client: Client, prefix: str, sink: Sink, read: Callable[[str, KeyValu
         try:
             if not revision:
                 found, revision = client.list_keys(prefix)
-                sink.replace(read(pair.key.removeprefix(prefix), pair) for pair in found)
+                sink.replace(read(_name(pair.key, prefix), pair) for pair in found)
             for batch in client.watch(prefix, revision):
                 pause.reset()
                 for key, pair in batch.events:
-                    name = key.removeprefix(prefix)
+                    name = _name(key, prefix)
                     if pair is None:
                         sink.remove(name)
                     else:
@@ -38,3 +38,8 @@ def follow(client: Client, prefix: str, sink: Sink, read: Callable[[str, KeyValu
             if not closed.is_set():
                 sink.lost(str(error))
                 closed.wait(pause.next())
+
+
+def _name(key: str, prefix: str) -> str:
+    """The key without the prefix; what is not UTF-8 is replaced, because it gets into messages."""
+    return key.removeprefix(prefix).encode(errors="surrogateescape").decode(errors="replace")

@@ -132,7 +132,9 @@ def test_records_are_watched(join: Join, server: Etcd, prefix: str) -> None:
         assert seen.becomes(lambda seen: seen.nodes["b"] == ("10.244.3.0/24",))
         server.ctl("put", f"{prefix}/nodes/c", '{"name": "b", "podCIDRs": ["10.244.3.0/24"]}')
         server.ctl("put", f"{prefix}/nodes/d", "garbage")
-        assert seen.becomes(lambda seen: len(seen.entries) == 4)
+        server.ctl("put", f"{prefix}/nodes/\udcff", "not even its key is UTF-8")
+        assert seen.becomes(lambda seen: len(seen.entries) == 5)
+        assert not [key for key in seen.entries if not key.isprintable()]
         assert seen.entries["c"].problem == 'its key says "c", but its name is "b"'
         assert seen.entries["d"].node is None
         two.withdraw()

@@ -59,6 +59,18 @@ def test_new_nodes_of_both(cluster: EtcdNodes, underlay: Underlay) -> None:
     assert len(cluster.leases()) == 4
 
 
+def test_a_device_that_is_lost(cluster: EtcdNodes, underlay: Underlay) -> None:
+    """As after a reboot, it is made anew with a MAC that is announced, and flannel's nodes learn of it."""
+    first, second = underlay.join("left"), underlay.join("right")
+    cluster.flanneld(first)
+    cluster.slash24(second)
+    pods = [cluster.flannel_pod(first, "pod"), cluster.slash24_pod(second, "pod")]
+    second.node.run(["ip", "link", "set", "flannel.1", "address", "02:00:00:00:00:77"])
+    assert_all_reach(pods)
+    second.node.run(["ip", "link", "del", "flannel.1"])
+    assert_all_reach(pods)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("cluster", [PLAIN, DIRECT, NFTABLES], indirect=True, ids=["plain", "direct", "nftables"])
 def test_a_cluster_is_moved(cluster: EtcdNodes, underlay: Underlay) -> None:
