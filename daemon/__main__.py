@@ -140,7 +140,7 @@ def _assemble(config: Config, registry: Registry, log: Log, watcher: "_Watcher")
         network=Network(config.conflist.name, {**plugin, **networks}, config.node),
         store=Store(config.node, config.cluster_name, wake, registrar.on_own),
         registrar=registrar,
-        drift=Drift(config.cluster, [name for name in (bridge, device) if name], device),
+        drift=Drift(config.conflist.name, config.cluster, [name for name in (bridge, device) if name], device),
         this=this,
         service=Service(config.conflist.name, plugin, lambda: conflist.ensure(config)),
         node_file=node_file,

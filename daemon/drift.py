@@ -4,12 +4,14 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from linux.netlink.socket import Netlink
+from linux.nftables.messages import INET
 from linux.nftables.monitor import TableMonitor
+from linux.nftables.static_table import table_name
 from linux.rtnl.links import find_link, find_link_by_index
 from linux.rtnl.monitor import ADDRESS, LINK, ROUTE, Change, Lost, Monitor
 
-_TABLES = (b"slash24_egress_", b"slash24_vtep_", b"slash24_untracked_", b"slash24_dedup_")
-"""How the names of the nftables tables begin that belong to a node, and not to its pods."""
+_FEATURES = ("egress", "vtep", "untracked", "dedup")
+"""The nftables tables that belong to a node, and not to its pods."""
 
 
 _MOST = 256
@@ -27,14 +29,29 @@ class Found:
     is_any: bool = False
     changes: tuple[Change, ...] = ()
 
+    def __bool__(self) -> bool:
+        return self.is_any or bool(self.changes)
+
+    def __add__(self, later: "Found") -> "Found":
+        changes = {_place(change): change for change in (*self.changes, *later.changes)}
+        return Found(
+            self.is_own_affected or later.is_own_affected,
+            self.is_any or later.is_any or len(changes) > _MOST,
+            tuple(changes.values())[:_MOST],
+        )
+
 
 class Drift:
     """Receives the announcements of the kernel, in the network namespace of the calling thread."""
 
-    def __init__(self, cluster: Sequence[str], names: Collection[str], device: str = "") -> None:
-        """`cluster`: networks of pods (CIDRs). `names` of the links that are ours; `device`: that of the tunnel's."""
+    def __init__(self, network: str, cluster: Sequence[str], names: Collection[str], device: str = "") -> None:
+        """`network`: its name. `cluster`: networks of pods (CIDRs). `names`: of the links that are ours.
+
+        `device`: the name of the tunnel's device, "" without one.
+        """
         self._names, self._device = tuple(names), device
-        self._monitor, self._tables = Monitor(cluster), TableMonitor(_TABLES)
+        tables = [table_name(INET, feature, network).name.encode() + b"\0" for feature in _FEATURES]
+        self._monitor, self._tables = Monitor(cluster), TableMonitor(tables)
 
     def filenos(self) -> tuple[int, ...]:
         """What to poll."""
@@ -57,7 +74,7 @@ class Drift:
         is_any, is_own_affected, changes = self._tables.has_changed(), False, {}
         try:
             for change in self._monitor.changes():
-                place = change.kind, change.key, change.prefix
+                place = _place(change)
                 if is_expected(change):
                     if place in changes and changes[place].is_gone and not change.is_gone:
                         del changes[place]  # it is back
@@ -69,6 +86,10 @@ class Drift:
         except Lost:
             is_any = is_own_affected = True
         return Found(is_own_affected, is_any, tuple(changes.values()))
+
+
+def _place(change: Change) -> tuple[object, ...]:
+    return change.kind, change.key, change.prefix
 
 
 def _concerns_this_node(change: Change) -> bool:

@@ -31,6 +31,7 @@ from spec.errors import CNIError
 _SYNC_SECONDS = 60.0
 _PATIENCE_SECONDS = 10.0  # for a registry that does not answer at the start
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds, after a synchronisation that failed
+_CALM = 2  # times as long as a repair took, nothing is repaired: a quarrel with another program is bounded
 _GATHER_SECONDS, _MOST_GATHERED = 0.002, 0.02  # a burst of changes is one pass; a single change is hardly delayed
 
 
@@ -89,6 +90,7 @@ class Reconciler:
         self._sync_due, self._pause = clock(), 0.0
         self._adopt_at = clock() + _PATIENCE_SECONDS
         self._adopted: tuple[Grant, Changes] | None = None
+        self._found, self._calm_at = Found(), clock()
         self._own: Grant | None = None
         self._grant: Grant | None = None
         self.outcome: Outcome | None = None
@@ -128,7 +130,7 @@ class Reconciler:
     def seconds_left(self) -> float:
         """Until the next step at the latest."""
         flush = self._parts.peers_file.seconds_left()
-        left = self._sync_due - self._clock()
+        left = min(self._sync_due, self._calm_at if self._found else self._sync_due) - self._clock()
         return max(0.0, min(left, self._longest, self._longest if flush is None else flush))
 
     def step(self) -> None:
@@ -136,9 +138,9 @@ class Reconciler:
         with suppress(BlockingIOError):
             os.eventfd_read(self._event)
         self._observer.on_round()
+        self.error = ""
         try:
             self._round()
-            self.error = ""
         except Exception as error:  # noqa: BLE001  (a mistake here must not end the node's network)
             self.error = str(error) if isinstance(error, OSError | CNIError) else f"{type(error).__name__}: {error}"
             self._retry_later()
@@ -146,7 +148,7 @@ class Reconciler:
 
     def _round(self) -> None:
         parts = self._parts
-        found = parts.drift.read(parts.network.is_expected)
+        found = self._drift()
         self._gather()
         changes = parts.store.take()
         grant = parts.registrar.grant
@@ -159,12 +161,18 @@ class Reconciler:
         is_due = self._clock() >= self._sync_due
         is_new = self._look(grant, changes.own, found, is_due=is_due)
         is_whole = is_due or found.is_any or is_new or changes.is_whole
-        if is_whole or found.changes or changes.names:
+        if is_whole or found or changes.names:
             self._pass(changes, found, is_whole=is_whole)
         parts.peers_file.flush()
-        if is_whole or found.changes or not parts.service.is_on:
+        if is_whole or found or not parts.service.is_on:
             self._serve()
         self._report()
+
+    def _drift(self) -> Found:
+        """What others have changed; nothing while they are answered for an earlier change: they may answer for ever."""
+        found, now = self._found + self._parts.drift.read(self._parts.network.is_expected), self._clock()
+        self._found = found if now < self._calm_at else Found()
+        return Found() if now < self._calm_at else found
 
     def _gather(self) -> None:
         """Wait for the rest of a burst, as long as more arrives."""
@@ -210,6 +218,8 @@ class Reconciler:
         outcome = network.sync(self._own, changes.nodes) if is_whole else self._pass_for(changes, found)
         seconds = self._clock() - start
         self.outcome = outcome
+        if found:
+            self._calm_at = self._clock() + _CALM * seconds
         if outcome.is_complete:
             self._pause = 0.0
             if is_whole:
@@ -219,7 +229,7 @@ class Reconciler:
         if outcome.written or outcome.removed:
             written = {"written": outcome.written, "removed": outcome.removed, "ms": round(seconds * 1000, 1)}
             self._log(INFO, {"event": "synchronised", "nodes": len(changes.nodes), **written})
-        self._observer.on_pass(Pass(outcome, seconds, is_whole, bool(found.is_any or found.changes)))
+        self._observer.on_pass(Pass(outcome, seconds, is_whole, bool(found)))
         self._after(changes)
 
     def _pass_for(self, changes: Changes, found: Found) -> Outcome:

@@ -23,9 +23,9 @@ class TableMonitor:
     The thread that opens it is the one whose own transactions are not reported.
     """
 
-    def __init__(self, prefixes: Collection[bytes]) -> None:
-        """`prefixes`: how the names of the tables begin."""
-        self._prefixes = tuple(prefixes)
+    def __init__(self, tables: Collection[bytes]) -> None:
+        """`tables`: their names, each with a NUL at the end."""
+        self._names = tuple(tables)
         self._is_touched = False
         self._own = _author()
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
@@ -68,7 +68,7 @@ class TableMonitor:
         The last message of a transaction names its author. The names of the tables are searched in the bytes: another
         program's transaction may have thousands of messages.
         """
-        self._is_touched = self._is_touched or any(prefix in data for prefix in self._prefixes)
+        self._is_touched = self._is_touched or any(name in data for name in self._names)
         at, changed = 0, False
         while at + MESSAGE_HEADER.size <= len(data):
             length, kind, *_ = MESSAGE_HEADER.unpack_from(data, at)

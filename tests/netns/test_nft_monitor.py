@@ -6,14 +6,15 @@ from linux.nftables.static_table import delete, table_name
 from rules import hairpin_duplicates
 from tests.netns.node import Node
 
-PREFIXES = (b"slash24_dedup_",)
+TABLES = (b"slash24_dedup_net\0",)
 
 
 def test_transactions_of_others_are_reported_once(node: Node) -> None:
     """If they change one of the tables."""
     with node.inside():
-        monitor = TableMonitor(PREFIXES)
+        monitor = TableMonitor(TABLES)
     with monitor:
+        node.run(["nft", "add table bridge slash24_dedup_net2"])
         node.run(["nft", "add table inet other; add set inet other s { type ipv4_addr; }"])
         assert not monitor.has_changed()
         node.run(["nft", "add table bridge slash24_dedup_net"])
@@ -26,7 +27,7 @@ def test_transactions_of_others_are_reported_once(node: Node) -> None:
 def test_own_transactions_are_not_reported(node: Node) -> None:
     """Those of the thread that opened it; the author is known also in another PID namespace."""
     with node.inside():
-        monitor = TableMonitor(PREFIXES)
+        monitor = TableMonitor(TABLES)
         hairpin_duplicates.ensure("net", "02:00:00:00:00:01", ["10.244.1.1/24"])
         assert "slash24_dedup_net" in node.ruleset()
         assert not monitor.has_changed()

@@ -32,6 +32,8 @@ class FakeNetwork:
     outcome: Outcome = DONE
     passes: list[tuple] = field(default_factory=list)
     failure: Exception | None = None
+    clock: Clock = field(default_factory=Clock)
+    seconds: float = 0.0
 
     def is_expected(self, _change: object) -> bool:
         return True
@@ -42,6 +44,7 @@ class FakeNetwork:
 
     def repair(self, own: Grant, nodes: Mapping[str, Node], changes: Sequence[Change]) -> Outcome:
         self.passes.append(("repair", own, [change.kind for change in changes]))
+        self.clock.now += self.seconds
         return self.outcome
 
     def sync(self, own: Grant, nodes: Mapping[str, Node]) -> Outcome:
@@ -136,7 +139,7 @@ class Case:
 
     def __init__(self, folder: Path) -> None:
         self.clock, self.log, self.observer = Clock(), Woken(), Observer()
-        self.network, self.registrar, self.drift = FakeNetwork(), FakeRegistrar(), FakeDrift()
+        self.network, self.registrar, self.drift = FakeNetwork(clock=self.clock), FakeRegistrar(), FakeDrift()
         self.this, self.service, self.folder = FakeThisNode(), FakeService(), folder
         self.store = Store("n1", "", lambda: None, clock=self.clock)
         parts = Parts(
@@ -278,6 +281,24 @@ def test_drift_is_repaired_at_once(case: Case) -> None:
     case.store.put(Entry("n4", record(4)))
     assert case.step() == [("repair", ["route"]), ("update", ["n4"])]
     assert [done.is_repair for done in case.observer.passes] == [False, True, True]
+
+
+def test_a_quarrel_with_another_program_is_bounded(case: Case) -> None:
+    """A repair that took a second is followed by two seconds without one, except for what else is due."""
+    drift = Found(changes=(Change(ROUTE, 7, bytes(4), 24, is_gone=True),))
+    case.start()
+    case.network.seconds = 1.0
+    case.drift.found = drift
+    assert case.step() == [("repair", ["route"])]
+    case.network.seconds = 0.0
+    case.drift.found = drift
+    case.store.put(Entry("n4", record(4)))
+    assert case.step() == [("update", ["n4"])]
+    assert case.loop.seconds_left() <= 2.0
+    assert case.step(after=1) == []
+    assert case.step(after=1) == [("repair", ["route"])]
+    case.drift.found = drift
+    assert case.step() == [("repair", ["route"])]
 
 
 def test_a_new_address_of_this_node_is_used_and_published(case: Case) -> None:
