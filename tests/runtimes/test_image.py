@@ -27,6 +27,20 @@ def test_podman_runs_the_image(machine: Machine, podman: Podman) -> None:
     assert done.stdout.strip() == VERSION
 
 
+def test_a_container_installs_the_plugins_on_its_host(machine: Machine, podman: Podman) -> None:
+    """As the manifest's init container does, with a read-only root; a plugin then runs without the container."""
+    machine.run(["podman", "load", "--input", ARCHIVE])
+    machine.run(["mkdir", "-p", "/tmp/bin"])
+    options = ["--rm", "--read-only", "--privileged", "--network=none", "--volume=/tmp/bin:/host/opt/cni/bin"]
+    for _ in range(2):
+        machine.run(["podman", "run", *options, IMAGE, "slash24-node", "--install=/host/opt/cni/bin"])
+    expected = {path.name for path in (ROOT / "dist" / "bin").iterdir()}
+    installed = {path.name for path in machine.path("/tmp/bin").iterdir()}
+    assert {name for name in installed if not name.startswith("slash24.d.")} == expected
+    done = machine.run(["env", "CNI_COMMAND=VERSION", "/tmp/bin/bridge"], stdin='{"cniVersion": "1.0.0"}')
+    assert "1.1.0" in json.loads(done.stdout)["supportedVersions"]
+
+
 def test_containerd_runs_the_image(machine: Machine, containerd: Containerd) -> None:
     """`ctr images import` knows it by its name, as the kubelet asks for it."""
     machine.run(["ctr", "-n", "k8s.io", "images", "import", ARCHIVE])
