@@ -33,7 +33,11 @@ _SETTLING = 2.0  # seconds until another node's file is visible on a share witho
 _ATTEMPTS = 20  # to find a subnet that no other node has chosen at the same time
 _RETRY = 5.0  # seconds until a folder that could not be read is read again
 _LOCK_PAUSE = 0.02
+_BEGINNING = 0.05  # seconds
 _UNMOUNTED = "it is empty, and on another file system than before; mount the share again"
+_EMPTY = (
+    f"is empty, though this node has had a subnet since its boot; mount the share, or make {_LOCK} there to begin anew"
+)
 _KNOWN = {key.lower() for key in KEYS}
 
 
@@ -73,6 +77,8 @@ class FileRegistry:
             raise RegistryError(f'"{self._path}" has no "podCIDRs"; add them, or set "cluster" and "allocate"')
         with _errors(f'lease a subnet in "{self._folder}"'):
             make_folders(self._folder, 0o755)
+            if wish.preferred and own is None and self._is_untouched():
+                raise RegistryError(f'"{self._folder}" {_EMPTY}')
             try:
                 self._others()  # before other nodes have to wait for this one
                 with self._locked() as is_locked:
@@ -126,6 +132,9 @@ class FileRegistry:
                 try:
                     if keys is None:
                         self._renew(notices)
+                    if self._publishes and not was_read and self._is_untouched():
+                        self._closed.wait(_BEGINNING)  # until the first lease, or the share, is there
+                        continue
                     changes = folder.look(time.monotonic(), keys)
                 except OSError as error:
                     sink.lost(f'the folder "{self._folder}" cannot be read: {error.strerror}')
@@ -207,6 +216,11 @@ class FileRegistry:
         """Whether the folder was on another file system before, and has no records now: the share's mount point."""
         moved = self._device not in (0, os.stat(self._folder).st_dev)
         return moved and next(list_files(self._folder), None) is None
+
+    def _is_untouched(self) -> bool:
+        """Whether the folder has no records, and no lock, which the first lease leaves there."""
+        is_locked = os.path.lexists(os.path.join(self._folder, _LOCK))
+        return not is_locked and next(list_files(self._folder), None) is None
 
     @contextmanager
     def _locked(self) -> Iterator[bool]:

@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import threading
+import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,7 @@ def test_other_nodes_subnets_are_not_leased(tmp_path: Path) -> None:
 def test_a_preferred_subnet_is_leased_again(tmp_path: Path) -> None:
     """As the node's old one, whose record was lost."""
     wish = Wish(("10.244.0.0/16",), (24,), preferred=("10.244.77.0/24",))
+    (tmp_path / ".lock").touch()
     assert registry(tmp_path).lease(wish).subnets == ("10.244.77.0/24",)
 
 
@@ -196,6 +199,7 @@ def test_publishing_writes_only_what_is_new(tmp_path: Path) -> None:
 def test_records_are_watched(tmp_path: Path) -> None:
     """Its own as well; new, changed and deleted."""
     mine, other = registry(tmp_path, poll=3600), registry(tmp_path, "b")
+    (tmp_path / ".lock").touch()
     with watching(mine) as kept:
         kept.wait(lambda: kept.calls)
         assert kept.calls[0] == "replace"
@@ -225,6 +229,7 @@ def test_without_watches_the_folder_is_polled(tmp_path: Path, monkeypatch: pytes
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(file, "FolderWatch", refused)
+    (tmp_path / ".lock").touch()
     with watching(registry(tmp_path)) as kept:
         kept.wait(lambda: kept.calls)
         write(tmp_path, "b", podCIDRs=["10.244.2.0/24"])
@@ -273,3 +278,17 @@ def test_a_share_that_is_unmounted_is_lost_not_empty(tmp_path: Path, monkeypatch
             mine.publish(Node("a", (), ("10.244.1.0/24",)))
         write(tmp_path, "c", podCIDRs=["10.244.3.0/24"])
         kept.wait(lambda: set(kept.nodes) == {"c"})
+
+
+def test_an_empty_folder_is_no_registry_for_a_node_that_had_a_subnet(tmp_path: Path) -> None:
+    """It may be the mount point of a share: to begin anew there would take all routes away."""
+    mine, wish = registry(tmp_path / "nodes"), replace(WISH, preferred=("10.244.7.0/24",))
+    with pytest.raises(RegistryError, match="mount the share"):
+        mine.lease(wish)
+    assert os.listdir(tmp_path / "nodes") == []
+    with watching(mine) as kept:
+        time.sleep(0.2)
+        assert kept.calls == []
+        (tmp_path / "nodes" / ".lock").touch()
+        assert mine.lease(wish).subnets == ("10.244.7.0/24",)
+        kept.wait(lambda: "a" in kept.nodes)
