@@ -93,14 +93,15 @@ class Store:
     def put(self, entry: Entry) -> None:
         """See Sink."""
         with self._lock:
-            own, self._lost_at = self._own(), None
+            own, wrong, self._lost_at = self._own(), self._wrong.get(entry.key), None
             self._received += 1
             if entry.node is not None and self._by_key.get(entry.key) == entry.node:
                 self._explain(entry)
                 return
             names = self._drop(entry.key) | self._keep(entry)
             self._pending.names |= names
-        self._announce(own, is_news=bool(names))
+            is_told = self._wrong.get(entry.key) == wrong
+        self._announce(own, is_news=bool(names) or not is_told)
 
     def remove(self, key: str) -> None:
         """See Sink."""

@@ -129,6 +129,15 @@ def test_a_wrong_record_is_told_and_its_node_gone(store: Store) -> None:
     assert set(store.take().nodes) == {"n2", "n3"}
 
 
+def test_a_new_record_that_is_wrong_wakes_whoever_tells(store: Store, wake: Woken) -> None:
+    """Once."""
+    store.replace([])
+    woken = len(wake.calls)
+    for _ in range(2):
+        store.put(Entry("n9", None, "no JSON"))
+    assert len(wake.calls) == woken + 1
+
+
 def test_a_record_whose_last_content_is_used_is_told(store: Store) -> None:
     """As that of a file which cannot be parsed any more; until it is right again."""
     store.replace([entry(2)])
