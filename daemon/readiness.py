@@ -23,6 +23,8 @@ class State:
     why: str = ""
     wrong: tuple[str, ...] = ()
     about_conflist: tuple[str, ...] = ()
+    is_published: bool = True
+    publish_problem: str = ""
 
 
 def readiness(state: State) -> Readiness:
@@ -32,6 +34,9 @@ def readiness(state: State) -> Readiness:
         warnings.append(state.address_problem)
     if state.lost_seconds > _LOST_SECONDS:
         warnings.append(f"the registry cannot be reached: {state.why}")
+    unknown = f"the other nodes do not learn of this one: {state.publish_problem}" if state.publish_problem else ""
+    if unknown and state.is_published:
+        warnings.append(unknown)
     if outcome:
         warnings += [*outcome.problems, *outcome.left_out]
     if state.unready:
@@ -43,6 +48,8 @@ def readiness(state: State) -> Readiness:
     if not outcome.is_complete:
         why = outcome.problems[-1] if outcome.problems else "see the log"
         return _not_ready("NetworkIncomplete", why, warnings)
+    if not state.is_published:
+        return _not_ready("RecordNotPublished", unknown or "the other nodes do not know this one yet", warnings)
     return Readiness(
         is_ready=True,
         reason="RoutesInPlace",

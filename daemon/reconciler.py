@@ -112,9 +112,17 @@ class Reconciler:
         unready = ""
         if registrar.grant is None and self._own is None:
             unready = f"this node has no subnet yet: {registrar.problem('lease') or 'the registry was not reached yet'}"
-        problem = self._parts.this.problem
-        about_conflist = tuple(self._parts.service.warnings)
-        return State(self.outcome, unready, problem, counts.lost_seconds, counts.why, counts.wrong, about_conflist)
+        return State(
+            outcome=self.outcome,
+            unready=unready,
+            address_problem=self._parts.this.problem,
+            lost_seconds=counts.lost_seconds,
+            why=counts.why,
+            wrong=counts.wrong,
+            about_conflist=tuple(self._parts.service.warnings),
+            is_published=bool(registrar.published or self._adopted),
+            publish_problem=registrar.problem("publish"),
+        )
 
     def run(self) -> None:
         """Until `stop`."""
@@ -163,7 +171,10 @@ class Reconciler:
         is_whole = is_due or found.is_any or is_new or changes.is_whole
         if is_whole or found or changes.names:
             self._pass(changes, found, is_whole=is_whole)
-        parts.peers_file.flush()
+        try:
+            parts.peers_file.flush()
+        except OSError as error:  # only plugins without a daemon need it
+            self.error = f"cannot write the records for plugins: {error}"
         if is_whole or found or not parts.service.is_on:
             self._serve()
         self._report()
@@ -256,10 +267,11 @@ class Reconciler:
             parts.drift.watch(host, parts.this.links)
 
     def _serve(self) -> None:
-        """Once the network works and the others know this node."""
+        """Once the network works and the others know this node; if it works no more, plugins do everything again."""
         parts, outcome = self._parts, self.outcome
-        is_known = parts.service.is_on or parts.registrar.published or self._adopted
-        if outcome and outcome.is_complete and is_known:
+        if outcome and not outcome.is_complete:
+            parts.service.end()
+        elif outcome and (parts.service.is_on or parts.registrar.published or self._adopted):
             parts.service.keep()
 
     def _report(self) -> None:

@@ -61,7 +61,7 @@ class FakeRegistrar:
         self.grant: Grant | None = GRANT
         self.published: Node | None = None
         self.told: list[Readiness] = []
-        self.why = ""
+        self.why: dict[str, str] = {}
 
     def publish(self, node: Node) -> None:
         self.published = node
@@ -70,8 +70,8 @@ class FakeRegistrar:
         if readiness not in self.told[-1:]:
             self.told.append(readiness)
 
-    def problem(self, _job: str) -> str:
-        return self.why
+    def problem(self, job: str) -> str:
+        return self.why.get(job, "")
 
 
 @dataclass
@@ -119,6 +119,9 @@ class FakeService:
     def keep(self) -> None:
         self.kept += 1
         self.is_on = True
+
+    def end(self) -> None:
+        self.is_on = False
 
 
 class Observer:
@@ -191,7 +194,7 @@ def new_case(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Case:
 def test_nothing_is_touched_before_the_registry_has_answered(case: Case) -> None:
     """A node that is missing may exist. Plugins are told that there is no subnet."""
     case.registrar.grant = None
-    case.registrar.why = "connection refused"
+    case.registrar.why["lease"] = "connection refused"
     assert case.step() == []
     assert content(case.folder / "node.json")["problem"] == "this node has no subnet yet: connection refused"
     assert case.registrar.told[-1].reason == "NoSubnet"
@@ -240,6 +243,45 @@ def test_the_order_at_the_start(case: Case) -> None:
     assert case.step() == []
     assert case.service.kept == 1
     assert case.registrar.told[-1].is_ready
+
+
+def test_a_node_that_others_do_not_learn_of_is_not_ready(case: Case) -> None:
+    """Once they have, a failure to tell them something new is a warning."""
+    case.registrar.publish = lambda _: None
+    case.registrar.why["publish"] = "permission denied"
+    case.start()
+    told = case.registrar.told[-1]
+    assert (told.is_ready, told.reason) == (False, "RecordNotPublished")
+    assert told.message == "the other nodes do not learn of this one: permission denied"
+    case.registrar.published = record(1)
+    case.step()
+    assert case.registrar.told[-1].is_ready
+    assert case.registrar.told[-1].warnings == (told.message,)
+
+
+def test_plugins_do_everything_while_the_network_does_not_work(case: Case) -> None:
+    """They tell the runtime what is wrong; the lock is taken again when it works."""
+    case.start()
+    assert case.service.is_on
+    case.network.outcome = Outcome(problems=("failed to set up the tunnel: no link",))
+    case.step(after=60)
+    assert not case.service.is_on
+    case.network.outcome = DONE
+    case.step(after=1)
+    assert case.service.is_on
+
+
+def test_a_peers_file_that_cannot_be_written_stops_nothing(case: Case) -> None:
+    """It is told, and tried again."""
+    (case.folder / "peers.json").mkdir()
+    case.start()
+    assert case.loop.error.startswith("cannot write the records for plugins")
+    assert case.registrar.told[-1].is_ready
+    assert case.service.is_on
+    (case.folder / "peers.json").rmdir()
+    case.step(after=1)
+    assert case.loop.error == ""
+    assert len(content(case.folder / "peers.json")["peers"]) == 2
 
 
 def test_a_subnet_that_comes_late_starts_the_network(case: Case) -> None:
