@@ -23,6 +23,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from errno import EISDIR
 from fcntl import LOCK_EX, flock
 from stat import S_ISREG, S_IXUSR
 
@@ -56,7 +57,7 @@ def put(private: str, folder: str) -> None:
     os.makedirs(folder, 0o755, exist_ok=True)
     for name in launchers:
         if os.path.isdir(os.path.join(folder, name)):
-            raise IsADirectoryError(21, "a folder has the name of a plugin", os.path.join(folder, name))
+            raise IsADirectoryError(EISDIR, "a folder has the name of a plugin", os.path.join(folder, name))
     with _staging(folder) as stage:
         target = _place(private, folder, stage)
         for name, content in launchers.items():
@@ -130,10 +131,11 @@ def _launcher(path: str) -> bytes | None:
         with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
             if not S_ISREG(os.fstat(file.fileno()).st_mode):
                 return None
-            content = file.read(_LONGEST_LAUNCHER)
+            content = file.read(_LONGEST_LAUNCHER + 1)
     except OSError:
         return None
-    return content if content.startswith(b"\x7fELF") and _MARK in content else None
+    is_ours = content.startswith(b"\x7fELF") and _MARK in content and len(content) <= _LONGEST_LAUNCHER
+    return content if is_ours else None
 
 
 def _private_folders(folder: str) -> list[str]:
