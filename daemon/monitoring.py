@@ -56,7 +56,7 @@ class Monitoring:
         """Serve the pages at `where`, a path or HOST:PORT; a function that ends that. Raises OSError."""
         for name, meaning, value in (
             ("slash24_node_records", "Records in the registry", lambda: store.counts().known),
-            ("slash24_node_records_wrong", "Records that cannot be read", lambda: len(store.counts().wrong)),
+            ("slash24_node_records_wrong", "Records that cannot be read", lambda: store.counts().wrong_count),
             ("slash24_node_left_out", "Records that cannot be used", lambda: len(_left_out(reconciler))),
             ("slash24_node_ready", "1 if the network works", lambda: readiness(reconciler.state).is_ready),
             ("slash24_node_registry_connected", "1 if the registry can be reached", lambda: _connected(store)),

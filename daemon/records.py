@@ -26,10 +26,14 @@ class Changes:
 
 @dataclass(frozen=True)
 class Counts:
-    """What the store holds. `lost_seconds`: for how long the registry cannot be reached, 0 if it can; `why` not."""
+    """What the store holds: `known` records; `wrong_count` others, about some of which `wrong` has sentences.
+
+    `lost_seconds`: for how long the registry cannot be reached, 0 if it can; `why` not. `received`: since the start.
+    """
 
     known: int = 0
     wrong: tuple[str, ...] = ()
+    wrong_count: int = 0
     lost_seconds: float = 0.0
     why: str = ""
     received: int = 0
@@ -140,7 +144,7 @@ class Store:
         with self._lock:
             lost = 0.0 if self._lost_at is None else max(self._clock() - self._lost_at, 0.001)
             wrong = tuple(sorted(self._wrong.values())[:_TOLD])
-            return Counts(len(self._by_name), wrong, lost, self._why if lost else "", self._received)
+            return Counts(len(self._by_name), wrong, len(self._wrong), lost, self._why if lost else "", self._received)
 
     def _own(self) -> Node | None:
         key = self._by_name.get(self._node)

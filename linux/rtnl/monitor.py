@@ -41,6 +41,10 @@ _KINDS = {
     uapi.RTM_DELNEIGH: NEIGHBOUR,
     uapi.RTM_NEWNETCONF: SETTING,
 }
+_STATES_OF_ADDRESSES = (
+    uapi.IFA_F_SECONDARY | uapi.IFA_F_DADFAILED | uapi.IFA_F_DEPRECATED | uapi.IFA_F_TENTATIVE | uapi.IFA_F_PERMANENT
+)
+_MOST_ADDRESSES = 4096
 _GONE = (uapi.RTM_DELLINK, uapi.RTM_DELADDR, uapi.RTM_DELROUTE, uapi.RTM_DELNEIGH)
 
 
@@ -75,6 +79,7 @@ class Monitor:
         self._watched: tuple[tuple[int, ...], int] = ((), 0)
         self._names: frozenset[bytes] = frozenset()
         self._states: dict[int, bytes] = {}
+        self._addresses: dict[tuple[int, bytes, int], int] = {}
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, buffer_bytes)
@@ -122,11 +127,29 @@ class Monitor:
                     raise Lost from error
                 raise
             change = change_of(data)
-            if change and (change.kind != LINK or self._is_news(change, data)):
+            if change and self._is_news(change, data):
                 yield change
 
     def _is_news(self, change: Change, message: bytes) -> bool:
-        """Whether a link is watched, and not as it was."""
+        """Whether a link is watched, and not as it was; whether an address is not as it was."""
+        if change.kind == ADDRESS:
+            return self._is_new_address(change, message)
+        return change.kind != LINK or self._is_new_link(change, message)
+
+    def _is_new_address(self, change: Change, message: bytes) -> bool:
+        """An address is announced whenever its lifetime is prolonged, by every router advertisement."""
+        place, state = (change.link, change.key, change.prefix), message[18] & _STATES_OF_ADDRESSES
+        if change.is_gone:
+            self._addresses.pop(place, None)
+            return True
+        if self._addresses.get(place) == state:
+            return False
+        if len(self._addresses) >= _MOST_ADDRESSES:
+            self._addresses.clear()
+        self._addresses[place] = state
+        return True
+
+    def _is_new_link(self, change: Change, message: bytes) -> bool:
         if change.link not in self._watched[0] and change.key not in self._names:
             return False
         state = b"" if change.is_gone else _state_in(message, change.key)

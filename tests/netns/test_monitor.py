@@ -125,6 +125,19 @@ def test_addresses_are_announced(node: Node, monitor: Monitor) -> None:
     assert found == [Change(ADDRESS, monitor.links["br0"], pack("198.51.100.1"), 24)]
 
 
+def test_an_address_that_is_prolonged_is_announced_once(node: Node, monitor: Monitor) -> None:
+    """Routers prolong addresses every few seconds; only another state is news, and the end."""
+    for address in ("198.51.100.1/24", "2001:db8:7::1/64"):
+        for seconds in ("1000", "2000", "3000"):
+            lifetime = ["valid_lft", seconds, "preferred_lft", seconds]
+            node.run(["ip", "addr", "replace", address, "dev", "wan0", *lifetime])
+        assert [change.kind for change in announced(monitor)].count(ADDRESS) <= 2  # tentative at first
+        node.run(["ip", "addr", "replace", address, "dev", "wan0", "valid_lft", "900", "preferred_lft", "0"])
+        assert ADDRESS in [change.kind for change in announced(monitor)]
+        node.run(["ip", "addr", "del", address, "dev", "wan0"])
+        assert [change.is_gone for change in announced(monitor) if change.kind == ADDRESS] == [True]
+
+
 def test_settings_of_the_links_are_announced(node: Node, monitor: Monitor) -> None:
     """Also when all links' are changed."""
     node.run(["sh", "-c", "echo 1 >/proc/sys/net/ipv4/conf/lo/forwarding"])
