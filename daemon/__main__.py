@@ -78,8 +78,6 @@ def _wait() -> int:
 def _run(chosen: Options, config: Config) -> int:
     """Until SIGTERM; the exit status. Raises AlreadyRunning, CNIError, OSError."""
     limit_heap()
-    gc.freeze()  # collections skip what was loaded
-    gc.set_threshold(*_COLLECTIONS)
     log = logger(2, os.environ, level=LEVELS[chosen.log_level], as_json=chosen.log_format == "json")
     single.hold()
     watcher = _Watcher(systemd.Notifier(os.environ).notify, os.environ)
@@ -89,6 +87,8 @@ def _run(chosen: Options, config: Config) -> int:
         watcher.monitoring = Monitoring()
     registry = open_registry(config.registry, config.node, Section(config.options))
     reconciler, parts = _assemble(config, registry, log, watcher)
+    gc.freeze()  # collections skip what was loaded
+    gc.set_threshold(*_COLLECTIONS)
     close_pages = watcher.monitoring.open(chosen.listen, reconciler, parts.store) if chosen.listen else lambda: None
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: reconciler.stop())

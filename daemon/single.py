@@ -15,7 +15,8 @@ class AlreadyRunning(Exception):
 def hold(path: str = PATH) -> int:
     """Lock the file until the descriptor that is returned, or the process, ends. Raises AlreadyRunning, OSError."""
     os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
+    # For root alone: whoever can open the file can lock it.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         flock(descriptor, LOCK_EX | LOCK_NB)
     except BlockingIOError:
