@@ -11,6 +11,7 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from random import randrange
 from threading import Lock
 
@@ -60,6 +61,20 @@ class _Silence(EndpointError):
     """An endpoint has sent nothing for a while."""
 
 
+@dataclass(eq=False)
+class _Link:
+    """The connections to an endpoint. The last of its users closes them after it was left.
+
+    Nobody else may: the kernel would give the number of a descriptor that is closed to another connection, and a thread
+    that waits for the first one would not notice.
+    """
+
+    endpoint: str
+    http: httpx2.Client
+    users: int = 0
+    is_left: bool = False
+
+
 class Client:
     """An etcd cluster. Uses one endpoint, beginning with a random one, until it fails. Several threads may use it.
 
@@ -70,7 +85,7 @@ class Client:
         self._conf = conf
         self._lock = Lock()
         self._place = randrange(len(conf.endpoints))
-        self._http: httpx2.Client | None = None
+        self._link: _Link | None = None
         self._token = ""
         self._watched: set[socket.socket] = set()
         self._is_closed = False
@@ -154,29 +169,30 @@ class Client:
         Ends after a time without events. Raises Compacted: what has happened since is not known any more.
         """
         request = {"key": encoded(prefix), "range_end": end_of(prefix), "start_revision": str(after + 1)}
-        endpoint, http = self._current()
         has_begun = False
-        try:
-            for message in self._stream(endpoint, http, "watch", {"create_request": request}):
-                yield read_batch(message)
-                has_begun = True
-        except Refused as error:
-            self._forget_token(self._token, error)
-            raise
-        except EndpointError as error:
-            if isinstance(error, _Silence) and has_begun:
-                return
-            self._leave(http)
-            raise RegistryError(f"{endpoint}: {error}") from error
+        with self._in_use() as link:
+            try:
+                for message in self._stream(link, "watch", {"create_request": request}):
+                    yield read_batch(message)
+                    has_begun = True
+            except Refused as error:
+                self._forget_token(self._token, error)
+                raise
+            except EndpointError as error:
+                if isinstance(error, _Silence) and has_begun:
+                    return
+                self._leave(link)
+                raise RegistryError(f"{link.endpoint}: {error}") from error
 
     def close(self) -> None:
         """End all watches; further requests fail."""
         with self._lock:
-            self._is_closed = True
-            http, self._http = self._http, None
-            self._end_watches()
-        if http:
-            http.close()
+            self._is_closed, link = True, self._link
+            if link:
+                link.users += 1
+        if link:
+            self._leave(link)
+            self._release(link)
 
     def _call(
         self,
@@ -187,52 +203,59 @@ class Client:
         """What `read` finds in the answer of the first endpoint that gives one."""
         problems = []
         for _ in self._conf.endpoints:
-            endpoint, http = self._current()
-            try:
-                return read(self._authenticated(endpoint, http, path, body))
-            except EndpointError as error:
-                problems.append(f"{endpoint}: {error}")
-                self._leave(http)
+            with self._in_use() as link:
+                try:
+                    return read(self._authenticated(link, path, body))
+                except EndpointError as error:
+                    problems.append(f"{link.endpoint}: {error}")
+                    self._leave(link)
         raise RegistryError(f"etcd cannot be reached: {'; '.join(problems)}")
 
-    def _current(self) -> tuple[str, httpx2.Client]:
-        """The endpoint in use. Files are read for each new connection, since certificates are replaced."""
+    @contextmanager
+    def _in_use(self) -> Iterator[_Link]:
+        """The link in use. Files are read for each new one, since certificates are replaced."""
         with self._lock:
             if self._is_closed:
                 raise RegistryError("the connection to etcd has been closed")
-            endpoint = self._conf.endpoints[self._place]
-            if self._http is None:
-                self._http = _connect(endpoint, self._conf)
-            return endpoint, self._http
+            if self._link is None:
+                endpoint = self._conf.endpoints[self._place]
+                self._link = _Link(endpoint, _connect(endpoint, self._conf))
+            link = self._link
+            link.users += 1
+        try:
+            yield link
+        finally:
+            self._release(link)
 
-    def _leave(self, http: httpx2.Client) -> None:
+    def _release(self, link: _Link) -> None:
+        with self._lock:
+            link.users -= 1
+            is_over = link.is_left and not link.users
+        if is_over:
+            link.http.close()
+
+    def _leave(self, link: _Link) -> None:
         """Use the next endpoint, for watches too, unless another thread has left this one already."""
         with self._lock:
-            if self._http is not http:
+            if link.is_left:
                 return
-            self._http = None
+            link.is_left, self._link = True, None
             self._place = (self._place + 1) % len(self._conf.endpoints)
-            self._end_watches()
-        http.close()
+            for watched in self._watched:
+                with suppress(OSError):
+                    # Wakes the thread that reads. TLS's own shutdown would wait for the server.
+                    socket.socket.shutdown(watched, socket.SHUT_RDWR)
 
-    def _end_watches(self) -> None:
-        for watched in self._watched:
-            with suppress(OSError):
-                # Closing it would not wake the thread that reads; TLS's own shutdown would wait for the server.
-                socket.socket.shutdown(watched, socket.SHUT_RDWR)
-
-    def _authenticated(
-        self, endpoint: str, http: httpx2.Client, path: str, body: Mapping[str, object]
-    ) -> Mapping[str, object]:
-        token = self._token_for(endpoint, http)
+    def _authenticated(self, link: _Link, path: str, body: Mapping[str, object]) -> Mapping[str, object]:
+        token = self._token_for(link)
         try:
-            return _post(http, path, body, token)
+            return _post(link.http, path, body, token)
         except Refused as error:
             if not self._forget_token(token, error):
                 raise
-        return _post(http, path, body, self._token_for(endpoint, http))
+        return _post(link.http, path, body, self._token_for(link))
 
-    def _token_for(self, endpoint: str, http: httpx2.Client) -> str:
+    def _token_for(self, link: _Link) -> str:
         """The token of this node's user; "" if it has none, or etcd asks for none."""
         if not self._conf.user or self._token:
             return self._token
@@ -241,11 +264,11 @@ class Client:
         except (OSError, ValueError) as error:
             raise RegistryError(f'the password file "{self._conf.password_file}" cannot be read: {error}') from error
         try:
-            answer = _post(http, "auth/authenticate", {"name": self._conf.user, "password": password}, "")
+            answer = _post(link.http, "auth/authenticate", {"name": self._conf.user, "password": password}, "")
         except Refused as error:
             if _NO_AUTHENTICATION in str(error):
                 return ""
-            raise RegistryError(f'{endpoint} does not accept user "{self._conf.user}": {error}') from error
+            raise RegistryError(f'{link.endpoint} does not accept user "{self._conf.user}": {error}') from error
         token = answer.get("token")
         if not isinstance(token, str) or not (token.isascii() and token.isprintable()):
             raise EndpointError("answers without a token")
@@ -260,18 +283,16 @@ class Client:
             self._token = ""
         return True
 
-    def _stream(
-        self, endpoint: str, http: httpx2.Client, path: str, body: Mapping[str, object]
-    ) -> Iterator[Mapping[str, object]]:
+    def _stream(self, link: _Link, path: str, body: Mapping[str, object]) -> Iterator[Mapping[str, object]]:
         """The messages of a stream."""
         timeouts = httpx2.Timeout(_PATIENCE).as_dict()
-        with _exchange(http, path, body, self._token_for(endpoint, http), timeouts) as response:
+        with _exchange(link.http, path, body, self._token_for(link), timeouts) as response:
             if response.status_code != 200:
                 raise read_refusal(read_object(_content(response)), response.status_code)
             timeouts["read"] = _SILENCE
             watched = response.extensions["network_stream"].get_extra_info("socket")
             with self._lock:
-                if self._http is not http:
+                if link.is_left:
                     raise EndpointError("left for another endpoint")
                 self._watched.add(watched)
             try:
