@@ -3,11 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from linux.rtnl.forwarding import Objects, PeerPath
-from linux.rtnl.links import pack_mac
+from linux.rtnl.forwarding import NOTHING, Objects, PeerPath, objects_of
 from linux.rtnl.monitor import FORWARDING, NEIGHBOUR, ROUTE, Change
 from linux.rtnl.peer_routes import PROTOCOL
-from spec.addresses import pack
 
 _Key = tuple[bytes, int]  # of a route: destination, prefix length; of other entries 0 in place of it
 
@@ -15,33 +13,24 @@ _Key = tuple[bytes, int]  # of a route: destination, prefix length; of other ent
 class Expected:
     """The routes, neighbours and FDB entries of some paths, as announcements describe them."""
 
-    def __init__(self) -> None:
-        self._routes: dict[_Key, tuple[bytes, int]] = {}
-        self._entries: dict[str, dict[bytes, bytes]] = {NEIGHBOUR: {}, FORWARDING: {}}
+    def __init__(self, objects: Objects = NOTHING) -> None:
+        self._routes: dict[_Key, tuple[bytes, int]] = dict(objects.routes)
+        self._entries: dict[str, dict[bytes, bytes]] = {
+            NEIGHBOUR: dict(objects.hops),
+            FORWARDING: dict(objects.remotes),
+        }
 
-    def replace(self, paths: Iterable[PeerPath]) -> None:
-        """These are all paths."""
-        self.__init__()
-        self.add(paths)
-
-    def add(self, paths: Iterable[PeerPath]) -> None:
-        """These paths are wanted too."""
-        neighbours, forwarding = self._entries[NEIGHBOUR], self._entries[FORWARDING]
-        for path in paths:
-            via = pack(path.via)
-            self._routes[_key(path)] = (via, path.link)
-            if path.mac:
-                mac = pack_mac(path.mac)
-                neighbours[via] = mac
-                forwarding[mac] = pack(path.underlay)
-
-    def remove(self, paths: Iterable[PeerPath]) -> None:
-        """These paths are no longer wanted; to be called before `add` of what replaces them."""
-        for path in paths:
-            self._routes.pop(_key(path), None)
-            if path.mac:
-                self._entries[NEIGHBOUR].pop(pack(path.via), None)
-                self._entries[FORWARDING].pop(pack_mac(path.mac), None)
+    def exchange(self, gone: Iterable[PeerPath], new: Iterable[PeerPath]) -> None:
+        """Some paths are no longer wanted, and others are."""
+        old, objects = objects_of(list(gone)), objects_of(list(new))
+        for have, before, after in (
+            (self._routes, old.routes, objects.routes),
+            (self._entries[NEIGHBOUR], old.hops, objects.hops),
+            (self._entries[FORWARDING], old.remotes, objects.remotes),
+        ):
+            for key in before:
+                have.pop(key, None)
+            have.update(after)
 
     def lost(self, changes: Iterable[Change]) -> Objects | None:
         """What of this the changes, in order, have deleted; None if they have left something else that is not wanted.
@@ -84,8 +73,3 @@ class Expected:
             return change.prefix > 0 and (change.is_gone or not is_ours)
         is_wanted = is_ours and (change.value, change.link) == wanted
         return is_wanted != change.is_gone
-
-
-def _key(path: PeerPath) -> _Key:
-    network, _, length = path.subnet.partition("/")
-    return pack(network), int(length)

@@ -26,6 +26,7 @@ from plugins.node.conf import NodeConf
 from plugins.node.gateways import gateways_on
 from plugins.node.mtu import pod_mtu
 from plugins.node.records import Node, Records, parse_peers
+from plugins.node.selection import Peers
 from plugins.node.tunnel import TunnelConf
 from plugins.pod import host_bridge
 from rules import cluster_masquerade, vtep_filter
@@ -71,17 +72,18 @@ class Network:
         self._about_pods: tuple[str, ...] = ()
         self._own = Grant(())
         self._synced: _Synced | None = None
+        self._peers: Peers | None = None
 
     def sync(self, own: Grant, nodes: Mapping[str, Node]) -> Outcome:
         """Read all that the kernel has, and make it equal to what `own` and the records of `nodes` want."""
-        self._own, self._synced = own, None
+        before, self._own, self._synced = self._synced, own, None
         if not own.subnets:
             return Outcome(problems=("this node has no subnet yet",))
         try:
             with Netlink() as host:
                 if self._plugin.get("type") == "bridge":
                     return self._forward(host, own)
-                return self._sync(host, own, nodes)
+                return self._sync(host, own, nodes, before)
         except (CNIError, OSError) as error:
             return Outcome(problems=(str(error),))
 
@@ -135,7 +137,7 @@ class Network:
             host_bridge.enable_forwarding(host, family)
         return Outcome(is_complete=True)
 
-    def _sync(self, host: Netlink, own: Grant, nodes: Mapping[str, Node]) -> Outcome:
+    def _sync(self, host: Netlink, own: Grant, nodes: Mapping[str, Node], before: "_Synced | None") -> Outcome:
         section = Section({**self._plugin, "podCIDRs": list(own.subnets), **self._local_address(host, own)})
         node = replace(conf.parse_section(section), name=self._node, since=own.since)
         end = tunnel.parse_section(section) if self._plugin.get("type") == "vxlan" else None
@@ -147,16 +149,19 @@ class Network:
             end = end and self._with_lasting_mac(host, node, end)
             mtu = tunnel.plan(host, node, end).mtu if end else pod_mtu(host, node)
             set_bridge = partial(self._ensure_bridge, host, node, node.mtu or mtu)
-            records = Records((*inline.values(), *others.values()))
+            records = Records((*inline.values(), *others.values()), earlier=self._peers)
             found = state.ensure(host, self._name, node, end, records, set_bridge)
             outcome = _outcome(host, node, end, found, node.mtu or mtu)
             outcome = replace(outcome, problems=(*outcome.problems, *self._about_pods))
             self._vtep_mac = outcome.mac
-        if found.peers.judge:
-            wanted = Wanted((*inline, *others), found.peers, node.inside)
-            expected = Expected()
-            expected.add(found.peers.paths)
-            self._synced = _Synced(wanted, expected, outcome, found.blocked, masquerades=bool(node.ip_masq or end))
+        keys, inside, is_known = (*inline, *others), node.inside, found.peers is self._peers
+        self._peers = found.peers
+        if is_known and before and (before.keys, before.inside) == (keys, inside):
+            self._synced = replace(before, outcome=outcome, blocked=found.blocked)
+        elif found.peers.judge:
+            wanted, expected = Wanted(keys, found.peers, inside), Expected(found.peers.objects)
+            masquerades = bool(node.ip_masq or end)
+            self._synced = _Synced(keys, inside, wanted, expected, outcome, found.blocked, masquerades)
         return outcome
 
     def _local_address(self, host: Netlink, own: Grant) -> dict[str, str]:
@@ -195,8 +200,7 @@ class Network:
                 return Changes(0, 0)
             with Netlink() as host:
                 done = forwarding.exchange(host, change.before, change.after, device=end.device if end else 0)
-        synced.expected.remove(change.before)
-        synced.expected.add(change.after)
+        synced.expected.exchange(change.before, change.after)
         return done
 
 
@@ -204,10 +208,13 @@ class Network:
 class _Synced:
     """The state that the kernel has, if nothing else has changed it.
 
-    `expected`: its routes, neighbours and FDB entries. `outcome`, `blocked`: of the last `sync`. `masquerades`: whether
-    there is a masquerade, with its exceptions.
+    `keys` of the records, and networks `inside`: those with which `wanted` was made. `expected`: its routes, neighbours
+    and FDB entries. `outcome`, `blocked`: of the last `sync`. `masquerades`: whether there is a masquerade, with its
+    exceptions.
     """
 
+    keys: tuple[str, ...]
+    inside: tuple[str, ...]
     wanted: Wanted
     expected: Expected
     outcome: Outcome

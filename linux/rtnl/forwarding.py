@@ -41,6 +41,9 @@ class Objects:
     remotes: Mapping[bytes, bytes]
 
 
+NOTHING = Objects({}, {}, {})
+
+
 @dataclass(frozen=True)
 class Changes:
     """How many kernel objects (routes, neighbours, FDB entries) a `sync` wrote and removed."""
@@ -60,7 +63,26 @@ class RouteRefused(OSError):
         self.sentences, self.changes = tuple(sentences), changes
 
 
-def sync(netlink: Netlink, paths: Sequence[PeerPath], *, device: int = 0, within: Sequence[str] = ()) -> Changes:
+def objects_of(paths: Sequence[PeerPath]) -> Objects:
+    """The objects that paths need. Raises ValueError if paths contradict each other."""
+    from linux.rtnl.links import pack_mac
+    from linux.rtnl.neighbours import unique
+    from linux.rtnl.peer_routes import key_of
+
+    through = [path for path in paths if path.mac]
+    routes = unique([(path.subnet, (path.via, path.link)) for path in paths], "two paths to the subnet {}".format)
+    hops = unique([(path.via, path.mac) for path in through], "two VTEP MACs for the next hop {}".format)
+    remotes = unique([(p.mac, p.underlay) for p in through], "two underlay addresses for the VTEP MAC {}".format)
+    return Objects(
+        {key_of(subnet): (pack(via), link) for subnet, (via, link) in routes.items()},
+        {pack(hop): pack_mac(mac) for hop, mac in hops.items()},
+        {pack_mac(mac): pack(address) for mac, address in remotes.items()},
+    )
+
+
+def sync(
+    netlink: Netlink, paths: Sequence[PeerPath] | Objects, *, device: int = 0, within: Sequence[str] = ()
+) -> Changes:
     """Make the routes of protocol 24, and the entries of the VTEP with index `device` (0: none), equal to `paths`.
 
     `within`: CIDRs; if given, only routes inside them, and those of the device, are removed. Writes new neighbours, FDB
@@ -75,10 +97,11 @@ def sync(netlink: Netlink, paths: Sequence[PeerPath], *, device: int = 0, within
     from linux.rtnl.bulk import change_all
     from linux.rtnl.peer_routes import write_routes
 
-    tunnel = _tunnel(netlink, paths, device) if device else None
+    wanted = paths if isinstance(paths, Objects) else objects_of(paths)
+    tunnel = _tunnel(netlink, wanted, device) if device else None
     added = change_all(netlink, [write.request for write in tunnel.writes()]) if tunnel else 0
     for _ in range(_TRIES):
-        routes = _routes(netlink, paths, device, within)
+        routes = _routes(netlink, wanted, device, within)
         written, is_raced, refused = write_routes(netlink, [write.request for write in routes.writes()])
         added += written
         if not is_raced:
@@ -101,35 +124,32 @@ def exchange(netlink: Netlink, before: Sequence[PeerPath], after: Sequence[PeerP
     """
     from linux.rtnl.bulk import change_all
     from linux.rtnl.neighbours import TunnelChanges
-    from linux.rtnl.peer_routes import is_taken, key_of, removal_of, route_template, write_routes
+    from linux.rtnl.peer_routes import is_taken, removal_of
 
-    tunnel = TunnelChanges(device, _entries(before), _entries(after))
-    old = {path.subnet: (path.via, path.link) for path in before}
-    new = {path.subnet: (path.via, path.link) for path in after}
+    old, new = objects_of(before), objects_of(after)
+    tunnel = TunnelChanges(device, old, new)
     written = change_all(netlink, tunnel.writes())
-    requests, templates = [], {}
-    for subnet, (via, link) in new.items() - old.items():
-        key = key_of(subnet)
-        if subnet in old or is_taken(netlink, key):
-            raise OSError(EEXIST, f"there is another route to {subnet}")
-        shape = (len(key[0]), key[1], link, NLM_F_EXCL)
-        if shape not in templates:
-            templates[shape] = route_template(*shape, onlink=link == device)
-        requests.append(templates[shape] % (key[0], pack(via)))
-    routes, is_raced, refused = write_routes(netlink, requests)
+    routes = dict(new.routes.items() - old.routes.items())
+    if any(key in old.routes or is_taken(netlink, key) for key in routes):
+        raise OSError(EEXIST, "a subnet has another route")
+    written += _add_routes(netlink, routes, device)
+    gone = [removal_of(key, hop) for key, hop in old.routes.items() if key not in new.routes]
+    removed = change_all(netlink, gone, tolerated=(ESRCH,))
+    return Changes(written, removed + change_all(netlink, tunnel.removals(), tolerated=(ENOENT,)))
+
+
+def _add_routes(netlink: Netlink, routes: Mapping[tuple[bytes, int], tuple[bytes, int]], device: int) -> int:
+    """Add routes to which there is none, and return how many; raises OSError."""
+    from linux.rtnl.peer_routes import route_template, write_routes
+
+    requests = [
+        route_template(len(dst), length, link, NLM_F_EXCL, onlink=link == device) % (dst, via)
+        for (dst, length), (via, link) in routes.items()
+    ]
+    written, is_raced, refused = write_routes(netlink, requests)
     if is_raced or refused:
         raise refused[0] if refused else OSError(EEXIST, "another program has just added a route")
-    gone = [removal_of(key_of(subnet), (pack(old[subnet][0]), old[subnet][1])) for subnet in old if subnet not in new]
-    removed = change_all(netlink, gone, tolerated=(ESRCH,))
-    return Changes(written + routes, removed + change_all(netlink, tunnel.removals(), tolerated=(ENOENT,)))
-
-
-def _entries(paths: Sequence[PeerPath]) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
-    """Next hop to MAC, and MAC to underlay address, of the paths through the tunnel, packed."""
-    from linux.rtnl.links import pack_mac
-
-    through = [(pack(path.via), pack_mac(path.mac), pack(path.underlay)) for path in paths if path.mac]
-    return {via: mac for via, mac, _ in through}, {mac: underlay for _, mac, underlay in through}
+    return written
 
 
 def restore(netlink: Netlink, lost: Objects, *, device: int = 0) -> int:
@@ -139,18 +159,9 @@ def restore(netlink: Netlink, lost: Objects, *, device: int = 0) -> int:
     """
     from linux.rtnl.bulk import change_all
     from linux.rtnl.neighbours import TunnelChanges
-    from linux.rtnl.peer_routes import route_template, write_routes
 
-    entries = TunnelChanges(device, ({}, {}), (lost.hops, lost.remotes)).writes()
-    requests = [
-        route_template(len(dst), length, link, NLM_F_EXCL, onlink=link == device) % (dst, via)
-        for (dst, length), (via, link) in lost.routes.items()
-    ]
-    written = change_all(netlink, entries)
-    routes, is_raced, refused = write_routes(netlink, requests)
-    if is_raced or refused:
-        raise refused[0] if refused else OSError(EEXIST, "another program has added a route")
-    return written + routes
+    written = change_all(netlink, TunnelChanges(device, NOTHING, lost).writes())
+    return written + _add_routes(netlink, lost.routes, device)
 
 
 def missing(netlink: Netlink, paths: Sequence[PeerPath], *, device: int = 0) -> list[str]:
@@ -160,8 +171,9 @@ def missing(netlink: Netlink, paths: Sequence[PeerPath], *, device: int = 0) -> 
     """
     from linux.rtnl.describe import describe, describe_route
 
-    routes = _routes(netlink, paths, device, ())
-    writes = [*routes.writes(), *(_tunnel(netlink, paths, device).writes() if device else ())]
+    wanted = objects_of(paths)
+    routes = _routes(netlink, wanted, device, ())
+    writes = [*routes.writes(), *(_tunnel(netlink, wanted, device).writes() if device else ())]
     sentences = [f"in the way: {describe_route(netlink, message)}" for message in routes.blocking[:_LISTED]]
     for write in writes[: _LISTED - len(sentences)]:
         there = f", there is {describe(netlink, write.replaced)}" if write.replaced else ""
@@ -191,21 +203,17 @@ def in_place(netlink: Netlink, paths: Sequence[PeerPath], *, device: int = 0) ->
     return {path for path in paths if is_there(path)}
 
 
-def _tunnel(netlink: Netlink, paths: Sequence[PeerPath], device: int) -> "TunnelEntries":  # noqa: F821
+def _tunnel(netlink: Netlink, wanted: Objects, device: int) -> "TunnelEntries":  # noqa: F821
     from linux.rtnl.neighbours import TunnelEntries
 
-    through = [path for path in paths if path.mac]
-    return TunnelEntries(netlink, device, [(w.via, w.mac) for w in through], [(w.mac, w.underlay) for w in through])
+    return TunnelEntries(netlink, device, wanted.hops, wanted.remotes)
 
 
-def _routes(netlink: Netlink, paths: Sequence[PeerPath], device: int, within: Sequence[str]) -> "PeerRoutes":  # noqa: F821
-    from linux.rtnl.neighbours import unique
-    from linux.rtnl.peer_routes import PeerRoutes, key_of
+def _routes(netlink: Netlink, wanted: Objects, device: int, within: Sequence[str]) -> "PeerRoutes":  # noqa: F821
+    from linux.rtnl.peer_routes import PeerRoutes
 
-    two_paths = "two paths to the subnet {}"
-    hops = unique([(path.subnet, (path.via, path.link)) for path in paths], two_paths.format)
-    wanted = {key_of(subnet): (pack(via), link) for subnet, (via, link) in hops.items()}
-    return PeerRoutes(netlink, wanted, onlink=device, within=[parse_cidr(cidr) for cidr in within] if within else None)
+    networks = [parse_cidr(cidr) for cidr in within] if within else None
+    return PeerRoutes(netlink, wanted.routes, onlink=device, within=networks)
 
 
 def _blocking(netlink: Netlink, routes: Sequence[bytes]) -> list[str]:

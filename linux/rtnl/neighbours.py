@@ -13,8 +13,6 @@ from linux.netlink.attributes import RTNL_BODY, attributes_of, number
 from linux.netlink.socket import NLM_F_CREATE, NLM_F_REPLACE, Netlink
 from linux.rtnl import uapi
 from linux.rtnl.bulk import Write, change_all, request_about, template
-from linux.rtnl.links import pack_mac
-from spec.addresses import pack
 
 _NDMSG = Struct("=B3xiHBB")  # struct ndmsg: family, index of the link, state, flags, type
 _KEY_ATTRIBUTES = (
@@ -92,18 +90,14 @@ def list_forwarding(netlink: Netlink, device: int) -> Table:
 class TunnelEntries:
     """The changes that a device's neighbours and FDB entries need; nothing is sent before `remove_unwanted`.
 
-    `hops`: next hop to MAC, `remotes`: MAC to underlay address, as text, in pairs. Raises ValueError if a next hop has
-    two MACs or a MAC two addresses; NetlinkError.
+    `hops`: next hop to MAC, `remotes`: MAC to underlay address, packed. Raises NetlinkError.
     """
 
     def __init__(
-        self, netlink: Netlink, device: int, hops: Sequence[tuple[str, str]], remotes: Sequence[tuple[str, str]]
+        self, netlink: Netlink, device: int, hops: Mapping[bytes, bytes], remotes: Mapping[bytes, bytes]
     ) -> None:
         self._netlink, self._device = netlink, device
-        two_macs, two_addresses = "two VTEP MACs for the next hop {}", "two underlay addresses for the VTEP MAC {}"
-        macs, addresses = unique(hops, two_macs.format), unique(remotes, two_addresses.format)
-        self._wanted_hops = {pack(hop): pack_mac(mac) for hop, mac in macs.items()}
-        self._wanted_remotes = {pack_mac(mac): pack(address) for mac, address in addresses.items()}
+        self._wanted_hops, self._wanted_remotes = hops, remotes
         self._hops, self._remotes = list_neighbours(netlink, device), list_forwarding(netlink, device)
 
     def writes(self) -> list[Write]:
@@ -145,19 +139,12 @@ def entry_template(device: int, family: int, size: int, flags: int, kind: int = 
 
 
 class TunnelChanges:
-    """The changes of a device's entries from those of some peers to those of others, without reading the device.
+    """The changes of a device's entries from those of some peers to those of others, without reading the device."""
 
-    `before`, `after`: next hop to MAC, and MAC to underlay address, packed.
-    """
-
-    def __init__(
-        self,
-        device: int,
-        before: tuple[Mapping[bytes, bytes], Mapping[bytes, bytes]],
-        after: tuple[Mapping[bytes, bytes], Mapping[bytes, bytes]],
-    ) -> None:
+    def __init__(self, device: int, before: "Objects", after: "Objects") -> None:  # noqa: F821
         self._device = device
-        (self._old_hops, self._old_remotes), (self._hops, self._remotes) = before, after
+        self._old_hops, self._old_remotes = before.hops, before.remotes
+        self._hops, self._remotes = after.hops, after.remotes
 
     def writes(self) -> list[bytes]:
         """The requests that write what is new, in the order of `TunnelEntries.writes`."""

@@ -48,8 +48,11 @@ class Claim:
 def settle(claims: Sequence[Claim], in_place: Callable[[Sequence[PeerPath]], Collection[PeerPath]]) -> None:
     """Refuse claims so that no two that are left contradict each other.
 
-    `in_place`: returns which of some conflicting paths are installed.
+    `in_place`: returns which of some conflicting paths are installed. What was settled before is forgotten.
     """
+    for claim in claims:
+        if claim.is_disputed:
+            claim.is_disputed, claim.refusal = False, ""
     conflicts = [*_same_network(claims), *_same_mac(claims)]
     if not conflicts:
         return

@@ -62,6 +62,11 @@ class Links:
         # The longest prefix wins, as in the kernel.
         self._networks = sorted(found, key=lambda one: (one[0].bits - one[0].prefix, not one[2]))
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Links) and (self.networks, self._networks) == (other.networks, other._networks)
+
+    __hash__ = None
+
     def of(self, address: str, *, good: bool = False) -> int:
         """The index of the link that a host with that address is on, 0 for none.
 

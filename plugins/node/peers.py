@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from linux.errors import step
 from linux.netlink.socket import Netlink
@@ -68,14 +69,13 @@ def select_peers(host: Netlink, records: Records, node: NodeConf, tunnel: Tunnel
     device = tunnel.device if tunnel else 0
     links = _links(host, node.bridge, device)
     this = ThisNode(node.subnets, node.cluster, links, tunnel, name=node.name, since=node.since)
-    peers = select(records.nodes, this, lambda paths: forwarding.in_place(host, paths, device=device))
-    return replace(peers, left_out=(*records.left_out, *peers.left_out))
+    in_place = partial(forwarding.in_place, host, device=device)
+    peers = select(records.nodes, this, in_place, records.earlier)
+    return replace(peers, left_out=(*records.left_out, *peers.left_out)) if records.left_out else peers
 
 
-def ensure_paths(
-    host: Netlink, paths: Sequence[PeerPath], *, device: int, within: Sequence[str]
-) -> tuple[Changes, Sequence[str]]:
-    """Make the routes, neighbours and FDB entries of peers equal to `paths`; see `forwarding.sync`. Raises CNIError.
+def ensure_paths(host: Netlink, others: Peers, *, device: int, within: Sequence[str]) -> tuple[Changes, Sequence[str]]:
+    """Make the routes, neighbours and FDB entries those of the peers; see `forwarding.sync`. Raises CNIError.
 
     Also returns a sentence for each subnet that got no route because of another one, or because the kernel refused it:
     that affects the traffic with this peer, but no other pod.
@@ -84,7 +84,7 @@ def ensure_paths(
 
     with step("set the paths to the other nodes"):
         try:
-            return forwarding.sync(host, paths, device=device, within=within), ()
+            return forwarding.sync(host, others.objects, device=device, within=within), ()
         except forwarding.RouteRefused as error:
             return error.changes, error.sentences
 

@@ -52,12 +52,14 @@ class Node:
 class Records:
     """The valid records of nodes, and a sentence for each invalid one.
 
-    `from_default_file`: whether the default peers file had any.
+    `from_default_file`: whether the default peers file had any. `earlier`: a selection some time ago, which saves work
+    for those of the records that are the same objects.
     """
 
     nodes: tuple[Node, ...] = ()
     left_out: tuple[str, ...] = ()
     from_default_file: bool = False
+    earlier: "Peers | None" = field(default=None, compare=False, repr=False)  # noqa: F821
 
 
 @dataclass(frozen=True)

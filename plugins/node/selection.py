@@ -6,8 +6,10 @@ that is already served. `plugins/node/conflicts.py` decides between peers that c
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from operator import is_
 
-from linux.rtnl.forwarding import PeerPath
+from linux.rtnl.forwarding import Objects, PeerPath, objects_of
 from linux.rtnl.vxlan import vtep_mac
 from plugins.node.conflicts import Claim, settle
 from plugins.node.network_set import NetworkSet
@@ -41,7 +43,7 @@ class Peers:
 
     `shared`: addresses that receive pods' packets unencapsulated, being on a link of this node. `about_this`: problems
     with this node's own record, from which peers learn about it. `own_conflict`: "", or that this node's own subnet is
-    that of an older one. `judge`, `verdicts`: how they were selected, a verdict for each record.
+    that of an older one. `judge`, `records`, `verdicts`: how they were selected, a verdict for each record.
     """
 
     nodes: tuple[Node, ...]
@@ -51,15 +53,48 @@ class Peers:
     about_this: tuple[str, ...] = ()
     own_conflict: str = ""
     judge: "Judge | None" = field(default=None, compare=False, repr=False)
+    records: Sequence[Node] = field(default=(), compare=False, repr=False)
     verdicts: "tuple[Verdict, ...]" = field(default=(), compare=False, repr=False)
+
+    @cached_property
+    def objects(self) -> Objects:
+        """The routes, neighbours and FDB entries of the paths."""
+        return objects_of(self.paths)
 
 
 def select(
-    nodes: Sequence[Node], this: ThisNode, in_place: Callable[[Sequence[PeerPath]], Collection[PeerPath]]
+    nodes: Sequence[Node],
+    this: ThisNode,
+    in_place: Callable[[Sequence[PeerPath]], Collection[PeerPath]],
+    earlier: Peers | None = None,
 ) -> Peers:
-    """Select the usable records. `in_place`: returns which of some conflicting paths are installed."""
-    judge = Judge(this)
-    verdicts = tuple(map(judge.of, nodes))
+    """Select the usable records. `in_place`: returns which of some conflicting paths are installed.
+
+    `earlier`: the peers of an earlier call. They are selected again without judging the same records anew.
+    """
+    judge, known = Judge(this), {}
+    if earlier and earlier.judge and earlier.judge.this == this:
+        judge = earlier.judge
+        known = {id(node): verdict for node, verdict in zip(earlier.records, earlier.verdicts, strict=True)}
+    verdicts = tuple([known.get(id(node)) or judge.of(node) for node in nodes])
+    if known and _are_same(verdicts, earlier.verdicts):
+        return earlier
+    return _concluded(judge, nodes, verdicts, in_place)
+
+
+def _are_same(verdicts: "Sequence[Verdict]", earlier: "Sequence[Verdict]") -> bool:
+    """Whether they are the same objects, and nothing depends on what is installed."""
+    is_same = len(verdicts) == len(earlier) and all(map(is_, verdicts, earlier))
+    return is_same and not any(claim.is_disputed for verdict in verdicts for claim in verdict.claims)
+
+
+def _concluded(
+    judge: "Judge",
+    nodes: Sequence[Node],
+    verdicts: "tuple[Verdict, ...]",
+    in_place: Callable[[Sequence[PeerPath]], Collection[PeerPath]],
+) -> Peers:
+    this = judge.this
     every = [claim for verdict in verdicts for claim in verdict.claims]
     settle(every, in_place)
     claims = [claim for claim in every if not claim.refusal]
@@ -73,6 +108,7 @@ def select(
         about_this=tuple(sentence for verdict in verdicts for sentence in verdict.about_this),
         own_conflict=min(rivals)[-1] if rivals else "",
         judge=judge,
+        records=nodes,
         verdicts=verdicts,
     )
 

@@ -55,7 +55,7 @@ def ensure(
         others = select(host, records, node)
     set_gateways()
     reachability.ensure_forwarding(node, links)
-    changes, blocked = peers.ensure_paths(host, others.paths, device=device, within=node.cluster)
+    changes, blocked = peers.ensure_paths(host, others, device=device, within=node.cluster)
     host_rules.ensure(host, network, node, others, vtep.name if vtep else "")
     if conf:
         host_rules.ensure_untracked(network, vtep if is_untracked(conf) else None)

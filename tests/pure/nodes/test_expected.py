@@ -2,7 +2,7 @@
 
 import pytest
 
-from linux.rtnl.forwarding import Objects, PeerPath
+from linux.rtnl.forwarding import Objects, PeerPath, objects_of
 from linux.rtnl.links import pack_mac
 from linux.rtnl.monitor import ADDRESS, FORWARDING, NEIGHBOUR, ROUTE, Change
 from nodes.expected import Expected
@@ -22,9 +22,7 @@ def route(subnet: str, via: str, *, link: int = DEVICE, protocol: int = OURS, go
 @pytest.fixture(name="expected")
 def expected_of_two() -> Expected:
     """What is wanted for two nodes."""
-    expected = Expected()
-    expected.replace(PATHS)
-    return expected
+    return Expected(objects_of(PATHS))
 
 
 @pytest.mark.parametrize(
@@ -71,9 +69,8 @@ def test_everything_else_is_drift(expected: Expected, change: Change) -> None:
 def test_paths_can_be_exchanged(expected: Expected) -> None:
     """As when a node has another address."""
     moved = PeerPath("10.244.2.0/24", "10.244.2.0", DEVICE, "02:00:00:00:00:02", "192.0.2.9")
-    expected.remove(PATHS[:1])
+    expected.exchange(PATHS[:1], [moved])
     assert not expected.covers(Change(FORWARDING, DEVICE, MAC, value=pack("192.0.2.2")))
-    expected.add([moved])
     assert expected.covers(Change(FORWARDING, DEVICE, MAC, value=pack("192.0.2.9")))
     assert expected.covers(route("10.244.2.0/24", "10.244.2.0"))
 
