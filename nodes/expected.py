@@ -71,5 +71,6 @@ class Expected:
         is_ours = change.protocol == PROTOCOL
         if wanted is None:
             return change.prefix > 0 and (change.is_gone or not is_ours)
-        is_wanted = is_ours and (change.value, change.link) == wanted
-        return is_wanted != change.is_gone
+        is_wanted = (change.value, change.link) == wanted
+        # Another program's route may have been in the way of ours, or have served in its place.
+        return is_ours and is_wanted != change.is_gone

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from linux import sysctls
 from linux.netlink.socket import Netlink
+from linux.nftables import messages
 from linux.rtnl.monitor import Monitor
 from linux.rtnl.vxlan import vtep_mac
 from nodes.network import Network, Outcome
@@ -130,6 +132,34 @@ def test_what_fails_is_a_problem_of_this_node(node: Node) -> None:
     found = sync(node, Network("net", plugin("vxlan")), records(2))
     assert not found.is_complete
     assert "cannot determine the tunnel's link" in found.problems[0]
+
+
+@pytest.mark.parametrize("kind", ["kubenet", "vxlan"])
+def test_nothing_is_written_while_nothing_has_changed(wan: Node, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No request that changes something, no sysctl, no transaction of nftables."""
+    made, nodes = Network("net", plugin(kind), node="n1"), records(1, 2, 3)
+    sync(wan, made, nodes)
+    written: list[object] = []
+    changed = Netlink.change_many
+    monkeypatch.setattr(Netlink, "send", lambda _, requests, **__: written.extend(requests))
+    monkeypatch.setattr(Netlink, "change_many", lambda *args: (written.extend(args[1]), changed(*args))[1])
+    monkeypatch.setattr(messages, "commit", lambda _, steps, **__: written.extend(steps))
+    monkeypatch.setattr(sysctls, "write", lambda *setting: written.append(setting))
+    assert sync(wan, made, nodes).is_complete
+    assert written == []
+
+
+def test_another_program_s_route_that_served_is_replaced_when_it_goes(wan: Node) -> None:
+    """One with the same next hop is as good as ours, while it is there."""
+    made, nodes = Network("net", plugin("kubenet"), node="n1"), records(1, 2, 3)
+    with inside(wan), Monitor(CLUSTER) as monitor:
+        wan.run(["ip", "route", "add", "10.244.2.0/24", "via", "192.0.2.2", "proto", "bird"])
+        assert made.sync(GRANT, nodes).left_out == ()
+        assert "10.244.2.0/24" not in own_routes(wan)
+        deque(monitor.changes(), 0)
+        wan.run(["ip", "route", "del", "10.244.2.0/24"])
+        assert made.repair(GRANT, nodes, list(monitor.changes())).written == 1
+        assert "10.244.2.0/24" in own_routes(wan)
 
 
 def update(node: Node, made: Network, nodes: Mapping[str, Record], *changed: str) -> Outcome:

@@ -51,6 +51,7 @@ def test_what_is_as_wanted_is_expected(expected: Expected, change: Change) -> No
         route("10.244.2.0/24", "10.244.9.0"),
         route("10.244.2.0/24", "10.244.2.0", link=8),
         route("10.244.2.0/24", "192.0.2.2", protocol=BIRD),
+        route("10.244.2.0/24", "192.0.2.2", protocol=BIRD, gone=True),
         route("10.244.9.0/24", "10.244.9.0"),
         route("0.0.0.0/0", "192.0.2.254", protocol=BIRD),
         Change(NEIGHBOUR, DEVICE, pack("10.244.2.0"), value=MAC, is_gone=True),
