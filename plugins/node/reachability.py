@@ -134,7 +134,11 @@ def _is_pod_gateway(address: Address, subnet: Address) -> bool:
 
 
 def _overlap(subnet: str, address: InterfaceAddress, link: Link) -> CNIError:
+    from linux.rtnl.describe import likely_owner
+
     message = f'"podCIDRs": {subnet} overlaps {address.cidr} of link "{link.name}"'
+    if owner := likely_owner(0, link.name):
+        message += f" ({owner})"
     return CNIError(Code.INVALID_NETWORK_CONFIG, message, "give the node another subnet, or the link another network")
 
 
