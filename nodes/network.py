@@ -13,9 +13,8 @@ from linux.nftables import static_table
 from linux.rtnl import forwarding
 from linux.rtnl.addresses import list_addresses
 from linux.rtnl.forwarding import Changes
-from linux.rtnl.links import find_link
 from linux.rtnl.monitor import Change as Announced
-from linux.rtnl.vxlan import OWNER, Vtep
+from linux.rtnl.vxlan import Vtep
 from nodes import running_pods
 from nodes.expected import Expected
 from nodes.registry import Grant
@@ -23,7 +22,6 @@ from nodes.wanted import Change, Wanted
 from plugins.node import conf, host_rules, reachability, state, tunnel
 from plugins.node.bridge import ensure_bridge
 from plugins.node.conf import NodeConf
-from plugins.node.gateways import gateways_on
 from plugins.node.mtu import pod_mtu
 from plugins.node.records import Node, Records, parse_peers
 from plugins.node.selection import Peers
@@ -146,7 +144,7 @@ class Network:
         if not reachability.is_set_up(host, node):
             reachability.check_subnets(host, node, end.device if end else "")
         with host_rules.locked(self._name):
-            end = end and self._with_lasting_mac(host, node, end)
+            end = end and tunnel.with_lasting_mac(host, node, end, self._vtep_mac)
             mtu = tunnel.plan(host, node, end).mtu if end else pod_mtu(host, node)
             set_bridge = partial(self._ensure_bridge, host, node, node.mtu or mtu)
             records = Records((*inline.values(), *others.values()), earlier=self._peers)
@@ -172,14 +170,6 @@ class Network:
         present = {one.ip for one in list_addresses(host)}
         usable = [address for address in own.addresses if address in present]
         return {"localAddress": usable[0]} if usable else {}
-
-    def _with_lasting_mac(self, host: Netlink, node: NodeConf, end: TunnelConf) -> TunnelConf:
-        """While there are pods of an earlier subnet, the VTEP keeps its MAC, which the other nodes know."""
-        bridge, device = find_link(host, node.bridge), find_link(host, end.device)
-        is_renumbered = any(gateway not in node.gateways for gateway in gateways_on(host, bridge))
-        if end.mac or not is_renumbered or not device or device.alias != OWNER:
-            return end
-        return replace(end, mac=self._vtep_mac or device.mac)
 
     def _ensure_bridge(self, host: Netlink, node: NodeConf, mtu: int) -> None:
         bridge = ensure_bridge(host, node, mtu, self._bridge_mac)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from socket import AF_INET, AF_INET6
 
 from linux.errors import step
@@ -11,9 +11,10 @@ from linux.rtnl.addresses import InterfaceAddress, list_addresses
 from linux.rtnl.links import Link, find_link, find_link_by_index
 from linux.rtnl.routes import FAR, list_routes, look_up
 from linux.rtnl.uapi import RT_TABLE_MAIN
-from linux.rtnl.vxlan import Vtep, overhead, sends_from, vtep_mac
+from linux.rtnl.vxlan import OWNER, Vtep, overhead, sends_from, vtep_mac
 from plugins.mac import mac_in
 from plugins.node.conf import NodeConf
+from plugins.node.gateways import gateways_on
 from spec.addresses import canonical_ip, is_ipv6
 from spec.config import Section
 from spec.errors import CNIError, Code
@@ -100,6 +101,19 @@ def _kept_mac(host: Netlink, conf: TunnelConf) -> str:
     """The MAC of the device, "" if there is none."""
     link = find_link(host, conf.device) if conf.keeps_mac else None
     return link.mac if link and link.kind == "vxlan" else ""
+
+
+def with_lasting_mac(host: Netlink, node: NodeConf, conf: TunnelConf, known: str = "") -> TunnelConf:
+    """For the daemon: while the bridge has the gateways of earlier subnets, the VTEP keeps its MAC.
+
+    The other nodes know it, and pods of those subnets are reached by it. `known`: that MAC, "" for the device's.
+    Without the daemon the other nodes compute the MAC from this node's first subnet. Raises OSError.
+    """
+    bridge, device = find_link(host, node.bridge), find_link(host, conf.device)
+    is_renumbered = any(gateway not in node.gateways for gateway in gateways_on(host, bridge))
+    if conf.mac or not is_renumbered or not device or device.alias != OWNER:
+        return conf
+    return replace(conf, mac=known or device.mac)
 
 
 def addresses_of(node: NodeConf) -> list[str]:
