@@ -105,7 +105,7 @@ class Network:
             done = self._apply(synced, change)
         except (CNIError, OSError):
             return self.sync(own, nodes)
-        self._synced = synced
+        self._synced = replace(synced, keys=())
         return replace(synced.outcome, written=done.added, removed=done.removed, left_out=synced.left_out)
 
     def repair(self, own: Grant, nodes: Mapping[str, Node], changes: Collection[Announced]) -> Outcome:
@@ -198,9 +198,9 @@ class Network:
 class _Synced:
     """The state that the kernel has, if nothing else has changed it.
 
-    `keys` of the records, and networks `inside`: those with which `wanted` was made. `expected`: its routes, neighbours
-    and FDB entries. `outcome`, `blocked`: of the last `sync`. `masquerades`: whether there is a masquerade, with its
-    exceptions.
+    `keys` of the records, and networks `inside`: those with which `wanted` was made; no keys if it has been changed
+    since. `expected`: its routes, neighbours and FDB entries. `outcome`, `blocked`: of the last `sync`. `masquerades`:
+    whether there is a masquerade, with its exceptions.
     """
 
     keys: tuple[str, ...]

@@ -203,6 +203,22 @@ def test_a_change_is_written_without_reading_anything(wan: Node, keys: dict, rea
 
 
 @EVERY_KIND
+def test_a_node_that_leaves_and_joins_again(wan: Node, keys: dict) -> None:
+    """However each is told: as a change, or with everything."""
+    made, nodes, more = Network("net", keys, node="n1"), records(1, 2, 3), records(1, 2, 3, 4)
+    sync(wan, made, nodes)
+    update(wan, made, more, "n4")
+    sync(wan, made, nodes)
+    assert not set(record(4).subnets) & set(own_routes(wan))
+    update(wan, made, more, "n4")
+    assert set(record(4).subnets) <= set(own_routes(wan))
+    update(wan, made, nodes, "n4")
+    sync(wan, made, more)
+    assert set(record(4).subnets) <= set(own_routes(wan))
+    assert sync(wan, made, more).written == 0
+
+
+@EVERY_KIND
 def test_a_record_as_before_costs_nothing(wan: Node, keys: dict, reads: list[bytes]) -> None:
     """A heartbeat of a node, and news of this node's own record, are no reason to write or read."""
     made, nodes = Network("net", keys, node="n1"), records(1, 2, 3)
