@@ -104,14 +104,21 @@ def _is_virtual(address: InterfaceAddress) -> bool:
 
 
 def _of_default_route(host: Netlink, lasting: Sequence[InterfaceAddress], current: Collection[str]) -> list[str]:
-    """The sources of packets to far destinations; an address in use is kept while the route's link has it."""
-    chosen = []
+    """The sources of packets to far destinations; an address in use is kept while the route's link has it.
+
+    A family without a default route gets an address of the other family's link: nodes on a link need no route.
+    """
+    chosen: dict[int, str] = {}
+    links: set[int] = set()
     for version in FAR:
         source = _source(host, version, 0)
-        links = {one.link for one in lasting if one.ip == source}
-        kept = [one.ip for one in lasting if one.link in links and one.ip in current and _is_of(one.ip, version)]
-        chosen += kept[:1] or ([source] if links else [])
-    return chosen
+        of_source = {one.link for one in lasting if one.ip == source}
+        kept = [one.ip for one in lasting if one.link in of_source and one.ip in current and _is_of(one.ip, version)]
+        if of_source:
+            chosen[version] = kept[0] if kept else source
+            links |= of_source
+    others = [one for one in lasting if one.link in links and all(not _is_of(one.ip, version) for version in chosen)]
+    return sorted([*chosen.values(), *_one_per_family(host, others, current)], key=is_ipv6)
 
 
 def _source(host: Netlink, version: int, link: int) -> str:

@@ -53,7 +53,7 @@ def test_a_pod_of_the_bridge_plugin_is_added(node: Node, cni: CNI, daemon: Start
     subnets = read_record(node)["podCIDRs"]
     assert [ip["address"].partition("/")[2] for ip in result["ips"]] == [one.partition("/")[2] for one in subnets]
     assert own_routes(node) == {}
-    assert read_record(node)["addresses"] == ["192.0.2.1"]
+    assert read_record(node)["addresses"] == ["192.0.2.1", "2001:db8:1::1"]
 
 
 def test_the_record_says_how_this_node_is_reached(node: Node, daemon: Start) -> None:

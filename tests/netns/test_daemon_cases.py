@@ -135,9 +135,13 @@ def test_the_configured_address_is_used(node: Node, daemon: Start, address: str,
     assert node.links()["slash24.1"]["linkinfo"]["info_data"]["local"] == "198.51.100.1"
 
 
-def test_two_families_have_an_address_each(node: Node, daemon: Start) -> None:
-    """Where the node has routes for both."""
-    node.run(["ip", "route", "add", "default", "via", "2001:db8:1::2"])
+@pytest.mark.parametrize("family", ["4", "6", "both"])
+def test_two_families_have_an_address_each(node: Node, daemon: Start, family: str) -> None:
+    """Also where the node has a default route for one alone: nodes on a link need none."""
+    if family != "4":
+        node.run(["ip", "route", "add", "default", "via", "2001:db8:1::2"])
+    if family == "6":
+        node.run(["ip", "-4", "route", "del", "default"])
     daemon("vxlan").await_ready()
     assert read_record(node)["addresses"] == ["192.0.2.1", "2001:db8:1::1"]
 
