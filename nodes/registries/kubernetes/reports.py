@@ -6,7 +6,7 @@ half hour, since the API server forgets Events after an hour.
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -18,7 +18,7 @@ from nodes.registry import Readiness
 _CONTROLLER = "slash24.dev/node"
 _EVENTS = "/apis/events.k8s.io/v1/namespaces/default/events"  # those of objects without a namespace
 _AGAIN, _FORGOTTEN = 1800.0, 7200.0  # seconds
-_MOST = 10  # warnings that become Events of their own
+_MOST, _MOST_RECENT = 10, 30  # warnings that become Events: at a time, and in half an hour
 _LONGEST_NOTE, _LONGEST_MESSAGE = 1000, 2000  # bytes (the API allows 1024 and 32768)
 _NOT_FOUND, _CONFLICT = 404, 409
 
@@ -76,17 +76,24 @@ class Events:
             sent.is_current = is_current
             if not is_current and now - sent.written > _FORGOTTEN:
                 del self._sent[warning]
-        return [one for one in current if one not in self._sent or now - self._sent[one].written > _AGAIN]
+        old = [one for one in current if one in self._sent and now - self._sent[one].written > _AGAIN]
+        # A text that has a number in it may be a new one every time.
+        room = _MOST_RECENT - sum(now - sent.written <= _AGAIN for sent in self._sent.values())
+        return [*old, *[one for one in current if one not in self._sent][: max(0, room - len(old))]]
 
     def write(self, session: Session, node: NodeObject, warning: str) -> None:
         """Make an Event of a warning that is due, or bring it up to date. Raises RegistryError."""
         sent = self._sent.get(warning)
         if sent is None:
-            _create(session, node, warning)
+            # An earlier process of this node may have created it.
+            if not _create(session, node, warning):
+                _update(session, node, warning, 2)
             self._sent[warning] = _Sent(1, time.monotonic())
         else:
             sent.count = max(sent.count, 2)  # the API calls nothing less a series
-            _update(session, node, warning, sent.count)
+            # The API server may have forgotten it.
+            if not _update(session, node, warning, sent.count):
+                _create(session, node, warning)
             sent.written = time.monotonic()
 
 
@@ -97,7 +104,8 @@ def _few(warnings: list[str]) -> list[str]:
     return [*warnings[: _MOST - 1], "more problems than Events are made of; the log of slash24-node has all of them"]
 
 
-def _create(session: Session, node: NodeObject, warning: str) -> None:
+def _create(session: Session, node: NodeObject, warning: str) -> bool:
+    """False if the Event exists."""
     value = {
         "metadata": {"name": _name(node, warning), "namespace": "default"},
         "eventTime": _now(),
@@ -109,22 +117,26 @@ def _create(session: Session, node: NodeObject, warning: str) -> None:
         "reportingController": _CONTROLLER,
         "reportingInstance": node.name[:128],
     }
-    try:
-        session.send("POST", _EVENTS, value)
-    except Refused as error:
-        if error.code != _CONFLICT:
-            raise
-        _update(session, node, warning, 2)  # an earlier process of this node has created it
+    return _send(_CONFLICT, lambda: session.send("POST", _EVENTS, value))
 
 
-def _update(session: Session, node: NodeObject, warning: str, count: int) -> None:
+def _update(session: Session, node: NodeObject, warning: str, count: int) -> bool:
+    """False if there is no such Event."""
     value = {"series": {"count": count, "lastObservedTime": _now()}}
+    return _send(
+        _NOT_FOUND, lambda: session.send("PATCH", f"{_EVENTS}/{_name(node, warning)}", value, kind=MERGE)
+    )
+
+
+def _send(expected: int, send: Callable[[], object]) -> bool:
+    """Whether the API server accepts a request; it may refuse it with the code `expected`."""
     try:
-        session.send("PATCH", f"{_EVENTS}/{_name(node, warning)}", value, kind=MERGE)
+        send()
     except Refused as error:
-        if error.code != _NOT_FOUND:
+        if error.code != expected:
             raise
-        _create(session, node, warning)  # the API server has forgotten it
+        return False
+    return True
 
 
 def _name(node: NodeObject, warning: str) -> str:
