@@ -98,6 +98,15 @@ def _arrange(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(group))
         turns[item] = (not is_long, folder == ("pure",))
     items.sort(key=turns.get)
+    _name_groups(items)
+
+
+def _name_groups(items: list[pytest.Item]) -> None:
+    """Append its group to each test's ID, where pytest-xdist reads it: its own attempt has no effect on pytest 9.2."""
+    for item in items:
+        mark = item.get_closest_marker("xdist_group")
+        if mark:
+            item._id = type(item._id).parse(f"{item.nodeid}@{mark.args[0]}")
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -34,6 +34,14 @@ def test_it(vlan):
     assert vlan != 3
 def test_beside(): pass
 """
+GROUPED = """
+import os, pytest
+@pytest.mark.parametrize("number", [1, 2, 3, 4, 5, 6])
+@pytest.mark.xdist_group("group")
+def test_it(number):
+    with open("workers", "a") as file:
+        print(os.environ["PYTEST_XDIST_WORKER"], file=file)
+"""
 VM = """#!/bin/sh -e
 results=$4
 shift 4
@@ -107,6 +115,14 @@ def test_without_a_virtual_machine_these_tests_fail(tmp_path: Path) -> None:
     said = run(tmp_path, {"test_it": FOR_ANOTHER_KERNEL}, ci="", vm="echo no emulator here; exit 125")
     assert closing(said).startswith("4 failed, 1 passed")
     assert "no emulator here" in said
+
+
+def test_a_group_of_tests_runs_in_one_process(tmp_path: Path) -> None:
+    """They share a fixture that takes long to make, or load both cores."""
+    assert closing(run(tmp_path, {"test_it": GROUPED}, *WORKERS, ci="true")).startswith("6 passed")
+    workers = (tmp_path / "workers").read_text().split()
+    assert len(workers) == 6
+    assert len(set(workers)) == 1
 
 
 def test_hypothesis_has_no_deadline() -> None:
