@@ -6,7 +6,7 @@ It begins without a network for pods: its nodes are not ready.
 import json
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -36,8 +36,8 @@ class Cluster:
     def __init__(self) -> None:
         shutil.rmtree(FOLDER, ignore_errors=True)
         FOLDER.mkdir(parents=True)
-        self.underlay = Underlay(Path())
-        self.control, self.nodes = Node(), {name: KubernetesNode(name, FOLDER / name) for name in NODES}
+        self.underlay, self.control = Underlay(Path()), Node()
+        self.nodes: dict[str, KubernetesNode] = {}
         self._programs: list[subprocess.Popen] = []
         self.api: ApiServer | None = None
 
@@ -45,6 +45,7 @@ class Cluster:
         """Start everything; the nodes get these images and those of tests. Returns when the nodes are registered."""
         self.underlay.connect(self.control, "left", _CONTROL)
         for name, (link, number) in NODES.items():
+            self.nodes[name] = KubernetesNode(name, FOLDER / name)
             self.underlay.connect(self.nodes[name], link, number)
         images = [*_images(), *images]
         with ThreadPoolExecutor() as pool:
@@ -125,10 +126,10 @@ class Cluster:
         """Wait until all nodes are ready."""
         self.kubectl("wait", "--for=condition=Ready", "nodes", "--all", "--timeout=90s")
 
-    def on_all(self, change: Callable[[KubernetesNode], object], names: Iterable[str] = NODES) -> None:
+    def on_all(self, change: Callable[[KubernetesNode], object]) -> None:
         """Call a function with each node, at the same time."""
         with ThreadPoolExecutor() as pool:
-            list(pool.map(change, [self.nodes[name] for name in names]))
+            list(pool.map(change, self.nodes.values()))
 
     def close(self) -> None:
         """End everything."""

@@ -10,6 +10,9 @@ from tests.netns.node import wait_until
 _CPUSET = ("cpuset.cpus", "cpuset.mems")
 """What a new group of version 1 lacks, without which it takes no process."""
 
+_SYSTEM = "sys/fs/cgroup/system"
+"""Of version 2: the group of all programs that are not in pods."""
+
 
 @dataclass(frozen=True)
 class Hierarchy:
@@ -54,21 +57,22 @@ class ControlGroup:
     def mounts(self) -> str:
         """Commands of a shell that mount the hierarchies in /sys/fs/cgroup of the new root that is the current folder.
 
-        They run in a namespace of control groups whose root the node's group is.
+        They run in a namespace of control groups whose root the node's group is. In version 2, a group whose children
+        have controllers has no processes of its own.
         """
         lines = []
         for hierarchy in self.groups:
             if not hierarchy.options:
-                return "mount -t cgroup2 node sys/fs/cgroup\nmkdir sys/fs/cgroup/system\n"
+                lines = ["mount -t cgroup2 node sys/fs/cgroup", f"mkdir {_SYSTEM}", f"echo 0 >{_SYSTEM}/cgroup.procs"]
+                return "\n".join(lines)
             folder = f"sys/fs/cgroup/{hierarchy.top.name}"
             lines.append(f"mkdir {folder}\nmount -t cgroup -o {hierarchy.options} node {folder}\n")
         return "mount -t tmpfs -o mode=755 node sys/fs/cgroup\n" + "".join(lines)
 
     def joining(self) -> str:
         """Commands of a shell on the node that move it into the groups."""
-        # In version 2, a group with controllers for its children has no processes of its own.
-        own = "system/" if any(not hierarchy.options for hierarchy in self.groups) else "*/"
-        return f"for each in /sys/fs/cgroup/{own}cgroup.procs; do echo $$ >$each; done"
+        own = _SYSTEM if any(not hierarchy.options for hierarchy in self.groups) else "sys/fs/cgroup/*"
+        return f"for each in /{own}/cgroup.procs; do echo $$ >$each; done"
 
     def close(self) -> None:
         """Remove the groups; their processes have ended."""
