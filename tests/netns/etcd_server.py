@@ -15,6 +15,9 @@ from tests.netns.cni import PATH
 from tests.netns.node import Host
 
 UNPACKED = ROOT / "build" / "etcd" / "usr" / "bin"
+HELD = ("setpriv", "--pdeathsig", "KILL", "--")
+"""Before a command: it is killed if the test run is."""
+
 _DEADLINE = 30
 
 
@@ -72,7 +75,12 @@ class Etcd:
         if self._tls:
             options |= {"cert-file": self._tls["cert"], "key-file": self._tls["key"]}
             options |= {"trusted-ca-file": self._tls["ca"], "client-cert-auth": "true"}
-        argv = [UNPACKED / "etcd", "--unsafe-no-fsync", *(f"--{name}={value}" for name, value in options.items())]
+        argv = [
+            *HELD,
+            UNPACKED / "etcd",
+            "--unsafe-no-fsync",
+            *(f"--{name}={value}" for name, value in options.items()),
+        ]
         with (self._folder / f"m{number}.log").open("ab") as log:
             start = self._host.start if self._host else subprocess.Popen
             self._processes[number] = start(argv, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.netns.cni import CNI, PATH
 from tests.netns.daemon_tools import daemon_command, daemon_environment
-from tests.netns.etcd_server import Etcd
+from tests.netns.etcd_server import HELD, Etcd
 from tests.netns.node import Pod, ask, wait_until
 from tests.system.pages import follow
 from tests.system.traffic import INTERVAL, Traffic
@@ -96,7 +96,9 @@ class Nodes:
     def _start(self, member: Member, argv: list, env: dict[str, str], name: str) -> "Program":
         path = member.node.path(f"/run/{name}.log")
         with path.open("a") as log:
-            process = member.node.start(argv, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/")
+            process = member.node.start(
+                [*HELD, *argv], env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/"
+            )
         self._processes.append(process)
         return Program(process, path)
 
