@@ -235,3 +235,23 @@ def test_a_conflist_that_is_gone_is_written_again(node: Node, daemon: Start) -> 
     node.run(["ip", "link", "set", "cbr0", "down"])
     assert wait_until(node.path(CONFLIST).exists), one.log
     assert node.path(CONFLIST).read_bytes() == before
+
+
+def test_a_start_without_the_registry_keeps_the_network(node: Node, cni: CNI, daemon: Start) -> None:
+    """As the files of the last daemon say: drift is repaired, pods are added; then the registry's records count."""
+    write_record(node, 2)
+    daemon("vxlan").await_ready().stop()
+    assert content(node, NODE_FILE)["podCIDRs"]
+    folder = node.path(NODES)
+    away = folder.rename(folder.with_name("away"))
+    one = daemon("vxlan")
+    assert wait_until(lambda: "event=adopted" in one.log, timeout=30), one.log
+    node.run(["ip", "route", "del", "10.244.2.0/24"])
+    assert wait_until(lambda: len(own_routes(node)) == 2), one.log
+    add(cni, "p1")
+    if folder.exists():
+        folder.rmdir()
+    away.rename(folder)
+    write_record(node, 3)
+    assert wait_until(lambda: len(own_routes(node)) == 4, timeout=30), one.log
+    assert read_record(node)["podCIDRs"] == content(node, NODE_FILE)["podCIDRs"]
