@@ -50,7 +50,6 @@ class Count:
 
         return counted
 
-
     def without_waiting(self, module: object) -> None:
         """Do not count what a module asks again and again while it waits: how often depends on the machine."""
         original = module.wait_until

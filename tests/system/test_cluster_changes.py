@@ -99,6 +99,18 @@ def test_a_node_is_renamed(cluster: Cluster, ends: list[End]) -> None:
     assert_all_talk([*ends, (one, new)])
 
 
+def test_two_nodes_with_one_name(cluster: Cluster, ends: list[End]) -> None:
+    """It is logged; the nodes with names of their own talk without a loss."""
+    (_, pod), _, (third, far) = ends
+    with probing(pod, third.address(far, 4)) as loss:
+        twin = cluster.join("left", ends[1][0].name)
+        logs = [twin.daemon, ends[1][0].daemon]
+        told = wait_until(lambda: any("another one have its name" in one.log for one in logs), timeout=READY_SECONDS)
+        assert told, twin.daemon.log
+    assert loss.lost == 0, loss
+    assert_all_talk([ends[0], ends[2]])
+
+
 def test_a_node_that_leaves_for_good_is_forgotten(cluster: Cluster, ends: list[End]) -> None:
     """Once its record is removed, the others have no route to it."""
     gone = cluster.nodes.pop(1)

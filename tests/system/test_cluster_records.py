@@ -133,6 +133,16 @@ def test_pods_start_beside_wrong_records(served: Served, folder: Path) -> None:
             (folder / f"{name}.json").unlink()
 
 
+def test_a_node_without_a_subnet_is_reached_once_it_has_one(served: Served, folder: Path) -> None:
+    """Until then its record does no harm."""
+    young = {"version": 1, "name": "young", "addresses": ["198.51.100.7"], "podCIDRs": [None]}
+    put(folder, "young", young)
+    assert wait_until(lambda: "young" in served.daemon.log, timeout=READY_SECONDS)
+    assert served.daemon.is_ready
+    put(folder, "young", young | {"podCIDRs": ["10.244.60.0/24"]})
+    assert wait_until(lambda: "10.244.60.0/24" in served.routes(), timeout=READY_SECONDS), served.daemon.log[-2000:]
+
+
 @pytest.mark.parametrize("since", [1, LATE], ids=["older", "younger"])
 def test_overlapping_subnets_belong_to_the_older_node(cluster: Cluster, since: int) -> None:
     """A record that contains this node's subnet: if it is older, this node gives no addresses and says to whom."""
