@@ -190,6 +190,8 @@ class Store:
         if node is None or self._by_name.get(name) != key:
             return set()
         del self._by_name[name]
+        if len(self._by_key) == len(self._by_name):  # as nearly always: no two have one name
+            return {name}
         others = [other for other, one in self._by_key.items() if (one.name or other) == name]
         if others:
             self._by_name[name] = min(others)
