@@ -176,7 +176,7 @@ class KubernetesNode(Host):
     def stop(self, name: str) -> None:
         """End containerd, the kubelet or kube-proxy, if it runs."""
         program = self._programs.pop(name, None)
-        if program:
+        if program and program.poll() is None:
             os.kill(_child(program.pid), signal.SIGTERM)  # of nsenter, which ends with it
             program.wait(timeout=30)
 

@@ -27,6 +27,7 @@ def test_a_node_is_drained_deleted_and_added_again(cluster: Cluster) -> None:
         cluster.kubectl("delete", "node", "b")
         assert wait_until(lambda: not routed(cluster, "a").intersection(former), timeout=60)
         cluster.start_kubelet("b")
+        cluster.start_proxy("b", "nftables")  # which has ended with its Node
         cluster.wait_until_ready()
         cluster.kubectl("rollout", "status", "deployment/moving", "--timeout=90s")
         assert not set(cluster.pod_cidrs()["b"]).intersection(former)
