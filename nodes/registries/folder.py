@@ -44,6 +44,7 @@ class Folder:
         self._path = path
         self._patience = patience
         self._files: dict[str, _File] = {}
+        self._until: dict[str, float] = {}  # of the files that have one
 
     @property
     def entries(self) -> list[Entry]:
@@ -52,8 +53,7 @@ class Folder:
 
     def waiting(self, now: float) -> tuple[list[str], float | None]:
         """The keys that are to be looked at again, and in how many seconds; None if there are none."""
-        times = {key: file.until - now for key, file in self._files.items() if file.until}
-        return list(times), max(0.0, min(times.values())) if times else None
+        return list(self._until), max(0.0, min(self._until.values()) - now) if self._until else None
 
     def look(self, now: float, keys: Collection[str] | None = None) -> tuple[list[Entry], list[str]]:
         """What is new or has changed, and the keys of what has been deleted, since the last look.
@@ -69,6 +69,10 @@ class Folder:
         for key in keys:
             before = self._files.get(key) or _File(None, ())
             after = self._update(key, before, present.get(key, ()), now)
+            if after and after.until:
+                self._until[key] = after.until
+            else:
+                self._until.pop(key, None)
             if after is None:
                 self._files.pop(key, None)
                 if before.entry:
