@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.kubernetes.cluster import NODES, SERVICES, Cluster
+from tests.kubernetes.machine import KubernetesNode
 from tests.kubernetes.workload import (
     HOST_PORT,
     Pod,
@@ -15,7 +16,7 @@ from tests.kubernetes.workload import (
     run,
     servers,
 )
-from tests.netns.node import ask
+from tests.netns.node import ask, wait_until
 from tests.system.underlay import OUTSIDE
 
 pytestmark = pytest.mark.xdist_group("cluster")
@@ -78,3 +79,18 @@ def test_pods_reach_the_api_server(cluster: Cluster, web: list[Pod]) -> None:
         token = (secret / "token").read_text()
         version = over_https(pod.host, address, 443, str(cluster.api.ca), "/version", token)
         assert version["gitVersion"] == cluster.get("node", pod.node.name)["status"]["nodeInfo"]["kubeletVersion"]
+
+
+def test_pods_that_have_ended_leave_nothing(cluster: Cluster, web: list[Pod]) -> None:
+    """No link, lease, rule, namespace or cached result of 15 pods that were started and deleted at once."""
+    before = {name: leftovers(node) for name, node in cluster.nodes.items()}
+    assert len(run(cluster, servers("crowd", replicas=15))) == 15
+    remove(cluster, "deployment/crowd")
+    for name, node in cluster.nodes.items():
+        assert wait_until(lambda name=name, node=node: leftovers(node) == before[name], timeout=30), leftovers(node)
+
+
+def leftovers(node: KubernetesNode) -> str:
+    """What a pod may leave on its node, as text."""
+    commands = ("ls /sys/class/net", "ls /run/netns", "nft list ruleset | grep v1:", "find /var/lib/cni -type f | sort")
+    return node.run(["sh", "-c", "; ".join(commands)]).stdout
