@@ -96,19 +96,19 @@ def publish(report: Report, folder: Path) -> None:
     (folder / "performance.svg").write_text(picture.draw(report.rows))
 
 
-def fill(folder: Path, place: str, parts: Sequence[str]) -> None:
-    """Replace the paragraphs and tables at a place in performance.md."""
-    before, after = around(folder, place)
-    (folder / PAGE).write_text("\n\n".join((before, *parts, after)))
+def fill(folder: Path, place: str, parts: Sequence[str], page: str = PAGE) -> None:
+    """Replace the paragraphs and tables at a place in a page."""
+    before, after = around(folder, place, page)
+    (folder / page).write_text("\n\n".join((before, *parts, after)))
 
 
-def around(folder: Path, place: str) -> tuple[str, str]:
+def around(folder: Path, place: str, page: str = PAGE) -> tuple[str, str]:
     """The text before and after a place, including its markers; exits if the place does not exist."""
     begin, end = f"<!-- {place} -->", f"<!-- end of {place.partition(':')[0]} -->"
-    before, found, rest = (folder / PAGE).read_text().partition(begin)
+    before, found, rest = (folder / page).read_text().partition(begin)
     _, closed, after = rest.partition(end)
     if not (found and closed):
-        sys.exit(f"bench: {folder / PAGE} has no place for {place.partition(':')[0]}")
+        sys.exit(f"bench: {folder / page} has no place for {place.partition(':')[0]}")
     return before + begin, end + after
 
 

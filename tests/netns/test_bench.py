@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import report
+from bench import cluster, report
 
 pytestmark = [pytest.mark.cold(reason="the benchmark has nodes of its own"), pytest.mark.xdist_group("heavy")]
 
@@ -32,3 +32,13 @@ def test_the_benchmark_fails_without_an_agent(tmp_path: Path, bin_dir: Path, ref
     done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert "the agent does not listen" in done.stderr
+
+
+def test_a_daemon_among_nodes_is_measured_and_published(tmp_path: Path, bin_dir: Path) -> None:
+    """Every figure is there, with real daemons; the page gets the table."""
+    (tmp_path / cluster.PAGE).write_text(f"<!-- {cluster.PLACE} -->\n<!-- end of figures -->\n")
+    argv = ["--nodes", "3", "600", "--rounds", "3", "--seconds", "1", "--publish", tmp_path, "--bin", bin_dir]
+    done = subprocess.run([sys.executable, "-m", "bench.cluster", *argv], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / cluster.PAGE).read_text()
+    assert all(f"| {figure}" in page for figure in cluster.FIGURES)
