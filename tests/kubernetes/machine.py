@@ -106,10 +106,10 @@ class KubernetesNode(Host):
 
     def __init__(self, name: str, logs: Path) -> None:
         self.name, self.logs = name, logs
+        logs.mkdir(parents=True)
         self._top = tempfile.mkdtemp(prefix="slash24-")
         self._programs: dict[str, subprocess.Popen] = {}
         self._groups = ControlGroup(os.path.basename(self._top))
-        logs.mkdir(parents=True)
         presented = [f"echo {value} >run/presented/{key.replace('/', '.')}\n" for key, value in _PRESENTED.items()]
         presented += [f"mount --bind run/presented/{key.replace('/', '.')} proc/sys/{key}\n" for key in _PRESENTED]
         hold = _HOLD.format(
