@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 
+from agent.health import greeting_problem
+from agent.options import SOCKET
 from daemon import conflist, install, single
 from daemon.config import BRIDGE, VXLAN, Config
 from ipam.host_local import DATA_DIR
@@ -117,12 +119,14 @@ def _delete_leases(config: Config) -> str:
 def _delete_files(network: str) -> str:
     names = (f"{network}.lock", f"{network}.daemon", _PAGES, f"{_PAGES}.lock")
     ours = [os.path.join(host_rules.FOLDER, name) for name in names]
-    for path in (NODE_FILE, PEERS_FILE, *ours, peers.marker_of(network), single.PATH):
+    has_agent = os.path.lexists(SOCKET) and not greeting_problem(SOCKET)
+    sockets = () if has_agent else (SOCKET, f"{SOCKET}.lock")  # an agent that has ended leaves its own
+    for path in (NODE_FILE, PEERS_FILE, *ours, *sockets, peers.marker_of(network), single.PATH):
         delete_file(path)
     for folder in (host_rules.FOLDER, peers.FOLDER):
-        with suppress(OSError):  # the agent's socket, or another network's files
+        with suppress(OSError):  # another network's files
             os.rmdir(folder)
-    return ""
+    return f"{SOCKET} remains: an agent runs; end it" if has_agent else ""
 
 
 def _delete_binaries(folder: str) -> str:

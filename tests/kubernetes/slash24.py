@@ -51,15 +51,12 @@ def uninstall(cluster: Cluster) -> None:
 
 
 def traces(node: Host) -> dict[str, str]:
-    """What a network for pods adds to a node: links, routes, addresses, rules and files, as text.
-
-    But not the agent's socket, which lasts until the node starts again.
-    """
+    """What a network for pods adds to a node: links, routes, addresses, rules and files, as text."""
     commands = {
         "links": "ip -br link | cut -d' ' -f1",
         "routes": "ip route; ip -6 route",
         "addresses": "ip -br address",
         "rules": "nft list tables | grep -v kube-proxy",
-        "files": "find /etc/cni /opt/cni /run/slash24/* /var/lib/cni -not -name 'cni.sock*' 2>/dev/null",
+        "files": "find /etc/cni /opt/cni /run/slash24/* /var/lib/cni 2>/dev/null",
     }
     return {name: node.run(["sh", "-c", f"{command}; true"]).stdout for name, command in commands.items()}

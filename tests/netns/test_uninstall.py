@@ -22,6 +22,9 @@ from tests.netns.daemon_tools import (  # noqa: F401 (one is a fixture)
     daemons_started,
 )
 from tests.netns.node import Node
+from tests.netns.way import Agent
+
+pytestmark = pytest.mark.cold("an agent that runs keeps its socket")
 
 CONFLIST, RECORDS, BINARIES = "/run/net.d/10-slash24.conflist", "/run/nodes", "/run/bin"
 PROGRAM = """
@@ -62,6 +65,12 @@ def state(node: Node) -> dict[str, object]:
 
 def install(cni: CNI, node: Node, kind: str) -> None:
     """Make everything that daemon and installation make, on a node of a cluster."""
+    install_files(node, kind)
+    shutil.copy(cni.folder / kind, node.path(BINARIES))
+
+
+def install_files(node: Node, kind: str) -> None:
+    """Make all of that but the plugins."""
     lines = [f'mode = "{kind}"', f"cluster = {json.dumps(CLUSTER)}", f'registry = "file://{RECORDS}"']
     node.path("/run/config.toml").write_text("\n".join([*lines, f'[conflist]\npath = "{CONFLIST}"\nname = "net"\n']))
     write(node, NODE_FILE, {"version": 1, "podCIDRs": OWN, "clusterCIDRs": CLUSTER})
@@ -69,7 +78,6 @@ def install(cni: CNI, node: Node, kind: str) -> None:
     write(node, f"{RECORDS}/n1.json", record(1))
     assert program(node, "write").returncode == 0
     assert node.path(CONFLIST).exists()
-    shutil.copy(cni.folder / kind, node.path(BINARIES))
 
 
 @pytest.fixture
@@ -97,6 +105,19 @@ def test_a_node_without_pods_is_left_as_it_was(cni: CNI, ready: Node, kind: str)
         done = program(ready, BINARIES)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         assert state(ready) == before
+
+
+def test_the_socket_of_an_agent_that_has_ended_goes(ready: Node, bin_dir: Path) -> None:
+    """The socket of one that runs stays, and the command says so."""
+    before = state(ready)
+    install_files(ready, "vxlan")
+    agent = Agent(ready.start, bin_dir)
+    assert program(ready, BINARIES).stdout == "/run/slash24/cni.sock remains: an agent runs; end it\n"
+    assert ready.path("/run/slash24/cni.sock").exists()
+    agent.stop()
+    assert ready.path("/run/slash24/cni.sock").exists()
+    assert program(ready, BINARIES).stdout == ""
+    assert state(ready) == before
 
 
 @pytest.mark.parametrize("kind", ["vxlan", "kubenet"])
@@ -171,7 +192,6 @@ def test_a_daemon_that_runs_has_to_be_ended_first(cni: CNI, ready: Node) -> None
     assert state(ready) == before
 
 
-@pytest.mark.cold("runs no call while the agent is there")
 def test_all_that_a_daemon_made_goes(cni: CNI, node: Node, daemon: Start, bin_dir: Path) -> None:
     """By the command line; the folders that it made for others to write to stay."""
     node.run(["mount", "-t", "tmpfs", "private", "/opt"])
