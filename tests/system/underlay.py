@@ -88,8 +88,10 @@ class Underlay:
         self.members: list[Member] = []
         self.fabric.run(["sh", "-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"])
         self.fabric.run(["sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/all/forwarding"])
-        for link, (v4, v6) in LINKS.items():
-            self.fabric.run(["ip", "link", "add", link, "mtu", str(mtu), "type", "bridge"])
+        for number, (link, (v4, v6)) in enumerate(LINKS.items()):
+            # A MAC of its own: else the router's changes when the node leaves from whose port the bridge has it.
+            mac = ["address", f"02:fa:b0:00:00:{number:02x}"]
+            self.fabric.run(["ip", "link", "add", link, *mac, "mtu", str(mtu), "type", "bridge"])
             _give(self.fabric, link, f"{v4}{ROUTER}/24", f"{v6}{ROUTER}/64")
         self.outside = self.fabric.pod("outside")
         self.fabric.run(["ip", "link", "add", "world", "type", "veth", "peer", "name", "eth0", "netns", "outside"])
