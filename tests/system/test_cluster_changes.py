@@ -106,7 +106,7 @@ def test_two_nodes_with_one_name(cluster: Cluster, ends: list[End]) -> None:
         twin = cluster.join("left", ends[1][0].name)
         logs = [twin.daemon, ends[1][0].daemon]
         told = wait_until(lambda: any("another one have its name" in one.log for one in logs), timeout=READY_SECONDS)
-        assert told, twin.daemon.log
+        assert told, (twin.daemon.log, ends[1][0].daemon.log)
     assert loss.lost == 0, loss
     assert_all_talk([ends[0], ends[2]])
 
