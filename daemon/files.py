@@ -71,6 +71,11 @@ class NodeFile:
         found = self._file.read().get("podCIDRs")
         return tuple(one for one in found if isinstance(one, str)) if isinstance(found, list) else ()
 
+    def says_it_works(self) -> bool:
+        """Whether the network could be made when the file was written: there are subnets, an MTU, and no problem."""
+        content = self._file.read()
+        return bool(content.get("podCIDRs") and content.get("mtu")) and not content.get("problem")
+
     def write(self, subnets: Iterable[str], cluster: Iterable[str], *, mtu: int = 0, problem: str = "") -> bool:
         """Write it if it differs; `mtu` 0 and `problem` "" are left out. Raises OSError."""
         ours = {"version": VERSION, "podCIDRs": [] if problem else list(subnets), "clusterCIDRs": list(cluster)}

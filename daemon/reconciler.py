@@ -126,6 +126,7 @@ class Reconciler:
 
     def run(self) -> None:
         """Until `stop`."""
+        self._resume()
         poll = select.poll()
         for descriptor in (self._event, *self._parts.drift.filenos()):
             poll.register(descriptor, select.POLLIN)
@@ -134,6 +135,12 @@ class Reconciler:
             self.step()
         with suppress(OSError):
             self._parts.peers_file.flush(now=True)
+
+    def _resume(self) -> None:
+        """Keep the network of an earlier daemon at once: the calls of the first seconds need not make it themselves."""
+        with suppress(CNIError, OSError):
+            if self._parts.node_file.says_it_works():
+                self._parts.service.resume()
 
     def seconds_left(self) -> float:
         """Until the next step at the latest."""

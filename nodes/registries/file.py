@@ -31,6 +31,7 @@ _LOCK_SECONDS = 30.0
 _NO_LOCKS = (EBADF, ENOLCK, ENOSYS, EOPNOTSUPP)  # of file systems without flock(2)
 _SETTLING = 2.0  # seconds until another node's file is visible on a share without locks
 _ATTEMPTS = 20  # to find a subnet that no other node has chosen at the same time
+_WHOLE = 60.0  # seconds between two looks at all files, if the folder's time says that none is new
 _RETRY = 5.0  # seconds until a folder that could not be read is read again
 _LOCK_PAUSE = 0.02
 _BEGINNING = 0.05  # seconds
@@ -252,11 +253,12 @@ class _Notices:
     """Waits for changes of a folder, by inotify if the kernel has watches left, and until it has to be read again."""
 
     def __init__(self, path: str, seconds: float, wake: int) -> None:
-        """`seconds`: between two looks at the whole folder; `wake`: a descriptor that ends every wait."""
+        """`seconds`: between two looks at the folder; `wake`: a descriptor that ends every wait."""
         self._path = path
         self._seconds = seconds
         self._wake = wake
-        self._next = 0.0
+        self._next, self._whole = 0.0, 0.0  # when to look at the folder; at all its files
+        self._seen: tuple[int, ...] = ()  # the folder's identity and time at the last look at all its files
         self._watch: FolderWatch | None = None
         self._watched: tuple[int, int] = (0, 0)  # device and inode
 
@@ -268,8 +270,9 @@ class _Notices:
 
     def renew(self) -> None:
         """Before a look at the whole folder: watch it, if it is not the one that was watched. Raises OSError."""
-        self._next = time.monotonic() + self._seconds
-        status = os.stat(self._path)
+        now, status = time.monotonic(), os.stat(self._path)
+        self._next, self._whole = now + self._seconds, now + max(self._seconds, _WHOLE)
+        self._seen = _mark(status)
         if self._watch is None or (status.st_dev, status.st_ino) != self._watched:
             self._end()
             with suppress(OSError):  # too many watches; then only the looks find changes
@@ -285,14 +288,27 @@ class _Notices:
             poll.register(self._watch.fd, select.POLLIN)
         ready = poll.poll(1000 * min(left, left if seconds is None else seconds) + 1)
         if time.monotonic() >= self._next:
-            return None
+            if not self._is_as_seen():
+                return None
+            self._next = time.monotonic() + self._seconds
         names = self._watch.names() if self._watch and ready else set()
         return None if names is None else {key for name in names if (key := key_of(name))}.union(due)
+
+    def _is_as_seen(self) -> bool:
+        """Whether no file was added, replaced by renaming, or deleted since all were looked at, not long ago."""
+        try:
+            return time.monotonic() < self._whole and _mark(os.stat(self._path)) == self._seen
+        except OSError:
+            return False
 
     def _end(self) -> None:
         if self._watch:
             self._watch.close()
             self._watch = None
+
+
+def _mark(status: os.stat_result) -> tuple[int, ...]:
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 def _now() -> int:

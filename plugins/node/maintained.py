@@ -15,6 +15,7 @@ from plugins.node.host_rules import FOLDER
 from spec.config import Section
 from spec.errors import CNIError, Code
 from spec.request import Request
+from state.files import read_file
 
 _OF_THE_POD = frozenset(("name", "cniversion", "prevresult", "runtimeconfig", "args", "capabilities", "ipam", "dns"))
 """Keys, in lower case, that change nothing of the node's part."""
@@ -49,6 +50,14 @@ def is_maintained(request: Request) -> bool:
         os.close(descriptor)
 
 
+def was_maintained(network: str, section: Section) -> bool:
+    """Whether a daemon has kept the node's part of the network since the boot, the last one with that configuration."""
+    try:
+        return read_file(_path(network), _LONGEST) == digest(section).encode()
+    except OSError:
+        return False
+
+
 @contextmanager
 def maintaining(network: str, section: Section) -> Iterator[None]:
     """A context in which this process keeps the node's part of the network, with that configuration.
@@ -68,7 +77,6 @@ def maintaining(network: str, section: Section) -> Iterator[None]:
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, digest(section).encode(), 0)
         yield
-        os.ftruncate(descriptor, 0)
     finally:
         os.close(descriptor)
 

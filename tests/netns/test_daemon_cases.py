@@ -2,12 +2,13 @@
 
 import json
 import os
+import signal
 import socket
 from pathlib import Path
 
 import pytest
 
-from tests.netns.cluster_tools import own_routes, refused
+from tests.netns.cluster_tools import PEERS_FILE, own_routes, refused, write
 from tests.netns.cni import CNI
 from tests.netns.daemon_tools import (  # noqa: F401 (one is a fixture)
     CONFLIST,
@@ -255,3 +256,23 @@ def test_a_start_without_the_registry_keeps_the_network(node: Node, cni: CNI, da
     write_record(node, 3)
     assert wait_until(lambda: len(own_routes(node)) == 4, timeout=30), one.log
     assert read_record(node)["podCIDRs"] == content(node, NODE_FILE)["podCIDRs"]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_a_daemon_that_starts_again_keeps_the_same_network_from_the_start(
+    node: Node, cni: CNI, daemon: Start, *, kept: bool
+) -> None:
+    """Before it has heard of any node, ADDs do the pod's part alone; with another configuration, not yet."""
+    write_record(node, 2)
+    daemon("vxlan").await_ready().stop(signal.SIGKILL)
+    folder = node.path(NODES)
+    folder.rename(folder.with_name("away"))
+    write(node, PEERS_FILE, "{")
+    assert refused(cni, "ADD", conf_of(node), node.pod("early")).code == 11
+    one = daemon("vxlan", more="" if kept else "[vxlan]\nvni = 7")
+    if kept:
+        add(cni, "p1")
+    else:
+        assert refused(cni, "ADD", conf_of(node), node.pod("p1")).code == 11
+    assert "event=adopted" not in one.log
+    assert "event=synchronised" not in one.log

@@ -91,3 +91,12 @@ def test_names_from_elsewhere_are_encoded(tmp_path: Path) -> None:
     peers.set({'"\n\\': Node('"\n\\', (), ())})
     peers.flush()
     assert content(tmp_path / "peers.json")["peers"][0]["name"] == '"\n\\'
+
+
+def test_the_file_says_whether_the_network_works(tmp_path: Path) -> None:
+    """With subnets and an MTU, which the daemon only knows of a network that it could make."""
+    file = NodeFile(str(tmp_path / "node.json"))
+    assert not file.says_it_works()
+    for works, keys in ((True, {"mtu": 1450}), (False, {}), (False, {"mtu": 1450, "problem": "it is another's"})):
+        file.write(["10.244.1.0/24"], [], **keys)
+        assert file.says_it_works() is works

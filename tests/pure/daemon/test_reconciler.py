@@ -116,6 +116,9 @@ class FakeService:
     is_on: bool = False
     warnings: tuple[str, ...] = ()
 
+    def resume(self) -> None:
+        self.is_on = True
+
     def keep(self) -> None:
         self.kept += 1
         self.is_on = True

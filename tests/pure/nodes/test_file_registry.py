@@ -5,6 +5,7 @@ import json
 import os
 import threading
 import time
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from nodes.registries import file
 from nodes.registries.file import FileRegistry
+from nodes.registries.folder import Folder
 from nodes.registry import Grant, RegistryError, Wish
 from plugins.node.records import Node
 from spec.config import Section
@@ -234,6 +236,34 @@ def test_without_watches_the_folder_is_polled(tmp_path: Path, monkeypatch: pytes
         kept.wait(lambda: kept.calls)
         write(tmp_path, "b", podCIDRs=["10.244.2.0/24"])
         kept.wait(lambda: set(kept.nodes) == {"b"})
+
+
+def test_all_files_are_looked_at_only_if_the_folder_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And after a while all the same: a file that is written in place does not change its folder's time."""
+    looks = []
+    monkeypatch.setattr(file, "FolderWatch", lambda _path: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    monkeypatch.setattr(Folder, "look", counted(Folder.look, looks))
+    write(tmp_path, "b", podCIDRs=["10.244.2.0/24"])
+    with watching(registry(tmp_path, publish=False)) as kept:
+        kept.wait(lambda: kept.calls.count("alive") == 2)
+        assert looks == [None, set(), set()]
+        monkeypatch.setattr(file, "_WHOLE", 0)
+        write(tmp_path, "c", podCIDRs=["10.244.3.0/24"])
+        kept.wait(lambda: set(kept.nodes) == {"b", "c"})
+        write(tmp_path, "c", podCIDRs=["10.244.33.0/24"])
+        kept.wait(lambda: kept.nodes["c"].subnets == ("10.244.33.0/24",))
+
+
+def counted(look: Callable, looks: list) -> Callable:
+    """`Folder.look`, which notes the keys that it is asked for."""
+
+    def noted(self: Folder, now: float, keys: Collection[str] | None = None) -> object:
+        looks.append(keys)
+        return look(self, now, keys)
+
+    return noted
 
 
 def test_a_folder_that_is_replaced_is_watched_again(tmp_path: Path) -> None:
