@@ -32,7 +32,7 @@ def readiness(state: State) -> Readiness:
     outcome, warnings = state.outcome, [*state.about_conflist, *state.wrong]
     if state.address_problem:
         warnings.append(state.address_problem)
-    if state.lost_seconds > _LOST_SECONDS:
+    if is_registry_lost(state):
         warnings.append(f"the registry cannot be reached: {state.why}")
     unknown = f"the other nodes do not learn of this one: {state.publish_problem}" if state.publish_problem else ""
     if unknown and state.is_published:

@@ -63,20 +63,25 @@ class Agent:
 
     def page(self, name: str) -> tuple[int, str]:
         """HTTP status and body of a page, requested over the socket PAGES."""
-        connection = http.client.HTTPConnection("localhost")
-        connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.settimeout(10)
-        connection.sock.connect(str(self.node.path(PAGES)))
-        connection.request("GET", f"/{name}")
-        response = connection.getresponse()
-        body = response.read().decode()
-        connection.close()
-        return response.status, body
+        return page_at(self.node.path(PAGES), name)
 
     def stop(self, number: int = signal.SIGTERM, *, timeout: float = 15) -> int:
         """Send it the signal, wait, and return its exit status."""
         self.process.send_signal(number)
         return self.process.wait(timeout)
+
+
+def page_at(path: Path, name: str) -> tuple[int, str]:
+    """HTTP status and body of a page that is served on the Unix socket at `path`."""
+    connection = http.client.HTTPConnection("localhost")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.settimeout(10)
+    connection.sock.connect(str(path))
+    connection.request("GET", f"/{name}")
+    response = connection.getresponse()
+    body = response.read().decode()
+    connection.close()
+    return response.status, body
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,8 @@
 """The daemon `slash24-node` on a test's node, with a registry of files, and calls through its conflist."""
 
-import http.client
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -12,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.netns.agent_tools import page_at
 from tests.netns.cni import CNI, PATH
 from tests.netns.node import Node, Pod, wait_until
 
@@ -75,15 +74,7 @@ class Daemon:
 
     def page(self, name: str) -> tuple[int, str]:
         """HTTP status and body of a page."""
-        connection = http.client.HTTPConnection("localhost")
-        connection.sock = socket.socket(socket.AF_UNIX)
-        connection.sock.settimeout(10)
-        connection.sock.connect(str(self.node.path(PAGES)))
-        connection.request("GET", f"/{name}")
-        response = connection.getresponse()
-        body = response.read().decode()
-        connection.close()
-        return response.status, body
+        return page_at(self.node.path(PAGES), name)
 
     def metric(self, name: str) -> float:
         """The value of a metric, with its labels if it has any."""
