@@ -62,7 +62,7 @@ make_venv() {
 inputs() {
     {
         cat $VENV/made-of
-        find spec state ipam linux rules plugins agent nodes daemon launcher freeze build.sh LICENSE pyproject.toml -type f -not -name '*.pyc' -print0 |
+        find spec state ipam linux rules plugins agent nodes policy daemon launcher freeze build.sh LICENSE pyproject.toml -type f -not -name '*.pyc' -print0 |
             LC_ALL=C sort -z | xargs -0 sha256sum
     } | sha256sum
 }

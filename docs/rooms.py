@@ -19,6 +19,7 @@ LETTER = 6.5
 PURPOSES = {
     "daemon": "makes nodes known to each other, keeps their network true",
     "agent": "serves CNI calls without starting Python for each",
+    "policy": "what pods may send and receive, from policies; its rules",
     "nodes": "records, registries, the wanted network of a node",
     "plugins": "one module or package per CNI type",
     "rules": "what slash24 puts into nftables, by feature",

@@ -123,9 +123,7 @@ def _create(session: Session, node: NodeObject, warning: str) -> bool:
 def _update(session: Session, node: NodeObject, warning: str, count: int) -> bool:
     """False if there is no such Event."""
     value = {"series": {"count": count, "lastObservedTime": _now()}}
-    return _send(
-        _NOT_FOUND, lambda: session.send("PATCH", f"{_EVENTS}/{_name(node, warning)}", value, kind=MERGE)
-    )
+    return _send(_NOT_FOUND, lambda: session.send("PATCH", f"{_EVENTS}/{_name(node, warning)}", value, kind=MERGE))
 
 
 def _send(expected: int, send: Callable[[], object]) -> bool:

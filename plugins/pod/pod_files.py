@@ -1,0 +1,85 @@
+"""Files that tell the daemon which pods this node has: `/run/slash24/pods/<owner>.json`, one for each attachment.
+
+An ADD with `policyWait` writes it, DEL and GC delete it. The name is the digest of the owner's tag, since a tag may be
+longer than a file's name, or have a slash.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+
+from linux.ownership import owner_tag
+from plugins.node.host_rules import FOLDER
+from spec.attachment import Attachment
+from spec.jsontext import loads
+from state.files import delete_file, make_folders, read_file, replace_file
+
+PODS = os.path.join(FOLDER, "pods")
+SUFFIX = ".json"
+_LARGEST = 1 << 14  # bytes
+
+
+@dataclass(frozen=True)
+class PodFile:
+    """A pod that was attached. `ips`: canonical, without prefix length. `link`: the name of the host veth.
+
+    `namespace`, `name`, `uid`: K8S_POD_NAMESPACE, K8S_POD_NAME and K8S_POD_UID of CNI_ARGS, "" if not given.
+    """
+
+    network: str
+    container_id: str
+    ifname: str
+    ips: tuple[str, ...]
+    link: str
+    namespace: str = ""
+    name: str = ""
+    uid: str = ""
+
+    @property
+    def owner(self) -> Attachment:
+        """The attachment."""
+        return Attachment(self.network, self.container_id, self.ifname)
+
+
+def write(pod: PodFile, folder: str = PODS) -> None:
+    """Write, or replace, the file of a pod. Raises OSError."""
+    make_folders(folder, 0o755)
+    path = _path(pod.owner, folder)
+    replace_file(path, f"{path}.new", json.dumps(asdict(pod)).encode())
+
+
+def delete(owner: Attachment, folder: str = PODS) -> None:
+    """Delete the file of an attachment; none is success. Raises OSError."""
+    delete_file(_path(owner, folder))
+
+
+def read(name: str, folder: str = PODS) -> PodFile | None:
+    """The pod of the file of this name; None if it is gone. Raises OSError, ValueError: not such a file."""
+    try:
+        value = loads(read_file(os.path.join(folder, name), _LARGEST))
+    except FileNotFoundError:
+        return None
+    try:
+        pod = PodFile(**{**value, "ips": tuple(value["ips"])})
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{name}: not the file of a pod: {error}") from error
+    texts = (pod.network, pod.container_id, pod.ifname, pod.link, pod.namespace, pod.name, pod.uid, *pod.ips)
+    if not all(isinstance(text, str) for text in texts):
+        raise ValueError(f"{name}: not the file of a pod: expected texts")
+    return pod
+
+
+def names(folder: str = PODS) -> Iterator[str]:
+    """The names of the files of pods; none if there is no folder. Raises OSError."""
+    try:
+        yield from (name for name in os.listdir(folder) if name.endswith(SUFFIX))
+    except FileNotFoundError:
+        return
+
+
+def _path(owner: Attachment, folder: str) -> str:
+    import hashlib
+
+    digest = hashlib.sha256(owner_tag(owner).encode("utf-8", "surrogateescape")).hexdigest()
+    return os.path.join(folder, f"{digest[:40]}{SUFFIX}")
