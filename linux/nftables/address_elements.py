@@ -30,10 +30,22 @@ def of_networks(version: int, networks: Iterable[str]) -> tuple[bytes, ...]:
 
     Raises ValueError: not a network.
     """
+    return _intervals(version, [_span_of(text) for text in networks if is_of(version, text)])
+
+
+def of_ranges(version: int, ranges: Iterable[bytes]) -> tuple[bytes, ...]:
+    """The intervals of ranges of addresses of IP version 4 or 6: each the first and the last, packed and joined."""
+    size = _BYTES[version]
+    return _intervals(
+        version, [(int.from_bytes(one[:size], "big"), int.from_bytes(one[size:], "big") + 1) for one in ranges]
+    )
+
+
+def _intervals(version: int, parts: list[Span]) -> tuple[bytes, ...]:
     size = _BYTES[version]
     opening, closing = _head(version), _head(version, len(_INTERVAL_END))
     elements = []
-    for first, behind in _merged([_span_of(text) for text in networks if is_of(version, text)]):
+    for first, behind in _merged(parts):
         elements.append(opening + first.to_bytes(size, "big"))
         if behind < 1 << 8 * size:  # an interval up to the last address has no end
             elements.append(closing + behind.to_bytes(size, "big") + _INTERVAL_END)

@@ -9,13 +9,15 @@ ends the rule. Expressions are in the order in which `nft --debug=netlink` shows
 Several fields that are one key (`iifname . ip saddr`) are loaded into registers that follow each other.
 """
 
-from socket import IPPROTO_UDP
+from socket import IPPROTO_TCP, IPPROTO_UDP
 from sys import byteorder
 
 from linux.netlink.attributes import attribute, nested, text
 from linux.nftables import uapi
 
 IFNAMSIZ = 16
+CONCATENATION = range(uapi.NFT_REG32_00, uapi.NFT_REG32_00 + 16)
+"""The registers of 4 bytes each; a key of several fields begins in the first, which is register 1."""
 ADDRESS_BYTES = {4: 4, 6: 16}
 ETH_P_ARP = 0x0806
 _ETH_P = {4: 0x0800, 6: 0x86DD}
@@ -23,7 +25,8 @@ _NFPROTO = {4: uapi.NFPROTO_IPV4, 6: uapi.NFPROTO_IPV6}
 SADDR_OFFSET, DADDR_OFFSET = {4: 12, 6: 8}, {4: 16, 6: 24}  # in the IP header
 _ARP_SENDER_OFFSET = 14  # of the IPv4 address in an ARP packet for Ethernet (RFC 826)
 _RTN_LOCAL = 2
-_MAC_BYTES, _PORT_BYTES, _UDP_HEADER_BYTES = 6, 2, 8
+_MAC_BYTES, _PORT_BYTES, _UDP_HEADER_BYTES, _TCP_FLAGS_OFFSET = 6, 2, 8, 13
+TCP_FIN, TCP_SYN, TCP_RST, TCP_ACK = 1, 2, 4, 16
 
 
 def be32(kind: int, value: int) -> bytes:
@@ -103,6 +106,16 @@ def ip_daddr(version: int, register: int = uapi.NFT_REG_1) -> bytes:
 def arp_saddr_ip(register: int = uapi.NFT_REG_1) -> bytes:
     """Load the IPv4 address of the sender of what is known to be ARP."""
     return payload(uapi.NFT_PAYLOAD_NETWORK_HEADER, _ARP_SENDER_OFFSET, ADDRESS_BYTES[4], register)
+
+
+def iifgroup(register: int = uapi.NFT_REG_1) -> bytes:
+    """Load the group of the input interface, 4 bytes in host byte order."""
+    return meta(uapi.NFT_META_IIFGROUP, register)
+
+
+def oifgroup(register: int = uapi.NFT_REG_1) -> bytes:
+    """Load the group of the output interface, 4 bytes in host byte order."""
+    return meta(uapi.NFT_META_OIFGROUP, register)
 
 
 def ether_saddr(register: int = uapi.NFT_REG_1) -> bytes:
@@ -268,6 +281,18 @@ def mark_has(bit: int, *, inverted: bool = False) -> list[bytes]:
 def ct_status_dnat() -> list[bytes]:
     """`ct status dnat`: packets of connections whose destination was translated."""
     return [ct(uapi.NFT_CT_STATUS), bitwise_and(host32(uapi.IPS_DST_NAT)), cmp_neq(bytes(4))]
+
+
+def ct_state(states: int) -> list[bytes]:
+    """`ct state established,related`: packets in one of these states (CT_STATE_*, or'ed)."""
+    return [ct(uapi.NFT_CT_STATE), bitwise_and(host32(states)), cmp_neq(bytes(4))]
+
+
+def tcp_flags_are(flags: int, mask: int, *, inverted: bool = False) -> list[bytes]:
+    """`tcp flags & MASK == FLAGS` (`inverted`: `!=`), which nft prints as `tcp flags syn / fin,syn,rst,ack`."""
+    loaded = payload(uapi.NFT_PAYLOAD_TRANSPORT_HEADER, _TCP_FLAGS_OFFSET, 1)
+    compare = cmp_neq if inverted else cmp_eq
+    return [*l4proto_is(IPPROTO_TCP), loaded, bitwise_and(bytes([mask])), compare(bytes([flags]))]
 
 
 def host32(value: int) -> bytes:

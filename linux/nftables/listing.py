@@ -19,6 +19,7 @@ from linux.nftables.messages import (
     BODY,
     Element,
     Hook,
+    Set,
     TableName,
     all_tables,
     message_type,
@@ -26,7 +27,9 @@ from linux.nftables.messages import (
     of_element,
     of_elements,
     of_rules,
+    of_set,
     of_table,
+    set_numbers,
 )
 
 _ATTRIBUTE_HEADER = 4
@@ -96,6 +99,60 @@ def find_element(netlink: Netlink, table: TableName, set_name: str, key: bytes) 
     found = _get(netlink, of_element(table, set_name, key), uapi.NFT_MSG_GETSETELEM)
     elements = split(found.get(uapi.NFTA_SET_ELEM_LIST_ELEMENTS, b"")) if found else ()
     return next((decoded(set_name, element) for element in elements), None)
+
+
+@dataclass(frozen=True)
+class Counted:
+    """An element that a rule added: its key, what its counter counted, and the seconds until it expires (0: never)."""
+
+    key: bytes
+    packets: int
+    bytes: int
+    expires: float
+
+
+def list_counted(netlink: Netlink, table: TableName, set_name: str) -> list[Counted] | None:
+    """All elements of a set with their counters; None if there is no such set.
+
+    Of an element that is listed twice (see `list_elements`), or that was counted meanwhile, the last one counts; a few
+    may be missing. Raises NetlinkError.
+    """
+    try:
+        bodies = netlink.dump(of_elements(table, set_name), message_type(uapi.NFT_MSG_GETSETELEM))
+    except NetlinkError as error:
+        if error.errno != ENOENT:
+            raise
+        return None
+    pages = (attributes_of(body, BODY).get(uapi.NFTA_SET_ELEM_LIST_ELEMENTS, b"") for body in bodies)
+    counted = (_counted(attributes_of(element, _ATTRIBUTE_HEADER)) for page in pages for element in split(page))
+    return list({one.key: one for one in counted}.values())
+
+
+def _counted(found: dict[int, bytes]) -> Counted:
+    counter = attributes_of(attributes_of(found.get(uapi.NFTA_SET_ELEM_EXPR, b"")).get(uapi.NFTA_EXPR_DATA, b""))
+    packets, octets = (_number(counter.get(kind)) for kind in (uapi.NFTA_COUNTER_PACKETS, uapi.NFTA_COUNTER_BYTES))
+    expires = _number(found.get(uapi.NFTA_SET_ELEM_EXPIRATION)) / 1000
+    return Counted(
+        attributes_of(found[uapi.NFTA_SET_ELEM_KEY]).get(uapi.NFTA_DATA_VALUE, b""), packets, octets, expires
+    )
+
+
+def set_is_like(netlink: Netlink, table: TableName, wanted: Set) -> bool | None:
+    """Whether a set has the types and flags that it should have; None if there is no such set."""
+    found = _get(netlink, of_set(table, wanted.name), uapi.NFT_MSG_GETSET)
+    return None if found is None else all(_number(found.get(kind)) == due for kind, due in set_numbers(wanted).items())
+
+
+def list_sets(netlink: Netlink, table: TableName) -> list[str]:
+    """The names of the sets and maps of a table; none if there is no such table."""
+    try:
+        bodies = netlink.dump(of_table(table), message_type(uapi.NFT_MSG_GETSET))
+    except NetlinkError as error:
+        if error.errno != ENOENT:
+            raise
+        return []
+    found = (attributes_of(body, BODY) for body in bodies)
+    return [_text(each.get(uapi.NFTA_SET_NAME)) for each in found if _text(each.get(uapi.NFTA_SET_TABLE)) == table.name]
 
 
 def table_flags(netlink: Netlink, table: TableName) -> int | None:

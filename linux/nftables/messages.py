@@ -31,9 +31,11 @@ BODY = 20
 _BATCH = struct.pack("!BBH", 0, 0, uapi.NFNL_SUBSYS_NFTABLES)  # struct nfgenmsg of the messages around a transaction
 _HEADER = struct.Struct("!BBH")
 _SEQUENCE, _SEQUENCE_AT = struct.Struct("=I"), 8
-_ELEMENTS_A_MESSAGE = 1000  # at 44 bytes at most, in an attribute whose length has 16 bits
+_BE64 = struct.Struct("!Q")
+_ELEMENTS_BYTES = 60000  # of elements in a message: in an attribute whose length has 16 bits
 _TYPE_BITS = 6  # of each part in the type of a concatenation (nft's TYPE_BITS)
 _HOST_ENDIAN, _BIG_ENDIAN, _MIXED = 1, 2, 0  # nft's enum byteorder
+_SET_COMMENT = 7  # NFTNL_UDATA_SET_COMMENT
 _COMMENT = 0  # NFTNL_UDATA_*_COMMENT, the type of a comment among what nft keeps with an object
 
 
@@ -68,6 +70,7 @@ class Datatype:
 
 IPV4_ADDR, IPV6_ADDR, ETHER_ADDR = Datatype(7, 4), Datatype(8, 16), Datatype(9, 6)
 INET_PROTO, INET_SERVICE, IFNAME = Datatype(12, 1), Datatype(13, 2), Datatype(41, IFNAMSIZ, _HOST_ENDIAN)
+DEVGROUP = Datatype(35, 4, _HOST_ENDIAN)
 VERDICT = Datatype(uapi.NFT_DATA_VERDICT, 0)
 IP_ADDR = {4: IPV4_ADDR, 6: IPV6_ADDR}
 
@@ -76,24 +79,35 @@ IP_ADDR = {4: IPV4_ADDR, 6: IPV6_ADDR}
 class Set:
     """A set, or with `data` a map, as nft writes its type: `ifname . ipv4_addr`, `ipv4_addr : verdict`.
 
-    `intervals`: its elements are the first key of each interval and the first key after it.
+    `intervals`: its elements are the first key of each interval and the first key after it. `timeouts`: its elements
+    may expire, after `timeout` seconds unless they say otherwise (0: never). `size`: most elements (0: any number).
+    `dynamic`: rules add elements. `comment`: what is in it, for people.
     """
 
     name: str
     key: tuple[Datatype, ...]
     data: tuple[Datatype, ...] = ()
     intervals: bool = False
+    timeouts: bool = False
+    timeout: int = 0
+    size: int = 0
+    dynamic: bool = False
+    comment: str = ""
 
 
 @dataclass(frozen=True)
 class Element:
-    """An element of a set: its key, the comment that names its owner, and in a map the chain it goes to or a value."""
+    """An element of a set: its key, the comment that names its owner, and in a map the chain it goes to or a value.
+
+    `timeout`: seconds after which it expires, in a set with timeouts; 0: as the set says. Listings do not have it.
+    """
 
     set: str
     key: bytes
     owner: str
     chain: str = ""
     value: bytes = b""
+    timeout: int = 0
 
 
 @dataclass(frozen=True)
@@ -272,9 +286,30 @@ def delete_rule(table: TableName, chain: str, handle: int) -> Step:
 
 def add_set(table: TableName, new: Set) -> Step:
     """Add a set or a map; if there is one, it stays as it is."""
-    flags = uapi.NFT_SET_MAP if new.data else uapi.NFT_SET_INTERVAL if new.intervals else 0
+    numbers = set_numbers(new)
+    numbers[uapi.NFTA_SET_ID] = 1  # mandatory, though rules refer to sets by name
+    request = of_set(table, new.name) + b"".join(be32(*number) for number in numbers.items())
+    if new.size:
+        request += nested(uapi.NFTA_SET_DESC, be32(uapi.NFTA_SET_DESC_SIZE, new.size))
+    if new.timeout:
+        request += _milliseconds(uapi.NFTA_SET_TIMEOUT, new.timeout)
+    # For nft alone, which reads it there to print the keys of a set that it has not made: NFTNL_UDATA_SET_KEYBYTEORDER.
+    byte_order = _SEQUENCE.pack(new.key[0].byte_order if len(new.key) == 1 else _MIXED)
+    comment = _tlv(_SET_COMMENT, new.comment.encode() + b"\0") if new.comment else b""
+    request += attribute(uapi.NFTA_SET_USERDATA, _tlv(0, byte_order) + comment)
+    return Step(f"add set {new.name} to table {table}", uapi.NFT_MSG_NEWSET, NLM_F_CREATE, request)
+
+
+def set_numbers(new: Set) -> dict[int, int]:
+    """Flags, types and sizes of a set as attributes (NFTA_SET_*)."""
+    flags = {
+        uapi.NFT_SET_INTERVAL: new.intervals,
+        uapi.NFT_SET_MAP: bool(new.data),
+        uapi.NFT_SET_TIMEOUT: new.timeouts or new.timeout,
+        uapi.NFT_SET_EVAL: new.dynamic,
+    }
     numbers = {
-        uapi.NFTA_SET_FLAGS: flags,
+        uapi.NFTA_SET_FLAGS: sum(flag for flag, is_set in flags.items() if is_set),
         uapi.NFTA_SET_KEY_TYPE: _type_number(new.key),
         uapi.NFTA_SET_KEY_LEN: type_size(new.key),
     }
@@ -283,15 +318,15 @@ def add_set(table: TableName, new: Set) -> Step:
             uapi.NFTA_SET_DATA_TYPE: _type_number(new.data),
             uapi.NFTA_SET_DATA_LEN: type_size(new.data),
         }
-    numbers[uapi.NFTA_SET_ID] = 1  # mandatory, though rules refer to sets by name
-    # For nft alone, which reads it there to print the keys of a set that it has not made: NFTNL_UDATA_SET_KEYBYTEORDER.
-    byte_order = _SEQUENCE.pack(new.key[0].byte_order if len(new.key) == 1 else _MIXED)
-    request = of_set(table, new.name) + b"".join(be32(*number) for number in numbers.items())
-    request += attribute(uapi.NFTA_SET_USERDATA, _tlv(0, byte_order))
-    return Step(f"add set {new.name} to table {table}", uapi.NFT_MSG_NEWSET, NLM_F_CREATE, request)
+    return numbers
+
+
+def _milliseconds(kind: int, seconds: int) -> bytes:
+    return attribute(kind, _BE64.pack(1000 * seconds))
 
 
 def _type_number(parts: Sequence[Datatype]) -> int:
+    """nft's number for a type of keys or data."""
     number = 0
     for part in parts:
         number = number << _TYPE_BITS | part.number
@@ -301,6 +336,22 @@ def _type_number(parts: Sequence[Datatype]) -> int:
 def type_size(parts: Sequence[Datatype]) -> int:
     """In a concatenation, each part is padded to 4 bytes."""
     return parts[0].size if len(parts) == 1 else sum(part.size + 3 & ~3 for part in parts)
+
+
+def padded(parts: Sequence[Datatype], packed: bytes) -> bytes:
+    """A key of a concatenation as the kernel has it, each part padded to 4 bytes, from its parts joined as they are.
+
+    A key of one part stays as it is. Raises ValueError if `packed` is not as long as the parts together.
+    """
+    if len(packed) != sum(part.size for part in parts):
+        raise ValueError(f"key {packed.hex()} has {len(packed)} bytes, expected {sum(part.size for part in parts)}")
+    if len(parts) == 1:
+        return packed
+    key, at = b"", 0
+    for part in parts:
+        key += packed[at : at + part.size] + bytes(-part.size & 3)
+        at += part.size
+    return key
 
 
 def delete_set(table: TableName, name: str) -> Step:
@@ -323,15 +374,26 @@ def delete_encoded_elements(table: TableName, set_name: str, elements: Sequence[
 
 
 def _in_portions(table: TableName, set_name: str, elements: Sequence[bytes]) -> Iterator[bytes]:
-    for at in range(0, len(elements), _ELEMENTS_A_MESSAGE):
-        yield of_elements(table, set_name, *elements[at : at + _ELEMENTS_A_MESSAGE])
+    at, size = 0, 0
+    for number, element in enumerate(elements):
+        size += len(element)
+        if size > _ELEMENTS_BYTES:
+            yield of_elements(table, set_name, *elements[at:number])
+            at, size = number, len(element)
+    if at < len(elements):
+        yield of_elements(table, set_name, *elements[at:])
 
 
-def add_element(table: TableName, element: Element) -> Step:
-    """Add an element; EEXIST if its key is there (it may have another owner), ENOENT if its chain is not."""
+def add_element(table: TableName, element: Element, *, must_be_new: bool = True) -> Step:
+    """Add an element; EEXIST if its key is there (it may have another owner), ENOENT if its chain is not.
+
+    Unless it `must_be_new`: if its key is there, it stays as it is; EEXIST (in older kernels EBUSY) if it leads
+    elsewhere or has another value.
+    """
     what = f"add an element to set {element.set} of table {table}"
     request = of_elements(table, element.set, encoded(element))
-    return Step(what, uapi.NFT_MSG_NEWSETELEM, NLM_F_CREATE | NLM_F_EXCL, request)
+    flags = NLM_F_CREATE | NLM_F_EXCL if must_be_new else NLM_F_CREATE
+    return Step(what, uapi.NFT_MSG_NEWSETELEM, flags, request)
 
 
 def delete_element(table: TableName, element: Element) -> Step:
@@ -347,8 +409,9 @@ def encoded(element: Element) -> bytes:
         data = nested(uapi.NFTA_SET_ELEM_DATA, verdict_data(uapi.NFT_GOTO, element.chain))
     elif element.value:
         data = nested(uapi.NFTA_SET_ELEM_DATA, attribute(uapi.NFTA_DATA_VALUE, element.value))
-    comment = _userdata(uapi.NFTA_SET_ELEM_USERDATA, element.owner)
-    return nested(uapi.NFTA_LIST_ELEM, _encoded_key(element.key), data, comment)
+    expires = _milliseconds(uapi.NFTA_SET_ELEM_TIMEOUT, element.timeout) if element.timeout else b""
+    comment = _userdata(uapi.NFTA_SET_ELEM_USERDATA, element.owner or None)
+    return nested(uapi.NFTA_LIST_ELEM, _encoded_key(element.key), data, expires, comment)
 
 
 def _encoded_key(key: bytes) -> bytes:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ipam import host_local
-from linux.nftables import expressions
+from linux.nftables import expressions, statements
 from linux.rtnl import vxlan
 from plugins import bridge
 from plugins.__main__ import TYPES
@@ -310,9 +310,10 @@ def test_the_table_of_packages_matches_the_lint_rule() -> None:
 
 
 def test_documented_functions_for_nftables_expressions_exist() -> None:
-    """The names in docs/nftables.md are functions of linux/nftables/expressions.py."""
+    """The names in docs/nftables.md are functions of linux/nftables/expressions.py and statements.py."""
     names = {name for cell in cells("nftables.md", "function") for name in words(cell)}
-    assert {name for name in names if not callable(getattr(expressions, name, None))} == set()
+    functions = vars(expressions) | vars(statements)
+    assert {name for name in names if not callable(functions.get(name))} == set()
     assert "ip_saddr" in names
 
 
