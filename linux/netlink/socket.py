@@ -9,7 +9,7 @@ import select
 import socket
 import struct
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from errno import EAGAIN, EPROTO
 
 from linux.netlink.attributes import MESSAGE_HEADER, attributes_of
@@ -144,6 +144,22 @@ class Netlink:
                 disturbed = disturbed or bool(flags & NLM_F_DUMP_INTR and pieces > 1)
                 if kind in (NLMSG_ERROR, NLMSG_DONE):
                     return objects, disturbed
+
+    def stream(self, message: bytes, kind: int) -> Iterator[bytes]:
+        """The objects of a kind, with their headers, while the kernel lists them; for those too many to keep.
+
+        What changes meanwhile may be missing. Take all of them before the socket is used again. Raises NetlinkError.
+        """
+        request = self.encode(message, kind, NLM_F_REQUEST | NLM_F_DUMP)
+        self._socket.send(request)
+        while True:
+            for answer_kind, _, body in self._receive({_number_of(request)}):
+                if answer_kind not in (NLMSG_ERROR, NLMSG_DONE):
+                    yield body
+                    continue
+                if failure := error_of(body):
+                    raise failure
+                return
 
     def send(self, requests: Sequence[bytes], *, tolerated: Collection[int] = ()) -> list[bytes]:
         """Send changes, encoded with NLM_F_ACK, in one datagram, and wait until the kernel has processed all of them.

@@ -13,7 +13,7 @@ from spec.result import Result
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from linux.conntrack import Flow
+    from linux.connection import Connection
     from rules.conditions.condition import Condition
 
 _LOOPBACK = 127
@@ -102,7 +102,7 @@ def _node_addresses() -> set[bytes]:
         return {pack(address.ip) for address in list_addresses(host)}
 
 
-def _flush(request: Request, forward: Forward, is_stale: "Callable[[Flow], bool]") -> None:
+def _flush(request: Request, forward: Forward, is_stale: "Callable[[Connection], bool]") -> None:
     from linux import conntrack
     from linux.errors import reason
 
@@ -112,12 +112,12 @@ def _flush(request: Request, forward: Forward, is_stale: "Callable[[Flow], bool]
         request.log(f"portmap: failed to flush old UDP flows to {forward}: {reason(error)}")
 
 
-def _is_for_port(flow: "Flow", forward: Forward, node: set[bytes]) -> bool:
+def _is_for_port(flow: "Connection", forward: Forward, node: set[bytes]) -> bool:
     """Whether a flow was sent to the port; without a host address, to the port of any address of the node."""
     if forward.host:
         return flow.to == forward.host
     return flow.to in node or (flow.version == 4 and flow.to[0] == _LOOPBACK)
 
 
-def _is_to_pod(flow: "Flow", forward: Forward) -> bool:
+def _is_to_pod(flow: "Connection", forward: Forward) -> bool:
     return (flow.answered_by, flow.answering_port) == (forward.pod, forward.pod_port)

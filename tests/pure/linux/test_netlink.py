@@ -278,6 +278,20 @@ def test_a_dump_that_stays_interrupted_is_a_temporary_error(monkeypatch: pytest.
     assert is_shortage(caught.value)
 
 
+def test_a_stream_passes_objects_on_as_they_arrive() -> None:
+    """Up to the end of the list; the error of a refused one is raised after what came before it."""
+    datagrams = [_answer(7, 1) + _answer(7, 2, flags=INTERRUPTED), _answer(6, 9), _answer(7, 3) + _answer(7, kind=DONE)]
+    assert list(_kernel(*datagrams).stream(b"", GET)) == [
+        _answer(7, 1),
+        _answer(7, 2, flags=INTERRUPTED),
+        _answer(7, 3),
+    ]
+    stream = _kernel(_answer(7, 1), _refusal(1, flags=0x100, number=7)).stream(b"", GET)
+    assert next(stream) == _answer(7, 1)
+    with pytest.raises(NetlinkError, match="not permitted"):
+        next(stream)
+
+
 def _refusal(errno: int, *, flags: int, attributes: bytes = b"", number: int = 1) -> bytes:
     request = struct.pack("=IHHII", 16, 16, 5, number, 0)
     body = struct.pack("=i", -errno) + request + attributes
