@@ -28,9 +28,12 @@ class FolderWatch:
             self.close()
             raise
 
-    def names(self) -> set[str] | None:
-        """The names of files that have changed since the last call; None: any file may have. Never blocks."""
-        found: set[str] = set()
+    def events(self) -> dict[str, int] | None:
+        """The names of files that have changed since the last call, with the bits of all their events.
+
+        None: any file may have changed. Never blocks.
+        """
+        found: dict[str, int] = {}
         while True:
             try:
                 data = os.read(self.fd, _BUFFER)
@@ -42,7 +45,8 @@ class FolderWatch:
                 if mask & _GONE:
                     return None
                 at += _EVENT.size
-                found.add(os.fsdecode(data[at : at + length].rstrip(b"\0")))
+                name = os.fsdecode(data[at : at + length].rstrip(b"\0"))
+                found[name] = found.get(name, 0) | mask
                 at += length
 
     def close(self) -> None:

@@ -6,18 +6,17 @@ other machines may have written to a share.
 
 import json
 import os
-import select
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from errno import EBADF, ENODEV, ENOLCK, ENOSYS, EOPNOTSUPP
 from fcntl import LOCK_EX, LOCK_NB, flock
 from threading import Event, Lock
 
-from linux.inotify import FolderWatch
+from linux.folder_notices import FolderNotices
 from nodes.records import KEYS, to_value
-from nodes.registries.folder import SUFFIX, Folder, key_of, list_files, read_record
+from nodes.registries.folder import SUFFIX, Folder, key_of, list_files, name_of, read_record
 from nodes.registry import Entry, Grant, Readiness, RegistryError, Sink, Wish
 from nodes.subnets import choose
 from plugins.node.records import Node, check_subnets
@@ -31,7 +30,6 @@ _LOCK_SECONDS = 30.0
 _NO_LOCKS = (EBADF, ENOLCK, ENOSYS, EOPNOTSUPP)  # of file systems without flock(2)
 _SETTLING = 2.0  # seconds until another node's file is visible on a share without locks
 _ATTEMPTS = 20  # to find a subnet that no other node has chosen at the same time
-_WHOLE = 60.0  # seconds between two looks at all files, if the folder's time says that none is new
 _RETRY = 5.0  # seconds until a folder that could not be read is read again
 _LOCK_PAUSE = 0.02
 _BEGINNING = 0.05  # seconds
@@ -128,7 +126,7 @@ class FileRegistry:
     def watch(self, sink: Sink) -> None:
         """As in Registry."""
         folder, keys, was_read = Folder(self._folder), None, False
-        with self._waking() as wake, _Notices(self._folder, self._poll, wake) as notices:
+        with self._waking() as wake, FolderNotices(self._folder, self._poll, wake) as notices:
             while not self._closed.is_set():
                 try:
                     if keys is None:
@@ -148,7 +146,8 @@ class FileRegistry:
                     sink.replace(folder.entries)
                 was_read = True
                 due, delay = folder.waiting(time.monotonic())
-                keys = notices.wait(delay, due)
+                names = notices.wait(delay, map(name_of, due))
+                keys = None if names is None else {key for name in names if (key := key_of(name))}
 
     @contextmanager
     def _waking(self) -> Iterator[int]:
@@ -163,7 +162,7 @@ class FileRegistry:
                 self._wake = -1
             os.close(wake)
 
-    def _renew(self, notices: "_Notices") -> None:
+    def _renew(self, notices: FolderNotices) -> None:
         """Before a look at the whole folder. Raises OSError."""
         if self._publishes:
             make_folders(self._folder, 0o755)
@@ -247,68 +246,6 @@ class FileRegistry:
                     return False
                 raise
         raise RegistryError(f'"{self._folder}/{_LOCK}" was locked for {_LOCK_SECONDS:g} s; `fuser` shows the process')
-
-
-class _Notices:
-    """Waits for changes of a folder, by inotify if the kernel has watches left, and until it has to be read again."""
-
-    def __init__(self, path: str, seconds: float, wake: int) -> None:
-        """`seconds`: between two looks at the folder; `wake`: a descriptor that ends every wait."""
-        self._path = path
-        self._seconds = seconds
-        self._wake = wake
-        self._next, self._whole = 0.0, 0.0  # when to look at the folder; at all its files
-        self._seen: tuple[int, ...] = ()  # the folder's identity and time at the last look at all its files
-        self._watch: FolderWatch | None = None
-        self._watched: tuple[int, int] = (0, 0)  # device and inode
-
-    def __enter__(self) -> "_Notices":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end()
-
-    def renew(self) -> None:
-        """Before a look at the whole folder: watch it, if it is not the one that was watched. Raises OSError."""
-        now, status = time.monotonic(), os.stat(self._path)
-        self._next, self._whole = now + self._seconds, now + max(self._seconds, _WHOLE)
-        self._seen = _mark(status)
-        if self._watch is None or (status.st_dev, status.st_ino) != self._watched:
-            self._end()
-            with suppress(OSError):  # too many watches; then only the looks find changes
-                self._watch = FolderWatch(self._path)
-                self._watched = (status.st_dev, status.st_ino)
-
-    def wait(self, seconds: float | None, due: Collection[str] = ()) -> set[str] | None:
-        """The keys of the files to look at, None for the whole folder; `due`: those after `seconds` (None: never)."""
-        left = max(self._next - time.monotonic(), 0)
-        poll = select.poll()
-        poll.register(self._wake, select.POLLIN)
-        if self._watch:
-            poll.register(self._watch.fd, select.POLLIN)
-        ready = poll.poll(1000 * min(left, left if seconds is None else seconds) + 1)
-        if time.monotonic() >= self._next:
-            if not self._is_as_seen():
-                return None
-            self._next = time.monotonic() + self._seconds
-        names = self._watch.names() if self._watch and ready else set()
-        return None if names is None else {key for name in names if (key := key_of(name))}.union(due)
-
-    def _is_as_seen(self) -> bool:
-        """Whether no file was added, replaced by renaming, or deleted since all were looked at, not long ago."""
-        try:
-            return time.monotonic() < self._whole and _mark(os.stat(self._path)) == self._seen
-        except OSError:
-            return False
-
-    def _end(self) -> None:
-        if self._watch:
-            self._watch.close()
-            self._watch = None
-
-
-def _mark(status: os.stat_result) -> tuple[int, ...]:
-    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 def _now() -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from linux import folder_notices
 from nodes.registries import file
 from nodes.registries.file import FileRegistry
 from nodes.registries.folder import Folder
@@ -230,7 +231,7 @@ def test_without_watches_the_folder_is_polled(tmp_path: Path, monkeypatch: pytes
     def refused(_path: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(file, "FolderWatch", refused)
+    monkeypatch.setattr(folder_notices, "FolderWatch", refused)
     (tmp_path / ".lock").touch()
     with watching(registry(tmp_path)) as kept:
         kept.wait(lambda: kept.calls)
@@ -243,13 +244,13 @@ def test_all_files_are_looked_at_only_if_the_folder_has_changed(
 ) -> None:
     """And after a while all the same: a file that is written in place does not change its folder's time."""
     looks = []
-    monkeypatch.setattr(file, "FolderWatch", lambda _path: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    monkeypatch.setattr(folder_notices, "FolderWatch", lambda _path: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
     monkeypatch.setattr(Folder, "look", counted(Folder.look, looks))
     write(tmp_path, "b", podCIDRs=["10.244.2.0/24"])
     with watching(registry(tmp_path, publish=False)) as kept:
         kept.wait(lambda: kept.calls.count("alive") == 2)
         assert looks == [None, set(), set()]
-        monkeypatch.setattr(file, "_WHOLE", 0)
+        monkeypatch.setattr(folder_notices, "WHOLE", 0)
         write(tmp_path, "c", podCIDRs=["10.244.3.0/24"])
         kept.wait(lambda: set(kept.nodes) == {"b", "c"})
         write(tmp_path, "c", podCIDRs=["10.244.33.0/24"])
