@@ -244,7 +244,8 @@ def test_all_files_are_looked_at_only_if_the_folder_has_changed(
 ) -> None:
     """And after a while all the same: a file that is written in place does not change its folder's time."""
     looks = []
-    monkeypatch.setattr(folder_notices, "FolderWatch", lambda _path: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+    full = OSError(errno.ENOSPC, "full")
+    monkeypatch.setattr(folder_notices, "FolderWatch", lambda _path: (_ for _ in ()).throw(full))
     monkeypatch.setattr(Folder, "look", counted(Folder.look, looks))
     write(tmp_path, "b", podCIDRs=["10.244.2.0/24"])
     with watching(registry(tmp_path, publish=False)) as kept:
