@@ -45,6 +45,10 @@ def group_of(network: str) -> int:
     return 0x24000000 | _fnv(network, 0x811C9DC5, 0x01000193, 0xFFFFFFFF) >> 8
 
 
+GATEWAY_GROUP = 0x25000000
+"""The link group of bridge ports that lead to a gateway of the node; no network has it."""
+
+
 def host_veth_name(attachment: Attachment) -> str:
     """The name of an attachment's host veth, so that it is found without listing all links.
 

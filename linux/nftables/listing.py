@@ -140,7 +140,9 @@ def _counted(found: dict[int, bytes]) -> Counted:
 def set_is_like(netlink: Netlink, table: TableName, wanted: Set) -> bool | None:
     """Whether a set has the types and flags that it should have; None if there is no such set."""
     found = _get(netlink, of_set(table, wanted.name), uapi.NFT_MSG_GETSET)
-    return None if found is None else all(_number(found.get(kind)) == due for kind, due in set_numbers(wanted).items())
+    due = set_numbers(wanted)
+    due.pop(uapi.NFTA_SET_DATA_LEN, None)  # follows from the type; of verdicts the kernel tells its own
+    return None if found is None else all(_number(found.get(kind)) == number for kind, number in due.items())
 
 
 def list_sets(netlink: Netlink, table: TableName) -> list[str]:
@@ -188,6 +190,14 @@ def chain_uses(netlink: Netlink, table: TableName, chain: str) -> int | None:
     """The use count of a chain: its rules, and the rules and elements that refer to it; None if it does not exist."""
     found = _get(netlink, of_chain(table, chain), uapi.NFT_MSG_GETCHAIN)
     return None if found is None else _number(found.get(uapi.NFTA_CHAIN_USE))
+
+
+def chain_mark(netlink: Netlink, table: TableName, chain: str) -> tuple[bytes, int, bytes] | None:
+    """What changes if a chain is made anew, gets or loses rules, or moves: handle, use count, hook; None if missing."""
+    found = _get(netlink, of_chain(table, chain), uapi.NFT_MSG_GETCHAIN)
+    if found is None:
+        return None
+    return found[uapi.NFTA_CHAIN_HANDLE], _number(found.get(uapi.NFTA_CHAIN_USE)), found.get(uapi.NFTA_CHAIN_HOOK, b"")
 
 
 def find_hook(netlink: Netlink, table: TableName, chain: str) -> tuple[Hook, int] | None:

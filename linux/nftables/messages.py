@@ -231,6 +231,12 @@ def add_table(table: TableName, comment: str | None) -> Step:
     return Step(f"add table {table}", uapi.NFT_MSG_NEWTABLE, NLM_F_CREATE, request)
 
 
+def wake_table(table: TableName) -> Step:
+    """Have the chains of a table that is dormant see packets again."""
+    request = of_table(table) + be32(uapi.NFTA_TABLE_FLAGS, 0)
+    return Step(f"wake table {table}", uapi.NFT_MSG_NEWTABLE, 0, request)
+
+
 def delete_table(table: TableName) -> Step:
     """Delete a table with all that is in it; ENOENT if there is none."""
     return Step(f"delete table {table}", uapi.NFT_MSG_DELTABLE, 0, of_table(table))

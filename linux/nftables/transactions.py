@@ -66,6 +66,7 @@ class Transaction:
         self._changed: dict[TableName, list[tuple[Element, bool]]] = {}
         self._emptied: dict[tuple[TableName, str], int] = {}
         self._kept: set[tuple[TableName, str]] = set()
+        self._claimed: set[object] = set()
         self.steps: list[Step] = []
         self.is_certain = True
         """Whether the steps are right whatever others change meanwhile, or else the kernel refuses them."""
@@ -99,6 +100,10 @@ class Transaction:
         if key not in found:
             found[key] = look()
         return found[key]
+
+    def lasting(self, key: object) -> dict[object, object]:
+        """A dictionary that outlives this state of the ruleset; it is lost when the socket is closed."""
+        return self._session.lasting.setdefault(key, {})
 
     def repair(self, table: Table, chains: Iterable[Chain]) -> None:
         """Give chains their rules, and add what those need; nothing if they hold them."""
@@ -137,6 +142,20 @@ class Transaction:
         self.steps += steps
         self.is_certain = self.is_certain and not steps
         self.bypasses_cache = self.bypasses_cache or bool(steps)
+
+    def claim(self, key: object) -> None:
+        """Commit without the steps of other callers if one of them has claimed the same `key`.
+
+        For what is read without a cache: it does not show what those have decided.
+        """
+        if key in self._claimed and not self._is_alone:
+            raise _MustBeAlone
+        self._claimed.add(key)
+
+    def append_uncached(self, steps: Sequence[Step]) -> None:
+        """Add steps that were decided without a cache, of a table that nobody caches, on what was claimed."""
+        self.steps += steps
+        self.is_certain = self.is_certain and not steps
 
     def append(self, steps: Iterable[Step]) -> None:
         """Add steps that are right whatever else is decided, and that change nothing in a cache."""
@@ -193,6 +212,7 @@ class Session:
         self.caches: dict[TableName, TableCache] = {}
         self.absent: set[TableName] = set()
         self.found: dict[object, object] = {}
+        self.lasting: dict[object, dict] = {}
         self._socket: Netlink | None = None
         self._generation: int | None = None  # of `caches`, `absent` and `found`
 
@@ -206,6 +226,7 @@ class Session:
     def close(self) -> None:
         """Close the socket and drop the caches."""
         self._invalidate()
+        self.lasting.clear()
         if self._socket:
             self._socket.close()
         self._socket = None

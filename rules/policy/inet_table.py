@@ -1,0 +1,204 @@
+"""Network policies, table `inet slash24_policy`: what every connection of a pod passes.
+
+A packet of a connection that is open passes with one comparison. The first packet of another is looked up in the map
+`egress`, by its source, and in `ingress`, by its destination; both lead to chains that the daemon makes
+(policy/programming.py), or to `held` as long as it has not said what holds for a pod. How many pods and policies there
+are makes no difference.
+"""
+
+from linux.nftables import uapi
+from linux.nftables.cache import Chain, Rule, Table
+from linux.nftables.expressions import (
+    ACCEPT,
+    ADDRESS_BYTES,
+    CONCATENATION,
+    DROP,
+    TCP_ACK,
+    TCP_FIN,
+    TCP_RST,
+    TCP_SYN,
+    cmp_eq,
+    ct_state,
+    fib_type_local,
+    goto,
+    icmpv6_type,
+    ip_daddr,
+    ip_saddr,
+    jump,
+    l4proto,
+    l4proto_is,
+    lookup,
+    nfproto,
+    tcp_flags_are,
+    th_dport,
+    th_sport,
+    vmap,
+)
+from linux.nftables.messages import Hook
+from linux.nftables.statements import reject_tcp_reset, set_update
+from rules.policy import names
+
+_TCP, _ICMPV6 = 6, 58
+_ND_NEIGHBOR_SOLICIT, _ND_NEIGHBOR_ADVERT = 135, 136
+_OPEN = uapi.CT_STATE_ESTABLISHED | uapi.CT_STATE_RELATED
+_AFTER_FILTERS = uapi.NF_IP_PRI_FILTER + 10
+
+
+def _pair(version: int) -> tuple[bytes, bytes]:
+    """ip saddr . ip daddr"""
+    return ip_saddr(version), ip_daddr(version, CONCATENATION[ADDRESS_BYTES[version] // 4])
+
+
+def _flow(version: int) -> tuple[bytes, ...]:
+    """ip saddr . ip daddr . meta l4proto . th sport . th dport"""
+    at = 2 * ADDRESS_BYTES[version] // 4
+    ports = (th_sport(CONCATENATION[at + 1]), th_dport(CONCATENATION[at + 2]))
+    return (*_pair(version), l4proto(CONCATENATION[at]), *ports)
+
+
+def _both(comment: str, make: object) -> tuple[Rule, Rule]:
+    """The rule for IPv4 and the one for IPv6."""
+    return tuple(Rule(f"{comment} IPv{version}", (*nfproto(version), *make(version))) for version in (4, 6))
+
+
+_CONNECTION = (
+    # ip saddr . ip daddr @self4 accept
+    *_both("itself", lambda v: (*_pair(v), lookup(names.SELF[v].name), ACCEPT)),
+    # ip saddr . ip daddr . meta l4proto . th sport . th dport @cut4 goto refuse
+    *_both("cut", lambda v: (*_flow(v), lookup(names.CUT[v].name), goto(names.REFUSE))),
+    # ip saddr @pods4 jump metadata
+    *_both("metadata", lambda v: (ip_saddr(v), lookup(names.PODS[v].name), jump(names.METADATA))),
+    # ct state invalid goto invalid
+    Rule("invalid", (*ct_state(uapi.CT_STATE_INVALID), goto(names.INVALID))),
+    # tcp flags != syn / fin,syn,rst,ack goto unopened
+    Rule(
+        "unopened",
+        (*tcp_flags_are(TCP_SYN, TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK, inverted=True), goto(names.UNOPENED)),
+    ),
+    # ip saddr vmap @egress4
+    *_both("egress", lambda v: (ip_saddr(v), vmap(names.EGRESS[v].name))),
+    # goto to_ingress
+    Rule("ingress", (goto(names.TO_INGRESS),)),
+)
+
+_FROM_POD = (
+    # jump metadata
+    Rule("metadata", (jump(names.METADATA),)),
+    # ip saddr vmap @to_node4
+    *_both("to the node", lambda v: (ip_saddr(v), vmap(names.TO_NODE[v].name))),
+    # goto node_access
+    Rule("node access", (goto(names.NODE_ACCESS),)),
+)
+
+
+def _denied(direction: str, load: object, sets: dict, log: str) -> tuple[Rule, ...]:
+    """update @denied_egress4 { ip saddr counter }"""
+    return (
+        *_both(f"denied {direction}", lambda v: (load(v), set_update(sets[v].name, counted=True))),
+        Rule("log", (jump(log),)),
+        # drop
+        Rule("denied", (DROP,)),
+    )
+
+
+def _isolated(verdict: bytes) -> tuple[Rule, ...]:
+    return (
+        *_both("from", lambda v: (ip_saddr(v), lookup(names.ISOLATED[v].name), verdict)),
+        *_both("to", lambda v: (ip_daddr(v), lookup(names.ISOLATED[v].name), verdict)),
+        # accept
+        Rule("not isolated", (ACCEPT,)),
+    )
+
+
+def _neighbour(kind: int) -> tuple[bytes, ...]:
+    return (*nfproto(6), *l4proto_is(_ICMPV6), icmpv6_type(), cmp_eq(bytes([kind])), ACCEPT)
+
+
+CHAINS = (
+    # -- what other chains lead to, the last first
+    Chain(names.HELD, (Rule("held", (DROP,)),)),
+    Chain(
+        names.REFUSE,
+        (
+            # meta l4proto tcp reject with tcp reset
+            Rule("reset", (*l4proto_is(_TCP), reject_tcp_reset())),
+            Rule("refused", (DROP,)),
+        ),
+    ),
+    # ip saddr @isolated4 goto refuse
+    # ip daddr @isolated4 goto refuse
+    Chain(names.UNOPENED, _isolated(goto(names.REFUSE))),
+    # ip saddr @isolated4 drop
+    # ip daddr @isolated4 drop
+    Chain(names.INVALID, _isolated(DROP)),
+    # jump log_egress
+    Chain(
+        names.DENIED_EGRESS_CHAIN,
+        # update @denied_egress4 { ip saddr counter }
+        _denied("egress", ip_saddr, names.DENIED_EGRESS, names.LOG_EGRESS),
+    ),
+    # jump log_ingress
+    Chain(
+        names.DENIED_INGRESS_CHAIN,
+        # update @denied_ingress4 { ip daddr counter }
+        _denied("ingress", ip_daddr, names.DENIED_INGRESS, names.LOG_INGRESS),
+    ),
+    Chain(
+        names.TO_INGRESS,
+        (
+            # ip daddr vmap @ingress4
+            *_both("ingress", lambda v: (ip_daddr(v), vmap(names.INGRESS[v].name))),
+            Rule("not isolated", (ACCEPT,)),
+        ),
+    ),
+    Chain(names.CONNECTION, _CONNECTION),
+    Chain(names.FROM_POD, _FROM_POD),
+    # -- where packets enter
+    Chain(
+        names.FORWARD,
+        (
+            # ct state established,related accept
+            Rule("open", (*ct_state(_OPEN), ACCEPT)),
+            # goto connection
+            Rule("new", (goto(names.CONNECTION),)),
+        ),
+        Hook("filter", uapi.NF_INET_FORWARD, _AFTER_FILTERS),  # type filter hook forward priority filter + 10
+    ),
+    Chain(
+        names.OUTPUT,
+        (
+            # ct state established,related,untracked accept
+            Rule("open", (*ct_state(_OPEN | uapi.CT_STATE_UNTRACKED), ACCEPT)),
+            # fib saddr type local accept
+            Rule("own", (*fib_type_local(uapi.NFTA_FIB_F_SADDR), ACCEPT)),
+            # The node's resets in the name of another, for connections that are not tracked.
+            # tcp flags rst / syn,rst accept
+            Rule("resets", (*tcp_flags_are(TCP_RST, TCP_SYN | TCP_RST), ACCEPT)),
+            # What IPVS has translated and sends on.
+            Rule("new", (goto(names.CONNECTION),)),
+        ),
+        Hook("filter", uapi.NF_INET_LOCAL_OUT, _AFTER_FILTERS),  # type filter hook output priority filter + 10
+    ),
+    Chain(
+        names.INPUT,
+        (
+            Rule("open", (*ct_state(_OPEN), ACCEPT)),
+            # icmpv6 type nd-neighbor-solicit accept
+            Rule("solicitations", _neighbour(_ND_NEIGHBOR_SOLICIT)),
+            # icmpv6 type nd-neighbor-advert accept
+            Rule("advertisements", _neighbour(_ND_NEIGHBOR_ADVERT)),
+            # ip saddr @pods4 goto from_pod
+            *_both("pods", lambda v: (ip_saddr(v), lookup(names.PODS[v].name), goto(names.FROM_POD))),
+        ),
+        # After source translation and IPVS: type filter hook input priority 101
+        Hook("filter", uapi.NF_INET_LOCAL_IN, uapi.NF_IP_PRI_NAT_SRC + 1),
+    ),
+)
+
+INET = Table(
+    names.TABLE,
+    "slash24: network policies of pods",
+    names.BASE_SETS[names.TABLE],
+    (*(Chain(name, ()) for name in names.CONFIGURED), *CHAINS),
+)
+"""Of the chains in CONFIGURED only the names are of this table; their rules are the daemon's."""
