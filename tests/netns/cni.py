@@ -115,15 +115,23 @@ class Cnitool:
         (folder / f"10-{conflist['name']}.conflist").write_text(json.dumps(conflist, indent=2))
 
     def run(
-        self, verb: str, network: str, pod: Pod, *, capabilities: Mapping | None = None, ifname: str = "eth0"
+        self,
+        verb: str,
+        network: str,
+        pod: Pod,
+        *,
+        capabilities: Mapping | None = None,
+        ifname: str = "eth0",
+        args: str = "",
     ) -> CompletedProcess:
-        """One call, unchecked; `capabilities` are what a runtime would put into runtimeConfig."""
+        """One call, unchecked; `capabilities` are what a runtime would put into runtimeConfig, `args` CNI_ARGS."""
         env = {
             "PATH": PATH,
             "CNI_PATH": ":".join(map(str, self.path)),
             "NETCONFPATH": "/run/net.d",
             "CNI_IFNAME": ifname,
             "CAP_ARGS": json.dumps(capabilities or {}),
+            **({"CNI_ARGS": args} if args else {}),
         }
         return self.node.run([self.executable, verb, network, pod.path], env=env, check=False)
 
