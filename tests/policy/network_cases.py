@@ -106,6 +106,7 @@ def cases() -> Iterator[Case]:
             yield f"{direction.lower()}: {title}", documents
     yield from _types()
     yield from _combined()
+    yield from _several()
 
 
 def _simple(direction: str) -> Iterator[Case]:
@@ -241,6 +242,9 @@ def _combined() -> Iterator[Case]:
             one_way(INGRESS, "y", [rule(INGRESS, None, [port(80, "TCP", 81), port(80, "UDP")])]),
         ],
     )
+
+
+def _several() -> Iterator[Case]:
     yield (
         "several policies add up",
         [
