@@ -6,8 +6,9 @@ Only the making of chains (policy/compile.py) is the same.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from policy.compile import NUMBERS, Compiler, Named, SetSpec
+from policy.compile import Compiler
 from policy.compiled import AddressSet, Compiled
+from policy.expansion import NUMBERS, Named, SetSpec
 from policy.objects import ClusterNode, Labels, LocalPod, Namespace, NodePeer, Pod, PodPeer, Policy
 from spec.addresses import pack, unpack
 
@@ -16,6 +17,8 @@ Object = Pod | Namespace | ClusterNode | Policy
 
 @dataclass(frozen=True)
 class _Cluster:
+    """All objects, by what identifies them."""
+
     pods: Mapping[tuple[str, str], Pod] = field(default_factory=dict)
     spaces: Mapping[str, Namespace] = field(default_factory=dict)
     nodes: Mapping[str, ClusterNode] = field(default_factory=dict)

@@ -5,93 +5,18 @@ different list of rules of the NetworkPolicies, if any isolates the pod, and the
 the Baseline policies. Chains are made for one IP version, since a packet has only one.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from socket import IPPROTO_TCP, IPPROTO_UDP
 
-from policy import networks
-from policy.compiled import (
-    ADDRESSES4,
-    ADDRESSES6,
-    ALLOW,
-    DROP,
-    EGRESS,
-    INGRESS,
-    JUMP,
-    NAMED4,
-    NAMED6,
-    NETWORKS4,
-    NETWORKS6,
-    RETURN,
-    SERVICES,
-    TO_NODE,
-    Chain,
-    ChainRule,
-    Enforced,
-)
-from policy.naming import comment_of, describe, name_of, policy_name
-from policy.objects import (
-    ACCEPT,
-    ADMIN,
-    BASELINE,
-    DENY,
-    EVERYTHING,
-    NETWORK,
-    PASS,
-    SCTP,
-    TCP,
-    UDP,
-    NetworkPeer,
-    NodePeer,
-    Peer,
-    PodPeer,
-    Policy,
-    Ports,
-    Rule,
-    Selector,
-)
+from policy.compiled import ALLOW, DROP, EGRESS, INGRESS, JUMP, RETURN, TO_NODE, Chain, ChainRule, Enforced
+from policy.expansion import SetSpec, expanded
+from policy.naming import comment_of, name_of, policy_name
+from policy.objects import ADMIN, BASELINE, DENY, NETWORK, Policy, Rule
 
-NUMBERS = {TCP: IPPROTO_TCP, UDP: IPPROTO_UDP, SCTP: 132}
-ALL_PODS = PodPeer(EVERYTHING, namespaces=EVERYTHING)
-_VERDICTS = {ACCEPT: ALLOW, DENY: DROP, PASS: RETURN}
 _SHORT = {INGRESS: "in", EGRESS: "eg", TO_NODE: "tn"}
-_ADDRESSES = {4: ADDRESSES4, 6: ADDRESSES6}
-_NETWORKS = {4: NETWORKS4, 6: NETWORKS6}
-_NAMED = {4: NAMED4, 6: NAMED6}
-
-
-@dataclass(frozen=True, slots=True)
-class Named:
-    """Ports that pods call by one of these names: (name, protocol, "": any). `peer`: None: pods of this node."""
-
-    peer: PodPeer | None
-    names: tuple[tuple[str, str], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class SetSpec:
-    """What is in a set: the addresses of a peer, the ports that pods give a name, or these elements for ever."""
-
-    kind: str
-    source: PodPeer | NodePeer | Named | frozenset[bytes]
-    version: int = 0
-
-    @property
-    def name(self) -> str:
-        """The name of the set."""
-        if isinstance(self.source, frozenset):
-            return name_of(self.kind, tuple(sorted(self.source)))
-        return name_of(self.kind, _content(self.source))
-
-    @property
-    def comment(self) -> str:
-        """What is in it, for people."""
-        if isinstance(self.source, Named):
-            names = ", ".join(f"{name}/{protocol}" if protocol else name for name, protocol in self.source.names)
-            pods = describe(self.source.peer) if self.source.peer else "pods of this node"
-            return comment_of(f"port {names} of {pods}")
-        return "" if isinstance(self.source, frozenset) else comment_of(describe(self.source))
+_PREFIXES = {ADMIN: "admin-", NETWORK: "r-", BASELINE: "baseline-"}
+_REMEMBERED = 20_000  # parts of plans; more are hardly in use
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +37,20 @@ class Shape:
     baseline: str | None = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """What is in force in one direction. `name`: "" if nothing is. `policies`: those that restrict it."""
+
+    name: str = ""
+    shape: Shape = Shape()
+    chains: Mapping[str, Chain] = field(default_factory=dict)
+    sets: Mapping[str, SetSpec] = field(default_factory=dict)
+    policies: tuple[tuple[str, str], ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What is in force for pods that the same policies select, by direction: names of chains, and what they consist of.
+    """What is in force for pods that the same policies select, by direction: names of chains, and what they jump to.
 
     `chains`: these and those that they jump to, which precede them. `sets`: all that they refer to.
     """
@@ -167,61 +103,80 @@ def _accepted(plan: Plan, shape: Shape) -> set[ChainRule]:
 
 @dataclass
 class Compiler:
-    """Makes plans, and remembers the parts that policies have in common."""
+    """Makes plans, and remembers parts that they have in common: by kind, IP version and the keys of the policies."""
 
-    _parts: dict[tuple[object, ...], Part | None] = field(default_factory=dict)
+    _made: dict[tuple, object] = field(default_factory=dict)
+    _made_of: dict[tuple, set[tuple]] = field(default_factory=dict)
 
     def forget(self, policy: Policy) -> None:
         """Forget what was made of a policy that has changed or is gone."""
-        if policy.tier != NETWORK:
-            self._parts = {key: part for key, part in self._parts.items() if key[0] == NETWORK}
-            return
-        for direction in (INGRESS, EGRESS):
-            for version in (4, 6):
-                self._parts.pop((NETWORK, direction, version, (policy.key,)), None)
+        for key in self._made_of.pop(policy.key, ()):
+            self._made.pop(key, None)
 
     def plan(self, policies: Iterable[Policy], version: int) -> Plan:
         """The chains of pods that these policies select, in any order, for their addresses of an IP version."""
-        tiers: dict[str, list[Policy]] = {ADMIN: [], NETWORK: [], BASELINE: []}
-        for policy in sorted(policies, key=lambda one: (one.priority, one.namespace, one.name)):
-            tiers[policy.tier].append(policy)
-        names, shapes, chains, sets = {}, {}, {}, {}
+        ordered = sorted(policies, key=lambda one: (one.priority, one.namespace, one.name))
+        ways = {}
         for direction in (INGRESS, EGRESS, TO_NODE):
-            admin = self._part(ADMIN, tiers[ADMIN], direction, version)
-            isolating = [one for one in tiers[NETWORK] if _rules(one, direction) is not None]
-            accepting = self._accepting(isolating if direction != TO_NODE else (), direction, version)
-            baseline = None if isolating else self._part(BASELINE, tiers[BASELINE], direction, version)
-            parts = [*([admin] if admin else []), *(part for part, _ in accepting), *([baseline] if baseline else [])]
-            denies = bool(isolating) and direction != TO_NODE
-            shapes[direction] = Shape(
-                admin.name if admin else "",
-                frozenset(part.name for part, _ in accepting),
-                None if denies else baseline.name if baseline else "",
-            )
-            names[direction] = ""
-            if parts or denies:
-                rules = _pod_rules(admin, accepting, isolating if denies else (), baseline)
-                names[direction], chain = _named("", Chain(direction, rules))
-                chains |= {**{part.name: part.chain for part in parts}, names[direction]: chain}
-                for part in parts:
-                    sets |= part.sets
-        return Plan(names, shapes, _restricting(tiers), chains, sets)
+            mine = tuple(one for one in ordered if _rules(one, direction) is not None)
+            key = (direction, version, *(one.key for one in mine))
+            ways[direction] = self._once(key, mine, lambda d=direction, mine=mine: self._way(mine, d, version))
+        chains, sets = {}, {}
+        for way in ways.values():
+            chains |= way.chains
+            sets |= way.sets
+        return Plan(
+            {direction: way.name for direction, way in ways.items()},
+            {direction: way.shape for direction, way in ways.items()},
+            ways[INGRESS].policies + ways[EGRESS].policies,
+            chains,
+            sets,
+        )
+
+    def _way(self, policies: Sequence[Policy], direction: str, version: int) -> _Way:
+        tiers = {tier: [one for one in policies if one.tier == tier] for tier in _PREFIXES}
+        isolating = tiers[NETWORK]
+        is_isolated = bool(isolating) and direction != TO_NODE
+        admin = self._part(ADMIN, tiers[ADMIN], direction, version)
+        accepting = self._accepting(isolating, direction, version) if is_isolated else []
+        baseline = None if isolating else self._part(BASELINE, tiers[BASELINE], direction, version)
+        parts = [part for part in (admin, *(part for part, _ in accepting), baseline) if part]
+        if not parts and not is_isolated:
+            return _Way()
+        rules = _pod_rules(admin, accepting, isolating if is_isolated else (), baseline)
+        name, chain = _named("", Chain(direction, rules))
+        last = None if is_isolated else baseline.name if baseline else ""
+        return _Way(
+            name,
+            Shape(admin.name if admin else "", frozenset(part.name for part, _ in accepting), last),
+            {**{part.name: part.chain for part in parts}, name: chain},
+            {name: spec for part in parts for name, spec in part.sets.items()},
+            _restricting(tiers, direction),
+        )
 
     def _accepting(self, policies: Iterable[Policy], direction: str, version: int) -> list[tuple[Part, str]]:
         """The chains of what NetworkPolicies accept, without those that accept nothing, and of which policies."""
         found: dict[str, tuple[Part, list[str]]] = {}
         for policy in policies:
-            part = self._part(NETWORK, [policy], direction, version)
+            part = self._part(NETWORK, (policy,), direction, version)
             if part:
                 found.setdefault(part.name, (part, []))[1].append(policy_name(policy))
         return [(part, comment_of(", ".join(names))) for part, names in found.values()]
 
     def _part(self, tier: str, policies: Sequence[Policy], direction: str, version: int) -> Part | None:
         """One chain with all rules of policies of a tier, None: none matches anything."""
-        key = (tier, direction, version, tuple(policy.key for policy in policies))
-        if key not in self._parts:
-            self._parts[key] = _new_part(tier, policies, direction, version)
-        return self._parts[key]
+        key = (tier, direction, version, *(one.key for one in policies))
+        return self._once(key, policies, lambda: _new_part(tier, policies, direction, version))
+
+    def _once(self, key: tuple, policies: Iterable[Policy], make: Callable[[], object]) -> object:
+        if key not in self._made:
+            if len(self._made) >= _REMEMBERED:
+                self._made.clear()
+                self._made_of.clear()
+            self._made[key] = make()
+            for policy in policies:
+                self._made_of.setdefault(policy.key, set()).add(key)
+        return self._made[key]
 
 
 def _new_part(tier: str, policies: Sequence[Policy], direction: str, version: int) -> Part | None:
@@ -230,12 +185,11 @@ def _new_part(tier: str, policies: Sequence[Policy], direction: str, version: in
         found
         for policy in policies
         for rule in _rules(policy, direction) or ()
-        for found in _expanded(rule, direction, version, _rule_name(policy, rule), sets)
+        for found in expanded(rule, direction, version, _rule_name(policy, rule), sets)
     ]
     if not rules:
         return None
-    prefix = {ADMIN: "admin-", NETWORK: "r-", BASELINE: "baseline-"}[tier]
-    name, chain = _named(prefix, Chain(direction, tuple(rules)))
+    name, chain = _named(_PREFIXES[tier], Chain(direction, tuple(rules)))
     return Part(name, chain, sets)
 
 
@@ -248,13 +202,12 @@ def _rule_name(policy: Policy, rule: Rule) -> str:
     return comment_of(rule.where if policy.tier == NETWORK else f"{policy_name(policy)} {rule.where}".rstrip())
 
 
-def _restricting(tiers: Mapping[str, Sequence[Policy]]) -> tuple[tuple[str, str], ...]:
+def _restricting(tiers: Mapping[str, Sequence[Policy]], direction: str) -> tuple[tuple[str, str], ...]:
+    """The policies that isolate pods, or have rules that deny something and are asked."""
     return tuple(
         (direction, policy_name(policy))
-        for direction in (INGRESS, EGRESS)
-        for policy in (*tiers[ADMIN], *tiers[NETWORK], *tiers[BASELINE])
-        if (rules := _rules(policy, direction)) is not None
-        and (policy.tier == NETWORK or any(rule.action == DENY for rule in rules))
+        for policy in (*tiers[ADMIN], *(tiers[NETWORK] or tiers[BASELINE]))
+        if policy.tier == NETWORK or any(rule.action == DENY for rule in _rules(policy, direction) or ())
     )
 
 
@@ -276,78 +229,3 @@ def _named(prefix: str, chain: Chain) -> tuple[str, Chain]:
         for one in chain.rules
     )
     return name_of(f"{prefix}{_SHORT[chain.direction]}", (chain.direction, content)), chain
-
-
-def _expanded(rule: Rule, direction: str, version: int, comment: str, sets: dict[str, SetSpec]) -> Iterator[ChainRule]:
-    """A policy's rule as rules of a chain: each way to match the peer with each way to match the port."""
-
-    def using(spec: SetSpec) -> str:
-        name = spec.name
-        sets[name] = spec
-        return name
-
-    verdict = _VERDICTS[rule.action]
-    numbers = [{}] if rule.ports is None else list(_numbers(rule.ports, using))
-    names = tuple(sorted({(one.name, one.protocol) for one in rule.ports or () if one.name}))
-    for peer in _peers(rule.peers, direction, version):
-        peers = "" if peer is None or not numbers else using(peer)
-        for match in numbers:
-            yield ChainRule(verdict, version=version if peers else 0, peers=peers, comment=comment, **match)
-        named = _named_ports(peer, names, direction)
-        if named:
-            ports, whole = using(SetSpec(_NAMED[version], named, version)), named.peer is None or named.peer is ALL_PODS
-            peers = using(peer) if peer and whole else ""
-            yield ChainRule(verdict, version=version, peers=peers, ports=ports, comment=comment)
-
-
-def _named_ports(peer: SetSpec | None, names: tuple[tuple[str, str], ...], direction: str) -> Named | None:
-    """The named ports that match with a peer. Where the peer is the pod with the port, they match the peer as well."""
-    if not names or direction == TO_NODE:
-        return None
-    if direction == INGRESS:
-        return Named(None, names)
-    if peer and isinstance(peer.source, PodPeer):
-        return Named(peer.source, names)
-    return None if peer and isinstance(peer.source, NodePeer) else Named(ALL_PODS, names)
-
-
-def _peers(peers: tuple[Peer, ...] | None, direction: str, version: int) -> list[SetSpec | None]:
-    """The sets that have a rule's peers; None: everybody. All networks are one set."""
-    if peers is None:
-        return [None]
-    found = networks.intervals((peer for peer in peers if isinstance(peer, NetworkPeer)), version)
-    if networks.is_everything(found, version):
-        return [None]
-    nets = [SetSpec(_NETWORKS[version], networks.packed(found, version), version)] if found else []
-    kinds = (PodPeer, NodePeer) if direction != TO_NODE else (NodePeer,)  # no pod is its own node
-    others = dict.fromkeys(peer for peer in peers if isinstance(peer, kinds))
-    return [*nets, *(SetSpec(_ADDRESSES[version], peer, version) for peer in others)]
-
-
-def _numbers(ports: Iterable[Ports], using: Callable[[SetSpec], str]) -> Iterator[dict]:
-    """The ways to match a rule's ports by number: all single ones as one set, then ranges."""
-    found = dict.fromkeys((NUMBERS[one.protocol], one.first, one.last) for one in ports if not one.name)
-    whole = {protocol for protocol, first, _ in found if not first}
-    rest = [one for one in found if one[0] not in whole]
-    single = [one for one in rest if one[1] == one[2]]
-    if len(single) > 1:
-        elements = frozenset(bytes((protocol,)) + port.to_bytes(2, "big") for protocol, port, _ in single)
-        yield {"ports": using(SetSpec(SERVICES, elements))}
-        rest = [one for one in rest if one not in single]
-    for protocol in sorted(whole):
-        yield {"protocol": protocol}
-    yield from ({"protocol": protocol, "first": first, "last": last} for protocol, first, last in rest)
-
-
-def _content(source: PodPeer | NodePeer | Named) -> tuple[object, ...]:
-    """The same as tuples, whose text is quick to make."""
-    if isinstance(source, Named):
-        return (source.peer and _content(source.peer), source.names)
-    if isinstance(source, NodePeer):
-        return ("nodes", _requirements(source.nodes))
-    spaces = ("named", source.namespace) if source.namespaces is None else _requirements(source.namespaces)
-    return ("pods", _requirements(source.pods), spaces)
-
-
-def _requirements(selector: Selector) -> tuple[object, ...]:
-    return tuple((one.key, one.operator, one.values) for one in selector.requirements)

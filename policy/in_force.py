@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from policy.compile import Plan, SetSpec, may_narrow
+from policy.compile import Plan, may_narrow
 from policy.compiled import JUMP, Chain, Enforced, SetChange
+from policy.expansion import SetSpec
 from spec.addresses import unpack
 
 

@@ -58,6 +58,8 @@ class Local:
 
 @dataclass(eq=False, slots=True)
 class _Entry:
+    """A pod that there is as an object. `ips`: those that it claims."""
+
     key: Key
     uids: tuple[str, ...]
     ips: tuple[bytes, ...]

@@ -18,8 +18,13 @@ def name_of(prefix: str, content: object) -> str:
 
 def comment_of(text: str) -> str:
     """A text as a comment: without quotes and what is not printable, and cut where it is too long."""
-    plain = "".join(character if " " <= character <= "~" else "?" for character in text).translate(_BARE)
+    plain = text if text.isascii() and text.isprintable() else _ascii(text)
+    plain = plain.translate(_BARE)
     return plain if len(plain) <= _LONGEST else f"{plain[: _LONGEST - 3]}..."
+
+
+def _ascii(text: str) -> str:
+    return "".join(character if " " <= character <= "~" else "?" for character in text)
 
 
 def policy_name(policy: Policy) -> str:

@@ -3,8 +3,8 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from policy.compile import NUMBERS, Named, SetSpec
 from policy.compiled import AddressSet, SetChange
+from policy.expansion import NUMBERS, Named, SetSpec
 from policy.index import Group, Index, Space, in_space, selects, version_of
 from policy.objects import ClusterNode, NodePeer, PodPeer
 from spec.addresses import pack
