@@ -22,7 +22,9 @@ PAGE = 250  # objects; 3 MB of Nodes
 _SILENCE = 90.0  # seconds; bookmarks come every 60
 _LONGEST_WATCH = 300  # seconds
 _SHORT = 5.0  # seconds; a watch that ends sooner was not worth much
-_GONE = 410
+_MISSING = 60.0  # seconds between two questions for a resource that the server does not have
+_CONFIRMED = 10.0  # seconds for which a server that had a resource must not have it until that counts
+_NOT_FOUND, _GONE = 404, 410
 
 
 class Receiver(Protocol):
@@ -107,7 +109,10 @@ def list_all(session: Session, path: str, params: Mapping[str, str], versions: l
 
 
 class Follower:
-    """Follows the objects below `path` of the API that `params` select."""
+    """Follows the objects below `path` of the API that `params` select.
+
+    `is_optional`: a server that does not have the resource, as its CRD is not installed, has no objects of it.
+    """
 
     def __init__(
         self,
@@ -115,13 +120,18 @@ class Follower:
         path: str,
         receiver: Receiver,
         params: Mapping[str, str] | None = None,
+        *,
+        is_optional: bool = False,
     ) -> None:
         self._connect, self._path, self._receiver, self._params = connect, path, receiver, params or {}
+        self._is_optional = is_optional
         self._closed = threading.Event()
         self._lock = threading.Lock()
         self._stream: Stream | None = None  # the watch, for `close`
         self._opened = 0.0  # when it began, 0 if there is none (monotonic seconds)
         self._version = ""  # up to which everything has been received; "" asks for the list
+        self._was_listed = False
+        self._missing = 0.0  # since when the server does not have the resource, 0 if it has (monotonic seconds)
 
     def run(self) -> None:
         """Until `close`."""
@@ -156,6 +166,8 @@ class Follower:
         except Silence as error:
             return "" if self._opened else str(error)  # whether the server is still there shows at once
         except Refused as error:
+            if error.code == _NOT_FOUND and self._is_optional:
+                return self._wait_for_resource(error)
             if error.code != _GONE:
                 return str(error)
             self._version = ""
@@ -163,12 +175,23 @@ class Follower:
             return str(error)
         return ""
 
+    def _wait_for_resource(self, error: Refused) -> str:
+        """After an answer that there is no such resource; a server that starts may give it for a moment."""
+        self._version = ""
+        self._missing = self._missing or time.monotonic()
+        if self._was_listed and time.monotonic() - self._missing < _CONFIRMED:
+            return str(error)
+        self._receiver.replace(())
+        self._was_listed = False
+        self._closed.wait(random.uniform(_MISSING * 4 / 5, _MISSING))
+        return ""
+
     def _list(self, session: Session) -> None:
         versions: list[str] = []
         self._receiver.replace(list_all(session, self._path, self._params, versions))
         if not versions[0]:
             raise RegistryError(f"GET {session.url}{self._path}: the list has no version from which to watch it")
-        self._version = versions[0]
+        self._version, self._was_listed, self._missing = versions[0], True, 0.0
 
     def _watch(self, session: Session) -> None:
         seconds = random.randint(_LONGEST_WATCH * 4 // 5, _LONGEST_WATCH)  # not all nodes at once
