@@ -3,7 +3,7 @@
 import socket
 from dataclasses import dataclass
 
-from linux.connection import CTA_ZONE
+from linux.connection import CTA_TUPLE_MASTER, CTA_ZONE
 from linux.netlink.attributes import NLA_F_NESTED, attribute, nested
 from linux.netlink.socket import NETLINK_NETFILTER, NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST, Netlink
 from spec.addresses import FAMILIES, pack
@@ -34,20 +34,26 @@ class Ends:
         return nested(kind | NLA_F_NESTED, ip, nested(2 | NLA_F_NESTED, attribute(1, bytes([protocol])), *ports))
 
 
-def track(
-    host: Host, protocol: int, there: Ends, back: Ends | None = None, *, zone: int = 0, tcp_state: int = 3
-) -> None:
+def track(host: Host, protocol: int, there: Ends, back: Ends | None = None, **kwargs: object) -> None:
     """Have the kernel of a namespace track a connection, established for ten minutes; `back`: if it is translated."""
-    track_all(host, protocol, [(there, back or reverse(there))], zone=zone, tcp_state=tcp_state)
+    track_all(host, protocol, [(there, back or reverse(there))], **kwargs)
 
 
 def track_all(
-    host: Host, protocol: int, connections: list[tuple[Ends, Ends]], *, zone: int = 0, tcp_state: int = 3
+    host: Host,
+    protocol: int,
+    connections: list[tuple[Ends, Ends]],
+    *,
+    zone: int = 0,
+    tcp_state: int = 3,
+    master: Ends | None = None,
 ) -> None:
-    """The same for many."""
-    more = attribute(_TIMEOUT, (600).to_bytes(4, "big")) + (
-        attribute(CTA_ZONE, zone.to_bytes(2, "big")) if zone else b""
-    )
+    """The same for many. `master`: the connection of TCP that has announced them."""
+    more = attribute(_TIMEOUT, (600).to_bytes(4, "big"))
+    if zone:
+        more += attribute(CTA_ZONE, zone.to_bytes(2, "big"))
+    if master:
+        more += master.attribute(CTA_TUPLE_MASTER, TCP)
     if protocol == TCP:
         more += nested(_PROTOINFO | NLA_F_NESTED, nested(1 | NLA_F_NESTED, attribute(1, bytes([tcp_state]))))
     flags = NLM_F_REQUEST | NLM_F_ACK | NLM_F_CREATE | NLM_F_EXCL
@@ -69,18 +75,15 @@ def reverse(ends: Ends) -> Ends:
 
 
 def tracked(node: Host) -> set[str]:
-    """The connections of a namespace: "tcp 10.1.2.5 10.1.2.6 40000 80" in the original direction, without TIME_WAIT."""
+    """The connections of a namespace: "tcp 10.1.2.5 10.1.2.6 40000 80", as they were opened."""
     lines = node.run(["sh", "-c", "conntrack -L 2>/dev/null; conntrack -L -f ipv6 2>/dev/null"]).stdout.splitlines()
     found = set()
     for line in lines:
-        words = [word for word in line.split() if "TIME_WAIT" not in line]
-        first = {}
-        for word in words:
+        first: dict[str, str] = {}
+        for word in line.split():
             key, equals, value = word.partition("=")
             if equals:
                 first.setdefault(key, value)
-        if words:
-            found.add(
-                " ".join([words[0], first["src"], first["dst"], first.get("sport", "-"), first.get("dport", "-")])
-            )
+        ends = (first["src"], first["dst"], first.get("sport", "-"), first.get("dport", "-"))
+        found.add(" ".join([line.split()[0], *ends]))
     return found
