@@ -20,13 +20,14 @@ SUFFIXES = (".yaml", ".yml", ".json")
 _VALUES = 500_000  # in a file
 _DEPTH = 100
 _STR, _MAP, _SEQ, _MERGE = (f"tag:yaml.org,2002:{kind}" for kind in ("str", "map", "seq", "merge"))
+_RESOLVED = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "null", "timestamp", "merge", "value")}
 _SCALARS: tuple[tuple[re.Pattern[str], Callable[[str], object]], ...] = (
     (re.compile(r"~|null|Null|NULL|"), lambda _: None),
     (re.compile(r"true|True|TRUE"), lambda _: True),
     (re.compile(r"false|False|FALSE"), lambda _: False),
     (re.compile(r"[-+]?(0|[1-9][0-9]{0,18})"), int),
     (re.compile(r"0x[0-9a-fA-F]{1,16}"), lambda text: int(text, 16)),
-    (re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]{1,3})?"), float),
+    (re.compile(r"[-+]?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][-+]?[0-9]{1,3})?"), float),
 )
 
 
@@ -125,7 +126,7 @@ class _Reader:
 def _scalar(node: yaml.ScalarNode) -> object:
     if node.tag == _STR or node.style in ("'", '"', "|", ">"):
         return node.value
-    if not node.tag.startswith("tag:yaml.org,2002:"):
+    if node.tag not in _RESOLVED:
         raise _error(node, f"the tag {node.tag[:80]} is not allowed")
     for pattern, make in _SCALARS:
         if pattern.fullmatch(node.value):
