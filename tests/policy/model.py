@@ -8,6 +8,7 @@ slash24 with it.
 import ipaddress
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 NAME_LABEL = "kubernetes.io/metadata.name"
 METADATA = ("169.254.169.254", "fd00:ec2::254")
@@ -410,5 +411,6 @@ def _is_in(address: str, cidr: str) -> bool:
     return _ip(address).version == network.version and _ip(address) in network
 
 
+@cache
 def _ip(address: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
     return ipaddress.ip_address(address)

@@ -17,9 +17,8 @@ PORTS = (80, 81)
 SECONDS = 0.3
 _PATIENCE = (1.0, 2.0, 4.0)  # seconds in which an answer is waited for again
 
-BETWEEN_PODS = [(kind, port) for kind in (model.TCP, model.UDP, model.SCTP) for port in PORTS] + [(model.ICMP, 0)]
-ELSEWHERE = [(model.TCP, 80), (model.TCP, 81), (model.UDP, 80)]
-"""What is probed between pods, and between pods and others."""
+TRIED = [(kind, port) for kind in (model.TCP, model.UDP, model.SCTP) for port in PORTS] + [(model.ICMP, 0)]
+"""What is tried from everybody to everybody."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,10 +89,9 @@ class Probers:
             for target in self.parties:
                 if not (source.is_pod or target.is_pod):
                     continue
-                what = BETWEEN_PODS if source.is_pod and target.is_pod else ELSEWHERE
                 for version in source.addresses.keys() & target.addresses.keys():
                     address = target.addresses[version]
-                    found += [Probe(source, target, kind, port, version, address) for kind, port in what]
+                    found += [Probe(source, target, kind, port, version, address) for kind, port in TRIED]
         return found
 
     def send(self, probes: Iterable[Probe], seconds: float) -> tuple[set[Probe], set[Probe]]:
@@ -110,12 +108,12 @@ class Probers:
         arrived = self._ask({name: {"arrived": True} for name in self._processes})
         return {probes[token] for token in arrived if token in probes} | answered, answered
 
-    def sources(self, probes: Iterable[Probe]) -> dict[tuple[str, str], str]:
-        """The source address that a party uses for an address, by (name of the party, address)."""
-        wanted = sorted({(one.source.name, one.address) for one in probes} - self._sources.keys())
-        for name, address in wanted:
-            (self._sources[name, address],) = self._ask({name: {"sources": [address]}})
-        return self._sources
+    def source_of(self, probe: Probe) -> str:
+        """The address from which a probe is sent."""
+        key = probe.source.name, probe.address
+        if key not in self._sources:
+            (self._sources[key],) = self._ask({probe.source.name: {"sources": [probe.address]}})
+        return self._sources[key]
 
     def _ask(self, commands: Mapping[str, Mapping]) -> list:
         """The answers to commands, by name of the party, all together."""
@@ -169,12 +167,10 @@ def _table(probes: Sequence[Probe], passing: set[Probe], missing: set[Probe], al
 
 def by_model(probers: Probers, documents: Sequence[Mapping], settings: model.Settings = model.DEFAULTS) -> Expect:
     """What the model says of a probe; a node is asked for by the source address that it uses."""
-    sources = probers.sources(one for one in probers.everything() if not one.source.is_pod)
-
     def is_allowed(probe: Probe) -> bool:
         source, target = (one.end_of(probe.version) for one in (probe.source, probe.target))
         if isinstance(source, model.Node):
-            source = model.Node(source.name, (sources[probe.source.name, probe.address],))
+            source = model.Node(source.name, (probers.source_of(probe),))
         return model.allows(documents, source, target, probe.kind, probe.port, family=probe.version, settings=settings)
 
     return is_allowed
