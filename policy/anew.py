@@ -10,9 +10,8 @@ from policy.compile import Compiler
 from policy.compiled import AddressSet, Compiled
 from policy.expansion import NUMBERS, Named, SetSpec
 from policy.objects import ClusterNode, Labels, LocalPod, Namespace, NodePeer, Pod, PodPeer, Policy
+from policy.sources.sink import ClusterObject
 from spec.addresses import pack, unpack
-
-Object = Pod | Namespace | ClusterNode | Policy
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class _Cluster:
 
 
 def compile_all(
-    objects: Iterable[Object],
+    objects: Iterable[ClusterObject],
     attached: Iterable[LocalPod],
     *,
     needs_pods: bool,
@@ -75,7 +74,7 @@ def compile_all(
     return Compiled(pods, chains, sets, frozenset(exempt))
 
 
-def _cluster(objects: Iterable[Object]) -> _Cluster:
+def _cluster(objects: Iterable[ClusterObject]) -> _Cluster:
     pods, spaces, nodes, policies = {}, {}, {}, {}
     for one in objects:
         if isinstance(one, Pod):

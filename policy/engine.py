@@ -13,9 +13,9 @@ from policy.in_force import Holding, InForce
 from policy.index import Group, Index, Space, selects, version_of
 from policy.objects import ClusterNode, LocalPod, Namespace, Pod, PodPeer, Policy
 from policy.peers import Sets
+from policy.sources.sink import ClusterObject
 from spec.addresses import pack, unpack
 
-Object = Pod | Namespace | ClusterNode | Policy
 NETWORK_POLICY, CLUSTER_POLICY = "NetworkPolicy", "ClusterNetworkPolicy"
 
 
@@ -51,7 +51,7 @@ class Engine:
         self._nodes_changed = False
         self._compiled: Compiled | None = Compiled()
 
-    def put(self, value: Object) -> None:
+    def put(self, value: ClusterObject) -> None:
         """Add an object, or replace the one of its kind with its namespace and name."""
         if isinstance(value, Pod):
             self._index.put_pod(value)
@@ -80,7 +80,7 @@ class Engine:
         else:
             raise ValueError(f"kind is {kind!r}, allowed: Pod, Namespace, Node, {NETWORK_POLICY}, {CLUSTER_POLICY}")
 
-    def replace(self, values: Iterable[Object]) -> None:
+    def replace(self, values: Iterable[ClusterObject]) -> None:
         """Make these all the objects that there are."""
         pods, spaces, nodes, policies, values = set(), set(), set(), set(), list(values)
         for value in values:
