@@ -10,7 +10,7 @@ import socket
 import struct
 import sys
 from collections.abc import Collection, Iterator, Sequence
-from errno import EAGAIN, EPROTO
+from errno import EAGAIN, ENOENT, EPROTO
 
 from linux.netlink.attributes import MESSAGE_HEADER, attributes_of
 from linux.waiting import wait_until
@@ -38,6 +38,7 @@ _SO_SNDBUFFORCE = 32
 _SO_NETNS_COOKIE = 71  # socket(7), since Linux 5.14
 _BATCH = 128  # so many errors fit into the socket's buffer, should all be refused
 _DUMP_SECONDS = 2
+_ERRNO = struct.Struct("=i")  # negative, in struct nlmsgerr
 _TIMEOUT_SECONDS = 30
 
 
@@ -107,6 +108,25 @@ class Netlink:
                 if answer_kind not in (NLMSG_ERROR, NLMSG_DONE):
                     return body
                 raise error_of(body) or NetlinkError(EPROTO, "the kernel did not answer")
+
+    def get_many(self, messages: Sequence[bytes], kind: int) -> list[bytes | None]:
+        """Request many objects in one datagram that the kernel answers before send() returns, as nfnetlink does.
+
+        Returns a message with its header for each, None for one that does not exist (ENOENT). Raises NetlinkError.
+        """
+        requests = [self.encode(message, kind, NLM_F_REQUEST) for message in messages]
+        found: dict[bytes, bytes | None] = {}
+        for start in range(0, len(requests), _BATCH):
+            batch = requests[start : start + _BATCH]
+            numbers = {_number_of(request) for request in batch}
+            self._socket.send(b"".join(batch))
+            while not numbers <= found.keys():
+                for answer_kind, _, body in self._receive(numbers):
+                    is_missing = answer_kind == NLMSG_ERROR
+                    if is_missing and _ERRNO.unpack_from(body, MESSAGE_HEADER.size)[0] != -ENOENT:
+                        raise error_of(body) or NetlinkError(EPROTO, "the kernel did not answer")
+                    found[_number_of(body)] = None if is_missing else body
+        return [found[_number_of(request)] for request in requests]
 
     def dump(self, message: bytes, kind: int) -> list[bytes]:
         """List all objects of a kind; returns messages with their headers.
@@ -262,7 +282,7 @@ def _unacknowledged(request: bytes) -> bytes:
 
 def error_of(body: bytes) -> NetlinkError | None:
     """The error in an NLMSG_ERROR or NLMSG_DONE message, None for success (errno 0)."""
-    (negative,) = struct.unpack_from("=i", body, MESSAGE_HEADER.size)
+    (negative,) = _ERRNO.unpack_from(body, MESSAGE_HEADER.size)
     if negative >= 0:
         return None
     text = os.strerror(-negative)

@@ -5,7 +5,7 @@ elements of which one is wanted.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from errno import EAGAIN, ENOENT
 from sys import byteorder
@@ -111,6 +111,16 @@ class Counted:
     expires: float
 
 
+def find_elements(netlink: Netlink, places: Sequence[tuple[TableName, str, bytes]]) -> list[Element | None]:
+    """The same for many (table, set, key) at once, which takes a quarter of the time."""
+    bodies = netlink.get_many([of_element(*place) for place in places], message_type(uapi.NFT_MSG_GETSETELEM))
+    found: list[Element | None] = []
+    for (_, name, _), body in zip(places, bodies, strict=True):
+        elements = split(attributes_of(body, BODY).get(uapi.NFTA_SET_ELEM_LIST_ELEMENTS, b"")) if body else ()
+        found.append(decoded(name, elements[0]) if elements else None)
+    return found
+
+
 def list_counted(netlink: Netlink, table: TableName, set_name: str) -> list[Counted] | None:
     """All elements of a set with their counters; None if there is no such set.
 
@@ -192,12 +202,17 @@ def chain_uses(netlink: Netlink, table: TableName, chain: str) -> int | None:
     return None if found is None else _number(found.get(uapi.NFTA_CHAIN_USE))
 
 
-def chain_mark(netlink: Netlink, table: TableName, chain: str) -> tuple[bytes, int, bytes] | None:
-    """What changes if a chain is made anew, gets or loses rules, or moves: handle, use count, hook; None if missing."""
-    found = _get(netlink, of_chain(table, chain), uapi.NFT_MSG_GETCHAIN)
-    if found is None:
-        return None
-    return found[uapi.NFTA_CHAIN_HANDLE], _number(found.get(uapi.NFTA_CHAIN_USE)), found.get(uapi.NFTA_CHAIN_HOOK, b"")
+def chain_marks(netlink: Netlink, requests: Sequence[bytes]) -> list[tuple[bytes, int, bytes] | None]:
+    """What changes if a chain is made anew, gets or loses rules, or moves: handle, use count, hook; None if missing.
+
+    `requests`: of `messages.of_chain`.
+    """
+    marks: list[tuple[bytes, int, bytes] | None] = []
+    for body in netlink.get_many(requests, message_type(uapi.NFT_MSG_GETCHAIN)):
+        found = attributes_of(body, BODY) if body else {}
+        place = found.get(uapi.NFTA_CHAIN_HOOK, b"")
+        marks.append((found[uapi.NFTA_CHAIN_HANDLE], _number(found.get(uapi.NFTA_CHAIN_USE)), place) if body else None)
+    return marks
 
 
 def find_hook(netlink: Netlink, table: TableName, chain: str) -> tuple[Hook, int] | None:

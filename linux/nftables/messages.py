@@ -7,6 +7,7 @@ import struct
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from errno import EPROTO
+from functools import lru_cache
 
 from linux.netlink.attributes import attribute, attributes_of, nested, text
 from linux.netlink.socket import (
@@ -207,9 +208,14 @@ def of_set(table: TableName, name: str) -> bytes:
 
 def of_elements(table: TableName, set_name: str, *elements: bytes) -> bytes:
     """A message about elements of a set, or if none are given about all of them."""
-    names = (text(uapi.NFTA_SET_ELEM_LIST_TABLE, table.name), text(uapi.NFTA_SET_ELEM_LIST_SET, set_name))
-    listed = [nested(uapi.NFTA_SET_ELEM_LIST_ELEMENTS, *elements)] if elements else []
-    return _message(table.family, *names, *listed)
+    head = _head_of_elements(table.family, table.name, set_name)
+    return head + nested(uapi.NFTA_SET_ELEM_LIST_ELEMENTS, *elements) if elements else head
+
+
+@lru_cache(64)  # few sets, many elements
+def _head_of_elements(family: int, table: str, set_name: str) -> bytes:
+    names = (text(uapi.NFTA_SET_ELEM_LIST_TABLE, table), text(uapi.NFTA_SET_ELEM_LIST_SET, set_name))
+    return _message(family, *names)
 
 
 def of_element(table: TableName, set_name: str, key: bytes) -> bytes:

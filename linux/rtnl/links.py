@@ -268,6 +268,11 @@ def attach_port(netlink: Netlink, index: int, bridge: int, *, alias: str, hairpi
     netlink.send([_set(netlink, message) for message in messages])
 
 
+def set_group(netlink: Netlink, index: int, group: int) -> None:
+    """Move a link to a group."""
+    netlink.change(group_request(index, group), uapi.RTM_SETLINK)
+
+
 def group_request(index: int, group: int) -> bytes:
     """The body of a request to move a link to a group, or (`index` 0) about all links of the group."""
     return _body(index=index) + number(uapi.IFLA_GROUP, group)

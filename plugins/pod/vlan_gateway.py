@@ -9,7 +9,7 @@ from functools import partial
 from linux.bridge_lock import joining, undoing
 from linux.errors import step
 from linux.netlink.socket import Netlink, NetlinkError
-from linux.ownership import group_of
+from linux.ownership import GATEWAY_GROUP, group_of
 from linux.rtnl.links import (
     Link,
     attach_port,
@@ -20,6 +20,7 @@ from linux.rtnl.links import (
     list_vlans,
     random_mac,
     set_alias,
+    set_group,
     set_mac,
     set_up,
 )
@@ -81,6 +82,8 @@ def _complete(host: Netlink, conf: PodConf, bridge: Link, link: Link) -> None:
         if port.master == 0 or not port.up:
             attach_port(host, port.index, bridge.index, alias=GATEWAY_ALIAS, hairpin=False, isolated=False)
         vlans.set_gateway_port(host, port.index, conf)
+        if port.group != GATEWAY_GROUP:  # by which rules tell it from ports of pods
+            set_group(host, port.index, GATEWAY_GROUP)
         if link.alias != GATEWAY_ALIAS:
             set_alias(host, link.index, GATEWAY_ALIAS)
     if not link.up:

@@ -20,6 +20,9 @@ BASE_CHAINS: dict[TableName, tuple[str, ...]] = {
     table.name: tuple(chain.name for chain in table.chains) for table in TABLES
 }
 """The chains that each table always has."""
+_FIXED = tuple(
+    (table.name, chain.name) for table in TABLES for chain in table.chains if chain.name not in names.CONFIGURED
+)
 _SHARED = (names.HELD, names.TO_INGRESS, names.DENIED_EGRESS_CHAIN, names.DENIED_INGRESS_CHAIN)
 
 
@@ -57,26 +60,20 @@ def _is_whole(transaction: Transaction) -> bool:
     To read them takes a millisecond, and the daemon changes the ruleset all the time.
     """
     known = transaction.lasting(names.TABLE)
-    marks = [*_marks(transaction.netlink)]
+    marks = _marks(transaction.netlink)
     if not known.get("marks") or known["marks"] != marks:
         known["marks"] = [] if any(_problems(transaction.netlink, is_quick=True)) else marks
     return bool(known["marks"])
 
 
-def _marks(netlink: Netlink) -> Iterator[object]:
+def _marks(netlink: Netlink) -> list[object]:
     """What tells whether the chains of the base may have changed."""
-    for table in TABLES:
-        yield listing.table_flags(netlink, table.name)
-        for chain in table.chains:
-            if chain.name not in names.CONFIGURED:
-                mark = listing.chain_mark(netlink, table.name, chain.name)
-                # Elements and chains of pods lead to these.
-                yield mark[::2] if mark and chain.name in _SHARED else mark
-
-
-def is_there(transaction: Transaction) -> bool:
-    """Whether there is a table for IP packets."""
-    return not transaction.is_absent(names.TABLE)
+    flags = [listing.table_flags(netlink, table.name) for table in TABLES]
+    marks = listing.chain_marks(netlink, [messages.of_chain(*place) for place in _FIXED])
+    # Elements and chains of pods lead to the shared ones.
+    return flags + [
+        mark[::2] if mark and chain in _SHARED else mark for (_, chain), mark in zip(_FIXED, marks, strict=True)
+    ]
 
 
 def problems() -> list[str]:
@@ -106,7 +103,11 @@ def _problems(netlink: Netlink, *, is_quick: bool = False) -> Iterator[str]:
             yield f"table {table.name} is dormant"
         for chain in table.chains:
             yield from _chain_problems(netlink, table.name, chain)
-        for each in () if is_quick else table.sets:
+        if is_quick:
+            continue
+        for name in sorted(_misplaced(netlink, table)):
+            yield f"chain {name} of table {table.name} is not at the hook where it should be, or at any"
+        for each in table.sets:
             if not listing.set_is_like(netlink, table.name, each):
                 yield f"table {table.name} has no set {each.name} of the type that it should have"
 

@@ -119,7 +119,8 @@ BRIDGE = Table(
         Chain(
             names.PREROUTING,
             _PREROUTING,
-            # After source validation: type filter hook prerouting priority dstnat + 1
+            # After source validation.
+            # type filter hook prerouting priority dstnat + 1
             Hook("filter", uapi.NF_BR_PRE_ROUTING, uapi.NF_BR_PRI_NAT_DST_BRIDGED + 1),
         ),
         Chain(

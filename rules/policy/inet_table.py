@@ -190,7 +190,8 @@ CHAINS = (
             # ip saddr @pods4 goto from_pod
             *_both("pods", lambda v: (ip_saddr(v), lookup(names.PODS[v].name), goto(names.FROM_POD))),
         ),
-        # After source translation and IPVS: type filter hook input priority 101
+        # After source translation, and IPVS has taken its packets.
+        # type filter hook input priority 101
         Hook("filter", uapi.NF_INET_LOCAL_IN, uapi.NF_IP_PRI_NAT_SRC + 1),
     ),
 )

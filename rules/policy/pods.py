@@ -66,8 +66,10 @@ def hold_into(
     transaction.append_uncached([messages.delete_element(*place) for place in there])
     transaction.append(messages.add_element(*place) for place in _of_held(tag, addresses, link))
     put_gateway(transaction, network_group, bridge_mac)
-    others = [element for table, element in there if table == names.TABLE and element.owner != tag]
-    return frozenset(str(one) for one in addresses if any(each.key.startswith(one.packed) for each in others))
+    keys = {
+        one.key for table, one in there if table == names.TABLE and one.owner != tag and one.set not in _WITHOUT_OWNER
+    }
+    return frozenset(str(one) for one in addresses if not keys.isdisjoint((one.packed, one.packed * 2)))
 
 
 def release(owner: Attachment, ips: Sequence[str] = (), link: str = "") -> None:
@@ -242,8 +244,7 @@ def _found(
         ),
         *((names.BRIDGE_TABLE, each.name, ifname(link)) for link in links for each in _OF_LINK),
     ]
-    for table, name, key in places:
-        element = listing.find_element(netlink, table, name, key)
+    for (table, _, _), element in zip(places, listing.find_elements(netlink, places), strict=True):
         if element:
             yield table, element
 

@@ -16,11 +16,13 @@ from rules import (
     hairpin_duplicates,
     masquerade,
     notrack,
+    policy,
     source_validation,
     vtep_filter,
 )
 from rules.cluster_masquerade import Scope
 from rules.firewall import PodRules
+from rules.policy import bridge_table, inet_table
 from rules.portmap import host_ports
 from rules.portmap import table as portmap_table
 from rules.portmap.host_ports import Forward, HostPorts
@@ -43,7 +45,7 @@ FROM_ANYWHERE = HostPorts(FORWARDS, {}, {4: POD_V4, 6: POD_V6}, masquerade_all=(
 ISOLATED = PodRules((POD_V4.packed, POD_V6.packed), "isolated", "br0", "CNI-ADMIN", make_chain=True)
 SCOPE = Scope(["10.1.2.0/24"], ["10.1.0.0/16"], ["192.0.2.2"], tunnel="vx")
 
-FEATURES: dict[str, tuple[ModuleType, Callable[[], object]]] = {
+FEATURES: dict[str, tuple[ModuleType | tuple[ModuleType, ...], Callable[[], object]]] = {
     "masquerade": (masquerade, partial(masquerade.ensure, POD, BOTH)),
     "antispoof": (antispoof, partial(antispoof.ensure, POD, "veth0", "02:00:00:00:00:01")),
     "source_validation": (source_validation, partial(source_validation.ensure, POD, "veth0", BOTH)),
@@ -63,6 +65,7 @@ FEATURES: dict[str, tuple[ModuleType, Callable[[], object]]] = {
         partial(hairpin_duplicates.ensure, "net1", "02:00:00:00:00:01", ["10.1.2.1/24"]),
     ),
     "firewall": (firewall, partial(firewall.ensure, POD, ISOLATED)),
+    "policy": ((bridge_table, inet_table), policy.ensure_base),
     "portmap": (portmap_table, partial(host_ports.ensure, POD, HOST_PORTS)),
     "portmap from anywhere": (portmap_table, partial(host_ports.ensure, POD, FROM_ANYWHERE)),
 }
@@ -101,6 +104,7 @@ def test_every_rule_is_quoted_in_its_module(node: Node, feature: str, monkeypatc
     on(node, make)
     rules = list(printed(node.ruleset()))
     assert rules
-    known = written(module)
+    modules = module if isinstance(module, tuple) else (module,)
+    known = {line for each in modules for line in written(each)}
     unknown = {general(rule): rule for rule in rules if general(rule) not in known}
     assert not unknown, "\n".join(unknown.values())
