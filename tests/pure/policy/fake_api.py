@@ -106,6 +106,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     api: FakeApi
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def do_GET(self) -> None:
         """A list, a watch, or an error."""
