@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
+from policy import connections
 from policy.anew import compile_all
 from policy.compiled import Compiled
 from policy.connections import Flow, cut
@@ -27,7 +28,7 @@ from policy.objects import (
 )
 from policy.settings import NodePorts, Settings
 from spec.addresses import unpack
-from tests.netns.connection_tools import TCP, UDP, Ends, track, tracked
+from tests.netns.connection_tools import TCP, UDP, Ends, reverse, track, track_all, tracked
 from tests.netns.nft_tools import on
 from tests.netns.node import Node
 
@@ -232,14 +233,28 @@ def test_what_an_allowed_connection_has_announced_goes_on(host: Node) -> None:
     assert on(host, cut, compiled(WEB_ALLOWS_CLIENTS, NOTHING_OUT), None, Recorder(host)) == 2
 
 
-def test_entries_go_even_if_their_flows_cannot_be_refused(host: Node) -> None:
+def test_many_are_cut_in_parts(host: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is refused and deleted once, while the rest is still listed."""
+    monkeypatch.setattr(connections, "_AT_ONCE", 100)
+    many = [Ends(CLIENT, 20000 + number, WEB, 81) for number in range(1050)]
+    kept = [Ends(CLIENT, 20000 + number, WEB, 53) for number in range(1050)]
+    track_all(host, UDP, [(one, reverse(one)) for one in (*many, *kept)])
+    recorder = Recorder(host)
+    assert on(host, cut, compiled(WEB_ALLOWS_CLIENTS), None, recorder) == len(many)
+    assert len(recorder.flows) == len(set(recorder.flows)) == 2 * len(many)
+    assert tracked(host) == {text(UDP, one) for one in kept}
+
+
+def test_entries_go_even_if_their_flows_cannot_be_refused(host: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """Something may be opened again by an answer then, but without that everything would go on."""
+    monkeypatch.setattr(connections, "_AT_ONCE", 1)
 
     class Failing(Recorder):
         def cut(self, flows: Sequence[Flow]) -> None:
             raise OSError("no room")
 
-    track(host, TCP, Ends(CLIENT, 40000, WEB, 81))
+    for port in (81, 82):
+        track(host, TCP, Ends(CLIENT, 40000, WEB, port))
     with pytest.raises(OSError, match="no room"):
         on(host, cut, compiled(WEB_ALLOWS_CLIENTS), None, Failing(host))
     assert tracked(host) == set()
