@@ -135,12 +135,13 @@ def delete(netlink: Netlink, doomed: Collection[Connection]) -> int:
 def _requests(addresses: frozenset[bytes], ends: slice) -> list[bytes]:
     """The lists to ask for: one of everything, or one for each address and end, whichever costs less."""
     kinds = _ENDS[ends]
-    walk = int(sysctls.read("netfilter/nf_conntrack_buckets")) * _BUCKET_NS
-    count = int(sysctls.read("netfilter/nf_conntrack_count"))
-    if not addresses or not count:
+    buckets, count = map(sysctls.read_if_there, ("netfilter/nf_conntrack_buckets", "netfilter/nf_conntrack_count"))
+    if not addresses or count == "0":
         return []
-    if len(addresses) * len(kinds) * (walk + count * _FILTERED_NS) < walk + count * _LISTED_NS:
-        return [_request(address, *kind) for address in addresses for kind in kinds]
+    if buckets and count:
+        walk, tracked = int(buckets) * _BUCKET_NS, int(count)
+        if len(addresses) * len(kinds) * (walk + tracked * _FILTERED_NS) < walk + tracked * _LISTED_NS:
+            return [_request(address, *kind) for address in addresses for kind in kinds]
     return [bytes(4)]  # struct nfgenmsg of all families
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linux import connection
+from linux import connection, conntrack
 from linux.connection import WITH_PORTS, Connection
 from linux.netlink.attributes import MESSAGE_HEADER, NLA_F_NESTED, attribute, nested
 from spec.addresses import FAMILIES
@@ -87,6 +87,15 @@ def test_damaged_messages_raise_nothing(given_: tuple[bytes, Connection], at: in
         found = connection.read(one)
         if found:
             assert len(found.source) == len(found.answered_by) == (4 if found.version == 4 else 16)
+
+
+def test_a_node_that_does_not_say_how_many_there_are_is_asked_for_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where /proc/sys lacks them; but a node that says there is none is not asked."""
+    counts = {"netfilter/nf_conntrack_buckets": "", "netfilter/nf_conntrack_count": ""}
+    monkeypatch.setattr(conntrack.sysctls, "read_if_there", counts.__getitem__)
+    assert conntrack._requests(frozenset([b"abcd"]), conntrack.PARTIES) == [bytes(4)]
+    counts["netfilter/nf_conntrack_count"] = "0"
+    assert conntrack._requests(frozenset([b"abcd"]), conntrack.PARTIES) == []
 
 
 @pytest.mark.parametrize("family", [0, 1, 7, 255])
