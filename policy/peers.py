@@ -55,7 +55,8 @@ class Sets:
             self._of_nodes.append(made)
         elif isinstance(source, Named) and source.peer is None:
             placed = ((address, local.group) for address, local in index.here.items() if local.group)
-            found = {one for address, group in placed for one in elements_of(spec, address, group)}
+            mine = ((address, group) for address, group in placed if version_of(address) == spec.version)
+            found = {one for address, group in mine for one in elements_of(spec, address, group)}
             made = self._sets[name] = _Tracked(name, spec, found)
             self._local.append(made)
         else:
