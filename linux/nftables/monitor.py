@@ -14,7 +14,11 @@ _RECEIVE_BUFFER_BYTES = 8 << 20
 _LARGEST = 1 << 16
 _NEWGEN = uapi.NFNL_SUBSYS_NFTABLES << 8 | uapi.NFT_MSG_NEWGEN
 _GETGEN = uapi.NFNL_SUBSYS_NFTABLES << 8 | uapi.NFT_MSG_GETGEN
+_OF_ELEMENTS = [uapi.NFNL_SUBSYS_NFTABLES << 8 | kind for kind in (uapi.NFT_MSG_NEWSETELEM, uapi.NFT_MSG_DELSETELEM)]
 _BODY = bytes((socket.AF_UNSPEC, 0, 0, 0))  # struct nfgenmsg
+
+NOTHING, ELEMENTS, ANYTHING = 0, 1, 2
+"""What a transaction has changed of the tables: only elements of sets, or anything else, too."""
 
 
 class TableMonitor:
@@ -26,8 +30,8 @@ class TableMonitor:
     def __init__(self, tables: Collection[bytes]) -> None:
         """`tables`: their names, each with a NUL at the end."""
         self._names = tuple(tables)
-        self._is_touched = False
-        self._own = _author()
+        self._touched = NOTHING
+        self._own = {author()}
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER_BYTES)
@@ -47,9 +51,17 @@ class TableMonitor:
         """What to poll."""
         return self._socket.fileno()
 
+    def ignore(self, other: int) -> None:
+        """Report no transactions of this author either; see `author`."""
+        self._own.add(other)
+
     def has_changed(self) -> bool:
         """Whether others have changed the tables since the last call, or may have: announcements were lost."""
-        changed = False
+        return self.changes() != NOTHING
+
+    def changes(self) -> int:
+        """What others have changed since the last call, or may have: NOTHING, ELEMENTS or ANYTHING."""
+        changed = NOTHING
         while True:
             try:
                 data = self._socket.recv(_LARGEST)
@@ -58,31 +70,32 @@ class TableMonitor:
             except OSError as error:
                 if error.errno != ENOBUFS:
                     raise
-                changed, self._is_touched = True, False
+                changed, self._touched = ANYTHING, NOTHING
                 continue
-            changed = self._read(data) or changed
+            changed = max(self._read(data), changed)
 
-    def _read(self, data: bytes) -> bool:
-        """Whether a transaction of others has ended that changes the tables.
+    def _read(self, data: bytes) -> int:
+        """What a transaction of others has changed of the tables that has ended; else NOTHING.
 
         The last message of a transaction names its author. The names of the tables are searched in the bytes: another
         program's transaction may have thousands of messages.
         """
-        self._is_touched = self._is_touched or any(name in data for name in self._names)
-        at, changed = 0, False
+        at, changed, is_about_them = 0, NOTHING, any(name in data for name in self._names)
         while at + MESSAGE_HEADER.size <= len(data):
             length, kind, *_ = MESSAGE_HEADER.unpack_from(data, at)
             if length < MESSAGE_HEADER.size:
                 break
             if kind == _NEWGEN:
-                is_own = _author_in(data[at : at + length]) == self._own
-                changed = changed or (self._is_touched and not is_own)
-                self._is_touched = False
+                is_own = _author_in(data[at : at + length]) in self._own
+                changed = changed if is_own else max(changed, self._touched)
+                self._touched = NOTHING
+            elif is_about_them and any(name in data[at : at + length] for name in self._names):
+                self._touched = max(self._touched, ELEMENTS if kind in _OF_ELEMENTS else ANYTHING)
             at += (length + 3) & ~3
         return changed
 
 
-def _author() -> int:
+def author() -> int:
     """The number of the calling thread as the kernel puts it into announcements: in the first PID namespace."""
     with Netlink(NETLINK_NETFILTER) as netlink:
         return _author_in(netlink.get(_BODY, _GETGEN))

@@ -1,7 +1,9 @@
 """linux/nftables/monitor.py: whose transactions are reported."""
 
+from threading import Thread
+
 from linux.nftables.messages import BRIDGE
-from linux.nftables.monitor import TableMonitor
+from linux.nftables.monitor import ANYTHING, ELEMENTS, NOTHING, TableMonitor, author
 from linux.nftables.static_table import delete, table_name
 from rules import hairpin_duplicates
 from tests.netns.node import Node
@@ -36,3 +38,42 @@ def test_own_transactions_are_not_reported(node: Node) -> None:
         assert not monitor.has_changed()
         node.run(["nft", "add table bridge slash24_dedup_net"])
         assert monitor.has_changed()
+
+
+def test_elements_are_told_from_everything_else(node: Node) -> None:
+    """Pods come and go as elements; a transaction that changes more than elements may have taken rules away."""
+    node.run(["nft", "add table bridge slash24_dedup_net; add set bridge slash24_dedup_net s { type ipv4_addr; }"])
+    node.run(["nft", "add table inet other; add set inet other s { type ipv4_addr; }"])
+    with node.inside():
+        monitor = TableMonitor(TABLES)
+    with monitor:
+        node.run(["nft", "add element bridge slash24_dedup_net s { 192.0.2.1 }"])
+        assert monitor.changes() == ELEMENTS
+        node.run(["nft", "delete element bridge slash24_dedup_net s { 192.0.2.1 }; add chain inet other c"])
+        assert monitor.changes() == ELEMENTS
+        node.run(["nft", "add element bridge slash24_dedup_net s { 192.0.2.1 }; add chain bridge slash24_dedup_net c"])
+        assert monitor.changes() == ANYTHING
+        node.run(["nft", "add element inet other s { 192.0.2.1 }"])
+        assert monitor.changes() == NOTHING
+
+
+def test_another_thread_s_transactions_can_be_ignored(node: Node) -> None:
+    """As its own, if its number is given."""
+    authors = []
+
+    def change() -> None:
+        with node.inside():
+            authors.append(author())
+            hairpin_duplicates.ensure("net", "02:00:00:00:00:01", ["10.244.1.1/24"])
+
+    with node.inside():
+        monitor = TableMonitor(TABLES)
+    with monitor:
+        thread = Thread(target=change)
+        thread.start()
+        thread.join()
+        monitor.ignore(authors[0])
+        assert monitor.changes() == NOTHING
+        assert "slash24_dedup_net" in node.ruleset()
+        node.run(["nft", "delete table bridge slash24_dedup_net"])
+        assert monitor.changes() == ANYTHING
