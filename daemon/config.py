@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from datetime import date, time
 from functools import partial
 
-from daemon import toml_file
+from daemon import policy_config, toml_file
+from daemon.policy_config import PolicyConf
 from daemon.reader import Mistakes, Reader
 from ipam import host_local
 from nodes.registries.open import DEFAULT, TABLES, kind_of, open_registry
@@ -49,6 +50,7 @@ _BY_THE_DAEMON = {
     "subnetFile": "the daemon writes it",
     "peers": "the registry has them",
     "peersFile": "the daemon writes it",
+    "policyWait": 'set "policyWait" in [policy]',
     "prevResult": "the runtime sets it",
     "runtimeConfig": "the runtime sets it",
 }
@@ -92,7 +94,7 @@ class Config:
     `cluster`: the networks of all pods (CIDRs). `registry`: as in the file, such as "kubernetes" or "file:///folder".
     `node`: this node's name. `allocate`: lengths of the subnets to lease; () if the registry determines them.
     `exclude`: networks that are not leased. `plugin`: further keys of the main plugin, from the table that is named
-    after the mode. `options`: the registry's table (see `nodes.registries.open.TABLES`).
+    after the mode. `options`: the registry's table (see `nodes.registries.open.TABLES`). `policy`: the table [policy].
     """
 
     mode: str
@@ -106,6 +108,7 @@ class Config:
     conflist: ConflistConf = ConflistConf()
     plugin: Mapping[str, object] = field(default_factory=dict)
     options: Mapping[str, object] = field(default_factory=dict)
+    policy: PolicyConf = field(default_factory=PolicyConf)
 
 
 def read(path: str, environ: Mapping[str, str] = os.environ) -> Config:
@@ -190,6 +193,7 @@ def _parse(section: Reader, mistakes: Mistakes, environ: Mapping[str, str]) -> C
         conflist=_conflist(_table(section, "conflist", mistakes), mistakes),
         plugin=section.raw(mode) or {},
         options=section.raw(TABLES[kind]) or {} if kind else {},
+        policy=_policy(section, kind, mistakes),
     )
     if kind in _LEASING and not section.has("cluster"):
         mistakes.note(section.error("cluster", 'the networks of all pods, such as ["10.244.0.0/16"]'))
@@ -202,6 +206,11 @@ def _parse(section: Reader, mistakes: Mistakes, environ: Mapping[str, str]) -> C
         if not path.lower().startswith(_CHECKED_ELSEWHERE):
             mistakes.add(path, f'"{path}" {sentence}')
     return config
+
+
+def _policy(section: Reader, kind: str, mistakes: Mistakes) -> PolicyConf:
+    table, is_given = _table(section, policy_config.TABLE, mistakes), section.has(policy_config.TABLE)
+    return policy_config.read_policy(table, kind, mistakes, is_given=is_given)
 
 
 def _table(section: Reader, key: str, mistakes: Mistakes) -> Reader:

@@ -23,8 +23,12 @@ _READ_BY_RUNTIMES = (".conf", ".conflist", ".json")
 
 
 def main_plugin(config: Config) -> dict[str, object]:
-    """The main plugin's object, without what the files of the node say. `kubenet` and `vxlan` read these themselves."""
-    return {"type": config.mode, **config.plugin}
+    """The main plugin's object, without what the files of the node say. `kubenet` and `vxlan` read these themselves.
+
+    "policyWait" says that policies are enabled on this node.
+    """
+    main = {"type": config.mode, **config.plugin}
+    return {**main, "policyWait": config.policy.wait} if config.policy.enabled else main
 
 
 def build(config: Config, node_file: str = NODE_FILE) -> dict[str, object]:

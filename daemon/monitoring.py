@@ -1,7 +1,7 @@
 """What `--listen` serves: /healthz, /readyz and /metrics; `docs/slash24-node.md` lists the metrics."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from prometheus_client.metrics import Counter, Gauge, Histogram
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -23,13 +23,13 @@ class Monitoring:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._round_at = clock, clock()
-        self._registry = CollectorRegistry()
+        self.registry = CollectorRegistry()
         self._seconds = Histogram(
             "slash24_node_pass_duration_seconds",
             "Time to make the kernel equal to the records: whole (sync), or what has changed (update)",
             ("kind",),
             buckets=_BUCKETS,
-            registry=self._registry,
+            registry=self.registry,
         )
         self._writes = self._counter("slash24_node_kernel_writes", "Routes, neighbours and FDB entries written")
         self._removals = self._counter("slash24_node_kernel_removals", "Routes, neighbours and FDB entries removed")
@@ -52,8 +52,11 @@ class Monitoring:
         """Whether the loop has stopped going round."""
         return self._clock() - self._round_at > _HUNG_SECONDS
 
-    def open(self, where: str, reconciler: Reconciler, store: Store) -> Callable[[], None]:
-        """Serve the pages at `where`, a path or HOST:PORT; a function that ends that. Raises OSError."""
+    def open(self, where: str, reconciler: Reconciler, store: Store, more: Mapping[str, Page]) -> Callable[[], None]:
+        """Serve the pages at `where`, a path or HOST:PORT; a function that ends that. Raises OSError.
+
+        `more`: further pages, by path.
+        """
         for name, meaning, value in (
             ("slash24_node_records", "Records in the registry", lambda: store.counts().known),
             ("slash24_node_records_wrong", "Records that cannot be read", lambda: store.counts().wrong_count),
@@ -63,11 +66,11 @@ class Monitoring:
             ("slash24_node_registry_lost_seconds", "For how long it cannot", lambda: store.counts().lost_seconds),
             ("slash24_node_resident_bytes", "Resident memory of the daemon", resident),
         ):
-            Gauge(name, meaning, registry=self._registry).set_function(value)
-        return Pages(where, self._pages(reconciler)).close
+            Gauge(name, meaning, registry=self.registry).set_function(value)
+        return Pages(where, {**self._pages(reconciler), **more}).close
 
     def _counter(self, name: str, meaning: str) -> Counter:
-        return Counter(name, meaning, registry=self._registry)
+        return Counter(name, meaning, registry=self.registry)
 
     def _pages(self, reconciler: Reconciler) -> dict[str, Page]:
         def healthz() -> tuple[int, str, bytes]:
@@ -84,7 +87,7 @@ class Monitoring:
             return json_page(200 if is_ready else 503, document)
 
         def metrics() -> tuple[int, str, bytes]:
-            return 200, CONTENT_TYPE_LATEST, generate_latest(self._registry)
+            return 200, CONTENT_TYPE_LATEST, generate_latest(self.registry)
 
         return {"/healthz": healthz, "/readyz": readyz, "/metrics": metrics}
 

@@ -14,6 +14,7 @@ class State:
     """What the daemon knows. `outcome` None: nothing has been synchronised yet.
 
     `unready`: why it cannot synchronise, such as a missing subnet; `lost_seconds`, `why`: see daemon.records.Counts.
+    `refusal`: why pods would be held and are not added, "" if they can be.
     """
 
     outcome: Outcome | None = None
@@ -25,20 +26,13 @@ class State:
     about_conflist: tuple[str, ...] = ()
     is_published: bool = True
     publish_problem: str = ""
+    refusal: str = ""
+    about_policies: tuple[str, ...] = ()
 
 
 def readiness(state: State) -> Readiness:
     """The state of the node's network in one word and a sentence, and what an operator must see besides."""
-    outcome, warnings = state.outcome, [*state.about_conflist, *state.wrong]
-    if state.address_problem:
-        warnings.append(state.address_problem)
-    if is_registry_lost(state):
-        warnings.append(f"the registry cannot be reached: {state.why}")
-    unknown = f"the other nodes do not learn of this one: {state.publish_problem}" if state.publish_problem else ""
-    if unknown and state.is_published:
-        warnings.append(unknown)
-    if outcome:
-        warnings += [*outcome.problems, *outcome.left_out]
+    outcome, warnings = state.outcome, _warnings(state)
     if state.unready:
         return _not_ready("NoSubnet", state.unready, warnings)
     if outcome is None:
@@ -49,13 +43,34 @@ def readiness(state: State) -> Readiness:
         why = outcome.problems[-1] if outcome.problems else "see the log"
         return _not_ready("NetworkIncomplete", why, warnings)
     if not state.is_published:
-        return _not_ready("RecordNotPublished", unknown or "the other nodes do not know this one yet", warnings)
+        why = _unknown(state) or "the other nodes do not know this one yet"
+        return _not_ready("RecordNotPublished", why, warnings)
+    if state.refusal:
+        return _not_ready("PoliciesNotInForce", state.refusal, warnings)
     return Readiness(
         is_ready=True,
         reason="RoutesInPlace",
         message="the routes to the other nodes are in place",
         warnings=tuple(warnings),
     )
+
+
+def _warnings(state: State) -> list[str]:
+    warnings = [*state.about_conflist, *state.wrong]
+    if state.address_problem:
+        warnings.append(state.address_problem)
+    if is_registry_lost(state):
+        warnings.append(f"the registry cannot be reached: {state.why}")
+    if state.is_published and _unknown(state):
+        warnings.append(_unknown(state))
+    warnings += state.about_policies
+    if state.outcome:
+        warnings += [*state.outcome.problems, *state.outcome.left_out]
+    return warnings
+
+
+def _unknown(state: State) -> str:
+    return f"the other nodes do not learn of this one: {state.publish_problem}" if state.publish_problem else ""
 
 
 def _not_ready(reason: str, message: str, warnings: list[str]) -> Readiness:

@@ -16,6 +16,7 @@ from agent.log import INFO, NOTICE, Log
 from daemon.config import Config
 from daemon.drift import Drift, Found
 from daemon.files import NodeFile, PeersFile
+from daemon.node_policies import NodePolicies
 from daemon.own import ThisNode
 from daemon.readiness import State, readiness
 from daemon.records import Changes, Store
@@ -57,6 +58,7 @@ class Parts:
     service: Service
     node_file: NodeFile
     peers_file: PeersFile
+    policies: NodePolicies
 
 
 class Observer(Protocol):
@@ -122,6 +124,8 @@ class Reconciler:
             about_conflist=tuple(self._parts.service.warnings),
             is_published=bool(registrar.published or self._adopted),
             publish_problem=registrar.problem("publish"),
+            refusal=self._parts.policies.refusal(),
+            about_policies=tuple(self._parts.policies.problems()),
         )
 
     def run(self) -> None:
@@ -265,7 +269,8 @@ class Reconciler:
     def _after(self, changes: Changes) -> None:
         """Write the files, publish the record, and watch the links as they are now."""
         parts, own, outcome = self._parts, self._own, self.outcome
-        parts.node_file.write(own.subnets, self._config.cluster, mtu=outcome.mtu, problem=outcome.own_conflict)
+        problem = outcome.own_conflict or parts.policies.refusal()
+        parts.node_file.write(own.subnets, self._config.cluster, mtu=outcome.mtu, problem=problem)
         if parts.store.is_complete:
             parts.peers_file.set(changes.nodes)
         if outcome.is_complete and parts.registrar.grant:

@@ -61,6 +61,7 @@ def _steps(config: Config, binaries: str) -> Iterator[tuple[str, Callable[[], st
     if config.mode != BRIDGE:
         yield "delete the node's routes, tunnel and rules", lambda: _delete_network(config)
     yield "delete the bridge", lambda: _delete_bridge(config)
+    yield "delete the rules of policies", _delete_policies
     yield "delete the leases", lambda: _delete_leases(config)
     yield "delete the node's files", lambda: _delete_files(network)
     yield f"delete the plugins in {binaries}", lambda: _delete_binaries(binaries)
@@ -98,6 +99,13 @@ def _delete_bridge(config: Config) -> str:
     if pods:
         return f"{_these([pod.name for pod in pods])} remain, with their bridge {name}: their pods run"
     return f"bridge {name} remains, with the ports {_these(ports)}" if ports else ""
+
+
+def _delete_policies() -> str:
+    from daemon.policy_setup import remove
+
+    remove()
+    return ""
 
 
 def _delete_leases(config: Config) -> str:

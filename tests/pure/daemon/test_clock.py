@@ -8,6 +8,7 @@ from tests.conftest import ROOT
 
 MAY_READ = {
     "daemon/install.py": "the age of files, which have times of that clock",
+    "nodes/patient_folder.py": "the age of files, which have times of that clock",
     "nodes/registries/file.py": "`since`, once in the life of a node",
     "nodes/registries/kubernetes/reports.py": "times that people read",
 }

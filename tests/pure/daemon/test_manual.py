@@ -59,11 +59,12 @@ def test_documented_defaults_are_those_of_the_code() -> None:
     assert f"`{CONFIG_FILE}`" in (ROOT / "docs" / PAGE).read_text()
 
 
-def test_the_example_of_the_manual_is_valid(tmp_path: Path) -> None:
-    """So it can be copied."""
-    (example,) = re.findall(r"^```toml\n(.*?)^```", (ROOT / "docs" / PAGE).read_text(), re.MULTILINE | re.DOTALL)
-    (tmp_path / "slash24.toml").write_text(example)
-    assert check(str(tmp_path / "slash24.toml"), {}) == []
+def test_the_examples_of_the_manual_are_valid(tmp_path: Path) -> None:
+    """So they can be copied: a whole file, and tables to add to it."""
+    whole, *tables = re.findall(r"^```toml\n(.*?)^```", (ROOT / "docs" / PAGE).read_text(), re.MULTILINE | re.DOTALL)
+    for text in (whole, *(whole + table for table in tables)):
+        (tmp_path / "slash24.toml").write_text(text)
+        assert check(str(tmp_path / "slash24.toml"), {}) == []
 
 
 def test_every_kind_of_registry_is_documented() -> None:

@@ -5,17 +5,23 @@ import json
 import re
 import socket
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from daemon import options
 from daemon.monitoring import Monitoring
+from daemon.policies import POD, InForce
+from daemon.policy_inbox import Inbox, digest_of, key_of
+from daemon.policy_pages import PolicyMetrics
 from daemon.readiness import State
 from daemon.reconciler import Pass
 from daemon.records import Store
 from nodes.network import Outcome
 from nodes.registry import Entry
+from policy.compiled import EGRESS, INGRESS, Compiled, Enforced
+from policy.objects import NETWORK, LocalPod, Pod, PodPeer, Policy
 from tests.pure.daemon.test_records import Clock, record
 from tests.pure.test_docs import cells
 
@@ -30,6 +36,16 @@ class FakeLoop:
     error = ""
 
 
+@dataclass
+class FakePolicies:
+    """What the pages read of policies."""
+
+    in_force: InForce = field(default_factory=InForce)
+    denied: dict[tuple[str, str], int] = field(default_factory=dict)
+    problems: tuple[str, ...] = ()
+    failing_seconds: float = 0.0
+
+
 class Pages:
     """A monitoring that serves, and what it serves."""
 
@@ -37,7 +53,10 @@ class Pages:
         self.clock, self.loop, self.path = Clock(), FakeLoop(), str(path)
         self.store = Store("n1", "", lambda: None, clock=self.clock)
         self.monitoring = Monitoring(self.clock)
-        self.close = self.monitoring.open(self.path, self.loop, self.store)
+        self.policies, self.inbox = FakePolicies(), Inbox("n1", lambda: None, clock=self.clock)
+        self.metrics = PolicyMetrics(self.monitoring.registry)
+        more = self.metrics.serve(self.policies, self.inbox, "/srv/policies", lambda: self.policies.denied)
+        self.close = self.monitoring.open(self.path, self.loop, self.store, more)
 
     def get(self, name: str) -> tuple[int, str]:
         """Status and body of a page."""
@@ -132,3 +151,60 @@ def test_options_are_checked(capsys: pytest.CaptureFixture) -> None:
             options.parse(argv)
     assert options.parse([]).config == "/etc/slash24/slash24.toml"
     assert options.parse(["--listen", "[::1]:9325"]).listen == "[::1]:9325"
+
+
+WEB = Policy(NETWORK, "default", "web", PodPeer(namespace="default"))
+LOCALS = {
+    "v1:pods:a:eth0": LocalPod("v1:pods:a:eth0", ("10.1.0.2",), "veth0", "default", "a"),
+    "v1:pods:b:eth0": LocalPod("v1:pods:b:eth0", ("10.1.0.3",), "veth1", "default", "b"),
+}
+IN_FORCE = Enforced("v1:pods:a:eth0", "veth0", "default/a", ingress="in-1", policies=((INGRESS, "default/web"),))
+COMPILED = Compiled({"10.1.0.2": IN_FORCE})
+
+
+def test_the_page_of_policies_says_what_is_in_force(pages: Pages) -> None:
+    """Documents with their digests, and the pods of the node; one that is not known yet is held."""
+    assert json.loads(pages.get("policies")[1])["complete"] is False
+    pages.inbox.replace([WEB, Pod("default", "a")])
+    pages.policies.in_force = InForce(7, COMPILED, LOCALS, {key_of(WEB): WEB})
+    pages.policies.problems = ("web.yaml: expected a list",)
+    page = json.loads(pages.get("policies")[1])
+    assert (page["source"], page["complete"], page["connected"]) == ("/srv/policies", True, True)
+    assert (page["generation"], page["waiting"], page["problems"]) == (7, 0, ["web.yaml: expected a list"])
+    assert page["documents"] == {"NetworkPolicy": 1, "Pod": 1}
+    web = {"kind": "NetworkPolicy", "namespace": "default", "name": "web", "digest": digest_of(WEB)}
+    assert page["policies"] == [web]
+    assert [(pod["address"], pod["pod"], pod["held"], pod["ingress"], pod["egress"]) for pod in page["pods"]] == [
+        ("10.1.0.2", "default/a", False, ["default/web"], []),
+        ("10.1.0.3", "default/b", True, [], []),
+    ]
+    documents = json.loads(pages.get("policies/documents")[1])
+    assert documents["documents"] == {"NetworkPolicy/default/web": digest_of(WEB)}
+    pages.inbox.lost("connection refused")
+    assert json.loads(pages.get("policies")[1])["connected"] is False
+
+
+def test_policies_have_metrics(pages: Pages) -> None:
+    """What is in force, what was denied, and what it took."""
+    pages.inbox.replace([WEB])
+    pages.inbox.wrong("a.yaml", "a.yaml: expected a list")
+    pages.policies.in_force = InForce(7, COMPILED, LOCALS, {})
+    pages.policies.failing_seconds = 3.0
+    pages.metrics.on_programmed(POD, 0.001)
+    pages.metrics.on_failed()
+    pages.metrics.on_cut(4)
+    pages.policies.denied = {(INGRESS, "10.1.0.2"): 5, (EGRESS, "10.1.0.9"): 1}
+    lines = pages.get("metrics")[1].splitlines()
+    for line in (
+        'slash24_policy_denied_packets_total{direction="ingress",namespace="default",pod="a",policy="default/web"} 5.0',
+        'slash24_policy_programming_duration_seconds_count{kind="pod"} 1.0',
+        "slash24_policy_failures_total 1.0",
+        "slash24_policy_failing_seconds 3.0",
+        "slash24_policy_cut_connections_total 4.0",
+        "slash24_policy_policies 1.0",
+        "slash24_policy_documents_wrong 1.0",
+        "slash24_policy_pods 1.0",
+        "slash24_policy_pods_held 1.0",
+        "slash24_policy_source_connected 1.0",
+    ):
+        assert line in lines

@@ -17,6 +17,7 @@ from linux.rtnl.monitor import ROUTE, Change
 from nodes.network import Outcome
 from nodes.registry import Entry, Grant, Readiness
 from plugins.node.records import Node
+from tests.pure.daemon.fake_policies import FakePolicies
 from tests.pure.daemon.test_files import content
 from tests.pure.daemon.test_records import Clock, Woken, record
 
@@ -148,6 +149,7 @@ class Case:
         self.network, self.registrar, self.drift = FakeNetwork(clock=self.clock), FakeRegistrar(), FakeDrift()
         self.this, self.service, self.folder = FakeThisNode(), FakeService(), folder
         self.store = Store("n1", "", lambda: None, clock=self.clock)
+        self.policies = FakePolicies()
         parts = Parts(
             self.network,
             self.store,
@@ -157,6 +159,7 @@ class Case:
             self.service,
             NodeFile(str(folder / "node.json")),
             PeersFile(str(folder / "peers.json"), self.clock),
+            self.policies,
         )
         config = Config("vxlan", CLUSTER, "file:///nodes", "n1")
         self.loop = Reconciler(config, parts, self.log, self.observer, clock=self.clock)

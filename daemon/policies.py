@@ -1,0 +1,418 @@
+"""The loop that keeps policies in force on this node: a thread of its own, for which a new pod's ADD waits.
+
+It is woken by the files of pods, by what a source of objects passes to the inbox, and by what others change of the
+tables. What a round does is bounded: the pods of this node come first, then a part of the rest. Whatever fails is
+logged, and tried again with a growing pause; nothing ends the loop but `stop`.
+"""
+
+import os
+import select
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from threading import Thread
+from typing import TYPE_CHECKING, Protocol
+
+from agent.log import INFO, NOTICE, Log
+from daemon.policy_adoption import Adoption
+from daemon.policy_inbox import Batch, Inbox, Key, Object, key_of
+from daemon.policy_pods import PodChanges, PodFiles, local_pod
+from daemon.sentences import Sentences
+from linux.nftables.monitor import ANYTHING, NOTHING, TableMonitor
+from policy.compiled import Compiled, Delta
+from policy.engine import Engine
+from policy.objects import LocalPod
+from spec.errors import CNIError
+
+if TYPE_CHECKING:
+    from daemon.policy_cuts import Cuts
+    from policy.programming import Programmer
+
+POD, DOCUMENTS, WHOLE = "pod", "documents", "whole"
+"""What a programming was for: pods that came or went, changed documents, or everything."""
+
+_MOST = 200
+"""Changes a round: some milliseconds, for which a new pod may have to wait."""
+_RESYNC_SECONDS = 60.0
+_RESYNC_TIMES, _DRIFT_TIMES = 100, 20
+"""So many times as long as it took, everything is not compared again; for others' elements: they are mostly ADDs'."""
+_DRIFT_SECONDS = 1.0
+_SWEEP_SECONDS = 5.0
+_LOOK_SECONDS, _LOOK_SOON_SECONDS = 60.0, 2.0  # for pods without a file
+_BLIND_SECONDS = 0.2  # between two looks at the files of pods, if the kernel does not announce changes
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds, after a failure
+_CALM = 2  # times as long as a repair took, nothing is repaired
+
+
+@dataclass(frozen=True)
+class InForce:
+    """What is in force now: the pods of this node and what was compiled for them, and the objects it was compiled of.
+
+    `generation` grows with every change. `objects` is None before the first complete list; the loop goes on
+    changing it.
+    """
+
+    generation: int = 0
+    compiled: Compiled = field(default_factory=Compiled)
+    pods: Mapping[str, LocalPod] = field(default_factory=dict)
+    objects: Mapping[Key, Object] | None = None
+
+
+class Observer(Protocol):
+    """Is told what happens."""
+
+    def on_programmed(self, kind: str, seconds: float) -> None:
+        """The kernel was made equal to something: POD, DOCUMENTS or WHOLE."""
+
+    def on_failed(self) -> None:
+        """It could not be."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the loop works with.
+
+    `new_engine`: one that knows nothing. `prepare`: make in the kernel what does not depend on policies, for the pods
+    of these networks. `open_monitor` is called in the loop's thread. `keeps_connections`: nothing is cut.
+    """
+
+    inbox: Inbox
+    new_engine: Callable[[], Engine]
+    programmer: "Programmer"
+    files: PodFiles
+    adoption: Adoption
+    cuts: "Cuts"
+    prepare: Callable[[Collection[str]], None]
+    open_monitor: Callable[[], TableMonitor]
+    keeps_connections: bool = False
+
+
+class Waker:
+    """What wakes the loop; any thread may `wake`."""
+
+    def __init__(self) -> None:
+        self.fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+
+    def wake(self) -> None:
+        """Have the loop look at everything that may have changed."""
+        os.eventfd_write(self.fd, 1)
+
+    def clear(self) -> None:
+        """Forget the calls so far."""
+        with suppress(BlockingIOError):
+            os.eventfd_read(self.fd)
+
+
+@dataclass
+class _Due:
+    """When things are due, of the clock."""
+
+    resync: float
+    look: float
+    drift: float | None = None
+    sweep: float | None = None
+    retry: float = 0.0
+    calm: float = 0.0
+    calm_for_elements: float = 0.0
+
+
+class Policies:
+    """`stop` may be called by any thread, and the properties read; the rest is for the loop's thread."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        waker: Waker,
+        log: Log,
+        observer: Observer,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._parts, self._waker, self._log, self._observer, self._clock = parts, waker, log, observer, clock
+        self._sentences = Sentences(log, clock)
+        self._engine = parts.new_engine()
+        self._monitor: TableMonitor | None = None
+        self._pods: dict[str, LocalPod] = {}
+        self._objects: dict[Key, Object] = {}
+        self._taken: set[Key] | None = None
+        self._applied: dict[Key, Object] = {}
+        self._again: set[str] = set()
+        self._unused_at = clock()
+        self._narrowed: set[str] | None = set()
+        self._pause, self._failed_at = 0.0, None
+        self._due = _Due(clock(), clock())
+        self._is_prepared = self._is_known = self._is_whole = self._is_broken = False
+        self._is_told = self._is_stopping = False
+        self.error = ""
+        self.in_force = InForce()
+
+    def start(self) -> None:
+        """Begin, in a thread that ends with the process."""
+        Thread(target=self.run, name="policy", daemon=True).start()
+
+    def stop(self) -> None:
+        """End the loop. What is in force stays."""
+        self._is_stopping = True
+        self._waker.wake()
+
+    @property
+    def failing_seconds(self) -> float:
+        """For how long policies cannot be programmed, 0 if they can."""
+        since = self._failed_at
+        return 0.0 if since is None else max(self._clock() - since, 0.001)
+
+    def look_soon(self) -> None:
+        """Look for pods without a file, since runtimes have another configuration now. Any thread may call it."""
+        self._due.look = self._clock()
+        self._waker.wake()
+
+    def run(self) -> None:
+        """Until `stop`."""
+        while not self._is_stopping:
+            poll = select.poll()
+            for descriptor in (self._waker.fd, self._parts.files.fileno(), self._monitor):
+                if descriptor not in (None, -1):
+                    poll.register(descriptor, select.POLLIN)
+            poll.poll(self.seconds_left() * 1000)
+            self.step()
+
+    def seconds_left(self) -> float:
+        """Until the next round at the latest."""
+        if self._parts.inbox.has_news() and not self._failed_at:
+            return 0.0
+        due, now = self._due, self._clock()
+        soon = [time for time in (due.drift, due.sweep) if time is not None]
+        if self._parts.files.fileno() < 0:
+            soon.append(now + _BLIND_SECONDS)
+        if self._is_known:
+            soon += [due.look, due.resync]
+        elif not self._is_prepared:
+            soon.append(due.retry)
+        return min(max(0.0, max(min(soon), due.retry) - now), _LOOK_SECONDS) if soon else _LOOK_SECONDS
+
+    def step(self) -> None:
+        """One round: take in what has changed, and do what is due."""
+        self._waker.clear()
+        try:
+            self._round()
+        except Exception as error:  # noqa: BLE001  (a mistake here must not end the node's policies)
+            self._fail(error)
+        self._report()
+
+    def _round(self) -> None:
+        is_about_pods = self._take_pods()
+        batch = self._take_objects()
+        self._prepare()
+        self._read_drift()
+        if not self._is_known:
+            return
+        if self._is_whole or self._clock() >= self._due.resync:
+            if is_about_pods or self._clock() >= self._due.retry:
+                self._resync()
+        else:
+            self._apply(DOCUMENTS if batch else POD)
+        self._sweep()
+        self._look()
+
+    def _take_pods(self) -> bool:
+        """Take in the files of pods; whether there are any that are new."""
+        is_whole = self._clock() >= self._due.resync
+        changes = self._parts.files.read(is_whole=is_whole)
+        self._put(changes)
+        if changes.gone:
+            self._parts.cuts.flush()
+        return bool(changes.put)
+
+    def _put(self, changes: PodChanges) -> None:
+        for owner in changes.gone:
+            self._pods.pop(owner, None)
+        self._pods.update({pod.owner: pod for pod in changes.put})
+        self._again.update(pod.owner for pod in changes.put)
+        for owner in changes.gone:
+            self._engine.remove_local(owner)
+        for pod in changes.put:
+            self._engine.put_local(pod)
+
+    def _take_objects(self) -> Batch:
+        """Take in a part of what is in the inbox; it is kept even if the engine fails."""
+        batch = self._parts.inbox.take(_MOST)
+        if batch.whole is not None:
+            self._objects = {key_of(one): one for one in batch.whole}
+            self._is_known = self._is_whole = True
+            self._taken = self._narrowed = None  # what an earlier daemon has allowed is not known
+            self._engine.replace(batch.whole)
+        if self._taken is not None:
+            self._taken.update(batch.changes)
+        self._objects.update({key: one for key, one in batch.changes.items() if one is not None})
+        for key, one in batch.changes.items():
+            if one is None:
+                self._objects.pop(key, None)
+        for key, one in batch.changes.items():
+            if one is None:
+                self._engine.remove(*key)
+            else:
+                self._engine.put(one)
+        return batch
+
+    def _prepare(self) -> None:
+        """The tables that hold new pods, before anything is known."""
+        if self._monitor is None:
+            self._monitor = self._parts.open_monitor()
+        if not self._is_prepared and self._clock() >= self._due.retry:
+            self._parts.prepare(self._parts.files.networks)
+            self._is_prepared = True
+            self._parts.cuts.flush()
+
+    def _read_drift(self) -> None:
+        """Find out whether others have changed the tables: rules at once, elements after a while."""
+        found, now = self._monitor.changes(), self._clock()
+        if found == NOTHING:
+            pass
+        elif found == ANYTHING:
+            self._due.drift, self._narrowed = max(now, self._due.calm), None
+        elif self._due.drift is None:
+            self._due.drift = max(now + _DRIFT_SECONDS, self._due.calm_for_elements)
+        if self._due.drift is not None and now >= self._due.drift:
+            self._due.drift, self._is_whole, self._is_prepared = None, self._is_known, self._is_known
+            if not self._is_known:
+                self._prepare()
+
+    def _resync(self) -> None:
+        """Compare everything, and make it equal."""
+        start = self._clock()
+        if self._is_broken:
+            self._rebuild()
+        delta = self._engine.take()
+        self._narrow(delta.narrowed)
+        self._is_whole = True  # until it is done
+        self._parts.prepare(self._parts.files.networks)
+        compiled = self._engine.compiled
+        self._parts.programmer.resync(compiled, {ip: pod.owner for pod in self._pods.values() for ip in pod.ips})
+        self._is_whole, seconds = False, self._clock() - start
+        now = self._clock()
+        self._due.resync = now + max(_RESYNC_SECONDS, _RESYNC_TIMES * seconds)
+        self._due.calm, self._due.calm_for_elements = now + _CALM * seconds, now + _DRIFT_TIMES * seconds
+        self._unused_at, self._due.sweep = now, now + _SWEEP_SECONDS
+        self._done(WHOLE, seconds)
+
+    def _rebuild(self) -> None:
+        """Begin anew with everything that is known: an engine that has failed cannot be trusted."""
+        self._engine = self._parts.new_engine()
+        self._engine.replace(self._objects.values())
+        for pod in self._pods.values():
+            self._engine.put_local(pod)
+        self._narrowed, self._is_broken = None, False
+
+    def _apply(self, kind: str) -> None:
+        """Do what changes need."""
+        start = self._clock()
+        self._is_broken = True  # until the engine has answered
+        delta = self._engine.take()
+        self._is_broken = False
+        again = self._held_again(delta)
+        if not delta and not again:
+            self._publish()
+            return
+        self._narrow(delta.narrowed)
+        self._is_whole = True  # until it is done
+        self._parts.programmer.apply(replace(delta, pods={**again, **delta.pods}))
+        self._is_whole = False
+        if delta.unused_chains or delta.unused_sets:
+            self._unused_at = self._clock()
+            self._due.sweep = self._due.sweep or self._unused_at + _SWEEP_SECONDS
+        self._done(kind, self._clock() - start)
+
+    def _held_again(self, delta: Delta) -> Mapping[str, object]:
+        """By address: pods that are as they were, but whose ADD was repeated, and has held them."""
+        found = {}
+        for owner in self._again:
+            for ip in self._pods[owner].ips if owner in self._pods else ():
+                enforced = self._engine.compiled.pods.get(ip)
+                if enforced and enforced.owner == owner and ip not in delta.pods:
+                    found[ip] = enforced
+        return found
+
+    def _narrow(self, addresses: Iterable[str] | None) -> None:
+        if addresses is None or self._narrowed is None:
+            self._narrowed = None
+        else:
+            self._narrowed.update(addresses)
+
+    def _publish(self) -> None:
+        """Everything that was taken in is in force."""
+        if not self._again and not self._taken and self._pods == self.in_force.pods and self._taken is not None:
+            return
+        self._again.clear()
+        if self._taken is None:
+            self._applied = dict(self._objects)
+        for key in self._taken or ():
+            if key in self._objects:
+                self._applied[key] = self._objects[key]
+            else:
+                self._applied.pop(key, None)
+        self._taken = set()
+        self.in_force = InForce(self.in_force.generation + 1, self._engine.compiled, dict(self._pods), self._applied)
+
+    def _done(self, kind: str, seconds: float) -> None:
+        """What the kernel was told is in force."""
+        self._publish()
+        compiled = self._engine.compiled
+        if self._narrowed is None or self._narrowed:
+            if not self._parts.keeps_connections:
+                self._parts.cuts.request(compiled, self._narrowed)
+            self._narrowed = set()
+        if not self._is_told:
+            self._is_told = True
+            what = {"pods": len(compiled.pods), "ms": round(seconds * 1000, 1)}
+            self._log(INFO, {"event": "policies-in-force", **what})
+        if self.error:
+            self._log(NOTICE, {"event": "policies-work-again"})
+        self.error, self._pause, self._failed_at, self._due.retry = "", 0.0, None, 0.0
+        self._observer.on_programmed(kind, seconds)
+
+    def _sweep(self) -> None:
+        """Delete what has been unused long enough."""
+        if self._due.sweep is not None and self._clock() >= self._due.sweep:
+            self._parts.programmer.sweep()
+            is_over = self._unused_at + _SWEEP_SECONDS <= self._clock()
+            self._due.sweep = None if is_over else self._clock() + _SWEEP_SECONDS
+
+    def _look(self) -> None:
+        """Look for pods that were attached before policies were enabled."""
+        if self._clock() < self._due.look:
+            return
+        self._due.look = self._clock() + _LOOK_SECONDS
+        found = self._parts.adoption.look(self._parts.files.owners, self._parts.inbox.pods_here)
+        if found.is_waiting:
+            self._due.look = self._clock() + _LOOK_SOON_SECONDS
+        self._put(PodChanges(tuple(local_pod(file) for file in found.put), found.gone))
+        if found:
+            self._due.resync = self._clock()  # the kernel has nothing of them
+
+    def _fail(self, error: Exception) -> None:
+        """Say why, and try everything again later: what the kernel has now is not known."""
+        is_expected = isinstance(error, OSError | CNIError)
+        self._is_broken = self._is_broken or not is_expected
+        self._is_whole, now = True, self._clock()
+        self.error = str(error) if is_expected else f"{type(error).__name__}: {error}"
+        self._failed_at = now if self._failed_at is None else self._failed_at
+        self._pause = min(max(2 * self._pause, _FIRST_PAUSE), _LONGEST_PAUSE)
+        self._due.retry = self._due.resync = now + self._pause
+        self._observer.on_failed()
+
+    def _report(self) -> None:
+        self._sentences.tell(self.problems)
+
+    def name_of(self, address: str) -> str:
+        """The "namespace/name" of the pod with a canonical address, "" if there is none. Any thread may call it."""
+        return self._engine.name_of(address)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """A sentence for everything that is wrong now."""
+        counts, problem = self._parts.inbox.counts(), self._parts.cuts.problem
+        found = [f"policies cannot be programmed: {self.error}"] if self.error else []
+        found += [problem] if problem else []
+        found += [f"the source of policies cannot be reached: {counts.why}"] if counts.lost_seconds else []
+        return (*found, *self._parts.files.problems, *counts.wrong)

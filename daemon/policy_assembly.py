@@ -1,0 +1,123 @@
+"""Builds what keeps policies in force of the configuration: the loop, and what it works with."""
+
+from collections.abc import Collection, Mapping
+from functools import partial
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from agent.log import Log
+from agent.pages import Page
+from daemon import conflist, policy_setup
+from daemon.config import BRIDGE, Config
+from daemon.denials import Denials
+from daemon.policies import Parts, Policies, Waker
+from daemon.policy_adoption import Adoption
+from daemon.policy_cuts import Cuts
+from daemon.policy_inbox import Inbox
+from daemon.policy_pods import PodFiles
+from linux.nftables.monitor import TableMonitor
+from policy.engine import Engine
+from policy.programming import Programmer
+from policy.sources.sink import Source
+from spec.config import Section
+
+if TYPE_CHECKING:
+    from daemon.monitoring import Monitoring
+    from daemon.policy_pages import NoMetrics, PolicyMetrics
+
+_FAILING_SECONDS = 60.0
+"""For so long programming may fail before new pods are refused: they would be held."""
+
+
+class Enabled:
+    """Policies are kept in force, by threads: of the source, of the loop, and for what takes long."""
+
+    def __init__(self, config: Config, log: Log, monitoring: "Monitoring | None") -> None:
+        conf, waker = config.policy, Waker()
+        self._metrics = _metrics(monitoring)
+        self._inbox = Inbox(config.node, waker.wake)
+        self._place, self._source = conf.documents or "kubernetes", _source(config)
+        self._programmer = Programmer(conf.settings)
+        self._cuts = Cuts(self._programmer, self._ignore, self._metrics.on_cut)
+        self._authors: list[int] = []
+        self._monitor: TableMonitor | None = None
+        plugin = Section(conflist.main_plugin(config))
+        vlan = plugin.integer("vlan") if config.mode == BRIDGE else 0
+        exceptions, has_api = conf.metadata_exceptions, not conf.documents
+        parts = Parts(
+            inbox=self._inbox,
+            new_engine=lambda: Engine(needs_pods=has_api, metadata_exceptions=exceptions, node=config.node),
+            programmer=self._programmer,
+            files=PodFiles(),
+            adoption=Adoption(config.conflist.name, plugin.section("ipam"), waits_for_names=has_api),
+            cuts=self._cuts,
+            prepare=partial(policy_setup.prepare, vlan=vlan),
+            open_monitor=self._open_monitor,
+            keeps_connections=conf.keeps_connections,
+        )
+        self.policies = Policies(parts, waker, log, self._metrics)
+        self._denials = None
+        if conf.logs:
+            compiled = lambda: self.policies.in_force.compiled  # noqa: E731
+            self._denials = Denials(conf.log_group, compiled, conf.settings, self.policies.name_of, log)
+
+    def start(self) -> None:
+        """As NodePolicies."""
+        self._cuts.start()
+        self.policies.start()
+        Thread(target=self._source.run, args=(self._inbox,), name="documents", daemon=True).start()
+        if self._denials:
+            self._denials.start()
+
+    def stop(self) -> None:
+        """As NodePolicies."""
+        self.policies.stop()
+        self._cuts.stop()
+        Thread(target=self._source.close, name="close", daemon=True).start()
+
+    def on_conflist(self) -> None:
+        """As NodePolicies."""
+        self.policies.look_soon()
+
+    def pages(self) -> Mapping[str, Page]:
+        """As NodePolicies."""
+        return self._metrics.serve(self.policies, self._inbox, self._place, self._programmer.denied)
+
+    def refusal(self) -> str:
+        """As NodePolicies."""
+        is_failing = self.policies.failing_seconds > _FAILING_SECONDS
+        return f"policies cannot be programmed: {self.policies.error}" if is_failing else ""
+
+    def problems(self) -> Collection[str]:
+        """As NodePolicies."""
+        return self.policies.problems
+
+    def _open_monitor(self) -> TableMonitor:
+        """What this process changes is not reported."""
+        self._monitor = policy_setup.open_monitor()
+        for author in self._authors:
+            self._monitor.ignore(author)
+        return self._monitor
+
+    def _ignore(self, author: int) -> None:
+        self._authors.append(author)
+        if self._monitor:
+            self._monitor.ignore(author)
+
+
+def _metrics(monitoring: "Monitoring | None") -> "PolicyMetrics | NoMetrics":
+    from daemon.policy_pages import NoMetrics, PolicyMetrics
+
+    return PolicyMetrics(monitoring.registry) if monitoring else NoMetrics()
+
+
+def _source(config: Config) -> Source:
+    """Imported only if it is used: a client of the API takes megabytes."""
+    if config.policy.documents:
+        from policy.sources.folder import FolderSource
+
+        return FolderSource(config.policy.documents)
+    from nodes.registries.kubernetes.registry import read_options
+    from policy.sources.kubernetes import KubernetesSource
+
+    return KubernetesSource(read_options(Section(config.options)).access)
