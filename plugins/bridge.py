@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from plugins.mac import requested_mac
-from plugins.pod.conf import PodConf
+from plugins.pod.conf import PodConf, policy_wait_of
 from spec.config import NetConf, Section
 from spec.delegate import delegate
 from spec.errors import CNIError, Code
@@ -72,6 +72,7 @@ def parse_section(section: Section) -> PodConf:
     vlan = section.integer("vlan", 0, low=0, high=_MAX_VLAN)
     default_gateway = section.boolean("isDefaultGateway")
     section.string("ipMasqBackend", "", choices=("", "iptables", "nftables"))
+    policy_wait = policy_wait_of(section)
     conf = PodConf(
         bridge=link_name(section, "bridge", "cni0"),
         ipam_type=common.ipam_type,
@@ -86,12 +87,13 @@ def parse_section(section: Section) -> PodConf:
         trunk=_trunk(section),
         preserve_default_vlan=section.boolean("preserveDefaultVlan"),
         check_mac=section.boolean("macspoofchk"),
-        check_sources=section.boolean("sourceAddressValidation"),
+        check_sources=section.boolean("sourceAddressValidation") or policy_wait is not None,
         detect_duplicates=section.boolean("enabledad"),
         container_up=not section.boolean("disableContainerInterface"),
         isolated=section.boolean("portIsolation"),
         accept_ra=section.boolean("acceptRA", None),
         dns=common.dns,
+        policy_wait=policy_wait,
     )
     if not suits_ipv6(conf.mtu):
         require_suitable_mtu(conf.mtu, _requested_addresses(section, conf.ipam_type))
@@ -102,6 +104,8 @@ def parse_section(section: Section) -> PodConf:
             "cannot use IPAM when DisableContainerInterface flag is set", "ipam", "disableContainerInterface"
         )
     _check_gateway_name(conf)
+    if conf.has_policies:
+        _check_policies(conf)
     return conf
 
 
@@ -127,6 +131,19 @@ def _check_gateway_name(conf: PodConf) -> None:
             Code.INVALID_NETWORK_CONFIG,
             f'"bridge" and "vlan": the name of the gateway link, "{conf.gateway_link}", is longer than 15 bytes',
             f'shorten "bridge" to {14 - len(str(conf.vlan))} bytes',
+        )
+
+
+def _check_policies(conf: PodConf) -> None:
+    """Raises CNIError 7 if not all packets of the pods can be routed by this node, which is where policies apply."""
+    if conf.trunk is not None:
+        raise _conflict('"policyWait": network policies are not enforced in trunked VLANs', "policyWait", "vlanTrunk")
+    if not (conf.is_gateway and conf.ipam_type):
+        raise CNIError(
+            Code.INVALID_NETWORK_CONFIG,
+            '"policyWait": network policies are enforced where packets are routed, so the bridge must be the pods\' '
+            "gateway, and they must have addresses",
+            'set "isGateway" or "isDefaultGateway", and "ipam"; or remove "policyWait"',
         )
 
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from plugins.node.records import NODE_FILE, Subnets, check_subnets, parse_networks, read_subnet_file
+from plugins.pod.conf import policy_wait_of
 from spec.addresses import parse_address
 from spec.config import Section, absolute_path
 from spec.errors import CNIError, Code
@@ -21,7 +22,7 @@ class NodeConf:
 
     `subnets`: the node's own, one per family. `mtu` in bytes, 0 if it has to be determined. `inside`: networks to which
     pods are not masqueraded. `cluster`: the networks of all pods, () if unknown. `check_sources`: pods may only send
-    from their own addresses. `name`, `since`: as in a record, "" and 0 if unknown.
+    from their own addresses. `policy_wait`: as in PodConf. `name`, `since`: as in a record, "" and 0 if unknown.
     """
 
     bridge: str
@@ -32,6 +33,7 @@ class NodeConf:
     cluster: tuple[str, ...]
     inside: tuple[str, ...]
     check_sources: bool
+    policy_wait: int | None = None
     name: str = ""
     since: int = 0
 
@@ -55,6 +57,7 @@ def parse_section(section: Section) -> NodeConf:
     cluster = parse_networks(section, "clusterCIDRs") or subnets.cluster
     mtu = mtu_of(section) or subnets.mtu
     require_suitable_mtu(mtu, subnets.subnets)
+    policy_wait = policy_wait_of(section)
     return NodeConf(
         bridge=link_name(section, "bridge", DEFAULT_BRIDGE),
         subnets=subnets.subnets,
@@ -65,7 +68,9 @@ def parse_section(section: Section) -> NodeConf:
         ip_masq=section.boolean("ipMasq", default=True),
         cluster=cluster,
         inside=(*cluster, *parse_networks(section, "nonMasqueradeCIDRs")),
-        check_sources=section.boolean("sourceAddressValidation"),
+        # What a pod may send is found by its source address.
+        check_sources=section.boolean("sourceAddressValidation") or policy_wait is not None,
+        policy_wait=policy_wait,
     )
 
 

@@ -8,13 +8,13 @@ from linux.errors import step
 from linux.netlink.socket import Netlink
 from linux.rtnl.links import Link, find_link, set_promiscuous
 from linux.rtnl.vxlan import Vtep
+from plugins.daemon import FOLDER
 from plugins.node.conf import PROMISCUOUS_BRIDGE, NodeConf
 from plugins.node.gateways import gateways_on
 from plugins.node.records import Node
 from plugins.node.selection import Peers
 from spec.addresses import is_ipv6, network_of
 
-FOLDER = "/run/slash24"
 _LOCK_SECONDS = 60
 
 
@@ -44,12 +44,12 @@ def ensure(host: Netlink, network: str, node: NodeConf, peers: Peers, tunnel: st
     with step("set the masquerade of the node"):
         cluster_masquerade.ensure(network, _masquerade_scope(node, peers, gateways, tunnel))
     with step("set the filter of duplicate frames"):
-        if node.hairpin_mode == PROMISCUOUS_BRIDGE and bridge:
+        if _has_duplicates(node) and bridge:
             hairpin_duplicates.ensure(network, bridge.mac, _filtered(gateways))
         else:
             hairpin_duplicates.delete(network)
-            if bridge and bridge.promiscuous:
-                set_promiscuous(host, bridge.index, on=False)
+        if node.hairpin_mode != PROMISCUOUS_BRIDGE and bridge and bridge.promiscuous:
+            set_promiscuous(host, bridge.index, on=False)
 
 
 def ensure_untracked(network: str, vtep: Vtep | None) -> None:
@@ -70,7 +70,7 @@ def missing(host: Netlink, network: str, node: NodeConf, peers: Peers, tunnel: s
     bridge = find_link(host, node.bridge)
     gateways = _all_gateways(host, bridge, node)
     problems = cluster_masquerade.problems(network, _masquerade_scope(node, peers, gateways, tunnel))
-    if node.hairpin_mode == PROMISCUOUS_BRIDGE and bridge:
+    if _has_duplicates(node) and bridge:
         problems += hairpin_duplicates.problems(network, bridge.mac, _filtered(gateways))
     return problems
 
@@ -81,6 +81,14 @@ def delete(network: str) -> None:
 
     for feature in (cluster_masquerade, hairpin_duplicates, notrack, vtep_filter):
         feature.delete(network)
+
+
+def _has_duplicates(node: NodeConf) -> bool:
+    """Whether pods may get frames twice. With policies frames between pods are routed, never switched.
+
+    The filter would take those for duplicates: from the bridge's MAC, and with a pod's address.
+    """
+    return node.hairpin_mode == PROMISCUOUS_BRIDGE and node.policy_wait is None
 
 
 def _masquerade_scope(node: NodeConf, peers: Peers, gateways: Sequence[str], tunnel: str) -> "Scope":  # noqa: F821

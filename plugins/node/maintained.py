@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, flock
 
-from plugins.node.host_rules import FOLDER
+from plugins.daemon import FOLDER
 from spec.config import Section
 from spec.errors import CNIError, Code
 from spec.request import Request
@@ -20,16 +20,20 @@ from state.files import read_file
 _OF_THE_POD = frozenset(("name", "cniversion", "prevresult", "runtimeconfig", "args", "capabilities", "ipam", "dns"))
 """Keys, in lower case, that change nothing of the node's part."""
 
+_PRESENT = frozenset(("policywait",))
+"""Keys of which only counts whether they are there: how long an ADD waits is up to it."""
+
 _FLAGS = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 _LONGEST = 128  # bytes of a digest in the file
 
 
 def digest(section: Section) -> str:
-    """A digest of the main plugin's keys, except those that are about pods or come from the runtime."""
+    """A digest of the main plugin's keys, except what is about pods or comes from the runtime."""
     from hashlib import sha256
 
     names = sorted(name for name in section.names() if name not in _OF_THE_POD and not name.startswith("cni.dev/"))
-    return sha256(json.dumps([[name, section.raw(name)] for name in names], sort_keys=True).encode()).hexdigest()
+    keys = [[name, name in _PRESENT or section.raw(name)] for name in names]
+    return sha256(json.dumps(keys, sort_keys=True).encode()).hexdigest()
 
 
 def is_maintained(request: Request) -> bool:

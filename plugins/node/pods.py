@@ -33,6 +33,7 @@ def bridge_conf(node: NodeConf, mtu: int) -> PodConf:
         hairpin=node.hairpin_mode == HAIRPIN_VETH,
         promiscuous=node.hairpin_mode == PROMISCUOUS_BRIDGE,
         check_sources=node.check_sources,
+        policy_wait=node.policy_wait,
     )
 
 

@@ -2,7 +2,10 @@
 
 from dataclasses import dataclass
 
+from spec.config import Section
 from spec.result import DNS
+
+_LONGEST_POLICY_WAIT = 60
 
 
 @dataclass(frozen=True)
@@ -13,7 +16,8 @@ class PodConf:
     Another address on the bridge is a conflict; `force_address` replaces it, `keep_addresses` tolerates it.
     `accept_ra`: whether the pod's interface accepts router advertisements; None: depends on its addresses.
     `check_sources`: drop packets from addresses other than the pod's. `mac` of the pod's interface, "" for a random
-    one. `dns` None: IPAM's. `ipam_type` "": no addresses.
+    one. `dns` None: IPAM's. `ipam_type` "": no addresses. `policy_wait`: how many seconds an ADD waits for the pod's
+    network policies at most; None: there are none on this node. With policies, `check_sources` is set too.
     """
 
     bridge: str
@@ -37,6 +41,12 @@ class PodConf:
     accept_ra: bool | None = None
     mac: str = ""
     dns: DNS | None = None
+    policy_wait: int | None = None
+
+    @property
+    def has_policies(self) -> bool:
+        """Whether network policies are enforced for the pod."""
+        return self.policy_wait is not None
 
     @property
     def filters_vlans(self) -> bool:
@@ -47,3 +57,8 @@ class PodConf:
     def gateway_link(self) -> str:
         """The name of the link that carries the gateway addresses."""
         return f"{self.bridge}.{self.vlan}" if self.vlan else self.bridge
+
+
+def policy_wait_of(section: Section) -> int | None:
+    """`policyWait` in seconds; None without the key: no network policies. Raises CNIError 7."""
+    return section.integer("policyWait", None, low=0, high=_LONGEST_POLICY_WAIT)

@@ -1,7 +1,7 @@
 """Files that tell the daemon which pods this node has: `/run/slash24/pods/<owner>.json`, one for each attachment.
 
-An ADD with `policyWait` writes it, DEL and GC delete it. The name is the digest of the owner's tag, since a tag may be
-longer than a file's name, or have a slash.
+An ADD with `policyWait` writes it, after it has held the pod; DEL and GC delete it. The owner is the tag of the
+attachment (linux/ownership.py), which is never too long for a name, and has no slash.
 """
 
 import json
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from linux.ownership import owner_tag
-from plugins.node.host_rules import FOLDER
+from plugins.daemon import FOLDER
 from spec.attachment import Attachment
 from spec.jsontext import loads
 from state.files import delete_file, make_folders, read_file, replace_file
@@ -79,7 +79,4 @@ def names(folder: str = PODS) -> Iterator[str]:
 
 
 def _path(owner: Attachment, folder: str) -> str:
-    import hashlib
-
-    digest = hashlib.sha256(owner_tag(owner).encode("utf-8", "surrogateescape")).hexdigest()
-    return os.path.join(folder, f"{digest[:40]}{SUFFIX}")
+    return os.path.join(folder, owner_tag(owner) + SUFFIX)

@@ -73,6 +73,14 @@ def test_an_mtu_of_0_or_less_means_the_kernel_s_default(mtu: int) -> None:
         ),
         ({"bridge": "a-bridge-of-15b", "vlan": 1, "isDefaultGateway": True}, "longer than 15 bytes"),
         ({"bridge": "bridge-äöü", "vlan": 1000, "isGateway": True}, '"bridge-äöü.1000"'),
+        ({"policyWait": 61}, '"policyWait": expected an integer of 0 to 60, got 61'),
+        ({"policyWait": -1}, '"policyWait": expected an integer of 0 to 60, got -1'),
+        ({"policyWait": True}, '"policyWait": expected an integer of 0 to 60, got true'),
+        ({"policyWait": "5"}, '"policyWait": expected an integer of 0 to 60, got "5"'),
+        ({"policyWait": 5}, '"policyWait": network policies are enforced where packets are routed'),
+        ({"policyWait": 5, "isGateway": True}, '"policyWait": network policies are enforced where packets are routed'),
+        ({"policyWait": 5, "ipam": {"type": "x"}}, "the bridge must be the pods' gateway"),
+        ({"policyWait": 5, "vlanTrunk": []}, '"policyWait": network policies are not enforced in trunked VLANs'),
         ({"runtimeConfig": {"mac": "zz"}}, '"runtimeConfig.mac": expected a unicast MAC address'),
         ({"args": {"cni": {"mac": "01:00:5e:00:00:01"}}}, '"args.cni.mac": expected a unicast MAC address'),
     ],
@@ -125,3 +133,13 @@ def test_dns_overrides_if_it_has_any_value() -> None:
     """`dns: {}` keeps IPAM's DNS; an empty list in it replaces it."""
     assert parse(request({"dns": {}})).dns is None
     assert parse(request({"dns": {"nameservers": []}})).dns is not None
+
+
+@pytest.mark.parametrize("seconds", [0, 5, 60])
+def test_with_policies_sources_are_validated(seconds: int) -> None:
+    """`policyWait`, even of 0, means that network policies are enforced; without it, or with null, they are not."""
+    conf = {"isDefaultGateway": True, "ipam": {"type": "host-local"}}
+    found = parse(request({**conf, "policyWait": seconds}))
+    assert (found.policy_wait, found.has_policies, found.check_sources) == (seconds, True, True)
+    without = parse(request({**conf, "policyWait": None}))
+    assert (without.policy_wait, without.has_policies, without.check_sources) == (None, False, False)

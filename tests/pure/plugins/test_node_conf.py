@@ -7,6 +7,7 @@ import pytest
 
 from plugins.node import tunnel
 from plugins.node.conf import NodeConf, ipam_of, parse
+from plugins.node.maintained import digest
 from plugins.node.peers import read_records
 from spec.config import NetConf, Section
 from spec.errors import CNIError
@@ -138,3 +139,25 @@ def test_a_subnet_has_room_for_a_gateway_and_a_pod(subnet: str, tmp_path) -> Non
         with pytest.raises(CNIError, match=r"room for a gateway and a pod, at most /(30|126)") as caught:
             parse(request(**keys))
         assert caught.value.code == code
+
+
+@pytest.mark.parametrize("seconds", [0, 60])
+def test_with_policies_sources_are_validated(seconds: int) -> None:
+    """`policyWait`, even of 0, means that network policies are enforced."""
+    node = parse(request(policyWait=seconds))
+    assert (node.policy_wait, node.check_sources) == (seconds, True)
+    assert parse(request()).policy_wait is None
+
+
+@pytest.mark.parametrize(("value", "shown"), [(61, "61"), (-1, "-1"), (1.5, "1.5"), ("5", '"5"'), (False, "false")])
+def test_a_wrong_policy_wait_is_refused(value: object, shown: str) -> None:
+    """With code 7; the message has the key, the value, and what is allowed."""
+    with pytest.raises(CNIError) as caught:
+        parse(request(policyWait=value))
+    assert caught.value == CNIError(7, f'"policyWait": expected an integer of 0 to 60, got {shown}')
+
+
+def test_how_long_an_add_waits_is_nothing_to_the_daemon() -> None:
+    """It keeps the node's part for all ADDs with the key, and for none without."""
+    digests = [digest(request(**keys).conf.section) for keys in ({"policyWait": 0}, {"policyWait": 60}, {})]
+    assert digests[0] == digests[1] != digests[2]

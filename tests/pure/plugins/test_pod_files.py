@@ -1,0 +1,42 @@
+"""The files that tell the daemon which pods a node has."""
+
+from pathlib import Path
+
+import pytest
+
+from plugins.pod import pod_files
+from plugins.pod.pod_files import PodFile
+
+POD = PodFile("net", "c1", "eth0", ("10.1.2.5", "fd00:1::5"), "veth1", "ns", "web", "uid")
+
+
+def test_a_file_reads_as_it_was_written(tmp_path: Path) -> None:
+    """Its name is the owner's tag; it can be written again, and deleted twice."""
+    folder = str(tmp_path / "pods")
+    assert list(pod_files.names(folder)) == []
+    pod_files.write(POD, folder)
+    pod_files.write(POD, folder)
+    assert list(pod_files.names(folder)) == ["v1:net:c1:eth0.json"]
+    assert pod_files.read("v1:net:c1:eth0.json", folder) == POD
+    pod_files.delete(POD.owner, folder)
+    pod_files.delete(POD.owner, folder)
+    assert list(pod_files.names(folder)) == []
+    assert pod_files.read("v1:net:c1:eth0.json", folder) is None
+
+
+@pytest.mark.parametrize("container", ["c" * 1024, "../../etc/passwd", "a b"])
+def test_no_owner_makes_a_name_that_leads_elsewhere(tmp_path: Path, container: str) -> None:
+    """A container ID that is too long for a name, or has a slash, is in it as a digest."""
+    folder = tmp_path / "pods"
+    pod_files.write(PodFile("net", container, "eth0", (), "veth1"), str(folder))
+    (name,) = (path.name for path in tmp_path.rglob("*") if path.is_file())
+    assert (folder / name).exists()
+    assert pod_files.read(name, str(folder)).container_id == container
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"network": 1}', '{"ips": 3}', '{"ips": ["a"], "network": "n"}'])
+def test_a_file_of_somebody_else_is_a_value_error(tmp_path: Path, text: str) -> None:
+    """Whatever is in it."""
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(ValueError, match=r"."):
+        pod_files.read("x.json", str(tmp_path))
