@@ -24,7 +24,13 @@ def add(request: Request) -> Result:
     """ADD (spec section 4)."""
     from plugins.pod.add import add_pod
 
-    return add_pod(request, parse(request))
+    conf = parse(request)
+    result = add_pod(request, conf)
+    if conf.has_policies:
+        from plugins.pod.policies import await_decision
+
+        await_decision(request, conf.policy_wait, result)
+    return result
 
 
 def delete(request: Request) -> None:
@@ -136,13 +142,19 @@ def _check_gateway_name(conf: PodConf) -> None:
 
 def _check_policies(conf: PodConf) -> None:
     """Raises CNIError 7 if not all packets of the pods can be routed by this node, which is where policies apply."""
+    if conf.isolated:
+        raise _conflict(
+            '"policyWait": with network policies the node routes packets between pods, also between isolated ports',
+            "policyWait",
+            "portIsolation",
+        )
     if conf.trunk is not None:
         raise _conflict('"policyWait": network policies are not enforced in trunked VLANs', "policyWait", "vlanTrunk")
     if not (conf.is_gateway and conf.ipam_type):
         raise CNIError(
             Code.INVALID_NETWORK_CONFIG,
-            '"policyWait": network policies are enforced where packets are routed, so the bridge must be the pods\' '
-            "gateway, and they must have addresses",
+            '"policyWait": the bridge must be the gateway of its pods, and give them addresses',
+            "network policies are enforced where packets are routed: "
             'set "isGateway" or "isDefaultGateway", and "ipam"; or remove "policyWait"',
         )
 

@@ -7,6 +7,9 @@ FOLDER = "/run/slash24"
 PID_FILE = os.path.join(FOLDER, "slash24-node.pid")
 """The daemon holds an exclusive flock(2) on it, whatever network it keeps; see daemon/single.py."""
 
+POD_FILES = os.path.join(FOLDER, "pods")
+"""The folder of plugins/pod/pod_files.py. An ADD makes it before it holds a pod: without it, no pod has policies."""
+
 
 def is_running(path: str = PID_FILE) -> bool:
     """Whether a daemon runs on this node. False if that cannot be told."""

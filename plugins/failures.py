@@ -45,13 +45,15 @@ class Attempts:
     def __init__(self) -> None:
         self._failures: list[CNIError] = []
 
-    def run(self, what: str, action: Callable, *args: object) -> None:
-        """Run a step. Never raises: a bug in one step must not prevent the next ones either."""
+    def run(self, what: str, action: Callable, *args: object) -> bool:
+        """Run a step; returns whether it was done. Never raises: a bug in one must not prevent the next ones either."""
         try:
             with step(what):
                 action(*args)
         except Exception as error:  # noqa: BLE001  (see above)
             self._failures.append(as_cni_error(error))
+            return False
+        return True
 
     def finish(self) -> None:
         """Raise the first failure, if any, with the others in its details."""

@@ -31,12 +31,13 @@ def add(request: Request) -> Result:
         mtu = pod_mtu(host, node)
         pods.undo_bridge(host, node.bridge, undo)
         result = add_pod(pod, pods.pod_conf(pod, node, mtu))
-        undo.callback(delete, request)
+        pods.undo_pod(request, node, delete, result, undo)
         if is_maintained(request):
             pods.ensure_gateways(host, pod, node, result)
         else:
             pods.ensure_node(host, pod, node, None, result)
         undo.pop_all()
+    pods.await_policies(request, node, result)
     return result
 
 

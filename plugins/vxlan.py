@@ -36,12 +36,13 @@ def add(request: Request) -> Result:
         mtu = node.mtu if is_alone else tunnel.plan(host, node, conf).mtu
         pods.undo_bridge(host, node.bridge, undo)
         result = add_pod(pod, pods.pod_conf(pod, node, node.mtu or mtu))
-        undo.callback(delete, request)
+        pods.undo_pod(request, node, delete, result, undo)
         if is_alone:
             pods.ensure_gateways(host, pod, node, result)
         else:
             pods.ensure_node(host, pod, node, conf, result)
         undo.pop_all()
+    pods.await_policies(request, node, result)
     return result
 
 

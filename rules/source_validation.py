@@ -110,8 +110,14 @@ def ensure(owner: Attachment, host_link: str, addresses: Sequence[str]) -> None:
 
     All other elements of this link and of `owner` are deleted. Raises NetlinkError, ValueError for an invalid address.
     """
+    pod_table.change(lambda transaction: ensure_in(transaction, owner, host_link, addresses))
+
+
+def ensure_in(transaction: pod_table.Transaction, owner: Attachment, host_link: str, addresses: Sequence[str]) -> None:
+    """The same, as part of a transaction."""
     tag, name = owner_tag(owner), ifname(host_link)
-    pod_table.put(
+    pod_table.put_into(
+        transaction,
         TABLE,
         (),
         _elements(tag, host_link, addresses),

@@ -79,6 +79,23 @@ def undo_bridge(host: Netlink, bridge: str, undo: Undo) -> None:
             undo.callback(delete_unused_bridge, host, bridge)
 
 
+def undo_pod(request: Request, node: NodeConf, delete: Callable[[Request], object], result: Result, undo: Undo) -> None:
+    """After the pod was connected: if the rest of the ADD fails, disconnect it, and end the connections that it had."""
+    if node.policy_wait is not None:
+        from plugins.pod import policies
+
+        undo.callback(policies.forget, [ip.address for ip in result.ips])
+    undo.callback(delete, request)
+
+
+def await_policies(request: Request, node: NodeConf, result: Result) -> None:
+    """Wait until the pod's network policies are in force, if there are any. Never raises. Holds no lock."""
+    if node.policy_wait is not None:
+        from plugins.pod.policies import await_decision
+
+        await_decision(request, node.policy_wait, result)
+
+
 def update_gateways(host: Netlink, pod: Request, node: NodeConf, result: Result) -> None:
     """With the node's lock held: keep the gateways of the new pod, and drop earlier ones that are no longer used.
 

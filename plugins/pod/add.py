@@ -31,6 +31,10 @@ _POD_INTERFACE = 2  # index in the result, after the bridge and the host veth
 
 def add_pod(request: Request, conf: PodConf) -> Result:
     """Connect the pod to the bridge; raises CNIError, and then nothing is left of what was created."""
+    if conf.has_policies:
+        from plugins.pod.policies import identity
+
+        identity(request.args)  # before anything is made
     with opened(request.netns, request.netns_fd) as netns:
         for _ in range(_TRIES - 1):
             with suppress(host_bridge.BridgeGone):
@@ -48,19 +52,22 @@ def _try_to_add(netns: int, request: Request, conf: PodConf) -> Result:
         if conf.check_mac:
             _check_mac(request, port, mac, undo)
         leases = _lease(request, conf, undo) if conf.ipam_type else Result()
-        if conf.check_sources and leases.ips:
+        gateway = _gateway_link(host, request, conf, bridge, port, undo) if conf.is_gateway and leases.ips else None
+        if conf.has_policies and gateway:
+            _hold(host, request, port, gateway, leases, undo)  # and bring the port up
+        elif conf.check_sources and leases.ips:
             _check_sources(request, port, leases, undo)
         if conf.container_up:
             interface.configure(netns, port.peer, request, conf, leases)
-        gateway_links = []
-        if conf.is_gateway and leases.ips:
-            link = _gateway_link(host, request, conf, bridge, port, undo)
+        if gateway:
             gateways = [f"{ip.gateway}/{ip.address.partition('/')[2]}" for ip in leases.ips if ip.gateway]
-            host_bridge.ensure_gateways(host, conf, link, port, gateways, undo)
-            gateway_links = [link] if conf.vlan else []
+            host_bridge.ensure_gateways(host, conf, gateway, port, gateways, undo)
+        gateway_links = [gateway] if gateway and conf.vlan else []
         if conf.ip_masq and leases.ips:
             _masquerade(request, leases, undo)
         bridge = _confirm(host, conf, port, bridge)
+        if conf.has_policies and gateway and not gateway_links and bridge.mac != gateway.mac:
+            _keep_registered(host, request, gateway, bridge)
         links = [Interface(name=link.name, mac=link.mac) for link in (bridge, port, *gateway_links)]
         links.insert(_POD_INTERFACE, Interface(name=request.ifname, mac=mac, sandbox=request.netns))
         result = Result(interfaces=tuple(links), ips=leases.ips, routes=leases.routes, dns=conf.dns or leases.dns)
@@ -120,7 +127,15 @@ def _join(host: Netlink, port: Link, bridge: Link, request: Request, conf: PodCo
     alias = owner_tag(request.attachment)
     with step(f'attach "{port.name}" to bridge "{bridge.name}"'):
         try:
-            attach_port(host, port.index, bridge.index, alias=alias, hairpin=conf.hairpin, isolated=conf.isolated)
+            attach_port(
+                host,
+                port.index,
+                bridge.index,
+                alias=alias,
+                hairpin=conf.hairpin,
+                isolated=conf.isolated,
+                up=not conf.has_policies,  # a process in the pod might send before the pod is held
+            )
         except NetlinkError as error:
             if find_link_by_index(host, bridge.index) is None:
                 raise host_bridge.BridgeGone(bridge.name) from error
@@ -163,6 +178,19 @@ def _gateway(ip: IPConfig, conf: PodConf) -> str:
         details = '"isGateway" uses the first address of the subnet, unless "ipam" gives a gateway'
         raise CNIError(Code.INVALID_NETWORK_CONFIG, f"gateway {gateway} is {why}", details)
     return gateway
+
+
+def _hold(host: Netlink, request: Request, port: Link, gateway: Link, leases: Result, undo: Undo) -> None:
+    from plugins.pod import policies
+
+    policies.hold(host, request, port, gateway, leases, undo)
+
+
+def _keep_registered(host: Netlink, request: Request, gateway: Link, bridge: Link) -> None:
+    from plugins.pod import policies
+
+    with step(f'register the MAC of "{bridge.name}"'):
+        policies.keep_registered(host, request.conf.name, gateway, bridge.mac)
 
 
 def _masquerade(request: Request, leases: Result, undo: Undo) -> None:

@@ -52,6 +52,8 @@ def _differences(host: Netlink, netns: int, request: Request, conf: PodConf, res
             yield from _mac_filter(request, port, entry)
         if conf.check_sources and port and result.ips:
             yield from _source_filter(request, port, result)
+        if conf.has_policies and port and result.ips:
+            yield from _policies(request, port, conf, result)
     if conf.is_gateway:
         yield from _gateways(host, bridge, conf, result)
     if conf.ip_masq and result.ips:
@@ -180,8 +182,18 @@ def _mac_filter(request: Request, port: Link, entry: Interface) -> Iterator[str]
 def _source_filter(request: Request, port: Link, result: Result) -> Iterator[str]:
     from rules import source_validation
 
-    own = [ip.address for ip in result.ips if ip.interface is None or _name(result, ip.interface) == request.ifname]
-    yield from source_validation.problems(request.attachment, port.name, own)
+    yield from source_validation.problems(request.attachment, port.name, _own(request, result))
+
+
+def _policies(request: Request, port: Link, conf: PodConf, result: Result) -> Iterator[str]:
+    from plugins.pod import policies
+
+    yield from policies.problems(request.attachment, port, conf.gateway_link, _own(request, result))
+
+
+def _own(request: Request, result: Result) -> list[str]:
+    """The addresses of the attachment's interface."""
+    return [ip.address for ip in result.ips if ip.interface is None or _name(result, ip.interface) == request.ifname]
 
 
 def _name(result: Result, index: int) -> str:

@@ -11,6 +11,7 @@ from linux.ownership import group_of, host_veth_name, owner_tag, stale_predicate
 from linux.rtnl.addresses import list_addresses
 from linux.rtnl.deletion import delete_links
 from linux.rtnl.links import Link, find_link, find_link_by_index, list_group, list_links
+from plugins.daemon import POD_FILES
 from plugins.failures import Attempts
 from rules import antispoof, masquerade, reference, source_validation
 from spec.attachment import Attachment
@@ -34,15 +35,17 @@ class _Pod:
 
 
 def delete_pod(request: Request, *, ipam_type: str, gateway_link: str = "") -> None:
-    """Remove links, leases, masquerade and filters of the pod, whether or not the configuration still has them.
+    """Remove links, leases, masquerade, filters and policies of the pod, whether or not they are still configured.
 
-    `gateway_link`: the name of the VLAN's, which is deleted if an ADD left it incomplete. Every step is tried; then
-    the first failure is raised with the others in its details.
+    `gateway_link`: the name of the VLAN's, which is deleted if an ADD left it incomplete. Every step is tried, but
+    policies stay in force while a link is left; then the first failure is raised with the others in its details.
     """
     owner = request.attachment
     addresses: list[str] = [ip.address for ip in request.conf.prev_result.ips] if request.conf.prev_result else []
     attempts = Attempts()
-    attempts.run(f'delete link "{request.ifname}"', lambda: addresses.extend(_delete_links(request)))
+    if attempts.run(f'delete link "{request.ifname}"', lambda: addresses.extend(_delete_links(request))):
+        # Before the addresses can be another pod's.
+        attempts.run("delete the network policies", _release_policies, owner)
     if ipam_type:
         attempts.run("release the addresses", delegate, request, "DEL", ipam_type)
     attempts.run("delete the masquerade", masquerade.delete, owner, addresses)
@@ -56,19 +59,34 @@ def delete_pod(request: Request, *, ipam_type: str, gateway_link: str = "") -> N
 
 
 def sweep_pods(request: Request, *, ipam_type: str) -> None:
-    """Delete links, masquerade and filters of this network's stale attachments, then let IPAM release its leases.
+    """Delete links, masquerade, filters, policies of this network's stale attachments, then let IPAM release leases.
 
     VLAN gateways that an ADD left incomplete go with the links. Every step is tried; then the first failure is raised
     with the others in its details.
     """
     network, valid, attempts = request.conf.name, request.valid_attachments, Attempts()
-    attempts.run("delete stale links", _sweep_links, network, valid)
+    if attempts.run("delete stale links", _sweep_links, network, valid):
+        attempts.run("delete stale network policies", _sweep_policies, network, valid)
     attempts.run("delete stale masquerade", masquerade.sweep, network, valid)
     attempts.run("delete stale MAC filters", antispoof.sweep, network, valid)
     attempts.run("delete stale source address validation", source_validation.sweep, network, valid)
     if ipam_type:
         attempts.run("release stale addresses", delegate, request, "GC", ipam_type)
     attempts.finish()
+
+
+def _release_policies(owner: Attachment) -> None:
+    if os.path.isdir(POD_FILES):
+        from plugins.pod import policies
+
+        policies.release(owner)
+
+
+def _sweep_policies(network: str, valid: frozenset[Attachment]) -> None:
+    if os.path.isdir(POD_FILES):
+        from plugins.pod import policies
+
+        policies.sweep(network, valid)
 
 
 def _delete_incomplete_gateway(request: Request, gateway_link: str) -> None:

@@ -7,15 +7,15 @@ attachment (linux/ownership.py), which is never too long for a name, and has no 
 import json
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 
 from linux.ownership import owner_tag
-from plugins.daemon import FOLDER
+from plugins.daemon import POD_FILES as PODS
 from spec.attachment import Attachment
 from spec.jsontext import loads
 from state.files import delete_file, make_folders, read_file, replace_file
 
-PODS = os.path.join(FOLDER, "pods")
 SUFFIX = ".json"
 _LARGEST = 1 << 14  # bytes
 
@@ -70,12 +70,29 @@ def read(name: str, folder: str = PODS) -> PodFile | None:
     return pod
 
 
+def find(owner: Attachment, folder: str = PODS) -> PodFile | None:
+    """The pod of an attachment's file; None without one, or if it is not such a file. Raises OSError."""
+    with suppress(ValueError):
+        return read(owner_tag(owner) + SUFFIX, folder)
+    return None
+
+
 def names(folder: str = PODS) -> Iterator[str]:
     """The names of the files of pods; none if there is no folder. Raises OSError."""
     try:
         yield from (name for name in os.listdir(folder) if name.endswith(SUFFIX))
     except FileNotFoundError:
         return
+
+
+def delete_named(name: str, folder: str = PODS) -> None:
+    """Delete the file of this name; none is success. Raises OSError."""
+    delete_file(os.path.join(folder, name))
+
+
+def exists(owner: Attachment, folder: str = PODS) -> bool:
+    """Whether the attachment has a file."""
+    return os.path.exists(_path(owner, folder))
 
 
 def _path(owner: Attachment, folder: str) -> str:

@@ -46,8 +46,8 @@ def state(netns: str) -> dict[str, str]:
     """Everything an ADD could leave: links, addresses, sysctls, rules, leases, original values saved by tuning."""
     settings = "grep -rs '' /proc/sys/net | grep -v -e nf_conntrack_count -e /neigh/.*_ms | sort"
     # An ADD keeps these, because others rely on them by then: forwarding, with the settings that the kernel changes
-    # along with it, and accept_ra of bridges, which must ignore router advertisements of pods.
-    kept = "grep -v -e /ip_forward: -e /forwarding: -e /accept_redirects: -e /accept_ra:"
+    # along with it, accept_ra of bridges, which must ignore router advertisements of pods, and send_redirects.
+    kept = "grep -v -e /ip_forward: -e /forwarding: -e /accept_redirects: -e /accept_ra: -e /send_redirects:"
     leases = "cd /run/leases/net 2>/dev/null && grep -H . [0-9f]*:* [0-9]*.*.*.*"
     return {
         "node": links([]),
@@ -57,6 +57,7 @@ def state(netns: str) -> dict[str, str]:
         "originals": run(["sh", "-c", "cat /run/cni/tuning/* 2>&1"]),
         "rules": run(["nft", "list", "ruleset"]),
         "leases": run(["sh", "-c", leases]),
+        "files of pods": run(["sh", "-c", "cat /run/slash24/pods/* 2>&1"]),
     }
 
 

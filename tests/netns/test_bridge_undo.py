@@ -16,7 +16,8 @@ EVERYTHING = {"isDefaultGateway": True, "ipMasq": True, "macspoofchk": True, "pr
 EVERYTHING["sourceAddressValidation"] = True
 pytestmark = pytest.mark.cold(reason="calls the plugin's code itself, to refuse what it asks of the kernel")
 
-CASES = {"L2": COMMON, "everything": {**COMMON, **EVERYTHING, "ipam": IPAM}}
+WITH_POLICIES = {**COMMON, **EVERYTHING, "policyWait": 0, "ipam": IPAM}
+CASES = {"L2": COMMON, "everything": {**COMMON, **EVERYTHING, "ipam": IPAM}, "policies": WITH_POLICIES}
 
 
 def refuse_each(node: Node, bin_dir: Path, conf: dict, bridge: str) -> list[dict]:

@@ -37,10 +37,11 @@ def refuse_each(node: Node, bin_dir: Path, conf: dict, state: str) -> list[dict]
 
 
 @pytest.mark.cold(reason="calls the plugin's code itself, to refuse what it asks of the kernel")
+@pytest.mark.parametrize("policies", [{}, {"policyWait": 0}], ids=["", "policies"])
 @pytest.mark.parametrize("state", ["fresh", "used"])
 @KINDS
 def test_nothing_of_the_pod_is_left_whichever_request_is_refused(
-    ready: Node, bin_dir: Path, kind: str, state: str
+    ready: Node, bin_dir: Path, kind: str, state: str, policies: dict
 ) -> None:
     """For each request of an ADD, read or write: if ADD fails because of it, nothing of the pod is left.
 
@@ -48,7 +49,7 @@ def test_nothing_of_the_pod_is_left_whichever_request_is_refused(
     is set up already, nothing changes at all.
     """
     ready.pod("pod")
-    conf = network(kind, ipam={"dataDir": "/run/leases"}, **KEYS)
+    conf = network(kind, ipam={"dataDir": "/run/leases"}, **KEYS, **policies)
     story = refuse_each(ready, bin_dir, conf, state)
     failed = [entry for entry in story if entry["status"]]
     assert len(failed) >= 30, f"too few requests were refused to prove anything: {len(failed)} of {story}"
@@ -56,7 +57,8 @@ def test_nothing_of_the_pod_is_left_whichever_request_is_refused(
     if state == "used":
         assert [entry for entry in failed if entry["left"]] == []
     for entry in failed:
-        assert not {"pod", "settings", "leases"} & set(entry["left"]), entry
+        assert not {"pod", "settings", "leases", "files of pods"} & set(entry["left"]), entry
+        assert "v1:net:pod:eth0" not in str(entry["left"]), entry
         before, after = ({link["ifname"] for link in json.loads(t)} for t in entry["left"].get("node", ("[]", "[]")))
         assert after - before <= {"slash24.1"}, entry
 
