@@ -1,5 +1,6 @@
 """The thread that logs denied packets, on a kernel whose rules log them."""
 
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -9,10 +10,13 @@ from agent.log import NOTICE, WARNING
 from daemon import denials
 from linux.nflog import Nflog
 from policy.compiled import DROP, INGRESS, Chain, ChainRule, Compiled, Enforced
-from policy.settings import Settings
-from tests.netns.node import Node, wait_until
+from policy.denied import Denied
+from policy.settings import NodePorts, Settings
+from tests.netns.nft_tools import on
+from tests.netns.node import OUTSIDE_V4, Node, wait_until
+from tests.netns.policy_cluster import ADDRESSES, GATEWAYS, Cluster, web_allows
 
-POD, GROUP = "10.1.2.5", 24
+POD, METADATA, GROUP = "10.1.2.5", "169.254.169.254", 24
 RULES = """
 table inet t {
   chain forward {
@@ -28,12 +32,17 @@ COMPILED = Compiled(
 
 
 @contextmanager
-def running(node: Node, compiled: Callable[[], Compiled] = lambda: COMPILED) -> Iterator[list[tuple[int, dict]]]:
-    """What the thread logs on a node, where a name is known for every address but the pod's."""
+def running(
+    node: Node,
+    compiled: Callable[[], Compiled] = lambda: COMPILED,
+    *,
+    settings: Settings | None = None,
+    name: str = "team-b/client",
+) -> Iterator[list[tuple[int, dict]]]:
+    """What the thread logs on a node, where every address but those of its pods belongs to a pod of that name."""
     lines: list[tuple[int, dict]] = []
-    thread = denials.Denials(
-        GROUP, compiled, Settings(log_group=GROUP), lambda _: "team-b/client", lambda *line: lines.append(line)
-    )
+    settings = settings or Settings(log_group=GROUP)
+    thread = denials.Denials(GROUP, compiled, settings, lambda _: name, lambda *line: lines.append(line))
     with node.inside():
         thread.start()
     try:
@@ -98,3 +107,37 @@ def test_a_mistake_does_not_end_the_thread(denying: Denying, monkeypatch: pytest
         in_force[0] = COMPILED
         assert wait_until(lambda: denying.knock() or lines[-1][1]["event"] == "denied")
     assert lines[0][1]["event"] == "denials-failed"
+
+
+@pytest.fixture
+def cluster(node: Node) -> Cluster:
+    """Pods that do not reach the metadata service, and of their node only port 53."""
+    settings = Settings(metadata_deny=True, node_access=(NodePorts(socket.IPPROTO_UDP, 53, 53),), log_group=GROUP)
+    return Cluster(node, settings)
+
+
+def test_what_the_tables_deny_is_told_and_counted(cluster: Cluster) -> None:
+    """Each with its reason: a policy, or what the configuration says."""
+    cluster.node.outside()
+    cluster.node.run(["ip", "route", "add", METADATA, "via", OUTSIDE_V4])
+    compiled = cluster.enforce(web_allows(80))
+    client, counted = cluster.pods["client"], Denied()
+    isolated = 'shop/web is isolated by NetworkPolicy "shop/web"; none of its policies allows udp'
+    denied = {
+        (ADDRESSES["web"][0], 81): (f"{isolated} 81 from shop/client", ""),
+        (ADDRESSES["web"][1], 82): (f"{isolated} 82 from shop/client", ""),
+        (GATEWAYS[0], 54): (f"shop/client is denied udp 54 to {GATEWAYS[0]}", "nodeAccess"),
+        (METADATA, 80): (f"shop/client is denied udp 80 to {METADATA}", "metadataAccess"),
+    }
+    allowed = (ADDRESSES["web"][0], 80), (GATEWAYS[0], 53)
+    with running(cluster.node, lambda: compiled, settings=cluster.programmer.settings, name="") as lines:
+        assert wait_until(lambda: cluster.node.run(["cat", "/proc/net/netfilter/nfnetlink_log"]).stdout)
+        for to in (*denied, *allowed):
+            with client.socket(to[0], "udp") as sender:
+                sender.sendto(b"word", to)
+        assert wait_until(lambda: len(lines) >= len(denied))
+    for (_, fields), (sentence, reason) in zip(lines, denied.values(), strict=True):
+        assert fields["msg"].startswith(sentence)
+        assert reason in fields["msg"]
+    counted.update(on(cluster.node, cluster.programmer.denied), compiled)
+    assert counted.totals == {("ingress", "shop/web", "shop/web"): 2, ("egress", "shop/client", ""): 2}
