@@ -8,7 +8,6 @@ ignored.
 import json
 import re
 from collections.abc import Callable, Iterator
-from itertools import count
 
 import yaml
 
@@ -66,20 +65,17 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
 
 def _yaml(text: str) -> Iterator[tuple[int, object]]:
     """The documents, each with its number. Raises ValueError."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
-    reader = _Reader()
+    number, reader = 1, _Reader()
     try:
-        for number in count(1):
-            if not loader.check_node():
-                return
+        # libyaml's, if it is there: it is 25 times as fast.
+        for node in yaml.compose_all(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
             try:
-                yield number, reader.value(loader.get_node(), 0)
+                yield number, reader.value(node, 0)
             except ValueError as error:
                 raise ValueError(f"document {number}, {error}") from None
+            number += 1
     except (yaml.YAMLError, RecursionError, UnicodeError) as error:
         raise ValueError(f"document {number}{_place(error)}") from None
-    finally:
-        loader.dispose()
 
 
 def _place(error: Exception) -> str:

@@ -146,7 +146,7 @@ class FileRegistry:
                     sink.replace(folder.entries)
                 was_read = True
                 due, delay = folder.waiting(time.monotonic())
-                names = notices.wait(delay, map(name_of, due))
+                names = notices.wait(delay, [name_of(key) for key in due])
                 keys = None if names is None else {key for name in names if (key := key_of(name))}
 
     @contextmanager

@@ -32,10 +32,11 @@ _TOLD = 20  # wrong documents of a file that are told
 
 @dataclass(frozen=True)
 class _Numbered:
-    """A document of a file, with its number."""
+    """A document of a file, with its number. `is_right`: its item is what a document without problems has said."""
 
     number: int
     document: Document
+    is_right: bool
 
 
 _Content = tuple[_Numbered, ...]
@@ -61,6 +62,7 @@ class FolderSource:
     def run(self, sink: Sink) -> None:
         """As in Source."""
         names: set[str] | None = None
+        is_due = True  # to be passed: after a mistake of the sink, too
         deadline = 0.0  # of the first list, which waits for files that are being written
         with self._waking() as wake, FolderNotices(self._path, self._poll, wake) as notices:
             while not self._closed.is_set():
@@ -75,8 +77,10 @@ class FolderSource:
                     continue
                 deadline = deadline or now + self._patience
                 due, delay = self._files.waiting(now)
+                is_due = is_due or has_changed
                 if not self._is_first or not due or now >= deadline:
-                    self._pass(sink, has_changed=has_changed)
+                    self._pass(sink, has_changed=is_due)
+                    is_due = False
                 if is_there:
                     names = notices.wait(delay, due)
                     names = None if names and any(name.startswith("..") for name in names) else names
@@ -128,14 +132,13 @@ class FolderSource:
     def _read(self, name: str, last: _Content | None) -> Reading[_Content]:
         """What is in force of a file. Raises OSError, ValueError: it cannot be read."""
         values = parse(name, read_file(os.path.join(self._path, name), LARGEST))
-        found = [_Numbered(number, each) for number, value in values for each in read_all(value)]
-        known = {each.document.identity: each.document.item for each in last or () if each.document.item}
+        right = {each.document.identity: each for each in last or () if each.is_right}
+        found = [_numbered(number, each, right) for number, value in values for each in read_all(value)]
         wrong = [each.document for each in found if each.document.problem]
-        content = [replace(each, document=_in_force(each.document, known)) for each in found]
         if any(document.identity is None for document in wrong):  # which may be any of those that are missing
             there = {each.document.identity for each in found}
-            content += [each for each in last or () if each.document.item and each.document.identity not in there]
-        return Reading(tuple(content), wrong[0].problem if wrong else "")
+            found += [each for identity, each in right.items() if identity not in there]
+        return Reading(tuple(found), wrong[0].problem if wrong else "")
 
     def _pass(self, sink: Sink, *, has_changed: bool) -> None:
         """Pass on what has changed."""
@@ -143,7 +146,7 @@ class FolderSource:
             sink.alive()
             return
         objects, problems = merge(self._files.readings)
-        before, self._passed = self._passed, objects
+        before = self._passed
         if self._is_first:
             sink.replace(objects.values())
             self._is_first = False
@@ -153,6 +156,7 @@ class FolderSource:
             for identity, item in objects.items():
                 if identity not in before or before[identity] != item:
                     sink.put(item)
+        self._passed = objects
         for key in {**self._told, **problems}:
             if self._told.get(key) != problems.get(key):
                 sink.wrong(key, problems.get(key))
@@ -185,10 +189,13 @@ def merge(readings: Mapping[str, Reading[_Content]]) -> tuple[dict[Identity, Clu
     return objects, problems
 
 
-def _in_force(document: Document, known: Mapping[Identity | None, ClusterObject | None]) -> Document:
-    """A document; if it is wrong, with what its file had before, if it had it."""
-    last = known.get(document.identity) if document.problem and document.identity else None
-    return replace(document, item=last, problem=f"{document.problem}; {_LAST}") if last else document
+def _numbered(number: int, document: Document, right: Mapping[Identity | None, _Numbered]) -> _Numbered:
+    """A document with its number; one that is wrong has what its file said before, if that was right."""
+    last = right.get(document.identity) if document.problem and document.identity else None
+    if not last:
+        return _Numbered(number, document, is_right=bool(document.item and not document.problem))
+    kept = replace(document, item=last.document.item, problem=f"{document.problem}; {_LAST}")
+    return _Numbered(number, kept, is_right=True)
 
 
 def _called(identity: Identity) -> str:

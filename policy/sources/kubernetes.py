@@ -15,6 +15,7 @@ from policy.documents import CLUSTER_POLICY, NAMESPACE, NETWORK_POLICY, NODE, PO
 from policy.sources.sink import ClusterObject, Sink
 
 _FORBIDDEN = "(403)"  # the end of what is raised for this status
+_PAUSE = 5.0  # seconds after a mistake
 _RUNNING = {"fieldSelector": "status.phase!=Succeeded,status.phase!=Failed"}
 
 
@@ -58,28 +59,15 @@ class KubernetesSource:
         """No I/O."""
         self._access = access
         self._lock = threading.Lock()
-        self._followers: list[Follower] = []
-        self._is_closed = False
+        self._followers: dict[str, Follower] = {}  # by kind
+        self._closed = threading.Event()
 
     def run(self, sink: Sink) -> None:
         """As in Source."""
         cluster = _Cluster(sink)
-        with self._lock:
-            if self._is_closed:
-                return
-            self._followers = [
-                Follower(
-                    lambda: connect(self._access),
-                    each.path,
-                    _Receiver(each, cluster),
-                    each.params,
-                    is_optional=each.is_optional,
-                )
-                for each in RESOURCES
-            ]
         threads = [
-            threading.Thread(target=follower.run, name=f"policy-{each.plural}", daemon=True)
-            for follower, each in zip(self._followers, RESOURCES, strict=True)
+            threading.Thread(target=self._follow, args=(each, cluster), name=f"policy-{each.plural}", daemon=True)
+            for each in RESOURCES
         ]
         for thread in threads:
             thread.start()
@@ -89,9 +77,30 @@ class KubernetesSource:
     def close(self) -> None:
         """As in Source."""
         with self._lock:
-            self._is_closed = True
-        for follower in self._followers:
+            self._closed.set()
+        for follower in self._followers.values():
             follower.close()
+
+    def _follow(self, resource: Resource, cluster: "_Cluster") -> None:
+        """Follow a resource until `close`."""
+        receiver = _Receiver(resource, cluster)
+        while not self._closed.is_set():
+            follower = Follower(
+                lambda: connect(self._access),
+                resource.path,
+                receiver,
+                resource.params,
+                is_optional=resource.is_optional,
+            )
+            with self._lock:
+                if self._closed.is_set():
+                    return
+                self._followers[resource.kind] = follower
+            try:
+                follower.run()
+            except Exception as error:  # noqa: BLE001  (a mistake here must not end the thread)
+                receiver.lost(f"following {resource.plural}: {type(error).__name__}: {error}")
+                self._closed.wait(_PAUSE)
 
 
 class _Cluster:
@@ -107,17 +116,18 @@ class _Cluster:
     def list(self, kind: str, found: dict[Key, ClusterObject]) -> None:
         """All objects of a kind."""
         with self._lock:
-            before, self.known[kind] = self.known[kind], found
-            was_complete = len(self._listed) == len(RESOURCES)
-            self._listed.add(kind)
-            if was_complete:
+            before, listed = self.known[kind], self._listed | {kind}
+            if self._is_complete():
                 for key in [key for key in before if key not in found]:
                     self._sink.remove(kind, *key)
                 for key, item in found.items():
                     if before.get(key) != item:
                         self._sink.put(item)
-            elif len(self._listed) == len(RESOURCES):
-                self._sink.replace([item for each in self.known.values() for item in each.values()])
+            elif len(listed) == len(RESOURCES):
+                whole = {**self.known, kind: found}
+                self._sink.replace([item for each in whole.values() for item in each.values()])
+            # Last, so that all of it is passed again if the sink has made a mistake.
+            self.known[kind], self._listed = found, listed
 
     def set(self, kind: str, key: Key, item: ClusterObject | None) -> None:
         """An object has changed; None: it is gone."""
@@ -125,16 +135,18 @@ class _Cluster:
         if known.get(key) == item:
             return
         with self._lock:
+            if self._is_complete():
+                if item:
+                    self._sink.put(item)
+                else:
+                    self._sink.remove(kind, *key)
             if item:
                 known[key] = item
             else:
                 del known[key]
-            if len(self._listed) < len(RESOURCES):
-                return
-            if item:
-                self._sink.put(item)
-            else:
-                self._sink.remove(kind, *key)
+
+    def _is_complete(self) -> bool:
+        return len(self._listed) == len(RESOURCES)
 
     def tell(self, key: str, sentence: str | None) -> None:
         """As `Sink.wrong`."""

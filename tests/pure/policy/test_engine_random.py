@@ -99,9 +99,7 @@ def test_the_result_is_the_same_as_from_nothing(history: list, exceptions: list,
             old = wanted
     assert not engine.take() or history[-1][0] in ("put", "remove_local")
     assert {pod.name for pod in engine.on_node()} == {
-        one.name
-        for one in ledger.objects.values()
-        if getattr(one, "node", "") == NODE and not one.is_host_network
+        one.name for one in ledger.objects.values() if getattr(one, "node", "") == NODE and not one.is_host_network
     }
 
 

@@ -149,6 +149,23 @@ def test_a_new_policy_that_is_wrong_isolates(tmp_path: Path) -> None:
         assert "ingress[0] is not in force" in "".join(kept.problems.values())
 
 
+def test_of_a_policy_that_was_never_right_the_newest_content_counts(tmp_path: Path) -> None:
+    """And then the last that was."""
+    write(tmp_path / "a.yaml", {**POLICY, "spec": {"ingress": [7]}})
+    with running(source(tmp_path)) as kept:
+        kept.wait(lambda: kept.objects)
+        assert kept.objects[KEY].ingress == ()
+        write(tmp_path / "a.yaml", {**POLICY, "spec": {"ingress": [7, {}]}})
+        kept.wait(lambda: kept.objects[KEY].ingress == (Rule(where="ingress[1]"),))
+        write(tmp_path / "a.yaml", POLICY)
+        kept.wait(lambda: kept.objects[KEY] == IN_FORCE)
+        for number in (1, 2):
+            write(tmp_path / "a.yaml", {**POLICY, "spec": {"ingress": [7] * number}})
+            count = len(kept.calls)
+            kept.wait(lambda count=count: kept.problems and len(kept.calls) > count)
+            assert kept.objects[KEY] == IN_FORCE
+
+
 def test_what_is_missing_beside_a_nameless_document_stays(tmp_path: Path) -> None:
     """It may be that one."""
     write(tmp_path / "a.yaml", POLICY, namespace("a"))

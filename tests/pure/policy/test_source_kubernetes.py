@@ -9,6 +9,7 @@ import pytest
 from nodes.backoff import Backoff
 from nodes.registries.kubernetes import following
 from policy.objects import ClusterNode, Namespace, Pod
+from policy.sources import kubernetes
 from policy.sources.kubernetes import KubernetesSource
 from tests.pure.policy.fake_api import PATHS, FakeApi, access_to
 from tests.pure.policy.kept import running
@@ -187,3 +188,16 @@ def test_an_object_that_is_wrong_is_told_and_keeps_what_it_had(api: FakeApi, tmp
         api.put("Pod", pod("x", ip="10.0.0.2"))
         kept.wait(lambda: not kept.problems)
         assert kept.objects["Pod", "a", "x"].ips == ("10.0.0.2",)
+
+
+def test_a_mistake_does_not_end_a_thread(api: FakeApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the sink, or of what reads an object; everything is listed again."""
+    monkeypatch.setattr(kubernetes, "_PAUSE", 0.1)
+    with running(KubernetesSource(access_to(api, tmp_path))) as kept:
+        kept.wait(lambda: kept.objects is not None)
+        wait_for_watches(api, *PATHS)
+        with monkeypatch.context() as patch:
+            patch.setattr(kubernetes, "decode", lambda *_: 1 // 0)
+            api.put("Pod", pod("x"))
+            kept.wait(lambda: "following pods: ZeroDivisionError" in kept.why)
+        kept.wait(lambda: "x" in kept.names and not kept.why)
