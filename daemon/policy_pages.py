@@ -94,7 +94,7 @@ class _DeniedPackets:
         """As the registry asks for."""
         family = self._family()
         try:
-            self._denied.update(self._read(), self._compiled())
+            self._denied.update(self._read, self._compiled())
         except OSError:
             return
         for (direction, pod, policy), packets in sorted(self._denied.totals.items()):

@@ -6,6 +6,7 @@ and starts again from 0. And another pod may have the address by then.
 
 import time
 from collections.abc import Callable, Mapping
+from threading import Lock
 
 from policy.compiled import Compiled, Enforced
 
@@ -24,6 +25,7 @@ class Denied:
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._lock = Lock()
         self._read: dict[tuple[str, str], int] = {}
         self._totals: dict[Key, int] = {}
         self._seen: dict[str, float] = {}
@@ -34,11 +36,17 @@ class Denied:
         """The packets so far. A pod that has been gone for an hour is in it no more."""
         return dict(self._totals)
 
-    def update(self, readings: Mapping[tuple[str, str], int], compiled: Compiled) -> None:
+    def update(self, read: Callable[[], Mapping[tuple[str, str], int]], compiled: Compiled) -> None:
         """Add what was denied since the last reading; call it often enough that the policies were those of `compiled`.
 
-        `readings`: packets by direction and address. What an address has whose pod is gone counts for the last pod.
+        `read`: as `Programmer.denied`, packets by direction and address; what it raises is raised. What an address has
+        whose pod is gone counts for the last pod. Any thread may call this: an older reading is never taken for a
+        newer one.
         """
+        with self._lock:
+            self._add(read(), compiled)
+
+    def _add(self, readings: Mapping[tuple[str, str], int], compiled: Compiled) -> None:
         for (direction, address), packets in readings.items():
             last = self._read.get((direction, address), 0)
             new = packets - last if packets >= last else packets

@@ -139,5 +139,5 @@ def test_what_the_tables_deny_is_told_and_counted(cluster: Cluster) -> None:
     for (_, fields), (sentence, reason) in zip(lines, denied.values(), strict=True):
         assert fields["msg"].startswith(sentence)
         assert reason in fields["msg"]
-    counted.update(on(cluster.node, cluster.programmer.denied), compiled)
+    counted.update(lambda: on(cluster.node, cluster.programmer.denied), compiled)
     assert counted.totals == {("ingress", "shop/web", "shop/web"): 2, ("egress", "shop/client", ""): 2}

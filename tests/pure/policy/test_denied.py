@@ -1,5 +1,9 @@
 """Totals of denied packets, from counters of the kernel that start again."""
 
+import itertools
+import time
+from threading import Thread
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -16,11 +20,16 @@ def pods(**names: str) -> Compiled:
     return Compiled(pods={addresses[key]: Enforced("o", "veth", name, policies=both) for key, name in names.items()})
 
 
+def update(denied: Denied, readings: dict[tuple[str, str], int], compiled: Compiled) -> None:
+    """Have the totals take in what was read."""
+    denied.update(lambda: readings, compiled)
+
+
 def test_packets_count_for_each_policy_of_the_direction() -> None:
     """Any of them could have allowed them."""
     denied = Denied()
-    denied.update({(INGRESS, WEB): 3, (EGRESS, WEB): 2}, pods(web="shop/web"))
-    denied.update({(INGRESS, WEB): 4, (EGRESS, WEB): 2}, pods(web="shop/web"))
+    update(denied, {(INGRESS, WEB): 3, (EGRESS, WEB): 2}, pods(web="shop/web"))
+    update(denied, {(INGRESS, WEB): 4, (EGRESS, WEB): 2}, pods(web="shop/web"))
     assert denied.totals == {
         (INGRESS, "shop/web", "shop/deny-all"): 4,
         (INGRESS, "shop/web", "shop/allow-web"): 4,
@@ -31,24 +40,24 @@ def test_packets_count_for_each_policy_of_the_direction() -> None:
 def test_what_no_policy_denied_counts_without_one() -> None:
     """As the metadata service, or a port of the node."""
     denied = Denied()
-    denied.update({(EGRESS, WEB): 2}, Compiled(pods={WEB: Enforced("o", "veth", "shop/web")}))
+    update(denied, {(EGRESS, WEB): 2}, Compiled(pods={WEB: Enforced("o", "veth", "shop/web")}))
     assert denied.totals == {(EGRESS, "shop/web", ""): 2}
 
 
 def test_a_pod_without_a_name_counts_by_its_address() -> None:
     """As one that was attached without CNI_ARGS."""
     denied = Denied()
-    denied.update({(EGRESS, WEB): 2}, Compiled(pods={WEB: Enforced("o", "veth", "")}))
+    update(denied, {(EGRESS, WEB): 2}, Compiled(pods={WEB: Enforced("o", "veth", "")}))
     assert denied.totals == {(EGRESS, WEB, ""): 2}
 
 
 def test_the_next_pod_of_an_address_starts_from_nothing() -> None:
     """What was denied to the first one stays its own, and what its last reading had missed."""
     denied = Denied()
-    denied.update({(INGRESS, WEB): 3}, pods(web="shop/old"))
-    denied.update({(INGRESS, WEB): 5}, pods())
-    denied.update({}, pods())
-    denied.update({(INGRESS, WEB): 5}, pods(web="shop/new"))
+    update(denied, {(INGRESS, WEB): 3}, pods(web="shop/old"))
+    update(denied, {(INGRESS, WEB): 5}, pods())
+    update(denied, {}, pods())
+    update(denied, {(INGRESS, WEB): 5}, pods(web="shop/new"))
     totals = denied.totals
     assert totals[INGRESS, "shop/old", "shop/deny-all"] == 5
     assert totals[INGRESS, "shop/new", "shop/deny-all"] == 5
@@ -58,12 +67,12 @@ def test_pods_that_have_been_gone_for_an_hour_are_forgotten() -> None:
     """Not those that have been denied nothing for long, nor before everybody has read the last of them."""
     now = 0.0
     denied = Denied(clock=lambda: now)
-    denied.update({(INGRESS, WEB): 3, (INGRESS, CLIENT): 1}, pods(web="shop/web", client="shop/client"))
+    update(denied, {(INGRESS, WEB): 3, (INGRESS, CLIENT): 1}, pods(web="shop/web", client="shop/client"))
     now = 3000.0
-    denied.update({(INGRESS, CLIENT): 1}, pods(client="shop/client"))
+    update(denied, {(INGRESS, CLIENT): 1}, pods(client="shop/client"))
     assert denied.totals[INGRESS, "shop/web", "shop/deny-all"] == 3
     now = 3700.0
-    denied.update({}, pods(client="shop/client"))
+    update(denied, {}, pods(client="shop/client"))
     assert {pod for _, pod, _ in denied.totals} == {"shop/client"}
 
 
@@ -74,15 +83,33 @@ def test_totals_are_what_was_denied(rounds: list[tuple[int, bool, bool]]) -> Non
     for packets, is_forgotten, is_gone in rounds:
         counter += packets
         expected += packets
-        denied.update({(INGRESS, WEB): counter} if counter else {}, pods() if is_gone else pods(web="shop/web"))
+        update(denied, {(INGRESS, WEB): counter} if counter else {}, pods() if is_gone else pods(web="shop/web"))
         totals = denied.totals
         assert all(totals[key] >= before[key] for key in before)
         before = totals
         if is_forgotten:
             counter = 0
-            denied.update({}, pods(web="shop/web"))
+            update(denied, {}, pods(web="shop/web"))
         if is_gone:
-            denied.update({(INGRESS, WEB): counter} if counter else {}, pods(web="shop/web"))
+            update(denied, {(INGRESS, WEB): counter} if counter else {}, pods(web="shop/web"))
     # At first no pod may have had the address; then nobody is to blame.
     unknown = rounds[0][0] if rounds and rounds[0][2] else 0
     assert denied.totals.get((INGRESS, "shop/web", "shop/deny-all"), 0) == expected - unknown
+
+
+def test_readings_of_several_threads_are_taken_in_their_order() -> None:
+    """Or one that is older than the last would look like that of a kernel that has started again."""
+    denied, counter = Denied(), itertools.count(1)
+    web = pods(web="shop/web")
+
+    def read() -> dict[tuple[str, str], int]:
+        packets = next(counter)
+        time.sleep(0.0005 * (packets % 3))
+        return {(INGRESS, WEB): packets}
+
+    threads = [Thread(target=lambda: [denied.update(read, web) for _ in range(20)]) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert denied.totals[INGRESS, "shop/web", "shop/deny-all"] == 100
