@@ -5,7 +5,7 @@ elements of which one is wanted.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from errno import EAGAIN, ENOENT
 from sys import byteorder
@@ -150,21 +150,26 @@ def _counted(found: dict[int, bytes]) -> Counted:
 def set_is_like(netlink: Netlink, table: TableName, wanted: Set) -> bool | None:
     """Whether a set has the types and flags that it should have; None if there is no such set."""
     found = _get(netlink, of_set(table, wanted.name), uapi.NFT_MSG_GETSET)
+    return None if found is None else is_like(found, wanted)
+
+
+def is_like(found: Mapping[int, bytes], wanted: Set) -> bool:
+    """Whether the attributes of a set are of the types and flags that it should have."""
     due = set_numbers(wanted)
     due.pop(uapi.NFTA_SET_DATA_LEN, None)  # follows from the type; of verdicts the kernel tells its own
-    return None if found is None else all(_number(found.get(kind)) == number for kind, number in due.items())
+    return all(_number(found.get(kind)) == number for kind, number in due.items())
 
 
-def list_sets(netlink: Netlink, table: TableName) -> list[str]:
-    """The names of the sets and maps of a table; none if there is no such table."""
+def list_sets(netlink: Netlink, table: TableName) -> dict[str, dict[int, bytes]]:
+    """The attributes of the sets and maps of a table, by name; none if there is no such table."""
     try:
         bodies = netlink.dump(of_table(table), message_type(uapi.NFT_MSG_GETSET))
     except NetlinkError as error:
         if error.errno != ENOENT:
             raise
-        return []
+        return {}
     found = (attributes_of(body, BODY) for body in bodies)
-    return [_text(each.get(uapi.NFTA_SET_NAME)) for each in found if _text(each.get(uapi.NFTA_SET_TABLE)) == table.name]
+    return {_text(one[uapi.NFTA_SET_NAME]): one for one in found if _text(one.get(uapi.NFTA_SET_TABLE)) == table.name}
 
 
 def table_flags(netlink: Netlink, table: TableName) -> int | None:

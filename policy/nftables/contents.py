@@ -16,9 +16,9 @@ _BASE_SETS = {one.name for one in BASE_SETS[TABLE]}
 
 @dataclass
 class Found:
-    """What was read, besides the base. `foreign_hooks`: those of the chains that packets enter."""
+    """What was read, besides the base. `sets`: with their attributes. `foreign_hooks`: chains that packets enter."""
 
-    sets: set[str]
+    sets: dict[str, dict[int, bytes]]
     chains: set[str]
     foreign_hooks: set[str]
     comments: dict[str, list[str]] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class Found:
 def read(netlink: Netlink) -> Found:
     """All sets and chains of the table besides those of its base, and the rules of all chains."""
     found = Found(
-        {name for name in listing.list_sets(netlink, TABLE) if name not in _BASE_SETS},
+        {name: one for name, one in listing.list_sets(netlink, TABLE).items() if name not in _BASE_SETS},
         {name for name in listing.list_chains(netlink, TABLE) if name not in BASE_CHAINS[TABLE]},
         {name for name, *_ in listing.list_base_chains(netlink, TABLE) if name not in BASE_CHAINS[TABLE]},
     )
@@ -53,7 +53,7 @@ class Repair:
         wrong_sets = {
             name
             for name, one in compiled.sets.items()
-            if name in found.sets and not listing.set_is_like(netlink, TABLE, sets.definition(name, one))
+            if name in found.sets and not listing.is_like(found.sets[name], sets.definition(name, one))
         }
         wrong_chains = found.foreign_hooks & compiled.chains.keys()
         self._clearing = self._clear(wrong_sets, wrong_chains) if wrong_sets or wrong_chains else []
@@ -84,7 +84,7 @@ class Repair:
 
     def unused(self) -> tuple[set[str], set[str]]:
         """The chains, and the sets, that should not be there."""
-        return self._found.chains - self._compiled.chains.keys(), self._found.sets - self._compiled.sets.keys()
+        return self._found.chains - self._compiled.chains.keys(), self._found.sets.keys() - self._compiled.sets.keys()
 
     def _is_damaged(self, name: str, known: Mapping[str, int]) -> bool:
         wanted = [rules.comment(rule.comment) for rule in self._compiled.chains[name].rules]

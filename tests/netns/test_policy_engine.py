@@ -14,10 +14,9 @@ from rules import policy
 from spec.attachment import Attachment
 from tests.netns.nft_tools import on
 from tests.netns.node import Node
-from tests.netns.policy_tools import Clock, generation, listed, programmer
+from tests.netns.policy_tools import GROUP, MAC, Clock, generation, listed, programmer
 from tests.policy.random_clusters import Change, Document, histories
 
-GROUP, MAC = 0x24000001, "02:24:00:00:00:01"
 EXEMPT = (PodPeer(Selector(), None, "x"),)
 
 

@@ -1,8 +1,10 @@
 """policy/programming.py makes nftables equal to what the policies come to, whatever was there and comes between."""
 
 import random
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
@@ -22,7 +24,7 @@ from policy.compiled import (
 )
 from policy.settings import Settings
 from rules import policy
-from tests.netns.nft_tools import chain, nft, on, table
+from tests.netns.nft_tools import at_once, chain, nft, on, table
 from tests.netns.node import Node
 from tests.netns.policy_tools import (
     A4,
@@ -331,6 +333,39 @@ def test_resync_does_not_release_a_pod_that_an_add_has_just_held(node: Node) -> 
     on(node, made.resync, OPEN, {})
     assert listed(node) == before
     assert leads_to(node, A4) == "held"
+
+
+def test_while_adds_and_dels_go_on(node: Node) -> None:
+    """No delta fails while other processes attach and detach the same pods; then each pod has what it should."""
+    made = known(node)
+    others = [partial(come_and_go, number) for number in (1, 2, 3)]
+    worker = threading.Thread(target=lambda: failed.append(at_once(node, others)))
+    failed: list[int] = []
+    worker.start()
+    values = [("all", ""), ("none", "all"), ("", "")]
+    while worker.is_alive():
+        chains = values[len(values) % 3]
+        values.append(chains)
+        pods = {f"10.1.2.{number}": enforced(number, ingress=chains[0], egress=chains[1]) for number in (1, 2, 3)}
+        on(node, made.apply, Delta(pods=pods))
+    worker.join()
+    assert failed == [0]
+    right = Delta(pods={f"10.1.2.{number}": enforced(number, ingress="all") for number in (1, 2, 3)})
+    on(node, made.apply, right)
+    assert [leads_to(node, f"10.1.2.{number}") for number in (1, 2, 3)] == ["all"] * 3
+    before = generation(node)
+    everything = replace(OPEN, pods=right.pods)
+    on(node, made.resync, everything, local_of(everything))
+    assert generation(node) == before
+
+
+def come_and_go(number: int) -> None:
+    """Attach and detach a pod a hundred times, and attach it in the end."""
+    ips, link = (f"10.1.2.{number}",), f"veth{number}"
+    for _ in range(100):
+        policy.hold(attachment(number), ips, link, GROUP, MAC)
+        policy.release(attachment(number), ips, link)
+    policy.hold(attachment(number), ips, link, GROUP, MAC)
 
 
 # -- counters and cuts ------------------------------------------------------------------------------------------------
