@@ -22,6 +22,7 @@ class Found:
     chains: set[str]
     foreign_hooks: set[str]
     comments: dict[str, list[str]] = field(default_factory=dict)
+    expressions: dict[str, list[bytes]] = field(default_factory=dict)
     digests: dict[str, int] = field(default_factory=dict)
     """Of the expressions of each chain's rules."""
 
@@ -33,11 +34,10 @@ def read(netlink: Netlink) -> Found:
         {name for name in listing.list_chains(netlink, TABLE) if name not in BASE_CHAINS[TABLE]},
         {name for name, *_ in listing.list_base_chains(netlink, TABLE) if name not in BASE_CHAINS[TABLE]},
     )
-    expressions: dict[str, list[bytes]] = {}
     for rule in listing.list_rules(netlink, TABLE):
         found.comments.setdefault(rule.chain, []).append(rule.comment)
-        expressions.setdefault(rule.chain, []).append(rule.expressions)
-    found.digests = {name: hash(tuple(each)) for name, each in expressions.items()}
+        found.expressions.setdefault(rule.chain, []).append(rule.expressions)
+    found.digests = {name: hash(tuple(each)) for name, each in found.expressions.items()}
     return found
 
 
@@ -67,7 +67,7 @@ class Repair:
         damaged = {
             name: chain
             for name, chain in compiled.chains.items()
-            if self._clearing or name not in found.chains or self._is_damaged(name, known)
+            if self._clearing or name not in found.chains or self._is_damaged(name, known, kinds)
         }
         self._chains = rules.creation(damaged, kinds)
         self.intact = {
@@ -86,10 +86,13 @@ class Repair:
         """The chains, and the sets, that should not be there."""
         return self._found.chains - self._compiled.chains.keys(), self._found.sets.keys() - self._compiled.sets.keys()
 
-    def _is_damaged(self, name: str, known: Mapping[str, int]) -> bool:
-        wanted = [rules.comment(rule.comment) for rule in self._compiled.chains[name].rules]
-        digest = self._found.digests.get(name)
-        return self._found.comments.get(name, []) != wanted or known.get(name, digest) != digest
+    def _is_damaged(self, name: str, known: Mapping[str, int], kinds: Mapping[str, str]) -> bool:
+        found, chain = self._found, self._compiled.chains[name]
+        if found.comments.get(name, []) != [rules.comment(rule.comment) for rule in chain.rules]:
+            return True
+        if name in known:
+            return known[name] != found.digests.get(name)
+        return not rules.are_like(found.expressions.get(name, []), rules.rules_of(chain, kinds))
 
     def _clear(self, wrong_sets: Iterable[str], wrong_chains: Iterable[str]) -> list[Step]:
         return [

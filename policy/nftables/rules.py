@@ -4,8 +4,9 @@ A rule of a chain for INGRESS compares its peers with the source, one for EGRESS
 are always the packet's destination.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+from linux.netlink.attributes import attributes_of, payloads_of
 from linux.nftables import messages, uapi
 from linux.nftables.cache import Rule
 from linux.nftables.expressions import (
@@ -32,6 +33,14 @@ from rules.policy.names import DENIED_EGRESS_CHAIN, DENIED_INGRESS_CHAIN, NODE_A
 
 _FIRST = CONCATENATION[0]
 _NAMED = {4: NAMED4, 6: NAMED6}
+_REGISTERS = {
+    (b"payload\0", uapi.NFTA_PAYLOAD_DREG),
+    (b"meta\0", uapi.NFTA_META_DREG),
+    (b"lookup\0", uapi.NFTA_LOOKUP_SREG),
+    (b"cmp\0", uapi.NFTA_CMP_SREG),
+    (b"range\0", uapi.NFTA_RANGE_SREG),
+    (b"immediate\0", uapi.NFTA_IMMEDIATE_DREG),
+}
 _VERDICTS = {
     # accept
     (INGRESS, ALLOW): ACCEPT,
@@ -66,6 +75,32 @@ def creation(chains: Mapping[str, Chain], kinds: Mapping[str, str]) -> list[Step
 def rules_of(chain: Chain, kinds: Mapping[str, str]) -> list[Rule]:
     """The rules of a chain. Raises KeyError: a set is not in `kinds`."""
     return [Rule(comment(rule.comment), tuple(_expressions(chain.direction, rule, kinds))) for rule in chain.rules]
+
+
+def are_like(found: Sequence[bytes], wanted: Sequence[Rule]) -> bool:
+    """Whether rules as the kernel lists them do what is wanted, whatever it adds to what it was sent.
+
+    Registers are not compared: the kernel lists those that have two numbers by the other one.
+    """
+    return len(found) == len(wanted) and all(map(_is_like, found, wanted))
+
+
+def _is_like(found: bytes, wanted: Rule) -> bool:
+    there, due = _decoded(found), _decoded(b"".join(wanted.expressions))
+    if [name for name, _ in there] != [name for name, _ in due]:
+        return False
+    return all(
+        held.get(kind) == value
+        for (_, held), (name, body) in zip(there, due, strict=True)
+        for kind, value in body.items()
+        if (name, kind) not in _REGISTERS
+    )
+
+
+def _decoded(expressions: bytes) -> list[tuple[bytes, dict[int, bytes]]]:
+    """The name and the attributes of each expression."""
+    found = (attributes_of(one) for one in payloads_of(expressions))
+    return [(one[uapi.NFTA_EXPR_NAME], attributes_of(one.get(uapi.NFTA_EXPR_DATA, b""))) for one in found]
 
 
 def _expressions(direction: str, rule: ChainRule, kinds: Mapping[str, str]) -> Iterator[bytes]:

@@ -1,5 +1,6 @@
 """policy/programming.py mends what others have changed, and deletes what is not used any more."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -84,19 +85,17 @@ def listed_or_nothing(node: Node) -> object:
     return listed(node) if both else None
 
 
-def test_a_rule_that_was_replaced_under_its_comment(node: Node) -> None:
-    """A programmer that has seen a chain right notices a rule that differs only in what it does."""
+@pytest.mark.parametrize("rule", ["accept", "ip6 saddr @peers6_shop meta l4proto . th dport @web drop"])
+@pytest.mark.parametrize("is_new", [False, True])
+def test_a_rule_that_was_replaced_under_its_comment(node: Node, rule: str, is_new: bool) -> None:
+    """A rule that differs only in what it does is noticed, also by a daemon that has just started."""
     made = programmer()
     on(node, made.resync, example(), local_of(example()))
     on(node, made.resync, example(), local_of(example()))
     right = listed(node)
-    nft(
-        node,
-        "-f",
-        "-",
-        stdin=f"flush chain {TABLE} in6_web\nadd rule {TABLE} in6_web accept\nadd rule {TABLE} in6_web drop",
-    )
-    on(node, made.resync, example(), local_of(example()))
+    handle = re.search(r"@peers6_shop .* # handle (\d+)", nft(node, "-a", "list", "chain", *TABLE.split(), "in6_web"))
+    nft(node, "replace", "rule", *TABLE.split(), "in6_web", "handle", handle[1], rule)
+    on(node, (programmer() if is_new else made).resync, example(), local_of(example()))
     assert listed(node) == right
 
 
