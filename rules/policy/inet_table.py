@@ -61,11 +61,13 @@ def _both(comment: str, make: object) -> tuple[Rule, Rule]:
     return tuple(Rule(f"{comment} IPv{version}", (*nfproto(version), *make(version))) for version in (4, 6))
 
 
+# ip saddr . ip daddr . meta l4proto . th sport . th dport @cut4 goto refuse
+_CUT = _both("cut", lambda v: (*_flow(v), lookup(names.CUT[v].name), goto(names.REFUSE)))
+
 _CONNECTION = (
     # ip saddr . ip daddr @self4 accept
     *_both("itself", lambda v: (*_pair(v), lookup(names.SELF[v].name), ACCEPT)),
-    # ip saddr . ip daddr . meta l4proto . th sport . th dport @cut4 goto refuse
-    *_both("cut", lambda v: (*_flow(v), lookup(names.CUT[v].name), goto(names.REFUSE))),
+    *_CUT,
     # ip saddr @pods4 jump metadata
     *_both("metadata", lambda v: (ip_saddr(v), lookup(names.PODS[v].name), jump(names.METADATA))),
     # ct state invalid goto invalid
@@ -82,6 +84,7 @@ _CONNECTION = (
 )
 
 _FROM_POD = (
+    *_CUT,
     # jump metadata
     Rule("metadata", (jump(names.METADATA),)),
     # ip saddr vmap @to_node4
@@ -169,6 +172,8 @@ CHAINS = (
         (
             # ct state established,related,untracked accept
             Rule("open", (*ct_state(_OPEN | uapi.CT_STATE_UNTRACKED), ACCEPT)),
+            # Or what the node sends on a connection of a pod to it that was cut would open it again.
+            *_CUT,
             # fib saddr type local accept
             Rule("own", (*fib_type_local(uapi.NFTA_FIB_F_SADDR), ACCEPT)),
             # The node's resets in the name of another, for connections that are not tracked.

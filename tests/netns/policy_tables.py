@@ -117,6 +117,8 @@ CHAINS = """\
 	}
 
 	chain from_pod {
+		ip saddr . ip daddr . meta l4proto . th sport . th dport @cut4 goto refuse comment "cut IPv4"
+		ip6 saddr . ip6 daddr . meta l4proto . th sport . th dport @cut6 goto refuse comment "cut IPv6"
 		jump metadata comment "metadata"
 		ip saddr vmap @to_node4 comment "to the node IPv4"
 		ip6 saddr vmap @to_node6 comment "to the node IPv6"
@@ -132,6 +134,8 @@ CHAINS = """\
 	chain output {
 		type filter hook output priority filter + 10; policy accept;
 		ct state established,related,untracked accept comment "open"
+		ip saddr . ip daddr . meta l4proto . th sport . th dport @cut4 goto refuse comment "cut IPv4"
+		ip6 saddr . ip6 daddr . meta l4proto . th sport . th dport @cut6 goto refuse comment "cut IPv6"
 		fib saddr type local accept comment "own"
 		tcp flags rst / syn,rst accept comment "resets"
 		goto connection comment "new"

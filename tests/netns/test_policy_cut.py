@@ -149,7 +149,7 @@ def test_pings_end(cluster: Cluster) -> None:
 
 
 @pytest.mark.parametrize("kind", ["tcp", "udp"])
-@pytest.mark.parametrize("speaks", ["client"])
+@pytest.mark.parametrize("speaks", ["client", "server"])
 def test_a_connection_to_the_node_ends(cluster: Cluster, stack: ExitStack, kind: str, speaks: str) -> None:
     """If a cluster-wide policy denies it; what the node has opened goes on."""
     client, node = cluster.pods["client"], cluster.node
