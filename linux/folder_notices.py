@@ -6,12 +6,16 @@ import time
 from collections.abc import Collection
 from contextlib import suppress
 
-from linux.inotify import CREATE, FolderWatch
+from linux.inotify import CREATE, DELETE, MOVED_FROM, FolderWatch
 
 WHOLE = 60.0
 """Seconds between two looks at all files, if the folder's time says that none is new."""
-WRITING = 0.1
-"""Seconds after which a file that somebody has created, and not closed, is looked at: it may be a link."""
+WRITING = {CREATE: 1.0, DELETE: 0.1, MOVED_FROM: 0.1}
+"""Seconds after these events until a file is looked at, if there is no other event of it before.
+
+One that was created is mostly still being written, until it is closed; but it may be a link. One that is gone is
+mostly created again.
+"""
 
 
 class FolderNotices:
@@ -26,7 +30,7 @@ class FolderNotices:
         self._seen: tuple[int, ...] = ()  # the folder's identity and time at the last look at all its files
         self._watch: FolderWatch | None = None
         self._watched: tuple[int, int] = (0, 0)  # device and inode
-        self._created: dict[str, float] = {}  # names, and when to look at them
+        self._later: dict[str, float] = {}  # names, and when to look at them
 
     def __enter__(self) -> "FolderNotices":
         return self
@@ -48,7 +52,7 @@ class FolderNotices:
     def wait(self, seconds: float | None, due: Collection[str] = ()) -> set[str] | None:
         """The names of the files to look at, None for the whole folder; `due`: those after `seconds` (None: never)."""
         now = time.monotonic()
-        limits = [self._next - now, *(at - now for at in self._created.values())]
+        limits = [self._next - now, *(at - now for at in self._later.values())]
         limits += [] if seconds is None else [seconds]
         poll = select.poll()
         poll.register(self._wake, select.POLLIN)
@@ -64,18 +68,18 @@ class FolderNotices:
         if events is None:
             return None
         for name, mask in events.items():
-            if mask == CREATE:
-                self._created.setdefault(name, now + WRITING)
+            if mask in WRITING:
+                self._later[name] = now + WRITING[mask]
             else:
-                self._created.pop(name, None)
-        late = {name for name, at in self._created.items() if now >= at}
+                self._later.pop(name, None)
+        late = {name for name, at in self._later.items() if now >= at}
         for name in late:
-            del self._created[name]
-        return {name for name in events if name not in self._created}.union(due, late)
+            del self._later[name]
+        return {name for name in (*events, *due) if name not in self._later} | late
 
     def end(self) -> None:
         """Watch no longer; `renew` begins again."""
-        self._created.clear()
+        self._later.clear()
         if self._watch:
             self._watch.close()
             self._watch = None

@@ -29,7 +29,7 @@ class FolderWatch:
             raise
 
     def events(self) -> dict[str, int] | None:
-        """The names of files that have changed since the last call, with the bits of all their events.
+        """The names of files that have changed since the last call, each with the bit of its last event.
 
         None: any file may have changed. Never blocks.
         """
@@ -45,8 +45,7 @@ class FolderWatch:
                 if mask & _GONE:
                     return None
                 at += _EVENT.size
-                name = os.fsdecode(data[at : at + length].rstrip(b"\0"))
-                found[name] = found.get(name, 0) | mask
+                found[os.fsdecode(data[at : at + length].rstrip(b"\0"))] = mask
                 at += length
 
     def close(self) -> None:

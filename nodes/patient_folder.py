@@ -19,10 +19,14 @@ Content = TypeVar("Content")
 
 @dataclass(frozen=True)
 class Reading(Generic[Content]):
-    """What a file says: its `content`, None if it has none; `problem`: what is wrong with it, "" if nothing is."""
+    """What a file says: its `content`, None if it has none; `problem`: what is wrong with it, "" if nothing is.
+
+    `is_doubtful`: nothing is wrong, but it counts only if it still says so after a while.
+    """
 
     content: Content | None
     problem: str = ""
+    is_doubtful: bool = False
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ class PatientFolder(Generic[Content]):
             return self._update(name, file, (), now)
         except (OSError, ValueError) as error:
             reading = Reading(last, str(error.strerror if isinstance(error, OSError) else error))
-        if reading.problem and not is_due:
+        if (reading.problem or reading.is_doubtful) and not is_due:
             return self._wrong(file, mark, now)
         return _File(reading, mark)
 

@@ -138,7 +138,8 @@ class FolderSource:
         if any(document.identity is None for document in wrong):  # which may be any of those that are missing
             there = {each.document.identity for each in found}
             found += [each for identity, each in right.items() if identity not in there]
-        return Reading(tuple(found), wrong[0].problem if wrong else "")
+        # A file without any documents is one that somebody begins to write anew.
+        return Reading(tuple(found), wrong[0].problem if wrong else "", is_doubtful=bool(last) and not found)
 
     def _pass(self, sink: Sink, *, has_changed: bool) -> None:
         """Pass on what has changed."""

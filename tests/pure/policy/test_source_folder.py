@@ -216,10 +216,22 @@ def test_a_file_counts_when_its_writer_has_closed_it(tmp_path: Path) -> None:
         with (tmp_path / "a.yaml").open("w") as file:
             file.write(f"{text}\n---\n")
             file.flush()
-            time.sleep(0.02)
+            time.sleep(0.5)
             assert kept.objects == {}
             file.write(json.dumps(namespace("b")))
         kept.wait(lambda: kept.names == {"a", "b"})
+        assert kept.problems == {}
+
+
+def test_a_file_without_documents_counts_after_a_while(tmp_path: Path) -> None:
+    """Somebody may be writing it anew; nothing is wrong with it."""
+    write(tmp_path / "a.yaml", POLICY)
+    with running(source(tmp_path, patience=1)) as kept:
+        kept.wait(lambda: kept.objects)
+        (tmp_path / "a.yaml").write_text("# nothing")
+        time.sleep(0.5)
+        assert kept.objects
+        kept.wait(lambda: not kept.objects)
         assert kept.problems == {}
 
 
