@@ -14,8 +14,8 @@ from daemon import config as configuration
 from daemon import options, single
 from daemon.assembly import assemble, report_pods, watch
 from daemon.config import Config, ConfigError
-from daemon.node_policies import assemble_policies
 from daemon.options import Options
+from daemon.policies.node import assemble_policies
 from daemon.reconciler import Pass
 from nodes.registries.open import kind_of, open_registry
 from plugins.__main__ import VERSION

@@ -9,8 +9,8 @@ from daemon import conflist
 from daemon.config import BRIDGE, VXLAN, Config
 from daemon.drift import Drift
 from daemon.files import NodeFile, PeersFile
-from daemon.node_policies import NodePolicies
 from daemon.own import ThisNode
+from daemon.policies.node import NodePolicies
 from daemon.reconciler import Observer, Parts, Reconciler
 from daemon.records import Store
 from daemon.registrar import Registrar

@@ -367,6 +367,10 @@ def _check_plugin(config: Config, mistakes: Mistakes) -> None:
     subnets = tuple(by_family.values()) or ("192.0.2.0/24",)
     own |= {"name": config.conflist.name, "type": config.mode}
     own |= {} if config.mode == BRIDGE else {"podCIDRs": list(subnets)}
+    if config.policy.enabled:
+        own |= {"policyWait": config.policy.wait}
+        completed = {"isDefaultGateway": True, "ipam": {"type": "host-local"}} if config.mode == BRIDGE else {}
+        own = {**{key: value for key, value in completed.items() if not Section(own).mentions(key)}, **own}
     _check_keys(mistakes, config.mode, own, _PARSERS[config.mode], others=("ipam", "dns", "capabilities"))
     ipam = next((value for key, value in own.items() if key.lower() == "ipam"), {})
     if isinstance(ipam, Mapping) and Section(ipam).raw("type") in (None, "host-local"):

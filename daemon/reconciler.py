@@ -16,8 +16,8 @@ from agent.log import INFO, NOTICE, Log
 from daemon.config import Config
 from daemon.drift import Drift, Found
 from daemon.files import NodeFile, PeersFile
-from daemon.node_policies import NodePolicies
 from daemon.own import ThisNode
+from daemon.policies.node import NodePolicies
 from daemon.readiness import State, readiness
 from daemon.records import Changes, Store
 from daemon.registrar import Registrar

@@ -102,7 +102,7 @@ def _delete_bridge(config: Config) -> str:
 
 
 def _delete_policies() -> str:
-    from daemon.policy_setup import remove
+    from daemon.policies.setup import remove
 
     remove()
     return ""

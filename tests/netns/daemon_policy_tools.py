@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from subprocess import PIPE, Popen
 
-from daemon.policy_inbox import digest_of, key_of, text_of
+from daemon.policies.inbox import digest_of, key_of, text_of
 from policy.documents import read_document
 from tests.netns.cni import CNI
 from tests.netns.daemon_tools import Daemon, conf_of

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 
 from agent.log import NOTICE, WARNING
-from daemon import denials
+from daemon.policies import denials
 from linux.nflog import Nflog
 from policy.compiled import DROP, INGRESS, Chain, ChainRule, Compiled, Enforced
 from policy.denied import Denied

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.denials import fields_of
+from daemon.policies.denials import fields_of
 from linux.nflog import LoggedPacket
 from policy.compiled import ALLOW, DROP, EGRESS, INGRESS, Chain, ChainRule, Compiled, Enforced
 from policy.verdicts import Judge

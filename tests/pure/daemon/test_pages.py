@@ -12,9 +12,9 @@ import pytest
 
 from daemon import options
 from daemon.monitoring import Monitoring
-from daemon.policies import POD, InForce
-from daemon.policy_inbox import Inbox, digest_of, key_of
-from daemon.policy_pages import PolicyMetrics
+from daemon.policies.inbox import Inbox, digest_of, key_of
+from daemon.policies.loop import POD, InForce
+from daemon.policies.pages import PolicyMetrics
 from daemon.readiness import State
 from daemon.reconciler import Pass
 from daemon.records import Store

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from daemon.policies import DOCUMENTS, POD, WHOLE, Parts, Policies, Waker
-from daemon.policy_adoption import Adopted
-from daemon.policy_inbox import Inbox, key_of
-from daemon.policy_pods import PodFiles
+from daemon.policies.adoption import Adopted
+from daemon.policies.inbox import Inbox, key_of
+from daemon.policies.loop import DOCUMENTS, POD, WHOLE, Parts, Policies, Waker
+from daemon.policies.pods import PodFiles
 from linux.nftables.monitor import ANYTHING, ELEMENTS, NOTHING
 from linux.ownership import owner_tag
 from plugins.pod import pod_files

@@ -139,3 +139,19 @@ def test_runtimes_pass_the_wait_to_the_plugin(tmp_path: Path) -> None:
     assert "policyWait" not in main_plugin(config(tmp_path, "[policy]\nenabled = false\n"))
     (found,) = checked(tmp_path, f"{HEAD}[vxlan]\npolicyWait = 1\n")
     assert '"policyWait" must not be set here: set "policyWait" in [policy]' in found
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("isDefaultGateway = false", '"policyWait": the bridge must be the gateway of its pods'),
+        ("portIsolation = true", '"policyWait": with network policies the node routes packets between pods'),
+    ],
+)
+def test_a_bridge_that_cannot_have_policies_is_told(tmp_path: Path, keys: str, expected: str) -> None:
+    """Before any pod is refused; without policies it is as good as any."""
+    bridge = f'mode = "bridge"\n{HEAD}[bridge]\n{keys}\n'
+    (found,) = checked(tmp_path, f"{bridge}[policy]\n")
+    assert expected in found
+    assert checked(tmp_path, bridge) == []
+    assert checked(tmp_path, f'mode = "bridge"\n{HEAD}[policy]\n') == []

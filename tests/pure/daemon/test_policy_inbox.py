@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from daemon.policy_inbox import Batch, Inbox, digest_of, key_of, text_of
+from daemon.policies.inbox import Batch, Inbox, digest_of, key_of, text_of
 from policy.objects import NETWORK, ClusterNode, Namespace, Pod, PodPeer, Policy
 from tests.pure.daemon.test_records import Clock
 

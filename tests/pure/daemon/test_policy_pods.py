@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from daemon import policy_pods as module
-from daemon.policy_pods import PodChanges, PodFiles, local_pod
+from daemon.policies import pods as module
+from daemon.policies.pods import PodChanges, PodFiles, local_pod
 from linux.ownership import owner_tag
 from plugins.pod import pod_files
 from plugins.pod.pod_files import PodFile

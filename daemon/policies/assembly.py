@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 from agent.log import Log
 from agent.pages import Page
-from daemon import conflist, policy_setup
+from daemon import conflist
 from daemon.config import BRIDGE, Config
-from daemon.denials import Denials
-from daemon.policies import Parts, Policies, Waker
-from daemon.policy_adoption import Adoption
-from daemon.policy_cuts import Cuts
-from daemon.policy_inbox import Inbox
-from daemon.policy_pods import PodFiles
+from daemon.policies import setup
+from daemon.policies.adoption import Adoption
+from daemon.policies.cuts import Cuts
+from daemon.policies.denials import Denials
+from daemon.policies.inbox import Inbox
+from daemon.policies.loop import Parts, Policies, Waker
+from daemon.policies.pods import PodFiles
 from linux.nftables.monitor import TableMonitor
 from policy.engine import Engine
 from policy.programming import Programmer
@@ -23,7 +24,7 @@ from spec.config import Section
 
 if TYPE_CHECKING:
     from daemon.monitoring import Monitoring
-    from daemon.policy_pages import NoMetrics, PolicyMetrics
+    from daemon.policies.pages import NoMetrics, PolicyMetrics
 
 _FAILING_SECONDS = 60.0
 """For so long programming may fail before new pods are refused: they would be held."""
@@ -51,7 +52,7 @@ class Enabled:
             files=PodFiles(),
             adoption=Adoption(config.conflist.name, plugin.section("ipam"), waits_for_names=has_api),
             cuts=self._cuts,
-            prepare=partial(policy_setup.prepare, vlan=vlan),
+            prepare=partial(setup.prepare, vlan=vlan),
             open_monitor=self._open_monitor,
             keeps_connections=conf.keeps_connections,
         )
@@ -94,7 +95,7 @@ class Enabled:
 
     def _open_monitor(self) -> TableMonitor:
         """What this process changes is not reported."""
-        self._monitor = policy_setup.open_monitor()
+        self._monitor = setup.open_monitor()
         for author in self._authors:
             self._monitor.ignore(author)
         return self._monitor
@@ -106,7 +107,7 @@ class Enabled:
 
 
 def _metrics(monitoring: "Monitoring | None") -> "PolicyMetrics | NoMetrics":
-    from daemon.policy_pages import NoMetrics, PolicyMetrics
+    from daemon.policies.pages import NoMetrics, PolicyMetrics
 
     return PolicyMetrics(monitoring.registry) if monitoring else NoMetrics()
 

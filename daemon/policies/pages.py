@@ -7,8 +7,8 @@ from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import CollectorRegistry
 
 from agent.pages import Page, json_page
-from daemon.policies import InForce, Policies
-from daemon.policy_inbox import Inbox, digest_of, text_of
+from daemon.policies.inbox import Inbox, digest_of, text_of
+from daemon.policies.loop import InForce, Policies
 from policy.compiled import Compiled, Enforced
 from policy.denied import Denied
 

@@ -15,9 +15,9 @@ from threading import Thread
 from typing import TYPE_CHECKING, Protocol
 
 from agent.log import INFO, NOTICE, Log
-from daemon.policy_adoption import Adoption
-from daemon.policy_inbox import Batch, Inbox, Key, Object, key_of
-from daemon.policy_pods import PodChanges, PodFiles, local_pod
+from daemon.policies.adoption import Adoption
+from daemon.policies.inbox import Batch, Inbox, Key, Object, key_of
+from daemon.policies.pods import PodChanges, PodFiles, local_pod
 from daemon.sentences import Sentences
 from linux.nftables.monitor import ANYTHING, NOTHING, TableMonitor
 from policy.compiled import Compiled, Delta
@@ -26,7 +26,7 @@ from policy.objects import LocalPod
 from spec.errors import CNIError
 
 if TYPE_CHECKING:
-    from daemon.policy_cuts import Cuts
+    from daemon.policies.cuts import Cuts
     from policy.programming import Programmer
 
 POD, DOCUMENTS, WHOLE = "pod", "documents", "whole"

@@ -37,7 +37,7 @@ class Disabled:
     """They are not enabled: what an earlier configuration has made is removed."""
 
     def __init__(self, log: Log) -> None:
-        from daemon.policy_setup import Removal
+        from daemon.policies.setup import Removal
 
         self._removal = Removal(log)
 
@@ -68,6 +68,6 @@ def assemble_policies(config: Config, log: Log, monitoring: "Monitoring | None")
     """What the table [policy] asks for. Raises CNIError 7, OSError."""
     if not config.policy.enabled:
         return Disabled(log)
-    from daemon.policy_assembly import Enabled
+    from daemon.policies.assembly import Enabled
 
     return Enabled(config, log, monitoring)
