@@ -39,7 +39,7 @@ Connection = tuple[bytes, bytes, int, int, int]
 _UNUSED_SECONDS = 3
 _CUT_SECONDS = 10
 _CUT_AT_ONCE = 5000
-_FEW_PODS = 10  # to look up their elements one by one is faster than to list all
+_FEW_PODS = 16  # to look up their elements one by one is faster than to list all
 
 
 class Programmer:

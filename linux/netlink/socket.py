@@ -10,7 +10,7 @@ import socket
 import struct
 import sys
 from collections.abc import Collection, Iterator, Sequence
-from errno import EAGAIN, ENOENT, EPROTO
+from errno import EAGAIN, ENOBUFS, ENOENT, EPROTO
 
 from linux.netlink.attributes import MESSAGE_HEADER, attributes_of
 from linux.waiting import wait_until
@@ -206,27 +206,37 @@ class Netlink:
             raise failure
         return echoed
 
-    def transact(self, requests: Sequence[bytes]) -> list[tuple[int, NetlinkError | None]]:
+    def transact(
+        self, requests: Sequence[bytes], *, first_error_suffices: bool = False
+    ) -> list[tuple[int, NetlinkError | None]]:
         """Send encoded requests in one datagram that the kernel answers before send() returns, as nfnetlink does.
 
         Returns (sequence number of the request, its error or None) for each acknowledgement, in order. How many there
-        are depends on the errors.
+        are depends on the errors; if they are too many for the socket's buffer, OSError (ENOBUFS) is raised, unless the
+        first ones suffice.
         """
         data = b"".join(requests)
         numbers = {_number_of(request) for request in requests}
         if len(data) > _SEND_BYTES:
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 2 * len(data))
         self._socket.send(data)
-        answers = []
-        try:
-            while True:
-                answers += [
-                    (struct.unpack_from("=I", body, 8)[0], error_of(body))
-                    for kind, _, body in self._receive(numbers, wait=False)
-                    if kind == NLMSG_ERROR
-                ]
-        except BlockingIOError:
-            return answers
+        answers: list[tuple[int, NetlinkError | None]] = []
+        lost: OSError | None = None
+        while True:
+            try:
+                received = self._receive(numbers, wait=False)
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno != ENOBUFS:
+                    raise
+                lost = error
+                continue
+            acknowledged = (body for kind, _, body in received if kind == NLMSG_ERROR)
+            answers += [(struct.unpack_from("=I", body, 8)[0], error_of(body)) for body in acknowledged]
+        if lost and not (first_error_suffices and any(error for _, error in answers)):
+            raise lost
+        return answers
 
     def change_many(self, requests: Sequence[bytes]) -> list[tuple[int, NetlinkError]]:
         """Send many encoded changes in few datagrams; returns (index in `requests`, error) of each refused one.

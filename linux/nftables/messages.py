@@ -145,7 +145,7 @@ def _transact(netlink: Netlink, steps: Sequence[Step], condition: bytes, *, end:
         flags = NLM_F_REQUEST | step.flags | (NLM_F_ACK if number == len(steps) else 0)
         requests.append(netlink.encode(step.message, message_type(step.kind), flags))
     requests += [netlink.encode(message, number, NLM_F_REQUEST) for message, number in end]
-    answers = netlink.transact(requests)
+    answers = netlink.transact(requests, first_error_suffices=True)
     for sequence, error in answers:
         if error:
             number = sequence - _SEQUENCE.unpack_from(requests[0], _SEQUENCE_AT)[0]

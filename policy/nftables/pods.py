@@ -1,6 +1,6 @@
 """Elements of pods: in the maps from a pod to its chains, in sets of pods, and in sets of their host veths."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from linux.netlink.socket import Netlink
@@ -93,10 +93,10 @@ def places(addresses: Iterable[str], links: Iterable[str]) -> list[Place]:
     return found + [(BRIDGE_TABLE, each.name, ifname(link)) for link in links if link for each in _OF_LINKS]
 
 
-def read(netlink: Netlink, wanted: Iterable[Place]) -> State:
+def read(netlink: Netlink, wanted: Sequence[Place]) -> State:
     """The elements that are at these places."""
-    found = {place: listing.find_element(netlink, *place) for place in wanted}
-    return {place: element for place, element in found.items() if element}
+    found = zip(wanted, listing.find_elements(netlink, wanted), strict=True)
+    return {place: element for place, element in found if element}
 
 
 def read_all(netlink: Netlink) -> State:

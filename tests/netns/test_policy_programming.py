@@ -8,6 +8,7 @@ from functools import partial
 
 import pytest
 
+from linux.netlink.socket import NetlinkError
 from linux.ownership import owner_tag
 from policy.compiled import (
     ADDRESSES4,
@@ -213,6 +214,21 @@ def test_transactions_of_a_delta(node: Node) -> None:
         before = generation(node)
         on(node, made.apply, delta)
         assert generation(node) == before + transactions
+
+
+def test_a_large_delta_that_is_refused(node: Node) -> None:
+    """If the kernel refuses thousands of rules, the error names the first, and nothing has changed."""
+    made = programmer()
+    on(node, made.resync, example(), local_of(example()))
+    right = listed(node)
+    nft(node, "-f", "-", stdin=f"flush chain {TABLE} in6_web\ndelete set {TABLE} peers6_shop")
+    damaged = listed(node)
+    rules = tuple(ChainRule(ALLOW, 6, "peers6_shop", protocol=6, first=port, last=port) for port in range(1, 5001))
+    with pytest.raises(NetlinkError, match="add a rule to chain many of table inet slash24_policy: No such file"):
+        on(node, made.apply, Delta(new_chains={"many": Chain(INGRESS, rules)}, pods={A6: enforced(1, ingress="many")}))
+    assert listed(node) == damaged
+    on(node, made.resync, example(), local_of(example()))
+    assert listed(node) == right
 
 
 def test_a_large_set(node: Node) -> None:

@@ -45,7 +45,9 @@ class FakeNetlink(Netlink):
         """Return the objects."""
         return self._objects or self.sent
 
-    def transact(self, requests: Sequence[bytes]) -> list[tuple[int, NetlinkError | None]]:
+    def transact(
+        self, requests: Sequence[bytes], *, first_error_suffices: bool = False
+    ) -> list[tuple[int, NetlinkError | None]]:
         """Answer as rtnetlink does without NLM_F_ACK: only errors."""
         self.datagrams.append(list(requests))
         numbers = [struct.unpack_from("=I", request, 8)[0] for request in requests]
