@@ -50,8 +50,8 @@ def cut(compiled: Compiled, addresses: frozenset[str] | None, programmer: Progra
     """End the connections of pods with these addresses (None: of all) that are no longer allowed; returns how many.
 
     `compiled` must be in force. In the network namespace of the calling thread. Connections from the node itself and
-    those of a pod with itself stay. 100,000 connections of these pods take a second. Raises OSError; if flows could not
-    be refused, only when everything else is done.
+    those of a pod with itself stay. 100,000 connections of these pods take the processor a second or two. Raises
+    OSError; if flows could not be refused, only when everything else is done.
     """
     pods = frozenset(pack(ip) for ip in compiled.pods if addresses is None or ip in addresses)
     if not pods:
