@@ -214,12 +214,12 @@ def _restricting(tiers: Mapping[str, Sequence[Policy]], direction: str) -> tuple
 def _pod_rules(
     admin: Part | None, accepting: Sequence[tuple[Part, str]], isolating: Iterable[Policy], baseline: Part | None
 ) -> tuple[ChainRule, ...]:
-    rules = [ChainRule(JUMP, target=admin.name, comment="Admin policies")] if admin else []
+    rules = [ChainRule(JUMP, target=admin.name)] if admin else []
     rules += [ChainRule(JUMP, target=part.name, comment=comment) for part, comment in accepting]
     names = ", ".join(map(policy_name, isolating))
     if names:
         return (*rules, ChainRule(DROP, comment=comment_of(f"isolated by {names}")))
-    rules += [ChainRule(JUMP, target=baseline.name, comment="Baseline policies")] if baseline else []
+    rules += [ChainRule(JUMP, target=baseline.name)] if baseline else []
     return (*rules, ChainRule(ALLOW, comment="not isolated"))
 
 

@@ -152,7 +152,7 @@ class Judge:
                 return rule.verdict, rule.comment
             verdict, why = self._walk(rule.target, packet, peer)
             if verdict != RETURN:
-                return verdict, f"{rule.comment} {why}".rstrip()
+                return verdict, f"{rule.comment} {why}".strip()
         return RETURN, ""
 
     def _chain(self, name: str) -> list[_Match]:

@@ -58,7 +58,7 @@ _with_values = st.builds(
 )
 _without = st.builds(Requirement, st.just("app"), st.sampled_from((EXISTS, DOES_NOT_EXIST)))
 selectors = st.builds(
-    lambda found: Selector(tuple(sorted(found, key=repr))), st.sets(_with_values | _without, max_size=2)
+    lambda found: Selector(tuple(sorted(found, key=repr))), st.sets(_with_values | _without, max_size=1)
 )
 wide_peers = st.builds(PodPeer, selectors, selectors)
 narrow_peers = st.builds(lambda pods, name: PodPeer(pods, namespace=name), selectors, st.sampled_from(_SPACES))
@@ -77,13 +77,17 @@ _ports = st.one_of(
 )
 
 
-def _rules(actions: Iterable[str]) -> st.SearchStrategy:
-    some_peers, some_ports = (st.lists(one, max_size=2).map(tuple) for one in (_peers, _ports))
-    one = st.builds(Rule, st.none() | some_peers, st.none() | some_ports, st.sampled_from(tuple(actions)))
-    numbered = st.lists(one, max_size=2).map(
+def _some_rules(actions: Iterable[str]) -> st.SearchStrategy:
+    peers, ports = (st.lists(one, min_size=1, max_size=2).map(tuple) for one in (_peers, _ports))
+    nothing = st.sampled_from((None, None, None, ()))
+    one = st.builds(Rule, nothing | peers, nothing | ports, st.sampled_from(tuple(actions)))
+    return st.lists(one, min_size=1, max_size=2).map(
         lambda found: tuple(Rule(rule.peers, rule.ports, rule.action, f"rule[{n}]") for n, rule in enumerate(found))
     )
-    return st.none() | numbered
+
+
+def _rules(actions: Iterable[str]) -> st.SearchStrategy:
+    return st.sampled_from((None, None, ())) | _some_rules(actions)
 
 
 network_policies = st.builds(
@@ -102,7 +106,7 @@ cluster_policies = st.builds(
     _rules([ACCEPT, DENY, PASS]),
     st.sampled_from((1, 1, 2)),
 )
-_some_ips = st.lists(st.sampled_from(ADDRESSES), max_size=2, unique=True).map(tuple)
+_some_ips = st.just(()) | st.lists(st.sampled_from(ADDRESSES), min_size=1, max_size=2, unique=True).map(tuple)
 _container_ports = st.lists(
     st.builds(ContainerPort, st.sampled_from("st"), _protocols, st.sampled_from(PORTS)), max_size=2
 ).map(tuple)
@@ -141,11 +145,38 @@ events = st.one_of(
     st.tuples(st.just("put"), objects),
     st.tuples(st.just("put"), objects),
     st.tuples(st.just("put_local"), attached),
+    st.tuples(st.just("put"), pods),
     st.tuples(st.just("remove"), _keys),
     st.tuples(st.just("remove_local"), st.sampled_from(("o1", "o2", "o3"))),
     st.tuples(st.just("replace"), st.lists(objects, max_size=8)),
     st.tuples(st.just("take"), st.none()),
 )
+_settled = [
+    *(("put", Namespace(name, {"app": "a"})) for name in _SPACES),
+    ("put", Pod("x", "p", {"app": "a"}, ADDRESSES[:1], (ContainerPort("s", TCP, 80),))),
+    ("put", Pod("x", "q", {"app": "b"}, (ADDRESSES[1], ADDRESSES[5]), (ContainerPort("s", TCP, 81),))),
+    ("put", Pod("y", "p", {"tier": "a"}, ADDRESSES[2:3], (ContainerPort("t", UDP, 81),))),
+    ("put_local", LocalPod("o1", (ADDRESSES[0], ADDRESSES[4]), "v1", "x", "p")),
+]
+_settled_policies = st.builds(
+    lambda name, ingress, egress: Policy(NETWORK, "x", name, PodPeer(namespace="x"), ingress, egress),
+    st.sampled_from("ab"),
+    _some_rules([ACCEPT]),
+    _some_rules([ACCEPT]),
+)
+_settled_cluster_policies = st.builds(
+    lambda tier, name, ingress, egress: Policy(tier, "", name, PodPeer(namespaces=Selector()), ingress, egress),
+    st.sampled_from((ADMIN, BASELINE)),
+    st.sampled_from("ab"),
+    _some_rules([ACCEPT, DENY, PASS]),
+    _some_rules([ACCEPT, DENY, PASS]),
+)
+histories = st.builds(
+    lambda policies, after: [*_settled, *(("put", one) for one in policies), ("take", None), *after],
+    st.lists(_settled_policies | _settled_cluster_policies, min_size=1, max_size=3),
+    st.lists(events, min_size=6, max_size=18),
+)
+"""A pod of this node, some policies, and then whatever happens."""
 
 
 def key_of(one: ClusterObject) -> tuple[str, str, str]:
