@@ -49,7 +49,7 @@ _ICMP, _IGMP, _ICMPV6 = 1, 2, 58
 _MLD_LISTENER_QUERY, _ND_NEIGHBOR_ADVERT, _ND_REDIRECT, _MLD2_LISTENER_REPORT = 130, 136, 137, 143
 _ICMP_REDIRECT = 5
 _MULTICAST_BIT = bytes([1, 0, 0, 0, 0, 0])
-_ETH_P_8021Q = 0x8100
+_ETH_P_8021Q, _ETH_P_8021AD = bytes.fromhex("8100"), bytes.fromhex("88a8")
 _MULTICAST4 = bytes([224, 0, 0, 0])
 _MULTICAST6, _LINK_LOCAL = bytes([255, *[0] * 15]), bytes([0xFE, 0x80, *[0] * 14])
 _LL, _NH = uapi.NFT_PAYLOAD_LL_HEADER, uapi.NFT_PAYLOAD_NETWORK_HEADER
@@ -70,7 +70,9 @@ _PREROUTING = (
     # ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 return
     Rule("to many", (payload(_LL, 0, 6), bitwise_and(_MULTICAST_BIT), cmp_eq(_MULTICAST_BIT), RETURN)),
     # ether type 8021q return
-    Rule("tagged", (payload(_LL, 12, 2), cmp_eq(_ETH_P_8021Q.to_bytes(2, "big")), RETURN)),
+    Rule("tagged", (payload(_LL, 12, 2), cmp_eq(_ETH_P_8021Q), RETURN)),
+    # ether type 8021ad return
+    Rule("tagged twice", (payload(_LL, 12, 2), cmp_eq(_ETH_P_8021AD), RETURN)),
     # ip daddr != 224.0.0.0/4 ether daddr set iifgroup map @gateways meta pkttype set host
     Rule("IPv4", (*protocol_ip(4), ip_daddr(4), *in_network(_MULTICAST4, 4, inverted=True), *_TO_THE_NODE)),
     # ip6 daddr fe80::/10 return

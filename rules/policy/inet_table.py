@@ -22,6 +22,7 @@ from linux.nftables.expressions import (
     fib_type_local,
     goto,
     icmpv6_type,
+    in_network,
     ip_daddr,
     ip_saddr,
     jump,
@@ -29,6 +30,7 @@ from linux.nftables.expressions import (
     l4proto_is,
     lookup,
     nfproto,
+    payload,
     tcp_flags_are,
     th_dport,
     th_sport,
@@ -38,8 +40,11 @@ from linux.nftables.messages import Hook
 from linux.nftables.statements import reject_tcp_reset, set_update
 from rules.policy import names
 
-_TCP, _ICMPV6 = 6, 58
+_IGMP, _TCP, _ICMPV6 = 2, 6, 58
+_MULTICAST = bytes([224, 0, 0, 0])
 _ND_NEIGHBOR_SOLICIT, _ND_NEIGHBOR_ADVERT = 135, 136
+_HOPS = (*nfproto(6), payload(uapi.NFT_PAYLOAD_NETWORK_HEADER, 7, 1), cmp_eq(b"\xff"))
+_ICMPV6_TYPE = (*l4proto_is(_ICMPV6), icmpv6_type())
 _OPEN = uapi.CT_STATE_ESTABLISHED | uapi.CT_STATE_RELATED
 _AFTER_FILTERS = uapi.NF_IP_PRI_FILTER + 10
 
@@ -113,8 +118,13 @@ def _isolated(verdict: bytes) -> tuple[Rule, ...]:
     )
 
 
-def _neighbour(kind: int) -> tuple[bytes, ...]:
-    return (*nfproto(6), *l4proto_is(_ICMPV6), icmpv6_type(), cmp_eq(bytes([kind])), ACCEPT)
+_NEIGHBOURS = (
+    # What was routed has a lower hop limit.
+    # ip6 hoplimit 255 icmpv6 type nd-neighbor-solicit accept
+    # ip6 hoplimit 255 icmpv6 type nd-neighbor-advert accept
+    Rule("solicitations", (*_HOPS, *_ICMPV6_TYPE, cmp_eq(bytes([_ND_NEIGHBOR_SOLICIT])), ACCEPT)),
+    Rule("advertisements", (*_HOPS, *_ICMPV6_TYPE, cmp_eq(bytes([_ND_NEIGHBOR_ADVERT])), ACCEPT)),
+)
 
 
 CHAINS = (
@@ -162,6 +172,10 @@ CHAINS = (
         (
             # ct state established,related accept
             Rule("open", (*ct_state(_OPEN), ACCEPT)),
+            # What br_netfilter passes here though it is switched; the table for the bridge decides on that.
+            *_NEIGHBOURS,
+            # ip daddr 224.0.0.0/4 meta l4proto igmp accept
+            Rule("groups", (*nfproto(4), ip_daddr(4), *in_network(_MULTICAST, 4), *l4proto_is(_IGMP), ACCEPT)),
             # goto connection
             Rule("new", (goto(names.CONNECTION),)),
         ),
@@ -188,10 +202,7 @@ CHAINS = (
         names.INPUT,
         (
             Rule("open", (*ct_state(_OPEN), ACCEPT)),
-            # icmpv6 type nd-neighbor-solicit accept
-            Rule("solicitations", _neighbour(_ND_NEIGHBOR_SOLICIT)),
-            # icmpv6 type nd-neighbor-advert accept
-            Rule("advertisements", _neighbour(_ND_NEIGHBOR_ADVERT)),
+            *_NEIGHBOURS,
             # ip saddr @pods4 goto from_pod
             *_both("pods", lambda v: (ip_saddr(v), lookup(names.PODS[v].name), goto(names.FROM_POD))),
         ),

@@ -128,6 +128,9 @@ CHAINS = """\
 	chain forward {
 		type filter hook forward priority filter + 10; policy accept;
 		ct state established,related accept comment "open"
+		ip6 hoplimit 255 icmpv6 type nd-neighbor-solicit accept comment "solicitations"
+		ip6 hoplimit 255 icmpv6 type nd-neighbor-advert accept comment "advertisements"
+		ip daddr 224.0.0.0/4 meta l4proto igmp accept comment "groups"
 		goto connection comment "new"
 	}
 
@@ -144,8 +147,8 @@ CHAINS = """\
 	chain input {
 		type filter hook input priority 101; policy accept;
 		ct state established,related accept comment "open"
-		icmpv6 type nd-neighbor-solicit accept comment "solicitations"
-		icmpv6 type nd-neighbor-advert accept comment "advertisements"
+		ip6 hoplimit 255 icmpv6 type nd-neighbor-solicit accept comment "solicitations"
+		ip6 hoplimit 255 icmpv6 type nd-neighbor-advert accept comment "advertisements"
 		ip saddr @pods4 goto from_pod comment "pods IPv4"
 		ip6 saddr @pods6 goto from_pod comment "pods IPv6"
 	}
@@ -192,6 +195,7 @@ table bridge slash24_policy {
 		iifgroup . ether saddr @routers drop comment "forged"
 		ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 return comment "to many"
 		ether type 8021q return comment "tagged"
+		ether type 8021ad return comment "tagged twice"
 		ip daddr != 224.0.0.0/4 ether daddr set iifgroup map @gateways meta pkttype set host comment "IPv4"
 		ip6 daddr fe80::/10 return comment "to link-local"
 		ip6 saddr fe80::/10 return comment "from link-local"

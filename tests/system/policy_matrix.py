@@ -167,6 +167,7 @@ def _table(probes: Sequence[Probe], passing: set[Probe], missing: set[Probe], al
 
 def by_model(probers: Probers, documents: Sequence[Mapping], settings: model.Settings = model.DEFAULTS) -> Expect:
     """What the model says of a probe; a node is asked for by the source address that it uses."""
+
     def is_allowed(probe: Probe) -> bool:
         source, target = (one.end_of(probe.version) for one in (probe.source, probe.target))
         if isinstance(source, model.Node):
