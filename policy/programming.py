@@ -80,6 +80,13 @@ class Programmer:
             since.update({name: known.get(name, now) for name in names})
         retry_on_change(self._match_logs)
 
+    def resync_pods(self, compiled: Compiled, local: Mapping[str, str]) -> None:
+        """The same for elements of pods only, which is all that ADDs and DELs change. Raises NetlinkError.
+
+        `compiled`: what is in force. It takes a few milliseconds, however many chains and sets there are.
+        """
+        change(lambda transaction: self._match_pods(transaction, compiled, local))
+
     def _repair(self, netlink: Netlink, compiled: Compiled) -> tuple[set[str], set[str]]:
         """Make sets and chains equal; returns the chains and the sets that should not be there."""
         found = contents.read(netlink)

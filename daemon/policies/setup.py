@@ -42,8 +42,11 @@ def prepare(networks: Collection[str], vlan: int = 0) -> None:
 
 
 def open_monitor() -> TableMonitor:
-    """Receives what others change of the tables, but for the calling thread."""
-    return TableMonitor({name.name.encode() + b"\0" for name in (tables.TABLE, tables.BRIDGE_TABLE)})
+    """Receives what others change of the tables, but for the calling thread. Elements of pods are expected."""
+    sets = (one.name for each in tables.BASE_SETS.values() for one in each)
+    return TableMonitor(
+        {name.name.encode() + b"\0" for name in tables.BASE_SETS}, {f"{name}\0".encode() for name in sets}
+    )
 
 
 def remove(folder: str = pod_files.PODS) -> None:

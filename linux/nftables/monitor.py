@@ -18,7 +18,7 @@ _OF_ELEMENTS = [uapi.NFNL_SUBSYS_NFTABLES << 8 | kind for kind in (uapi.NFT_MSG_
 _BODY = bytes((socket.AF_UNSPEC, 0, 0, 0))  # struct nfgenmsg
 
 NOTHING, ELEMENTS, ANYTHING = 0, 1, 2
-"""What a transaction has changed of the tables: only elements of sets, or anything else, too."""
+"""What a transaction has changed of the tables: only elements, or anything else, too."""
 
 
 class TableMonitor:
@@ -27,9 +27,13 @@ class TableMonitor:
     The thread that opens it is the one whose own transactions are not reported.
     """
 
-    def __init__(self, tables: Collection[bytes]) -> None:
-        """`tables`: their names, each with a NUL at the end."""
+    def __init__(self, tables: Collection[bytes], sets: Collection[bytes] | None = None) -> None:
+        """`tables`: their names, each with a NUL at the end; so too `sets`, elements of which others often change.
+
+        Changes of elements of other sets are ANYTHING. None: there are no others.
+        """
         self._names = tuple(tables)
+        self._sets = sets
         self._touched = NOTHING
         self._own = {author()}
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
@@ -90,9 +94,16 @@ class TableMonitor:
                 changed = changed if is_own else max(changed, self._touched)
                 self._touched = NOTHING
             elif is_about_them and any(name in data[at : at + length] for name in self._names):
-                self._touched = max(self._touched, ELEMENTS if kind in _OF_ELEMENTS else ANYTHING)
+                self._touched = max(self._touched, self._meaning(data[at : at + length], kind))
             at += (length + 3) & ~3
         return changed
+
+    def _meaning(self, message: bytes, kind: int) -> int:
+        if kind not in _OF_ELEMENTS:
+            return ANYTHING
+        if self._sets is None or attributes_of(message, 20).get(uapi.NFTA_SET_ELEM_LIST_SET) in self._sets:
+            return ELEMENTS
+        return ANYTHING
 
 
 def author() -> int:

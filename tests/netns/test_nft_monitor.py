@@ -57,6 +57,19 @@ def test_elements_are_told_from_everything_else(node: Node) -> None:
         assert monitor.changes() == NOTHING
 
 
+def test_elements_of_few_sets_are_expected(node: Node) -> None:
+    """Of other sets, any change is one of everything."""
+    made = "add table bridge slash24_dedup_net; {0} pods {1}; {0} peers {1}"
+    node.run(["nft", made.format("add set bridge slash24_dedup_net", "{ type ipv4_addr; }")])
+    with node.inside():
+        monitor = TableMonitor(TABLES, {b"pods\0"})
+    with monitor:
+        node.run(["nft", "add element bridge slash24_dedup_net pods { 192.0.2.1 }"])
+        assert monitor.changes() == ELEMENTS
+        node.run(["nft", "add element bridge slash24_dedup_net peers { 192.0.2.1 }"])
+        assert monitor.changes() == ANYTHING
+
+
 def test_another_thread_s_transactions_can_be_ignored(node: Node) -> None:
     """As its own, if its number is given."""
     authors = []

@@ -85,6 +85,21 @@ def listed_or_nothing(node: Node) -> object:
     return listed(node) if both else None
 
 
+def test_resync_of_pods_alone(node: Node) -> None:
+    """It repairs the elements of pods, and neither reads nor writes anything else."""
+    made = programmer(SETTINGS)
+    on(node, made.resync, example(), local_of(example()))
+    right = listed(node)
+    nft(node, "-f", "-", stdin=f"flush map {TABLE} ingress4\nflush set {TABLE} isolated4\nflush chain {TABLE} node4")
+    on(node, made.resync_pods, example(), local_of(example()))
+    rules = {key: value for key, value in right.items() if key == "inet rules of node4"}
+    assert listed(node) | rules == right
+    assert "inet rules of node4" not in listed(node)
+    before = generation(node)
+    on(node, made.resync_pods, example(), local_of(example()))
+    assert generation(node) == before
+
+
 @pytest.mark.parametrize("rule", ["accept", "ip6 saddr @peers6_shop meta l4proto . th dport @web drop"])
 @pytest.mark.parametrize("is_new", [False, True])
 def test_a_rule_that_was_replaced_under_its_comment(node: Node, rule: str, is_new: bool) -> None:
