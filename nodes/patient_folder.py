@@ -69,6 +69,11 @@ class PatientFolder(Generic[Content]):
         """All that was passed on."""
         return {name: file.reading for name, file in self._files.items() if file.reading}
 
+    @property
+    def names(self) -> set[str]:
+        """The names of all files that are known, also of those of which nothing was passed on yet."""
+        return {*self._files, *self._until}
+
     def waiting(self, now: float) -> tuple[list[str], float | None]:
         """The names that are to be looked at again, and in how many seconds; None if there are none."""
         return list(self._until), max(0.0, min(self._until.values()) - now) if self._until else None

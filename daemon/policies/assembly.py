@@ -116,8 +116,9 @@ def _source(config: Config) -> Source:
     """Imported only if it is used: a client of the API takes megabytes."""
     if config.policy.documents:
         from policy.sources.folder import FolderSource
+        from policy.sources.kept_files import KEPT
 
-        return FolderSource(config.policy.documents)
+        return FolderSource(config.policy.documents, kept=KEPT)
     from nodes.registries.kubernetes.registry import read_options
     from policy.sources.kubernetes import KubernetesSource
 

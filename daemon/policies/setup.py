@@ -2,6 +2,7 @@
 
 import os
 import select
+import shutil
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -15,6 +16,7 @@ from linux.nftables.monitor import TableMonitor
 from linux.ownership import group_of
 from linux.rtnl.links import find_link, find_link_by_index, list_group
 from plugins.pod import pod_files
+from policy.sources.kept_files import KEPT
 from rules import policy as tables
 from spec.errors import CNIError
 from state.files import delete_file
@@ -50,8 +52,9 @@ def open_monitor() -> TableMonitor:
 
 
 def remove(folder: str = pod_files.PODS) -> None:
-    """Take the tables away, and the files of pods. Raises OSError."""
+    """Take the tables away, and the files of pods and copies of documents. Raises OSError."""
     tables.delete_all()
+    shutil.rmtree(KEPT, ignore_errors=True)
     for name in list(pod_files.names(folder)):
         delete_file(os.path.join(folder, name))
     with suppress(OSError):

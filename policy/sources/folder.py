@@ -7,8 +7,8 @@ cannot be read. An object that two files have is that of the file whose name is 
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from errno import ENODEV
 
@@ -16,6 +16,7 @@ from linux.folder_notices import FolderNotices
 from nodes.patient_folder import PATIENCE, PatientFolder, Reading
 from policy.document_files import LARGEST, is_document_file, parse
 from policy.documents import Document, Identity, read_all
+from policy.sources.kept_files import KeptFiles
 from policy.sources.sink import ClusterObject, Sink
 from state.files import read_file
 
@@ -45,9 +46,13 @@ _Content = tuple[_Numbered, ...]
 class FolderSource:
     """See `sink.Source`. `path`: of the folder, which may not exist yet; that is the same as an empty one."""
 
-    def __init__(self, path: str, *, poll: float = _POLL, patience: float = PATIENCE) -> None:
-        """No I/O. `poll`: seconds between two looks at the folder. `patience`: seconds until something wrong counts."""
+    def __init__(self, path: str, *, kept: str = "", poll: float = _POLL, patience: float = PATIENCE) -> None:
+        """No I/O. `kept`: a folder for copies of files, so that what is in force outlives this process; "" for none.
+
+        `poll`: seconds between two looks at the folder. `patience`: seconds until something wrong counts.
+        """
         self._path, self._poll, self._patience = path, poll, patience
+        self._kept = KeptFiles(kept)
         self._files: PatientFolder[_Content] = PatientFolder(
             path, is_document_file, self._read, most=MOST, patience=patience, settling=_SETTLING
         )
@@ -131,15 +136,32 @@ class FolderSource:
 
     def _read(self, name: str, last: _Content | None) -> Reading[_Content]:
         """What is in force of a file. Raises OSError, ValueError: it cannot be read."""
-        values = parse(name, read_file(os.path.join(self._path, name), LARGEST))
-        right = {each.document.identity: each for each in last or () if each.is_right}
-        found = [_numbered(number, each, right) for number, value in values for each in read_all(value)]
-        wrong = [each.document for each in found if each.document.problem]
-        if any(document.identity is None for document in wrong):  # which may be any of those that are missing
-            there = {each.document.identity for each in found}
-            found += [each for identity, each in right.items() if identity not in there]
-        # A file without any documents is one that somebody begins to write anew.
-        return Reading(tuple(found), wrong[0].problem if wrong else "", is_doubtful=bool(last) and not found)
+        try:
+            data = read_file(os.path.join(self._path, name), LARGEST)
+            values = parse(name, data)
+        except FileNotFoundError:
+            raise
+        except (OSError, ValueError) as error:
+            before = self._last(name, last)
+            if before is None:
+                raise
+            return Reading(before, str(error.strerror if isinstance(error, OSError) else error))
+        reading = _reading(values, ())
+        if reading.problem:
+            return _reading(values, self._last(name, last) or ())
+        if last and not reading.content:  # somebody begins to write it anew
+            return replace(reading, is_doubtful=True)
+        self._kept.write(name, data)
+        return reading
+
+    def _last(self, name: str, last: _Content | None) -> _Content | None:
+        """What a file said before, if need be before this process was started; None if that is not known."""
+        data = self._kept.read(name, LARGEST) if last is None else None
+        if data is None:
+            return last
+        with suppress(ValueError):
+            return _reading(parse(name, data), ()).content
+        return None
 
     def _pass(self, sink: Sink, *, has_changed: bool) -> None:
         """Pass on what has changed."""
@@ -158,11 +180,23 @@ class FolderSource:
                 if identity not in before or before[identity] != item:
                     sink.put(item)
         self._passed = objects
+        self._kept.keep(self._files.names)
         for key in {**self._told, **problems}:
             if self._told.get(key) != problems.get(key):
                 sink.wrong(key, problems.get(key))
         self._told = problems
         sink.alive()
+
+
+def _reading(values: Iterable[tuple[int, object]], last: _Content) -> Reading[_Content]:
+    """What is in force of the numbered documents of a file that said `last` before."""
+    right = {each.document.identity: each for each in last if each.is_right}
+    found = [_numbered(number, each, right) for number, value in values for each in read_all(value)]
+    wrong = [each.document for each in found if each.document.problem]
+    if any(document.identity is None for document in wrong):  # which may be any of those that are missing
+        there = {each.document.identity for each in found}
+        found += [each for identity, each in right.items() if identity not in there]
+    return Reading(tuple(found), wrong[0].problem if wrong else "")
 
 
 def merge(readings: Mapping[str, Reading[_Content]]) -> tuple[dict[Identity, ClusterObject], dict[str, str]]:

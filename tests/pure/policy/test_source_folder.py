@@ -177,6 +177,38 @@ def test_what_is_missing_beside_a_nameless_document_stays(tmp_path: Path) -> Non
         assert '"metadata.name": expected' in kept.problems["a.yaml, document 1"]
 
 
+@pytest.mark.parametrize("broken", ["{", json.dumps({**POLICY, "spec": {"podSelector": []}})])
+def test_what_is_in_force_outlives_the_daemon(tmp_path: Path, broken: str) -> None:
+    """A file that is wrong at its start has the content that it had last; one that is gone has none."""
+    files, kept_files = tmp_path / "files", tmp_path / "kept"
+    files.mkdir()
+    write(files / "a.yaml", POLICY)
+    write(files / "b.yaml", namespace("b"))
+    with running(FolderSource(str(files), kept=str(kept_files), patience=0.5)) as kept:
+        kept.wait(lambda: kept.objects)
+    assert sorted(os.listdir(kept_files)) == ["a.yaml", "b.yaml"]
+    write(files / "a.yaml", broken)
+    (files / "b.yaml").unlink()
+    for _ in range(2):
+        with running(FolderSource(str(files), kept=str(kept_files), patience=0.5)) as kept:
+            kept.wait(lambda kept=kept: kept.problems)
+            assert kept.objects == {KEY: IN_FORCE}
+            assert next(iter(kept.problems.values())).endswith("its last content stays in force")
+    assert os.listdir(kept_files) == ["a.yaml"]
+    write(files / "a.yaml", namespace("a"))
+    with running(FolderSource(str(files), kept=str(kept_files), patience=0.5)) as kept:
+        kept.wait(lambda: kept.names == {"a"})
+        assert kept.problems == {}
+
+
+def test_a_full_disk_keeps_no_copies(tmp_path: Path) -> None:
+    """And stops nothing."""
+    write(tmp_path / "a.yaml", POLICY)
+    with running(FolderSource(str(tmp_path), kept="/proc/nowhere", patience=0.5)) as kept:
+        kept.wait(lambda: kept.objects)
+        assert kept.problems == {}
+
+
 def test_of_duplicates_the_first_by_name_counts(tmp_path: Path) -> None:
     """The other is told; it counts when the first is gone."""
     write(tmp_path / "b.yaml", namespace("x", from_="b"), namespace("x", from_="b2"))
