@@ -213,8 +213,11 @@ class Engine:
         self._policy_changed(policy, old, policy)
 
     def _remove_policy(self, namespace: str, name: str) -> None:
-        old = self._policies.get(namespace, {}).pop(name, None)
+        named = self._policies.get(namespace, {})
+        old = named.pop(name, None)
         if old:
+            if not named:
+                del self._policies[namespace]
             self._policy_changed(old, old, None)
 
     def _policy_changed(self, any_: Policy, old: Policy | None, new: Policy | None) -> None:

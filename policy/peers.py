@@ -170,7 +170,10 @@ class Sets:
 
     def _unselect(self, selection: _Selection) -> None:
         del self._selections[selection.peer]
-        self._alike(selection.peer).remove(selection)
+        alike = self._alike(selection.peer)
+        alike.remove(selection)
+        if not alike and alike is not self._in_many:
+            del self._in_one[selection.peer.namespace]
         for group in selection.groups:
             group.selections.discard(selection)
 

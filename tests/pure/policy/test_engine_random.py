@@ -120,7 +120,9 @@ def test_what_is_taken_away_leaves_nothing(history: list) -> None:
     assert set(engine.counts().values()) == {0}
     assert not any(engine.name_of(address) for address in ADDRESSES)
     assert engine._index.spaces == {}
-    assert engine._sets._selections == {}
+    assert (engine._sets._selections, engine._sets._in_one, engine._sets._in_many) == ({}, {}, [])
+    assert (engine._policies, engine._compiler._made_of) == ({}, {})
+    assert {key[3:] for key in engine._compiler._made} <= {()}  # of no policy at all
 
 
 def _read(document: Mapping) -> ClusterObject | None:
