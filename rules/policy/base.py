@@ -23,6 +23,7 @@ BASE_CHAINS: dict[TableName, tuple[str, ...]] = {
 _FIXED = tuple(
     (table.name, chain.name) for table in TABLES for chain in table.chains if chain.name not in names.CONFIGURED
 )
+_KEPT = (*names.PODS.values(), *names.SELF.values(), *names.LEFT.values(), names.BRIDGES)
 _SHARED = (names.HELD, names.TO_INGRESS, names.DENIED_EGRESS_CHAIN, names.DENIED_INGRESS_CHAIN)
 
 
@@ -182,7 +183,7 @@ def _anew(netlink: Netlink) -> Iterator[Step]:
 
 def _of_pods(netlink: Netlink, table: TableName) -> Iterator[tuple[TableName, Element]]:
     """The elements of held pods in the place of those that are there."""
-    kept = (*names.PODS.values(), *names.SELF.values(), *names.LEFT.values(), *names.BASE_SETS[names.BRIDGE_TABLE])
+    kept = (*_KEPT, *names.BASE_SETS[names.BRIDGE_TABLE])
     for each in names.BASE_SETS[table]:
         if each not in kept or not listing.set_is_like(netlink, table, each):
             continue

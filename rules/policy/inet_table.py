@@ -18,10 +18,12 @@ from linux.nftables.expressions import (
     TCP_RST,
     TCP_SYN,
     cmp_eq,
+    cmp_neq,
     ct_state,
     fib_type_local,
     goto,
     icmpv6_type,
+    iifname,
     in_network,
     ip_daddr,
     ip_saddr,
@@ -30,6 +32,7 @@ from linux.nftables.expressions import (
     l4proto_is,
     lookup,
     nfproto,
+    oifname,
     payload,
     tcp_flags_are,
     th_dport,
@@ -42,9 +45,12 @@ from rules.policy import names
 
 _IGMP, _TCP, _ICMPV6 = 2, 6, 58
 _MULTICAST = bytes([224, 0, 0, 0])
+_MULTICAST6, _LINK_LOCAL = bytes([255, *[0] * 15]), bytes([0xFE, 0x80, *[0] * 14])
 _ND_NEIGHBOR_SOLICIT, _ND_NEIGHBOR_ADVERT = 135, 136
 _HOPS = (*nfproto(6), payload(uapi.NFT_PAYLOAD_NETWORK_HEADER, 7, 1), cmp_eq(b"\xff"))
 _ICMPV6_TYPE = (*l4proto_is(_ICMPV6), icmpv6_type())
+_FROM_BRIDGE = (iifname(), lookup(names.BRIDGES.name))
+_FROM_LINK_LOCAL = (*nfproto(6), ip_saddr(6), *in_network(_LINK_LOCAL, 10))
 _OPEN = uapi.CT_STATE_ESTABLISHED | uapi.CT_STATE_RELATED
 _AFTER_FILTERS = uapi.NF_IP_PRI_FILTER + 10
 
@@ -113,9 +119,31 @@ def _isolated(verdict: bytes) -> tuple[Rule, ...]:
     return (
         *_both("from", lambda v: (ip_saddr(v), lookup(names.ISOLATED[v].name), verdict)),
         *_both("to", lambda v: (ip_daddr(v), lookup(names.ISOLATED[v].name), verdict)),
-        # accept
-        Rule("not isolated", (ACCEPT,)),
+        *_NOT_ISOLATED,
     )
+
+
+_NOT_ISOLATED = (
+    # oifname @bridges goto to_bridge
+    Rule("to a bridge", (oifname(), lookup(names.BRIDGES.name), goto(names.TO_BRIDGE))),
+    # accept
+    Rule("not isolated", (ACCEPT,)),
+)
+
+_TO_BRIDGE = (
+    # ip daddr @pods4 accept
+    *_both("pods", lambda v: (ip_daddr(v), lookup(names.PODS[v].name), ACCEPT)),
+    # ip daddr 224.0.0.0/4 accept
+    Rule("groups IPv4", (*nfproto(4), ip_daddr(4), *in_network(_MULTICAST, 4), ACCEPT)),
+    # ip6 daddr ff00::/8 accept
+    Rule("groups IPv6", (*nfproto(6), ip_daddr(6), *in_network(_MULTICAST6, 8), ACCEPT)),
+    # ip6 daddr fe80::/10 accept
+    Rule("link-local", (*nfproto(6), ip_daddr(6), *in_network(_LINK_LOCAL, 10), ACCEPT)),
+    # update @vacant4 { ip daddr } accept
+    *_both("vacant", lambda v: (ip_daddr(v), set_update(names.VACANT[v].name), ACCEPT)),
+    # drop
+    Rule("too many", (DROP,)),
+)
 
 
 _NEIGHBOURS = (
@@ -138,6 +166,7 @@ CHAINS = (
             Rule("refused", (DROP,)),
         ),
     ),
+    Chain(names.TO_BRIDGE, _TO_BRIDGE),
     # ip saddr @isolated4 goto refuse
     # ip daddr @isolated4 goto refuse
     Chain(names.UNOPENED, _isolated(goto(names.REFUSE))),
@@ -161,7 +190,7 @@ CHAINS = (
         (
             # ip daddr vmap @ingress4
             *_both("ingress", lambda v: (ip_daddr(v), vmap(names.INGRESS[v].name))),
-            Rule("not isolated", (ACCEPT,)),
+            *_NOT_ISOLATED,
         ),
     ),
     Chain(names.CONNECTION, _CONNECTION),
@@ -205,6 +234,9 @@ CHAINS = (
             *_NEIGHBOURS,
             # ip saddr @pods4 goto from_pod
             *_both("pods", lambda v: (ip_saddr(v), lookup(names.PODS[v].name), goto(names.FROM_POD))),
+            # By a link-local address any pod could speak to the node in the name of none.
+            # iifname @bridges ip6 saddr fe80::/10 meta l4proto != ipv6-icmp drop
+            Rule("link-local", (*_FROM_BRIDGE, *_FROM_LINK_LOCAL, l4proto(), cmp_neq(bytes([_ICMPV6])), DROP)),
         ),
         # After source translation, and IPVS has taken its packets.
         # type filter hook input priority 101

@@ -1,5 +1,7 @@
 """Names in the tables of network policies: what the rules, an ADD and the daemon call the same."""
 
+from collections.abc import Iterator
+
 from linux.nftables import messages
 from linux.nftables.messages import (
     DEVGROUP,
@@ -48,6 +50,13 @@ CUT = {
 """Connections that are no longer allowed, for a while: saddr, daddr, protocol, sport, dport."""
 LEFT = _of_addresses("left")
 """Addresses of pods that are gone, until their connections are flushed."""
+VACANT = _of_addresses("vacant", timeout=432000, size=65535, dynamic=True)
+"""Addresses on BRIDGES that no pod has, to which connections were opened, for as long as these may be tracked (5 days).
+
+A pod that gets such an address would answer them as if its policies had allowed them.
+"""
+BRIDGES = Set("bridges", (IFNAME,))
+"""Links with the gateway addresses of pods: bridges, or a VLAN's link."""
 DENIED_EGRESS = _of_addresses("denied_egress", timeout=3600, size=65535, dynamic=True)
 DENIED_INGRESS = _of_addresses("denied_ingress", timeout=3600, size=65535, dynamic=True)
 """Counters of denied packets, by the address of the pod whose policies denied them."""
@@ -61,21 +70,24 @@ ROUTERS = Set("routers", (DEVGROUP, ETHER_ADDR))
 RECEIVERS, SENDERS = Set("receivers", (IFNAME,)), Set("senders", (IFNAME,))
 """Host veths of pods that are isolated in ingress, in egress."""
 
+
+def _twins(*each: dict[int, Set]) -> Iterator[Set]:
+    return (one[version] for one in each for version in _VERSIONS)
+
+
 BASE_SETS: dict[TableName, tuple[Set, ...]] = {
-    TABLE: tuple(
-        each[version]
-        for each in (
-            *(PODS, EGRESS, INGRESS, TO_NODE, ISOLATED, SELF),
-            *(EXEMPT, CUT, LEFT, DENIED_EGRESS, DENIED_INGRESS),
-        )
-        for version in _VERSIONS
+    TABLE: (
+        *_twins(PODS, EGRESS, INGRESS, TO_NODE, ISOLATED, SELF),
+        *_twins(EXEMPT, CUT, LEFT, VACANT, DENIED_EGRESS, DENIED_INGRESS),
+        BRIDGES,
     ),
     BRIDGE_TABLE: (GATEWAYS, GROUPS, ROUTERS, RECEIVERS, SENDERS),
 }
 """The sets and maps that each table always has."""
 
 FORWARD, OUTPUT, INPUT, PREROUTING = "forward", "output", "input", "prerouting"
-CONNECTION, TO_INGRESS, UNOPENED, INVALID = "connection", "to_ingress", "unopened", "invalid"
+CONNECTION, TO_INGRESS, TO_BRIDGE = "connection", "to_ingress", "to_bridge"
+UNOPENED, INVALID = "unopened", "invalid"
 REFUSE, HELD, FROM_POD, SWITCHED = "refuse", "held", "from_pod", "switched"
 DENIED_EGRESS_CHAIN, DENIED_INGRESS_CHAIN = "denied_egress", "denied_ingress"
 METADATA, NODE_ACCESS, LOG_EGRESS, LOG_INGRESS = "metadata", "node_access", "log_egress", "log_ingress"

@@ -30,17 +30,24 @@ Place = tuple[TableName, Element]
 """An element and its table."""
 
 
-def hold(owner: Attachment, ips: Sequence[str], link: str, network_group: int, bridge_mac: str) -> frozenset[str]:
+def hold(
+    owner: Attachment,
+    ips: Sequence[str],
+    link: str,
+    network_group: int,
+    bridge_mac: str,
+    gateway_link: str = "",
+) -> frozenset[str]:
     """Have a new pod speak with its node only, until the daemon knows its policies.
 
     `ips`: with or without a prefix. `link`: the name of its host veth, in the link group `network_group`. `bridge_mac`:
-    of the link with the gateway addresses ("0a:58:0a:f4:01:01"). Whatever anybody had at these addresses and this link
-    is replaced. Returns the addresses of which another pod's connections may be open: the caller flushes them. Raises
-    NetlinkError, ValueError for an invalid address.
+    of the link with the gateway addresses ("0a:58:0a:f4:01:01"), whose name is `gateway_link`. Whatever anybody had at
+    these addresses and this link is replaced. Returns the addresses of which connections may be open, another pod's or
+    such that nobody answered: the caller flushes them. Raises NetlinkError, ValueError for an invalid address.
     """
 
     def decide(transaction: Transaction) -> frozenset[str]:
-        return hold_into(transaction, owner, ips, link, network_group, bridge_mac)
+        return hold_into(transaction, owner, ips, link, network_group, bridge_mac, gateway_link)
 
     try:
         return change(decide)
@@ -50,22 +57,23 @@ def hold(owner: Attachment, ips: Sequence[str], link: str, network_group: int, b
     return change(decide)
 
 
-def hold_into(
+def hold_into(  # noqa: PLR0913  (as `hold`)
     transaction: Transaction,
     owner: Attachment,
     ips: Sequence[str],
     link: str,
     network_group: int,
     bridge_mac: str,
+    gateway_link: str = "",
 ) -> frozenset[str]:
     """The same, as part of a transaction."""
     base.ensure_in(transaction)
     tag, addresses = owner_tag(owner), _parsed(ips)
     _claim(transaction, addresses, [link])
-    there = [*_found(transaction.netlink, addresses, [link], names.LEFT)]
+    there = [*_found(transaction.netlink, addresses, [link], names.LEFT, names.VACANT)]
     transaction.append_uncached([messages.delete_element(*place) for place in there])
     transaction.append(messages.add_element(*place) for place in _of_held(tag, addresses, link))
-    put_gateway(transaction, network_group, bridge_mac)
+    put_gateway(transaction, network_group, bridge_mac, gateway_link)
     keys = {
         one.key for table, one in there if table == names.TABLE and one.owner != tag and one.set not in _WITHOUT_OWNER
     }
@@ -165,18 +173,24 @@ def forget_left(ips: Collection[str]) -> None:
     change(decide)
 
 
-def set_gateway(group: int, mac: str) -> None:
+def set_gateway(group: int, mac: str, gateway_link: str = "") -> None:
     """Have the node route what pods in a link group send each other, by the link with this MAC ("0a:58:0a:f4:01:01").
 
-    Nothing is written if it is so already. Raises NetlinkError: without the tables (`ensure_base`), for example.
+    `gateway_link`: its name. Nothing is written if it is so already. Raises NetlinkError: without the tables
+    (`ensure_base`), for example.
     """
-    change(lambda transaction: put_gateway(transaction, group, mac))
+    change(lambda transaction: put_gateway(transaction, group, mac, gateway_link))
 
 
-def put_gateway(transaction: Transaction, group: int, mac: str) -> None:
+def put_gateway(transaction: Transaction, group: int, mac: str, gateway_link: str = "") -> None:
     """The same, as part of a transaction."""
     key, value = host32(group), pack_mac(mac)
-    found = listing.find_element(transaction.netlink, names.BRIDGE_TABLE, names.GATEWAYS.name, key)
+    places = [(names.BRIDGE_TABLE, names.GATEWAYS.name, key), (names.TABLE, names.BRIDGES.name, ifname(gateway_link))]
+    found, bridge = listing.find_elements(transaction.netlink, places)
+    if gateway_link and not bridge:
+        # "cbr0"
+        element = Element(names.BRIDGES.name, ifname(gateway_link), "")
+        transaction.append([messages.add_element(names.TABLE, element, must_be_new=False)])
     if found and found.value == value:
         return
     transaction.claim((names.GATEWAYS.name, key))

@@ -37,7 +37,9 @@ SETS = "".join(
         of_both_versions("set", "isolated ADDR", "self ADDR . ADDR", "exempt ADDR"),
         of_both_versions("set", f"cut {FLOW}", more="\t\tflags timeout\n"),
         of_both_versions("set", "left ADDR"),
+        of_both_versions("set", "vacant ADDR", more=COUNTING.replace("1h", "5d")),
         of_both_versions("set", "denied_egress ADDR", "denied_ingress ADDR", more=COUNTING),
+        "\tset bridges {\n\t\ttype ifname\n\t}\n\n",
     )
 )
 HEAD = """\
@@ -66,11 +68,23 @@ CHAINS = """\
 		drop comment "refused"
 	}
 
+	chain to_bridge {
+		ip daddr @pods4 accept comment "pods IPv4"
+		ip6 daddr @pods6 accept comment "pods IPv6"
+		ip daddr 224.0.0.0/4 accept comment "groups IPv4"
+		ip6 daddr ff00::/8 accept comment "groups IPv6"
+		ip6 daddr fe80::/10 accept comment "link-local"
+		update @vacant4 { ip daddr } accept comment "vacant IPv4"
+		update @vacant6 { ip6 daddr } accept comment "vacant IPv6"
+		drop comment "too many"
+	}
+
 	chain unopened {
 		ip saddr @isolated4 goto refuse comment "from IPv4"
 		ip6 saddr @isolated6 goto refuse comment "from IPv6"
 		ip daddr @isolated4 goto refuse comment "to IPv4"
 		ip6 daddr @isolated6 goto refuse comment "to IPv6"
+		oifname @bridges goto to_bridge comment "to a bridge"
 		accept comment "not isolated"
 	}
 
@@ -79,6 +93,7 @@ CHAINS = """\
 		ip6 saddr @isolated6 drop comment "from IPv6"
 		ip daddr @isolated4 drop comment "to IPv4"
 		ip6 daddr @isolated6 drop comment "to IPv6"
+		oifname @bridges goto to_bridge comment "to a bridge"
 		accept comment "not isolated"
 	}
 
@@ -99,6 +114,7 @@ CHAINS = """\
 	chain to_ingress {
 		ip daddr vmap @ingress4 comment "ingress IPv4"
 		ip6 daddr vmap @ingress6 comment "ingress IPv6"
+		oifname @bridges goto to_bridge comment "to a bridge"
 		accept comment "not isolated"
 	}
 
@@ -151,6 +167,7 @@ CHAINS = """\
 		ip6 hoplimit 255 icmpv6 type nd-neighbor-advert accept comment "advertisements"
 		ip saddr @pods4 goto from_pod comment "pods IPv4"
 		ip6 saddr @pods6 goto from_pod comment "pods IPv6"
+		iifname @bridges ip6 saddr fe80::/10 meta l4proto != ipv6-icmp drop comment "link-local"
 	}
 }
 """
@@ -234,13 +251,13 @@ HELD = {
     f"{name}{version}": f"{ip} {TAG}{verdict}"
     for version, ip in zip((4, 6), IPS, strict=True)
     for name, verdict in {"pods": "", "isolated": "", "egress": " : goto held", "ingress": " : goto held"}.items()
-} | {"self4": f"{IPS[0]} . {IPS[0]} {TAG}", "self6": f"{IPS[1]} . {IPS[1]} {TAG}"}
+} | {"bridges": '"cbr0"', "self4": f"{IPS[0]} . {IPS[0]} {TAG}", "self6": f"{IPS[1]} . {IPS[1]} {TAG}"}
 LINK = {"receivers": f'"vetha" {TAG}', "senders": f'"vetha" {TAG}'}
 
 
 def hold(node: Node, owner: Attachment = ALICE, ips: tuple[str, ...] = IPS, link: str = "vetha") -> frozenset[str]:
     """Hold a pod of net1."""
-    return on(node, policy.hold, owner, ips, link, GROUP, MAC)
+    return on(node, policy.hold, owner, ips, link, GROUP, MAC, "cbr0")
 
 
 POLICIES = """
@@ -266,7 +283,7 @@ def decide(node: Node) -> None:
 
 def assert_nothing_but_gateway(node: Node, **left: str) -> None:
     """The tables hold no elements of pods."""
-    assert table(node, INET) == holding(EMPTY, **left)
+    assert table(node, INET) == holding(EMPTY, bridges='"cbr0"', **left)
     assert table(node, BRIDGE) == holding(EMPTY_BRIDGE, **GATEWAY)
 
 

@@ -51,7 +51,7 @@ class World:
     def hold(self, *members: Member) -> None:
         """Have these pods held."""
         for one in members:
-            on(self.node, policy.hold, one.owner, one.ips, one.link, GROUP, MAC)
+            on(self.node, policy.hold, one.owner, one.ips, one.link, GROUP, MAC, "cbr0")
 
     def free(self, *members: Member) -> None:
         """Have these pods, held before, isolated in no direction."""
@@ -94,17 +94,20 @@ _SIDE = {"ingress": "receivers", "egress": "senders"}
 def build(node: Node, *, br_netfilter: bool) -> Iterator[World]:
     """The world; all pods reach each other, switched, and there are no tables yet."""
     outside = node.outside()
-    for words in (
-        ["link", "add", "cbr0", "address", MAC, "type", "bridge", "mcast_snooping", "0"],
-        ["link", "set", "cbr0", "up"],
-        ["addr", "add", f"{GATEWAYS[0]}/24", "dev", "cbr0"],
-        ["addr", "add", f"{GATEWAYS[1]}/64", "dev", "cbr0", "nodad"],
-    ):
-        node.run(["ip", *words])
+    add_bridge(node, "cbr0", MAC, GATEWAYS)
     on_off = f"{br_netfilter:d}"
     settings = [f"net.bridge.bridge-nf-call-{name}={on_off}" for name in ("iptables", "ip6tables")]
     node.run(["sysctl", "-w", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", *settings])
     yield World(node, tuple(add_pod(node, number) for number in (2, 3, 4)), outside)
+
+
+def add_bridge(node: Node, name: str, mac: str, gateways: tuple[str, str]) -> None:
+    """A bridge with gateway addresses; no detection of duplicates delays the node's first packets."""
+    node.run(["ip", "link", "add", name, "address", mac, "type", "bridge", "mcast_snooping", "0"])
+    node.run(["sysctl", "-w", f"net.ipv6.conf.{name}.accept_dad=0"])
+    node.run(["ip", "link", "set", name, "up"])
+    node.run(["ip", "addr", "add", f"{gateways[0]}/24", "dev", name])
+    node.run(["ip", "addr", "add", f"{gateways[1]}/64", "dev", name, "nodad"])
 
 
 def add_pod(node: Node, number: int, bridge: str = "cbr0", prefix: str = "1", group: int = GROUP) -> Member:
@@ -113,6 +116,7 @@ def add_pod(node: Node, number: int, bridge: str = "cbr0", prefix: str = "1", gr
     create = ["ip", "link", "add", member.link, "group", str(group), "type", "veth"]
     node.run([*create, "peer", "name", "eth0", "netns", member.pod.name])
     node.run(["ip", "link", "set", member.link, "master", bridge, "up"])
+    member.pod.run(["sysctl", "-w", "net.ipv6.conf.eth0.accept_dad=0"])
     for words in (
         ["link", "set", "lo", "up"],
         ["link", "set", "eth0", "address", member.mac, "up"],

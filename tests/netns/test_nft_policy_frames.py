@@ -196,6 +196,7 @@ def test_duplicate_addresses_are_found(world: World) -> None:
     """Also between held pods: an IPv6 address that another pod has fails its detection."""
     a, b, _ = world.pods
     world.hold(a, b)
+    a.pod.run(["sysctl", "-w", "net.ipv6.conf.eth0.accept_dad=1"])
     a.pod.run(["ip", "addr", "add", f"{b.ips[1]}/64", "dev", "eth0"])
     assert wait_until(lambda: "dadfailed" in a.pod.run(["ip", "addr", "show", "dev", "eth0"]).stdout, timeout=5)
 

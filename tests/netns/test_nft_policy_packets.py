@@ -10,7 +10,7 @@ import pytest
 from rules import policy
 from tests.netns.nft_tools import nft, on
 from tests.netns.node import NODE_V4, NODE_V6, OUTSIDE_V4, OUTSIDE_V6, Host, Node, ask
-from tests.netns.policy_world import GATEWAYS, GROUP, INET, Member, World, add_pod, build
+from tests.netns.policy_world import GATEWAYS, GROUP, INET, MAC, Member, World, add_bridge, add_pod, build
 
 SECONDS = 0.3  # for what must not arrive
 
@@ -276,10 +276,7 @@ def test_pods_of_another_bridge(world: World) -> None:
     """Pods on a bridge without policies are switched as before, and reach pods with policies as hosts outside do."""
     a, b, _ = world.pods
     node = world.node
-    node.run(["ip", "link", "add", "br9", "type", "bridge"])
-    node.run(["ip", "link", "set", "br9", "up"])
-    node.run(["ip", "addr", "add", "10.244.9.1/24", "dev", "br9"])
-    node.run(["ip", "addr", "add", "fd00:9::1/64", "dev", "br9", "nodad"])
+    add_bridge(node, "br9", "0a:58:0a:f4:09:01", ("10.244.9.1", "fd00:9::1"))
     d, e = (add_pod(node, number, "br9", "9", GROUP + 1) for number in (8, 9))
     world.free(a)
     world.hold(b)
@@ -289,7 +286,7 @@ def test_pods_of_another_bridge(world: World) -> None:
     assert reach(d.pod, a.pod, a.ips) == every(a.ips)
     assert reach(d.pod, b.pod, b.ips) == set()
     assert reach(b.pod, e.pod, others) == set()
-    on(node, policy.set_gateway, GROUP + 1, node.links()["br9"]["address"])
+    on(node, policy.set_gateway, GROUP + 1, "0a:58:0a:f4:09:01")
     assert [ttl(d.pod, address) for address in others] == [63, 63]
 
 
@@ -300,3 +297,47 @@ def test_without_policies_everything_is_as_before(world: World) -> None:
     assert reach(a.pod, b.pod, b.ips) == set()
     on(world.node, policy.delete_all)
     assert [ttl(a.pod, address) for address in b.ips] == [64, 64]
+
+
+def test_an_address_that_nobody_had(world: World) -> None:
+    """What was sent to an address before a pod has it could be answered by that pod: an ADD is told to flush it."""
+    a, b, c = world.pods
+    world.free(a)
+    a.pod.run(["ip", "neigh", "add", "10.244.1.99", "lladdr", "02:00:00:00:00:99", "dev", "eth0"])
+    for ip in (*b.ips, "10.244.1.99", OUTSIDE_V4):
+        with a.pod.socket(ip, "udp") as sender:
+            sender.sendto(b"word", (ip, 8080))
+    flushed = on(world.node, policy.hold, b.owner, b.ips, b.link, GROUP, MAC, "cbr0")
+    assert flushed == {*b.ips}
+    assert on(world.node, policy.hold, b.owner, b.ips, b.link, GROUP, MAC, "cbr0") == frozenset()
+    noted = nft(world.node, "list", "set", *INET.split(), "vacant4")
+    assert "10.244.1.99" in noted
+    assert OUTSIDE_V4 not in noted
+    assert on(world.node, policy.hold, c.owner, c.ips, c.link, GROUP, MAC, "cbr0") == frozenset()
+
+
+def test_link_local_addresses_of_the_node(world: World) -> None:
+    """By a link-local address a pod could evade what is said of its own: it reaches the node there by ICMPv6 only."""
+    a, _, _ = world.pods
+    (entry,) = world.node.ip("addr", "show", "dev", "cbr0")
+    local = next(one["local"] for one in entry["addr_info"] if one["scope"] == "link" and ":" in one["local"])
+    a.pod.run(["ping", "-n", "-c1", "-W2", f"{local}%eth0"])
+    assert _connects(a, world.node, local)
+    world.free(a)
+    a.pod.run(["ping", "-n", "-c1", "-W2", f"{local}%eth0"])
+    assert not _connects(a, world.node, local)
+
+
+def _connects(member: Member, node: Node, local: str) -> bool:
+    with node.socket("::", "tcp") as listener, member.pod.socket("::", "tcp") as caller:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("::", 8080))
+        listener.listen()
+        caller.settimeout(SECONDS)
+        try:
+            with member.pod.inside():
+                index = socket.if_nametoindex("eth0")
+            caller.connect((local, 8080, 0, index))
+        except OSError:
+            return False
+    return True
