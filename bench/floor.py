@@ -1,9 +1,5 @@
 """The floor: the kernel's share of ADD and DEL, measured with a C program that does nothing else."""
 
-import platform
-import subprocess
-import sys
-from importlib.util import find_spec
 from pathlib import Path
 
 from bench import lab
@@ -18,13 +14,8 @@ _BRIDGE, _GATEWAY = "floor0", "10.25.0.1"
 
 
 def build() -> Path:
-    """Compile the program with the launcher's compiler, or with gcc."""
-    zig = [sys.executable, "-m", "ziglang", "cc", "-target", f"{platform.machine()}-linux-musl"]
-    compiler = zig if find_spec("ziglang") else ["gcc"]  # its C library starts faster than glibc
-    PROGRAM.parent.mkdir(parents=True, exist_ok=True)
-    options = ["-std=c11", "-D_GNU_SOURCE", "-O2", "-Wall", "-Wextra", "-Werror", "-static"]
-    subprocess.run([*compiler, *options, "-o", str(PROGRAM), str(SOURCE)], check=True)
-    return PROGRAM
+    """Compile the program."""
+    return lab.compiled(SOURCE, PROGRAM)
 
 
 def prepare() -> None:

@@ -69,6 +69,10 @@ class Caller:
         context = ssl.create_default_context(cafile=str(api.ca))
         self._connection = http.client.HTTPSConnection(api.address, api.port, context=context)
 
+    def connect(self) -> None:
+        """Connect now, in the network namespace of the calling thread."""
+        self._connection.connect()
+
     def send(self, method: str, path: str, body: object, kind: str = "application/json") -> bytes:
         """The body of the answer."""
         headers = {"Authorization": f"Bearer {self._api.token}", "Content-Type": kind}
