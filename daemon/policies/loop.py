@@ -29,15 +29,16 @@ if TYPE_CHECKING:
     from daemon.policies.cuts import Cuts
     from policy.programming import Programmer
 
-POD, DOCUMENTS, WHOLE = "pod", "documents", "whole"
-"""What a programming was for: pods that came or went, changed documents, or everything."""
+POD, DOCUMENTS, PODS, WHOLE = "pod", "documents", "pods", "whole"
+"""What a programming was for: pods that came or went, changed documents, elements that others changed, everything."""
 
 _MOST = 200
 """Changes a round: some milliseconds, for which a new pod may have to wait."""
 _RESYNC_SECONDS = 60.0
-_RESYNC_TIMES, _DRIFT_TIMES = 100, 20
-"""So many times as long as it took, everything is not compared again; for others' elements: they are mostly ADDs'."""
-_DRIFT_SECONDS = 1.0
+_RESYNC_TIMES = 100
+"""So many times as long as it took, everything is not compared again."""
+_DRIFT_SECONDS = 0.5
+"""After which others' elements are compared: they are mostly those of ADDs and DELs, which come with a file."""
 _SWEEP_SECONDS = 5.0
 _LOOK_SECONDS, _LOOK_SOON_SECONDS = 60.0, 2.0  # for pods without a file
 _BLIND_SECONDS = 0.2  # between two looks at the files of pods, if the kernel does not announce changes
@@ -63,7 +64,7 @@ class Observer(Protocol):
     """Is told what happens."""
 
     def on_programmed(self, kind: str, seconds: float) -> None:
-        """The kernel was made equal to something: POD, DOCUMENTS or WHOLE."""
+        """The kernel was made equal to something: POD, DOCUMENTS, PODS or WHOLE."""
 
     def on_failed(self) -> None:
         """It could not be."""
@@ -111,10 +112,10 @@ class _Due:
     resync: float
     look: float
     drift: float | None = None
+    pods: float | None = None
     sweep: float | None = None
     retry: float = 0.0
     calm: float = 0.0
-    calm_for_elements: float = 0.0
 
 
 class Policies:
@@ -182,7 +183,7 @@ class Policies:
         if self._parts.inbox.has_news() and not self._failed_at:
             return 0.0
         due, now = self._due, self._clock()
-        soon = [time for time in (due.drift, due.sweep) if time is not None]
+        soon = [time for time in (due.drift, due.pods, due.sweep) if time is not None]
         if self._parts.files.fileno() < 0:
             soon.append(now + _BLIND_SECONDS)
         if self._is_known:
@@ -212,6 +213,7 @@ class Policies:
                 self._resync()
         else:
             self._apply(DOCUMENTS if batch else POD)
+            self._compare_pods()
         self._sweep()
         self._look()
 
@@ -271,8 +273,8 @@ class Policies:
             pass
         elif found == ANYTHING:
             self._due.drift, self._narrowed = max(now, self._due.calm), None
-        elif self._due.drift is None:
-            self._due.drift = max(now + _DRIFT_SECONDS, self._due.calm_for_elements)
+        elif self._due.pods is None:
+            self._due.pods = max(now + _DRIFT_SECONDS, self._due.calm)
         if self._due.drift is not None and now >= self._due.drift:
             self._due.drift, self._is_whole, self._is_prepared = None, self._is_known, self._is_known
             if not self._is_known:
@@ -288,13 +290,29 @@ class Policies:
         self._is_whole = True  # until it is done
         self._parts.prepare(self._parts.files.networks)
         compiled = self._engine.compiled
-        self._parts.programmer.resync(compiled, {ip: pod.owner for pod in self._pods.values() for ip in pod.ips})
+        self._parts.programmer.resync(compiled, self._owners())
         self._is_whole, seconds = False, self._clock() - start
         now = self._clock()
         self._due.resync = now + max(_RESYNC_SECONDS, _RESYNC_TIMES * seconds)
-        self._due.calm, self._due.calm_for_elements = now + _CALM * seconds, now + _DRIFT_TIMES * seconds
+        self._due.calm, self._due.pods = now + _CALM * seconds, None
         self._unused_at, self._due.sweep = now, now + _SWEEP_SECONDS
         self._done(WHOLE, seconds)
+
+    def _compare_pods(self) -> None:
+        """Compare the elements of pods, if others have changed elements."""
+        if self._due.pods is None or self._clock() < self._due.pods:
+            return
+        start, self._due.pods = self._clock(), None
+        self._is_whole = True  # until it is done
+        self._parts.programmer.resync_pods(self._engine.compiled, self._owners())
+        self._is_whole = False
+        seconds = self._clock() - start
+        self._due.calm = self._clock() + _CALM * seconds
+        self._observer.on_programmed(PODS, seconds)
+
+    def _owners(self) -> dict[str, str]:
+        """The owner of each address of an attached pod."""
+        return {ip: pod.owner for pod in self._pods.values() for ip in pod.ips}
 
     def _rebuild(self) -> None:
         """Begin anew with everything that is known: an engine that has failed cannot be trusted."""

@@ -48,11 +48,11 @@ def daemon(node: Node, api: ApiServer, bin_dir: Path, tmp_path: Path) -> Iterato
     """Starts the daemon; returns the path of its log."""
     processes = []
 
-    def start(more: str = "") -> Path:
+    def start(more: str = "", *options: str) -> Path:
         node.path("/run/slash24.toml").write_text(
             CONFIG.format(kubeconfig=api.kubeconfig, conflist=CONFLIST, more=more)
         )
-        argv = [*daemon_command(bin_dir), "--config", "/run/slash24.toml"]
+        argv = [*daemon_command(bin_dir), "--config", "/run/slash24.toml", *options]
         with (tmp_path / "daemon.log").open("w") as log:
             processes.append(node.start(argv, env=daemon_environment(bin_dir), stderr=log, cwd="/"))
         return tmp_path / "daemon.log"

@@ -9,7 +9,7 @@ import pytest
 
 from daemon.policies.adoption import Adopted
 from daemon.policies.inbox import Inbox, key_of
-from daemon.policies.loop import DOCUMENTS, POD, WHOLE, Parts, Policies, Waker
+from daemon.policies.loop import DOCUMENTS, POD, PODS, WHOLE, Parts, Policies, Waker
 from daemon.policies.pods import PodFiles
 from linux.nftables.monitor import ANYTHING, ELEMENTS, NOTHING
 from linux.ownership import owner_tag
@@ -77,6 +77,11 @@ class FakeKernel:
 
     def resync(self, compiled: Compiled, local: Mapping[str, str]) -> None:
         self._do("resync")
+        assert compiled.pods.keys() <= local.keys()
+        self.pods = dict(compiled.pods)
+
+    def resync_pods(self, compiled: Compiled, local: Mapping[str, str]) -> None:
+        self._do("resync_pods")
         assert compiled.pods.keys() <= local.keys()
         self.pods = dict(compiled.pods)
 
@@ -330,8 +335,9 @@ def test_elements_that_others_change_are_compared_later(case: Case) -> None:
     case.monitor.found = ELEMENTS
     assert case.step() == []
     assert 0 < case.loop.seconds_left() <= 1
-    assert case.step(after=1.01) == [WHOLE]
-    assert case.cuts.asked == []
+    assert case.step(after=0.6) == [PODS]
+    assert (case.kernel.calls, case.cuts.asked) == (["resync_pods"], [])
+    assert case.step(after=0.6) == []
 
 
 def test_everything_is_compared_every_minute(case: Case) -> None:
