@@ -23,7 +23,7 @@ class PolicyMetrics:
         self._registry = registry
         self._seconds = Histogram(
             "slash24_policy_programming_duration_seconds",
-            "Time to put into force: new or deleted pods (pod), changed documents (documents), elements that others changed (pods), or all of it (whole)",
+            "Time to put a pod or documents into force, or to compare pods or the whole",
             ("kind",),
             buckets=_BUCKETS,
             registry=registry,

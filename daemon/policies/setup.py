@@ -18,6 +18,7 @@ from linux.rtnl.links import find_link, find_link_by_index, list_group
 from plugins.pod import pod_files
 from policy.sources.kept_files import KEPT
 from rules import policy as tables
+from rules.policy import names
 from spec.errors import CNIError
 from state.files import delete_file
 
@@ -45,7 +46,8 @@ def prepare(networks: Collection[str], vlan: int = 0) -> None:
 
 def open_monitor() -> TableMonitor:
     """Receives what others change of the tables, but for the calling thread. Elements of pods are expected."""
-    sets = (one.name for each in tables.BASE_SETS.values() for one in each)
+    rare = (names.GATEWAYS, names.GROUPS, names.ROUTERS)  # which only the first pod of a network changes
+    sets = (one.name for each in tables.BASE_SETS.values() for one in each if one not in rare)
     return TableMonitor(
         {name.name.encode() + b"\0" for name in tables.BASE_SETS}, {f"{name}\0".encode() for name in sets}
     )
