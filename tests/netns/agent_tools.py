@@ -9,6 +9,7 @@ import signal
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -76,12 +77,11 @@ def page_at(path: Path, name: str) -> tuple[int, str]:
     connection = http.client.HTTPConnection("localhost")
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.settimeout(10)
-    connection.sock.connect(str(path))
-    connection.request("GET", f"/{name}")
-    response = connection.getresponse()
-    body = response.read().decode()
-    connection.close()
-    return response.status, body
+    with closing(connection):
+        connection.sock.connect(str(path))
+        connection.request("GET", f"/{name}")
+        response = connection.getresponse()
+        return response.status, response.read().decode()
 
 
 @dataclass(frozen=True)
