@@ -2,12 +2,13 @@
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.netns.cni import CNI, PATH, CNIFailure
-from tests.netns.node import Node, Pod
+from tests.netns.node import Node, Pod, wait_until
 from tests.netns.policy_pods import (
     ALLOW,
     ARGS,
@@ -113,6 +114,24 @@ def test_an_add_gives_up_after_policy_wait(cni: CNI, node: Node) -> None:
         add(cni, conf("bridge", policyWait=0), node.pod("other"))
         assert time.monotonic() - begun < waited
     assert elements(node, "egress4")[addresses(result)[0]] == "held"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_add_that_waits_keeps_no_other_call_from_going_on(cni: CNI, node: Node, outside: Pod, kind: str) -> None:
+    """It has given up its turn in an agent, and holds no lock: pods of its network come and go meanwhile."""
+    first, other = node.pod("first"), node.pod("other")
+    with daemon(node), ThreadPoolExecutor() as pool:
+        begun = time.monotonic()
+        waiting = pool.submit(add, cni, conf(kind, policyWait=20), first)
+        assert wait_until(lambda: pod_files(node))
+        result = add(cni, conf(kind, policyWait=0), other)
+        cni.check(conf(kind), other, result)
+        cni.delete(conf(kind), other, result)
+        assert not waiting.done()
+        assert time.monotonic() - begun < 15
+        ips = next(iter(pod_files(node).values()))["ips"]
+        decide(node, ips, ALLOW)
+        assert addresses(waiting.result(10)) == ips
 
 
 def test_the_daemon_learns_who_the_pod_is(cni: CNI, node: Node) -> None:

@@ -1,14 +1,17 @@
 """The next pod with an address has none of the last one's policies, and none of its open connections."""
 
+import json
+import random
 import socket
 from contextlib import suppress
 
 import pytest
 
-from tests.conformance.support import host_local
+from tests.conformance.support import DUAL, host_local
 from tests.netns.cni import CNI
 from tests.netns.node import Node, Pod
-from tests.netns.policy_pods import ALLOW, DENY, add, addresses, conf, decide, elements
+from tests.netns.policy_pods import ALLOW, DENY, add, addresses, conf, decide, elements, mentions, pod_files
+from tests.netns.test_crash import killed
 
 TINY = host_local({"subnet": "10.1.2.0/24", "rangeStart": "10.1.2.9", "rangeEnd": "10.1.2.9"})
 ADDRESS, PORT = "10.1.2.9", 8080
@@ -154,3 +157,24 @@ def test_addresses_of_deleted_pods_are_remembered_until_they_are_flushed(cni: CN
     assert list(elements(node, "left4")) == [ADDRESS]
     add(cni, CONF, pod)
     assert elements(node, "left4") == {}
+
+
+def test_del_or_gc_after_a_killed_add_leaves_nothing(cni: CNI, node: Node) -> None:
+    """After SIGKILL at any moment: no element, no file; the next ADD has the address."""
+    conf = {**CONF, "ipam": DUAL}
+    moments, lasts, caught = random.Random(24), 0.3, 0  # reproducible, as fractions of the call's duration
+    for turn in range(12):
+        pod = node.pod(f"pod{turn}")
+        running = killed(cni, pod, "ADD", conf, moments.uniform(0, lasts))
+        caught += running
+        lasts *= 1.1 if running else 0.7
+        # Returns after an agent has finished the killed ADD.
+        cni.raw("bridge", cni.environ("CHECK", pod), json.dumps(conf))
+        if turn % 2:
+            cni.gc(conf)
+        else:
+            cni.delete(conf, pod)
+        assert not mentions(node, f"v1:net:{pod.name}:eth0")
+        assert pod_files(node) == {}
+    assert caught > 2, f"only {caught} of 12 calls were still running when killed"
+    cni.check(conf, pod, add(cni, conf, pod))
