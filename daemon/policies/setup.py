@@ -38,7 +38,7 @@ def prepare(networks: Collection[str], vlan: int = 0) -> None:
             found = [bridge for index in sorted(bridges) if (bridge := find_link_by_index(host, index))]
             found = [gateway for one in found if (gateway := find_link(host, f"{one.name}.{vlan}") if vlan else one)]
         for gateway in found:
-            tables.set_gateway(group, gateway.mac)
+            tables.set_gateway(group, gateway.mac, gateway.name)
             for scope in ("all", gateway.name):
                 if sysctls.read_if_there(f"ipv4/conf/{scope}/send_redirects") == "1":
                     sysctls.try_write(f"ipv4/conf/{scope}/send_redirects", "0")

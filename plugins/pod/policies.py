@@ -58,8 +58,6 @@ def hold(host: Netlink, request: Request, port: Link, gateway: Link, leases: Res
 
     `port`: the host veth, which is down. `gateway`: the link to which the pods' packets go to be routed.
     """
-    from linux.conntrack import flush_addresses
-
     owner, addresses = request.attachment, [ip.address for ip in leases.ips]
     ips = _without_prefixes(addresses)
     mac = gateway.mac if gateway.mac.strip("0:") else _mac_now(host, gateway)
@@ -68,16 +66,18 @@ def hold(host: Netlink, request: Request, port: Link, gateway: Link, leases: Res
         from rules import policy, source_validation
 
         source_validation.ensure_in(transaction, owner, port.name, addresses)
-        return policy.hold_into(transaction, owner, ips, port.name, group_of(owner.network), mac)
+        # Connections to addresses without a pod are only noted for links that are registered.
+        is_noted = policy.has_gateway(transaction, gateway.name)
+        group = group_of(owner.network)
+        inherited = policy.hold_into(transaction, owner, ips, port.name, group, mac, gateway.name)
+        return inherited if is_noted else frozenset(ips)
 
     with step("hold the pod until its network policies are known"):
         os.makedirs(pod_files.PODS, mode=0o755, exist_ok=True)
         undo.callback(_withdraw, host, owner, port, ips)
-        if _repaired(decide):
-            forget(ips)
-        else:
-            # Whoever sent something to an address without a pod has opened a connection that its answer completes.
-            flush_addresses(ips)
+        inherited = _repaired(decide)
+        if inherited:
+            forget(inherited)
         for link in ("all", gateway.name):
             if sysctls.read_if_there(_send_redirects(link)) == "1":
                 sysctls.try_write(_send_redirects(link), "0")
@@ -100,7 +100,7 @@ def keep_registered(host: Netlink, network: str, gateway: Link, mac: str) -> Non
     for _ in range(_SETTLING_TRIES):
         if mac == known:
             return
-        policy.set_gateway(group_of(network), mac)
+        policy.set_gateway(group_of(network), mac, gateway.name)
         known, mac = mac, _mac_now(host, gateway)
 
 

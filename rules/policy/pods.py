@@ -182,6 +182,12 @@ def set_gateway(group: int, mac: str, gateway_link: str = "") -> None:
     change(lambda transaction: put_gateway(transaction, group, mac, gateway_link))
 
 
+def has_gateway(transaction: Transaction, gateway_link: str) -> bool:
+    """Whether connections to addresses behind a link that no pod has are noted. Raises NetlinkError."""
+    place = (names.TABLE, names.BRIDGES.name, ifname(gateway_link))
+    return listing.find_element(transaction.netlink, *place) is not None
+
+
 def put_gateway(transaction: Transaction, group: int, mac: str, gateway_link: str = "") -> None:
     """The same, as part of a transaction."""
     key, value = host32(group), pack_mac(mac)
