@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.compiled import JUMP, AddressSet, Compiled, Delta
@@ -19,7 +19,6 @@ from tests.pure.policy.small_clusters import (
     NODE,
     NODE_ADDRESSES,
     OUTSIDE,
-    PORTS,
     Ledger,
     histories,
     narrow_peers,
@@ -57,9 +56,8 @@ def packets() -> Iterator[Packet]:
     for source in every:
         for destination in every:
             if len(source) == len(destination):
-                for protocol in (6, 17):
-                    for port in PORTS:
-                        yield Packet(source, destination, protocol, port)
+                for protocol, port in ((6, 80), (6, 81), (17, 81)):
+                    yield Packet(source, destination, protocol, port)
 
 
 def wrongly_kept(old: Compiled, new: Compiled, narrowed: frozenset[str]) -> list[Packet]:
@@ -82,7 +80,6 @@ def wrongly_kept(old: Compiled, new: Compiled, narrowed: frozenset[str]) -> list
 
 @pytest.mark.parametrize("needs_pods", [True, False])
 @given(history=histories, exceptions=st.lists(narrow_peers, max_size=1))
-@settings(deadline=None)
 def test_the_result_is_the_same_as_from_nothing(history: list, exceptions: list, needs_pods: bool) -> None:
     """After each change; the Delta says what has changed and no more, and who may be allowed less."""
     engine = Engine(needs_pods=needs_pods, metadata_exceptions=exceptions, node=NODE)
@@ -95,7 +92,7 @@ def test_the_result_is_the_same_as_from_nothing(history: list, exceptions: list,
             assert engine.compiled == wanted
             assert applied(old, delta) == wanted
             assert bool(delta) == (old != wanted)
-            assert wrongly_kept(old, wanted, delta.narrowed) == []
+            assert not delta or wrongly_kept(old, wanted, delta.narrowed) == []
             old = wanted
     engine.take()
     assert not engine.take()
@@ -105,7 +102,6 @@ def test_the_result_is_the_same_as_from_nothing(history: list, exceptions: list,
 
 
 @given(history=histories)
-@settings(deadline=None)
 def test_what_is_taken_away_leaves_nothing(history: list) -> None:
     """No chain, set, group or claim remains when all objects and attached pods are gone."""
     engine, ledger = Engine(needs_pods=True), Ledger(needs_pods=True)
@@ -176,7 +172,6 @@ class _Nodes:
 
 
 @given(data=st.data(), history=random_clusters.histories(length=4))
-@settings(deadline=None)
 def test_the_verdicts_are_those_of_the_model(data: st.DataObject, history: tuple) -> None:
     """A connection is allowed if the node of its source lets it out and the node of its destination lets it in."""
     documents, changes = history
@@ -188,7 +183,7 @@ def test_the_verdicts_are_those_of_the_model(data: st.DataObject, history: tuple
             nodes.change(change, documents)
         judges = nodes.judges()
         every = list(random_clusters.connections(documents))
-        for one in random.sample(every, min(60, len(every))):
+        for one in random.sample(every, min(30, len(every))):
             ends = pack(one.source_address), pack(one.destination_address)
             verdicts = [judge.decide(Packet(*ends, PROTOCOLS[one.protocol], one.port)) for judge in judges.values()]
             assert all(verdict.is_allowed for verdict in verdicts) == one.is_allowed(documents), (one, verdicts)
