@@ -42,16 +42,18 @@ class Member:
 
 @dataclass(frozen=True)
 class World:
-    """A node whose bridge cbr0 has pods 2, 3 and 4, and a host outside."""
+    """A node whose bridge cbr0 has pods 2, 3 and 4, and a host outside; `gateway`: link of the gateways, with `mac`."""
 
     node: Node
     pods: tuple[Member, ...]
     outside: Host
+    mac: str = MAC
+    gateway: str = "cbr0"
 
     def hold(self, *members: Member) -> None:
         """Have these pods held."""
         for one in members:
-            on(self.node, policy.hold, one.owner, one.ips, one.link, GROUP, MAC, "cbr0")
+            on(self.node, policy.hold, one.owner, one.ips, one.link, GROUP, self.mac, self.gateway)
 
     def free(self, *members: Member) -> None:
         """Have these pods, held before, isolated in no direction."""
@@ -95,10 +97,14 @@ def build(node: Node, *, br_netfilter: bool) -> Iterator[World]:
     """The world; all pods reach each other, switched, and there are no tables yet."""
     outside = node.outside()
     add_bridge(node, "cbr0", MAC, GATEWAYS)
-    on_off = f"{br_netfilter:d}"
-    settings = [f"net.bridge.bridge-nf-call-{name}={on_off}" for name in ("iptables", "ip6tables")]
-    node.run(["sysctl", "-w", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", *settings])
+    forward(node, br_netfilter=br_netfilter)
     yield World(node, tuple(add_pod(node, number) for number in (2, 3, 4)), outside)
+
+
+def forward(node: Node, *, br_netfilter: bool) -> None:
+    """Have the node forward packets, and pass bridged ones to the rules for routed ones or not."""
+    settings = [f"net.bridge.bridge-nf-call-{name}={br_netfilter:d}" for name in ("iptables", "ip6tables")]
+    node.run(["sysctl", "-w", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", *settings])
 
 
 def add_bridge(node: Node, name: str, mac: str, gateways: tuple[str, str]) -> None:
