@@ -103,6 +103,7 @@ def build(node: Node, *, br_netfilter: bool) -> Iterator[World]:
 
 def forward(node: Node, *, br_netfilter: bool) -> None:
     """Have the node forward packets, and pass bridged ones to the rules for routed ones or not."""
+    node.run(["sh", "-c", "test -e /proc/sys/net/bridge || modprobe br_netfilter"])
     settings = [f"net.bridge.bridge-nf-call-{name}={br_netfilter:d}" for name in ("iptables", "ip6tables")]
     node.run(["sysctl", "-w", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1", *settings])
 

@@ -1,10 +1,13 @@
 """Network policies: the text of the two tables, and the elements of pods in them."""
 
 import re
+import threading
+import time
 from functools import partial
 
 import pytest
 
+from linux.nftables.transactions import Transaction, change
 from rules import policy
 from spec.attachment import Attachment
 from tests.netns.nft_tools import at_once, chain, nft, on, table
@@ -192,3 +195,35 @@ def test_the_bridge_gets_another_mac(node: Node) -> None:
     assert table(node, BRIDGE).count("02:00:00:00:00:02") == 2
     hold(node)
     assert_alice_is_held(node)
+
+
+def test_calls_of_one_agent_that_meet(node: Node) -> None:
+    """A DEL and an ADD of one address that come together end as one after the other: the ADD is told to flush."""
+    hold(node)
+    told = []
+
+    def together() -> None:
+        started, go_on = threading.Event(), threading.Event()
+
+        def occupy(_: Transaction) -> None:
+            started.set()
+            go_on.wait(5)
+
+        calls = [
+            lambda: change(occupy),
+            lambda: policy.release(ALICE, IPS, "vetha"),
+            lambda: told.append(policy.hold(BOB, IPS, "vethb", GROUP, MAC, "cbr0")),
+        ]
+        threads = [threading.Thread(target=on, args=(node, call)) for call in calls]
+        for thread in threads:
+            thread.start()
+            started.wait(5)
+            time.sleep(0.05)  # so that they are queued in this order
+        go_on.set()
+        for thread in threads:
+            thread.join()
+
+    together()
+    assert told == [frozenset(IPS)]
+    assert on(node, policy.list_left) == frozenset()
+    assert on(node, policy.problems, BOB, IPS, "vethb") == []

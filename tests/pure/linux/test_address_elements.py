@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from netaddr.ip import IPNetwork, cidr_merge
 
-from linux.nftables.address_elements import of_addresses, of_networks, spans, split, text_of
+from linux.nftables.address_elements import of_addresses, of_networks, of_ranges, spans, split, text_of
+from spec.addresses import parse_address
 
 v4_networks = st.builds(lambda number, length: str(IPv4Network((number, length), strict=False)),
                         st.integers(0, 2**32 - 1), st.integers(0, 32))  # fmt: skip
@@ -98,3 +99,12 @@ def test_invalid_networks_are_refused(text: str) -> None:
 def test_text_of_a_range(version: int, span: tuple[int, int], text: str) -> None:
     """A range of addresses is shown as an address, a network or a range."""
     assert text_of(version, span) == text
+
+
+@given(networks)
+def test_ranges_are_encoded_as_the_networks_that_they_are(texts: list[str]) -> None:
+    """A network as its first and last address, packed and joined, gives the elements of the network."""
+    for version, size in ((4, 4), (6, 16)):
+        parsed = [parse_address(text) for text in texts if (":" in text) == (version == 6)]
+        ranges = [one.first.to_bytes(size, "big") + one.last.to_bytes(size, "big") for one in parsed]
+        assert of_ranges(version, ranges) == of_networks(version, texts)
