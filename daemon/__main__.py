@@ -15,7 +15,7 @@ from daemon import options, single
 from daemon.assembly import assemble, report_pods, watch
 from daemon.config import Config, ConfigError
 from daemon.options import Options
-from daemon.policies.node import assemble_policies
+from daemon.policies.node import HUNG_SECONDS, assemble_policies
 from daemon.reconciler import Pass
 from nodes.registries.open import kind_of, open_registry
 from plugins.__main__ import VERSION
@@ -76,14 +76,14 @@ def _run(chosen: Options, config: Config) -> int:
 
         watcher.monitoring = Monitoring()
     registry = open_registry(config.registry, config.node, Section(config.options))
-    policies = assemble_policies(config, log, watcher.monitoring)
+    policies = watcher.policies = assemble_policies(config, log, watcher.monitoring)
     longest = watcher.longest_seconds
     reconciler, parts = assemble(config, registry, log, watcher, policies, longest_seconds=longest)
     gc.freeze()  # collections skip what was loaded
     gc.set_threshold(*_COLLECTIONS)
     close_pages = None
     if watcher.monitoring:
-        close_pages = watcher.monitoring.open(chosen.listen, reconciler, parts.store, policies.pages())
+        close_pages = watcher.monitoring.open(chosen.listen, reconciler, parts.store, policies)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: reconciler.stop())
     Thread(target=watch, args=(registry, parts.store, log), name="watch", daemon=True).start()
@@ -109,7 +109,7 @@ class _Watcher:
     """Tells the service manager, and the pages if they are served, how the loop is."""
 
     def __init__(self, notify: Callable[[str], None], environ: Mapping[str, str]) -> None:
-        self.notify, self.monitoring, self._is_ready = notify, None, False
+        self.notify, self.monitoring, self.policies, self._is_ready = notify, None, None, False
         usec = environ.get("WATCHDOG_USEC", "")
         self._has_watchdog = usec.isdigit() and environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
         self.longest_seconds = min(int(usec) / 2e6, _ROUND_SECONDS) if self._has_watchdog else _ROUND_SECONDS
@@ -123,8 +123,8 @@ class _Watcher:
             self.monitoring.on_pass(done)
 
     def on_round(self) -> None:
-        """The loop is alive."""
-        if self._has_watchdog:
+        """The loop is alive; a thread of policies that hangs has the daemon restarted, too."""
+        if self._has_watchdog and not (self.policies and self.policies.idle_seconds() > HUNG_SECONDS):
             self.notify("WATCHDOG=1")
         if self.monitoring:
             self.monitoring.on_round()

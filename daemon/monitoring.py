@@ -1,7 +1,7 @@
 """What `--listen` serves: /healthz, /readyz and /metrics; `docs/slash24-node.md` lists the metrics."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from prometheus_client.metrics import Counter, Gauge, Histogram
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -9,13 +9,12 @@ from prometheus_client.registry import CollectorRegistry
 
 from agent.memory import resident
 from agent.pages import Page, Pages, json_page
+from daemon.policies.node import HUNG_SECONDS, NodePolicies
 from daemon.readiness import is_registry_lost, readiness
 from daemon.reconciler import Pass, Reconciler
 from daemon.records import Store
 
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-_HUNG_SECONDS = 150.0
-"""The loop does a round every minute at least; none takes longer than this."""
 
 
 class Monitoring:
@@ -50,13 +49,10 @@ class Monitoring:
 
     def is_hung(self) -> bool:
         """Whether the loop has stopped going round."""
-        return self._clock() - self._round_at > _HUNG_SECONDS
+        return self._clock() - self._round_at > HUNG_SECONDS
 
-    def open(self, where: str, reconciler: Reconciler, store: Store, more: Mapping[str, Page]) -> Callable[[], None]:
-        """Serve the pages at `where`, a path or HOST:PORT; a function that ends that. Raises OSError.
-
-        `more`: further pages, by path.
-        """
+    def open(self, where: str, reconciler: Reconciler, store: Store, policies: NodePolicies) -> Callable[[], None]:
+        """Serve the pages at `where`, a path or HOST:PORT; a function that ends that. Raises OSError."""
         for name, meaning, value in (
             ("slash24_node_records", "Records in the registry", lambda: store.counts().known),
             ("slash24_node_records_wrong", "Records that cannot be read", lambda: store.counts().wrong_count),
@@ -67,15 +63,17 @@ class Monitoring:
             ("slash24_node_resident_bytes", "Resident memory of the daemon", resident),
         ):
             Gauge(name, meaning, registry=self.registry).set_function(value)
-        return Pages(where, {**self._pages(reconciler), **more}).close
+        return Pages(where, {**self._pages(reconciler, policies), **policies.pages()}).close
 
     def _counter(self, name: str, meaning: str) -> Counter:
         return Counter(name, meaning, registry=self.registry)
 
-    def _pages(self, reconciler: Reconciler) -> dict[str, Page]:
+    def _pages(self, reconciler: Reconciler, policies: NodePolicies) -> dict[str, Page]:
         def healthz() -> tuple[int, str, bytes]:
             if self.is_hung():
-                return json_page(503, {"problem": f"no pass has begun for {_HUNG_SECONDS:g} s"})
+                return json_page(503, {"problem": f"no pass has begun for {HUNG_SECONDS:g} s"})
+            if policies.idle_seconds() > HUNG_SECONDS:
+                return json_page(503, {"problem": f"policies were not looked at for {HUNG_SECONDS:g} s"})
             return json_page(200, {"ok": True})
 
         def readyz() -> tuple[int, str, bytes]:

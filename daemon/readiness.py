@@ -14,7 +14,7 @@ class State:
     """What the daemon knows. `outcome` None: nothing has been synchronised yet.
 
     `unready`: why it cannot synchronise, such as a missing subnet; `lost_seconds`, `why`: see daemon.records.Counts.
-    `refusal`: why pods would be held and are not added, "" if they can be.
+    `refusal`: why new pods would be held, "" if they would not.
     """
 
     outcome: Outcome | None = None

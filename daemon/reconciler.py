@@ -124,7 +124,7 @@ class Reconciler:
             about_conflist=tuple(self._parts.service.warnings),
             is_published=bool(registrar.published or self._adopted),
             publish_problem=registrar.problem("publish"),
-            refusal=self._parts.policies.refusal(),
+            refusal=self._parts.policies.unready(),
             about_policies=tuple(self._parts.policies.problems()),
         )
 

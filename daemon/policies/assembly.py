@@ -1,5 +1,6 @@
 """Builds what keeps policies in force of the configuration: the loop, and what it works with."""
 
+import time
 from collections.abc import Collection, Mapping
 from functools import partial
 from threading import Thread
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
     from daemon.monitoring import Monitoring
     from daemon.policies.pages import NoMetrics, PolicyMetrics
 
+_AGAIN_SECONDS = 5.0
 _FAILING_SECONDS = 60.0
-"""For so long programming may fail before new pods are refused: they would be held."""
+"""For so long programming may fail before new pods are refused, which would be held, or nothing be read."""
 
 
 class Enabled:
@@ -57,7 +59,7 @@ class Enabled:
             keeps_connections=conf.keeps_connections,
         )
         self.policies = Policies(parts, waker, log, self._metrics)
-        self._denials = None
+        self._denials, self._begun = None, time.monotonic()
         if conf.logs:
             compiled = lambda: self.policies.in_force.compiled  # noqa: E731
             self._denials = Denials(conf.log_group, compiled, conf.settings, self.policies.name_of, log)
@@ -66,7 +68,7 @@ class Enabled:
         """As NodePolicies."""
         self._cuts.start()
         self.policies.start()
-        Thread(target=self._source.run, args=(self._inbox,), name="documents", daemon=True).start()
+        Thread(target=self._read, name="documents", daemon=True).start()
         if self._denials:
             self._denials.start()
 
@@ -89,9 +91,30 @@ class Enabled:
         is_failing = self.policies.failing_seconds > _FAILING_SECONDS
         return f"policies cannot be programmed: {self.policies.error}" if is_failing else ""
 
+    def unready(self) -> str:
+        """As NodePolicies."""
+        if self._inbox.is_complete or time.monotonic() - self._begun < _FAILING_SECONDS:
+            return self.refusal()
+        why = self._inbox.counts().why or "nothing was read yet"
+        return f"new pods are held, since their network policies are not known: {why}"
+
+    def idle_seconds(self) -> float:
+        """As NodePolicies."""
+        return time.monotonic() - self.policies.round_at
+
     def problems(self) -> Collection[str]:
         """As NodePolicies."""
         return self.policies.problems
+
+    def _read(self) -> None:
+        """Read documents until the source is closed, whatever mistakes it makes."""
+        while True:
+            try:
+                self._source.run(self._inbox)
+                return
+            except Exception as error:  # noqa: BLE001  (a mistake in a source must not end the thread)
+                self._inbox.lost(f"{type(error).__name__}: {error}")
+                time.sleep(_AGAIN_SECONDS)
 
     def _open_monitor(self) -> TableMonitor:
         """What this process changes is not reported."""

@@ -147,6 +147,7 @@ class Policies:
         self._is_told = self._is_stopping = False
         self.error = ""
         self.in_force = InForce()
+        self.round_at = clock()
 
     def start(self) -> None:
         """Begin, in a thread that ends with the process."""
@@ -164,8 +165,11 @@ class Policies:
         return 0.0 if since is None else max(self._clock() - since, 0.001)
 
     def look_soon(self) -> None:
-        """Look for pods without a file, since runtimes have another configuration now. Any thread may call it."""
-        self._due.look = self._clock()
+        """Look for pods without a file, and at bridges: the network was made, or runtimes have another configuration.
+
+        Any thread may call it.
+        """
+        self._due.look, self._is_prepared = self._clock(), False
         self._waker.wake()
 
     def run(self) -> None:
@@ -195,6 +199,7 @@ class Policies:
     def step(self) -> None:
         """One round: take in what has changed, and do what is due."""
         self._waker.clear()
+        self.round_at = self._clock()
         try:
             self._round()
         except Exception as error:  # noqa: BLE001  (a mistake here must not end the node's policies)

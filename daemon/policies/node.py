@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from daemon.monitoring import Monitoring
 
 
+HUNG_SECONDS = 150.0
+"""Each loop does a round every minute at least; none takes longer than this."""
+
+
 class NodePolicies(Protocol):
     """The policies of a node; the methods may be called by any thread, and do not wait."""
 
@@ -28,6 +32,12 @@ class NodePolicies(Protocol):
 
     def refusal(self) -> str:
         """Why no pod should be added, "" if they can be."""
+
+    def unready(self) -> str:
+        """Why new pods would be held, "" if they would not: the same, or nothing has been read of policies yet."""
+
+    def idle_seconds(self) -> float:
+        """For how long no round has begun; more than a minute or so, if a thread hangs."""
 
     def problems(self) -> Collection[str]:
         """A sentence for everything that is wrong."""
@@ -58,6 +68,14 @@ class Disabled:
     def refusal(self) -> str:
         """As NodePolicies."""
         return ""
+
+    def unready(self) -> str:
+        """As NodePolicies."""
+        return ""
+
+    def idle_seconds(self) -> float:
+        """As NodePolicies."""
+        return 0.0
 
     def problems(self) -> Collection[str]:
         """As NodePolicies."""

@@ -46,7 +46,7 @@ def prepare(networks: Collection[str], vlan: int = 0) -> None:
 
 def open_monitor() -> TableMonitor:
     """Receives what others change of the tables, but for the calling thread. Elements of pods are expected."""
-    rare = (names.GATEWAYS, names.GROUPS, names.ROUTERS)  # which only the first pod of a network changes
+    rare = (names.GATEWAYS, names.GROUPS, names.ROUTERS, names.BRIDGES)  # which only the first pod of a network changes
     sets = (one.name for each in tables.BASE_SETS.values() for one in each if one not in rare)
     return TableMonitor(
         {name.name.encode() + b"\0" for name in tables.BASE_SETS}, {f"{name}\0".encode() for name in sets}

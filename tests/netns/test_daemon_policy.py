@@ -3,9 +3,12 @@
 import json
 import signal
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from tests.netns.agent_tools import Start as StartAgent
+from tests.netns.agent_tools import ViaAgent, agents_started, calls_by_agent
 from tests.netns.cni import CNI
 from tests.netns.daemon_policy_tools import (
     ENABLED,
@@ -24,7 +27,7 @@ from tests.netns.daemon_policy_tools import (
     send,
     talks,
 )
-from tests.netns.daemon_tools import (  # noqa: F401 (one is a fixture)
+from tests.netns.daemon_tools import (
     CONFLIST,
     Start,
     conf_of,
@@ -33,6 +36,8 @@ from tests.netns.daemon_tools import (  # noqa: F401 (one is a fixture)
     daemons_started,
 )
 from tests.netns.node import Node, wait_until
+
+__all__ = ["agents_started", "calls_by_agent", "daemons_started"]
 
 pytestmark = pytest.mark.cold
 FROM_CLIENTS = [{"from": [{"podSelector": {"matchLabels": {"app": "client"}}}]}]
@@ -95,6 +100,27 @@ def test_a_pod_s_policies_are_in_force_when_its_add_returns(
         delete(cni, web)
         assert wait_until(lambda name=name: f"default/{name}" not in held(one))
         assert wait_until(lambda address=address: not has_address(node, address))
+
+
+def test_an_agent_s_adds_wait_too(
+    node: Node, warm: ViaAgent, start: StartAgent, daemon: Start, documents: Documents
+) -> None:
+    """Many at once: none is held when it returns."""
+    names = [f"web{number}" for number in range(8)]
+    write_pods(documents, **dict.fromkeys(names, "web"), other="other")
+    documents.write("web.yaml", policy("web", ingress=FROM_CLIENTS, pods={"app": "web"}))
+    one = daemon("vxlan", more=ENABLED).await_ready()
+    documents.await_force(one)
+    start()
+    other, _ = add(warm, "other")
+
+    def added(name: str) -> tuple[bool, bool]:
+        pod, address = add(warm, name)
+        return held(one)[f"default/{name}"], talks(other, pod, address, "udp")
+
+    with ThreadPoolExecutor(len(names)) as pool:
+        assert list(pool.map(added, names)) == [(False, False)] * len(names)
+    assert warm.ways == {"agent": len(names) + 1}
 
 
 def test_what_a_changed_policy_forbids_is_cut(node: Node, cni: CNI, daemon: Start, documents: Documents) -> None:

@@ -5,11 +5,16 @@ class FakePolicies:
     """Policies that may be impossible."""
 
     refused: str = ""
+    unknown: str = ""
     wrong: tuple[str, ...] = ()
 
     def refusal(self) -> str:
         """Why no pod is to be added."""
         return self.refused
+
+    def unready(self) -> str:
+        """Why pods would be held."""
+        return self.refused or self.unknown
 
     def problems(self) -> tuple[str, ...]:
         """What is wrong besides."""

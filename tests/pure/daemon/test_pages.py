@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.pages import Page
 from daemon import options
 from daemon.monitoring import Monitoring
 from daemon.policies.inbox import Inbox, digest_of, key_of
@@ -55,8 +56,16 @@ class Pages:
         self.monitoring = Monitoring(self.clock)
         self.policies, self.inbox = FakePolicies(), Inbox("n1", lambda: None, clock=self.clock)
         self.metrics = PolicyMetrics(self.monitoring.registry)
-        more = self.metrics.serve(self.policies, self.inbox, "/srv/policies", lambda: self.policies.denied)
-        self.close = self.monitoring.open(self.path, self.loop, self.store, more)
+        self.idle = 0.0
+        self.close = self.monitoring.open(self.path, self.loop, self.store, self)
+
+    def pages(self) -> dict[str, Page]:
+        """As those of a node's policies."""
+        return self.metrics.serve(self.policies, self.inbox, "/srv/policies", lambda: self.policies.denied)
+
+    def idle_seconds(self) -> float:
+        """As those of a node's policies."""
+        return self.idle
 
     def get(self, name: str) -> tuple[int, str]:
         """Status and body of a page."""
@@ -88,6 +97,8 @@ def test_health_is_that_of_the_loop(pages: Pages) -> None:
     assert pages.get("healthz")[0] == 503
     pages.monitoring.on_round()
     assert pages.get("healthz")[0] == 200
+    pages.idle = 151.0
+    assert pages.get("healthz") == (503, '{"problem": "policies were not looked at for 150 s"}\n')
 
 
 def test_readiness_names_every_problem(pages: Pages) -> None:

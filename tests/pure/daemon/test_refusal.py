@@ -17,6 +17,10 @@ def test_pods_are_refused_while_they_would_be_held(case: Case) -> None:
     case.step(after=61)
     assert json.loads((case.folder / "node.json").read_text())["problem"] == "policies cannot be programmed: no memory"
     assert "policies cannot be programmed: no memory" in case.logged
-    case.policies.refused = ""
+    case.policies.refused, case.policies.unknown = "", "new pods are held"
+    case.step(after=61)
+    assert "problem" not in json.loads((case.folder / "node.json").read_text())
+    assert "new pods are held" in case.logged
+    case.policies.unknown = ""
     case.step(after=61)
     assert "problem" not in json.loads((case.folder / "node.json").read_text())
