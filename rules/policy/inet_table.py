@@ -4,6 +4,10 @@ A packet of a connection that is open passes with one comparison. The first pack
 `egress`, by its source, and in `ingress`, by its destination; both lead to chains that the daemon makes
 (policy/programming.py), or to `held` as long as it has not said what holds for a pod. How many pods and policies there
 are makes no difference.
+
+The two maps are looked up in two base chains: what the first accepts meets the second. If one led to the other, kernels
+that do not remember which chains they have checked (6.1 for example) would check the chains of all pods for each rule
+in the chain of each pod, whenever a pod is added.
 """
 
 from linux.nftables import uapi
@@ -75,9 +79,11 @@ def _both(comment: str, make: object) -> tuple[Rule, Rule]:
 # ip saddr . ip daddr . meta l4proto . th sport . th dport @cut4 goto refuse
 _CUT = _both("cut", lambda v: (*_flow(v), lookup(names.CUT[v].name), goto(names.REFUSE)))
 
+# ip saddr . ip daddr @self4 accept
+_ITSELF = _both("itself", lambda v: (*_pair(v), lookup(names.SELF[v].name), ACCEPT))
+
 _CONNECTION = (
-    # ip saddr . ip daddr @self4 accept
-    *_both("itself", lambda v: (*_pair(v), lookup(names.SELF[v].name), ACCEPT)),
+    *_ITSELF,
     *_CUT,
     # ip saddr @pods4 jump metadata
     *_both("metadata", lambda v: (ip_saddr(v), lookup(names.PODS[v].name), jump(names.METADATA))),
@@ -92,6 +98,12 @@ _CONNECTION = (
     *_both("egress", lambda v: (ip_saddr(v), vmap(names.EGRESS[v].name))),
     # goto to_ingress
     Rule("ingress", (goto(names.TO_INGRESS),)),
+)
+
+_INCOMING = (
+    *_ITSELF,
+    # ip daddr vmap @ingress4
+    *_both("ingress", lambda v: (ip_daddr(v), vmap(names.INGRESS[v].name))),
 )
 
 _FROM_POD = (
@@ -154,6 +166,26 @@ _NEIGHBOURS = (
     Rule("advertisements", (*_HOPS, *_ICMPV6_TYPE, cmp_eq(bytes([_ND_NEIGHBOR_ADVERT])), ACCEPT)),
 )
 
+_FORWARDED = (
+    # ct state established,related accept
+    Rule("open", (*ct_state(_OPEN), ACCEPT)),
+    # What br_netfilter passes here though it is switched; the table for the bridge decides on that.
+    *_NEIGHBOURS,
+    # ip daddr 224.0.0.0/4 meta l4proto igmp accept
+    Rule("groups", (*nfproto(4), ip_daddr(4), *in_network(_MULTICAST, 4), *l4proto_is(_IGMP), ACCEPT)),
+)
+
+# ct state established,related,untracked accept
+_SENT = Rule("open", (*ct_state(_OPEN | uapi.CT_STATE_UNTRACKED), ACCEPT))
+
+# What else is not its own, IPVS has translated and sends on.
+_OWN = (
+    # fib saddr type local accept
+    Rule("own", (*fib_type_local(uapi.NFTA_FIB_F_SADDR), ACCEPT)),
+    # The node's resets in the name of another, for connections that are not tracked.
+    # tcp flags rst / syn,rst accept
+    Rule("resets", (*tcp_flags_are(TCP_RST, TCP_SYN | TCP_RST), ACCEPT)),
+)
 
 CHAINS = (
     # -- what other chains lead to, the last first
@@ -185,47 +217,34 @@ CHAINS = (
         # update @denied_ingress4 { ip daddr counter }
         _denied("ingress", ip_daddr, names.DENIED_INGRESS, names.LOG_INGRESS),
     ),
-    Chain(
-        names.TO_INGRESS,
-        (
-            # ip daddr vmap @ingress4
-            *_both("ingress", lambda v: (ip_daddr(v), vmap(names.INGRESS[v].name))),
-            *_NOT_ISOLATED,
-        ),
-    ),
+    # What the sender's policies allow goes on to the next base chain: accept
+    Chain(names.TO_INGRESS, (Rule("allowed", (ACCEPT,)),)),
     Chain(names.CONNECTION, _CONNECTION),
+    Chain(names.INCOMING, (*_INCOMING, *_NOT_ISOLATED)),
     Chain(names.FROM_POD, _FROM_POD),
     # -- where packets enter
     Chain(
         names.FORWARD,
-        (
-            # ct state established,related accept
-            Rule("open", (*ct_state(_OPEN), ACCEPT)),
-            # What br_netfilter passes here though it is switched; the table for the bridge decides on that.
-            *_NEIGHBOURS,
-            # ip daddr 224.0.0.0/4 meta l4proto igmp accept
-            Rule("groups", (*nfproto(4), ip_daddr(4), *in_network(_MULTICAST, 4), *l4proto_is(_IGMP), ACCEPT)),
-            # goto connection
-            Rule("new", (goto(names.CONNECTION),)),
-        ),
+        # goto connection
+        (*_FORWARDED, Rule("new", (goto(names.CONNECTION),))),
         Hook("filter", uapi.NF_INET_FORWARD, _AFTER_FILTERS),  # type filter hook forward priority filter + 10
     ),
     Chain(
+        names.FORWARD_INGRESS,
+        # goto incoming
+        (*_FORWARDED, Rule("new", (goto(names.INCOMING),))),
+        Hook("filter", uapi.NF_INET_FORWARD, _AFTER_FILTERS + 1),  # type filter hook forward priority 11
+    ),
+    Chain(
         names.OUTPUT,
-        (
-            # ct state established,related,untracked accept
-            Rule("open", (*ct_state(_OPEN | uapi.CT_STATE_UNTRACKED), ACCEPT)),
-            # Or what the node sends on a connection of a pod to it that was cut would open it again.
-            *_CUT,
-            # fib saddr type local accept
-            Rule("own", (*fib_type_local(uapi.NFTA_FIB_F_SADDR), ACCEPT)),
-            # The node's resets in the name of another, for connections that are not tracked.
-            # tcp flags rst / syn,rst accept
-            Rule("resets", (*tcp_flags_are(TCP_RST, TCP_SYN | TCP_RST), ACCEPT)),
-            # What IPVS has translated and sends on.
-            Rule("new", (goto(names.CONNECTION),)),
-        ),
+        # What the node sends on a connection of a pod to it that was cut would open it again.
+        (_SENT, *_CUT, *_OWN, Rule("new", (goto(names.CONNECTION),))),
         Hook("filter", uapi.NF_INET_LOCAL_OUT, _AFTER_FILTERS),  # type filter hook output priority filter + 10
+    ),
+    Chain(
+        names.OUTPUT_INGRESS,
+        (_SENT, *_OWN, Rule("new", (goto(names.INCOMING),))),
+        Hook("filter", uapi.NF_INET_LOCAL_OUT, _AFTER_FILTERS + 1),  # type filter hook output priority 11
     ),
     Chain(
         names.INPUT,

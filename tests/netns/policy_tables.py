@@ -112,10 +112,7 @@ CHAINS = """\
 	}
 
 	chain to_ingress {
-		ip daddr vmap @ingress4 comment "ingress IPv4"
-		ip6 daddr vmap @ingress6 comment "ingress IPv6"
-		oifname @bridges goto to_bridge comment "to a bridge"
-		accept comment "not isolated"
+		accept comment "allowed"
 	}
 
 	chain connection {
@@ -130,6 +127,15 @@ CHAINS = """\
 		ip saddr vmap @egress4 comment "egress IPv4"
 		ip6 saddr vmap @egress6 comment "egress IPv6"
 		goto to_ingress comment "ingress"
+	}
+
+	chain incoming {
+		ip saddr . ip daddr @self4 accept comment "itself IPv4"
+		ip6 saddr . ip6 daddr @self6 accept comment "itself IPv6"
+		ip daddr vmap @ingress4 comment "ingress IPv4"
+		ip6 daddr vmap @ingress6 comment "ingress IPv6"
+		oifname @bridges goto to_bridge comment "to a bridge"
+		accept comment "not isolated"
 	}
 
 	chain from_pod {
@@ -150,6 +156,15 @@ CHAINS = """\
 		goto connection comment "new"
 	}
 
+	chain forward_ingress {
+		type filter hook forward priority 11; policy accept;
+		ct state established,related accept comment "open"
+		ip6 hoplimit 255 icmpv6 type nd-neighbor-solicit accept comment "solicitations"
+		ip6 hoplimit 255 icmpv6 type nd-neighbor-advert accept comment "advertisements"
+		ip daddr 224.0.0.0/4 meta l4proto igmp accept comment "groups"
+		goto incoming comment "new"
+	}
+
 	chain output {
 		type filter hook output priority filter + 10; policy accept;
 		ct state established,related,untracked accept comment "open"
@@ -158,6 +173,14 @@ CHAINS = """\
 		fib saddr type local accept comment "own"
 		tcp flags rst / syn,rst accept comment "resets"
 		goto connection comment "new"
+	}
+
+	chain output_ingress {
+		type filter hook output priority 11; policy accept;
+		ct state established,related,untracked accept comment "open"
+		fib saddr type local accept comment "own"
+		tcp flags rst / syn,rst accept comment "resets"
+		goto incoming comment "new"
 	}
 
 	chain input {
