@@ -28,6 +28,8 @@ class Cuts:
         self._has_left, self._is_stopping = False, False
         self._pause = 0.0
         self.problem = ""
+        self.is_cutting = False
+        """Whether there are connections of which it is not known yet whether they are still allowed."""
 
     def start(self) -> None:
         """Begin, in a thread that ends with the process."""
@@ -42,7 +44,7 @@ class Cuts:
     def request(self, compiled: Compiled, addresses: Collection[str] | None) -> None:
         """Cut what `compiled` does not allow, of these pods of this node; None: of all."""
         with self._changed:
-            self._compiled = compiled
+            self._compiled, self.is_cutting = compiled, True
             self._add(addresses)
             self._changed.notify()
 
@@ -69,6 +71,8 @@ class Cuts:
                     self._has_left = self._has_left or has_left
             else:
                 self.problem, self._pause = "", 0.0
+                with self._changed:
+                    self.is_cutting = bool(self._addresses is None or self._addresses)
 
     def _add(self, addresses: Collection[str] | None) -> None:
         if addresses is None or self._addresses is None:

@@ -164,6 +164,11 @@ class Policies:
         since = self._failed_at
         return 0.0 if since is None else max(self._clock() - since, 0.001)
 
+    @property
+    def is_cutting(self) -> bool:
+        """Whether connections that are no longer allowed may still be open."""
+        return self._parts.cuts.is_cutting
+
     def look_soon(self) -> None:
         """Look for pods without a file, and at bridges: the network was made, or runtimes have another configuration.
 
@@ -379,12 +384,12 @@ class Policies:
 
     def _done(self, kind: str, seconds: float) -> None:
         """What the kernel was told is in force."""
-        self._publish()
         compiled = self._engine.compiled
         if self._narrowed is None or self._narrowed:
             if not self._parts.keeps_connections:
                 self._parts.cuts.request(compiled, self._narrowed)
             self._narrowed = set()
+        self._publish()  # after the request: who reads that it is in force can read that connections are being cut
         if not self._is_told:
             self._is_told = True
             what = {"pods": len(compiled.pods), "ms": round(seconds * 1000, 1)}

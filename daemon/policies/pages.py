@@ -63,7 +63,7 @@ class PolicyMetrics:
         self._registry.register(_DeniedPackets(read_denied, lambda: policies.in_force.compiled))
         return {
             "/policies": lambda: json_page(200, _document(policies, inbox, source)),
-            "/policies/documents": lambda: json_page(200, _digests(policies.in_force)),
+            "/policies/documents": lambda: json_page(200, _digests(policies)),
         }
 
 
@@ -161,10 +161,12 @@ def _of(enforced: Enforced, direction: str) -> list[str]:
     return [name for where, name in enforced.policies if where == direction]
 
 
-def _digests(now: InForce) -> dict[str, object]:
+def _digests(policies: Policies) -> dict[str, object]:
+    now = policies.in_force
     objects = dict(now.objects or {})
     return {
         "complete": now.objects is not None,
         "generation": now.generation,
+        "cutting": policies.is_cutting,
         "documents": {text_of(key): digest_of(one) for key, one in sorted(objects.items(), key=lambda item: item[0])},
     }

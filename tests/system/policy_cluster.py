@@ -60,13 +60,20 @@ class PolicyCluster:
         """The documents of the cluster with others, whose names of addresses are replaced."""
         return wanted.overlaid(self.base, wanted.filled(list(more), self.addresses))
 
-    def enforce(self, documents: Sequence[Mapping]) -> None:
-        """Make the folder have exactly these documents, and wait until they are in force on all nodes."""
-        files = {_file_name(one): json.dumps(one) for one in documents}
+    def enforce(self, documents: Sequence[Mapping], *, are_apart: bool = False) -> None:
+        """Make the folder have exactly these documents, and wait until they are in force on all nodes.
+
+        They are in one file, whose content changes; or, if they `are_apart`, each policy is in a file of its own, which
+        takes longer: a file that is gone may come back within two seconds.
+        """
+        files: dict[str, list[str]] = {}
+        for one in documents:
+            is_apart = are_apart and one["kind"].endswith("Policy")
+            files.setdefault(_file_name(one) if is_apart else "cluster.yaml", []).append(json.dumps(one))
         for name in [name for name in os.listdir(self.folder) if name not in files]:
             (self.folder / name).unlink()
-        for name, text in files.items():
-            path = self.folder / name
+        for name, parts in files.items():
+            path, text = self.folder / name, "\n---\n".join(parts)
             if not path.exists() or path.read_text() != text:
                 (self.folder / f".{name}.new").write_text(text)
                 os.rename(self.folder / f".{name}.new", path)
@@ -89,10 +96,10 @@ class PolicyCluster:
 
 
 def is_in_force(node: Served, digests: Mapping[str, str]) -> bool:
-    """Whether a node enforces exactly these documents."""
+    """Whether a node enforces exactly these documents, and has cut the connections that they do not allow."""
     status, text = node.daemon.page("policies/documents")
     page = json.loads(text) if status == 200 else {}
-    return page.get("complete", False) and page["documents"] == digests
+    return page.get("complete", False) and page["documents"] == digests and not page["cutting"]
 
 
 def _digest(document: Mapping) -> tuple[str, str]:

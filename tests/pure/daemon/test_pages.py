@@ -44,6 +44,7 @@ class FakePolicies:
     in_force: InForce = field(default_factory=InForce)
     denied: dict[tuple[str, str], int] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    is_cutting: bool = False
     failing_seconds: float = 0.0
 
 

@@ -112,6 +112,7 @@ class FakeCuts:
     asked: list[frozenset[str] | None] = field(default_factory=list)
     flushed: int = 0
     problem: str = ""
+    is_cutting: bool = False
 
     def request(self, _compiled: Compiled, addresses: Collection[str] | None) -> None:
         self.asked.append(None if addresses is None else frozenset(addresses))
