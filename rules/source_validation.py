@@ -12,7 +12,7 @@ saved ruleset with such a rule.
 from collections.abc import Collection, Iterable, Sequence
 from socket import IPPROTO_ICMPV6, IPPROTO_TCP
 
-from linux.nftables import messages, pod_table, uapi
+from linux.nftables import listing, messages, pod_table, uapi
 from linux.nftables.expressions import (
     DROP,
     ETH_P_ARP,
@@ -104,6 +104,8 @@ TABLE = Table(
     subject=lambda element: element.key[:IFNAMSIZ],  # the link
 )
 
+_RULES = [(chain.name, rule.comment) for chain in TABLE.chains for rule in chain.rules]
+
 
 def ensure(owner: Attachment, host_link: str, addresses: Sequence[str]) -> None:
     """Accept packets that enter by `host_link` only if they come from `addresses` ("10.1.2.5/24", "10.1.2.5").
@@ -114,8 +116,15 @@ def ensure(owner: Attachment, host_link: str, addresses: Sequence[str]) -> None:
 
 
 def ensure_in(transaction: pod_table.Transaction, owner: Attachment, host_link: str, addresses: Sequence[str]) -> None:
-    """The same, as part of a transaction."""
+    """The same, as part of a transaction.
+
+    For a link that nobody has bound, the elements of other pods are not read: there may be many, and the daemon changes
+    the ruleset all the time.
+    """
     tag, name = owner_tag(owner), ifname(host_link)
+    if not transaction.is_cached(TABLE.name) and _is_new(transaction, name):
+        transaction.exchange(TABLE, (), _elements(tag, host_link, addresses))
+        return
     pod_table.put_into(
         transaction,
         TABLE,
@@ -153,6 +162,14 @@ def problems(owner: Attachment, host_link: str, addresses: Sequence[str]) -> lis
 def sweep(network: str, valid: Collection[Attachment]) -> int:
     """Bind nothing for attachments to `network` that are not `valid`; returns how many. Raises NetlinkError."""
     return pod_table.sweep(TABLE, network, valid)
+
+
+def _is_new(transaction: pod_table.Transaction, name: bytes) -> bool:
+    """Whether the table holds its rules and has nothing of the link: what it has is added and deleted together."""
+    if listing.find_element(transaction.netlink, TABLE.name, _BOUND.name, name):
+        return False
+    found = listing.list_rules(transaction.netlink, TABLE.name)
+    return [(one.chain, one.comment) for one in found] == _RULES
 
 
 def _elements(tag: str, host_link: str, addresses: Iterable[str]) -> list[Element]:
