@@ -5,7 +5,7 @@ elements of which one is wanted.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from errno import EAGAIN, ENOENT
 from sys import byteorder
@@ -207,17 +207,21 @@ def chain_uses(netlink: Netlink, table: TableName, chain: str) -> int | None:
     return None if found is None else _number(found.get(uapi.NFTA_CHAIN_USE))
 
 
-def chain_marks(netlink: Netlink, requests: Sequence[bytes]) -> list[tuple[bytes, int, bytes] | None]:
-    """What changes if a chain is made anew, gets or loses rules, or moves: handle, use count, hook; None if missing.
+def chain_marks(netlink: Netlink, requests: Sequence[bytes], *, without_uses: Container[int] = ()) -> list[bytes]:
+    """What changes if a chain is made anew, gets or loses rules, or moves; b"" for a chain that does not exist.
 
-    `requests`: of `messages.of_chain`.
+    `requests`: of `messages.of_chain`. `without_uses`: the places of those whose use count does not matter.
     """
-    marks: list[tuple[bytes, int, bytes] | None] = []
-    for body in netlink.get_many(requests, message_type(uapi.NFT_MSG_GETCHAIN)):
-        found = attributes_of(body, BODY) if body else {}
-        place = found.get(uapi.NFTA_CHAIN_HOOK, b"")
-        marks.append((found[uapi.NFTA_CHAIN_HANDLE], _number(found.get(uapi.NFTA_CHAIN_USE)), place) if body else None)
-    return marks
+    bodies = netlink.get_many(requests, message_type(uapi.NFT_MSG_GETCHAIN))
+    return [
+        b"" if body is None else _without_uses(body) if place in without_uses else body[BODY:]
+        for place, body in enumerate(bodies)
+    ]
+
+
+def _without_uses(body: bytes) -> bytes:
+    found = attributes_of(body, BODY)
+    return found[uapi.NFTA_CHAIN_HANDLE] + found.get(uapi.NFTA_CHAIN_HOOK, b"")
 
 
 def find_hook(netlink: Netlink, table: TableName, chain: str) -> tuple[Hook, int] | None:

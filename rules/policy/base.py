@@ -23,8 +23,11 @@ BASE_CHAINS: dict[TableName, tuple[str, ...]] = {
 _FIXED = tuple(
     (table.name, chain.name) for table in TABLES for chain in table.chains if chain.name not in names.CONFIGURED
 )
+_REQUESTS = tuple(messages.of_chain(*place) for place in _FIXED)
+_LED_TO = (names.HELD, names.TO_INGRESS, names.DENIED_EGRESS_CHAIN, names.DENIED_INGRESS_CHAIN)
+_SHARED = frozenset(place for place, (_, chain) in enumerate(_FIXED) if chain in _LED_TO)
+"""Of these, to which elements and chains of pods lead."""
 _KEPT = (*names.PODS.values(), *names.SELF.values(), *names.LEFT.values(), names.BRIDGES)
-_SHARED = (names.HELD, names.TO_INGRESS, names.DENIED_EGRESS_CHAIN, names.DENIED_INGRESS_CHAIN)
 
 
 def ensure_base() -> bool:
@@ -70,11 +73,7 @@ def _is_whole(transaction: Transaction) -> bool:
 def _marks(netlink: Netlink) -> list[object]:
     """What tells whether the chains of the base may have changed."""
     flags = [listing.table_flags(netlink, table.name) for table in TABLES]
-    marks = listing.chain_marks(netlink, [messages.of_chain(*place) for place in _FIXED])
-    # Elements and chains of pods lead to the shared ones.
-    return flags + [
-        mark[::2] if mark and chain in _SHARED else mark for (_, chain), mark in zip(_FIXED, marks, strict=True)
-    ]
+    return flags + listing.chain_marks(netlink, _REQUESTS, without_uses=_SHARED)
 
 
 def problems() -> list[str]:
