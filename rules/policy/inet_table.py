@@ -175,8 +175,9 @@ _FORWARDED = (
     Rule("groups", (*nfproto(4), ip_daddr(4), *in_network(_MULTICAST, 4), *l4proto_is(_IGMP), ACCEPT)),
 )
 
-# ct state established,related,untracked accept
-_SENT = Rule("open", (*ct_state(_OPEN | uapi.CT_STATE_UNTRACKED), ACCEPT))
+# Not untracked packets: so IPVS marks what it sends on without net.ipv4.vs.conntrack.
+# ct state established,related accept
+_SENT = Rule("open", (*ct_state(_OPEN), ACCEPT))
 
 # What else is not its own, IPVS has translated and sends on.
 _OWN = (

@@ -167,7 +167,7 @@ CHAINS = """\
 
 	chain output {
 		type filter hook output priority filter + 10; policy accept;
-		ct state established,related,untracked accept comment "open"
+		ct state established,related accept comment "open"
 		ip saddr . ip daddr . meta l4proto . th sport . th dport @cut4 goto refuse comment "cut IPv4"
 		ip6 saddr . ip6 daddr . meta l4proto . th sport . th dport @cut6 goto refuse comment "cut IPv6"
 		fib saddr type local accept comment "own"
@@ -177,7 +177,7 @@ CHAINS = """\
 
 	chain output_ingress {
 		type filter hook output priority 11; policy accept;
-		ct state established,related,untracked accept comment "open"
+		ct state established,related accept comment "open"
 		fib saddr type local accept comment "own"
 		tcp flags rst / syn,rst accept comment "resets"
 		goto incoming comment "new"
