@@ -415,6 +415,14 @@ def test_pods_without_a_file_are_put_into_force(case: Case) -> None:
     assert "10.1.0.4" not in case.kernel.pods
 
 
+def test_bridges_are_looked_at_when_the_network_was_made(case: Case) -> None:
+    """One that was replaced may have another MAC, by which its pods are routed."""
+    case.start()
+    case.loop.look_soon()
+    assert case.step() == []
+    assert case.kernel.calls == ["prepare"]
+
+
 def test_unused_chains_are_swept_until_there_are_none(case: Case) -> None:
     """Some seconds after they are unused."""
     case.start()
