@@ -140,10 +140,8 @@ class FakeAdoption:
     """Pods without a file."""
 
     answer: Adopted = field(default_factory=Adopted)
-    looks: int = 0
 
     def look(self, *_: object) -> Adopted:
-        self.looks += 1
         answer, self.answer = self.answer, Adopted()
         return answer
 
