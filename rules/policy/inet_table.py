@@ -53,6 +53,7 @@ _MULTICAST6, _LINK_LOCAL = bytes([255, *[0] * 15]), bytes([0xFE, 0x80, *[0] * 14
 _ND_NEIGHBOR_SOLICIT, _ND_NEIGHBOR_ADVERT = 135, 136
 _HOPS = (*nfproto(6), payload(uapi.NFT_PAYLOAD_NETWORK_HEADER, 7, 1), cmp_eq(b"\xff"))
 _ICMPV6_TYPE = (*l4proto_is(_ICMPV6), icmpv6_type())
+_SWITCHED = tuple(part for load in (iifname, oifname) for part in (load(), lookup(names.BRIDGES.name, inverted=True)))
 _FROM_BRIDGE = (iifname(), lookup(names.BRIDGES.name))
 _FROM_LINK_LOCAL = (*nfproto(6), ip_saddr(6), *in_network(_LINK_LOCAL, 10))
 _OPEN = uapi.CT_STATE_ESTABLISHED | uapi.CT_STATE_RELATED
@@ -173,6 +174,11 @@ _FORWARDED = (
     *_NEIGHBOURS,
     # ip daddr 224.0.0.0/4 meta l4proto igmp accept
     Rule("groups", (*nfproto(4), ip_daddr(4), *in_network(_MULTICAST, 4), *l4proto_is(_IGMP), ACCEPT)),
+    # And what it passes here on the way between a VLAN's pods and its gateway, by another link than the bridge.
+    # iifname != @bridges oifname != @bridges fib saddr type local accept
+    Rule("switched from the node", (*_SWITCHED, *fib_type_local(uapi.NFTA_FIB_F_SADDR), ACCEPT)),
+    # iifname != @bridges oifname != @bridges fib daddr type local accept
+    Rule("switched to the node", (*_SWITCHED, *fib_type_local(uapi.NFTA_FIB_F_DADDR), ACCEPT)),
 )
 
 # Not untracked packets: so IPVS marks what it sends on without net.ipv4.vs.conntrack.

@@ -153,6 +153,8 @@ CHAINS = """\
 		ip6 hoplimit 255 icmpv6 type nd-neighbor-solicit accept comment "solicitations"
 		ip6 hoplimit 255 icmpv6 type nd-neighbor-advert accept comment "advertisements"
 		ip daddr 224.0.0.0/4 meta l4proto igmp accept comment "groups"
+		iifname != @bridges oifname != @bridges fib saddr type local accept comment "switched from the node"
+		iifname != @bridges oifname != @bridges fib daddr type local accept comment "switched to the node"
 		goto connection comment "new"
 	}
 
@@ -162,6 +164,8 @@ CHAINS = """\
 		ip6 hoplimit 255 icmpv6 type nd-neighbor-solicit accept comment "solicitations"
 		ip6 hoplimit 255 icmpv6 type nd-neighbor-advert accept comment "advertisements"
 		ip daddr 224.0.0.0/4 meta l4proto igmp accept comment "groups"
+		iifname != @bridges oifname != @bridges fib saddr type local accept comment "switched from the node"
+		iifname != @bridges oifname != @bridges fib daddr type local accept comment "switched to the node"
 		goto incoming comment "new"
 	}
 

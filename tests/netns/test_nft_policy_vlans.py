@@ -1,4 +1,4 @@
-"""Network policies of pods in a VLAN, whose gateway is a link of its own beside the bridge."""
+"""Network policies of pods whose gateway is a link of its own beside the bridge, as that of a VLAN."""
 
 import pytest
 
@@ -7,17 +7,21 @@ from tests.netns.node import Node
 from tests.netns.policy_world import GATEWAYS, World, add_pod, forward
 from tests.netns.test_nft_policy_packets import every, reach, ttl
 
-pytestmark = pytest.mark.usefixtures("vlan_filtering")
-
 LINK, VLAN_MAC = "cbr0.100", "0e:58:64:f4:01:01"
 
 
-@pytest.fixture(params=[False, True], ids=["switched", "br_netfilter"])
+@pytest.fixture(
+    params=[(filters, hands_over) for filters in (False, True) for hands_over in (False, True)],
+    ids=["switched", "br_netfilter", "VLAN", "VLAN-br_netfilter"],
+)
 def world(node: Node, request: pytest.FixtureRequest) -> World:
-    """Pods 2 and 3 in VLAN 100 of a bridge, as the plugin `bridge` sets it up."""
-    forward(node, br_netfilter=request.param)
+    """Pods 2 and 3, also in VLAN 100 of a bridge, as the plugin `bridge` sets it up."""
+    filters, hands_over = request.param
+    if filters:
+        request.getfixturevalue("vlan_filtering")
+    forward(node, br_netfilter=hands_over)
     for words in (
-        ["link", "add", "cbr0", "type", "bridge", "mcast_snooping", "0", "vlan_filtering", "1"],
+        ["link", "add", "cbr0", "type", "bridge", "mcast_snooping", "0"],
         ["link", "set", "cbr0", "up"],
         ["link", "add", LINK, "address", VLAN_MAC, "type", "veth", "peer", "name", "inner"],
         ["link", "set", "inner", "group", str(GATEWAY_GROUP), "master", "cbr0", "up"],
@@ -28,7 +32,9 @@ def world(node: Node, request: pytest.FixtureRequest) -> World:
     node.run(["ip", "addr", "add", f"{GATEWAYS[0]}/24", "dev", LINK])
     node.run(["ip", "addr", "add", f"{GATEWAYS[1]}/64", "dev", LINK, "nodad"])
     pods = tuple(add_pod(node, number) for number in (2, 3))
-    for port in ("inner", *(one.link for one in pods)):
+    if filters:
+        node.run(["ip", "link", "set", "cbr0", "type", "bridge", "vlan_filtering", "1"])
+    for port in ("inner", *(one.link for one in pods)) if filters else ():
         node.run(["bridge", "vlan", "del", "dev", port, "vid", "1"])
         node.run(["bridge", "vlan", "add", "dev", port, "vid", "100", "pvid", "untagged"])
     return World(node, pods, node, VLAN_MAC, LINK)
