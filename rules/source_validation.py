@@ -2,8 +2,13 @@
 
 Dropped are packets that enter by a pod's host veth with another IPv4 or IPv6 source address, ARP packets that claim
 another address, and router advertisements. Unspecified source addresses are accepted (duplicate address detection,
-RFC 5227 and RFC 4862), and link-local IPv6 ones, which no router forwards. Elements of sets are the links that are
-bound, and the addresses that they are bound to; the rules are the same for all pods.
+RFC 5227 and RFC 4862), and link-local IPv6 ones, which no router forwards. So are frames with more than one VLAN tag
+dropped: the kernel strips any number of tags of VLAN 0, and would find a packet under them that nobody has looked at.
+
+What the node sends to a pod must be for an address of the pod: a pod could take the MAC of another, or announce its own
+MAC for the other's address, and get what is meant for that one; and the bridge floods frames to MACs that it does not
+know. Elements of sets are the links that are bound, and the addresses that they are bound to; the rules are the same
+for all pods.
 
 The target of a neighbour advertisement is not checked: nft before 1.0.9 has no expression for it and could not load a
 saved ruleset with such a rule.
@@ -19,20 +24,27 @@ from linux.nftables.expressions import (
     IFNAMSIZ,
     RETURN,
     arp_saddr_ip,
+    bitwise_and,
     cmp_eq,
+    goto,
+    host32,
     icmpv6_type,
     ifname,
+    iifgroup,
     iifname,
     in_network,
+    ip_daddr,
     ip_saddr,
     l4proto_is,
     lookup,
+    oifname,
+    payload,
     protocol,
     protocol_ip,
 )
 from linux.nftables.messages import IFNAME, IPV4_ADDR, IPV6_ADDR, Element, Hook, Set, TableName
 from linux.nftables.pod_table import Chain, Rule, Table
-from linux.ownership import owner_tag
+from linux.ownership import GATEWAY_GROUP, owner_tag
 from spec.addresses import Address, parse_address
 from spec.attachment import Attachment
 
@@ -44,6 +56,9 @@ _SOURCES = {
 _LINK_LOCAL, _LINK_LOCAL_BITS = bytes([0xFE, 0x80, *[0] * 14]), 10
 _ND_ROUTER_ADVERT = 134
 _UNSPECIFIED = ("0.0.0.0", "::")
+_ETH_P_8021Q, _ETH_P_8021AD = 0x8100, 0x88A8
+_MULTICAST_BIT = bytes([1, 0, 0, 0, 0, 0])
+_TO_MANY4, _TO_MANY6 = bytes([224, 0, 0, 0]), bytes([0xFF, *[0] * 15])  # with 255.255.255.255
 
 _TCP_V6 = (*protocol_ip(6), *l4proto_is(IPPROTO_TCP))
 _ICMPV6 = (*protocol_ip(6), *l4proto_is(IPPROTO_ICMPV6))
@@ -53,6 +68,31 @@ def _link_and_source(version: int) -> tuple[bytes, bytes]:
     """iifname . ip saddr"""
     return iifname(), ip_saddr(version, uapi.NFT_REG_2)
 
+
+def _link_and_target(version: int) -> tuple[bytes, ...]:
+    """oifname . ip daddr"""
+    return *protocol_ip(version), oifname(), ip_daddr(version, uapi.NFT_REG_2)
+
+
+_DELIVERY = (
+    # oifname . ip daddr @sources4 return
+    Rule("own IPv4", (*_link_and_target(4), lookup("sources4"), RETURN)),
+    # oifname . ip6 daddr @sources6 return
+    Rule("own IPv6", (*_link_and_target(6), lookup("sources6"), RETURN)),
+    # oifname != @bound return
+    Rule("not bound", (oifname(), lookup("bound", inverted=True), RETURN)),
+    # ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 return
+    Rule(
+        "to many",
+        (payload(uapi.NFT_PAYLOAD_LL_HEADER, 0, 6), bitwise_and(_MULTICAST_BIT), cmp_eq(_MULTICAST_BIT), RETURN),
+    ),
+    # ip daddr != 224.0.0.0/3 drop
+    Rule("IPv4", (*protocol_ip(4), ip_daddr(4), *in_network(_TO_MANY4, 3, inverted=True), DROP)),
+    # ip6 daddr ff00::/8 return
+    Rule("groups", (*protocol_ip(6), ip_daddr(6), *in_network(_TO_MANY6, 8), RETURN)),
+    # ip6 daddr != fe80::/10 drop
+    Rule("IPv6", (*protocol_ip(6), ip_daddr(6), *in_network(_LINK_LOCAL, _LINK_LOCAL_BITS, inverted=True), DROP)),
+)
 
 TABLE = Table(
     TableName(messages.BRIDGE, "slash24_source_validation"),
@@ -69,6 +109,11 @@ TABLE = Table(
                 Rule("own TCP over IPv6", (*_TCP_V6, *_link_and_source(6), lookup("sources6"), RETURN)),
                 # iifname != @bound return
                 Rule("not bound", (iifname(), lookup("bound", inverted=True), RETURN)),
+                # The first tag is not in the frame any more.
+                # meta protocol 8021q drop
+                Rule("tagged twice", (*protocol(_ETH_P_8021Q), DROP)),
+                # meta protocol 8021ad drop
+                Rule("tagged twice", (*protocol(_ETH_P_8021AD), DROP)),
                 # meta protocol ip drop
                 Rule("IPv4", (*protocol_ip(4), DROP)),
                 # iifname . arp saddr ip != @sources4 drop
@@ -99,6 +144,22 @@ TABLE = Table(
             ),
             # type filter hook prerouting priority dstnat
             Hook("filter", uapi.NF_BR_PRE_ROUTING, uapi.NF_BR_PRI_NAT_DST_BRIDGED),
+        ),
+        Chain("delivery", _DELIVERY),
+        Chain(
+            "forward",
+            # What the node sends by the port of a VLAN's gateway.
+            # iifgroup 620756992 goto delivery
+            (Rule("from the node", (iifgroup(), cmp_eq(host32(GATEWAY_GROUP)), goto("delivery"))),),
+            # type filter hook forward priority filter
+            Hook("filter", uapi.NF_BR_FORWARD, uapi.NF_BR_PRI_FILTER_BRIDGED),
+        ),
+        Chain(
+            "output",
+            # goto delivery
+            (Rule("from the node", (goto("delivery"),)),),
+            # type filter hook output priority filter
+            Hook("filter", uapi.NF_BR_LOCAL_OUT, uapi.NF_BR_PRI_FILTER_BRIDGED),
         ),
     ),
     subject=lambda element: element.key[:IFNAMSIZ],  # the link

@@ -47,7 +47,7 @@ from linux.nftables.messages import Hook
 from linux.nftables.statements import reject_tcp_reset, set_update
 from rules.policy import names
 
-_IGMP, _TCP, _ICMPV6 = 2, 6, 58
+_IGMP, _TCP, _UDP, _ICMPV6 = 2, 6, 17, 58
 _MULTICAST = bytes([224, 0, 0, 0])
 _MULTICAST6, _LINK_LOCAL = bytes([255, *[0] * 15]), bytes([0xFE, 0x80, *[0] * 14])
 _ND_NEIGHBOR_SOLICIT, _ND_NEIGHBOR_ADVERT = 135, 136
@@ -56,8 +56,14 @@ _ICMPV6_TYPE = (*l4proto_is(_ICMPV6), icmpv6_type())
 _SWITCHED = tuple(part for load in (iifname, oifname) for part in (load(), lookup(names.BRIDGES.name, inverted=True)))
 _FROM_BRIDGE = (iifname(), lookup(names.BRIDGES.name))
 _FROM_LINK_LOCAL = (*nfproto(6), ip_saddr(6), *in_network(_LINK_LOCAL, 10))
+_TO_DHCP = (th_dport(), cmp_eq((67).to_bytes(2, "big")))
 _OPEN = uapi.CT_STATE_ESTABLISHED | uapi.CT_STATE_RELATED
 _AFTER_FILTERS = uapi.NF_IP_PRI_FILTER + 10
+
+
+def _of_nobody(version: int) -> tuple[bytes, ...]:
+    """ip saddr 0.0.0.0"""
+    return *nfproto(version), ip_saddr(version), cmp_eq(bytes(ADDRESS_BYTES[version]))
 
 
 def _pair(version: int) -> tuple[bytes, bytes]:
@@ -261,8 +267,17 @@ CHAINS = (
             # ip saddr @pods4 goto from_pod
             *_both("pods", lambda v: (ip_saddr(v), lookup(names.PODS[v].name), goto(names.FROM_POD))),
             # By a link-local address any pod could speak to the node in the name of none.
+            # Or by none at all: of that only DHCP (67) and announcements of groups have a meaning.
             # iifname @bridges ip6 saddr fe80::/10 meta l4proto != ipv6-icmp drop
             Rule("link-local", (*_FROM_BRIDGE, *_FROM_LINK_LOCAL, l4proto(), cmp_neq(bytes([_ICMPV6])), DROP)),
+            # iifname @bridges ip6 saddr :: meta l4proto != ipv6-icmp drop
+            Rule("nobody IPv6", (*_FROM_BRIDGE, *_of_nobody(6), l4proto(), cmp_neq(bytes([_ICMPV6])), DROP)),
+            # iifname @bridges ip saddr 0.0.0.0 meta l4proto igmp accept
+            Rule("groups", (*_FROM_BRIDGE, *_of_nobody(4), *l4proto_is(_IGMP), ACCEPT)),
+            # iifname @bridges ip saddr 0.0.0.0 udp dport 67 goto node_access
+            Rule("DHCP", (*_FROM_BRIDGE, *_of_nobody(4), *l4proto_is(_UDP), *_TO_DHCP, goto(names.NODE_ACCESS))),
+            # iifname @bridges ip saddr 0.0.0.0 drop
+            Rule("nobody IPv4", (*_FROM_BRIDGE, *_of_nobody(4), DROP)),
         ),
         # After source translation, and IPVS has taken its packets.
         # type filter hook input priority 101

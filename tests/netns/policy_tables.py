@@ -195,6 +195,10 @@ CHAINS = """\
 		ip saddr @pods4 goto from_pod comment "pods IPv4"
 		ip6 saddr @pods6 goto from_pod comment "pods IPv6"
 		iifname @bridges ip6 saddr fe80::/10 meta l4proto != ipv6-icmp drop comment "link-local"
+		iifname @bridges ip6 saddr :: meta l4proto != ipv6-icmp drop comment "nobody IPv6"
+		iifname @bridges ip saddr 0.0.0.0 meta l4proto igmp accept comment "groups"
+		iifname @bridges ip saddr 0.0.0.0 udp dport 67 goto node_access comment "DHCP"
+		iifname @bridges ip saddr 0.0.0.0 drop comment "nobody IPv4"
 	}
 }
 """

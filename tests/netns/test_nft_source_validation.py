@@ -38,10 +38,32 @@ table bridge slash24_source_validation {
 		iifname . ip saddr @sources4 return comment "own IPv4"
 		meta l4proto tcp iifname . ip6 saddr @sources6 return comment "own TCP over IPv6"
 		iifname != @bound return comment "not bound"
+		meta protocol 8021q drop comment "tagged twice"
+		meta protocol 8021ad drop comment "tagged twice"
 		meta protocol ip drop comment "IPv4"
 		iifname . arp saddr ip != @sources4 drop comment "ARP"
 		ip6 saddr != fe80::/10 iifname . ip6 saddr != @sources6 drop comment "IPv6"
 		icmpv6 type nd-router-advert drop comment "routers"
+	}
+
+	chain delivery {
+		oifname . ip daddr @sources4 return comment "own IPv4"
+		oifname . ip6 daddr @sources6 return comment "own IPv6"
+		oifname != @bound return comment "not bound"
+		ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 return comment "to many"
+		ip daddr != 224.0.0.0/3 drop comment "IPv4"
+		ip6 daddr ff00::/8 return comment "groups"
+		ip6 daddr != fe80::/10 drop comment "IPv6"
+	}
+
+	chain forward {
+		type filter hook forward priority filter; policy accept;
+		iifgroup 620756992 goto delivery comment "from the node"
+	}
+
+	chain output {
+		type filter hook output priority filter; policy accept;
+		goto delivery comment "from the node"
 	}
 }
 """
