@@ -10,13 +10,11 @@ from nodes.registries.kubernetes.access import Access
 from policy.documents import KINDS
 from policy.objects import EVERYTHING, NETWORK, Pod, PodPeer, Policy, Ports, Rule
 from policy.sources.kubernetes import RESOURCES, KubernetesSource
-from tests.kubernetes.apiserver import MERGE, ApiServer, Refused
+from tests.kubernetes.apiserver import MERGE, ApiServer
+from tests.kubernetes.policing import CRD, CRDS, PATHS, is_served, make_crd
 from tests.netns.node import wait_until
 from tests.pure.policy.kept import running
 
-PATHS = {each.kind: each.path for each in RESOURCES}
-CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
-CRD = "clusternetworkpolicies.policy.networking.k8s.io"
 ROLES = "/apis/rbac.authorization.k8s.io/v1"
 
 
@@ -70,31 +68,6 @@ def make_pod(api: ApiServer, name: str, ip: str) -> str:
 def set_status(api: ApiServer, name: str, **status: object) -> None:
     """Change the status of a pod."""
     api.request("PATCH", f"/api/v1/namespaces/a/pods/{name}/status", {"status": status}, kind=MERGE)
-
-
-def make_crd(api: ApiServer) -> None:
-    """Install a CRD that takes any ClusterNetworkPolicy."""
-    anything = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    group, version = KINDS["ClusterNetworkPolicy"].split("/")
-    body = {
-        "metadata": {"name": CRD, "annotations": {"api-approved.kubernetes.io": "unapproved, for tests"}},
-        "spec": {
-            "group": group,
-            "scope": "Cluster",
-            "names": {"kind": "ClusterNetworkPolicy", "plural": CRD.partition(".")[0], "listKind": "PolicyList"},
-            "versions": [{"name": version, "served": True, "storage": True, "schema": {"openAPIV3Schema": anything}}],
-        },
-    }
-    api.request("POST", CRDS, body)
-
-
-def is_served(api: ApiServer, path: str) -> bool:
-    """Whether the API has a resource."""
-    try:
-        api.request("GET", path)
-    except Refused:
-        return False
-    return True
 
 
 def test_objects_come_change_and_go(api: ApiServer) -> None:
