@@ -193,6 +193,9 @@ _SENT = Rule("open", (*ct_state(_OPEN), ACCEPT))
 
 # What else is not its own, IPVS has translated and sends on.
 _OWN = (
+    # The kernel does not take such addresses for local without a link, and routes nobody's.
+    # ip6 saddr fe80::/10 accept
+    Rule("own link-local", (*_FROM_LINK_LOCAL, ACCEPT)),
     # fib saddr type local accept
     Rule("own", (*fib_type_local(uapi.NFTA_FIB_F_SADDR), ACCEPT)),
     # The node's resets in the name of another, for connections that are not tracked.

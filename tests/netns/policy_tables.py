@@ -174,6 +174,7 @@ CHAINS = """\
 		ct state established,related accept comment "open"
 		ip saddr . ip daddr . meta l4proto . th sport . th dport @cut4 goto refuse comment "cut IPv4"
 		ip6 saddr . ip6 daddr . meta l4proto . th sport . th dport @cut6 goto refuse comment "cut IPv6"
+		ip6 saddr fe80::/10 accept comment "own link-local"
 		fib saddr type local accept comment "own"
 		tcp flags rst / syn,rst accept comment "resets"
 		goto connection comment "new"
@@ -182,6 +183,7 @@ CHAINS = """\
 	chain output_ingress {
 		type filter hook output priority 11; policy accept;
 		ct state established,related accept comment "open"
+		ip6 saddr fe80::/10 accept comment "own link-local"
 		fib saddr type local accept comment "own"
 		tcp flags rst / syn,rst accept comment "resets"
 		goto incoming comment "new"

@@ -174,7 +174,8 @@ def test_pods_get_no_redirects(world: World) -> None:
     world.node.run(["sysctl", "-w", *on_all])
     with on(a.pod, packet_socket, ETH_P_ALL) as receiver:
         for ip in b.ips:
-            a.pod.run(["ping", "-n", "-c3", "-i0.2", "-W1", ip])
+            assert a.pod.reaches(ip, timeout=10)
+            a.pod.run(["ping", "-n", "-c3", "-i0.2", "-W5", ip])
         kinds = set()
         receiver.settimeout(0.3)
         try:
@@ -198,7 +199,7 @@ def test_duplicate_addresses_are_found(world: World) -> None:
     world.hold(a, b)
     a.pod.run(["sysctl", "-w", "net.ipv6.conf.eth0.accept_dad=1"])
     a.pod.run(["ip", "addr", "add", f"{b.ips[1]}/64", "dev", "eth0"])
-    assert wait_until(lambda: "dadfailed" in a.pod.run(["ip", "addr", "show", "dev", "eth0"]).stdout, timeout=5)
+    assert wait_until(lambda: "dadfailed" in a.pod.run(["ip", "addr", "show", "dev", "eth0"]).stdout, timeout=15)
 
 
 def test_neighbours_stay_reachable(world: World) -> None:
@@ -209,7 +210,7 @@ def test_neighbours_stay_reachable(world: World) -> None:
         assert a.pod.reaches(target)
     for target, link in ((b.ips[1], b.mac), (b.ips[0], b.mac), *((gateway, MAC) for gateway in GATEWAYS)):
         a.pod.run(["ip", "neigh", "replace", target, "lladdr", link, "dev", "eth0", "nud", "probe"])
-        assert wait_until(lambda target=target: _state(a, target) == "REACHABLE", timeout=5), target
+        assert wait_until(lambda target=target: _state(a, target) == "REACHABLE", timeout=15), target
 
 
 def _state(member: Member, target: str) -> str:

@@ -13,6 +13,8 @@ from tests.netns.node import NODE_V4, NODE_V6, OUTSIDE_V4, OUTSIDE_V6, Host, Nod
 from tests.netns.policy_world import GATEWAYS, GROUP, INET, MAC, Member, World, add_bridge, add_pod, build
 
 SECONDS = 0.3  # for what must not arrive
+PATIENCE = 5  # for what must
+PORT = 8080
 
 
 @pytest.fixture(params=[False, True], ids=["switched", "br_netfilter"])
@@ -22,19 +24,19 @@ def world(node: Node, request: pytest.FixtureRequest) -> Iterator[World]:
         yield made
 
 
-def speaks(client: Host, server: Host, address: str, kind: str, *, port: int = 8080) -> bool:
+def speaks(client: Host, server: Host, address: str, kind: str, *, patience: float = SECONDS) -> bool:
     """Whether a word gets from client to server and back."""
     with server.socket(address, kind) as listener, client.socket(address, kind) as caller:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((address, port))
-        caller.settimeout(SECONDS)
-        listener.settimeout(SECONDS)
+        listener.bind((address, PORT))
+        caller.settimeout(patience)
+        listener.settimeout(patience)
         try:
             if kind == "tcp":
                 listener.listen()
-                caller.connect((address, port))
+                caller.connect((address, PORT))
                 return True
-            caller.connect((address, port))
+            caller.connect((address, PORT))
             for _ in range(2):  # the first may wait for the neighbour's address
                 caller.send(b"word")
                 word, seen = listener.recvfrom(16)
@@ -45,10 +47,13 @@ def speaks(client: Host, server: Host, address: str, kind: str, *, port: int = 8
     return False
 
 
-def reach(client: Host, server: Host, addresses: tuple[str, ...]) -> set[tuple[str, str]]:
-    """By which protocols and addresses a client reaches a server."""
+def reach(client: Host, server: Host, addresses: tuple[str, ...], *, patience: float = SECONDS) -> set[tuple[str, str]]:
+    """By which protocols and addresses a client reaches a server; `patience` in seconds, where it should."""
     return {
-        (address, kind) for address in addresses for kind in ("tcp", "udp") if speaks(client, server, address, kind)
+        (address, kind)
+        for address in addresses
+        for kind in ("tcp", "udp")
+        if speaks(client, server, address, kind, patience=patience)
     }
 
 
@@ -73,8 +78,8 @@ def test_the_node_routes_between_pods(world: World) -> None:
     nft(world.node, "-f", "-", stdin=COUNTING)
     for address in b.ips:
         assert ttl(a.pod, address) == 63
-    assert reach(a.pod, b.pod, b.ips) == every(b.ips)
-    assert reach(b.pod, a.pod, a.ips) == every(a.ips)
+    assert reach(a.pod, b.pod, b.ips, patience=PATIENCE) == every(b.ips)
+    assert reach(b.pod, a.pod, a.ips, patience=PATIENCE) == every(a.ips)
     counted = nft(world.node, "list", "table", "inet", "counting")
     assert set(re.findall(r"counter packets (\d+)", counted)) == {"4"}
 
@@ -99,14 +104,14 @@ def test_a_held_pod_speaks_with_its_node_only(world: World) -> None:
     own, beyond = (*GATEWAYS, NODE_V4, NODE_V6), (OUTSIDE_V4, OUTSIDE_V6)
     assert all(a.pod.reaches(address) for address in own)
     assert all(node.reaches(address) for address in a.ips)
-    assert reach(a.pod, node, own) == every(own)
-    assert reach(node, a.pod, a.ips) == every(a.ips)
+    assert reach(a.pod, node, own, patience=PATIENCE) == every(own)
+    assert reach(node, a.pod, a.ips, patience=PATIENCE) == every(a.ips)
     assert reach(a.pod, b.pod, b.ips) == set()
     assert reach(b.pod, a.pod, a.ips) == set()
     assert reach(a.pod, outside, beyond) == set()
     assert reach(outside, a.pod, a.ips) == set()
-    assert reach(a.pod, a.pod, a.ips) == every(a.ips)
-    assert reach(b.pod, outside, beyond) == every(beyond)
+    assert reach(a.pod, a.pod, a.ips, patience=PATIENCE) == every(a.ips)
+    assert reach(b.pod, outside, beyond, patience=PATIENCE) == every(beyond)
 
 
 def test_isolation_in_one_direction(world: World) -> None:
@@ -115,14 +120,14 @@ def test_isolation_in_one_direction(world: World) -> None:
     world.free(a, c)
     world.isolate(b, "ingress", "ip saddr 10.244.1.4", "ip6 saddr fd00:1::4")
     assert reach(a.pod, b.pod, b.ips) == set()
-    assert reach(c.pod, b.pod, b.ips) == every(b.ips)
-    assert reach(b.pod, a.pod, a.ips) == every(a.ips)
-    assert reach(world.node, b.pod, b.ips) == every(b.ips)
+    assert reach(c.pod, b.pod, b.ips, patience=PATIENCE) == every(b.ips)
+    assert reach(b.pod, a.pod, a.ips, patience=PATIENCE) == every(a.ips)
+    assert reach(world.node, b.pod, b.ips, patience=PATIENCE) == every(b.ips)
     assert all(f"{ip} counter packets" in world.denied("ingress") for ip in b.ips)
     world.isolate(c, "egress", "ip daddr 10.244.1.2 tcp dport 8080")
     assert reach(c.pod, a.pod, a.ips) == {(a.ips[0], "tcp")}
     assert reach(c.pod, b.pod, b.ips) == set()
-    assert reach(a.pod, c.pod, c.ips) == every(c.ips)
+    assert reach(a.pod, c.pod, c.ips, patience=PATIENCE) == every(c.ips)
     assert all(f"{ip} counter packets" in world.denied("egress") for ip in c.ips)
 
 
@@ -210,7 +215,7 @@ def test_a_connection_that_is_cut(world: World) -> None:
         assert opened.says() == "passes"
         world.forget_connections()
         assert opened.says() == "reset"
-    assert speaks(a.pod, b.pod, b.ips[0], "tcp")
+    assert speaks(a.pod, b.pod, b.ips[0], "tcp", patience=PATIENCE)
 
 
 # -- services -------------------------------------------------------------------------------------------------------
@@ -282,8 +287,8 @@ def test_pods_of_another_bridge(world: World) -> None:
     world.hold(b)
     others = ("10.244.9.9", "fd00:9::9")
     assert [ttl(d.pod, address) for address in others] == [64, 64]
-    assert reach(d.pod, e.pod, others) == every(others)
-    assert reach(d.pod, a.pod, a.ips) == every(a.ips)
+    assert reach(d.pod, e.pod, others, patience=PATIENCE) == every(others)
+    assert reach(d.pod, a.pod, a.ips, patience=PATIENCE) == every(a.ips)
     assert reach(d.pod, b.pod, b.ips) == set()
     assert reach(b.pod, e.pod, others) == set()
     on(node, policy.set_gateway, GROUP + 1, "0a:58:0a:f4:09:01")
@@ -321,10 +326,10 @@ def test_link_local_addresses_of_the_node(world: World) -> None:
     a, _, _ = world.pods
     (entry,) = world.node.ip("addr", "show", "dev", "cbr0")
     local = next(one["local"] for one in entry["addr_info"] if one["scope"] == "link" and ":" in one["local"])
-    a.pod.run(["ping", "-n", "-c1", "-W2", f"{local}%eth0"])
+    a.pod.run(["ping", "-n", "-c2", "-W5", f"{local}%eth0"])
     assert _connects(a, world.node, local)
     world.free(a)
-    a.pod.run(["ping", "-n", "-c1", "-W2", f"{local}%eth0"])
+    a.pod.run(["ping", "-n", "-c2", "-W5", f"{local}%eth0"])
     assert not _connects(a, world.node, local)
 
 

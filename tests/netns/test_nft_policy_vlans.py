@@ -5,7 +5,7 @@ import pytest
 from linux.ownership import GATEWAY_GROUP
 from tests.netns.node import Node
 from tests.netns.policy_world import GATEWAYS, World, add_pod, forward
-from tests.netns.test_nft_policy_packets import every, reach, ttl
+from tests.netns.test_nft_policy_packets import PATIENCE, every, reach, ttl
 
 LINK, VLAN_MAC = "cbr0.100", "0e:58:64:f4:01:01"
 
@@ -45,19 +45,19 @@ def test_pods_of_a_vlan(world: World) -> None:
     a, b = world.pods
     world.free(a, b)
     assert [ttl(a.pod, address) for address in b.ips] == [63, 63]
-    assert reach(a.pod, b.pod, b.ips) == every(b.ips)
+    assert reach(a.pod, b.pod, b.ips, patience=PATIENCE) == every(b.ips)
     world.isolate(b, "ingress", "ip saddr 10.244.1.2 udp dport 8080")
     assert reach(a.pod, b.pod, b.ips) == {(b.ips[0], "udp")}
-    assert reach(b.pod, a.pod, a.ips) == every(a.ips)
-    assert reach(world.node, b.pod, b.ips) == every(b.ips)
-    assert reach(b.pod, world.node, GATEWAYS) == every(GATEWAYS)
+    assert reach(b.pod, a.pod, a.ips, patience=PATIENCE) == every(a.ips)
+    assert reach(world.node, b.pod, b.ips, patience=PATIENCE) == every(b.ips)
+    assert reach(b.pod, world.node, GATEWAYS, patience=PATIENCE) == every(GATEWAYS)
 
 
 def test_held_pods_of_a_vlan(world: World) -> None:
     """They speak with their node only."""
     a, b = world.pods
     world.hold(a)
-    assert reach(world.node, a.pod, a.ips) == every(a.ips)
-    assert reach(a.pod, world.node, GATEWAYS) == every(GATEWAYS)
+    assert reach(world.node, a.pod, a.ips, patience=PATIENCE) == every(a.ips)
+    assert reach(a.pod, world.node, GATEWAYS, patience=PATIENCE) == every(GATEWAYS)
     assert reach(a.pod, b.pod, b.ips) == set()
     assert reach(b.pod, a.pod, a.ips) == set()
