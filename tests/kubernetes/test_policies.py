@@ -3,15 +3,29 @@
 They are compared with the model of the API, which is given what the API server has.
 """
 
+import time
 from collections.abc import Iterator
 
 import pytest
 
 from tests.kubernetes.cluster import Cluster
-from tests.kubernetes.policing import PATHS, Policed, is_served, make_crd, page, policed, put_policies
-from tests.netns.node import wait_until
+from tests.kubernetes.hammering import hammering
+from tests.kubernetes.policing import PATHS, Policed, await_force, is_served, make_crd, page, policed, put_policies
+from tests.kubernetes.workload import HTTP, UDP, over_http, over_udp, pods, remove, run, servers
+from tests.netns.node import Host, wait_until
 from tests.policy.cases import CASES
-from tests.policy.writing import INGRESS, cluster_policy, named, says, tenants
+from tests.policy.writing import (
+    BOTH,
+    INGRESS,
+    all_in,
+    cluster_policy,
+    named,
+    one_way,
+    policy,
+    rule,
+    says,
+    tenants,
+)
 
 pytestmark = pytest.mark.xdist_group("cluster")
 
@@ -76,3 +90,76 @@ def test_packets_pass_as_the_api_says(policies: Policed, name: str) -> None:
         policies.enforce(step)
         found = policies.differences()
         assert not found, f"step {number} of {len(CASES[name])}:\n{found}"
+
+
+@pytest.fixture
+def restricted(cluster: Cluster) -> Iterator[None]:
+    """In the namespace "default" all is denied, but pods of the namespace x are let in."""
+    rules = [rule(INGRESS, [all_in(named("x"))])]
+    put_policies(cluster.api, [policy("default", "deny", types=BOTH), one_way(INGRESS, "default", rules)])
+    await_force(cluster)
+    yield
+    put_policies(cluster.api, [])
+
+
+@pytest.mark.parametrize(
+    "probe", [{"httpGet": {"path": "/hostname", "port": HTTP}}, {"tcpSocket": {"port": HTTP}}], ids=["http", "tcp"]
+)
+def test_the_kubelet_s_probes_reach_pods_to_which_all_is_denied(cluster: Cluster, probe: dict) -> None:
+    """So that they become ready, and stay so under a liveness probe."""
+    put_policies(cluster.api, [policy("default", "deny", types=BOTH)])
+    await_force(cluster)
+    probed = servers("probed")
+    (container,) = probed["spec"]["template"]["spec"]["containers"]
+    container["readinessProbe"] = {**probe, "periodSeconds": 1}
+    container["livenessProbe"] = {**probe, "periodSeconds": 1, "failureThreshold": 2}
+    made = run(cluster, probed)
+    try:
+        time.sleep(4)  # more than a pod that fails would be left alone for
+        items = cluster.get("pods", "-l", "app=probed")["items"]
+        assert [one["status"]["containerStatuses"][0]["restartCount"] for one in items] == [0] * len(made)
+        first, _, last = made
+        with pytest.raises(OSError, match="timed out|refused"):
+            over_http(first.host, last.address(4))
+    finally:
+        remove(cluster, "deployment/probed")
+        put_policies(cluster.api, [])
+
+
+def _party(policies: Policed, name: str) -> Host:
+    return next(one.host for one in policies.parties if one.name == name)
+
+
+def test_new_pods_are_reached_by_those_that_may_and_never_by_others(
+    cluster: Cluster, policies: Policed, restricted: None
+) -> None:
+    """From their first moment: two that may not, on the same node and on another one, send to all addresses at once."""
+    near, far, friend = (_party(policies, name) for name in ("y/a", "z/b", "x/c"))
+    subnet = cluster.pod_cidrs()["a"][0]
+    run(cluster, servers("scaled", replicas=1, node="a"))
+    try:
+        with hammering(near, subnet, UDP) as one, hammering(far, subnet, UDP) as other:
+            cluster.kubectl("scale", "deployment/scaled", "--replicas=8")
+            answered: set[str] = set()
+            assert wait_until(lambda: len(_ask_ready(cluster, friend, answered)) == 8, timeout=90), answered
+        addresses = {pod.address(4) for pod in pods(cluster, "scaled")}
+        print(one.rounds, other.rounds, sorted(addresses))
+        assert min(one.rounds, other.rounds) > 50
+        assert not addresses & (one.reached | other.reached)
+        allowed = {party.addresses[4] for party in policies.parties if party.name in ("x/a", "y/a", "z/a")}
+        assert allowed <= one.reached | other.reached  # which shows that hammering finds those that may be reached
+    finally:
+        remove(cluster, "deployment/scaled")
+
+
+def _ask_ready(cluster: Cluster, friend: Host, answered: set[str]) -> set[str]:
+    """Add the pods that have become ready, each of which must answer at the first attempt; those that are so far."""
+    for item in cluster.get("pods", "-l", "app=scaled")["items"]:
+        ready = [one for one in item["status"].get("conditions", ()) if one["type"] == "Ready"]
+        name, status = item["metadata"]["name"], item["status"]
+        if ready and ready[0]["status"] == "True" and name not in answered:
+            for one in status["podIPs"]:
+                assert over_http(friend, one["ip"], path="/hostname") == name
+                assert over_udp(friend, one["ip"], word="hostname") == name
+            answered.add(name)
+    return answered
