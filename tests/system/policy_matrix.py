@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
@@ -135,6 +136,7 @@ class Probers:
         """
         probes = self.everything() if probes is None else list(probes)
         allowed = {one for one in probes if is_allowed(one)}
+        overflows = _overflows()
         arrived, answered = self.send(probes, SECONDS)
         passing, missing = arrived - allowed, allowed - answered
         for seconds in _PATIENCE:
@@ -144,7 +146,21 @@ class Probers:
         if not passing and not missing:
             return ""
         still = self.send(passing, SECONDS)[0]
-        return "\n".join([*_table(probes, passing, missing, allowed), f"{len(passing - still)} passed only once"])
+        notes = [
+            f"{len(passing - still)} passed only once",
+            f"{_overflows() - overflows} overflows of neighbour tables",
+        ]
+        return "\n".join([*_table(probes, passing, missing, allowed), *notes])
+
+
+def _overflows() -> int:
+    """How often the machine had no room for a neighbour: all network namespaces share one table for a family."""
+    found = 0
+    for name in ("arp_cache", "ndisc_cache"):
+        with suppress(OSError):
+            lines = Path(f"/proc/1/net/stat/{name}").read_text().splitlines()
+            found += sum(int(line.split()[lines[0].split().index("table_fulls")], 16) for line in lines[1:])
+    return found
 
 
 def _table(probes: Sequence[Probe], passing: set[Probe], missing: set[Probe], allowed: set[Probe]) -> Iterable[str]:
