@@ -17,6 +17,7 @@ from linux.nftables.expressions import (
     ADDRESS_BYTES,
     CONCATENATION,
     DROP,
+    RETURN,
     TCP_ACK,
     TCP_FIN,
     TCP_RST,
@@ -27,6 +28,7 @@ from linux.nftables.expressions import (
     fib_type_local,
     goto,
     icmpv6_type,
+    ifname,
     iifname,
     in_network,
     ip_daddr,
@@ -35,6 +37,7 @@ from linux.nftables.expressions import (
     l4proto,
     l4proto_is,
     lookup,
+    meta,
     nfproto,
     oifname,
     payload,
@@ -238,11 +241,28 @@ CHAINS = (
     Chain(names.CONNECTION, _CONNECTION),
     Chain(names.INCOMING, (*_INCOMING, *_NOT_ISOLATED)),
     Chain(names.FROM_POD, _FROM_POD),
+    # What comes in by a link where no pod is, in the name of a pod. (Of a VLAN's pods br_netfilter knows the bridge.)
+    Chain(
+        names.FORGED,
+        (
+            # iifname @bridges return
+            Rule("from a pod", (*_FROM_BRIDGE, RETURN)),
+            # meta iifkind "bridge" return
+            Rule("by a bridge", (meta(uapi.NFT_META_IIFKIND), cmp_eq(ifname("bridge")), RETURN)),
+            # drop
+            Rule("forged", (DROP,)),
+        ),
+    ),
     # -- where packets enter
     Chain(
         names.FORWARD,
+        # ip saddr @pods4 jump forged
         # goto connection
-        (*_FORWARDED, Rule("new", (goto(names.CONNECTION),))),
+        (
+            *_FORWARDED,
+            *_both("forged", lambda v: (ip_saddr(v), lookup(names.PODS[v].name), jump(names.FORGED))),
+            Rule("new", (goto(names.CONNECTION),)),
+        ),
         Hook("filter", uapi.NF_INET_FORWARD, _AFTER_FILTERS),  # type filter hook forward priority filter + 10
     ),
     Chain(

@@ -147,6 +147,12 @@ CHAINS = """\
 		goto node_access comment "node access"
 	}
 
+	chain forged {
+		iifname @bridges return comment "from a pod"
+		meta iifkind "bridge" return comment "by a bridge"
+		drop comment "forged"
+	}
+
 	chain forward {
 		type filter hook forward priority filter + 10; policy accept;
 		ct state established,related accept comment "open"
@@ -155,6 +161,8 @@ CHAINS = """\
 		ip daddr 224.0.0.0/4 meta l4proto igmp accept comment "groups"
 		iifname != @bridges oifname != @bridges fib saddr type local accept comment "switched from the node"
 		iifname != @bridges oifname != @bridges fib daddr type local accept comment "switched to the node"
+		ip saddr @pods4 jump forged comment "forged IPv4"
+		ip6 saddr @pods6 jump forged comment "forged IPv6"
 		goto connection comment "new"
 	}
 

@@ -88,6 +88,23 @@ def test_a_pod_does_not_receive_for_another(world: World) -> None:
             assert not _word(receiver)
 
 
+def test_a_host_outside_cannot_send_in_a_pods_name(world: World) -> None:
+    """A packet with a pod's address that comes in by another link is not that pod's, whatever rp_filter says."""
+    a, b, _ = world.pods
+    world.free(a)
+    world.isolate(b, "ingress", "ip saddr 10.244.1.2", "ip6 saddr fd00:1::2")
+    world.node.run(["sysctl", "-w", *(f"net.ipv4.conf.{link}.rp_filter=0" for link in ("all", "wan0", "cbr0"))])
+    (uplink,) = world.node.ip("link", "show", "dev", "wan0")
+    for source, target in zip(a.ips, b.ips, strict=True):
+        assert hears(a, b.pod, target, datagram(source, target))
+        world.forget_connections()
+        with b.pod.socket(target, "udp") as waiting, on(world.outside, packet_socket, 0) as sending:
+            waiting.bind((target, 8080))
+            waiting.settimeout(SECONDS)
+            sending.send(mac(uplink["address"]) + mac("02:00:00:00:00:99") + datagram(source, target))
+            assert not _word(waiting)
+
+
 def _word(waiting: socket.socket) -> bool:
     """Whether "word" arrives."""
     try:
