@@ -57,13 +57,13 @@ class World:
 
     def free(self, *members: Member) -> None:
         """Have these pods, held before, isolated in no direction."""
+        lines = [f"delete element {BRIDGE} {name} {{ {one.link} }}" for one in members for name in _SIDE.values()]
         for one in members:
-            self.hold(one)
             for version, ip in zip((4, 6), one.ips, strict=True):
                 for name in ("egress", "ingress", "isolated"):
-                    nft(self.node, "delete", "element", *INET.split(), f"{name}{version}", f"{{ {ip} }}")
-            for name in ("receivers", "senders"):
-                nft(self.node, "delete", "element", *BRIDGE.split(), name, f"{{ {one.link} }}")
+                    lines.append(f"delete element {INET} {name}{version} {{ {ip} }}")
+        self.hold(*members)
+        nft(self.node, "-f", "-", stdin="\n".join(lines))
 
     def isolate(self, member: Member, direction: str, *accepted: str) -> None:
         """Have a pod isolated in one direction ("ingress", "egress"); rules say what is `accepted`."""
