@@ -25,8 +25,8 @@ DOCUMENTS = "/run/policies"
 WAIT_SECONDS = 1
 """`policyWait` of the nodes."""
 IN_FORCE_SECONDS = 40
-TARGETS = 34
-"""The most addresses of a subnet to which a pod speaks."""
+TARGETS = 10
+"""The most addresses of a subnet to which a pod speaks: the kernel has one table of 1024 neighbours for all nodes."""
 NAMED_PORTS = [("web", "TCP", policy_talker.PORTS[0]), ("web", "UDP", policy_talker.PORTS[1])]
 _TALK_SECONDS = 1.0
 _TABLES = ("inet", "bridge")
@@ -136,7 +136,7 @@ class PolicyNodes:
             str(host)
             for one in self.nodes
             for subnet in one.subnets
-            for host in itertools.islice(ipaddress.ip_network(subnet).hosts(), 1, TARGETS)
+            for host in itertools.islice(ipaddress.ip_network(subnet).hosts(), 1, 1 + TARGETS)
         ]
         file = self.accounts / number
         argv = [sys.executable, "-I", "-S", policy_talker.__file__, number, file, self._seconds, *targets]
