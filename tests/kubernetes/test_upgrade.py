@@ -77,13 +77,16 @@ def test_an_upgrade_is_not_noticed(cluster: Cluster, web: list[Pod]) -> None:
 
 
 def test_removal_leaves_pods_connected(cluster: Cluster, web: list[Pod]) -> None:
-    """`kubectl delete` ends the daemons, not the network; new pods start; the manifest takes over what is there."""
+    """`kubectl delete` ends the daemons, not the network; new pods start, held until the manifest is applied again."""
     first, _, last = web
     with streaming(first.host, last.host, last.address(6)), probing(last.host, first.address(4)) as loss:
         cluster.kubectl("delete", "-f", MANIFEST, "--timeout=90s")
         late = run(cluster, servers("late"))
-        assert_all_reach_each_other([*web, *late])
+        assert_all_reach_each_other(web)
+        assert not late[0].host.reaches(last.address(4), timeout=1)
         install(cluster)
     assert loss.lost <= 1
+    for pod in late:
+        assert pod.host.reaches(first.address(4), timeout=30)
     assert_all_reach_each_other([*web, *late])
     remove(cluster, "deployment/late")
