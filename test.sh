@@ -81,6 +81,18 @@ if [ "$tier" = vm ]; then
         --reports /results/reports "${tests[@]}" "$@"
 fi
 
+# The neighbour tables of all network namespaces have one limit, which tests with many pods and nodes can reach.
+limits=()
+if [ "$tier" != pure ]; then
+    trap '[ ${#limits[@]} = 0 ] || sysctl -qw "${limits[@]}"' EXIT
+    for limit in net.ipv4.neigh.default.gc_thresh3 net.ipv6.neigh.default.gc_thresh3; do
+        before=$(sysctl -n "$limit" 2>/dev/null || echo 16384)
+        if [ "$before" -lt 16384 ] && sysctl -qw "$limit=16384"; then
+            limits+=("$limit=$before")
+        fi
+    done
+fi
+
 status=0
 run() { # ARGUMENTS of pytest; to the end, whatever is found
     local beside=0 alone=5 # 5: there are no such tests
