@@ -80,12 +80,13 @@ class Programmer:
             since.update({name: known.get(name, now) for name in names})
         retry_on_change(self._match_logs)
 
-    def resync_pods(self, compiled: Compiled, local: Mapping[str, str]) -> None:
-        """The same for elements of pods only, which is all that ADDs and DELs change. Raises NetlinkError.
+    def resync_pods(self, compiled: Compiled, local: Mapping[str, str]) -> bool:
+        """The same for elements of pods only, which is all that ADDs and DELs change; whether any were wrong.
 
-        `compiled`: what is in force. It takes a few milliseconds, however many chains and sets there are.
+        `compiled`: what is in force. It takes a few milliseconds, however many chains and sets there are. Raises
+        NetlinkError.
         """
-        change(lambda transaction: self._match_pods(transaction, compiled, local))
+        return change(lambda transaction: self._match_pods(transaction, compiled, local))
 
     def _repair(self, netlink: Netlink, compiled: Compiled) -> tuple[set[str], set[str]]:
         """Make sets and chains equal; returns the chains and the sets that should not be there."""
@@ -107,7 +108,7 @@ class Programmer:
         if steps := contents.fixed_steps(found, chains):
             messages.commit(netlink, steps)
 
-    def _match_pods(self, transaction: Transaction, compiled: Compiled, local: Mapping[str, str]) -> None:
+    def _match_pods(self, transaction: Transaction, compiled: Compiled, local: Mapping[str, str]) -> bool:
         found = pods.read_all(transaction.netlink)
         attached = pods.attached(found)
         links = {one.owner: one.link for one in self._pods.values()} | pods.links(found)
@@ -121,7 +122,9 @@ class Programmer:
                 wishes.append(pods.held(address, owner, links.get(owner, "")))
             else:
                 left.append(address)
-        transaction.add_alone(_steps(found, wishes, left))
+        steps = list(_steps(found, wishes, left))
+        transaction.add_alone(steps)
+        return bool(steps)
 
     # -- changes ------------------------------------------------------------------------------------------------------
 

@@ -314,11 +314,19 @@ class Policies:
             return
         start, self._due.pods = self._clock(), None
         self._is_whole = True  # until it is done
-        self._parts.programmer.resync_pods(self._engine.compiled, self._owners())
+        if self._parts.programmer.resync_pods(self._engine.compiled, self._owners()):
+            self._narrowed = None  # what was opened while elements were missing
+            self._cut()
         self._is_whole = False
         seconds = self._clock() - start
         self._due.calm = self._clock() + _CALM * seconds
         self._observer.on_programmed(PODS, seconds)
+
+    def _cut(self) -> None:
+        """Have connections cut that are no longer allowed."""
+        if self._narrowed != set() and not self._parts.keeps_connections:
+            self._parts.cuts.request(self._engine.compiled, self._narrowed)
+        self._narrowed = set()
 
     def _owners(self) -> dict[str, str]:
         """The owner of each address of an attached pod."""
@@ -384,15 +392,11 @@ class Policies:
 
     def _done(self, kind: str, seconds: float) -> None:
         """What the kernel was told is in force."""
-        compiled = self._engine.compiled
-        if self._narrowed is None or self._narrowed:
-            if not self._parts.keeps_connections:
-                self._parts.cuts.request(compiled, self._narrowed)
-            self._narrowed = set()
+        self._cut()
         self._publish()  # after the request: who reads that it is in force can read that connections are being cut
         if not self._is_told:
             self._is_told = True
-            what = {"pods": len(compiled.pods), "ms": round(seconds * 1000, 1)}
+            what = {"pods": len(self._engine.compiled.pods), "ms": round(seconds * 1000, 1)}
             self._log(INFO, {"event": "policies-in-force", **what})
         if self.error:
             self._log(NOTICE, {"event": "policies-work-again"})

@@ -80,10 +80,10 @@ class FakeKernel:
         assert compiled.pods.keys() <= local.keys()
         self.pods = dict(compiled.pods)
 
-    def resync_pods(self, compiled: Compiled, local: Mapping[str, str]) -> None:
+    def resync_pods(self, compiled: Compiled, _local: Mapping[str, str]) -> bool:
         self._do("resync_pods")
-        assert compiled.pods.keys() <= local.keys()
-        self.pods = dict(compiled.pods)
+        before, self.pods = self.pods, dict(compiled.pods)
+        return before != self.pods
 
     def apply(self, delta: Delta) -> None:
         self._do("apply")
