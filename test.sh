@@ -5,7 +5,7 @@
 #   ./test.sh pure             without root, namespaces or a build: half a minute (--hypothesis-profile thorough: minutes)
 #   ./test.sh netns            the frozen plugins in separate namespaces; nothing remains on the machine
 #   ./test.sh conformance      conformance to the specification, of our plugins and the reference's
-#   ./test.sh system           several nodes on one underlay
+#   ./test.sh system           several nodes on one underlay (--every-case: every case of policies on one node and on three)
 #   ./test.sh runtimes         README's installation and every example, with Debian's containerd and podman
 #   ./test.sh kubernetes       three nodes of a real Kubernetes, which is compiled first: 12 minutes, once; not one of "all"
 #   ./test.sh launcher         the launcher, as it ships and under sanitizers; its fuzzer

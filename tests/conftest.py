@@ -24,12 +24,16 @@ settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--cni-bin DIR`: the folder of plugins to test; `--way WAY`: whether the nodes of tests have an agent."""
+    """`--cni-bin DIR`: the folder of plugins to test; `--way WAY`: whether the nodes of tests have an agent.
+
+    `--every-case`: of network policies, where otherwise each layout of pods has its share.
+    """
     parser.addoption("--cni-bin", metavar="DIR", default=None, help="folder of CNI plugins to test (default: dist/bin)")
     parser.addoption("--way", choices=way.WAYS, default="cold", help="with an agent, without (default), or in turns")
     parser.addoption(
         "--alone", action="store_true", help="what several processes of pytest-xdist leave out, and only that"
     )
+    parser.addoption("--every-case", action="store_true", help="of policies, on one node and on three: twice as long")
     parser.addoption("--reports", metavar="FILE", help="in the virtual machine: where to write what this machine reads")
 
 

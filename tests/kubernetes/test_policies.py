@@ -13,7 +13,7 @@ from tests.kubernetes.hammering import hammering
 from tests.kubernetes.policing import PATHS, Policed, await_force, is_served, make_crd, page, policed, put_policies
 from tests.kubernetes.workload import HTTP, UDP, over_http, over_udp, pods, remove, run, servers
 from tests.netns.node import Host, wait_until
-from tests.policy.cases import CASES
+from tests.policy.cases import CASES, chosen
 from tests.policy.writing import (
     BOTH,
     INGRESS,
@@ -33,26 +33,10 @@ _CRD_SECONDS = 90
 """The daemon asks once a minute for a kind that the API does not have."""
 
 
-def _chosen() -> Iterator[str]:
-    """Names of cases: a third of those for ingress, another third of those for egress; all that are about both.
+_REFUSED = ("that has no document", "gets another number")
+"""What the API server does not take: policies of a namespace that is not there, other ports of a pod."""
 
-    What the API server does not take is left out: policies of a namespace that is not there, other ports of a pod.
-    """
-    turns = {"ingress": 0, "egress": 1}
-    seen: dict[str, int] = {}
-    for name in CASES:
-        if "that has no document" in name or "gets another number" in name:
-            continue
-        direction = next((one for one in turns if one in name.partition(":")[0]), "")
-        if not direction:
-            yield name
-            continue
-        place = seen.setdefault(name.replace(direction, "", 1), len(seen))
-        if place % 3 == turns[direction]:
-            yield name
-
-
-CHOSEN = list(_chosen())
+CHOSEN = [name for name in chosen(0) if not any(words in name for words in _REFUSED)]
 
 
 @pytest.fixture(scope="module")
