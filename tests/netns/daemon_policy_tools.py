@@ -11,6 +11,7 @@ from policy.documents import read_document
 from tests.netns.cni import CNI
 from tests.netns.daemon_tools import Daemon, conf_of
 from tests.netns.node import Node, Pod, ask, wait_until
+from tests.netns.policy_pods import elements
 
 FOLDER = "/run/policies"
 ENABLED = f'[policy]\ndocuments = "{FOLDER}"\n'
@@ -125,8 +126,13 @@ def rules(node: Node) -> str:
     return "".join(done.stdout for done in lists)
 
 
+def is_held(node: Node, address: str) -> bool:
+    """Whether the kernel holds the pod with this IPv4 address."""
+    return elements(node, "ingress4").get(address) == "held"
+
+
 def held(daemon: Daemon) -> dict[str, bool]:
-    """Whether each pod is held, by name."""
+    """Whether each pod is held, by name; the page may say it a moment later than the kernel does."""
     return {pod["pod"]: pod["held"] for pod in json.loads(daemon.page("policies")[1])["pods"]}
 
 
