@@ -68,7 +68,7 @@ def test_the_chart_is_installed_upgraded_and_removed(server: ApiServer) -> None:
 
 
 def test_the_service_account_has_the_rights_that_the_daemon_needs_and_no_other(server: ApiServer) -> None:
-    """Nodes, their status, Events; the ConfigMap of subnets, and pods, if a value says so."""
+    """Nodes, their status, Events, what policies are about; the ConfigMap of subnets, and changes of pods, by a value."""
     release = ("slash24", CHART, "--namespace=chart")
     run(server, "helm", "install", *release, "--create-namespace")
     everybody = rights(server, "default:default")
@@ -76,8 +76,11 @@ def test_the_service_account_has_the_rights_that_the_daemon_needs_and_no_other(s
         ("nodes", "[]", "[get list watch]"),
         ("nodes/status", "[]", "[patch]"),
         ("events.events.k8s.io", "[]", "[create patch]"),
+        ("namespaces", "[]", "[list watch]"),
+        ("networkpolicies.networking.k8s.io", "[]", "[list watch]"),
+        ("clusternetworkpolicies.policy.networking.k8s.io", "[]", "[list watch]"),
     }
-    assert rights(server, "chart:slash24") - everybody == least
+    assert rights(server, "chart:slash24") - everybody == least | {("pods", "[]", "[list watch]")}
     run(server, "helm", "upgrade", *release, "--set", "leaseSubnets=true,podNetworkStatus=true")
     more = {
         ("configmaps", "[slash24-subnets]", "[get patch]"),
