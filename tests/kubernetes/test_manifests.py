@@ -68,7 +68,7 @@ def test_the_chart_is_installed_upgraded_and_removed(server: ApiServer) -> None:
 
 
 def test_the_service_account_has_the_rights_that_the_daemon_needs_and_no_other(server: ApiServer) -> None:
-    """Nodes, their status, Events, what policies are about; the ConfigMap of subnets, and changes of pods, by a value."""
+    """Nodes, their status, Events, what policies are about; by values the ConfigMap of subnets, and changes of pods."""
     release = ("slash24", CHART, "--namespace=chart")
     run(server, "helm", "install", *release, "--create-namespace")
     everybody = rights(server, "default:default")
