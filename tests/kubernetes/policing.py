@@ -126,9 +126,9 @@ def await_force(cluster: Cluster, nodes: Iterable[KubernetesNode] = ()) -> None:
 
 
 def _enforced(node: KubernetesNode, digests: Mapping[str, str]) -> dict[str, str]:
-    """What a node enforces of these, and any other policy."""
+    """What a node enforces of these, and any other policy; nothing while it still ends connections."""
     found = page(node, "policies/documents")
-    if not found.get("complete"):
+    if not found.get("complete") or found["cutting"]:
         return {}
     return {
         name: digest

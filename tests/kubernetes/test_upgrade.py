@@ -57,7 +57,7 @@ def failures(cluster: Cluster) -> list[str]:
 def test_an_upgrade_is_not_noticed(cluster: Cluster, web: list[Pod]) -> None:
     """Connections go on, no packet is lost, and pods start and end, while the daemons are replaced, there and back."""
     first, _, last = web
-    cluster.on_all(lambda node: node.run(["ctr", "-n", "k8s.io", "images", "tag", IMAGE, NEWER]))
+    cluster.on_all(lambda node: node.run(["ctr", "-n", "k8s.io", "images", "tag", "--force", IMAGE, NEWER]))
     before = failures(cluster)
     with (
         streaming(first.host, last.host, last.address(4)) as stream,
