@@ -28,10 +28,13 @@ from policy.compiled import (
 )
 from policy.programming import Programmer
 from policy.settings import NodePorts, Settings
+from rules import policy
 from spec.addresses import pack
 from tests.netns.nft_tools import on
 from tests.netns.node import NODE_V4, NODE_V6, Host, Node, Pod, wait_until
 from tests.netns.policy_tools import (
+    GROUP,
+    MAC,
     Clock,
     addresses,
     delta_between,
@@ -98,10 +101,18 @@ class World:
             return arrived
 
 
+def routed(node: Node) -> tuple[Pod, Pod]:
+    """A pod, by a link that is registered as one to pods, and a host outside."""
+    pod, outside = connect(node)
+    on(node, policy.ensure_base)
+    on(node, policy.set_gateway, GROUP, MAC, "pod0")
+    return pod, outside
+
+
 @pytest.fixture
 def world(node: Node) -> World:
     """A pod behind a router, the node, and nothing in force yet."""
-    pod, outside = connect(node)
+    pod, outside = routed(node)
     return World(node, pod, outside, programmer())
 
 
@@ -203,7 +214,7 @@ def test_forms_of_rules(world: World, form: Form, version: int, direction: str) 
 @pytest.mark.parametrize("version", [4, 6])
 def test_what_a_pod_sends_to_its_node(node: Node, version: int) -> None:
     """Policies that deny come first, then the ports of the node, for pods without such policies too; ICMP passes."""
-    pod, outside = connect(node)
+    pod, outside = routed(node)
     world = World(node, pod, outside, programmer(Settings(node_access=(NodePorts(UDP, 8081, 8081),))))
     target = THE_NODE[version]
     chains = {"deny": Chain(TO_NODE, (ChainRule(DROP, protocol=UDP, first=8081, last=8081), ChainRule(ALLOW)))}
@@ -219,7 +230,7 @@ def test_what_a_pod_sends_to_its_node(node: Node, version: int) -> None:
 @pytest.mark.parametrize("version", [4, 6])
 def test_the_metadata_service(node: Node, version: int) -> None:
     """Only pods that are exempt reach it."""
-    pod, outside = connect(node)
+    pod, outside = routed(node)
     world = World(node, pod, outside, programmer(Settings(metadata_deny=True)))
     target = {4: "169.254.169.254", 6: "fd00:ec2::254"}[version]
     outside.run(["ip", "addr", "add", target, "dev", "eth0", *(["nodad"] if version == 6 else [])])
