@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from prometheus_client.metrics import Counter, Gauge, Histogram
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST, generate_latest
@@ -78,7 +79,7 @@ class Monitoring:
 
         def readyz() -> tuple[int, str, bytes]:
             state = reconciler.state
-            ready = readiness(state)
+            ready = readiness(replace(state, refusal=state.refusal or policies.pending()))
             is_ready = ready.is_ready and not is_registry_lost(state) and not self.is_hung()
             document = {"ready": is_ready, "reason": ready.reason, "message": ready.message}
             document |= {"problems": [*filter(None, (reconciler.error,)), *ready.warnings]}

@@ -14,7 +14,7 @@ class State:
     """What the daemon knows. `outcome` None: nothing has been synchronised yet.
 
     `unready`: why it cannot synchronise, such as a missing subnet; `lost_seconds`, `why`: see daemon.records.Counts.
-    `refusal`: why new pods would be held, "" if they would not.
+    `refusal`: why new pods would be held, and none should be scheduled to the node; "" if they can be.
     """
 
     outcome: Outcome | None = None

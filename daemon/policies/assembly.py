@@ -91,12 +91,17 @@ class Enabled:
         is_failing = self.policies.failing_seconds > _FAILING_SECONDS
         return f"policies cannot be programmed: {self.policies.error}" if is_failing else ""
 
-    def unready(self) -> str:
+    def pending(self) -> str:
         """As NodePolicies."""
-        if self._inbox.is_complete or time.monotonic() - self._begun < _FAILING_SECONDS:
-            return self.refusal()
-        why = self._inbox.counts().why or "nothing was read yet"
-        return f"new pods are held, since their network policies are not known: {why}"
+        if self.policies.in_force.objects is not None:
+            return ""
+        why = self.policies.error or self._inbox.counts().why or "they are being read"
+        return f"new pods are held, since no network policies are in force yet: {why}"
+
+    def unready(self) -> str:
+        """As NodePolicies. A daemon that is started again must not be told to be without a network for a moment."""
+        is_new = time.monotonic() - self._begun < _FAILING_SECONDS
+        return self.refusal() or ("" if is_new else self.pending())
 
     def idle_seconds(self) -> float:
         """As NodePolicies."""

@@ -33,8 +33,11 @@ class NodePolicies(Protocol):
     def refusal(self) -> str:
         """Why no pod should be added, "" if they can be."""
 
+    def pending(self) -> str:
+        """Why nothing is in force yet, so that new pods are held; "" once the first complete list is."""
+
     def unready(self) -> str:
-        """Why new pods would be held, "" if they would not: the same, or nothing has been read of policies yet."""
+        """Why no pod should be scheduled to this node, "" if they can be: a refusal, or `pending` for long."""
 
     def idle_seconds(self) -> float:
         """For how long no round has begun; more than a minute or so, if a thread hangs."""
@@ -66,6 +69,10 @@ class Disabled:
         return {}
 
     def refusal(self) -> str:
+        """As NodePolicies."""
+        return ""
+
+    def pending(self) -> str:
         """As NodePolicies."""
         return ""
 

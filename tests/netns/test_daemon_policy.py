@@ -253,6 +253,23 @@ def test_pods_of_before_get_policies_too(node: Node, cni: CNI, daemon: Start, do
     assert wait_until(lambda: "default/web" not in held(second))
 
 
+def test_a_node_is_ready_when_policies_are_in_force(node: Node, cni: CNI, daemon: Start) -> None:
+    """While none can be read it is not, and says why; runtimes have their configuration, and new pods are held."""
+    node.path(FOLDER).write_text("no folder")
+    one = daemon("vxlan", more=ENABLED)
+    assert wait_until(lambda: node.path(CONFLIST).exists()), one.log
+    _, address = add(cni, "web")
+    status, body = one.page("readyz")
+    assert (status, json.loads(body)["reason"]) == (503, "PoliciesNotInForce")
+    assert f'the folder "{FOLDER}" cannot be read' in json.loads(body)["message"]
+    assert is_held(node, address)
+    node.path(FOLDER).unlink()
+    documents = Documents(node)
+    one.await_ready()
+    documents.await_force(one)
+    assert wait_until(lambda: not is_held(node, address))
+
+
 def test_wrong_documents_are_told(node: Node, cni: CNI, daemon: Start, documents: Documents) -> None:
     """In the log and on the pages; the others are in force, and of a wrong one what allows less."""
     wrong = policy("wrong", ingress=FROM_CLIENTS, pods={"app": "web"})

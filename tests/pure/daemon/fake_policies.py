@@ -12,6 +12,10 @@ class FakePolicies:
         """Why no pod is to be added."""
         return self.refused
 
+    def pending(self) -> str:
+        """Why nothing is in force yet."""
+        return self.unknown
+
     def unready(self) -> str:
         """Why pods would be held."""
         return self.refused or self.unknown

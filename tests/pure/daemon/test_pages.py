@@ -57,7 +57,7 @@ class Pages:
         self.monitoring = Monitoring(self.clock)
         self.policies, self.inbox = FakePolicies(), Inbox("n1", lambda: None, clock=self.clock)
         self.metrics = PolicyMetrics(self.monitoring.registry)
-        self.idle = 0.0
+        self.idle, self.why = 0.0, ""
         self.close = self.monitoring.open(self.path, self.loop, self.store, self)
 
     def pages(self) -> dict[str, Page]:
@@ -67,6 +67,10 @@ class Pages:
     def idle_seconds(self) -> float:
         """As those of a node's policies."""
         return self.idle
+
+    def pending(self) -> str:
+        """As those of a node's policies."""
+        return self.why
 
     def get(self, name: str) -> tuple[int, str]:
         """Status and body of a page."""
@@ -114,6 +118,18 @@ def test_readiness_names_every_problem(pages: Pages) -> None:
     pages.loop.state = State(None, unready="this node has no subnet yet: refused")
     status, body = pages.get("readyz")
     assert (status, json.loads(body)["reason"]) == (503, "NoSubnet")
+
+
+def test_a_node_without_policies_in_force_is_not_ready(pages: Pages) -> None:
+    """At once: its new pods are held. What is wrong with its network comes first."""
+    pages.why = "new pods are held"
+    status, body = pages.get("readyz")
+    assert (status, json.loads(body)["reason"]) == (503, "PoliciesNotInForce")
+    assert json.loads(body)["message"] == "new pods are held"
+    pages.loop.state = State(None)
+    assert json.loads(pages.get("readyz")[1])["reason"] == "Starting"
+    pages.loop.state, pages.why = State(pages.loop.outcome), ""
+    assert pages.get("readyz")[0] == 200
 
 
 def test_passes_and_records_are_counted(pages: Pages) -> None:
