@@ -8,10 +8,11 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from linux.ownership import owner_tag
 from plugins.daemon import POD_FILES as PODS
+from spec.addresses import pack, unpack
 from spec.attachment import Attachment
 from spec.jsontext import loads
 from state.files import delete_file, make_folders, read_file, replace_file
@@ -67,7 +68,7 @@ def read(name: str, folder: str = PODS) -> PodFile | None:
     texts = (pod.network, pod.container_id, pod.ifname, pod.link, pod.namespace, pod.name, pod.uid, *pod.ips)
     if not all(isinstance(text, str) for text in texts):
         raise ValueError(f"{name}: not the file of a pod: expected texts")
-    return pod
+    return replace(pod, ips=tuple(unpack(pack(ip)) for ip in pod.ips))
 
 
 def find(owner: Attachment, folder: str = PODS) -> PodFile | None:

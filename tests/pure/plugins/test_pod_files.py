@@ -1,5 +1,6 @@
 """The files that tell the daemon which pods a node has."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -32,6 +33,14 @@ def test_no_owner_makes_a_name_that_leads_elsewhere(tmp_path: Path, container: s
     (name,) = (path.name for path in tmp_path.rglob("*") if path.is_file())
     assert (folder / name).exists()
     assert pod_files.read(name, str(folder)).container_id == container
+
+
+def test_addresses_are_canonical(tmp_path: Path) -> None:
+    """Whatever an IPAM plugin has written; what is none is not the file of a pod."""
+    pod_files.write(replace(POD, ips=("10.1.2.5", "fd00:1:0::0005")), str(tmp_path))
+    assert pod_files.find(POD.owner, str(tmp_path)).ips == POD.ips
+    pod_files.write(replace(POD, ips=("10.1.2.5/24",)), str(tmp_path))
+    assert pod_files.find(POD.owner, str(tmp_path)) is None
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"network": 1}', '{"ips": 3}', '{"ips": ["a"], "network": "n"}'])
