@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from agent.log import INFO, NOTICE, Log
 from daemon.policies.adoption import Adoption
-from daemon.policies.inbox import Batch, Inbox, Key, Object, key_of
+from daemon.policies.inbox import Batch, Inbox, Key, Object
+from daemon.policies.isolation import IsolatingEngine
 from daemon.policies.pods import PodChanges, PodFiles, local_pod
 from daemon.sentences import Sentences
 from linux.nftables.monitor import ANYTHING, NOTHING, TableMonitor
@@ -132,10 +133,9 @@ class Policies:
     ) -> None:
         self._parts, self._waker, self._log, self._observer, self._clock = parts, waker, log, observer, clock
         self._sentences = Sentences(log, clock)
-        self._engine = parts.new_engine()
+        self._engine = IsolatingEngine(parts.new_engine)
         self._monitor: TableMonitor | None = None
         self._pods: dict[str, LocalPod] = {}
-        self._objects: dict[Key, Object] = {}
         self._taken: set[Key] | None = None
         self._applied: dict[Key, Object] = {}
         self._again: set[str] = set()
@@ -143,7 +143,7 @@ class Policies:
         self._narrowed: set[str] | None = set()
         self._pause, self._failed_at = 0.0, None
         self._due = _Due(clock(), clock())
-        self._is_prepared = self._is_known = self._is_whole = self._is_broken = False
+        self._is_prepared = self._is_known = self._is_whole = False
         self._is_told = self._is_stopping = False
         self.error = ""
         self.in_force = InForce()
@@ -218,7 +218,7 @@ class Policies:
         self._read_drift()
         if not self._is_known:
             return
-        if self._is_whole or self._clock() >= self._due.resync:
+        if self._is_whole or self._engine.is_broken or self._clock() >= self._due.resync:
             if is_about_pods or self._clock() >= self._due.retry:
                 self._resync()
         else:
@@ -241,30 +241,18 @@ class Policies:
             self._pods.pop(owner, None)
         self._pods.update({pod.owner: pod for pod in changes.put})
         self._again.update(pod.owner for pod in changes.put)
-        for owner in changes.gone:
-            self._engine.remove_local(owner)
-        for pod in changes.put:
-            self._engine.put_local(pod)
+        self._engine.change_attached(changes.put, changes.gone)
 
     def _take_objects(self) -> Batch:
         """Take in a part of what is in the inbox; it is kept even if the engine fails."""
         batch = self._parts.inbox.take(_MOST)
         if batch.whole is not None:
-            self._objects = {key_of(one): one for one in batch.whole}
             self._is_known = self._is_whole = True
             self._taken = self._narrowed = None  # what an earlier daemon has allowed is not known
             self._engine.replace(batch.whole)
         if self._taken is not None:
             self._taken.update(batch.changes)
-        self._objects.update({key: one for key, one in batch.changes.items() if one is not None})
-        for key, one in batch.changes.items():
-            if one is None:
-                self._objects.pop(key, None)
-        for key, one in batch.changes.items():
-            if one is None:
-                self._engine.remove(*key)
-            else:
-                self._engine.put(one)
+        self._engine.change(batch.changes)
         return batch
 
     def _prepare(self) -> None:
@@ -293,8 +281,9 @@ class Policies:
     def _resync(self) -> None:
         """Compare everything, and make it equal."""
         start = self._clock()
-        if self._is_broken:
-            self._rebuild()
+        if self._engine.is_broken:
+            self._engine.rebuild(self._applied)
+            self._narrowed = self._taken = None
         delta = self._engine.take()
         self._narrow(delta.narrowed)
         self._is_whole = True  # until it is done
@@ -332,20 +321,10 @@ class Policies:
         """The owner of each address of an attached pod."""
         return {ip: pod.owner for pod in self._pods.values() for ip in pod.ips}
 
-    def _rebuild(self) -> None:
-        """Begin anew with everything that is known: an engine that has failed cannot be trusted."""
-        self._engine = self._parts.new_engine()
-        self._engine.replace(self._objects.values())
-        for pod in self._pods.values():
-            self._engine.put_local(pod)
-        self._narrowed, self._is_broken = None, False
-
     def _apply(self, kind: str) -> None:
         """Do what changes need."""
         start = self._clock()
-        self._is_broken = True  # until the engine has answered
         delta = self._engine.take()
-        self._is_broken = False
         again = self._held_again(delta)
         if not delta and not again:
             self._publish()
@@ -381,12 +360,11 @@ class Policies:
             return
         self._again.clear()
         if self._taken is None:
-            self._applied = dict(self._objects)
+            self._applied = self._engine.all_known()
         for key in self._taken or ():
-            if key in self._objects:
-                self._applied[key] = self._objects[key]
-            else:
-                self._applied.pop(key, None)
+            self._applied.pop(key, None)
+            if one := self._engine.known(key):
+                self._applied[key] = one
         self._taken = set()
         self.in_force = InForce(self.in_force.generation + 1, self._engine.compiled, dict(self._pods), self._applied)
 
@@ -425,7 +403,6 @@ class Policies:
     def _fail(self, error: Exception) -> None:
         """Say why, and try everything again later: what the kernel has now is not known."""
         is_expected = isinstance(error, OSError | CNIError)
-        self._is_broken = self._is_broken or not is_expected
         self._is_whole, now = True, self._clock()
         self.error = str(error) if is_expected else f"{type(error).__name__}: {error}"
         self._failed_at = now if self._failed_at is None else self._failed_at
@@ -447,4 +424,4 @@ class Policies:
         found = [f"policies cannot be programmed: {self.error}"] if self.error else []
         found += [problem] if problem else []
         found += [f"the source of policies cannot be reached: {counts.why}"] if counts.lost_seconds else []
-        return (*found, *self._parts.files.problems, *counts.wrong)
+        return (*found, *self._engine.problems, *self._parts.files.problems, *counts.wrong)
