@@ -20,7 +20,7 @@ from daemon.policies.inbox import Batch, Inbox, Key, Object
 from daemon.policies.isolation import IsolatingEngine
 from daemon.policies.pods import PodChanges, PodFiles, local_pod
 from daemon.sentences import Sentences
-from linux.nftables.monitor import ANYTHING, NOTHING, TableMonitor
+from linux.nftables.monitor import ANYTHING, LOSS, NOTHING, TableMonitor
 from policy.compiled import Compiled, Delta
 from policy.engine import Engine
 from policy.objects import LocalPod
@@ -114,6 +114,7 @@ class _Due:
     look: float
     drift: float | None = None
     pods: float | None = None
+    is_lost: bool = False
     sweep: float | None = None
     retry: float = 0.0
     calm: float = 0.0
@@ -265,16 +266,17 @@ class Policies:
             self._parts.cuts.flush()
 
     def _read_drift(self) -> None:
-        """Find out whether others have changed the tables: rules at once, elements after a while."""
+        """Find out whether others have changed the tables: rules and lost elements at once, others after a while."""
         found, now = self._monitor.changes(), self._clock()
-        if found == NOTHING:
-            pass
-        elif found == ANYTHING:
-            self._due.drift, self._narrowed = max(now, self._due.calm), None
-        elif self._due.pods is None:
+        if found == ANYTHING:
+            self._due.drift = max(now, self._due.calm)
+        elif found == LOSS:
+            self._due.pods, self._due.is_lost = max(now, self._due.calm), True
+        elif found != NOTHING and self._due.pods is None:
             self._due.pods = max(now + _DRIFT_SECONDS, self._due.calm)
         if self._due.drift is not None and now >= self._due.drift:
             self._due.drift, self._is_whole, self._is_prepared = None, self._is_known, self._is_known
+            self._narrowed = None  # not earlier: what is opened until then is to be cut, too
             if not self._is_known:
                 self._prepare()
 
@@ -290,6 +292,8 @@ class Policies:
         self._parts.prepare(self._parts.files.networks)
         compiled = self._engine.compiled
         self._parts.programmer.resync(compiled, self._owners())
+        if self._due.is_lost:
+            self._narrowed, self._due.is_lost = None, False
         self._is_whole, seconds = False, self._clock() - start
         now = self._clock()
         self._due.resync = now + max(_RESYNC_SECONDS, _RESYNC_TIMES * seconds)
@@ -302,11 +306,12 @@ class Policies:
         if self._due.pods is None or self._clock() < self._due.pods:
             return
         start, self._due.pods = self._clock(), None
+        was_lost, self._due.is_lost = self._due.is_lost, True
         self._is_whole = True  # until it is done
-        if self._parts.programmer.resync_pods(self._engine.compiled, self._owners()):
+        if self._parts.programmer.resync_pods(self._engine.compiled, self._owners()) or was_lost:
             self._narrowed = None  # what was opened while elements were missing
             self._cut()
-        self._is_whole = False
+        self._is_whole = self._due.is_lost = False
         seconds = self._clock() - start
         self._due.calm = self._clock() + _CALM * seconds
         self._observer.on_programmed(PODS, seconds)

@@ -4,7 +4,7 @@ import os
 import select
 import shutil
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from threading import Thread
 
@@ -12,6 +12,7 @@ from agent.log import NOTICE, Log
 from daemon.sentences import Sentences
 from linux import sysctls
 from linux.netlink.socket import Netlink
+from linux.nftables.messages import Set, TableName
 from linux.nftables.monitor import TableMonitor
 from linux.ownership import group_of
 from linux.rtnl.links import find_link, find_link_by_index, list_group
@@ -45,12 +46,20 @@ def prepare(networks: Collection[str], vlan: int = 0) -> None:
 
 
 def open_monitor() -> TableMonitor:
-    """Receives what others change of the tables, but for the calling thread. Elements of pods are expected."""
+    """Receives what others change of the tables, but for the calling thread. Elements of pods are expected.
+
+    They come together with their addresses, and go when these have left.
+    """
     rare = (names.GATEWAYS, names.GROUPS, names.ROUTERS, names.BRIDGES)  # which only the first pod of a network changes
-    sets = (one.name for each in tables.BASE_SETS.values() for one in each if one not in rare)
-    return TableMonitor(
-        {name.name.encode() + b"\0" for name in tables.BASE_SETS}, {f"{name}\0".encode() for name in sets}
-    )
+    sets = [one for each in tables.BASE_SETS.values() for one in each if one not in rare]
+    signs = [*names.PODS.values(), *names.LEFT.values()]
+    passing = (names.LEFT, names.VACANT, names.CUT, names.DENIED_EGRESS, names.DENIED_INGRESS)
+    kept = [one for one in sets if not any(one in each.values() for each in passing)]
+    return TableMonitor(_named(tables.BASE_SETS), _named(sets), kept=_named(kept), signs=_named(signs))
+
+
+def _named(ones: Iterable[TableName | Set]) -> set[bytes]:
+    return {f"{one.name}\0".encode() for one in ones}
 
 
 def remove(folder: str = pod_files.PODS) -> None:

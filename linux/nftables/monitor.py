@@ -17,8 +17,8 @@ _GETGEN = uapi.NFNL_SUBSYS_NFTABLES << 8 | uapi.NFT_MSG_GETGEN
 _OF_ELEMENTS = [uapi.NFNL_SUBSYS_NFTABLES << 8 | kind for kind in (uapi.NFT_MSG_NEWSETELEM, uapi.NFT_MSG_DELSETELEM)]
 _BODY = bytes((socket.AF_UNSPEC, 0, 0, 0))  # struct nfgenmsg
 
-NOTHING, ELEMENTS, ANYTHING = 0, 1, 2
-"""What a transaction has changed of the tables: only elements, or anything else, too."""
+NOTHING, ELEMENTS, LOSS, ANYTHING = 0, 1, 2, 3
+"""What a transaction has changed of the tables: only elements; so that some are missing; or anything else, too."""
 
 
 class TableMonitor:
@@ -27,14 +27,22 @@ class TableMonitor:
     The thread that opens it is the one whose own transactions are not reported.
     """
 
-    def __init__(self, tables: Collection[bytes], sets: Collection[bytes] | None = None) -> None:
+    def __init__(
+        self,
+        tables: Collection[bytes],
+        sets: Collection[bytes] | None = None,
+        *,
+        kept: Collection[bytes] = (),
+        signs: Collection[bytes] = (),
+    ) -> None:
         """`tables`: their names, each with a NUL at the end; so too `sets`, elements of which others often change.
 
-        Changes of elements of other sets are ANYTHING. None: there are no others.
+        Changes of elements of other sets are ANYTHING. None: there are no others. `kept`: of these sets, those of which
+        elements are only taken away by transactions that add some to one of `signs`; others make it a LOSS.
         """
         self._names = tuple(tables)
-        self._sets = sets
-        self._touched = NOTHING
+        self._sets, self._kept, self._signs = sets, kept, signs
+        self._touched, self._is_loss, self._is_signed = NOTHING, False, False
         self._own = {author()}
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER)
@@ -64,7 +72,7 @@ class TableMonitor:
         return self.changes() != NOTHING
 
     def changes(self) -> int:
-        """What others have changed since the last call, or may have: NOTHING, ELEMENTS or ANYTHING."""
+        """What others have changed since the last call, or may have: NOTHING, ELEMENTS, LOSS or ANYTHING."""
         changed = NOTHING
         while True:
             try:
@@ -74,7 +82,8 @@ class TableMonitor:
             except OSError as error:
                 if error.errno != ENOBUFS:
                     raise
-                changed, self._touched = ANYTHING, NOTHING
+                changed = ANYTHING
+                self._forget()
                 continue
             changed = max(self._read(data), changed)
 
@@ -91,8 +100,8 @@ class TableMonitor:
                 break
             if kind == _NEWGEN:
                 is_own = _author_in(data[at : at + length]) in self._own
-                changed = changed if is_own else max(changed, self._touched)
-                self._touched = NOTHING
+                changed = changed if is_own else max(changed, self._meant())
+                self._forget()
             elif is_about_them and any(name in data[at : at + length] for name in self._names):
                 self._touched = max(self._touched, self._meaning(data[at : at + length], kind))
             at += (length + 3) & ~3
@@ -101,9 +110,20 @@ class TableMonitor:
     def _meaning(self, message: bytes, kind: int) -> int:
         if kind not in _OF_ELEMENTS:
             return ANYTHING
-        if self._sets is None or attributes_of(message, 20).get(uapi.NFTA_SET_ELEM_LIST_SET) in self._sets:
-            return ELEMENTS
-        return ANYTHING
+        name = attributes_of(message, 20).get(uapi.NFTA_SET_ELEM_LIST_SET)
+        if self._sets is not None and name not in self._sets:
+            return ANYTHING
+        self._is_loss = self._is_loss or (kind == _OF_ELEMENTS[1] and name in self._kept)
+        self._is_signed = self._is_signed or (kind == _OF_ELEMENTS[0] and name in self._signs)
+        return ELEMENTS
+
+    def _meant(self) -> int:
+        """What the transaction has changed as a whole."""
+        return LOSS if self._touched == ELEMENTS and self._is_loss and not self._is_signed else self._touched
+
+    def _forget(self) -> None:
+        """The next transaction begins."""
+        self._touched, self._is_loss, self._is_signed = NOTHING, False, False
 
 
 def author() -> int:

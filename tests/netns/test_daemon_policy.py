@@ -3,7 +3,9 @@
 import json
 import signal
 import subprocess
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import pytest
 
@@ -37,6 +39,7 @@ from tests.netns.daemon_tools import (
     daemons_started,
 )
 from tests.netns.node import Node, wait_until
+from tests.netns.policy_pods import elements
 
 __all__ = ["agents_started", "calls_by_agent", "daemons_started"]
 
@@ -204,6 +207,38 @@ def test_damage_is_repaired(node: Node, cni: CNI, daemon: Start, documents: Docu
     node.run(["sh", "-c", damage])
     assert wait_until(lambda: same(rules(node)) == before, timeout=10), (before, rules(node), one.log)
     assert not talks(other, web, address)
+
+
+@pytest.mark.parametrize("damage", ["chain inet slash24_policy {chain}", "map inet slash24_policy ingress4"])
+def test_what_is_opened_while_there_is_damage_is_cut(
+    node: Node, cni: CNI, daemon: Start, documents: Documents, damage: str
+) -> None:
+    """A flow whose first packet slipped through as the rules or elements of its pod were missing ends with that."""
+    write_pods(documents, web="web", other="other")
+    documents.write("web.yaml", policy("web", ingress=FROM_CLIENTS, pods={"app": "web"}))
+    one = daemon("vxlan", more=ENABLED).await_ready()
+    documents.await_force(one)
+    (web, address), (other, _) = add(cni, "web"), add(cni, "other")
+    command = damage.format(chain=elements(node, "ingress4")[address])
+    cut = "slash24_policy_cut_connections_total"
+    with web.socket(address, "udp") as listener, other.socket(address, "udp") as flow:
+        listener.bind((address, PORT))
+        listener.setblocking(False)
+
+        def slips_through() -> bool:
+            flow.sendto(b"word", (address, PORT))
+            with suppress(BlockingIOError):
+                return listener.recv(16) == b"word"
+            return False
+
+        assert not slips_through()
+        before, end = one.metric(cut), time.monotonic() + 20
+        while time.monotonic() < end and one.metric(cut) == before:
+            node.run(["nft", "flush", *command.split()])
+            while slips_through() and time.monotonic() < end:
+                pass
+        assert one.metric(cut) > before, one.log
+        assert not slips_through()
 
 
 def same(text: str) -> list[str]:

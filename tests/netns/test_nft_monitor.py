@@ -3,7 +3,7 @@
 from threading import Thread
 
 from linux.nftables.messages import BRIDGE
-from linux.nftables.monitor import ANYTHING, ELEMENTS, NOTHING, TableMonitor, author
+from linux.nftables.monitor import ANYTHING, ELEMENTS, LOSS, NOTHING, TableMonitor, author
 from linux.nftables.static_table import delete, table_name
 from rules import hairpin_duplicates
 from tests.netns.node import Node
@@ -68,6 +68,29 @@ def test_elements_of_few_sets_are_expected(node: Node) -> None:
         assert monitor.changes() == ELEMENTS
         node.run(["nft", "add element bridge slash24_dedup_net peers { 192.0.2.1 }"])
         assert monitor.changes() == ANYTHING
+
+
+def test_elements_that_are_taken_away_without_a_sign_are_a_loss(node: Node) -> None:
+    """One of those who do that by right adds an element to another set, in the same transaction."""
+    table = "bridge slash24_dedup_net"
+    made = "; ".join(f"add set {table} {name} {{ type ipv4_addr; }}" for name in ("pods", "left", "other"))
+    node.run(["nft", f"add table {table}; {made}"])
+    with node.inside():
+        monitor = TableMonitor(TABLES, {b"pods\0", b"left\0", b"other\0"}, kept={b"pods\0"}, signs={b"left\0"})
+    with monitor:
+        gone = f"delete element {table} pods {{ 192.0.2.1 }}"
+        for change, meaning in (
+            (f"add element {table} pods {{ 192.0.2.1 }}; add element {table} other {{ 192.0.2.1 }}", ELEMENTS),
+            (f"{gone}; add element {table} left {{ 192.0.2.1 }}", ELEMENTS),
+            (f"delete element {table} left {{ 192.0.2.1 }}; delete element {table} other {{ 192.0.2.1 }}", ELEMENTS),
+            (f"add element {table} pods {{ 192.0.2.1 }}", ELEMENTS),
+            (f"{gone}; add element {table} other {{ 192.0.2.1 }}", LOSS),
+            (f"add element {table} pods {{ 192.0.2.1 }}", ELEMENTS),
+            (f"flush set {table} pods", LOSS),
+            (f"flush set {table} left; add chain {table} c", ANYTHING),
+        ):
+            node.run(["nft", change])
+            assert monitor.changes() == meaning, change
 
 
 def test_another_thread_s_transactions_can_be_ignored(node: Node) -> None:
