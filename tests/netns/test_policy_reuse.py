@@ -7,10 +7,12 @@ from contextlib import suppress
 
 import pytest
 
+from daemon.policies.setup import open_monitor
+from linux.nftables.monitor import ELEMENTS, LOSS
 from tests.conformance.support import DUAL, host_local
-from tests.netns.cni import CNI
+from tests.netns.cni import CNI, CNIFailure
 from tests.netns.node import Node, Pod
-from tests.netns.policy_pods import ALLOW, DENY, add, addresses, conf, decide, elements, mentions, pod_files
+from tests.netns.policy_pods import ALLOW, DENY, POLICY, add, addresses, conf, decide, elements, mentions, pod_files
 from tests.netns.test_crash import killed
 
 TINY = host_local({"subnet": "10.1.2.0/24", "rangeStart": "10.1.2.9", "rangeEnd": "10.1.2.9"})
@@ -157,6 +159,34 @@ def test_addresses_of_deleted_pods_are_remembered_until_they_are_flushed(cni: CN
     assert list(elements(node, "left4")) == [ADDRESS]
     add(cni, CONF, pod)
     assert elements(node, "left4") == {}
+
+
+def test_no_add_or_del_looks_like_damage(cni: CNI, node: Node) -> None:
+    """The daemon would compare and cut at once; nor does one that is repeated, undone, or late, nor GC."""
+    first = node.pod("first")
+    cni.delete(CONF, first, add(cni, CONF, first))  # so that the node has bridge and tables
+    with node.inside():
+        monitor = open_monitor()
+    with monitor:
+        pods = [node.pod(f"pod{number}") for number in range(3)]
+        dual = {**CONF, "ipam": DUAL}
+        results = [add(cni, dual, pod) for pod in pods]
+        cni.delete(dual, pods[0], results[0])
+        cni.delete(dual, pods[0])
+        cni.gc(dual, pods[1])
+        add(cni, dual, pods[0])
+        assert monitor.changes() == ELEMENTS
+        decide(node, addresses(results[1]), ALLOW)
+        monitor.changes()
+        cni.delete(dual, pods[1])
+        with pytest.raises(CNIFailure):
+            cni.add({**dual, "bridge": "b/d"}, node.pod("bad"))
+        cni.gc(dual)
+        assert monitor.changes() == ELEMENTS
+        add(cni, dual, pods[1])
+        assert monitor.changes() == ELEMENTS
+        node.run(["nft", "flush", "map", *POLICY.split(), "ingress4"])
+        assert monitor.changes() == LOSS
 
 
 def test_del_or_gc_after_a_killed_add_leaves_nothing(cni: CNI, node: Node) -> None:
