@@ -88,7 +88,7 @@ class Cuts:
             gone = tables.list_left()
             if gone:
                 conntrack.flush_addresses(gone)
-                tables.forget_left(gone)
+                tables.forget_listed(gone)
 
     def _wait(self) -> bool:
         """Until there is something to do, and a moment more; False: end."""

@@ -8,6 +8,7 @@ from rules.policy.base import BASE_CHAINS, delete_all, ensure_base
 from rules.policy.names import BASE_SETS, BRIDGE_TABLE, TABLE
 from rules.policy.pods import (
     forget_left,
+    forget_listed,
     has_gateway,
     hold,
     hold_into,
@@ -28,6 +29,7 @@ __all__ = [
     "delete_all",
     "ensure_base",
     "forget_left",
+    "forget_listed",
     "has_gateway",
     "hold",
     "hold_into",

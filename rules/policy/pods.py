@@ -5,6 +5,7 @@ chains of its policies. Nothing here reads a whole table: the daemon's may be la
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from linux.netlink.socket import Netlink, NetlinkError
 from linux.nftables import listing, messages
@@ -25,6 +26,9 @@ _WITHOUT_OWNER = {each.name for each in names.EXEMPT.values()}
 _ALWAYS = {each.name for of_version in (names.PODS, names.SELF) for each in of_version.values()}
 _ADDRESS_BYTES = (4, 16)
 _OF_LINK = (names.RECEIVERS, names.SENDERS)
+
+_LISTED = "listed"
+"""The comment of an address in LEFT that `list_left` has returned."""
 
 Place = tuple[TableName, Element]
 """An element and its table."""
@@ -151,23 +155,43 @@ def problems(owner: Attachment, ips: Sequence[str], link: str) -> list[str]:
 
 
 def list_left() -> frozenset[str]:
-    """The addresses of pods that are gone, the connections of which may be open. Raises NetlinkError."""
+    """The addresses of pods that are gone, the connections of which may be open. Raises NetlinkError.
+
+    They are marked, until they are forgotten, or another pod has them: that one may leave meanwhile, too.
+    """
 
     def decide(transaction: Transaction) -> frozenset[str]:
-        listed = (listing.list_elements(transaction.netlink, names.TABLE, each.name) for each in names.LEFT.values())
-        return frozenset(unpack(listing.decoded("", one).key) for elements in listed for one in elements or ())
+        found = [
+            listing.decoded(each.name, one)
+            for each in names.LEFT.values()
+            for one in listing.list_elements(transaction.netlink, names.TABLE, each.name) or ()
+        ]
+        fresh = [one for one in found if one.owner != _LISTED]
+        _claim(transaction, [parse_ip(unpack(one.key)) for one in fresh], ())
+        transaction.append_uncached([messages.delete_element(names.TABLE, one) for one in fresh])
+        # 10.1.2.5 comment "listed"
+        transaction.append(messages.add_element(names.TABLE, replace(one, owner=_LISTED)) for one in fresh)
+        return frozenset(unpack(one.key) for one in found)
 
     return change(decide)
 
 
 def forget_left(ips: Collection[str]) -> None:
     """Have these addresses no longer in `list_left`: their connections are flushed. Raises NetlinkError, ValueError."""
+    _forget(ips, lambda _: True)
 
+
+def forget_listed(ips: Collection[str]) -> None:
+    """The same, but not of those that another pod has had, and left, since they were listed."""
+    _forget(ips, lambda mark: mark == _LISTED)
+
+
+def _forget(ips: Collection[str], is_meant: Callable[[str], bool]) -> None:
     def decide(transaction: Transaction) -> None:
         addresses = _parsed(ips)
         _claim(transaction, addresses, ())
         left = [(names.TABLE, one) for one in map(_left, addresses)]
-        found = [place for place in left if _find(transaction.netlink, *place)]
+        found = [place for place in left if (one := _find(transaction.netlink, *place)) and is_meant(one.owner)]
         transaction.append_uncached([messages.delete_element(*place) for place in found])
 
     change(decide)

@@ -66,6 +66,23 @@ def test_a_pod_is_held_and_released(node: Node) -> None:
     assert_nothing_but_gateway(node)
 
 
+def test_an_address_that_is_left_again_is_not_forgotten(node: Node) -> None:
+    """Between the listing and the end of the flush another pod may have had it, whose connections may be open."""
+    others = ("10.1.2.6", "fd00:1::6")
+    hold(node)
+    hold(node, BOB, others, "vethb")
+    on(node, policy.release, ALICE, IPS, "vetha")
+    on(node, policy.release, BOB, others, "vethb")
+    assert on(node, policy.list_left) == {*IPS, *others}
+    hold(node)
+    on(node, policy.release, ALICE, IPS, "vetha")
+    on(node, policy.forget_listed, [*IPS, *others])
+    assert on(node, policy.list_left) == {*IPS}
+    assert on(node, policy.list_left) == {*IPS}
+    on(node, policy.forget_listed, IPS)
+    assert on(node, policy.list_left) == frozenset()
+
+
 def test_a_prefix_is_ignored(node: Node) -> None:
     """Addresses may come as IPAM gives them, with prefixes, or as IPv4 mapped into IPv6."""
     hold(node, ips=("10.1.2.5/24", "::ffff:10.1.2.5", "fd00:1::5/64"))

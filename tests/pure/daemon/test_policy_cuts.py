@@ -24,7 +24,7 @@ class Case:
         monkeypatch.setattr(module.connections, "cut", self._cut)
         monkeypatch.setattr(module.conntrack, "flush_addresses", lambda ips: self._do("flush", frozenset(ips)))
         monkeypatch.setattr(module.tables, "list_left", lambda: self.left)
-        monkeypatch.setattr(module.tables, "forget_left", self._forget)
+        monkeypatch.setattr(module.tables, "forget_listed", self._forget)
 
     def run(self) -> None:
         """Until everything is done."""
