@@ -50,14 +50,17 @@ from linux.nftables.messages import Hook
 from linux.nftables.statements import reject_tcp_reset, set_update
 from rules.policy import names
 
-_IGMP, _TCP, _UDP, _ICMPV6 = 2, 6, 17, 58
+_ICMP, _IGMP, _TCP, _UDP, _ICMPV6 = 1, 2, 6, 17, 58
 _MULTICAST = bytes([224, 0, 0, 0])
 _MULTICAST6, _LINK_LOCAL = bytes([255, *[0] * 15]), bytes([0xFE, 0x80, *[0] * 14])
-_ND_NEIGHBOR_SOLICIT, _ND_NEIGHBOR_ADVERT = 135, 136
+_ND_NEIGHBOR_SOLICIT, _ND_NEIGHBOR_ADVERT, _ND_REDIRECT = 135, 136, 137
+_ICMP_REDIRECT = 5
 _HOPS = (*nfproto(6), payload(uapi.NFT_PAYLOAD_NETWORK_HEADER, 7, 1), cmp_eq(b"\xff"))
+_ICMP_TYPE = (*l4proto_is(_ICMP), icmpv6_type())  # the type is in the same place
 _ICMPV6_TYPE = (*l4proto_is(_ICMPV6), icmpv6_type())
 _SWITCHED = tuple(part for load in (iifname, oifname) for part in (load(), lookup(names.BRIDGES.name, inverted=True)))
 _FROM_BRIDGE = (iifname(), lookup(names.BRIDGES.name))
+_TO_A_BRIDGE = (oifname(), lookup(names.BRIDGES.name))
 _FROM_LINK_LOCAL = (*nfproto(6), ip_saddr(6), *in_network(_LINK_LOCAL, 10))
 _TO_DHCP = (th_dport(), cmp_eq((67).to_bytes(2, "big")))
 _OPEN = uapi.CT_STATE_ESTABLISHED | uapi.CT_STATE_RELATED
@@ -147,7 +150,7 @@ def _isolated(verdict: bytes) -> tuple[Rule, ...]:
 
 _NOT_ISOLATED = (
     # oifname @bridges goto to_bridge
-    Rule("to a bridge", (oifname(), lookup(names.BRIDGES.name), goto(names.TO_BRIDGE))),
+    Rule("to a bridge", (*_TO_A_BRIDGE, goto(names.TO_BRIDGE))),
     # accept
     Rule("not isolated", (ACCEPT,)),
 )
@@ -188,6 +191,14 @@ _FORWARDED = (
     Rule("switched from the node", (*_SWITCHED, *fib_type_local(uapi.NFTA_FIB_F_SADDR), ACCEPT)),
     # iifname != @bridges oifname != @bridges fib daddr type local accept
     Rule("switched to the node", (*_SWITCHED, *fib_type_local(uapi.NFTA_FIB_F_DADDR), ACCEPT)),
+)
+
+# Redirects would tell pods that they reach each other directly.
+_REDIRECTS = (
+    # icmp type redirect oifname @bridges drop
+    Rule("redirects IPv4", (*_ICMP_TYPE, cmp_eq(bytes([_ICMP_REDIRECT])), *_TO_A_BRIDGE, DROP)),
+    # icmpv6 type nd-redirect oifname @bridges drop
+    Rule("redirects IPv6", (*_ICMPV6_TYPE, cmp_eq(bytes([_ND_REDIRECT])), *_TO_A_BRIDGE, DROP)),
 )
 
 # Not untracked packets: so IPVS marks what it sends on without net.ipv4.vs.conntrack.
@@ -274,7 +285,7 @@ CHAINS = (
     Chain(
         names.OUTPUT,
         # What the node sends on a connection of a pod to it that was cut would open it again.
-        (_SENT, *_CUT, *_OWN, Rule("new", (goto(names.CONNECTION),))),
+        (*_REDIRECTS, _SENT, *_CUT, *_OWN, Rule("new", (goto(names.CONNECTION),))),
         Hook("filter", uapi.NF_INET_LOCAL_OUT, _AFTER_FILTERS),  # type filter hook output priority filter + 10
     ),
     Chain(

@@ -90,7 +90,8 @@ FORWARD_INGRESS, OUTPUT_INGRESS, INCOMING = "forward_ingress", "output_ingress",
 FORGED = "forged"
 CONNECTION, TO_INGRESS, TO_BRIDGE = "connection", "to_ingress", "to_bridge"
 UNOPENED, INVALID = "unopened", "invalid"
-REFUSE, HELD, FROM_POD, SWITCHED = "refuse", "held", "from_pod", "switched"
+REFUSE, HELD, FROM_POD = "refuse", "held", "from_pod"
+SWITCHED, NOT_IPV4 = "switched", "not_ipv4"
 DENIED_EGRESS_CHAIN, DENIED_INGRESS_CHAIN = "denied_egress", "denied_ingress"
 METADATA, NODE_ACCESS, LOG_EGRESS, LOG_INGRESS = "metadata", "node_access", "log_egress", "log_ingress"
 

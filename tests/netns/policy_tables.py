@@ -179,6 +179,8 @@ CHAINS = """\
 
 	chain output {
 		type filter hook output priority filter + 10; policy accept;
+		icmp type redirect oifname @bridges drop comment "redirects IPv4"
+		icmpv6 type nd-redirect oifname @bridges drop comment "redirects IPv6"
 		ct state established,related accept comment "open"
 		ip saddr . ip daddr . meta l4proto . th sport . th dport @cut4 goto refuse comment "cut IPv4"
 		ip6 saddr . ip6 daddr . meta l4proto . th sport . th dport @cut6 goto refuse comment "cut IPv6"
@@ -247,33 +249,29 @@ table bridge slash24_policy {
 		drop comment "others"
 	}
 
-	chain prerouting {
-		type filter hook prerouting priority dstnat + 1; policy accept;
-		iifgroup != @groups return comment "not a pod"
-		iifgroup . ether saddr @routers drop comment "forged"
-		ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 return comment "to many"
-		ether type 8021q return comment "tagged"
-		ether type 8021ad return comment "tagged twice"
-		ip daddr != 224.0.0.0/4 ether daddr set iifgroup map @gateways meta pkttype set host comment "IPv4"
+	chain not_ipv4 {
+		ether type != ip6 return comment "not IP"
 		ip6 daddr fe80::/10 return comment "to link-local"
 		ip6 saddr fe80::/10 return comment "from link-local"
 		icmpv6 type 130-137 return comment "neighbours"
 		ip6 daddr != ff00::/8 ether daddr set iifgroup map @gateways meta pkttype set host comment "IPv6"
 	}
 
+	chain prerouting {
+		type filter hook prerouting priority dstnat + 1; policy accept;
+		iifgroup . ether saddr @routers drop comment "forged"
+		ether daddr & 01:00:00:00:00:00 == 01:00:00:00:00:00 return comment "to many"
+		ether type != ip goto not_ipv4 comment "not IPv4"
+		ip daddr != 224.0.0.0/4 ether daddr set iifgroup map @gateways meta pkttype set host comment "IPv4"
+	}
+
 	chain forward {
 		type filter hook forward priority filter; policy accept;
-		oifgroup @groups icmp type redirect drop comment "redirects IPv4"
-		oifgroup @groups icmpv6 type nd-redirect drop comment "redirects IPv6"
+		icmp type redirect oifgroup @groups drop comment "redirects IPv4"
+		icmpv6 type nd-redirect oifgroup @groups drop comment "redirects IPv6"
 		oifgroup != 620756992 iifgroup . ether daddr @routers drop comment "astray"
 		oifname @receivers goto switched comment "receivers"
 		iifname @senders goto switched comment "senders"
-	}
-
-	chain output {
-		type filter hook output priority filter; policy accept;
-		oifgroup @groups icmp type redirect drop comment "redirects IPv4"
-		oifgroup @groups icmpv6 type nd-redirect drop comment "redirects IPv6"
 	}
 }
 """
