@@ -138,7 +138,7 @@ def _numbers(ports: Iterable[Ports], using: Callable[[SetSpec], str]) -> Iterato
     if len(single) > 1:
         elements = frozenset(bytes((protocol,)) + port.to_bytes(2, "big") for protocol, port, _ in single)
         yield {"ports": using(SetSpec(SERVICES, elements))}
-        rest = [one for one in rest if one not in single]
+        rest = [one for one in rest if one[1] != one[2]]
     for protocol in sorted(whole):
         yield {"protocol": protocol}
     yield from ({"protocol": protocol, "first": first, "last": last} for protocol, first, last in rest)
