@@ -18,6 +18,9 @@ PROTOCOLS = (TCP, UDP, SCTP)
 _INGRESS, _EGRESS = "Ingress", "Egress"
 _DIRECTIONS = ((_INGRESS, "ingress", "from"), (_EGRESS, "egress", "to"))
 
+_MOST_SETS, _MOST_LINES = 1000, 5000
+"""To what the rules of a direction may come. Who writes policies for a namespace must not keep whole nodes busy."""
+
 Entry = TypeVar("Entry")
 
 
@@ -49,7 +52,7 @@ def _types(spec: Fields, document: Mapping[str, object], problems: list[str]) ->
 
 def _rules(spec: Fields, field: str, peers: str, namespace: str, problems: list[str]) -> list[Rule]:
     """The rules of a direction that can be read."""
-    found = []
+    found, sets, lines = [], 0, 0
     try:
         entries = spec.list(field)
     except ValueError as error:
@@ -57,17 +60,32 @@ def _rules(spec: Fields, field: str, peers: str, namespace: str, problems: list[
         return []
     for index, (where, each) in enumerate(entries):
         try:
-            rule = Fields(each, where).only(peers, "ports")
-            found.append(
-                Rule(
-                    _all(rule, peers, lambda peer: _peer(peer, namespace)),
-                    _all(rule, "ports", _ports),
-                    where=f"{field}[{index}]",
-                )
+            fields = Fields(each, where).only(peers, "ports")
+            rule = Rule(
+                _all(fields, peers, lambda peer: _peer(peer, namespace)),
+                _all(fields, "ports", _ports),
+                where=f"{field}[{index}]",
             )
         except ValueError as error:
             problems.append(f"{error}; {field}[{index}] is not in force")
+            continue
+        sources, ways = _sizes(rule)
+        sets, lines = sets + sources, lines + sources * ways
+        if sets > _MOST_SETS or lines > _MOST_LINES:
+            limits = f"{_MOST_SETS} selectors, or {_MOST_LINES} pairs of a selector and a range of ports"
+            problems.append(f'"{where}": more than {limits}; {field}[{index}] and those after it are not in force')
+            break
+        found.append(rule)
     return found
+
+
+def _sizes(rule: Rule) -> tuple[int, int]:
+    """By how many sets of addresses, and in how many ways by ports, its packets are told."""
+    peers, ports = rule.peers or (), rule.ports or ()
+    selectors = {peer for peer in peers if isinstance(peer, PodPeer)}
+    ranges = {one for one in ports if one.name or one.first != one.last or not one.first}
+    has_networks, has_single = len(selectors) < len(peers), len(ranges) < len(ports)
+    return max(len(selectors) + has_networks, 1), max(len(ranges) + has_single, 1)
 
 
 def _all(rule: Fields, key: str, read: Callable[[Fields], Entry]) -> tuple[Entry, ...] | None:

@@ -201,6 +201,41 @@ def test_a_policy_whose_pods_are_not_known_is_not_in_force(selector: object, mes
     assert (str(error), error.item) == (message, None)
 
 
+@pytest.mark.parametrize(
+    ("rules", "count"),
+    [
+        ([{"from": [{"podSelector": {"matchLabels": {"app": f"a{number}"}}}]} for number in range(1001)], 1000),
+        ([{"from": [{"podSelector": {"matchLabels": {"app": f"a{number}"}}} for number in range(1001)]}], 0),
+        ([{"from": [{"ipBlock": {"cidr": f"10.{number >> 8}.{number & 255}.0/24"}} for number in range(9000)]}], 1),
+        ([{"ports": [{"port": port} for port in range(1, 9000)]}], 1),
+        ([{"ports": [{"port": port, "endPort": port + 1} for port in range(1, 5001)]}], 1),
+        ([{"ports": [{"port": port, "endPort": port + 1} for port in range(1, 5002)]}], 0),
+        (
+            [
+                {
+                    "from": [{"podSelector": {"matchLabels": {"app": f"a{number}"}}} for number in range(20)],
+                    "ports": [{"port": port, "endPort": port + 1} for port in range(1, 101)],
+                }
+            ]
+            * 4,
+            2,
+        ),
+    ],
+)
+def test_a_policy_that_is_too_large_is_in_force_in_part(rules: list, count: int) -> None:
+    """Who writes policies for a namespace must not keep nodes busy; networks and single ports are no burden."""
+    value = network_policy(ingress=rules)
+    if count == len(rules):
+        assert len(read_document(value).ingress) == count
+        return
+    caught = wrong(value)
+    assert len(caught.item.ingress) == count
+    assert str(caught).endswith(
+        f"more than 1000 selectors, or 5000 pairs of a selector and a range of ports; ingress[{count}] and those after "
+        "it are not in force"
+    )
+
+
 def test_a_few_problems_of_a_policy_are_told() -> None:
     """And how many more there are."""
     text = str(wrong(network_policy(ingress=[7] * 10)))
