@@ -13,6 +13,8 @@ Key = tuple[str, str, str]
 """Kind, namespace ("" for what is in none), name."""
 
 _TOLD = 20  # sentences about documents that cannot be used
+_PEERS_A_CHANGE = 5
+"""So many peers of a policy take as long as another change."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ class Inbox:
     def take(self, most: int) -> Batch:
         """Up to `most` changes, or all objects once. Of changes, first those that a new pod of this node may wait for.
 
-        Nothing before the first complete list.
+        A policy with many peers counts as many. Nothing before the first complete list.
         """
         with self._lock:
             if not self.is_complete:
@@ -156,9 +158,14 @@ class Inbox:
             if self._is_whole:
                 self._is_whole, self._urgent, self._others = False, {}, {}
                 return Batch(tuple(self._known.values()))
-            keys = _pop(self._urgent, most)
-            keys += _pop(self._others, most - len(keys))
-            return Batch(None, {key: self._known.get(key) for key in keys})
+            changes: dict[Key, Object | None] = {}
+            for keys in (self._urgent, self._others):
+                while keys and most > 0:
+                    key = next(iter(keys))  # the oldest
+                    del keys[key]
+                    one = changes[key] = self._known.get(key)
+                    most -= _weight(one)
+            return Batch(None, changes)
 
     def has_news(self) -> bool:
         """Whether there is anything to take."""
@@ -212,11 +219,9 @@ class Inbox:
             self._others[key] = None
 
 
-def _pop(keys: dict[Key, None], most: int) -> list[Key]:
-    """Take the oldest out of it."""
-    taken = []
-    while keys and len(taken) < most:
-        key = next(iter(keys))
-        del keys[key]
-        taken.append(key)
-    return taken
+def _weight(one: Object | None) -> int:
+    """As how many changes it counts."""
+    if not isinstance(one, Policy):
+        return 1
+    rules = (*(one.ingress or ()), *(one.egress or ()))
+    return 1 + sum(len(rule.peers or ()) for rule in rules) // _PEERS_A_CHANGE

@@ -1,11 +1,13 @@
 """What a source of policies says is kept, in parts that a new pod can wait for."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from daemon.policies.inbox import Batch, Inbox, digest_of, key_of, text_of
-from policy.objects import NETWORK, ClusterNode, Namespace, Pod, PodPeer, Policy
+from policy.objects import NETWORK, ClusterNode, Namespace, Pod, PodPeer, Policy, Rule
 from tests.pure.daemon.test_records import Clock
 
 POLICY = Policy(NETWORK, "default", "web", PodPeer(namespace="default"))
@@ -60,6 +62,19 @@ def test_changes_are_taken_in_parts(case: Case) -> None:
     assert case.inbox.take(2).changes == {("Pod", "default", "a"): pod("a", app="x"), ("Pod", "default", "b"): None}
     assert case.inbox.has_news()
     assert case.inbox.take(2).changes == {("Pod", "default", "c"): pod("c")}
+
+
+def test_large_policies_are_taken_one_by_one(case: Case) -> None:
+    """To program one with a thousand peers takes a second; a pod waits for one at most."""
+    case.complete()
+    large = Rule(tuple(PodPeer(namespace=f"n{number}") for number in range(1000)))
+    for name in "ab":
+        case.inbox.put(replace(POLICY, name=name, ingress=(large,)))
+    case.inbox.put(POLICY)
+    case.inbox.put(pod("own", "n1"))
+    case.inbox.put(pod("c"))
+    taken = [[key[2] for key in case.inbox.take(200).changes] for _ in range(4)]
+    assert taken == [["a"], ["b"], ["web", "own", "c"], []]
 
 
 def test_what_a_new_pod_waits_for_comes_first(case: Case) -> None:
