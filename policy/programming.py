@@ -134,8 +134,7 @@ class Programmer:
         Of pods only those are touched that still have their addresses.
         """
         kinds = self._kinds | {name: one.kind for name, one in delta.new_sets.items()}
-        new = [step for name, one in delta.new_sets.items() for step in sets.creation(name, one)]
-        new += rules.creation(delta.new_chains, kinds)
+        new = creation(delta, kinds)
         if new:
             change(lambda transaction: transaction.append(new))
         after = {**self._pods, **{name: one for name, one in delta.pods.items() if one}}
@@ -228,6 +227,15 @@ class Programmer:
         Those of a pod are forgotten when none has been denied for an hour. Raises NetlinkError.
         """
         return retry_on_change(lambda netlink: dict(_denied(netlink)))
+
+
+def creation(delta: Delta, kinds: Mapping[str, str]) -> list[Step]:
+    """Steps that add its new sets and chains. `kinds`: of all sets that the chains use.
+
+    Raises ValueError, KeyError and others if the delta is wrong in itself.
+    """
+    new = [step for name, one in delta.new_sets.items() for step in sets.creation(name, one)]
+    return new + rules.creation(delta.new_chains, kinds)
 
 
 def _denied(netlink: Netlink) -> Iterator[tuple[tuple[str, str], int]]:

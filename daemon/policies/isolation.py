@@ -20,6 +20,7 @@ from daemon.policies.inbox import Key, Object, key_of, text_of
 from policy.compiled import Compiled, Delta
 from policy.engine import Engine
 from policy.objects import ACCEPT, DENY, NETWORK, LocalPod, Policy, Rule
+from policy.programming import creation
 
 _LOCAL = "LocalPod"
 _ORDER = ("Namespace", "Node", "Pod", _LOCAL)
@@ -153,30 +154,30 @@ class IsolatingEngine:
     def _with_all(self, keys: Iterable[Key]) -> Engine | None:
         """An engine with everything that counts, None: it fails."""
         with suppress(Exception):
-            return self._filled(one for key in keys if (one := self._counting(key)))
+            return self._filled(one for key in keys if (one := self._counting(key))).engine
         return None
 
     def _search(self, keys: Iterable[Key], last: Mapping[Key, Object]) -> Engine:
         """An engine with what it does not fail on; the rest is set aside."""
-        engine, done, end = self._new_engine(), [], self._clock() + _MOST_SECONDS
+        trial, done, end = _Trial(self._new_engine()), [], self._clock() + _MOST_SECONDS
         for key in keys:
             while (one := self._counting(key)) is not None:
-                why = _failure(engine, one)
+                why = trial.failure(one)
                 if not why:
                     done.append(one)
                     break
                 self._set_aside(key, why, last)
                 if self._clock() > end:
                     raise RuntimeError(f"{len(self._aside)} objects cannot be computed, the last: {why}")
-                engine = self._filled(done)
-        return engine
+                trial = self._filled(done)
+        return trial.engine
 
-    def _filled(self, ones: Iterable[Given]) -> Engine:
-        engine = self._new_engine()
+    def _filled(self, ones: Iterable[Given]) -> "_Trial":
+        trial = _Trial(self._new_engine())
         for one in ones:
-            _put(engine, one)
-        engine.take()
-        return engine
+            _put(trial.engine, one)
+        trial.take()
+        return trial
 
     def _counting(self, key: Key) -> Given | None:
         """What the engine is given of an object."""
@@ -203,6 +204,29 @@ class IsolatingEngine:
         )
 
 
+class _Trial:
+    """An engine of which it is found out whether it fails, or what it comes to cannot be written."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine, self._kinds = engine, {}
+
+    def take(self) -> None:
+        """Raises whatever keeps it from being in force."""
+        delta = self.engine.take()
+        self._kinds.update({name: one.kind for name, one in delta.new_sets.items()})
+        creation(delta, self._kinds)
+
+    def failure(self, one: Given) -> str:
+        """How it fails on one more object, "" if it does not."""
+        try:
+            _put(self.engine, one)
+            if isinstance(one, LocalPod | Policy):  # the others have no consequences by themselves
+                self.take()
+        except Exception as error:  # noqa: BLE001  (whatever it is)
+            return _why(error)
+        return ""
+
+
 def _strict(policy: Policy) -> Policy:
     """A policy for the same pods that denies all that this one may deny, and allows nothing."""
     if policy.tier == NETWORK:
@@ -226,17 +250,6 @@ def _remove(engine: Engine, key: Key) -> None:
         engine.remove_local(key[2])
     else:
         engine.remove(*key)
-
-
-def _failure(engine: Engine, one: Given) -> str:
-    """How the engine fails on one more object, "" if it does not."""
-    try:
-        _put(engine, one)
-        if isinstance(one, LocalPod | Policy):  # the others have no consequences by themselves
-            engine.take()
-    except Exception as error:  # noqa: BLE001  (whatever it is)
-        return _why(error)
-    return ""
 
 
 def _why(error: Exception) -> str:

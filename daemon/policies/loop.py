@@ -408,6 +408,8 @@ class Policies:
     def _fail(self, error: Exception) -> None:
         """Say why, and try everything again later: what the kernel has now is not known."""
         is_expected = isinstance(error, OSError | CNIError)
+        if not is_expected:
+            self._engine.is_broken = True  # or what it comes to cannot be written
         self._is_whole, now = True, self._clock()
         self.error = str(error) if is_expected else f"{type(error).__name__}: {error}"
         self._failed_at = now if self._failed_at is None else self._failed_at

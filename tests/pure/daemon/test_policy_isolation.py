@@ -1,9 +1,11 @@
 """An object on which the engine fails is set aside; everything else stays in force, and changes."""
 
 import itertools
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from socket import IPPROTO_SCTP
 
 import pytest
 
@@ -12,8 +14,9 @@ from daemon.policies.isolation import IsolatingEngine
 from daemon.policies.loop import DOCUMENTS, POD, WHOLE, Policies
 from daemon.policies.pods import local_pod
 from policy import compile as module
-from policy.compiled import DROP, EGRESS, INGRESS
+from policy.compiled import DROP, EGRESS, INGRESS, ChainRule, Delta
 from policy.engine import Engine
+from policy.nftables import rules
 from policy.objects import (
     ADMIN,
     DENY,
@@ -24,10 +27,12 @@ from policy.objects import (
     Namespace,
     PodPeer,
     Policy,
+    Ports,
     Requirement,
     Rule,
     Selector,
 )
+from policy.programming import creation
 from tests.pure.daemon.test_policies import IP_A, IP_B, A, B, Case, pod
 
 ALL = PodPeer(namespace="default")
@@ -154,6 +159,32 @@ def test_the_last_content_of_a_policy_stays_in_force(case: Case) -> None:
     case.inbox.remove(*key_of(WEB))
     assert case.step() == [WHOLE]
     assert (case.loop.problems, chain(case, IP_A, INGRESS)) == ((), [])
+
+
+def test_a_policy_that_cannot_be_written_stops_no_other(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the engine has computed may be what the kernel cannot be told."""
+    written, apply = rules._expressions, case.kernel.apply
+
+    def failing(direction: str, rule: ChainRule, kinds: Mapping[str, str]) -> object:
+        if rule.protocol == IPPROTO_SCTP:
+            raise KeyError("sctp")
+        return written(direction, rule, kinds)
+
+    def applied(delta: Delta) -> None:
+        creation(delta, {})
+        apply(delta)
+
+    monkeypatch.setattr(rules, "_expressions", failing)
+    monkeypatch.setattr(case.kernel, "apply", applied)
+    case.start(SPACE)
+    case.inbox.put(replace(WEB, ingress=(Rule(ports=(Ports("SCTP", 80, 80),)),)))
+    case.inbox.put(replace(WEB, name="other", egress=()))
+    settle(case)
+    assert case.loop.problems == (
+        f"{IS_WRONG.replace('poison', 'sctp')}it denies all that it may deny, and allows nothing",
+    )
+    assert len(chain(case, IP_A, INGRESS)) == 2
+    assert chain(case, IP_A, EGRESS) == [(DROP, "isolated by default/other")]
 
 
 def test_a_cluster_policy_denies_what_it_may_deny(case: Case) -> None:
