@@ -5,6 +5,7 @@ is written as an ADD would have; the others are kept here.
 """
 
 import os
+import socket
 import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
@@ -119,13 +120,26 @@ class Adoption:
             if pod:
                 source_validation.ensure(file.owner, file.link, file.ips)
                 uid = pod.uids[0] if pod.uids else ""
-                pod_files.write(replace(file, namespace=pod.namespace, name=pod.name, uid=uid), self._folder)
-                written += 1
+                written += self._write(replace(file, namespace=pod.namespace, name=pod.name, uid=uid))
             elif tag not in self._kept and (not self._waits or now - self._seen[tag] >= _PATIENCE_SECONDS):
                 source_validation.ensure(file.owner, file.link, file.ips)
                 self._kept.add(tag)
                 nameless.append(file)
         return nameless, written
+
+    def _write(self, file: PodFile) -> bool:
+        """Write the file of a pod, as no ADD or DEL has meanwhile; whether it was written."""
+        is_new = pod_files.write_new(file, self._folder)
+        if is_new and not _is_there(file.link):  # a DEL deletes it first, and may have found nothing else
+            pod_files.delete(file.owner, self._folder)
+            source_validation.delete(file.owner)
+        return is_new
+
+
+def _is_there(link: str) -> bool:
+    with suppress(OSError):
+        return bool(socket.if_nametoindex(link))
+    return False
 
 
 def _owner(folder: str, name: str) -> bytes:

@@ -15,7 +15,7 @@ from plugins.daemon import POD_FILES as PODS
 from spec.addresses import pack, unpack
 from spec.attachment import Attachment
 from spec.jsontext import loads
-from state.files import delete_file, make_folders, read_file, replace_file
+from state.files import delete_file, make_folders, read_file, replace_file, write_file
 
 SUFFIX = ".json"
 _LARGEST = 1 << 14  # bytes
@@ -48,6 +48,22 @@ def write(pod: PodFile, folder: str = PODS) -> None:
     make_folders(folder, 0o755)
     path = _path(pod.owner, folder)
     replace_file(path, f"{path}.new", json.dumps(asdict(pod)).encode())
+
+
+def write_new(pod: PodFile, folder: str = PODS) -> bool:
+    """Write the file of a pod unless it has one, which its ADD may be writing; whether it had none. Raises OSError."""
+    make_folders(folder, 0o755)
+    path = _path(pod.owner, folder)
+    temporary = f"{path}.adopted"
+    delete_file(temporary)
+    try:
+        write_file(temporary, json.dumps(asdict(pod)).encode())
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        delete_file(temporary)
+    return True
 
 
 def delete(owner: Attachment, folder: str = PODS) -> None:

@@ -1,11 +1,15 @@
 """Pods that were attached before policies were enabled are found by their links and leases."""
 
 import json
+from collections.abc import Callable
+from dataclasses import astuple
 
 import pytest
 
 from daemon.policies.adoption import Adoption
 from linux.ownership import owner_tag
+from plugins.pod import pod_files
+from plugins.pod.pod_files import PodFile
 from policy.objects import Pod
 from spec.attachment import Attachment
 from spec.config import Section
@@ -84,3 +88,25 @@ def test_a_pod_without_a_name_is_forgotten_with_its_link(node: Node, case: Case)
     with node.inside():
         assert adoption.look((), list).gone == (owner_tag(WEB),)
         assert not adoption.look((), list)
+
+
+def test_an_add_or_del_meanwhile_has_the_last_word(node: Node, case: Case) -> None:
+    """A file that an ADD writes while the pod is identified stays; after a DEL there is none."""
+    adoption = case.adoption(waits=True)
+    mine = PodFile(*astuple(WEB), tuple(case.ips), "veth0", "default", "mine")
+
+    def during(call: Callable[[], None]) -> list[Pod]:
+        call()
+        return [Pod("default", "other", ips=tuple(case.ips))]
+
+    with node.inside():
+        adoption.look((), lambda: during(lambda: pod_files.write(mine, str(case.folder))))
+    assert [file["name"] for file in case.files()] == ["mine"]
+    pod_files.delete(WEB, str(case.folder))
+    with node.inside():
+        case.clock.now += 6
+        adoption.look((), list)
+        case.clock.now += 6
+        adoption.look((), lambda: during(lambda: case.cni.delete(case.conf, case.pod)))
+    assert case.files() == []
+    assert owner_tag(WEB) not in node.ruleset()

@@ -25,6 +25,14 @@ def test_a_file_reads_as_it_was_written(tmp_path: Path) -> None:
     assert pod_files.read("v1:net:c1:eth0.json", folder) is None
 
 
+def test_a_new_file_replaces_none(tmp_path: Path) -> None:
+    """What an ADD has written is better than what somebody else has found out."""
+    assert pod_files.write_new(POD, str(tmp_path))
+    assert not pod_files.write_new(replace(POD, name="other"), str(tmp_path))
+    assert pod_files.find(POD.owner, str(tmp_path)) == POD
+    assert [path.name for path in tmp_path.iterdir()] == ["v1:net:c1:eth0.json"]
+
+
 @pytest.mark.parametrize("container", ["c" * 1024, "../../etc/passwd", "a b"])
 def test_no_owner_makes_a_name_that_leads_elsewhere(tmp_path: Path, container: str) -> None:
     """A container ID that is too long for a name, or has a slash, is in it as a digest."""
