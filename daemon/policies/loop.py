@@ -270,6 +270,8 @@ class Policies:
         found, now = self._monitor.changes(), self._clock()
         if found == ANYTHING:
             self._due.drift = max(now, self._due.calm)
+        elif not self._is_known:
+            pass  # the first list is compared with everything
         elif found == LOSS:
             self._due.pods, self._due.is_lost = max(now, self._due.calm), True
         elif found != NOTHING and self._due.pods is None:

@@ -22,6 +22,18 @@ def test_what_was_opened_while_elements_were_missing_is_cut(case: Case) -> None:
     assert (case.kernel.calls, case.cuts.asked) == (["resync_pods"], [None])
 
 
+@pytest.mark.parametrize("found", [ELEMENTS, LOSS])
+def test_nothing_is_compared_before_the_first_list(case: Case, found: int) -> None:
+    """And the loop does not go round for that; the first list is compared with everything there is."""
+    assert case.step() == []
+    case.monitor.found = found
+    assert case.step() == []
+    assert case.step(after=1) == []
+    assert case.loop.seconds_left() > 1
+    case.start()
+    assert case.step(after=1) == []
+
+
 def test_elements_that_no_add_or_del_has_taken_are_restored_at_once(case: Case) -> None:
     """And what was opened meanwhile is cut."""
     case.start()
