@@ -2,9 +2,9 @@
 
     build/venv/bin/python -m bench.policy_add [--rounds N] [--bin DIR] [--json FILE] [--publish DIR]
 
-Two nodes with an agent and a daemon that differ in `[policy] enabled` alone. The pods of the second are selected by ten
-policies; its ADD answers when these are in force. Calls alternate, and so does which goes first. A process in each
-node's namespaces calls the launcher and measures the time until it has ended.
+Two nodes with an agent and a daemon that differ in `[policy] enabled` alone, and have a pod already. The pods of the
+second are selected by ten policies; its ADD answers when these are in force. Calls alternate, and so does which goes
+first. A process in each node's namespaces calls the launcher and measures the time until it has ended.
 """
 
 import argparse
@@ -68,6 +68,7 @@ def callers(folder: Path) -> Iterator[tuple[Caller, Caller]]:
         enforced.start({"documents": DOCUMENTS})
         for node in (without, enforced):
             node.wait_until_ready()
+            node.attach("resident")
             node.node.pod("pod")
         rules = [{"from": [{"podSelector": {"matchLabels": {"app": f"peer-{n}"}}}]} for n in range(POLICIES)]
         spec = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "egress": [{}]}
@@ -75,7 +76,8 @@ def callers(folder: Path) -> Iterator[tuple[Caller, Caller]]:
             document("NetworkPolicy", f"policy-{n}", "default", spec={**spec, "ingress": [rule]})
             for n, rule in enumerate(rules)
         ]
-        enforced.write("policies", [document("Pod", "pod", "default", labels={"app": "pod"}), *documents])
+        pods = [document("Pod", name, "default", labels={"app": name}) for name in ("pod", "resident")]
+        enforced.write("policies", [*pods, *documents])
         enforced.wait_for_policies([policy["metadata"]["name"] for policy in documents])
         with closing(Caller(without, folder)) as one, closing(Caller(enforced, folder)) as two:
             yield one, two

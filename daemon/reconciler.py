@@ -5,7 +5,6 @@ but `stop`.
 """
 
 import os
-import select
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -23,6 +22,7 @@ from daemon.records import Changes, Store
 from daemon.registrar import Registrar
 from daemon.sentences import Sentences
 from daemon.service import Service
+from daemon.waiting import wait_for
 from linux.netlink.socket import Netlink
 from nodes.network import Network, Outcome
 from nodes.registry import Grant
@@ -131,11 +131,9 @@ class Reconciler:
     def run(self) -> None:
         """Until `stop`."""
         self._resume()
-        poll = select.poll()
-        for descriptor in (self._event, *self._parts.drift.filenos()):
-            poll.register(descriptor, select.POLLIN)
+        announcements = self._parts.drift.filenos()
         while not self._is_stopping:
-            poll.poll(self.seconds_left() * 1000)
+            wait_for((self._event,), announcements, self.seconds_left())
             self.step()
         with suppress(OSError):
             self._parts.peers_file.flush(now=True)

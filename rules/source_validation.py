@@ -165,6 +165,7 @@ TABLE = Table(
     subject=lambda element: element.key[:IFNAMSIZ],  # the link
 )
 
+_CHAINS = tuple(messages.of_chain(TABLE.name, chain.name) for chain in TABLE.chains)
 _RULES = [(chain.name, rule.comment) for chain in TABLE.chains for rule in chain.rules]
 
 
@@ -229,8 +230,12 @@ def _is_new(transaction: pod_table.Transaction, name: bytes) -> bool:
     """Whether the table holds its rules and has nothing of the link: what it has is added and deleted together."""
     if listing.find_element(transaction.netlink, TABLE.name, _BOUND.name, name):
         return False
-    found = listing.list_rules(transaction.netlink, TABLE.name)
-    return [(one.chain, one.comment) for one in found] == _RULES
+
+    def look() -> bool:
+        found = listing.list_rules(transaction.netlink, TABLE.name)
+        return [(one.chain, one.comment) for one in found] == _RULES
+
+    return transaction.is_still_right((TABLE.name,), _CHAINS, look)
 
 
 def _elements(tag: str, host_link: str, addresses: Iterable[str]) -> list[Element]:

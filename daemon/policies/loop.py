@@ -6,7 +6,6 @@ logged, and tried again with a growing pause; nothing ends the loop but `stop`.
 """
 
 import os
-import select
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
@@ -20,6 +19,7 @@ from daemon.policies.inbox import Batch, Inbox, Key, Object
 from daemon.policies.isolation import IsolatingEngine
 from daemon.policies.pods import PodChanges, PodFiles, local_pod
 from daemon.sentences import Sentences
+from daemon.waiting import wait_for
 from linux.nftables.monitor import ANYTHING, LOSS, NOTHING, TableMonitor
 from policy.compiled import Compiled, Delta
 from policy.engine import Engine
@@ -181,11 +181,9 @@ class Policies:
     def run(self) -> None:
         """Until `stop`."""
         while not self._is_stopping:
-            poll = select.poll()
-            for descriptor in (self._waker.fd, self._parts.files.fileno(), self._monitor):
-                if descriptor not in (None, -1):
-                    poll.register(descriptor, select.POLLIN)
-            poll.poll(self.seconds_left() * 1000)
+            files = self._parts.files.fileno()
+            urgent = (self._waker.fd,) if files < 0 else (self._waker.fd, files)
+            wait_for(urgent, [self._monitor.fileno()] if self._monitor else (), self.seconds_left())
             self.step()
 
     def seconds_left(self) -> float:

@@ -15,7 +15,7 @@ all transactions in the namespace wait for that. A process that serves one call 
 import os
 import time
 from _thread import allocate_lock
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from errno import EPROTO, ERESTART
 
 from linux.group_commit import GroupCommit, Request
@@ -101,9 +101,24 @@ class Transaction:
             found[key] = look()
         return found[key]
 
-    def lasting(self, key: object) -> dict[object, object]:
-        """A dictionary that outlives this state of the ruleset; it is lost when the socket is closed."""
-        return self._session.lasting.setdefault(key, {})
+    def is_still_right(
+        self,
+        tables: Sequence[TableName],
+        requests: Sequence[bytes],
+        look: Callable[[], bool],
+        without_uses: Container[int] = (),
+    ) -> bool:
+        """Whether chains hold what they should; `look` tells, if they may have changed since they were right.
+
+        `requests`: of the chains (`messages.of_chain`), in `tables`. `without_uses`: as for `listing.chain_marks`. To
+        read rules takes long, and others change the ruleset all the time.
+        """
+        marks = [listing.table_flags(self.netlink, table) for table in tables]
+        marks += listing.chain_marks(self.netlink, requests, without_uses=without_uses)
+        known = self._session.marks
+        if tables not in known or known[tables] != marks:
+            known[tables] = marks if look() else None
+        return known[tables] is not None
 
     def repair(self, table: Table, chains: Iterable[Chain]) -> None:
         """Give chains their rules, and add what those need; nothing if they hold them."""
@@ -212,7 +227,8 @@ class Session:
         self.caches: dict[TableName, TableCache] = {}
         self.absent: set[TableName] = set()
         self.found: dict[object, object] = {}
-        self.lasting: dict[object, dict] = {}
+        self.marks: dict[object, list[object] | None] = {}
+        """Of chains that were right, by their tables."""
         self._socket: Netlink | None = None
         self._generation: int | None = None  # of `caches`, `absent` and `found`
 
@@ -226,7 +242,7 @@ class Session:
     def close(self) -> None:
         """Close the socket and drop the caches."""
         self._invalidate()
-        self.lasting.clear()
+        self.marks.clear()
         if self._socket:
             self._socket.close()
         self._socket = None

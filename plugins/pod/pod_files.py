@@ -46,8 +46,8 @@ class PodFile:
 def write(pod: PodFile, folder: str = PODS) -> None:
     """Write, or replace, the file of a pod. Raises OSError."""
     make_folders(folder, 0o755)
-    path = _path(pod.owner, folder)
-    replace_file(path, f"{path}.new", json.dumps(asdict(pod)).encode())
+    temporary = f"{folder}.{owner_tag(pod.owner)}.new"  # beside the folder: the daemon is told once, of the whole file
+    replace_file(_path(pod.owner, folder), temporary, json.dumps(asdict(pod)).encode())
 
 
 def write_new(pod: PodFile, folder: str = PODS) -> bool:

@@ -16,6 +16,7 @@ from rules.policy.bridge_table import BRIDGE
 from rules.policy.inet_table import INET
 
 TABLES = (INET, BRIDGE)
+_NAMES = tuple(table.name for table in TABLES)
 BASE_CHAINS: dict[TableName, tuple[str, ...]] = {
     table.name: tuple(chain.name for chain in table.chains) for table in TABLES
 }
@@ -59,21 +60,9 @@ def ensure_in(transaction: Transaction) -> None:
 
 
 def _is_whole(transaction: Transaction) -> bool:
-    """Whether the base is there; its rules are read only if the chains are not as they were when they were whole.
-
-    To read them takes a millisecond, and the daemon changes the ruleset all the time.
-    """
-    known = transaction.lasting(names.TABLE)
-    marks = _marks(transaction.netlink)
-    if not known.get("marks") or known["marks"] != marks:
-        known["marks"] = [] if any(_problems(transaction.netlink, is_quick=True)) else marks
-    return bool(known["marks"])
-
-
-def _marks(netlink: Netlink) -> list[object]:
-    """What tells whether the chains of the base may have changed."""
-    flags = [listing.table_flags(netlink, table.name) for table in TABLES]
-    return flags + listing.chain_marks(netlink, _REQUESTS, without_uses=_SHARED)
+    """Whether the base is there."""
+    netlink = transaction.netlink
+    return transaction.is_still_right(_NAMES, _REQUESTS, lambda: not any(_problems(netlink, is_quick=True)), _SHARED)
 
 
 def problems() -> list[str]:
