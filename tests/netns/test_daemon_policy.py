@@ -339,7 +339,8 @@ def test_denied_packets_are_counted_and_logged(node: Node, cni: CNI, daemon: Sta
     assert one.metric("slash24_policy_pods") == 2
     assert one.metric("slash24_policy_pods_held") == 0
     assert one.metric("slash24_policy_policies") == 1
-    assert one.metric('slash24_policy_programming_duration_seconds_count{kind="pod"}') >= 2
+    # The first pod registers the gateway of its network, and so everything is compared.
+    assert one.metric('slash24_policy_programming_duration_seconds_count{kind="pod"}') >= 1
 
 
 def test_the_metadata_service_can_be_denied(node: Node, cni: CNI, daemon: Start, documents: Documents) -> None:
