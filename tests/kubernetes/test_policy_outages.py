@@ -158,6 +158,9 @@ def test_a_missing_right_is_named(cluster: Cluster, web: list[Pod], friend: Pod,
         wanted = 'must allow to list and watch "networkpolicies" of the API group "networking.k8s.io"'
         named = wait_until(lambda: wanted in "".join(page(node, "readyz").get("problems", ())), timeout=90)
         assert named, page(node, "readyz")
+        unready = wait_until(lambda: page(node, "readyz").get("reason") == "PoliciesNotInForce", timeout=30)
+        assert unready, page(node, "readyz")
+        assert not page(node, "readyz")["ready"]
         assert_in_force(web, friend, foe)
     finally:
         cluster.api.request("PATCH", CLUSTER_ROLE, {"rules": rules}, kind=MERGE)
