@@ -58,9 +58,9 @@ _ICMP_REDIRECT = 5
 _HOPS = (*nfproto(6), payload(uapi.NFT_PAYLOAD_NETWORK_HEADER, 7, 1), cmp_eq(b"\xff"))
 _ICMP_TYPE = (*l4proto_is(_ICMP), icmpv6_type())  # the type is in the same place
 _ICMPV6_TYPE = (*l4proto_is(_ICMPV6), icmpv6_type())
-_SWITCHED = tuple(part for load in (iifname, oifname) for part in (load(), lookup(names.BRIDGES.name, inverted=True)))
 _FROM_BRIDGE = (iifname(), lookup(names.BRIDGES.name))
 _TO_A_BRIDGE = (oifname(), lookup(names.BRIDGES.name))
+_NOT_TO_A_BRIDGE = (oifname(), lookup(names.BRIDGES.name, inverted=True))
 _FROM_LINK_LOCAL = (*nfproto(6), ip_saddr(6), *in_network(_LINK_LOCAL, 10))
 _TO_DHCP = (th_dport(), cmp_eq((67).to_bytes(2, "big")))
 _OPEN = uapi.CT_STATE_ESTABLISHED | uapi.CT_STATE_RELATED
@@ -186,11 +186,22 @@ _FORWARDED = (
     *_NEIGHBOURS,
     # ip daddr 224.0.0.0/4 meta l4proto igmp accept
     Rule("groups", (*nfproto(4), ip_daddr(4), *in_network(_MULTICAST, 4), *l4proto_is(_IGMP), ACCEPT)),
-    # And what it passes here on the way between a VLAN's pods and its gateway, by another link than the bridge.
-    # iifname != @bridges oifname != @bridges fib saddr type local accept
-    Rule("switched from the node", (*_SWITCHED, *fib_type_local(uapi.NFTA_FIB_F_SADDR), ACCEPT)),
-    # iifname != @bridges oifname != @bridges fib daddr type local accept
-    Rule("switched to the node", (*_SWITCHED, *fib_type_local(uapi.NFTA_FIB_F_DADDR), ACCEPT)),
+    # iifname != @bridges jump by_another_link
+    Rule("by another link", (iifname(), lookup(names.BRIDGES.name, inverted=True), jump(names.BY_ANOTHER_LINK))),
+)
+
+_BY_ANOTHER_LINK = (
+    # What br_netfilter passes here on the way between a VLAN's pods and its gateway.
+    # oifname != @bridges fib saddr type local accept
+    Rule("switched from the node", (*_NOT_TO_A_BRIDGE, *fib_type_local(uapi.NFTA_FIB_F_SADDR), ACCEPT)),
+    # oifname != @bridges fib daddr type local accept
+    Rule("switched to the node", (*_NOT_TO_A_BRIDGE, *fib_type_local(uapi.NFTA_FIB_F_DADDR), ACCEPT)),
+    # Of a VLAN's pods br_netfilter knows the bridge.
+    # meta iifkind "bridge" return
+    Rule("by a bridge", (meta(uapi.NFT_META_IIFKIND), cmp_eq(ifname("bridge")), RETURN)),
+    # What comes in by a link where no pod is, in the name of a pod.
+    # ip saddr @pods4 drop
+    *_both("forged", lambda v: (ip_saddr(v), lookup(names.PODS[v].name), DROP)),
 )
 
 # Redirects would tell pods that they reach each other directly.
@@ -252,28 +263,12 @@ CHAINS = (
     Chain(names.CONNECTION, _CONNECTION),
     Chain(names.INCOMING, (*_INCOMING, *_NOT_ISOLATED)),
     Chain(names.FROM_POD, _FROM_POD),
-    # What comes in by a link where no pod is, in the name of a pod. (Of a VLAN's pods br_netfilter knows the bridge.)
-    Chain(
-        names.FORGED,
-        (
-            # iifname @bridges return
-            Rule("from a pod", (*_FROM_BRIDGE, RETURN)),
-            # meta iifkind "bridge" return
-            Rule("by a bridge", (meta(uapi.NFT_META_IIFKIND), cmp_eq(ifname("bridge")), RETURN)),
-            # drop
-            Rule("forged", (DROP,)),
-        ),
-    ),
+    Chain(names.BY_ANOTHER_LINK, _BY_ANOTHER_LINK),
     # -- where packets enter
     Chain(
         names.FORWARD,
-        # ip saddr @pods4 jump forged
         # goto connection
-        (
-            *_FORWARDED,
-            *_both("forged", lambda v: (ip_saddr(v), lookup(names.PODS[v].name), jump(names.FORGED))),
-            Rule("new", (goto(names.CONNECTION),)),
-        ),
+        (*_FORWARDED, Rule("new", (goto(names.CONNECTION),))),
         Hook("filter", uapi.NF_INET_FORWARD, _AFTER_FILTERS),  # type filter hook forward priority filter + 10
     ),
     Chain(

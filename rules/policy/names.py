@@ -87,7 +87,7 @@ BASE_SETS: dict[TableName, tuple[Set, ...]] = {
 
 FORWARD, OUTPUT, INPUT, PREROUTING = "forward", "output", "input", "prerouting"
 FORWARD_INGRESS, OUTPUT_INGRESS, INCOMING = "forward_ingress", "output_ingress", "incoming"
-FORGED = "forged"
+BY_ANOTHER_LINK = "by_another_link"
 CONNECTION, TO_INGRESS, TO_BRIDGE = "connection", "to_ingress", "to_bridge"
 UNOPENED, INVALID = "unopened", "invalid"
 REFUSE, HELD, FROM_POD = "refuse", "held", "from_pod"

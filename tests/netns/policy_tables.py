@@ -147,10 +147,12 @@ CHAINS = """\
 		goto node_access comment "node access"
 	}
 
-	chain forged {
-		iifname @bridges return comment "from a pod"
+	chain by_another_link {
+		oifname != @bridges fib saddr type local accept comment "switched from the node"
+		oifname != @bridges fib daddr type local accept comment "switched to the node"
 		meta iifkind "bridge" return comment "by a bridge"
-		drop comment "forged"
+		ip saddr @pods4 drop comment "forged IPv4"
+		ip6 saddr @pods6 drop comment "forged IPv6"
 	}
 
 	chain forward {
@@ -159,10 +161,7 @@ CHAINS = """\
 		ip6 hoplimit 255 icmpv6 type nd-neighbor-solicit accept comment "solicitations"
 		ip6 hoplimit 255 icmpv6 type nd-neighbor-advert accept comment "advertisements"
 		ip daddr 224.0.0.0/4 meta l4proto igmp accept comment "groups"
-		iifname != @bridges oifname != @bridges fib saddr type local accept comment "switched from the node"
-		iifname != @bridges oifname != @bridges fib daddr type local accept comment "switched to the node"
-		ip saddr @pods4 jump forged comment "forged IPv4"
-		ip6 saddr @pods6 jump forged comment "forged IPv6"
+		iifname != @bridges jump by_another_link comment "by another link"
 		goto connection comment "new"
 	}
 
@@ -172,8 +171,7 @@ CHAINS = """\
 		ip6 hoplimit 255 icmpv6 type nd-neighbor-solicit accept comment "solicitations"
 		ip6 hoplimit 255 icmpv6 type nd-neighbor-advert accept comment "advertisements"
 		ip daddr 224.0.0.0/4 meta l4proto igmp accept comment "groups"
-		iifname != @bridges oifname != @bridges fib saddr type local accept comment "switched from the node"
-		iifname != @bridges oifname != @bridges fib daddr type local accept comment "switched to the node"
+		iifname != @bridges jump by_another_link comment "by another link"
 		goto incoming comment "new"
 	}
 
