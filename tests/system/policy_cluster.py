@@ -64,8 +64,12 @@ class PolicyCluster:
         """Make the folder have exactly these documents, and wait until they are in force on all nodes.
 
         They are in one file, whose content changes; or, if they `are_apart`, each policy is in a file of its own, which
-        takes longer: a file that is gone may come back within two seconds.
+        takes longer: a file that is gone may come back within two seconds. Of a document that is wrong the last content
+        would stay in force, so the others come first.
         """
+        right = [one for one in documents if not _is_wrong(one)]
+        if len(right) < len(documents):
+            self.enforce(right, are_apart=are_apart)
         files: dict[str, list[str]] = {}
         for one in documents:
             is_apart = are_apart and one["kind"].endswith("Policy")
@@ -109,6 +113,14 @@ def _digest(document: Mapping) -> tuple[str, str]:
     except WrongDocument as wrong:
         item = wrong.item  # in force as far as it can be read
     return text_of(key_of(item)), digest_of(item)
+
+
+def _is_wrong(document: Mapping) -> bool:
+    try:
+        read_document(document)
+    except WrongDocument:
+        return True
+    return False
 
 
 def _file_name(document: Mapping) -> str:
