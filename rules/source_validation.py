@@ -14,7 +14,8 @@ The target of a neighbour advertisement is not checked: nft before 1.0.9 has no 
 saved ruleset with such a rule.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import lru_cache
 from socket import IPPROTO_ICMPV6, IPPROTO_TCP
 
 from linux.nftables import listing, messages, pod_table, uapi
@@ -165,6 +166,8 @@ TABLE = Table(
     subject=lambda element: element.key[:IFNAMSIZ],  # the link
 )
 
+_KEY_AT = 12
+"""Where the kernel puts the key into an element that it lists: it is the first attribute."""
 _CHAINS = tuple(messages.of_chain(TABLE.name, chain.name) for chain in TABLE.chains)
 _RULES = [(chain.name, rule.comment) for chain in TABLE.chains for rule in chain.rules]
 
@@ -197,9 +200,32 @@ def ensure_in(transaction: pod_table.Transaction, owner: Attachment, host_link: 
     )
 
 
+def keep(links: Mapping[str, tuple[str, Sequence[str]]]) -> None:
+    """Bind again what others have taken away. `links`: by the owner's tag, host veth and addresses as for `ensure`.
+
+    What there is besides stays. Raises as `ensure`.
+    """
+
+    def decide(transaction: pod_table.Transaction) -> None:
+        if _is_right(transaction) and _are_bound(transaction, links.values()):
+            return
+        there = {(one.set, one.key) for one in transaction.cache(TABLE).everything()}
+        wanted = (one for tag, (link, addresses) in links.items() for one in _elements(tag, link, addresses))
+        transaction.repair(TABLE, TABLE.chains)
+        transaction.keep(TABLE, TABLE.chains)
+        transaction.exchange(TABLE, (), [one for one in wanted if (one.set, one.key) not in there])
+
+    if links:
+        pod_table.change(decide)
+
+
 def delete(owner: Attachment) -> None:
     """Bind nothing for `owner` any more; nothing to do is success. Raises NetlinkError."""
-    tag = owner_tag(owner)
+    delete_tagged(owner_tag(owner))
+
+
+def delete_tagged(tag: str) -> None:
+    """The same, for the tag of an owner."""
     pod_table.remove(TABLE, lambda element: element.owner == tag, terms={tag.encode()})
 
 
@@ -228,14 +254,33 @@ def sweep(network: str, valid: Collection[Attachment]) -> int:
 
 def _is_new(transaction: pod_table.Transaction, name: bytes) -> bool:
     """Whether the table holds its rules and has nothing of the link: what it has is added and deleted together."""
-    if listing.find_element(transaction.netlink, TABLE.name, _BOUND.name, name):
-        return False
+    return not listing.find_element(transaction.netlink, TABLE.name, _BOUND.name, name) and _is_right(transaction)
+
+
+def _is_right(transaction: pod_table.Transaction) -> bool:
+    """Whether the table holds its rules."""
 
     def look() -> bool:
         found = listing.list_rules(transaction.netlink, TABLE.name)
         return [(one.chain, one.comment) for one in found] == _RULES
 
     return transaction.is_still_right((TABLE.name,), _CHAINS, look)
+
+
+def _are_bound(transaction: pod_table.Transaction, links: Iterable[tuple[str, Sequence[str]]]) -> bool:
+    """Whether these links are bound to these addresses; if in doubt, not. Nothing is decoded: there may be many."""
+    there: dict[str, set[bytes]] = {}
+    for each in TABLE.sets:
+        key = slice(_KEY_AT, _KEY_AT + messages.type_size(each.key))
+        found = listing.list_elements(transaction.netlink, TABLE.name, each.name)
+        there[each.name] = {one[key] for one in found or ()}
+    return all(key in there[name] for link, addresses in links for name, key in _places(link, tuple(addresses)))
+
+
+@lru_cache(1024)
+def _places(host_link: str, addresses: tuple[str, ...]) -> tuple[tuple[str, bytes], ...]:
+    """The sets and keys of a pod's elements."""
+    return tuple((one.set, one.key) for one in _elements("", host_link, addresses))
 
 
 def _elements(tag: str, host_link: str, addresses: Iterable[str]) -> list[Element]:

@@ -5,12 +5,12 @@ is written as an ADD would have; the others are kept here.
 """
 
 import os
-import socket
 import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from daemon.policies.setup import is_there
 from ipam.host_local import DATA_DIR
 from ipam.lease_files import is_address, read_owner
 from linux.netlink.socket import Netlink
@@ -130,16 +130,10 @@ class Adoption:
     def _write(self, file: PodFile) -> bool:
         """Write the file of a pod, as no ADD or DEL has meanwhile; whether it was written."""
         is_new = pod_files.write_new(file, self._folder)
-        if is_new and not _is_there(file.link):  # a DEL deletes it first, and may have found nothing else
+        if is_new and not is_there(file.link):  # a DEL deletes it first, and may have found nothing else
             pod_files.delete(file.owner, self._folder)
             source_validation.delete(file.owner)
         return is_new
-
-
-def _is_there(link: str) -> bool:
-    with suppress(OSError):
-        return bool(socket.if_nametoindex(link))
-    return False
 
 
 def _owner(folder: str, name: str) -> bytes:

@@ -21,6 +21,7 @@ from linux.nftables.monitor import TableMonitor
 from policy.engine import Engine
 from policy.programming import Programmer
 from policy.sources.sink import Source
+from rules import source_validation
 from spec.config import Section
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Enabled:
             adoption=Adoption(config.conflist.name, plugin.section("ipam"), waits_for_names=has_api),
             cuts=self._cuts,
             prepare=partial(setup.prepare, vlan=vlan),
+            bind=setup.bind,
             open_monitor=self._open_monitor,
             keeps_connections=conf.keeps_connections,
         )
@@ -123,7 +125,7 @@ class Enabled:
 
     def _open_monitor(self) -> TableMonitor:
         """What this process changes is not reported."""
-        self._monitor = setup.open_monitor()
+        self._monitor = setup.open_monitor(source_validation.TABLE)
         for author in self._authors:
             self._monitor.ignore(author)
         return self._monitor

@@ -76,7 +76,8 @@ class Parts:
     """What the loop works with.
 
     `new_engine`: one that knows nothing. `prepare`: make in the kernel what does not depend on policies, for the pods
-    of these networks. `open_monitor` is called in the loop's thread. `keeps_connections`: nothing is cut.
+    of these networks. `bind`: have pods send from their own addresses only. `open_monitor` is called in the loop's
+    thread. `keeps_connections`: nothing is cut.
     """
 
     inbox: Inbox
@@ -86,6 +87,7 @@ class Parts:
     adoption: Adoption
     cuts: "Cuts"
     prepare: Callable[[Collection[str]], None]
+    bind: Callable[[Iterable[LocalPod]], None]
     open_monitor: Callable[[], TableMonitor]
     keeps_connections: bool = False
 
@@ -290,6 +292,7 @@ class Policies:
         self._narrow(delta.narrowed)
         self._is_whole = True  # until it is done
         self._parts.prepare(self._parts.files.networks)
+        self._parts.bind(self._pods.values())
         compiled = self._engine.compiled
         self._parts.programmer.resync(compiled, self._owners())
         if self._due.is_lost:
@@ -308,6 +311,7 @@ class Policies:
         start, self._due.pods = self._clock(), None
         was_lost, self._due.is_lost = self._due.is_lost, True
         self._is_whole = True  # until it is done
+        self._parts.bind(self._pods.values())
         if self._parts.programmer.resync_pods(self._engine.compiled, self._owners()) or was_lost:
             self._narrowed = None  # what was opened while elements were missing
             self._cut()

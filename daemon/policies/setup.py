@@ -3,6 +3,7 @@
 import os
 import select
 import shutil
+import socket
 import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import suppress
@@ -14,11 +15,14 @@ from linux import sysctls
 from linux.netlink.socket import Netlink
 from linux.nftables.messages import Set, TableName
 from linux.nftables.monitor import TableMonitor
+from linux.nftables.pod_table import Table
 from linux.ownership import group_of
 from linux.rtnl.links import find_link, find_link_by_index, list_group
 from plugins.pod import pod_files
+from policy.objects import LocalPod
 from policy.sources.kept_files import KEPT
 from rules import policy as tables
+from rules import source_validation
 from rules.policy import names
 from spec.errors import CNIError
 from state.files import delete_file
@@ -45,17 +49,38 @@ def prepare(networks: Collection[str], vlan: int = 0) -> None:
                     sysctls.try_write(f"ipv4/conf/{scope}/send_redirects", "0")
 
 
-def open_monitor() -> TableMonitor:
+def bind(pods: Iterable[LocalPod]) -> None:
+    """Have attached pods send only from their own addresses, as their ADDs have: policies judge by these.
+
+    Raises OSError.
+    """
+    found = {pod.owner: (pod.link, pod.ips) for pod in pods if is_there(pod.link)}
+    source_validation.keep(found)
+    for tag, (link, _) in found.items():
+        if not is_there(link):  # a DEL deletes it first, and may have found nothing else
+            source_validation.delete_tagged(tag)
+
+
+def is_there(link: str) -> bool:
+    """Whether there is a link of that name, in the network namespace of the calling thread."""
+    with suppress(OSError):
+        return bool(link and socket.if_nametoindex(link))
+    return False
+
+
+def open_monitor(*more: Table) -> TableMonitor:
     """Receives what others change of the tables, but for the calling thread. Elements of pods are expected.
 
-    They come together with their addresses, and go when these have left.
+    They come together with their addresses, and go when these have left. `more`: tables with other elements of pods.
     """
     rare = (names.GATEWAYS, names.GROUPS, names.ROUTERS, names.BRIDGES)  # which only the first pod of a network changes
     sets = [one for each in tables.BASE_SETS.values() for one in each if one not in rare]
+    others = [one for table in more for one in table.sets]
     signs = [*names.PODS.values(), *names.LEFT.values()]
     passing = (names.LEFT, names.VACANT, names.CUT, names.DENIED_EGRESS, names.DENIED_INGRESS)
     kept = [one for one in sets if not any(one in each.values() for each in passing)]
-    return TableMonitor(_named(tables.BASE_SETS), _named(sets), kept=_named(kept), signs=_named(signs))
+    every = [*tables.BASE_SETS, *(table.name for table in more)]
+    return TableMonitor(_named(every), _named([*sets, *others]), kept=_named(kept), signs=_named(signs))
 
 
 def _named(ones: Iterable[TableName | Set]) -> set[bytes]:

@@ -2,10 +2,11 @@
 
 import itertools
 import json
+import re
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from subprocess import PIPE
 from threading import Event, Thread
 
@@ -14,9 +15,9 @@ import pytest
 from tests.netns.agent_tools import Start as StartAgent
 from tests.netns.agent_tools import ViaAgent, agents_started, calls_by_agent
 from tests.netns.cni import CNI
-from tests.netns.daemon_policy_tools import ENABLED, Documents, add, is_held, pod_document, policy, talks
+from tests.netns.daemon_policy_tools import ENABLED, Documents, add, delete, is_held, pod_document, policy, talks
 from tests.netns.daemon_tools import Daemon, Start, daemons_started
-from tests.netns.node import Node
+from tests.netns.node import Node, Pod, wait_until
 
 __all__ = ["agents_started", "calls_by_agent", "daemons_started"]
 
@@ -115,3 +116,46 @@ def test_a_flood_of_denied_packets_is_no_flood_of_lines(node: Node, cni: CNI, da
     lines = one.log.count("event=denied ")
     assert 0 < lines <= LOGGED_A_SECOND * (time.monotonic() - begun) + LOGGED_AT_ONCE
     assert json.loads(one.page("readyz")[1])["problems"] == []
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "flush ruleset",
+        "delete table bridge slash24_source_validation",
+        "flush set bridge slash24_source_validation bound",
+    ],
+)
+def test_a_pod_cannot_borrow_an_address_after_damage(node: Node, cni: CNI, daemon: Start, damage: str) -> None:
+    """Policies judge by the source: that it is the pod's own is kept, too, while pods come and go."""
+    begin(node, daemon, web="web", client="client", other="other", gone="other")
+    (web, address), (_, its), (other, _) = (add(cni, name) for name in ("web", "client", "other"))
+    gone, _ = add(cni, "gone")
+    before = bound(node)
+    other.run(["ip", "addr", "add", f"{its}/32", "dev", "eth0"])
+    assert not spoofs(other, web, its, address)
+    node.run(["nft", *damage.split()])
+    assert wait_until(lambda: bound(node) == before), bound(node)
+    assert not spoofs(other, web, its, address)
+    delete(cni, gone)
+    node.run(["nft", *damage.split()])
+    assert wait_until(lambda: bound(node) == [line for line in before if ":gone:" not in line]), bound(node)
+    assert not talks(other, web, address)
+
+
+def bound(node: Node) -> list[str]:
+    """The elements of source validation, by their owners."""
+    text = node.run(["nft", "list", "table", "bridge", "slash24_source_validation"], check=False).stdout
+    return sorted(re.findall(r'"veth\w+"[^,{}]* comment "v1:[^"]+"', text))
+
+
+def spoofs(liar: Pod, listener: Pod, source: str, address: str) -> bool:
+    """Whether a datagram from an address that another pod has is received."""
+    with listener.socket(address, "udp") as ear, liar.socket(source, "udp") as mouth:
+        ear.bind((address, 8080))
+        ear.settimeout(0.5)
+        mouth.bind((source, 0))
+        mouth.sendto(b"word", (address, 8080))
+        with suppress(TimeoutError):
+            return ear.recv(16) == b"word"
+    return False

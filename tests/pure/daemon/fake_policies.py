@@ -1,4 +1,9 @@
-"""Policies in place of those of a node."""
+"""Policies in place of those of a node, and what their loop asks."""
+
+from dataclasses import dataclass, field
+
+from daemon.policies.adoption import Adopted
+from linux.nftables.monitor import NOTHING
 
 
 class FakePolicies:
@@ -23,3 +28,28 @@ class FakePolicies:
     def problems(self) -> tuple[str, ...]:
         """What is wrong besides."""
         return self.wrong
+
+
+@dataclass
+class FakeMonitor:
+    """What others have changed."""
+
+    found: int = NOTHING
+
+    def changes(self) -> int:
+        found, self.found = self.found, NOTHING
+        return found
+
+    def fileno(self) -> int:
+        return -1
+
+
+@dataclass
+class FakeAdoption:
+    """Pods without a file."""
+
+    answer: Adopted = field(default_factory=Adopted)
+
+    def look(self, *_: object) -> Adopted:
+        answer, self.answer = self.answer, Adopted()
+        return answer

@@ -11,12 +11,13 @@ from daemon.policies.adoption import Adopted
 from daemon.policies.inbox import Inbox, key_of
 from daemon.policies.loop import DOCUMENTS, POD, PODS, WHOLE, Parts, Policies, Waker
 from daemon.policies.pods import PodFiles
-from linux.nftables.monitor import ANYTHING, ELEMENTS, NOTHING
+from linux.nftables.monitor import ANYTHING, ELEMENTS
 from linux.ownership import owner_tag
 from plugins.pod import pod_files
 from plugins.pod.pod_files import PodFile
 from policy.compiled import Compiled, Delta, Enforced
 from policy.objects import NETWORK, LocalPod, Pod, PodPeer, Policy
+from tests.pure.daemon.fake_policies import FakeAdoption, FakeMonitor
 from tests.pure.daemon.test_records import Clock
 
 A = PodFile("pods", "a", "eth0", ("10.1.0.2",), "veth0", "default", "a", "u1")
@@ -121,31 +122,6 @@ class FakeCuts:
         self.flushed += 1
 
 
-@dataclass
-class FakeMonitor:
-    """What others have changed."""
-
-    found: int = NOTHING
-
-    def changes(self) -> int:
-        found, self.found = self.found, NOTHING
-        return found
-
-    def fileno(self) -> int:
-        return -1
-
-
-@dataclass
-class FakeAdoption:
-    """Pods without a file."""
-
-    answer: Adopted = field(default_factory=Adopted)
-
-    def look(self, *_: object) -> Adopted:
-        answer, self.answer = self.answer, Adopted()
-        return answer
-
-
 class Case:
     """A loop, and its parts."""
 
@@ -157,6 +133,7 @@ class Case:
         self.done: list[str] = []
         self.failures = 0
         self.logged: list[str] = []
+        self.bound: list[LocalPod] = []
         self.parts = Parts(
             inbox=self.inbox,
             new_engine=self._new_engine,
@@ -165,6 +142,7 @@ class Case:
             adoption=self.adoption,
             cuts=self.cuts,
             prepare=self.kernel.prepare,
+            bind=self.bound.extend,
             open_monitor=lambda: self.monitor,
         )
         self.loop = Policies(self.parts, self.waker, self._log, self, clock=self.clock)
