@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Mapping
 from threading import Lock
 
-from policy.compiled import Compiled, Enforced
+from policy.compiled import EGRESS, INGRESS, Compiled, Enforced
 
 Key = tuple[str, str, str]
 """Direction ("egress", "ingress"), pod ("namespace/name", or its address), policy ("namespace/name", "name" or "")."""
@@ -28,12 +28,12 @@ class Denied:
         self._lock = Lock()
         self._read: dict[tuple[str, str], int] = {}
         self._totals: dict[Key, int] = {}
-        self._seen: dict[str, float] = {}
+        self._seen: dict[Key, float] = {}
         self._pods: Mapping[str, Enforced] = {}
 
     @property
     def totals(self) -> Mapping[Key, int]:
-        """The packets so far. A pod that has been gone for an hour is in it no more."""
+        """The packets so far. A pod, or a policy of it, that has been gone for an hour is in it no more."""
         return dict(self._totals)
 
     def update(self, read: Callable[[], Mapping[tuple[str, str], int]], compiled: Compiled) -> None:
@@ -60,10 +60,12 @@ class Denied:
         self._forget()
 
     def _forget(self) -> None:
-        """Forget pods that have been gone for so long that what was counted of them has been asked for."""
-        now = self._clock()
-        self._seen |= dict.fromkeys((one.pod or address for address, one in self._pods.items()), now)
-        gone = {pod for pod, seen in self._seen.items() if now - seen > _KEPT_SECONDS}
-        if gone:
-            self._totals = {key: packets for key, packets in self._totals.items() if key[1] not in gone}
-            self._seen = {pod: seen for pod, seen in self._seen.items() if pod not in gone}
+        """Forget what has been gone for so long that what was counted of it has been asked for."""
+        now, always = self._clock(), ((INGRESS, ""), (EGRESS, ""))
+        there = {
+            (direction, one.pod or address, policy)
+            for address, one in self._pods.items()
+            for direction, policy in (*always, *one.policies)
+        }
+        self._seen = {key: now if key in there else self._seen.get(key, now) for key in self._totals}
+        self._totals = {key: one for key, one in self._totals.items() if now - self._seen[key] <= _KEPT_SECONDS}

@@ -76,6 +76,19 @@ def test_pods_that_have_been_gone_for_an_hour_are_forgotten() -> None:
     assert {pod for _, pod, _ in denied.totals} == {"shop/client"}
 
 
+def test_policies_that_have_been_gone_for_an_hour_are_forgotten() -> None:
+    """Who may write policies could otherwise fill the daemon's memory with names of such as are gone."""
+    now = 0.0
+    denied = Denied(clock=lambda: now)
+    for turn in range(100):
+        now += 600
+        policies = ((INGRESS, f"shop/p{turn}"), (INGRESS, "shop/always"))
+        web = Enforced("o", "veth", "shop/web", policies=policies)
+        update(denied, {(INGRESS, WEB): turn + 1}, Compiled(pods={WEB: web}))
+    assert denied.totals[INGRESS, "shop/web", "shop/always"] == 100
+    assert {policy for *_, policy in denied.totals} == {"shop/always", *(f"shop/p{turn}" for turn in range(93, 100))}
+
+
 @given(st.lists(st.tuples(st.integers(0, 9), st.booleans(), st.booleans()), max_size=30))
 def test_totals_are_what_was_denied(rounds: list[tuple[int, bool, bool]]) -> None:
     """Whatever the kernel forgets after it was read, and however often it is read; and they never shrink."""
