@@ -1,18 +1,20 @@
-"""What a packet pays for policies: connections and streams between two pods of a node, against a node without policies.
+"""What a packet pays for policies: connections and streams between two pods of a node.
 
     build/venv/bin/python -m bench.policy_packets [--rounds N] [--seconds S] [--bin DIR] [--json FILE] [--publish DIR]
 
-Two nodes that differ in `[policy] enabled` alone; each run on one is followed by one on the other, and so does which
-goes first. The policies on the pod allow connections from pods with other labels, all but one, whose turn comes last;
-those on other pods of the node are like them. "connections": opened one after the other, a byte there and back on each.
-Ratios are of runs next to each other; the median is told.
+Three nodes that differ in `[policy]` alone: one enforces the policies; one would, but has none; one has
+`enabled = false`. Each turn has a run on each of them, in an order that changes. The policies on the pod allow
+connections from pods with other labels, all but one, whose turn comes last; those on other pods of the node are like
+them. "connections": opened one after the other, a byte there and back on each. Ratios are of runs of the same turn; the
+median is told.
 """
 
 import argparse
 import json
 import subprocess
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from itertools import cycle, permutations
 from pathlib import Path
 from statistics import median
 
@@ -26,6 +28,9 @@ OTHER_PODS = 10
 WARM_UP = 1
 PROGRAM, SOURCE = BIN / "connections", lab.ROOT / "bench" / "connections.c"
 KINDS = {"open": "connections", "stream": "stream"}
+ENFORCED, WITHOUT, DISABLED = "enforced", "without", "disabled"
+TABLES = {ENFORCED: {"documents": DOCUMENTS}, WITHOUT: {"documents": DOCUMENTS}, DISABLED: None}
+AGAINST = {WITHOUT: "no policy", DISABLED: "disabled"}
 PAGE, PLACE = "policy-cost.md", "packets: written by bench.policy_packets"
 
 
@@ -55,23 +60,21 @@ def attach_all(node: PolicyNode) -> None:
 
 
 @contextmanager
-def nodes(folder: Path) -> Iterator[tuple[PolicyNode, PolicyNode]]:
-    """One without policies, one with; the servers run."""
-    with closing(PolicyNode(folder)) as without, closing(PolicyNode(folder)) as enforced:
-        servers = []
-        try:
-            for node, policy in ((without, None), (enforced, {"documents": DOCUMENTS})):
-                node.start(policy)
-                node.wait_until_ready()
-                attach_all(node)
-                argv = [PROGRAM, "serve", PORT]
-                servers.append(node.pods["server"].start(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-                wait_until(lambda node=node: listens(node), "the server listens")
-            yield without, enforced
-        finally:
-            for server in servers:
-                server.kill()
-                server.wait()
+def nodes(folder: Path) -> Iterator[dict[str, PolicyNode]]:
+    """One of each kind; the servers run."""
+    with ExitStack() as stack:
+        found = {}
+        for name, policy in TABLES.items():
+            node = found[name] = stack.enter_context(closing(PolicyNode(folder)))
+            node.start(policy)
+            node.wait_until_ready()
+            attach_all(node)
+            argv = [PROGRAM, "serve", PORT]
+            server = node.pods["server"].start(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            stack.callback(server.wait)
+            stack.callback(server.kill)
+            wait_until(lambda node=node: listens(node), "the server listens")
+        yield found
 
 
 def listens(node: PolicyNode) -> bool:
@@ -85,53 +88,56 @@ def run(node: PolicyNode, kind: str, seconds: float) -> float:
     return float(node.pods["client"].run(argv).stdout)
 
 
-def compare(pair: Sequence[PolicyNode], rounds: int, seconds: float) -> dict[str, list[tuple[float, float]]]:
-    """By kind: runs without policies and with them, next to each other."""
-    found: dict[str, list[tuple[float, float]]] = {kind: [] for kind in KINDS}
+def compare(found: Mapping[str, PolicyNode], rounds: int, seconds: float) -> dict[str, list[dict[str, float]]]:
+    """By kind: turns, each with a run on each node."""
+    turns: dict[str, list[dict[str, float]]] = {kind: [] for kind in KINDS}
+    orders = cycle(permutations(found))
     for turn in range(WARM_UP + rounds):
-        for kind, runs in found.items():
-            order = [0, 1] if turn % 2 else [1, 0]
-            got = {place: run(pair[place], kind, seconds) for place in order}
+        order = next(orders)
+        for kind, runs in turns.items():
+            got = {name: run(found[name], kind, seconds) for name in order}
             if turn >= WARM_UP:
-                runs.append((got[0], got[1]))
-    return found
+                runs.append(got)
+    return turns
 
 
-def measure(pair: Sequence[PolicyNode], rounds: int, seconds: float) -> list[dict[str, object]]:
+def measure(found: Mapping[str, PolicyNode], rounds: int, seconds: float) -> list[dict[str, object]]:
     """A row for each number of policies."""
     rows = []
     for own, other in [(0, 0), *((own, other) for own in OWN for other in OTHERS)]:
         wanted = [*policies(own, "server"), *others(other)]
-        pair[1].write("policies", wanted)
-        pair[1].wait_for_policies([policy["metadata"]["name"] for policy in wanted])
-        rows.append({"policies on the pod": own, "on others": other, "runs": compare(pair, rounds, seconds)})
+        found[ENFORCED].write("policies", wanted)
+        found[ENFORCED].wait_for_policies([policy["metadata"]["name"] for policy in wanted])
+        rows.append({"policies on the pod": own, "on others": other, "runs": compare(found, rounds, seconds)})
     return rows
 
 
 def summary(rows: Sequence[dict[str, object]]) -> list[dict[str, object]]:
-    """The medians of the ratios, with to without."""
-    found = []
+    """The medians of the ratios."""
+    lines = []
     for row in rows:
         line = {key: value for key, value in row.items() if key != "runs"}
-        for kind, name in KINDS.items():
-            line[name] = f"{median(after / before for before, after in row['runs'][kind]):.3f}"
-        found.append(line)
-    return found
+        for base, against in AGAINST.items():
+            for kind, name in KINDS.items():
+                ratios = [turn[ENFORCED] / turn[base] for turn in row["runs"][kind]]
+                line[f"{name} / {against}"] = f"{median(ratios):.3f}"
+        lines.append(line)
+    return lines
 
 
 def main() -> None:
     """Measure, print, and publish if asked to."""
-    parser = argparse.ArgumentParser(description="Connections and streams with policies, against none.")
-    parser.add_argument("--rounds", type=int, default=15, help="timed runs of each kind (default: 15)")
-    parser.add_argument("--seconds", type=float, default=0.7, help="of each run (default: 0.7)")
+    parser = argparse.ArgumentParser(description="Connections and streams with and without policies.")
+    parser.add_argument("--rounds", type=int, default=25, help="timed turns of each kind (default: 25)")
+    parser.add_argument("--seconds", type=float, default=0.2, help="of each run (default: 0.2)")
     parser.add_argument("--bin", type=Path, default=lab.OURS, help="the folder of our executables (default: dist/bin)")
     parser.add_argument("--json", metavar="FILE", help="write every single run there")
     parser.add_argument("--publish", metavar="DIR", type=Path, help=f"put the table into {PAGE} there")
     options = parser.parse_args()
     lab.compiled(SOURCE, PROGRAM)
-    with nodes(options.bin.resolve()) as pair:
-        rows = measure(pair, options.rounds, options.seconds)
-    note = f"Medians of {options.rounds} pairs of runs of {options.seconds:g} s; {lab.machine()}."
+    with nodes(options.bin.resolve()) as found:
+        rows = measure(found, options.rounds, options.seconds)
+    note = f"Medians of {options.rounds} turns of runs of {options.seconds:g} s; {lab.machine()}."
     print(f"{tabulate(summary(rows), headers='keys', disable_numparse=True)}\n\n{note}")
     if options.json:
         Path(options.json).write_text(json.dumps({"machine": lab.machine(), "rows": rows}, indent=1) + "\n")
