@@ -324,7 +324,7 @@ def table(found: dict[str, dict[str, list[float]]], style: str) -> str:
     rows = []
     for figure, what in FIGURES.items():
         ours, theirs = (median(found[name][figure]) for name in (SLASH24, PEER))
-        rows.append((what, f"{ours:.1f}", f"{theirs:.1f}", f"{ours / theirs:.3f}"))
+        rows.append((what, f"{ours:.1f}", f"{theirs:.1f}", f"{ours / theirs:.2g}"))
     return tabulate(rows, ("", SLASH24, PEER, "ratio"), tablefmt=style, disable_numparse=True)
 
 
