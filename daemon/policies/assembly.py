@@ -17,7 +17,6 @@ from daemon.policies.denials import Denials
 from daemon.policies.inbox import Inbox
 from daemon.policies.loop import Parts, Policies, Waker
 from daemon.policies.pods import PodFiles
-from linux.nftables.monitor import TableMonitor
 from policy.engine import Engine
 from policy.programming import Programmer
 from policy.sources.sink import Source
@@ -42,9 +41,7 @@ class Enabled:
         self._inbox = Inbox(config.node, waker.wake)
         self._place, self._source = conf.documents or "kubernetes", _source(config)
         self._programmer = Programmer(conf.settings)
-        self._cuts = Cuts(self._programmer, self._ignore, self._metrics.on_cut)
-        self._authors: list[int] = []
-        self._monitor: TableMonitor | None = None
+        self._cuts = Cuts(self._programmer, self._metrics.on_cut)
         plugin = Section(conflist.main_plugin(config))
         vlan = plugin.integer("vlan") if config.mode == BRIDGE else 0
         exceptions, has_api = conf.metadata_exceptions, not conf.documents
@@ -57,7 +54,7 @@ class Enabled:
             cuts=self._cuts,
             prepare=partial(setup.prepare, vlan=vlan),
             bind=setup.bind,
-            open_monitor=self._open_monitor,
+            open_monitor=partial(setup.open_monitor, source_validation.TABLE),
             keeps_connections=conf.keeps_connections,
         )
         self.policies = Policies(parts, waker, log, self._metrics)
@@ -122,18 +119,6 @@ class Enabled:
             except Exception as error:  # noqa: BLE001  (a mistake in a source must not end the thread)
                 self._inbox.lost(f"{type(error).__name__}: {error}")
                 time.sleep(_AGAIN_SECONDS)
-
-    def _open_monitor(self) -> TableMonitor:
-        """What this process changes is not reported."""
-        self._monitor = setup.open_monitor(source_validation.TABLE)
-        for author in self._authors:
-            self._monitor.ignore(author)
-        return self._monitor
-
-    def _ignore(self, author: int) -> None:
-        self._authors.append(author)
-        if self._monitor:
-            self._monitor.ignore(author)
 
 
 def _metrics(monitoring: "Monitoring | None") -> "PolicyMetrics | NoMetrics":

@@ -5,7 +5,6 @@ from collections.abc import Callable, Collection
 from threading import Condition, Thread
 
 from linux import conntrack
-from linux.nftables.monitor import author
 from policy import connections
 from policy.compiled import Compiled
 from policy.connections import Programmer
@@ -19,9 +18,9 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds
 class Cuts:
     """`request`, `flush` and `stop` may be called by any thread, and do not wait."""
 
-    def __init__(self, programmer: Programmer, on_author: Callable[[int], None], on_cut: Callable[[int], None]) -> None:
-        """`on_author` is told who changes tables here (linux/nftables/monitor.py); `on_cut` how many were cut."""
-        self._programmer, self._on_author, self._on_cut = programmer, on_author, on_cut
+    def __init__(self, programmer: Programmer, on_cut: Callable[[int], None]) -> None:
+        """`on_cut` is told how many connections were cut."""
+        self._programmer, self._on_cut = programmer, on_cut
         self._changed = Condition()
         self._compiled = Compiled()
         self._addresses: set[str] | None = set()
@@ -56,7 +55,6 @@ class Cuts:
 
     def run(self) -> None:
         """Do what is asked for, until `stop`."""
-        self._on_author(author())
         while self._wait():
             with self._changed:
                 compiled, addresses, self._addresses = self._compiled, self._addresses, set()

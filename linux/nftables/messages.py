@@ -157,8 +157,17 @@ def _transact(netlink: Netlink, steps: Sequence[Step], condition: bytes, *, end:
 
 def generation(netlink: Netlink) -> int:
     """The generation of the ruleset in this namespace: every transaction of any process increments it."""
-    answer = netlink.get(bytes(_HEADER.size), message_type(uapi.NFT_MSG_GETGEN))
-    return int.from_bytes(attributes_of(answer, BODY)[uapi.NFTA_GEN_ID], "big")
+    return generation_and_author(netlink)[0]
+
+
+def generation_and_author(netlink: Netlink) -> tuple[int, int]:
+    """The same, and the number of the calling thread as the kernel puts it into announcements.
+
+    That is the one that it has in the first PID namespace; 0 if the kernel does not say.
+    """
+    found = attributes_of(netlink.get(bytes(_HEADER.size), message_type(uapi.NFT_MSG_GETGEN)), BODY)
+    number, author = (found.get(kind, b"") for kind in (uapi.NFTA_GEN_ID, uapi.NFTA_GEN_PROC_PID))
+    return int.from_bytes(number, "big"), int.from_bytes(author, "big")
 
 
 def sync(netlink: Netlink) -> None:

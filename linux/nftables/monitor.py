@@ -1,4 +1,7 @@
-"""Transactions of other processes that change certain nftables tables, as the kernel announces them."""
+"""Transactions of other processes that change certain nftables tables, as the kernel announces them.
+
+Those of this process are known by the threads that have committed them (linux/nftables/transactions.py).
+"""
 
 import socket
 from collections.abc import Collection
@@ -6,16 +9,14 @@ from errno import ENOBUFS
 from struct import unpack_from
 
 from linux.netlink.attributes import MESSAGE_HEADER, attributes_of
-from linux.netlink.socket import NETLINK_NETFILTER, Netlink
-from linux.nftables import uapi
+from linux.netlink.socket import NETLINK_NETFILTER
+from linux.nftables import transactions, uapi
 
 _SO_RCVBUFFORCE = 33
 _RECEIVE_BUFFER_BYTES = 8 << 20
 _LARGEST = 1 << 16
 _NEWGEN = uapi.NFNL_SUBSYS_NFTABLES << 8 | uapi.NFT_MSG_NEWGEN
-_GETGEN = uapi.NFNL_SUBSYS_NFTABLES << 8 | uapi.NFT_MSG_GETGEN
 _OF_ELEMENTS = [uapi.NFNL_SUBSYS_NFTABLES << 8 | kind for kind in (uapi.NFT_MSG_NEWSETELEM, uapi.NFT_MSG_DELSETELEM)]
-_BODY = bytes((socket.AF_UNSPEC, 0, 0, 0))  # struct nfgenmsg
 
 NOTHING, ELEMENTS, LOSS, ANYTHING = 0, 1, 2, 3
 """What a transaction has changed of the tables: only elements; so that some are missing; or anything else, too."""
@@ -24,7 +25,7 @@ NOTHING, ELEMENTS, LOSS, ANYTHING = 0, 1, 2, 3
 class TableMonitor:
     """A socket that receives the announcements, in the network namespace of the calling thread.
 
-    The thread that opens it is the one whose own transactions are not reported.
+    What this process changes by `linux.nftables.transactions.change` is not reported.
     """
 
     def __init__(
@@ -43,7 +44,6 @@ class TableMonitor:
         self._names = tuple(tables)
         self._sets, self._kept, self._signs = sets, kept, signs
         self._touched, self._is_loss, self._is_signed = NOTHING, False, False
-        self._own = {author()}
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         self._socket = socket.socket(socket.AF_NETLINK, kind, NETLINK_NETFILTER)
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER_BYTES)
@@ -62,10 +62,6 @@ class TableMonitor:
     def fileno(self) -> int:
         """What to poll."""
         return self._socket.fileno()
-
-    def ignore(self, other: int) -> None:
-        """Report no transactions of this author either; see `author`."""
-        self._own.add(other)
 
     def has_changed(self) -> bool:
         """Whether others have changed the tables since the last call, or may have: announcements were lost."""
@@ -99,7 +95,7 @@ class TableMonitor:
             if length < MESSAGE_HEADER.size:
                 break
             if kind == _NEWGEN:
-                is_own = _author_in(data[at : at + length]) in self._own
+                is_own = transactions.is_own(_author_in(data[at : at + length]))
                 changed = changed if is_own else max(changed, self._meant())
                 self._forget()
             elif is_about_them and any(name in data[at : at + length] for name in self._names):
@@ -124,12 +120,6 @@ class TableMonitor:
     def _forget(self) -> None:
         """The next transaction begins."""
         self._touched, self._is_loss, self._is_signed = NOTHING, False, False
-
-
-def author() -> int:
-    """The number of the calling thread as the kernel puts it into announcements: in the first PID namespace."""
-    with Netlink(NETLINK_NETFILTER) as netlink:
-        return _author_in(netlink.get(_BODY, _GETGEN))
 
 
 def _author_in(message: bytes) -> int:

@@ -29,6 +29,9 @@ _PATIENCE_SECONDS = 30
 _PAUSE_SECONDS = 0.005
 _LAST_GENERATION = (1 << 32) - 1
 _KEPT = 4
+_MOST_AUTHORS = 100
+_authors: dict[int, float] = {}
+"""The threads of this process that may have committed, and when they last might."""
 _THIS_NAMESPACE = "/proc/thread-self/ns/net"
 
 
@@ -49,6 +52,22 @@ def retry_on_change(attempt: Callable[[Netlink], object]) -> object:
         return attempt(transaction.netlink)
 
     return change(decide)
+
+
+def is_own(author: int) -> bool:
+    """Whether an author, as announcements have it, is a thread of this process that has changed rulesets lately.
+
+    That may be another thread than the one that has called `change`: one commits for all that wait.
+    """
+    return author != 0 and author in _authors
+
+
+def _note_author(author: int) -> None:
+    """Before it commits."""
+    _authors[author] = time.monotonic()
+    if len(_authors) > _MOST_AUTHORS:  # threads come and go
+        oldest, _ = min(list(_authors.items()), key=lambda item: item[1])
+        _authors.pop(oldest, None)
 
 
 class _MustBeAlone(Exception):
@@ -316,7 +335,8 @@ class Session:
 
     def _look(self) -> int:
         """The generation of the ruleset; what is known of another is dropped."""
-        generation = messages.generation(self.netlink)
+        generation, author = messages.generation_and_author(self.netlink)
+        _note_author(author)
         if generation != self._generation:
             self._invalidate()
             messages.sync(self.netlink)  # or what is read now might be of the generation before, and be kept

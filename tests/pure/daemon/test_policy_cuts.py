@@ -17,10 +17,9 @@ class Case:
         self.left: frozenset[str] = frozenset()
         self.fails = ""
         self.cut = 0
-        self.cuts = Cuts(self, lambda _author: None, self._count)
+        self.cuts = Cuts(self, self._count)
         monkeypatch.setattr(module, "_GATHER_SECONDS", 0)
         monkeypatch.setattr(module, "_FIRST_PAUSE", 0.01)
-        monkeypatch.setattr(module, "author", lambda: 1)
         monkeypatch.setattr(module.connections, "cut", self._cut)
         monkeypatch.setattr(module.conntrack, "flush_addresses", lambda ips: self._do("flush", frozenset(ips)))
         monkeypatch.setattr(module.tables, "list_left", lambda: self.left)
