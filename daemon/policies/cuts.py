@@ -10,8 +10,8 @@ from policy.compiled import Compiled
 from policy.connections import Programmer
 from rules import policy as tables
 
-_GATHER_SECONDS = 0.1
-"""Pods that are deleted together are flushed together."""
+_GATHER_SECONDS = 1.0
+"""Pods that are deleted together are flushed together: to go through the kernel's table takes 10 ms, if it is empty."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 30.0  # seconds
 
 

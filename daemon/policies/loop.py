@@ -352,8 +352,8 @@ class Policies:
         found = {}
         for owner in self._again:
             for ip in self._pods[owner].ips if owner in self._pods else ():
-                enforced = self._engine.compiled.pods.get(ip)
-                if enforced and enforced.owner == owner and ip not in delta.pods:
+                enforced = None if ip in delta.pods else self._engine.compiled.pods.get(ip)
+                if enforced and enforced.owner == owner:
                     found[ip] = enforced
         return found
 

@@ -122,8 +122,9 @@ def is_held(ips: Sequence[str]) -> bool:
     """Whether a pod with these addresses still waits for its policies. Raises NetlinkError, ValueError."""
 
     def decide(transaction: Transaction) -> bool:
-        every = ((each[one.version].name, one.packed) for one in _parsed(ips) for each in (names.EGRESS, names.INGRESS))
-        found = (listing.find_element(transaction.netlink, names.TABLE, *place) for place in every)
+        maps = (names.EGRESS, names.INGRESS)
+        every = [(names.TABLE, each[one.version].name, one.packed) for one in _parsed(ips) for each in maps]
+        found = listing.find_elements(transaction.netlink, every)
         return any(element and element.chain == names.HELD for element in found)
 
     return change(decide)
