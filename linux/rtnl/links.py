@@ -255,8 +255,10 @@ def set_vlan_filtering(netlink: Netlink, bridge: int, *, on: bool) -> None:
     netlink.change(_body(index=bridge) + _info("bridge", data), uapi.RTM_NEWLINK)
 
 
-def attach_port(netlink: Netlink, index: int, bridge: int, *, alias: str, hairpin: bool, isolated: bool) -> None:
-    """Make a link a port of a bridge, set its alias to its owner and bring it up, in one datagram.
+def attach_port(  # noqa: PLR0913
+    netlink: Netlink, index: int, bridge: int, *, alias: str, hairpin: bool, isolated: bool, up: bool = True
+) -> None:
+    """Make a link a port of a bridge, set its alias to its owner and bring it up unless `up` is False, in one datagram.
 
     The port's flags are set only if it is to be hairpin or isolated.
     """
@@ -264,7 +266,8 @@ def attach_port(netlink: Netlink, index: int, bridge: int, *, alias: str, hairpi
     if hairpin or isolated:
         settings = _switch(uapi.IFLA_BRPORT_MODE, on=hairpin) + _switch(uapi.IFLA_BRPORT_ISOLATED, on=isolated)
         messages.append(_body(family=AF_BRIDGE, index=index) + nested(uapi.IFLA_PROTINFO | NLA_F_NESTED, settings))
-    messages.append(_body(index=index, flags=uapi.IFF_UP, change=uapi.IFF_UP))
+    if up:
+        messages.append(_body(index=index, flags=uapi.IFF_UP, change=uapi.IFF_UP))
     netlink.send([_set(netlink, message) for message in messages])
 
 

@@ -1,6 +1,7 @@
 """ADD: connects a pod to a bridge, or leaves nothing behind."""
 
 import os
+from contextlib import suppress
 from dataclasses import replace
 from errno import EEXIST, ENODEV
 
@@ -22,6 +23,7 @@ from spec.links import require_suitable_mtu
 from spec.request import Request
 from spec.result import Interface, IPConfig, Result, check_expressible
 
+_NAME_TRIES = 10
 _TRIES = 3
 _PORT_UP_SECONDS = 2.5
 _POD_INTERFACE = 2  # index in the result, after the bridge and the host veth
@@ -33,23 +35,28 @@ def add_pod(request: Request, conf: PodConf) -> Result:
         from plugins.pod.policies import identity
 
         identity(request.args)  # before anything is made
-    name, conf = host_veth_name(request.attachment), replace(conf, mac=conf.mac or random_mac())
     with opened(request.netns, request.netns_fd) as netns:
         for _ in range(_TRIES - 1):
-            try:
-                return _try_to_add(netns, request, conf, name)
-            except host_bridge.BridgeGone:
-                pass
-            except _NameTaken:
-                name = "veth" + os.urandom(4).hex()
-        return _try_to_add(netns, request, conf, name)
+            with suppress(host_bridge.BridgeGone):
+                return _try_to_add(netns, request, conf)
+        return _try_to_add(netns, request, conf)
 
 
-def _try_to_add(netns: int, request: Request, conf: PodConf, name: str) -> Result:
-    """Connect the pod by a host veth with this name."""
+def _try_to_add(netns: int, request: Request, conf: PodConf) -> Result:
     with Netlink() as host, Undo() as undo:
-        make = _make_held if conf.has_policies else _make
-        bridge, port, gateway, leases = make(host, netns, request, conf, name, undo)
+        mac = conf.mac or random_mac()
+        with step("join a bridge"), joining():
+            bridge = host_bridge.ensure_bridge(host, conf, undo)
+            port = _create_veth(host, netns, request, conf, mac, undo)
+            port = _join(host, port, bridge, request, conf)
+        if conf.check_mac:
+            _check_mac(request, port, mac, undo)
+        leases = _lease(request, conf, undo) if conf.ipam_type else Result()
+        gateway = _gateway_link(host, request, conf, bridge, port, undo) if conf.is_gateway and leases.ips else None
+        if conf.has_policies and gateway:
+            _hold(host, request, port, gateway, leases, undo)  # and bring the port up
+        elif conf.check_sources and leases.ips:
+            _check_sources(request, port, leases, undo)
         if conf.container_up:
             interface.configure(netns, port.peer, request, conf, leases)
         if gateway:
@@ -59,91 +66,40 @@ def _try_to_add(netns: int, request: Request, conf: PodConf, name: str) -> Resul
         if conf.ip_masq and leases.ips:
             _masquerade(request, leases, undo)
         bridge = _confirm(host, conf, port, bridge)
-        if conf.has_policies and not gateway_links and bridge.mac != gateway.mac:
+        if conf.has_policies and gateway and not gateway_links and bridge.mac != gateway.mac:
             _keep_registered(host, request, gateway, bridge)
         links = [Interface(name=link.name, mac=link.mac) for link in (bridge, port, *gateway_links)]
-        links.insert(_POD_INTERFACE, Interface(name=request.ifname, mac=conf.mac, sandbox=request.netns))
+        links.insert(_POD_INTERFACE, Interface(name=request.ifname, mac=mac, sandbox=request.netns))
         result = Result(interfaces=tuple(links), ips=leases.ips, routes=leases.routes, dns=conf.dns or leases.dns)
         check_expressible(result, request.conf.cni_version)
         undo.pop_all()
         return result
 
 
-def _make(
-    host: Netlink, netns: int, request: Request, conf: PodConf, name: str, undo: Undo
-) -> tuple[Link, Link, Link | None, Result]:
-    """The bridge, the pod's port, the link with the gateway addresses if the node has them, and the pod's addresses."""
-    with step("join a bridge"), joining():
-        bridge = host_bridge.ensure_bridge(host, conf, undo)
-        port = _join(host, _create_veth(host, netns, request, conf, name, undo), bridge, request, conf)
-    if conf.check_mac:
-        _check_mac(request, port, conf.mac, undo)
-    leases = _lease(request, conf, undo) if conf.ipam_type else Result()
-    gateway = _gateway_link(host, request, conf, bridge, undo, port) if conf.is_gateway and leases.ips else None
-    if conf.check_sources and leases.ips:
-        _check_sources(request, port, leases, undo)
-    return bridge, port, gateway, leases
+def _create_veth(host: Netlink, netns: int, request: Request, conf: PodConf, mac: str, undo: Undo) -> Link:
+    """Create the veth pair: CNI_IFNAME in the container, and a host veth with the name that DEL looks for.
 
-
-def _make_held(
-    host: Netlink, netns: int, request: Request, conf: PodConf, name: str, undo: Undo
-) -> tuple[Link, Link, Link | None, Result]:
-    """The same, with network policies: the pod is held before it has an interface, and decided on meanwhile."""
-    _require_no_interface(netns, request, conf)
-    leases = _lease(request, conf, undo)
-    with step("join a bridge"), joining():
-        bridge = host_bridge.ensure_bridge(host, conf, undo)
-        gateway = _gateway_link(host, request, conf, bridge, undo)
-        _hold(host, request, name, gateway, leases, undo)
-        port = _join(host, _create_veth(host, netns, request, conf, name, undo), bridge, request, conf)
-    if conf.check_mac:
-        _check_mac(request, port, conf.mac, undo)
-    return bridge, port, gateway, leases
-
-
-def _require_no_interface(netns: int, request: Request, conf: PodConf) -> None:
-    """Raises CNIError if the pod has the interface: an ADD that is repeated must not hold it, and let it go.
-
-    host-local refuses it, too, if the daemon knows the pod by no file.
+    If that name is taken, the host veth gets a random one.
     """
-    from plugins.pod import pod_files
-
-    if conf.ipam_type == "host-local" and not pod_files.exists(request.attachment):
-        return
+    name, group = host_veth_name(request.attachment), group_of(request.conf.name)
     with step(f'create "{request.ifname}" in the container'):
-        if _taken(netns, request.ifname):
-            raise _exists_already()
-
-
-def _exists_already() -> NetlinkError:
-    return NetlinkError(EEXIST, "the container has an interface of that name already")
-
-
-class _NameTaken(CNIError):
-    """Another link has the name for the host veth."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__(Code.INTERNAL, f'no free name for the host veth was found: "{name}" exists')
-
-
-def _create_veth(host: Netlink, netns: int, request: Request, conf: PodConf, name: str, undo: Undo) -> Link:
-    """Create the veth pair: CNI_IFNAME in the container, and a host veth of that name. Raises CNIError."""
-    group = group_of(request.conf.name)
-    with step(f'create "{request.ifname}" in the container'):
-        try:
-            link = create_veth(
-                host, name, request.ifname, peer_netns=netns, peer_mac=conf.mac, mtu=conf.mtu, group=group
-            )
-        except NetlinkError as error:
-            if error.errno != EEXIST:
-                raise
-            if _taken(netns, request.ifname):
-                raise _exists_already() from error
-            raise _NameTaken(name) from error
-        if link is None:
-            return _find_created(host, name, undo)
-        undo.callback(delete_links, host, [link])
-        return link
+        for _ in range(_NAME_TRIES):
+            try:
+                link = create_veth(
+                    host, name, request.ifname, peer_netns=netns, peer_mac=mac, mtu=conf.mtu, group=group
+                )
+            except NetlinkError as error:
+                if error.errno != EEXIST:
+                    raise
+                if _taken(netns, request.ifname):
+                    raise NetlinkError(EEXIST, "the container has an interface of that name already") from error
+                name = "veth" + os.urandom(4).hex()
+                continue
+            if link is None:
+                return _find_created(host, name, undo)
+            undo.callback(delete_links, host, [link])
+            return link
+        raise NetlinkError(EEXIST, f"found no free name for the host veth in {_NAME_TRIES} tries")
 
 
 def _find_created(host: Netlink, name: str, undo: Undo) -> Link:
@@ -178,6 +134,7 @@ def _join(host: Netlink, port: Link, bridge: Link, request: Request, conf: PodCo
                 alias=alias,
                 hairpin=conf.hairpin,
                 isolated=conf.isolated,
+                up=not conf.has_policies,  # a process in the pod might send before the pod is held
             )
         except NetlinkError as error:
             if find_link_by_index(host, bridge.index) is None:
@@ -187,15 +144,13 @@ def _join(host: Netlink, port: Link, bridge: Link, request: Request, conf: PodCo
     return replace(port, master=bridge.index)
 
 
-def _gateway_link(
-    host: Netlink, request: Request, conf: PodConf, bridge: Link, undo: Undo, port: Link | None = None
-) -> Link:
-    """The link that has the gateway addresses. `port`: the pod's, if it has joined the bridge."""
+def _gateway_link(host: Netlink, request: Request, conf: PodConf, bridge: Link, port: Link, undo: Undo) -> Link:
+    """The link that has the gateway addresses."""
     if not conf.vlan:
         return bridge
     from plugins.pod import vlan_gateway
 
-    return vlan_gateway.ensure(host, request.conf.name, conf, bridge.index, undo, but=port.index if port else 0)
+    return vlan_gateway.ensure(host, request.conf.name, conf, port, undo)
 
 
 def _lease(request: Request, conf: PodConf, undo: Undo) -> Result:
@@ -225,10 +180,10 @@ def _gateway(ip: IPConfig, conf: PodConf) -> str:
     return gateway
 
 
-def _hold(host: Netlink, request: Request, name: str, gateway: Link, leases: Result, undo: Undo) -> None:
+def _hold(host: Netlink, request: Request, port: Link, gateway: Link, leases: Result, undo: Undo) -> None:
     from plugins.pod import policies
 
-    policies.hold(host, request, name, gateway, leases, undo)
+    policies.hold(host, request, port, gateway, leases, undo)
 
 
 def _keep_registered(host: Netlink, request: Request, gateway: Link, bridge: Link) -> None:

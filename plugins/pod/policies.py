@@ -1,9 +1,9 @@
 """The network policies of an attachment, as far as they are the plugins': a pod is held until the daemon has decided.
 
-An ADD holds the pod before it has an interface: the pod then reaches its own node, which reaches it, and nobody else.
-It tells the daemon of the pod by a file, and in the end waits until the daemon has replaced that by the pod's policies,
-or gives up: what is in the kernel stays in force, and the daemon decides when it can. DEL and GC need neither the
-daemon nor the configuration of the ADD.
+An ADD holds the pod while its port is down: the pod then reaches its own node, which reaches it, and nobody else. It
+tells the daemon of the pod by a file, and in the end waits until the daemon has replaced that by the pod's policies, or
+gives up: what is in the kernel stays in force, and the daemon decides when it can. DEL and GC need neither the daemon
+nor the configuration of the ADD.
 """
 
 import os
@@ -14,9 +14,9 @@ from linux import sysctls
 from linux.errors import step
 from linux.netlink.socket import Netlink, NetlinkError
 from linux.nftables.transactions import Transaction, change
-from linux.ownership import group_of, owner_tag, stale_predicate
+from linux.ownership import group_of, stale_predicate
 from linux.rtnl.deletion import delete_links
-from linux.rtnl.links import Link, find_link, find_link_by_index
+from linux.rtnl.links import Link, find_link_by_index, up_request
 from linux.rtnl.resolution import forget_request
 from linux.waiting import wait_until
 from plugins import daemon
@@ -53,36 +53,39 @@ def identity(args: Mapping[str, str]) -> tuple[str, str, str]:
     return namespace, name, uid
 
 
-def hold(host: Netlink, request: Request, link: str, gateway: Link, leases: Result, undo: Undo) -> None:
-    """Hold the pod, bind it to its addresses, and tell the daemon of it, before it has an interface. Raises CNIError.
+def hold(host: Netlink, request: Request, port: Link, gateway: Link, leases: Result, undo: Undo) -> None:
+    """Hold the pod and bind it to its addresses, tell the daemon of it, and bring its port up. Raises CNIError.
 
-    `link`: the name that its host veth will have. `gateway`: the link to which its packets go to be routed.
+    `port`: the host veth, which is down. `gateway`: the link to which the pods' packets go to be routed.
     """
     owner, addresses = request.attachment, [ip.address for ip in leases.ips]
     ips = _without_prefixes(addresses)
+    mac = gateway.mac if gateway.mac.strip("0:") else _mac_now(host, gateway)
 
     def decide(transaction: Transaction) -> frozenset[str]:
         from rules import policy, source_validation
 
-        source_validation.ensure_in(transaction, owner, link, addresses)
+        source_validation.ensure_in(transaction, owner, port.name, addresses)
         # Connections to addresses without a pod are only noted for links that are registered.
         is_noted = policy.has_gateway(transaction, gateway.name)
         group = group_of(owner.network)
-        inherited = policy.hold_into(transaction, owner, ips, link, group, gateway.mac, gateway.name)
+        inherited = policy.hold_into(transaction, owner, ips, port.name, group, mac, gateway.name)
         return inherited if is_noted else frozenset(ips)
 
     with step("hold the pod until its network policies are known"):
         os.makedirs(pod_files.PODS, mode=0o755, exist_ok=True)
-        undo.callback(_withdraw, host, owner, link, ips)
+        undo.callback(_withdraw, host, owner, port, ips)
         inherited = _repaired(decide)
-        pod_files.write(PodFile(owner.network, owner.container_id, owner.ifname, ips, link, *identity(request.args)))
         if inherited:
             forget(inherited)
-        for name in ("all", gateway.name):
-            if sysctls.read_if_there(_send_redirects(name)) == "1":
-                sysctls.try_write(_send_redirects(name), "0")
+        for link in ("all", gateway.name):
+            if sysctls.read_if_there(_send_redirects(link)) == "1":
+                sysctls.try_write(_send_redirects(link), "0")
+        about = (owner.network, owner.container_id, owner.ifname, ips, port.name, *identity(request.args))
+        pod_files.write(PodFile(*about))
         # Packets that wait for the MAC of an address have passed all rules.
-        host.send([forget_request(host, gateway.index, ip) for ip in ips], tolerated=(ENOENT,))
+        waiting = [forget_request(host, gateway.index, ip) for ip in ips]
+        host.send([*waiting, up_request(host, port.index)], tolerated=(ENOENT,))
 
 
 def keep_registered(host: Netlink, network: str, gateway: Link, mac: str) -> None:
@@ -163,13 +166,11 @@ def problems(owner: Attachment, port: Link, gateway_link: str, addresses: Sequen
             yield f"The node tells pods to talk to each other directly: net/{_send_redirects(link)} is not 0"
 
 
-def _withdraw(host: Netlink, owner: Attachment, link: str, ips: Sequence[str]) -> None:
-    """Undo `hold`, when the pod has no interface any more: it is not let go while it can send."""
+def _withdraw(host: Netlink, owner: Attachment, port: Link, ips: Sequence[str]) -> None:
+    """Undo `hold`. The link goes first: a pod is not let go while it can send."""
     from rules import source_validation
 
-    left = find_link(host, link)
-    if left and left.alias == owner_tag(owner):
-        delete_links(host, [left])
+    delete_links(host, [port])
     source_validation.delete(owner)
     release(owner)
     forget(ips)

@@ -31,17 +31,17 @@ from plugins.pod.host_bridge import GATEWAY_ALIAS, ignore_advertisements, skip_d
 from spec.errors import CNIError, Code
 
 
-def ensure(host: Netlink, network: str, conf: PodConf, bridge_index: int, undo: Undo, *, but: int = 0) -> Link:
-    """The link, created or completed if necessary; `but`: the index of the pod's port, if it has joined the bridge.
+def ensure(host: Netlink, network: str, conf: PodConf, pod: Link, undo: Undo) -> Link:
+    """The link, created or completed if necessary; `pod`: the pod's port on the bridge.
 
     Raises CNIError if the name is taken by a link that cannot serve.
     """
     name = conf.gateway_link
     with step(f'set up VLAN interface "{name}"'), joining():
-        bridge = _existing(find_link_by_index(host, bridge_index), conf.bridge)
+        bridge = _existing(find_link_by_index(host, pod.master), conf.bridge)
         link = find_link(host, name)
         if link is None and _create(host, network, conf, bridge):
-            undo.callback(unless_used, host, bridge, partial(_delete, host, name), but=but)
+            undo.callback(unless_used, host, bridge, partial(_delete, host, name), but=pod.index)
             skip_dad(name)
         link = _existing(link or find_link(host, name), name)
         ignore_advertisements(host, link)
