@@ -2,9 +2,10 @@
 
     build/venv/bin/python -m bench.policy_add [--rounds N] [--bin DIR] [--json FILE] [--publish DIR]
 
-Two nodes with an agent and a daemon that differ in `[policy] enabled` alone, and have a pod already. The pods of the
-second are selected by ten policies; its ADD answers when these are in force. Calls alternate, and so does which goes
-first. A process in each node's namespaces calls the launcher and measures the time until it has ended.
+Two nodes with a daemon that differ in `[policy] enabled` alone, and have a pod already; first with an agent each, then
+without. The pods of the second are selected by ten policies; its ADD answers when these are in force. Calls alternate,
+and so does which goes first. A process in each node's namespaces calls the launcher and measures the time until it has
+ended.
 """
 
 import argparse
@@ -13,6 +14,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -24,6 +26,7 @@ from bench.policy_node import CONFLIST, DOCUMENTS, PolicyNode, document
 POLICIES, WARM_UP = 10, 5
 PAGE, PLACE = "policy-cost.md", "calls: written by bench.policy_add"
 VERBS = ("ADD", "DEL")
+WAYS = {"through the agent": True, "without an agent": False}
 
 
 def serve() -> None:
@@ -61,9 +64,10 @@ class Caller:
 
 
 @contextmanager
-def callers(folder: Path) -> Iterator[tuple[Caller, Caller]]:
+def callers(folder: Path, *, has_agent: bool) -> Iterator[tuple[Caller, Caller]]:
     """Of a node without policies, and of one with."""
-    with closing(PolicyNode(folder)) as without, closing(PolicyNode(folder)) as enforced:
+    made = partial(PolicyNode, folder, has_agent=has_agent)
+    with closing(made()) as without, closing(made()) as enforced:
         without.start(None)
         enforced.start({"documents": DOCUMENTS})
         for node in (without, enforced):
@@ -84,7 +88,7 @@ def callers(folder: Path) -> Iterator[tuple[Caller, Caller]]:
 
 
 def measure(pair: tuple[Caller, Caller], rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """By verb: milliseconds without policies and with them."""
+    """By verb: milliseconds without policies and with them, of each call."""
     found: dict[str, list[tuple[float, float]]] = {verb: [] for verb in VERBS}
     for turn in range(WARM_UP + rounds):
         for verb, calls in found.items():
@@ -119,8 +123,10 @@ def main() -> None:
     if options.serve:
         serve()
         return
-    with callers(options.bin.resolve()) as pair:
-        found = measure(pair, options.rounds)
+    found = {}
+    for way, has_agent in WAYS.items():
+        with callers(options.bin.resolve(), has_agent=has_agent) as pair:
+            found |= {f"{verb} {way}": calls for verb, calls in measure(pair, options.rounds).items()}
     note = f"{options.rounds} calls of each; {lab.machine()}."
     print(f"{table(found, 'simple')}\n\n{note}")
     if options.json:

@@ -51,15 +51,15 @@ def wait_until(done: Callable[[], object], what: str, seconds: float = READY_SEC
 
 
 class PolicyNode:
-    """A node with an agent and, between `start` and `stop`, a daemon."""
+    """A node with an agent, unless it is to have none, and, between `start` and `stop`, a daemon."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, has_agent: bool = True) -> None:
         """`folder`: of our executables."""
         self.node, self._folder = Node(), folder
         self.node.outside()
         self.node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
         self.node.run(["mkdir", "-p", "/run/net.d", DOCUMENTS, RECORDS, "/run/slash24"])
-        self._agent = self._run([folder / "slash24-agent"], "agent.log")
+        self._agent = self._run([folder / "slash24-agent"], "agent.log") if has_agent else None
         self._daemon: subprocess.Popen | None = None
         self.pods: dict[str, Pod] = {}
         self.addresses: dict[str, str] = {}
@@ -92,8 +92,9 @@ class PolicyNode:
     def close(self) -> None:
         """End everything."""
         self.stop()
-        self._agent.kill()
-        self._agent.wait()
+        if self._agent:
+            self._agent.kill()
+            self._agent.wait()
         self.node.close()
 
     @property
