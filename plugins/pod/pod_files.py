@@ -46,8 +46,7 @@ class PodFile:
 def write(pod: PodFile, folder: str = PODS) -> None:
     """Write, or replace, the file of a pod. Raises OSError."""
     make_folders(folder, 0o755)
-    temporary = f"{folder}.{owner_tag(pod.owner)}.new"  # beside the folder: the daemon is told once, of the whole file
-    replace_file(_path(pod.owner, folder), temporary, json.dumps(asdict(pod)).encode())
+    replace_file(_path(pod.owner, folder), _temporary(pod.owner, folder), json.dumps(asdict(pod)).encode())
 
 
 def write_new(pod: PodFile, folder: str = PODS) -> bool:
@@ -67,8 +66,9 @@ def write_new(pod: PodFile, folder: str = PODS) -> bool:
 
 
 def delete(owner: Attachment, folder: str = PODS) -> None:
-    """Delete the file of an attachment; none is success. Raises OSError."""
+    """Delete the file of an attachment, or what a killed ADD has left of it; none is success. Raises OSError."""
     delete_file(_path(owner, folder))
+    delete_file(_temporary(owner, folder))
 
 
 def read(name: str, folder: str = PODS) -> PodFile | None:
@@ -114,3 +114,8 @@ def exists(owner: Attachment, folder: str = PODS) -> bool:
 
 def _path(owner: Attachment, folder: str) -> str:
     return os.path.join(folder, owner_tag(owner) + SUFFIX)
+
+
+def _temporary(owner: Attachment, folder: str) -> str:
+    """Beside the folder: the daemon, which watches that, is told once, of the whole file."""
+    return f"{folder}.{owner_tag(owner)}.new"

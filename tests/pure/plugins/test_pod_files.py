@@ -25,6 +25,18 @@ def test_a_file_reads_as_it_was_written(tmp_path: Path) -> None:
     assert pod_files.read("v1:net:c1:eth0.json", folder) is None
 
 
+def test_what_a_killed_add_has_not_finished_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not seen as a file of a pod before that."""
+    folder = str(tmp_path / "pods")
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        pod_files.write(POD, folder)
+    assert list(pod_files.names(folder)) == []
+    assert [path.name for path in tmp_path.iterdir() if path.is_file()] == ["pods.v1:net:c1:eth0.new"]
+    pod_files.delete(POD.owner, folder)
+    assert [path for path in tmp_path.iterdir() if path.is_file()] == []
+
+
 def test_a_new_file_replaces_none(tmp_path: Path) -> None:
     """What an ADD has written is better than what somebody else has found out."""
     assert pod_files.write_new(POD, str(tmp_path))
