@@ -64,7 +64,8 @@ class Store:
     ) -> None:
         """`node`: this node's name. `cluster`: records of other clusters are ignored, "": none are.
 
-        `wake` is called when there is something to take, `on_own` when this node's own record has changed.
+        `wake` is called when there is something to take, `on_own` when this node's own record has changed, or was put
+        again: what was there in between may have been missed.
         """
         self._node, self._cluster, self._wake, self._on_own, self._clock = node, cluster, wake, on_own, clock
         self._lock = Lock()
@@ -92,7 +93,7 @@ class Store:
             self._received += len(entries)
             self.is_complete, self._lost_at = True, None
             self._pending.names |= changed
-        self._announce(own, is_news=is_news)
+        self._announce(own, is_news=is_news, is_own=True)
 
     def put(self, entry: Entry) -> None:
         """See Sink."""
@@ -101,11 +102,13 @@ class Store:
             self._received += 1
             if entry.node is not None and self._by_key.get(entry.key) == entry.node:
                 self._explain(entry)
-                return
-            names = self._drop(entry.key) | self._keep(entry)
+                names: set[str] = set()
+            else:
+                names = self._drop(entry.key) | self._keep(entry)
             self._pending.names |= names
             is_told = self._wrong.get(entry.key) == wrong
-        self._announce(own, is_news=bool(names) or not is_told)
+            is_own = self._by_name.get(self._node) == entry.key
+        self._announce(own, is_news=bool(names) or not is_told, is_own=is_own)
 
     def remove(self, key: str) -> None:
         """See Sink."""
@@ -150,10 +153,10 @@ class Store:
         key = self._by_name.get(self._node)
         return None if key is None else self._by_key[key]
 
-    def _announce(self, own: Node | None, *, is_news: bool) -> None:
+    def _announce(self, own: Node | None, *, is_news: bool, is_own: bool = False) -> None:
         with self._lock:
             now = self._own()
-        if now != own:
+        if now != own or is_own:
             self._on_own(now)
         if is_news:
             self._wake()

@@ -82,10 +82,11 @@ class Registrar:
                 self._request("tell")
 
     def on_own(self, record: Node | None) -> None:
-        """This node's record in the registry has changed: its lease may have, or somebody has overwritten it."""
+        """What this node's record in the registry is: if it has changed, or is not what was published, look at it."""
         with self._changed:
+            if record != self._seen or record != self.published:
+                self._request("lease")
             self._seen = record
-            self._request("lease")
 
     def run(self) -> None:
         """Do what is due, until `stop`."""

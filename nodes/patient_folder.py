@@ -79,7 +79,9 @@ class PatientFolder(Generic[Content]):
         return list(self._until), max(0.0, min(self._until.values()) - now) if self._until else None
 
     def look(self, now: float, names: Collection[str] | None = None) -> tuple[list[str], list[str]]:
-        """The names of files that are new or have changed, and of those that are gone, since the last look.
+        """The names of files that are new or were written, if only with the same content, and of those that are gone.
+
+        All since the last look: that sees the same content too if another was there for a moment.
 
         `now`: seconds of a steady clock. `names`: look at these only. Raises OSError if the folder cannot be read.
         """
@@ -103,7 +105,7 @@ class PatientFolder(Generic[Content]):
                     removed.append(name)
             else:
                 self._files[name] = after
-                if after.reading and after.reading != before.reading:
+                if after.reading and after != before and not after.until:
                     changed.append(name)
         return changed, removed
 

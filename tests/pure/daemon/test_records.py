@@ -76,6 +76,16 @@ def test_the_own_record_is_apart(store: Store, own: Woken) -> None:
     assert store.take().names == frozenset()
 
 
+def test_the_own_record_is_told_whenever_it_is_put(store: Store, wake: Woken, own: Woken) -> None:
+    """Even if it is the same as before: it may have been another in between."""
+    store.replace([entry(1)])
+    store.put(entry(2))
+    store.put(entry(1))
+    store.replace([entry(1), entry(2)])
+    assert own.calls == [(record(1),)] * 3
+    assert len(wake.calls) == 2
+
+
 def test_what_has_changed_is_named_once(store: Store, wake: Woken) -> None:
     """However often it has."""
     store.replace([entry(2), entry(3)])

@@ -142,6 +142,21 @@ def test_a_record_that_others_overwrite_is_published_again(case: Case) -> None:
     assert case.run_due() == ["lease", "publish"]
 
 
+def test_a_record_that_was_overwritten_unseen_is_published_again(case: Case) -> None:
+    """What was published and overwritten at once never came from the registry, only the same foreign record twice."""
+    case.run_due()
+    case.registrar.on_own(record(2))
+    case.run_due()
+    case.registrar.publish(record(1))
+    case.run_due()
+    case.registrar.on_own(record(2))
+    assert case.run_due() == ["lease", "publish"]
+    case.registrar.on_own(record(1))
+    case.run_due()
+    case.registrar.on_own(record(1))
+    assert case.run_due() == []
+
+
 def test_a_record_with_new_subnets_is_not_overwritten(case: Case) -> None:
     """What is published next comes from whoever is woken by the new lease."""
     case.run_due()

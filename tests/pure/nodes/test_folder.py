@@ -27,7 +27,7 @@ def subnets(entries: list[Entry]) -> dict[str, tuple[str, ...] | None]:
 
 
 def test_changes_are_found(tmp_path: Path) -> None:
-    """New files, changed ones and deleted ones; nothing if nothing has changed."""
+    """New files, deleted ones, and changed ones, even if they were changed back; nothing if nothing has changed."""
     found = Folder(str(tmp_path), patience=0)
     write(tmp_path, "a", GOOD)
     write(tmp_path, "b", {"podCIDRs": "10.244.2.0/24"})
@@ -35,6 +35,10 @@ def test_changes_are_found(tmp_path: Path) -> None:
     assert (subnets(changed), removed) == ({"a": ("10.244.1.0/24",), "b": ("10.244.2.0/24",)}, [])
     assert {entry.node.name for entry in changed} == {"a", "b"}
     assert found.look(1) == ([], [])
+    write(tmp_path, "b", {"podCIDRs": ["10.244.3.0/24"]})
+    write(tmp_path, "b", {"podCIDRs": "10.244.2.0/24"})
+    changed, removed = found.look(1)
+    assert (subnets(changed), removed) == ({"b": ("10.244.2.0/24",)}, [])
     write(tmp_path, "b", {"podCIDRs": ["10.244.9.0/24"]})
     (tmp_path / "a.json").unlink()
     changed, removed = found.look(2, ["b"])
