@@ -62,7 +62,7 @@ make_venv() {
 inputs() {
     {
         cat $VENV/made-of
-        find spec state ipam linux rules plugins agent nodes policy daemon launcher freeze build.sh LICENSE pyproject.toml -type f -not -name '*.pyc' -print0 |
+        find spec state ipam linux rules plugins agent nodes policy daemon cli launcher freeze build.sh LICENSE pyproject.toml -type f -not -name '*.pyc' -print0 |
             LC_ALL=C sort -z | xargs -0 sha256sum
     } | sha256sum
 }
@@ -84,7 +84,7 @@ launch() { # FOLDER
 epoch() { git log -1 --format=%ct 2>/dev/null || echo 0; }
 
 freeze() {
-    say "freezing the plugins, the agent and the daemon"
+    say "freezing the plugins, the agent, the daemon and the command"
     local epoch
     epoch=$(epoch)
     rm -rf build/out build/work

@@ -8,7 +8,7 @@ It also takes the compiled methods of dataclasses from the build (freeze/precomp
 process; restores the runtime's environment, for plugins that we execute; and disables the garbage collector, which
 would find little during a call.
 
-In the frozen agent and daemon, which run for long, only imports that need asyncio, and asyncio itself, are deferred.
+In the frozen agent, daemon and `slash24`, only imports that need asyncio, and asyncio itself, are deferred.
 """
 
 import gc
@@ -18,7 +18,7 @@ from _thread import _local, allocate_lock
 
 Module = type(sys)
 
-DAEMONS = ("slash24-agent", "slash24-node")
+WHOLE = ("slash24", "slash24-agent", "slash24-node")
 LOADER_VARIABLES = ("_PYI_", "_MEIPASS2")
 
 
@@ -130,7 +130,7 @@ def restore_environment() -> None:
 def main() -> None:
     """Defer imports, and restore the environment."""
     deferred = known_to_all()
-    if os.path.basename(sys.executable) not in DAEMONS:
+    if os.path.basename(sys.executable) not in WHOLE:
         gc.disable()
         deferred |= known_to_plugins()
     for module, known in deferred.items():

@@ -16,7 +16,7 @@ Its executables bundle what follows; each part is under its own licence, whose t
 
 """
 NOTES = {"pyroute2": "offered under Apache-2.0 or GPL-2.0-or-later; it is bundled here under Apache-2.0"}
-OURS = {"spec", "state", "ipam", "linux", "rules", "plugins", "agent", "nodes", "policy", "daemon", "freeze"}
+OURS = {"spec", "state", "ipam", "linux", "rules", "plugins", "agent", "nodes", "policy", "daemon", "cli", "freeze"}
 OURS |= {"dataclass_code"}
 PYINSTALLER = "the executables' bootloader; its exception to the GPL permits bundling it with any program"
 

@@ -1,0 +1,1 @@
+"""`slash24`: the command for people who look after a node."""

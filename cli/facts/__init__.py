@@ -1,0 +1,1 @@
+"""What is on this node, as values: networks, attachments, leases, services. Nothing here changes anything."""
