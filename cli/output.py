@@ -11,6 +11,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
 Command = TypeVar("Command", bound=Callable)
 
@@ -35,6 +36,13 @@ def console(*, stderr: bool = False) -> "Console":
 
     made = Console(stderr=stderr, highlight=False, soft_wrap=False)
     return made if made.is_terminal else Console(stderr=stderr, highlight=False, width=1000)
+
+
+def cell(text: object) -> "Text":
+    """A text of others for people: neither markup nor characters that a terminal would obey."""
+    from rich.text import Text
+
+    return Text("".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in str(text)))
 
 
 def table(*columns: str, right: Sequence[str] = ()) -> "Table":

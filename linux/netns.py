@@ -40,6 +40,14 @@ def open_netns(path: str, given: int | None = None) -> int:
     return fd
 
 
+def is_netns(path: str) -> bool:
+    """Whether a path leads to a namespace, without opening what it leads to; False also if it cannot be told."""
+    try:
+        return os.stat(path).st_dev == os.stat(OWN).st_dev
+    except (OSError, ValueError):
+        return False
+
+
 @contextmanager
 def opened(path: str, given: int | None = None) -> Iterator[int]:
     """As `open_netns`, closed when the body ends. Raises CNIError if the namespace cannot be opened."""

@@ -5,13 +5,14 @@ opened by a path, of which each runtime has its own, or by way of a process in i
 """
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from itertools import chain
 from struct import Struct
 
 from linux.netlink.attributes import attributes_of, number
 from linux.netlink.socket import Netlink
-from linux.netns import NoNetns, open_netns
+from linux.netns import NoNetns, is_netns, open_netns
 from linux.rtnl import uapi
 
 _FOLDERS = ("/run/netns", "/run/docker/netns")
@@ -32,25 +33,40 @@ def opened(netlink: Netlink, wanted: Collection[int]) -> Iterator[dict[int, int]
     The named ones are looked at first, then those of all processes. Raises NetlinkError.
     """
     found: dict[int, int] = {}
-    seen: set[tuple[int, int]] = set()
     with ExitStack() as descriptors:
-        for path in _paths():
-            if len(found) == len(set(wanted)):
-                break
-            with suppress(NoNetns, OSError):
-                status = os.stat(path)
-                if (status.st_dev, status.st_ino) in seen:
-                    continue
-                seen.add((status.st_dev, status.st_ino))
-                netns = open_netns(path)
-                try:
-                    known = id_of(netlink, netns)
-                    if known in wanted and known not in found:
-                        found[known] = os.dup(netns)
-                        descriptors.callback(os.close, found[known])
-                finally:
-                    os.close(netns)
+        for known, _, netns in _search(netlink, wanted, _paths()):
+            found[known] = os.dup(netns)
+            descriptors.callback(os.close, found[known])
         yield found
+
+
+def paths_of(netlink: Netlink, wanted: Collection[int], likely: Iterable[str] = ()) -> dict[int, str]:
+    """A path of each namespace with one of these IDs, by ID, without those that cannot be found.
+
+    `likely`: paths to look at first, for example those that a runtime gave; they may be of anything. Raises
+    NetlinkError.
+    """
+    return {known: path for known, path, _ in _search(netlink, wanted, chain(likely, _paths()))}
+
+
+def _search(netlink: Netlink, wanted: Collection[int], paths: Iterable[str]) -> Iterator[tuple[int, str, int]]:
+    """(ID, path, descriptor) of the wanted namespaces, each once; the descriptor is closed when the next is asked."""
+    missing, seen = set(wanted), set()
+    for path in paths:
+        if not missing:
+            return
+        with suppress(NoNetns, OSError, ValueError):
+            if not is_netns(path) or (inode := os.stat(path).st_ino) in seen:
+                continue
+            seen.add(inode)
+            netns = open_netns(path)
+            try:
+                known = id_of(netlink, netns)
+                if known in missing:
+                    missing.remove(known)
+                    yield known, path, netns
+            finally:
+                os.close(netns)
 
 
 def _paths() -> Iterator[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from cli.facts.paths import LEASES
 from ipam.lease_files import is_address, read_owner
 from spec.addresses import pack
+from spec.attachment import Attachment
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,18 @@ class Lease:
     container: str
     ifname: str
     since: float
+
+    @property
+    def attachment(self) -> Attachment:
+        """Whose it is; `ifname` may be missing."""
+        return Attachment(self.network, self.container, self.ifname)
+
+    def is_of(self, owner: Attachment) -> bool:
+        """Whether it is the owner's, or its container's without telling the interface."""
+        return (self.network, self.container) == (owner.network, owner.container_id) and self.ifname in (
+            "",
+            owner.ifname,
+        )
 
 
 def read_leases(folder: str = LEASES) -> list[Lease]:

@@ -55,10 +55,17 @@ def carries(cidrs: Collection[str], wanted: str) -> bool:
     return any(one[:2] == address[:2] and one.prefix <= address.prefix for one in map(parse_cidr, cidrs))
 
 
-def list_addresses(netlink: Netlink, index: int = 0, family: int = 0) -> list[InterfaceAddress]:
-    """The addresses of the link with that index (0: of all links), of one family (0: of both); none if no such link."""
+def list_addresses(
+    netlink: Netlink, index: int = 0, family: int = 0, *, netns: int | None = None
+) -> list[InterfaceAddress]:
+    """The addresses of the link with that index (0: of all links), of one family (0: of both); none if no such link.
+
+    `netns`: the ID (see linux/netns_ids.py) of another namespace to look into; the kernel refuses it (EINVAL) when that
+    has gone.
+    """
+    there = b"" if netns is None else attribute(uapi.IFA_TARGET_NETNSID, netns.to_bytes(4, byteorder, signed=True))
     try:
-        messages = netlink.dump(_BODY.pack(family, 0, 0, 0, index), uapi.RTM_GETADDR)
+        messages = netlink.dump(_BODY.pack(family, 0, 0, 0, index) + there, uapi.RTM_GETADDR)
     except NetlinkError as error:
         if index and error.errno == ENODEV:
             return []

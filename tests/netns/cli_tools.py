@@ -1,0 +1,22 @@
+"""Runs `slash24` on a node of a test."""
+
+import json
+import sys
+
+from tests.conftest import ROOT
+from tests.netns.cni import PATH
+from tests.netns.node import Node
+
+
+def slash24(node: Node, *words: str) -> tuple[int, str]:
+    """The exit status of a command line, and what it printed; stderr must be without a traceback."""
+    env = {"PATH": PATH, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
+    done = node.run([sys.executable, "-m", "cli", *words], env=env, check=False)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.returncode, done.stdout + done.stderr
+
+
+def document(node: Node, *words: str) -> tuple[int, object]:
+    """The exit status, and the document of `--json`."""
+    status, text = slash24(node, *words, "--json")
+    return status, json.loads(text)
