@@ -54,6 +54,7 @@ def _serve(chosen: Options, notify: Callable[[str], None]) -> int:
         from agent.monitoring import Monitoring
 
         monitoring = Monitoring()
+        log = monitoring.recent.watch(log)
     threads = Threads(chosen.workers)
     turns: Turns[Call] = Turns(threads)
     suite = Suite(

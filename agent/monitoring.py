@@ -1,4 +1,4 @@
-"""What `--listen` serves: /healthz, /readyz and /metrics. Imported only then: it takes 5 MB of memory."""
+"""What `--listen` serves: /healthz, /readyz, /status and /metrics. Imported only then: it takes 5 MB of memory."""
 
 from collections.abc import Callable
 
@@ -6,16 +6,18 @@ from agent.calls import Outcome
 from agent.health import Health, greeting_problem
 from agent.metrics import CONTENT_TYPE, Metrics
 from agent.pages import Page, Pages, json_page
+from agent.recent import Recent
 from agent.scheduler import Scheduler
 from agent.server import Server
 from agent.threads import Threads
+from plugins.__main__ import VERSION
 
 
 class Monitoring:
     """Observes calls from the start; the pages are served from `open` on."""
 
     def __init__(self) -> None:
-        self._health, self._metrics = Health(), Metrics()
+        self._health, self._metrics, self.recent = Health(), Metrics(), Recent()
         self.on_batch = self._metrics.on_batch
 
     def on_outcome(self, outcome: Outcome) -> None:
@@ -47,4 +49,9 @@ class Monitoring:
             document = {"ready": not problems, "problems": problems, "last": self._health.describe()}
             return json_page(503 if problems else 200, document)
 
-        return {"/healthz": healthz, "/readyz": readyz, "/metrics": lambda: (200, CONTENT_TYPE, self._metrics.text())}
+        return {
+            "/healthz": healthz,
+            "/readyz": readyz,
+            "/status": lambda: json_page(200, {"version": VERSION, "errors": self.recent.describe()}),
+            "/metrics": lambda: (200, CONTENT_TYPE, self._metrics.text()),
+        }

@@ -75,6 +75,7 @@ def _run(chosen: Options, config: Config) -> int:
         from daemon.monitoring import Monitoring
 
         watcher.monitoring = Monitoring()
+        log = watcher.monitoring.recent.watch(log)
     registry = open_registry(config.registry, config.node, Section(config.options))
     policies = watcher.policies = assemble_policies(config, log, watcher.monitoring)
     longest = watcher.longest_seconds
@@ -83,7 +84,9 @@ def _run(chosen: Options, config: Config) -> int:
     gc.set_threshold(*_COLLECTIONS)
     close_pages = None
     if watcher.monitoring:
-        close_pages = watcher.monitoring.open(chosen.listen, reconciler, parts.store, policies)
+        about = {"version": VERSION, "node": config.node, "registry": kind_of(config.registry), "mode": config.mode}
+        about |= {"network": config.conflist.name, "networks": list(config.cluster)}
+        close_pages = watcher.monitoring.open(chosen.listen, reconciler, parts.store, policies, about)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: reconciler.stop())
     Thread(target=watch, args=(registry, parts.store, log), name="watch", daemon=True).start()

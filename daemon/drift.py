@@ -8,11 +8,15 @@ from linux.nftables.messages import INET
 from linux.nftables.monitor import TableMonitor
 from linux.nftables.static_table import table_name
 from linux.rtnl.links import find_link, find_link_by_index
-from linux.rtnl.monitor import ADDRESS, LINK, ROUTE, Change, Lost, Monitor
+from linux.rtnl.monitor import ADDRESS, FORWARDING, LINK, NEIGHBOUR, ROUTE, Change, Lost, Monitor
+from spec.addresses import unpack
 
 _FEATURES = ("egress", "vtep", "untracked", "dedup")
 """The nftables tables that belong to a node, and not to its pods."""
 
+
+_TOLD = 5
+"""Changes that are named in a list."""
 
 _MOST = 256
 """Changes that are kept; with more of them everything is compared."""
@@ -39,6 +43,13 @@ class Found:
             self.is_any or later.is_any or len(changes) > _MOST,
             tuple(changes.values())[:_MOST],
         )
+
+    def sentences(self) -> tuple[str, ...]:
+        """What has changed, in a few words each."""
+        named = [_words(change) for change in self.changes[:_TOLD]]
+        more = len(self.changes) - len(named)
+        named += [f"{more} more changes"] if more else []
+        return (*named, *(["rules were changed, or too much at once"] if self.is_any else []))
 
 
 class Drift:
@@ -90,6 +101,22 @@ class Drift:
 
 def _place(change: Change) -> tuple[object, ...]:
     return change.kind, change.key, change.prefix
+
+
+def _words(change: Change) -> str:
+    where = f"{_text(change.key)}/{change.prefix}"
+    what = {
+        LINK: f"link {change.key.decode(errors='replace')}",
+        ADDRESS: f"address {where}",
+        ROUTE: f"route {where}" if change.prefix else "a default route",
+        NEIGHBOUR: f"neighbour {_text(change.key)}",
+        FORWARDING: f"FDB entry {change.key.hex(':')}",
+    }
+    return f"{what.get(change.kind, 'a setting of a link')} was {'deleted' if change.is_gone else 'changed'}"
+
+
+def _text(packed: bytes) -> str:
+    return unpack(packed) if len(packed) in (4, 16) else packed.hex(":")
 
 
 def _concerns_this_node(change: Change) -> bool:

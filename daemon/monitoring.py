@@ -1,7 +1,8 @@
-"""What `--listen` serves: /healthz, /readyz and /metrics; `docs/slash24-node.md` lists the metrics."""
+"""What `--listen` serves: /healthz, /readyz, /status and /metrics; `docs/slash24-node.md` lists the metrics."""
 
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from prometheus_client.metrics import Counter, Gauge, Histogram
@@ -10,11 +11,14 @@ from prometheus_client.registry import CollectorRegistry
 
 from agent.memory import resident
 from agent.pages import Page, Pages, json_page
+from agent.recent import Recent
 from daemon.policies.node import HUNG_SECONDS, NodePolicies
 from daemon.readiness import is_registry_lost, readiness
 from daemon.reconciler import Pass, Reconciler
 from daemon.records import Store
 
+_TOLD = 100  # peers that are left out
+_REMEMBERED = 10  # repairs
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 
@@ -23,7 +27,8 @@ class Monitoring:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock, self._round_at = clock, clock()
-        self.registry = CollectorRegistry()
+        self.registry, self.recent = CollectorRegistry(), Recent(clock)
+        self._repaired: deque[tuple[float, Pass]] = deque(maxlen=_REMEMBERED)
         self._seconds = Histogram(
             "slash24_node_pass_duration_seconds",
             "Time to make the kernel equal to the records: whole (sync), or what has changed (update)",
@@ -41,7 +46,9 @@ class Monitoring:
         self._seconds.labels("sync" if done.is_whole else "update").observe(done.seconds)
         self._writes.inc(done.outcome.written)
         self._removals.inc(done.outcome.removed)
-        self._repairs.inc(done.is_repair)
+        self._repairs.inc(bool(done.repaired))
+        if done.repaired:
+            self._repaired.append((self._clock(), done))
         self._failures.inc(not done.outcome.is_complete)
 
     def on_round(self) -> None:
@@ -52,8 +59,13 @@ class Monitoring:
         """Whether the loop has stopped going round."""
         return self._clock() - self._round_at > HUNG_SECONDS
 
-    def open(self, where: str, reconciler: Reconciler, store: Store, policies: NodePolicies) -> Callable[[], None]:
-        """Serve the pages at `where`, a path or HOST:PORT; a function that ends that. Raises OSError."""
+    def open(
+        self, where: str, reconciler: Reconciler, store: Store, policies: NodePolicies, about: Mapping[str, object]
+    ) -> Callable[[], None]:
+        """Serve the pages at `where`, a path or HOST:PORT; a function that ends that. Raises OSError.
+
+        `about` the configuration: what /status begins with.
+        """
         for name, meaning, value in (
             ("slash24_node_records", "Records in the registry", lambda: store.counts().known),
             ("slash24_node_records_wrong", "Records that cannot be read", lambda: store.counts().wrong_count),
@@ -64,7 +76,24 @@ class Monitoring:
             ("slash24_node_resident_bytes", "Resident memory of the daemon", resident),
         ):
             Gauge(name, meaning, registry=self.registry).set_function(value)
-        return Pages(where, {**self._pages(reconciler, policies), **policies.pages()}).close
+        pages = {**self._pages(reconciler, policies), **policies.pages()}
+        pages["/status"] = lambda: json_page(200, {**about, **self._status(reconciler, store)})
+        return Pages(where, pages).close
+
+    def _status(self, reconciler: Reconciler, store: Store) -> dict[str, object]:
+        counts, now = store.counts(), self._clock()
+        return {
+            "connected": bool(_connected(store)),
+            "lost_seconds": round(counts.lost_seconds, 1),
+            "why": counts.why,
+            "records": counts.known,
+            "left_out": list(_left_out(reconciler)[:_TOLD]),
+            "repairs": [
+                {"seconds_ago": round(now - at, 1), "found": list(done.repaired), "complete": done.outcome.is_complete}
+                for at, done in reversed(list(self._repaired))
+            ],
+            "errors": self.recent.describe(),
+        }
 
     def _counter(self, name: str, meaning: str) -> Counter:
         return Counter(name, meaning, registry=self.registry)

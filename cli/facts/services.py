@@ -60,7 +60,7 @@ def read_agent(path: str = SOCKET, places: Iterable[str] = AGENT_PAGES) -> Servi
     problem, pid = _greeting(path)
     if problem == _NOBODY:
         return Service(AGENT, unit=unit.state, problems=_absent(AGENT, unit))
-    return _with_pages(AGENT, unit, pid, ("/healthz", "/readyz"), places, [problem] if problem else [])
+    return _with_pages(AGENT, unit, pid, ("/healthz", "/readyz", "/status"), places, [problem] if problem else [])
 
 
 def read_daemon(pid_file: str = PID_FILE, places: Iterable[str] = DAEMON_PAGES) -> Service:
@@ -68,7 +68,7 @@ def read_daemon(pid_file: str = PID_FILE, places: Iterable[str] = DAEMON_PAGES) 
     (unit,) = _units(f"{DAEMON}.service")
     if not is_running(pid_file):
         return Service(DAEMON, unit=unit.state, problems=_absent(DAEMON, unit))
-    return _with_pages(DAEMON, unit, _number_in(pid_file), ("/healthz", "/readyz", "/policies"), places, [])
+    return _with_pages(DAEMON, unit, _number_in(pid_file), ("/healthz", "/readyz", "/status", "/policies"), places, [])
 
 
 def fetch(where: str, page: str) -> tuple[int, bytes] | None:

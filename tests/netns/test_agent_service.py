@@ -137,6 +137,8 @@ def test_pages_reflect_the_calls_that_were_made(node: Node, warm: ViaAgent, star
     warm.add(CONF, pod)
     warm.status(CONF)
     assert wait_until(lambda: agent.page("readyz")[0] == 200)
+    errors = [(one["verb"], one["outcome"]) for one in json.loads(agent.page("status")[1])["errors"]]
+    assert errors == [("STATUS", "50"), ("CHECK", "999"), ("ADD", "999"), ("ADD", "7")]
     assert agent.page("nothing")[0] == 404
     assert agent.page("healthz")[0] == 200
     assert node.path("/run/slash24/http.sock").stat().st_mode & 0o777 == 0o600

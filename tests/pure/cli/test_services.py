@@ -43,6 +43,7 @@ def listening(tmp_path: Path, stack: ExitStack) -> Callable[[bytes], str]:
                     return
                 with caller:
                     caller.sendall(greeting)
+                    caller.recv(1 << 16)  # a socket that is closed with something to read resets the connection
 
         Thread(target=serve, daemon=True).start()
         stack.callback(server.shutdown, socket.SHUT_RDWR)
@@ -139,9 +140,7 @@ def test_only_slash24_is_listened_to(tmp_path: Path, listen: Callable[[bytes], s
     assert fetch(listen(ours), "/readyz") == (200, b"{}")
 
 
-@pytest.mark.parametrize(
-    "answer", [b"", b"\r\n\r\n", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 900 \xff\r\nServer: slash24\r\n"]
-)
+@pytest.mark.parametrize("answer", [b"", b"\r\n\r\n", b"HTTP/1.1 200 OK\r\n", b"HTTP/1.1 \xff"])
 def test_broken_answers_are_no_answers(answer: bytes, listen: Callable[[bytes], str]) -> None:
     """None of them raises."""
     assert fetch(listen(answer), "/readyz") is None

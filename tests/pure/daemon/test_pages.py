@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from agent.log import NOTICE, WARNING
 from agent.pages import Page
 from daemon import options
+from daemon.drift import Found
 from daemon.monitoring import Monitoring
 from daemon.policies.inbox import Inbox, digest_of, key_of
 from daemon.policies.loop import POD, InForce
@@ -19,6 +21,7 @@ from daemon.policies.pages import PolicyMetrics
 from daemon.readiness import State
 from daemon.reconciler import Pass
 from daemon.records import Store
+from linux.rtnl.monitor import ADDRESS, FORWARDING, LINK, NEIGHBOUR, ROUTE, SETTING, Change
 from nodes.network import Outcome
 from nodes.registry import Entry
 from policy.compiled import EGRESS, INGRESS, Compiled, Enforced
@@ -58,7 +61,7 @@ class Pages:
         self.policies, self.inbox = FakePolicies(), Inbox("n1", lambda: None, clock=self.clock)
         self.metrics = PolicyMetrics(self.monitoring.registry)
         self.idle, self.why = 0.0, ""
-        self.close = self.monitoring.open(self.path, self.loop, self.store, self)
+        self.close = self.monitoring.open(self.path, self.loop, self.store, self, {"node": "n1", "mode": "vxlan"})
 
     def pages(self) -> dict[str, Page]:
         """As those of a node's policies."""
@@ -136,8 +139,8 @@ def test_passes_and_records_are_counted(pages: Pages) -> None:
     """By kind, with what they have written."""
     pages.store.replace([Entry("n2", record(2)), Entry("n3", None, "no JSON")])
     done = Outcome(is_complete=True, written=6, removed=2)
-    pages.monitoring.on_pass(Pass(done, 0.02, is_whole=True, is_repair=True))
-    pages.monitoring.on_pass(Pass(Outcome(), 0.001, is_whole=False, is_repair=False))
+    pages.monitoring.on_pass(Pass(done, 0.02, is_whole=True, repaired=("route 10.1.2.0/24 was deleted",)))
+    pages.monitoring.on_pass(Pass(Outcome(), 0.001, is_whole=False))
     lines = pages.get("metrics")[1].splitlines()
     for line in (
         'slash24_node_pass_duration_seconds_count{kind="sync"} 1.0',
@@ -155,9 +158,70 @@ def test_passes_and_records_are_counted(pages: Pages) -> None:
         assert line in lines
 
 
+def test_the_status_tells_what_happened_lately(pages: Pages) -> None:
+    """Repairs and warnings, the newest first, each with its age; and how the registry is."""
+    log = pages.monitoring.recent.watch(lambda _priority, _fields: None)
+    pages.store.replace([Entry("n2", record(2))])
+    for name, warned in (("10.1.2.0/24", "refused"), ("10.1.3.0/24", "x" * 9999)):
+        done = Pass(Outcome(is_complete=True), 0.01, is_whole=False, repaired=(f"route {name} was deleted",))
+        pages.monitoring.on_pass(done)
+        log(WARNING, {"event": "problem", "msg": warned})
+        log(NOTICE, {"event": "solved", "msg": "nothing to see"})
+        pages.clock.now += 10
+    pages.monitoring.on_pass(Pass(Outcome(), 0.001, is_whole=True))
+    status, body = pages.get("status")
+    page = json.loads(body)
+    assert (status, page["node"], page["mode"], page["connected"], page["records"]) == (200, "n1", "vxlan", True, 1)
+    assert page["left_out"] == ["peer n9 has no addresses"]
+    assert [(one["seconds_ago"], one["found"]) for one in page["repairs"]] == [
+        (10.0, ["route 10.1.3.0/24 was deleted"]),
+        (20.0, ["route 10.1.2.0/24 was deleted"]),
+    ]
+    assert [(one["seconds_ago"], one["msg"]) for one in page["errors"]] == [(10.0, "x" * 500), (20.0, "refused")]
+    pages.store.lost("connection refused")
+    page = json.loads(pages.get("status")[1])
+    assert (page["connected"], page["why"]) == (False, "connection refused")
+
+
+def test_what_is_remembered_is_bounded(pages: Pages) -> None:
+    """However often another program takes away what the daemon writes."""
+    log = pages.monitoring.recent.watch(lambda _priority, _fields: None)
+    for number in range(100):
+        pages.monitoring.on_pass(Pass(Outcome(is_complete=True), 0.01, is_whole=True, repaired=(str(number),)))
+        log(WARNING, {"event": "problem", "msg": number})
+    page = json.loads(pages.get("status")[1])
+    assert [len(page["repairs"]), len(page["errors"])] == [10, 10]
+    assert (page["repairs"][0]["found"], page["errors"][0]["msg"]) == (["99"], "99")
+
+
+def test_changes_are_told_in_words() -> None:
+    """Each kind; of many changes the first five."""
+    network, mac = bytes((10, 1, 2, 0)), bytes(range(6))
+    found = Found(
+        changes=(
+            Change(LINK, 3, b"cbr0", is_gone=True),
+            Change(ADDRESS, 3, network, 24),
+            Change(ROUTE, 3, network, 24, is_gone=True),
+            Change(NEIGHBOUR, 3, network, is_gone=True),
+            Change(FORWARDING, 3, mac, is_gone=True),
+        )
+    )
+    assert found.sentences() == (
+        "link cbr0 was deleted",
+        "address 10.1.2.0/24 was changed",
+        "route 10.1.2.0/24 was deleted",
+        "neighbour 10.1.2.0 was deleted",
+        "FDB entry 00:01:02:03:04:05 was deleted",
+    )
+    more = found + Found(is_any=True, changes=(Change(SETTING, 3), Change(ROUTE, 3, b"")))
+    assert more.sentences()[5:] == ("2 more changes", "rules were changed, or too much at once")
+    assert Found(changes=(Change(SETTING, 3),)).sentences() == ("a setting of a link was changed",)
+    assert Found().sentences() == ()
+
+
 def test_every_metric_is_documented(pages: Pages) -> None:
     """And no other."""
-    pages.monitoring.on_pass(Pass(Outcome(), 0.001, is_whole=True, is_repair=False))
+    pages.monitoring.on_pass(Pass(Outcome(), 0.001, is_whole=True))
     names = set(re.findall(r"^# TYPE (\w+) ", pages.get("metrics")[1], re.MULTILINE))
     documented = {name for cell in cells(PAGE, "metric") for name in re.findall(r"`(\w+)`", cell)}
     assert {name.removesuffix("_total") for name in documented} == names
