@@ -267,6 +267,23 @@ def accepts(rule: FoundRule) -> bool:
     return False
 
 
+def match_names(rule: FoundRule) -> set[str]:
+    """The names of the matches of x_tables in a rule."""
+    return {_text(body.get(uapi.NFTA_MATCH_NAME)) for name, body in _expressions(rule) if name == "match"}
+
+
+def link_names(rule: FoundRule) -> set[str]:
+    """The names of links, or beginnings of them, that a rule wants a packet to come or to go by."""
+    found, is_name = set(), False
+    for name, body in _expressions(rule):
+        if name == "meta":
+            is_name = _number(body.get(uapi.NFTA_META_KEY)) in (uapi.NFT_META_IIFNAME, uapi.NFT_META_OIFNAME)
+        elif name == "cmp" and is_name:
+            found.add(_text(_value(body, uapi.NFTA_CMP_DATA)))
+            is_name = False
+    return found
+
+
 def match_info(rule: FoundRule, match: str) -> bytes:
     """The structure of a match of x_tables in a rule, b"" if it has no such match."""
     for name, body in _expressions(rule):

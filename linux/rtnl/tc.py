@@ -1,6 +1,7 @@
 """Traffic control by rtnetlink: token buckets on links, and filters that redirect incoming packets."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from errno import EEXIST, EINVAL, ENODEV, ENOENT
 from struct import Struct, pack, unpack
@@ -59,6 +60,22 @@ class Qdisc:
 
 
 @dataclass(frozen=True)
+class Program:
+    """A BPF program as a filter of the link with index `link`; `info`: its preference and protocol."""
+
+    link: int
+    handle: int
+    parent: int
+    info: int
+    name: str
+
+    def __str__(self) -> str:
+        """As `tc filter del` reads it, after the name of the link."""
+        side = "ingress" if self.parent == uapi.TC_H_MIN_INGRESS_PARENT else "egress"
+        return f"{side} pref {self.info >> 16} handle {self.handle:#x} bpf"
+
+
+@dataclass(frozen=True)
 class Redirect:
     """A filter on incoming packets of the link with index `link`; `target`: index of the link to which it redirects.
 
@@ -99,6 +116,25 @@ def list_redirects(netlink: Netlink, link: int) -> list[Redirect]:
             raise
         return []
     return [one for one in map(_redirect, filters) if one.link == link]
+
+
+def list_programs(netlink: Netlink, link: int) -> list[Program]:
+    """The BPF programs on what the link with that index receives and sends; none if it has none or does not exist."""
+    found = []
+    for parent in (uapi.TC_H_MIN_INGRESS_PARENT, uapi.TC_H_MIN_EGRESS_PARENT):
+        with suppress(NetlinkError):  # it has no such qdisc
+            parts = map(_parts, netlink.dump(_message(link, parent=parent), uapi.RTM_GETTFILTER))
+            for (_, handle, _, info), kind, options in parts:
+                name = options.get(uapi.TCA_BPF_NAME, b"").rstrip(b"\0").decode("utf-8", "replace")
+                if kind == "bpf" and handle:
+                    found.append(Program(link, handle, parent, info, name))
+    return found
+
+
+def delete_program(netlink: Netlink, program: Program) -> bool:
+    """Take a BPF program off its link; False if it was gone."""
+    message = _message(program.link, program.handle, program.parent, "bpf", info=program.info)
+    return _delete(lambda: netlink.change(message, uapi.RTM_DELTFILTER))
 
 
 def put_bucket(netlink: Netlink, link: int, bucket: Bucket) -> None:
