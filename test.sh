@@ -25,7 +25,7 @@ cd "$(dirname "$0")"
 # Missing Debian packages, detected by the commands that tests run.
 missing_packages() {
     local pair
-    for pair in ip:iproute2 nft:nftables iptables:iptables ping:iputils-ping conntrack:conntrack tcpdump:tcpdump \
+    for pair in ip:iproute2 nft:nftables iptables:iptables ipset:ipset ping:iputils-ping conntrack:conntrack tcpdump:tcpdump \
         strace:strace nsenter:util-linux sysctl:procps gcc:gcc systemd-analyze:systemd \
         qemu-system-x86_64:qemu-system-x86 xz:xz-utils dbus-daemon:dbus-daemon openssl:openssl; do
         command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"

@@ -59,7 +59,7 @@ def ensure(config: Config, node_file: str = NODE_FILE) -> tuple[str, ...]:
     make_folders(folder, 0o755)
     present = _read(path)
     if present != content:
-        if present is not None and not _is_ours(present):
+        if present is not None and not is_ours(present):
             raise CNIError(
                 Code.IO_FAILURE,
                 f"{path} was not written by slash24-node, and is not overwritten",
@@ -69,7 +69,7 @@ def ensure(config: Config, node_file: str = NODE_FILE) -> tuple[str, ...]:
         os.chmod(path, 0o644)
     warnings = []
     for other in _read_by_runtimes(folder):
-        if other != name and _is_ours(_read(os.path.join(folder, other)) or b""):
+        if other != name and is_ours(_read(os.path.join(folder, other)) or b""):
             delete_file(os.path.join(folder, other))
         elif other < name:
             warnings.append(
@@ -82,7 +82,7 @@ def ensure(config: Config, node_file: str = NODE_FILE) -> tuple[str, ...]:
 def remove(path: str) -> bool:
     """Delete the list if slash24-node wrote it; returns whether it is gone. Raises OSError."""
     present = _read(path)
-    if present is not None and not _is_ours(present):
+    if present is not None and not is_ours(present):
         return False
     delete_file(path)
     return True
@@ -97,7 +97,8 @@ def _read(path: str) -> bytes | None:
     return b""
 
 
-def _is_ours(content: bytes) -> bool:
+def is_ours(content: bytes) -> bool:
+    """Whether a list, as its file has it, was written by this daemon."""
     with suppress(ValueError):
         value = jsontext.loads(content)
         return isinstance(value, Mapping) and value.get(_MARK) == _WRITER
