@@ -6,7 +6,8 @@
 #   ./test.sh netns            the frozen plugins in separate namespaces; nothing remains on the machine
 #   ./test.sh conformance      conformance to the specification, of our plugins and the reference's
 #   ./test.sh system           several nodes on one underlay (--every-case: every case of policies on one node and on three)
-#   ./test.sh runtimes         README's installation and every example, with Debian's containerd and podman
+#   ./test.sh runtimes         with Debian's containerd and podman: README's installation, every example, pods through crashes
+#                              and a reboot (--sandboxes 50: so many at once)
 #   ./test.sh kubernetes       three nodes of a real Kubernetes, which is compiled first: 12 minutes, once; not one of "all"
 #   ./test.sh launcher         the launcher, as it ships and under sanitizers; its fuzzer
 #   ./test.sh chaos            everything that can go wrong on a node, for a minute (--seconds 1800: half an hour)

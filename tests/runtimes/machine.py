@@ -45,6 +45,10 @@ mount --rbind /sys sys
 ip link set lo up
 exec unshare --cgroup sh -ec 'mount -t cgroup2 node sys/fs/cgroup; exec chroot . sh -c "echo ready; exec cat"'
 """
+_LASTING = ("/var/lib/cni", "/var/lib/containerd", "/etc/cni")
+_NEW_BOOT_ID = (
+    "cat /proc/sys/kernel/random/uuid >/run/boot_id; mount --bind /run/boot_id /proc/sys/kernel/random/boot_id"
+)
 _REMOVE_GROUP = 'mount -t cgroup2 node "$1"; find "$1/$2" -depth -type d -exec rmdir {} +'
 
 
@@ -82,6 +86,19 @@ class Machine(Host):
         """The path on the node of an archive of the pods' image, whose command sleeps."""
         self.path("/tmp/image.tar").write_bytes(sleeping_image())
         return "/tmp/image.tar"
+
+    def rebooted(self) -> "Machine":
+        """The node after its power was cut: another boot with its network configuration and /var/lib, and nothing else.
+
+        This one is closed.
+        """
+        new = Machine()
+        new.run(["sh", "-ec", _NEW_BOOT_ID])
+        self.run(["sh", "-c", "kill -KILL -1"])
+        for folder in _LASTING:
+            subprocess.run(["cp", "-a", self.path(folder), new.path(folder).parent], check=True)
+        self.close()
+        return new
 
     def close(self) -> None:
         """End the holding process, and with it every process of the node."""

@@ -1,7 +1,6 @@
 """README's section "Install" works on Debian 12 with its own containerd and podman, and so does every example."""
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -9,7 +8,8 @@ import pytest
 
 from tests.conftest import ROOT
 from tests.netns.node import NODE_V4, OUTSIDE_V4, Host, Pod, ask, wait_until
-from tests.runtimes.engines import NET_D, Containerd, Podman
+from tests.runtimes.engines import NET_D, Agent, Containerd, Podman
+from tests.runtimes.leftovers import leftovers
 from tests.runtimes.machine import TREE, Machine
 
 EXAMPLES = {path.stem: path for path in sorted((ROOT / "docs" / "conflists").glob("*.conflist"))}
@@ -50,13 +50,6 @@ def address(pod: Host) -> str:
     return min(pod.addresses("eth0")).partition("/")[0]
 
 
-def is_clean(machine: Machine) -> bool:
-    """Whether no link, lease or rule of any pod is left."""
-    leases = [path for path in machine.path("/var/lib/cni/networks").rglob("[0-9f]*.*") if path.is_file()]
-    veths = [name for name in machine.links() if name.startswith("veth")]
-    return not leases and not veths and "v1:" not in machine.run(["nft", "list", "ruleset"]).stdout
-
-
 @contextmanager
 def pods(
     engine: Containerd | Podman, network: str, names: Mapping[str, Sequence[tuple[int, int]]]
@@ -95,7 +88,7 @@ def test_an_example_works(engine: Containerd | Podman, machine: Machine, outside
             assert ask(other, pod, own, 80, "tcp") == address(other)
             if has_ports:
                 assert ask(outside, pod, own, 80, "tcp", to=(NODE_V4, PORT[0])) == OUTSIDE_V4
-    assert wait_until(lambda: is_clean(machine))
+    assert wait_until(lambda: not leftovers(machine)), leftovers(machine)
 
 
 def test_the_example_for_one_pod_works(engine: Containerd | Podman, machine: Machine) -> None:
@@ -104,23 +97,16 @@ def test_the_example_for_one_pod_works(engine: Containerd | Podman, machine: Mac
         with pods(engine, network, {"only": ()}) as (pod,):
             assert is_ours(machine, network)
             assert ask(machine, pod, "10.29.0.10", 80, "tcp") == "10.29.0.1"
-    assert wait_until(lambda: is_clean(machine))
+    assert wait_until(lambda: not leftovers(machine)), leftovers(machine)
 
 
-def test_an_example_works_with_the_agent(engine: Containerd | Podman, machine: Machine) -> None:
+def test_an_example_works_with_the_agent(engine: Containerd | Podman, machine: Machine, agent: Agent) -> None:
     """With the agent installed as in README, it serves the runtimes' calls."""
-    log = machine.path("/tmp/agent.log")
-    machine.run(["sh", "-c", "/opt/cni/bin/slash24-agent >/tmp/agent.log 2>&1 </dev/null &"])
-    try:
-        assert wait_until(lambda: "event=ready" in log.read_text())
-        for network in installed(machine, "dual-stack"):
-            with pods(engine, network, {"one": (), "two": ()}) as (one, two):
-                assert one.reaches(address(two))
-    finally:
-        machine.run(["pkill", "slash24-agent"])
-    done = re.findall(r"\bverb=(\w+) plugin=bridge .*outcome=(\d+)", log.read_text())
-    assert set(done) >= {("ADD", "0"), ("DEL", "0")}
-    assert wait_until(lambda: is_clean(machine))
+    for network in installed(machine, "dual-stack"):
+        with pods(engine, network, {"one": (), "two": ()}) as (one, two):
+            assert one.reaches(address(two))
+    assert agent.served() >= {("ADD", "bridge", "0"), ("DEL", "bridge", "0")}
+    assert wait_until(lambda: not leftovers(machine)), leftovers(machine)
 
 
 def test_removal_restores_the_previous_plugins(machine: Machine) -> None:
