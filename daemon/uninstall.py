@@ -140,7 +140,7 @@ def _delete_files(network: str) -> str:
 def _delete_binaries(folder: str) -> str:
     with suppress(OSError), open(_DIVERSIONS, encoding="utf-8", errors="replace") as file:
         if f"\n{folder}/" in f"\n{file.read()}":
-            return f"{folder} remains, which install.sh has filled: run install.sh --remove"
+            return f"{folder} remains, which slash24 install has filled: run slash24 uninstall"
     install.remove(folder)
     return ""
 

@@ -53,15 +53,15 @@ _REMOVE_GROUP = 'mount -t cgroup2 node "$1"; find "$1/$2" -depth -type d -exec r
 
 
 class Machine(Host):
-    """The node."""
+    """The node; `tree`: a folder with the packages that are installed on it."""
 
-    def __init__(self) -> None:
+    def __init__(self, tree: Path = TREE) -> None:
         self._top = tempfile.mkdtemp()
         flags = ["--mount", "--net", "--pid", "--uts", "--ipc", "--fork", "--propagation", "private"]
         self._group = f"slash24-{os.path.basename(self._top)}"
-        argv = ["unshare", *flags, "--", "sh", "-c", _HOLD, "sh", str(TREE), self._top, self._group]
+        argv = ["unshare", *flags, "--", "sh", "-c", _HOLD, "sh", str(tree), self._top, self._group]
         self._holder = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        assert self._holder.stdout.readline() == "ready\n", f"no node: has tests/runtimes/fetch.sh made {TREE}?"
+        assert self._holder.stdout.readline() == "ready\n", f"no node: has tests/runtimes/fetch.sh made {tree}?"
         holder = self._holder.pid
         self.pid = int(Path(f"/proc/{holder}/task/{holder}/children").read_text())
         super().__init__(self.pid, f"/proc/{self.pid}/ns/net")
