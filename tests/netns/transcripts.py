@@ -44,10 +44,10 @@ spec:
   ingress: [{from: [{podSelector: {matchLabels: {app: api}}}], ports: [{port: 5432}]}]
 """
 _VARYING = (
+    (r"\b([0-9a-f]{2}:){5}[0-9a-f]{2}\b", "MAC"),  # first: "5d" in one is no age
     (r"\b\d+(\.\d+)? ?(ms|s|min|m|h|d|seconds?|minutes?|hours?|days?)\b( ago)?", "AGE"),
     (r"\b\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?(\.\d+)?Z?\b", "TIME"),
     (r"\b\d+(\.\d+)? ?([kKMG]i?)?B\b", "BYTES"),
-    (r"\b([0-9a-f]{2}:){5}[0-9a-f]{2}\b", "MAC"),
     (r"\bpid \d+", "PID"),
     (r" +", " "),
 )
