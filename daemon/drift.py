@@ -8,7 +8,7 @@ from linux.nftables.messages import INET
 from linux.nftables.monitor import TableMonitor
 from linux.nftables.static_table import table_name
 from linux.rtnl.links import find_link, find_link_by_index
-from linux.rtnl.monitor import ADDRESS, FORWARDING, LINK, NEIGHBOUR, ROUTE, Change, Lost, Monitor
+from linux.rtnl.monitor import ADDRESS, DOWN, FORWARDING, LINK, NEIGHBOUR, ROUTE, Change, Lost, Monitor
 from spec.addresses import unpack
 
 _FEATURES = ("egress", "vtep", "untracked", "dedup")
@@ -45,10 +45,10 @@ class Found:
         )
 
     def sentences(self) -> tuple[str, ...]:
-        """What has changed, in a few words each."""
-        named = [_words(change) for change in self.changes[:_TOLD]]
-        more = len(self.changes) - len(named)
-        named += [f"{more} more changes"] if more else []
+        """What of ours others have damaged, in a few words each. Other changes, as of an address, may be harmless."""
+        damage = [_words(change) for change in self.changes if _is_damage(change)]
+        named = damage[:_TOLD]
+        named += [f"{len(damage) - _TOLD} more"] if len(damage) > _TOLD else []
         return (*named, *(["rules were changed, or too much at once"] if self.is_any else []))
 
 
@@ -108,11 +108,18 @@ def _words(change: Change) -> str:
     what = {
         LINK: f"link {change.key.decode(errors='replace')}",
         ADDRESS: f"address {where}",
-        ROUTE: f"route {where}" if change.prefix else "a default route",
+        ROUTE: f"route {where}",
         NEIGHBOUR: f"neighbour {_text(change.key)}",
         FORWARDING: f"FDB entry {change.key.hex(':')}",
     }
-    return f"{what.get(change.kind, 'a setting of a link')} was {'deleted' if change.is_gone else 'changed'}"
+    done = "deleted" if change.is_gone else "set down" if change.kind == LINK else "changed"
+    return f"{what[change.kind]} was {done}"
+
+
+def _is_damage(change: Change) -> bool:
+    if change.kind == ROUTE:
+        return change.prefix > 0
+    return change.is_gone or change.value == DOWN or change.kind in (NEIGHBOUR, FORWARDING)
 
 
 def _text(packed: bytes) -> str:

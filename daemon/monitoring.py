@@ -46,8 +46,8 @@ class Monitoring:
         self._seconds.labels("sync" if done.is_whole else "update").observe(done.seconds)
         self._writes.inc(done.outcome.written)
         self._removals.inc(done.outcome.removed)
-        self._repairs.inc(bool(done.repaired))
-        if done.repaired:
+        self._repairs.inc(done.is_repair)
+        if done.damage:
             self._repaired.append((self._clock(), done))
         self._failures.inc(not done.outcome.is_complete)
 
@@ -89,7 +89,7 @@ class Monitoring:
             "records": counts.known,
             "left_out": list(_left_out(reconciler)[:_TOLD]),
             "repairs": [
-                {"seconds_ago": round(now - at, 1), "found": list(done.repaired), "complete": done.outcome.is_complete}
+                {"seconds_ago": round(now - at, 1), "found": list(done.damage), "complete": done.outcome.is_complete}
                 for at, done in reversed(list(self._repaired))
             ],
             "errors": self.recent.describe(),

@@ -38,12 +38,13 @@ _GATHER_SECONDS, _MOST_GATHERED = 0.002, 0.02  # a burst of changes is one pass;
 
 @dataclass(frozen=True)
 class Pass:
-    """A pass, for the metrics: how long it took, whether it was whole, and what others had changed, if that was why."""
+    """A pass, for the pages: how long it took, whether it was whole, whether drift was its cause, and what damage."""
 
     outcome: Outcome
     seconds: float
     is_whole: bool
-    repaired: tuple[str, ...] = ()
+    is_repair: bool
+    damage: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -249,7 +250,7 @@ class Reconciler:
         if outcome.written or outcome.removed:
             written = {"written": outcome.written, "removed": outcome.removed, "ms": round(seconds * 1000, 1)}
             self._log(INFO, {"event": "synchronised", "nodes": len(changes.nodes), **written})
-        self._observer.on_pass(Pass(outcome, seconds, is_whole, found.sentences()))
+        self._observer.on_pass(Pass(outcome, seconds, is_whole, bool(found), found.sentences()))
         self._after(changes)
 
     def _pass_for(self, changes: Changes, found: Found) -> Outcome:

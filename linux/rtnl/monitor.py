@@ -48,13 +48,17 @@ _MOST_ADDRESSES = 4096
 _GONE = (uapi.RTM_DELLINK, uapi.RTM_DELADDR, uapi.RTM_DELROUTE, uapi.RTM_DELNEIGH)
 
 
+DOWN = b"down"
+
+
 @dataclass(frozen=True, slots=True)
 class Change:
     """An object that has changed: its `kind`, and the index of the `link` that it is on or is.
 
     `key`: what it is about, packed: the destination of a route or neighbour, a MAC, an address; of a link its name.
     `prefix` of a route's destination or an address, in bits. `value`: a route's gateway, a neighbour's MAC, an FDB
-    entry's destination, packed; b"" if there is none. `protocol` of a route. `is_gone`: it has been deleted.
+    entry's destination, packed; b"" if there is none; of a link DOWN if it is. `protocol` of a route. `is_gone`: it was
+    deleted.
     """
 
     kind: str
@@ -189,7 +193,8 @@ def change_of(message: bytes) -> Change | None:
         return Change(ADDRESS, _index(message), address, message[17], is_gone=is_gone)
     if kind == LINK and len(message) >= 32:
         name = attributes_of(message, 32).get(uapi.IFLA_IFNAME, b"").rstrip(b"\0")
-        return Change(LINK, _index(message), name, is_gone=is_gone)
+        is_up = int.from_bytes(message[24:28], byteorder) & uapi.IFF_UP
+        return Change(LINK, _index(message), name, value=b"" if is_up else DOWN, is_gone=is_gone)
     if kind == SETTING:
         attributes = attributes_of(message, 20)
         return Change(SETTING, int.from_bytes(attributes.get(uapi.NETCONFA_IFINDEX, b""), byteorder, signed=True))

@@ -110,7 +110,8 @@ def test_drift_is_repaired(node: Node, daemon: Start, damage: str) -> None:
     done = node.run(["sh", "-c", damage], check=False)
     assert done.returncode == 0, done.stderr
     assert wait_until(lambda: state(node) == before, timeout=10), (before, state(node), one.log)
-    assert wait_until(lambda: json.loads(one.page("status")[1])["repairs"])
+    if any(word in damage for word in (" del ", " delete ", " flush ", " down")):
+        assert wait_until(lambda: json.loads(one.page("status")[1])["repairs"])
 
 
 def state(node: Node) -> dict:

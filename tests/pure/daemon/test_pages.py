@@ -21,7 +21,7 @@ from daemon.policies.pages import PolicyMetrics
 from daemon.readiness import State
 from daemon.reconciler import Pass
 from daemon.records import Store
-from linux.rtnl.monitor import ADDRESS, FORWARDING, LINK, NEIGHBOUR, ROUTE, SETTING, Change
+from linux.rtnl.monitor import ADDRESS, DOWN, FORWARDING, LINK, NEIGHBOUR, ROUTE, SETTING, Change
 from nodes.network import Outcome
 from nodes.registry import Entry
 from policy.compiled import EGRESS, INGRESS, Compiled, Enforced
@@ -139,8 +139,8 @@ def test_passes_and_records_are_counted(pages: Pages) -> None:
     """By kind, with what they have written."""
     pages.store.replace([Entry("n2", record(2)), Entry("n3", None, "no JSON")])
     done = Outcome(is_complete=True, written=6, removed=2)
-    pages.monitoring.on_pass(Pass(done, 0.02, is_whole=True, repaired=("route 10.1.2.0/24 was deleted",)))
-    pages.monitoring.on_pass(Pass(Outcome(), 0.001, is_whole=False))
+    pages.monitoring.on_pass(Pass(done, 0.02, is_whole=True, is_repair=True))
+    pages.monitoring.on_pass(Pass(Outcome(), 0.001, is_whole=False, is_repair=False))
     lines = pages.get("metrics")[1].splitlines()
     for line in (
         'slash24_node_pass_duration_seconds_count{kind="sync"} 1.0',
@@ -163,12 +163,14 @@ def test_the_status_tells_what_happened_lately(pages: Pages) -> None:
     log = pages.monitoring.recent.watch(lambda _priority, _fields: None)
     pages.store.replace([Entry("n2", record(2))])
     for name, warned in (("10.1.2.0/24", "refused"), ("10.1.3.0/24", "x" * 9999)):
-        done = Pass(Outcome(is_complete=True), 0.01, is_whole=False, repaired=(f"route {name} was deleted",))
+        done = Pass(
+            Outcome(is_complete=True), 0.01, is_whole=False, is_repair=True, damage=(f"route {name} was deleted",)
+        )
         pages.monitoring.on_pass(done)
         log(WARNING, {"event": "problem", "msg": warned})
         log(NOTICE, {"event": "solved", "msg": "nothing to see"})
         pages.clock.now += 10
-    pages.monitoring.on_pass(Pass(Outcome(), 0.001, is_whole=True))
+    pages.monitoring.on_pass(Pass(Outcome(), 0.001, is_whole=True, is_repair=False))
     status, body = pages.get("status")
     page = json.loads(body)
     assert (status, page["node"], page["mode"], page["connected"], page["records"]) == (200, "n1", "vxlan", True, 1)
@@ -187,41 +189,46 @@ def test_what_is_remembered_is_bounded(pages: Pages) -> None:
     """However often another program takes away what the daemon writes."""
     log = pages.monitoring.recent.watch(lambda _priority, _fields: None)
     for number in range(100):
-        pages.monitoring.on_pass(Pass(Outcome(is_complete=True), 0.01, is_whole=True, repaired=(str(number),)))
+        pages.monitoring.on_pass(
+            Pass(Outcome(is_complete=True), 0.01, is_whole=True, is_repair=True, damage=(str(number),))
+        )
         log(WARNING, {"event": "problem", "msg": number})
     page = json.loads(pages.get("status")[1])
     assert [len(page["repairs"]), len(page["errors"])] == [10, 10]
     assert (page["repairs"][0]["found"], page["errors"][0]["msg"]) == (["99"], "99")
 
 
-def test_changes_are_told_in_words() -> None:
-    """Each kind; of many changes the first five."""
+def test_damage_is_told_in_words() -> None:
+    """Of many changes the first five. What may be no damage, such as the carrier of a link, is not told."""
     network, mac = bytes((10, 1, 2, 0)), bytes(range(6))
     found = Found(
         changes=(
-            Change(LINK, 3, b"cbr0", is_gone=True),
-            Change(ADDRESS, 3, network, 24),
+            Change(LINK, 3, b"cbr0", value=DOWN),
+            Change(ADDRESS, 3, network, 24, is_gone=True),
             Change(ROUTE, 3, network, 24, is_gone=True),
-            Change(NEIGHBOUR, 3, network, is_gone=True),
+            Change(LINK, 4, b"eth0"),
+            Change(ADDRESS, 4, network, 16),
+            Change(ROUTE, 4, bytes(4), is_gone=True),
+            Change(SETTING, 4),
+            Change(NEIGHBOUR, 3, network),
             Change(FORWARDING, 3, mac, is_gone=True),
         )
     )
     assert found.sentences() == (
-        "link cbr0 was deleted",
-        "address 10.1.2.0/24 was changed",
+        "link cbr0 was set down",
+        "address 10.1.2.0/24 was deleted",
         "route 10.1.2.0/24 was deleted",
-        "neighbour 10.1.2.0 was deleted",
+        "neighbour 10.1.2.0 was changed",
         "FDB entry 00:01:02:03:04:05 was deleted",
     )
-    more = found + Found(is_any=True, changes=(Change(SETTING, 3), Change(ROUTE, 3, b"")))
-    assert more.sentences()[5:] == ("2 more changes", "rules were changed, or too much at once")
-    assert Found(changes=(Change(SETTING, 3),)).sentences() == ("a setting of a link was changed",)
+    more = found + Found(is_any=True, changes=(Change(LINK, 5, b"x", is_gone=True), Change(ROUTE, 3, network, 25)))
+    assert more.sentences()[5:] == ("2 more", "rules were changed, or too much at once")
     assert Found().sentences() == ()
 
 
 def test_every_metric_is_documented(pages: Pages) -> None:
     """And no other."""
-    pages.monitoring.on_pass(Pass(Outcome(), 0.001, is_whole=True))
+    pages.monitoring.on_pass(Pass(Outcome(), 0.001, is_whole=True, is_repair=False))
     names = set(re.findall(r"^# TYPE (\w+) ", pages.get("metrics")[1], re.MULTILINE))
     documented = {name for cell in cells(PAGE, "metric") for name in re.findall(r"`(\w+)`", cell)}
     assert {name.removesuffix("_total") for name in documented} == names

@@ -328,7 +328,7 @@ def test_drift_is_repaired_at_once(case: Case) -> None:
     case.drift.found = Found(changes=(Change(ROUTE, 7, bytes(4), 24, is_gone=True),))
     case.store.put(Entry("n4", record(4)))
     assert case.step() == [("repair", ["route"]), ("update", ["n4"])]
-    assert [bool(done.repaired) for done in case.observer.passes] == [False, True, True]
+    assert [done.is_repair for done in case.observer.passes] == [False, True, True]
 
 
 def test_a_quarrel_with_another_program_is_bounded(case: Case) -> None:
