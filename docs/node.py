@@ -4,9 +4,9 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from drawing import box, line, picture, words
+from cli.drawing import box, line, picture, words
 
 
 def draw() -> str:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from textwrap import wrap
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from drawing import box, line, picture, words
+from cli.drawing import box, line, picture, words
 
 TOP = Path(__file__).parent.parent
 WIDTH, MARGIN, GAP, BETWEEN = 960, 10, 10, 44

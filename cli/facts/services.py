@@ -19,6 +19,7 @@ DAEMON_PAGES = (os.path.join(RUN, "node-http.sock"), "127.0.0.1:9325")
 
 _SECONDS = 2.0
 _LARGEST = 8 << 20  # bytes of a page
+_MOST, _LONGEST = 200, 1000  # sentences of a page, and characters of each
 _SYSTEMD = "/run/systemd/system"
 _PROPERTIES = "LoadState,ActiveState,MainPID"
 
@@ -110,7 +111,7 @@ def _with_pages(
     for page in ("/healthz", "/readyz"):
         said = pages.get(page, {}).get("problem" if page == "/healthz" else "message")
         if not is_ready and isinstance(said, str) and said:
-            problems.insert(0, said)
+            problems.insert(0, said[:_LONGEST])
     told = tuple(dict.fromkeys(problems))
     at = {"where": where, "is_ready": is_ready, "pages": pages}
     return Service(name, is_running=True, pid=pid or unit.pid, unit=unit.state, problems=told, **at)
@@ -145,7 +146,8 @@ def _object(body: bytes) -> dict[str, object]:
 
 
 def _sentences(value: object) -> list[str]:
-    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []
+    told = value[:_MOST] if isinstance(value, list) else []
+    return [one[:_LONGEST] for one in told if isinstance(one, str)]
 
 
 _NOBODY = "nobody listens"

@@ -194,7 +194,7 @@ def change_of(message: bytes) -> Change | None:
     if kind == LINK and len(message) >= 32:
         name = attributes_of(message, 32).get(uapi.IFLA_IFNAME, b"").rstrip(b"\0")
         is_up = int.from_bytes(message[24:28], byteorder) & uapi.IFF_UP
-        return Change(LINK, _index(message), name, value=b"" if is_up else DOWN, is_gone=is_gone)
+        return Change(LINK, _index(message), name, value=b"" if is_up or is_gone else DOWN, is_gone=is_gone)
     if kind == SETTING:
         attributes = attributes_of(message, 20)
         return Change(SETTING, int.from_bytes(attributes.get(uapi.NETCONFA_IFINDEX, b""), byteorder, signed=True))

@@ -15,7 +15,7 @@ from plugins.node.conf import NodeConf
 from plugins.node.paths import Links, Tunnel
 from plugins.node.records import PEERS_FILE, Records, parse_peers, read_peers_file
 from plugins.node.selection import Peers, ThisNode, select
-from spec.config import absolute_path
+from spec.config import Section, absolute_path
 from spec.errors import CNIError, Code
 from spec.request import Request
 from state.files import delete_file, make_folders
@@ -35,6 +35,12 @@ def read_records(request: Request) -> Records:
     if not path and not os.path.lexists(PEERS_FILE) and os.path.exists(marker_of(request.conf.name)):
         message = f'the peers file "{PEERS_FILE}" is missing, but had peers when it was last read'
         raise CNIError(Code.TRY_AGAIN_LATER, message, 'write it; {"peers": []} means that there are none any more')
+    return records_of(section)
+
+
+def records_of(section: Section) -> Records:
+    """As `read_records`, also if the default peers file is missing; `section`: the main plugin's configuration."""
+    path = absolute_path(section, "peersFile")
     inline, filed = parse_peers(section), read_peers_file(path or PEERS_FILE, required=bool(path))
     from_default_file = not path and bool(filed.nodes or filed.left_out)
     return Records(inline + filed.nodes, filed.left_out, from_default_file)
