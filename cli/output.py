@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 Command = TypeVar("Command", bound=Callable)
 
+CONTAINER = 13
+"""Characters of a container's ID in tables, as in those of crictl."""
+
 Value = Mapping[str, object] | Sequence[object]
 """What `--json` prints: of dicts, lists, texts, numbers, booleans and None."""
 

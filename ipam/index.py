@@ -60,6 +60,10 @@ class LeaseIndex:
         """Whether the lease is indexed, and of an earlier boot."""
         return self._labels.get(inode) in self._over
 
+    def node_of(self, inode: int) -> str:
+        """The name of the node that has indexed the lease, "" if none has."""
+        return self._labels.get(inode, "").rpartition(".")[0]
+
     def path_of(self, inode: int) -> str:
         """The file of an entry."""
         return f"{self._path}/{self._labels[inode]}/{self.names[inode]}"

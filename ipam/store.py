@@ -177,6 +177,10 @@ class Leases:
         self._remove(stale)
         return tuple(stale)
 
+    def reclaim(self, addresses: Iterable[str]) -> None:
+        """Release those of the addresses that are RECLAIMABLE. Raises OSError after having released all that can be."""
+        self._remove([name for name in addresses if self.state(name) == State.RECLAIMABLE])
+
     def _is_reclaimable(self, name: str) -> bool:
         return self._index.is_over(self._inodes[name]) or self._unindexed.get(name) == b""
 

@@ -12,7 +12,7 @@ from struct import Struct
 
 from linux.netlink.attributes import attributes_of, number
 from linux.netlink.socket import Netlink
-from linux.netns import NoNetns, is_netns, open_netns
+from linux.netns import is_netns, open_netns
 from linux.rtnl import uapi
 
 _FOLDERS = ("/run/netns", "/run/docker/netns")
@@ -34,7 +34,7 @@ def opened(netlink: Netlink, wanted: Collection[int]) -> Iterator[dict[int, int]
     """
     found: dict[int, int] = {}
     with ExitStack() as descriptors:
-        for known, _, netns in _search(netlink, wanted, _paths()):
+        for known, _, netns in _search(netlink, wanted):
             found[known] = os.dup(netns)
             descriptors.callback(os.close, found[known])
         yield found
@@ -46,27 +46,37 @@ def paths_of(netlink: Netlink, wanted: Collection[int], likely: Iterable[str] = 
     `likely`: paths to look at first, for example those that a runtime gave; they may be of anything. Raises
     NetlinkError.
     """
-    return {known: path for known, path, _ in _search(netlink, wanted, chain(likely, _paths()))}
+    return {known: path for known, path, _ in _search(netlink, wanted, likely)}
 
 
-def _search(netlink: Netlink, wanted: Collection[int], paths: Iterable[str]) -> Iterator[tuple[int, str, int]]:
-    """(ID, path, descriptor) of the wanted namespaces, each once; the descriptor is closed when the next is asked."""
-    missing, seen = set(wanted), set()
-    for path in paths:
-        if not missing:
-            return
-        with suppress(NoNetns, OSError, ValueError):
+def every(likely: Iterable[str] = ()) -> Iterator[tuple[str, int]]:
+    """(path, descriptor) of each namespace that can be found, once; closed when the next one is asked for.
+
+    `likely`: as of `paths_of`.
+    """
+    seen = set()
+    for path in chain(likely, _paths()):
+        with suppress(OSError, ValueError):
             if not is_netns(path) or (inode := os.stat(path).st_ino) in seen:
                 continue
             seen.add(inode)
             netns = open_netns(path)
             try:
-                known = id_of(netlink, netns)
-                if known in missing:
-                    missing.remove(known)
-                    yield known, path, netns
+                yield path, netns
             finally:
                 os.close(netns)
+
+
+def _search(netlink: Netlink, wanted: Collection[int], likely: Iterable[str] = ()) -> Iterator[tuple[int, str, int]]:
+    """(ID, path, descriptor) of the wanted namespaces, each once; the descriptor is closed when the next is asked."""
+    missing = set(wanted)
+    for path, netns in every(likely) if missing else ():
+        known = id_of(netlink, netns)
+        if known in missing:
+            missing.remove(known)
+            yield known, path, netns
+            if not missing:
+                return
 
 
 def _paths() -> Iterator[str]:

@@ -8,10 +8,9 @@ import click
 
 from cli import exits, units
 from cli.facts.attachments import AttachedPod, read_attachments
-from cli.output import cell, console, json_option, print_json, table
+from cli.output import CONTAINER, cell, console, json_option, print_json, table
 from cli.root import require_root
 
-_CONTAINER = 13  # characters of a container ID, as crictl shows them
 _NAMED = "/run/netns/"
 
 
@@ -40,7 +39,7 @@ def _show(found: list[AttachedPod]) -> None:
     shown = table(*names, right=("age", "received", "sent"))
     for one in found:
         shown.add_row(
-            *map(cell, (one.network, one.pod or "-", one.container[:_CONTAINER] or "-", one.ifname)),
+            *map(cell, (one.network, one.pod or "-", one.container[:CONTAINER] or "-", one.ifname)),
             cell(", ".join(one.addresses) or "-"),
             *map(cell, (one.veth or "-", one.netns.removeprefix(_NAMED) or "-", _age(one))),
             *map(cell, (units.size(one.received.bytes), units.size(one.sent.bytes))),
@@ -57,4 +56,4 @@ def _age(one: AttachedPod) -> str:
 
 def _name(one: AttachedPod) -> str:
     """What a sentence calls an attachment."""
-    return f"{one.pod or one.container[:_CONTAINER] or one.veth} ({one.network}, {one.ifname})"
+    return f"{one.pod or one.container[:CONTAINER] or one.veth} ({one.network}, {one.ifname})"

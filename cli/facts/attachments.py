@@ -42,7 +42,8 @@ class AttachedPod:
     `tag`: the alias of its host veth, see linux/ownership.py. `pod`: "namespace/name" of Kubernetes. `addresses`:
     without prefix lengths. `veth`, `index`: the host veth. `mac`: of the pod's interface. `bridge`: the one that the
     host veth is a port of. `netns`: a path of the pod's namespace. `since`: when it was attached, in seconds since
-    1970. `problems`: a sentence for each.
+    1970. `problems`: a sentence for each. `is_live`: its host veth leads to another namespace, which therefore exists.
+    `unleased`: those of its addresses that host-local should have leased, and has not.
     """
 
     network: str
@@ -60,6 +61,8 @@ class AttachedPod:
     received: Traffic = Traffic()
     sent: Traffic = Traffic()
     problems: tuple[str, ...] = ()
+    is_live: bool = False
+    unleased: tuple[str, ...] = ()
 
     @property
     def attachment(self) -> Attachment:
@@ -95,6 +98,7 @@ class _Reader:
         self._host, self._leases, self._cache = host, leases, cache
         self._links = {link.index: link for link in list_links(host)}
         self._counters = read_counters(host)
+        self._leased = {(lease.network, lease.address): lease for lease in leases}
         self._cached = {owner_tag(one.attachment): one for one in cache}
 
     def attached(self) -> Iterator[AttachedPod]:
@@ -120,6 +124,7 @@ class _Reader:
         own = [lease for lease in self._leases if lease.is_of(owner)]
         due = tuple(dict.fromkeys([*(lease.address for lease in own), *(cached.addresses if cached else ())]))
         count = self._counters.get(veth.index, _NOTHING)
+        unleased = self._unleased(owner, due or seen.addresses or (), cached)
         return AttachedPod(
             owner.network,
             owner.container_id,
@@ -138,8 +143,11 @@ class _Reader:
             problems=(
                 *_of_links(veth, seen),
                 *_of_namespace(veth, cached, path),
-                *self._of_addresses(owner, due, seen.addresses, cached),
+                *self._of_addresses(owner, due, seen.addresses),
+                *(f"{address} is not leased, and may be given to another pod" for address in unleased),
             ),
+            is_live=veth.peer_is_elsewhere,
+            unleased=unleased,
         )
 
     def _without_veth(self, one: Cached) -> AttachedPod:
@@ -167,22 +175,22 @@ class _Reader:
             return _Seen(peer, tuple(one.ip for one in found if one.is_global), bridge)
         return _Seen(None, None, bridge)
 
-    def _of_addresses(
-        self, owner: Attachment, due: Collection[str], inside: Collection[str] | None, cached: Cached | None
-    ) -> Iterator[str]:
+    def _of_addresses(self, owner: Attachment, due: Collection[str], inside: Collection[str] | None) -> Iterator[str]:
         """What is wrong with its addresses: those that are `due`, and those that it has (None: unknown)."""
         if inside is None:
             return
         if not inside and not due:
             yield "it has no address"
         yield from (f"{address} is missing in its namespace" for address in due if address not in inside)
-        leased = {lease.address: lease for lease in self._leases if lease.network == owner.network}
         for address in due or inside:
-            lease = leased.get(address)
+            lease = self._leased.get((owner.network, address))
             if lease and owner.container_id and not lease.is_of(owner):
                 yield f"{address} is leased to {f'container {lease.container}' if lease.container else 'nobody'}"
-            elif not lease and _keeps_leases(owner.network, cached):
-                yield f"{address} is not leased, and may be given to another pod"
+
+    def _unleased(self, owner: Attachment, addresses: Collection[str], cached: Cached | None) -> tuple[str, ...]:
+        if not _keeps_leases(owner.network, cached):
+            return ()
+        return tuple(address for address in addresses if (owner.network, address) not in self._leased)
 
 
 def _name_for_daemon(owner: Attachment) -> str:

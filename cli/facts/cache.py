@@ -61,8 +61,13 @@ class Cached:
         return _object(self._main.get("ipam"))
 
     @property
+    def plugins(self) -> tuple[Mapping[str, object], ...]:
+        """The configurations of the list's plugins."""
+        return tuple(_objects(self.conf.get("plugins")))
+
+    @property
     def _main(self) -> Mapping[str, object]:
-        return next(iter(_objects(self.conf.get("plugins"))), {})
+        return next(iter(self.plugins), {})
 
 
 def read_cache(folders: tuple[str, ...] = CACHES) -> list[Cached]:

@@ -2,10 +2,14 @@
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from subprocess import Popen
 
 from tests.conftest import ROOT
 from tests.netns.cni import PATH
-from tests.netns.node import Node
+from tests.netns.node import Node, Pod, wait_until
 
 
 def slash24(node: Node, *words: str) -> tuple[int, str]:
@@ -20,3 +24,15 @@ def document(node: Node, *words: str) -> tuple[int, object]:
     """The exit status, and the document of `--json`."""
     status, text = slash24(node, *words, "--json")
     return status, json.loads(text)
+
+
+@contextmanager
+def outlived(pod: Pod) -> Iterator[Popen]:
+    """A process in the pod's namespace, whose name and path are gone meanwhile."""
+    with pod.start(["sleep", "600"]) as process:
+        try:
+            assert wait_until(lambda: Path(f"/proc/{process.pid}/comm").read_text() == "sleep\n")
+            pod.vanish()
+            yield process
+        finally:
+            process.kill()

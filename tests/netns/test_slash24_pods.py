@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.netns.cli_tools import document, slash24
+from tests.netns.cli_tools import document, outlived, slash24
 from tests.netns.cni import CNI, Cnitool
 from tests.netns.node import Node, Pod
 
@@ -118,12 +118,10 @@ def test_namespaces_and_veths_that_are_gone(node: Node, cnitool: Cnitool) -> Non
     for pod in (lost, bare):
         cnitool.ok("add", "net", pod)
     veths = {one["netns"]: one["veth"] for one in document(node, "pods")[1]}
-    with lost.start(["sleep", "60"]) as process:
-        lost.vanish()
+    with outlived(lost) as process:
         node.run(["ip", "link", "del", veths[bare.path]])
         status, found = document(node, "pods")
         told = {one["netns"]: one["problems"] for one in found}
-        process.kill()
     assert status == 1
     there = f"/proc/{process.pid}/ns/net"
     assert told == {

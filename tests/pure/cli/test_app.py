@@ -1,14 +1,14 @@
 """The command line: what all commands have in common."""
 
-import json
+import errno
 import re
-from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from cli import exits
+from cli.__main__ import main
 from cli.app import COMMANDS, slash24
 from cli.exits import Failure
 from tests.conftest import ROOT
@@ -58,15 +58,17 @@ def test_wrong_arguments_are_usage_errors() -> None:
     assert (status, "no-such-command" in output) == (exits.USAGE, True)
 
 
-def test_leases_of_a_folder_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In the order of addresses; files that are no leases are left out, a file without an owner has none."""
-    monkeypatch.setattr("cli.commands.leases.read_leases.__defaults__", (str(tmp_path),))
-    network = tmp_path / "net"
-    network.mkdir()
-    for name, text in {"10.1.0.10": "pod\r\neth0", "10.1.0.9": "old", "fd00::2": "", "lock": "", "x": "y"}.items():
-        (network / name).write_text(text)
-    status, output = run("leases", "--json")
-    assert status == exits.OK
-    found = [(lease["address"], lease["container"], lease["ifname"]) for lease in json.loads(output)]
-    assert found == [("10.1.0.9", "old", ""), ("10.1.0.10", "pod", "eth0"), ("fd00::2", "", "")]
-    assert [line.split()[:2] for line in run("leases")[1].splitlines()[1:]] == [["net", one[0]] for one in found]
+def test_what_nobody_expects_is_told_in_its_own_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """An error of the system ends a command with status 3 and a sentence."""
+
+    def fail(**_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error", "/var/lib/cni")
+
+    monkeypatch.delenv("CNI_COMMAND", raising=False)
+    monkeypatch.setattr("cli.__main__.slash24", fail)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == exits.FAILED
+    assert capsys.readouterr().err == "Error: [Errno 5] Input/output error: '/var/lib/cni'\n"

@@ -1,0 +1,1 @@
+"""`slash24 gc`: what is left of pods of which nothing is there any more, and its removal."""
