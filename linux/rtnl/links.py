@@ -249,6 +249,14 @@ def set_mac(netlink: Netlink, index: int, mac: str) -> None:
     netlink.change(_body(index=index) + _mac(mac), uapi.RTM_SETLINK)
 
 
+def set_hairpin(netlink: Netlink, port: int) -> None:
+    """Have a bridge send a port's own frames back to it (hairpin mode)."""
+    settings = _switch(uapi.IFLA_BRPORT_MODE, on=True)
+    netlink.change(
+        _body(family=AF_BRIDGE, index=port) + nested(uapi.IFLA_PROTINFO | NLA_F_NESTED, settings), uapi.RTM_SETLINK
+    )
+
+
 def set_vlan_filtering(netlink: Netlink, bridge: int, *, on: bool) -> None:
     """Enable or disable VLAN filtering of a bridge; raises NetlinkError (EOPNOTSUPP: not in this kernel)."""
     data = nested(uapi.IFLA_INFO_DATA, _switch(uapi.IFLA_BR_VLAN_FILTERING, on=on))

@@ -70,6 +70,7 @@ class AnyRoute:
     link: int
     table: int
     protocol: int
+    onlink: bool
     message: bytes = field(compare=False, repr=False)
 
     def words(self, link: str) -> str:
@@ -78,6 +79,7 @@ class AnyRoute:
         words += [self.dst]
         words += ["via", self.via] if self.via else []
         words += ["dev", link] if link else []
+        words += ["onlink"] if self.onlink else []
         words += ["proto", str(self.protocol)]
         return " ".join([*words, *(["table", str(self.table)] if self.table != MAIN else [])])
 
@@ -118,7 +120,7 @@ def list_all_routes(netlink: Netlink) -> Iterator[AnyRoute]:
     """The routes of all tables but `local`, which has the node's own addresses. Raises NetlinkError."""
     for family in _FAMILIES:
         for message in netlink.dump(_HEADER.pack(family, 0, 0, 0, 0, 0, 0, 0, 0), uapi.RTM_GETROUTE):
-            *_, table, protocol, _, kind, _ = _HEADER.unpack_from(message, 16)
+            *_, table, protocol, _, kind, flags = _HEADER.unpack_from(message, 16)
             found = attributes_of(message, RTNL_BODY)
             table = _number(found, uapi.RTA_TABLE) or table
             if message[16] != family or kind not in KINDS or table == LOCAL:
@@ -132,6 +134,7 @@ def list_all_routes(netlink: Netlink) -> Iterator[AnyRoute]:
                 link=_number(found, uapi.RTA_OIF),
                 table=table,
                 protocol=protocol,
+                onlink=bool(flags & uapi.RTNH_F_ONLINK),
                 message=message,
             )
 
