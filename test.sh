@@ -26,8 +26,8 @@ cd "$(dirname "$0")"
 # Missing Debian packages, detected by the commands that tests run.
 missing_packages() {
     local pair
-    for pair in ip:iproute2 nft:nftables iptables:iptables ipset:ipset ping:iputils-ping conntrack:conntrack tcpdump:tcpdump \
-        strace:strace nsenter:util-linux sysctl:procps gcc:gcc systemd-analyze:systemd \
+    for pair in ip:iproute2 nft:nftables iptables:iptables ipset:ipset ping:iputils-ping conntrack:conntrack \
+        tcpdump:tcpdump strace:strace nsenter:util-linux sysctl:procps gcc:gcc systemd-analyze:systemd \
         qemu-system-x86_64:qemu-system-x86 xz:xz-utils dbus-daemon:dbus-daemon openssl:openssl chromium:chromium; do
         command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
     done

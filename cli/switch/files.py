@@ -5,7 +5,6 @@ Configuration and executables are moved to a backup folder, below the path that 
 
 import os
 import shutil
-import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from fnmatch import fnmatchcase
@@ -13,15 +12,14 @@ from functools import partial
 
 from cli.facts.networks import Network, read_networks
 from cli.facts.paths import BIN
-from cli.switch.leftover import CONFIGURATION, FILE, Leftover, command
-from cli.switch.leftover import LEASES as LEASES_KIND
+from cli.switch.leftover import CONFIGURATION, FILE, LEASES, Leftover, command
+from cli.switch.programs import run
 from cli.switch.providers import MOVE, Provider, matches
 from daemon.conflist import is_ours
 from ipam.host_local import DATA_DIR
 from state.files import delete_file, make_folders, read_file
 
 BACKUP = "/var/lib/slash24/switched"
-_SECONDS = 30
 _OWN_TYPES = ("kubenet", "vxlan")
 _OTHER_KEYS = ("nerdctlID", "nerdctlLabels")
 _PODMAN = "podman"
@@ -47,6 +45,11 @@ class Configurations:
     def of(self, provider: Provider) -> list[Network]:
         """Those of a provider."""
         return [network for network in self._others if self._is_of(provider, network)]
+
+    def bridges_of_others(self, provider: Provider) -> set[str]:
+        """The bridges of configurations that are neither slash24's nor the provider's."""
+        gone = self.of(provider)
+        return {_bridge_of(network) for network in self._others if network not in gone} - {""}
 
     def _is_of(self, provider: Provider, network: Network) -> bool:
         if any(matches(provider.types, kind) for kind in network.types):
@@ -109,13 +112,18 @@ def lease_folder(network: Network) -> str:
 
 
 def find_configurations(provider: Provider, configurations: Configurations) -> Iterator[Leftover]:
-    """The provider's configurations; and leases of networks that slash24 does not go on with."""
-    taken = {network.name for network in configurations.own}
+    """The provider's configurations."""
     for network in configurations.of(provider):
         yield moved(CONFIGURATION, provider, network.path, f"configuration {network.path} of network {network.name}")
+
+
+def find_leases(provider: Provider, configurations: Configurations) -> Iterator[Leftover]:
+    """Leases of the provider's networks, which slash24 does not go on with."""
+    taken = {lease_folder(network) for network in configurations.own}
+    for network in configurations.of(provider):
         folder = lease_folder(network)
-        if folder and network.name not in taken and os.path.isdir(folder):
-            yield deleted(LEASES_KIND, folder, f"leases {folder}")
+        if folder and folder not in taken and os.path.isdir(folder):
+            yield deleted(LEASES, folder, f"leases {folder}")
 
 
 def find_files(provider: Provider) -> Iterator[Leftover]:
@@ -148,9 +156,19 @@ def _what(path: str) -> str:
     return "folder" if os.path.isdir(path) and not os.path.islink(path) else "file"
 
 
+def backup_of(provider: Provider, path: str) -> str:
+    """Where a file or folder of a provider is moved to."""
+    return _free(os.path.join(BACKUP, provider.name, path.lstrip("/")))
+
+
+def has_backup(provider: Provider) -> bool:
+    """Whether an earlier run has moved something of the provider."""
+    return os.path.isdir(os.path.join(BACKUP, provider.name))
+
+
 def moved(kind: str, provider: Provider, path: str, sentence: str) -> Leftover:
     """A file or folder that is moved to the backup folder."""
-    target = _free(os.path.join(BACKUP, provider.name, path.lstrip("/")))
+    target = backup_of(provider, path)
     lines = (command("mkdir", "-p", os.path.dirname(target)), command("mv", path, target))
     return Leftover(kind, path, sentence, lines, partial(move, path, target))
 
@@ -203,6 +221,4 @@ def _mounts_below(path: str) -> list[str]:
 
 def _unmount(path: str) -> None:
     if path in _mounts_below(path):
-        done = subprocess.run(["umount", path], capture_output=True, check=False, timeout=_SECONDS)
-        if done.returncode:
-            raise OSError(f"umount failed: {done.stderr.decode('utf-8', 'replace').strip()}")
+        run("umount", path)

@@ -4,14 +4,13 @@ Chains of iptables go together with the rules that lead to them, table by table.
 which also deletes what a provider's own clean-up leaves because a rule still leads to it.
 """
 
-import re
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from errno import ENOENT
 from functools import partial
 
 from cli.switch.leftover import RULES, SET, Leftover, command
+from cli.switch.programs import run
 from cli.switch.providers import Provider, matches
 from cli.switch.seen import Seen, SeenRule, SeenTable, read_legacy, read_table
 from linux.ipsets import destroy_set
@@ -23,7 +22,6 @@ from linux.nftables.transactions import retry_on_change
 MASQUERADE, PODS = "masquerade", "pods"
 """What running pods need a provider's rules for."""
 
-_SECONDS = 60
 _WAIT = ("-w", "10")  # seconds for the lock of iptables-legacy
 _NAMED = 4  # chains in a sentence
 
@@ -57,9 +55,9 @@ def find_chains(provider: Provider, seen: Seen, *, weak: bool) -> Iterator[tuple
     indexes = {one.index: one.name for one in seen.sets}
     for table in seen.xtables:
         for need in ("", MASQUERADE, PODS):
-            chosen = choose(provider, table, indexes, need, weak=weak)
-            if chosen:
-                yield need, _chains_leftover(provider, table, chosen, indexes, need, weak=weak)
+            again = partial(choose, provider, indexes=indexes, need=need, weak=weak)
+            if chosen := again(table):
+                yield need, rules_leftover(table, chosen, again)
 
 
 def find_sets(provider: Provider, seen: Seen) -> Iterator[Leftover]:
@@ -103,10 +101,8 @@ def _need(provider: Provider, *texts: str) -> str:
     return ""
 
 
-def _chains_leftover(
-    provider: Provider, table: SeenTable, chosen: Choice, indexes: Mapping[int, str], need: str, *, weak: bool
-) -> Leftover:
-    again = partial(choose, provider, indexes=indexes, need=need, weak=weak)
+def rules_leftover(table: SeenTable, chosen: Choice, again: Again) -> Leftover:
+    """The leftover that chains and rules of one table are. `again` chooses them when they are taken away."""
     if table.program:
         where = f"{table.program}'s table {table.table.name}"
         lines = [command(*words) for words in legacy_commands(table, chosen)]
@@ -190,9 +186,9 @@ def _run_all(commands: Sequence[Sequence[str]]) -> None:
     """Run all of them; raises OSError about those that failed."""
     failures = []
     for words in commands:
-        done = subprocess.run(words, capture_output=True, check=False, timeout=_SECONDS)
-        if done.returncode:
-            said = re.sub(r"\s+", " ", done.stderr.decode("utf-8", "replace")).strip()
-            failures.append(f"{command(*words)}: {said}")
+        try:
+            run(*words)
+        except OSError as error:
+            failures.append(f"{command(*words)}: {error}")
     if failures:
         raise OSError("; ".join(failures))

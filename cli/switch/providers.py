@@ -207,7 +207,7 @@ WEAVE = Provider(
     executables=("weave-net", "weave-ipam", "weave-plugin-.*"),
     files=(File("/var/lib/weave", DELETE), File("/run/weave", DELETE)),
     processes=("weaver", "weave-npc"),
-    by_hand=(_OVS, "states of its encryption (`ip xfrm state`), which carry no mark of it: they end with a reboot"),
+    by_hand=(_OVS, "policies and states of its encryption (`ip xfrm policy`, `ip xfrm state`): they end with a reboot"),
 )
 
 KUBE_ROUTER = Provider(
@@ -234,6 +234,7 @@ KUBE_ROUTER = Provider(
     processes=("kube-router",),
     by_hand=(
         "services of IPVS, if it was the service proxy: `ipvsadm -C`, then start kube-proxy",
+        "its marks for direct server return, which name no owner: `iptables -t mangle -S`",
         "its lines in /etc/iproute2/rt_tables (kube-router, kube-router-dsr, external_ip), which do nothing",
     ),
 )

@@ -1,12 +1,11 @@
 """Links, routes, rules of policy routing and BPF programs of a provider."""
 
-import shutil
-import subprocess
 from collections.abc import Iterator
 from functools import partial
 from socket import AF_INET6
 
 from cli.switch.leftover import FILTER, LINK, ROUTING, Leftover, command
+from cli.switch.programs import run
 from cli.switch.providers import Provider, matches
 from cli.switch.seen import Seen
 from linux.netlink.socket import Netlink
@@ -28,7 +27,6 @@ _OURS = "slash24 "
 """How the aliases of the node's own links begin."""
 _SYSTEM_TABLES = (MAIN, LOCAL, 253, 0)
 _UNIVERSE = "routes of table {}, to which only these rules lead"
-_SECONDS = 30
 
 
 def is_ours(link: Link) -> bool:
@@ -47,12 +45,16 @@ def is_link_of(provider: Provider, link: Link) -> bool:
 
 
 def find_links(provider: Provider, seen: Seen) -> Iterator[Leftover]:
-    """The provider's links."""
-    for link in seen.links:
-        if is_link_of(provider, link):
-            kind = f"{link.kind} " if link.kind else ""
-            lines = _link_commands(link)
-            yield Leftover(LINK, link.name, f"{kind}link {link.name}", lines, partial(_remove_link, link))
+    """The provider's links; a veth pair once."""
+    found = {link.index: link for link in seen.links if is_link_of(provider, link)}
+    for link in found.values():
+        peer = found.get(link.peer) if link.kind == "veth" and not link.peer_is_elsewhere else None
+        if peer and peer.index < link.index:
+            continue
+        kind = f"{link.kind} " if link.kind else ""
+        pair = f" and {peer.name}" if peer else ""
+        lines = _link_commands(link)
+        yield Leftover(LINK, link.name, f"{kind}link {link.name}{pair}", lines, partial(_remove_link, link))
 
 
 def _link_commands(link: Link) -> tuple[str, ...]:
@@ -63,11 +65,7 @@ def _link_commands(link: Link) -> tuple[str, ...]:
 
 def _remove_link(link: Link) -> None:
     if link.kind == "openvswitch":
-        if not shutil.which("ovs-dpctl"):
-            raise OSError("this needs ovs-dpctl, of the package openvswitch-switch")
-        done = subprocess.run(["ovs-dpctl", "del-dp", link.name], capture_output=True, check=False, timeout=_SECONDS)
-        if done.returncode:
-            raise OSError(f"ovs-dpctl failed: {done.stderr.decode('utf-8', 'replace').strip()}")
+        run("ovs-dpctl", "del-dp", link.name)
         return
     with Netlink() as host:
         now = find_link(host, link.name)

@@ -2,14 +2,13 @@
 
 import os
 import shlex
-import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from sys import byteorder
 
+from cli.switch.programs import find_program, run
 from linux.ipsets import IPSet, list_sets
 from linux.netlink.socket import NETLINK_NETFILTER, Netlink
 from linux.nftables import listing, messages
@@ -29,7 +28,6 @@ _LEGACY = (
     ("iptables-legacy", "/proc/thread-self/net/ip_tables_names"),
     ("ip6tables-legacy", "/proc/thread-self/net/ip6_tables_names"),
 )
-_SECONDS = 30
 
 
 @dataclass(frozen=True)
@@ -125,7 +123,7 @@ def _legacy_tables(notes: list[str]) -> Iterator[SeenTable]:
         names: list[str] = []
         with suppress(OSError), open(listed, encoding="ascii", errors="replace") as file:
             names = file.read().split()
-        if names and not shutil.which(f"{program}-save"):
+        if names and not find_program(f"{program}-save"):
             tables = ", ".join(names)
             notes.append(f"there are tables of {program} ({tables}), which only {program}-save can list: install it")
             continue
@@ -134,12 +132,8 @@ def _legacy_tables(notes: list[str]) -> Iterator[SeenTable]:
 
 
 def read_legacy(program: str, name: str) -> SeenTable:
-    """A table of iptables-legacy. Raises OSError."""
-    done = subprocess.run([f"{program}-save", "-t", name], capture_output=True, check=False, timeout=_SECONDS)
-    if done.returncode:
-        said = done.stderr.decode("utf-8", "replace").strip()
-        raise OSError(f"{program}-save -t {name} failed: {said}")
-    return parse_saved(program, name, done.stdout.decode("utf-8", "replace"))
+    """A table of iptables-legacy. Raises OSError, SubprocessError."""
+    return parse_saved(program, name, run(f"{program}-save", "-t", name))
 
 
 def parse_saved(program: str, name: str, text: str) -> SeenTable:
