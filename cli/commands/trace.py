@@ -46,7 +46,7 @@ def command(*, pod: str, destination: str, port: int | None, protocol: str | Non
         raise click.UsageError("--port: ICMP has no ports")
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _end)
-    found = trace(pod, destination, protocol, port or 80)
+    found = trace(pod, destination, protocol, port or (0 if protocol == "icmp" else 80))
     if as_json:
         print_json({**found.summary(), "hops": [asdict(hop) for hop in found.story.hops]})
     else:

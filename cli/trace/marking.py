@@ -10,7 +10,7 @@ from errno import EBUSY, EEXIST, EINVAL, ENOENT, EOPNOTSUPP, EPERM
 from socket import IPPROTO_UDP
 
 from cli.exits import Failure
-from cli.trace.probe import ANSWERS_MARK_AT, ICMP_HEADER, MARK_AT, TCP, UDP, Probe
+from cli.trace.probe import ANSWERS_MARK_AT, ICMP_HEADER, IP_HEADER, MARK_AT, TCP, TUNNEL_HEADERS, UDP, Probe
 from cli.trace.runs import NAME
 from linux.netlink.socket import NETLINK_NETFILTER, NLM_F_CREATE, Netlink, NetlinkError
 from linux.nftables import messages, uapi
@@ -20,8 +20,6 @@ from linux.nftables.statements import immediate_value, limit, meta_set
 
 _FIRST = -(1 << 31)
 _A_SECOND = 10
-_IP_HEADER = {4: 20, 6: 40}
-_VXLAN = 8 + 8 + 14  # bytes of the headers of UDP, VXLAN and Ethernet
 _NUMBERS = {4: 1, 6: 58}  # ICMP, ICMPv6
 _HOOKS = {
     # type filter hook prerouting priority -2147483648
@@ -93,17 +91,18 @@ def _content(table: TableName, probe: Probe) -> Iterator[Step]:
 
 
 def _matches(probe: Probe) -> Iterator[tuple[bytes, ...]]:
-    """The packet, what answers it, errors that quote it, and a tunnel's datagram that has it inside."""
-    at, inner = MARK_AT[probe.protocol], _IP_HEADER[probe.version] + MARK_AT[probe.protocol]
+    """The packet, what answers it, errors that quote it, and a tunnel's datagrams that have one of these inside."""
+    at, inner = MARK_AT[probe.protocol], IP_HEADER[probe.version] + MARK_AT[probe.protocol]
     of_protocol = (*protocol_ip(probe.version), *l4proto_is(probe.number))
     yield (*of_protocol, *_at(at, probe.mark))
     if probe.protocol == TCP:
         yield (*of_protocol, *_at(ANSWERS_MARK_AT, probe.answers_mark))
+        yield (*l4proto_is(IPPROTO_UDP), *_at(inner + ANSWERS_MARK_AT - at + TUNNEL_HEADERS, probe.answers_mark))
     elif probe.protocol == UDP:
         yield (*of_protocol, th_dport(), cmp_eq(probe.source_port.to_bytes(2, "big")))
     errors = (*protocol_ip(probe.version), *l4proto_is(_NUMBERS[probe.version]))
     yield (*errors, *_at(ICMP_HEADER + inner, probe.mark))
-    yield (*l4proto_is(IPPROTO_UDP), *_at(_VXLAN + inner, probe.mark))
+    yield (*l4proto_is(IPPROTO_UDP), *_at(TUNNEL_HEADERS + inner, probe.mark))
 
 
 def _at(offset: int, data: bytes) -> tuple[bytes, bytes]:

@@ -90,6 +90,11 @@ class View:
         link = self._by_name.get(name)
         return bool(link and link.master and port_state(link) != FORWARDING)
 
+    def is_shaper(self, name: str) -> bool:
+        """Whether a link is one by which packets only pass to be slowed down."""
+        link = self._by_name.get(name)
+        return bool(link and link.kind == "ifb")
+
     def underlay(self, device: int, mac: str) -> str:
         """Where a tunnel sends frames to a MAC: an underlay address, "" if its FDB does not say."""
         packed = list_forwarding(self._netlink, device).entries.get(bytes.fromhex(mac.replace(":", "")))

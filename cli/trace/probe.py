@@ -19,6 +19,9 @@ MARK_AT = {TCP: 4, UDP: 8, ICMP: 8}
 ANSWERS_MARK_AT = 8
 """Where the answer to a SYN has its own."""
 ICMP_HEADER = 8
+IP_HEADER = {4: 20, 6: 40}
+TUNNEL_HEADERS = 8 + 8 + 14
+"""Bytes of UDP, VXLAN and Ethernet around a packet."""
 THERE, BACK, OUTER = "there", "back", "outer"
 """The packet itself; an answer to it; the datagram of a tunnel that it is in."""
 
@@ -43,7 +46,6 @@ _CODES = {
     (6, 6): "route rejected",
 }
 _OTHER_ERRORS = {(4, 11): "time exceeded", (6, 2): "packet too big", (6, 3): "time exceeded"}
-_IP_HEADER = {4: 20, 6: 40}
 _SYN, _RST, _ACK = 2, 4, 16
 _TCP_HEADER, _UDP_HEADER, _ECHO_HEADER = Struct("!HH4sIBBHHH"), Struct("!HHHH"), Struct("!BBHHH")
 _MSS = bytes.fromhex("020405b4")  # the option: 1460
@@ -71,6 +73,12 @@ class Probe:
     def number(self) -> int:
         """The protocol (IPPROTO_*)."""
         return _NUMBERS.get(self.protocol, IPPROTO_ICMP if self.version == 4 else IPPROTO_ICMPV6)
+
+    @property
+    def places(self) -> tuple[int, int]:
+        """Where the last four bytes of the mark are after the IP header, also if the packet is in a tunnel's."""
+        at = MARK_AT[self.protocol] + len(self.mark) - 4
+        return at, TUNNEL_HEADERS + IP_HEADER[self.version] + at
 
     @property
     def answers_mark(self) -> bytes:
@@ -129,7 +137,7 @@ def transport_of(packet: bytes) -> bytes:
     """What follows the IP header; b"" if this is no IP packet."""
     if not packet:
         return b""
-    return packet[(packet[0] & 15) * 4 :] if packet[0] >> 4 == 4 else packet[_IP_HEADER[6] :]
+    return packet[(packet[0] & 15) * 4 :] if packet[0] >> 4 == 4 else packet[IP_HEADER[6] :]
 
 
 def direction_of(probe: Probe, packet: bytes) -> str:

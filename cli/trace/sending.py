@@ -20,6 +20,8 @@ _SECONDS = 2.0
 _AFTER_DROP = 0.3
 """Of waiting for the answer of a rule that rejects, or for nothing."""
 _LONGEST = 2048
+_SO_RCVBUFFORCE = 33
+_RECEIVE_BUFFER_BYTES = 4 << 20  # a raw socket gets all that the pod gets of the protocol
 _KINDS = {TCP: socket.SOCK_STREAM, UDP: socket.SOCK_DGRAM}
 _MOST = 500  # steps, sights
 
@@ -69,8 +71,8 @@ def send(pod: int, target: int | None, protocol: str, source: str, destination: 
         far = None
         if target is not None:
             with entered(target):
-                far = stack.enter_context(Tap())
-        near, tracer = stack.enter_context(Tap()), stack.enter_context(Tracer())
+                far = stack.enter_context(Tap(probe.mark[-4:], probe.places))
+        near, tracer = stack.enter_context(Tap(probe.mark[-4:], probe.places)), stack.enter_context(Tracer())
         evidence.untraced += stack.enter_context(marked(probe))
         try:
             wires[0].sendto(segment(probe), (destination, 0))
@@ -90,6 +92,7 @@ def _wires(stack: ExitStack, probe: Probe) -> list[socket.socket]:
     wires = []
     for number in dict.fromkeys((probe.number, icmp)):
         wire = stack.enter_context(socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, number))
+        wire.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER_BYTES)
         wire.bind((probe.source, 0))
         wires.append(wire)
     return wires
@@ -113,12 +116,13 @@ def _watch(evidence: Evidence, near: Tap, far: Tap | None, tracer: Tracer, wires
 
 def _take(evidence: Evidence, near: Tap, far: Tap | None, tracer: Tracer) -> None:
     probe = evidence.probe
-    steps, sights = tracer.read(), near.read(containing=probe.mark)
+    steps, sights = tracer.read(), near.read()
     evidence.steps += steps[: _MOST - len(evidence.steps)]
     evidence.sights += sights[: _MOST - len(evidence.sights)]
     if far:
-        seen = far.read(containing=probe.mark)
-        evidence.arrivals += [one for one in seen if not one.is_outgoing and direction_of(probe, one.packet) == THERE]
+        evidence.arrivals += [
+            one for one in far.read() if not one.is_outgoing and direction_of(probe, one.packet) == THERE
+        ]
 
 
 def _reply(probe: Probe, wires: list[socket.socket]) -> Reply | None:

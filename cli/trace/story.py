@@ -48,7 +48,7 @@ class Teller:
         self._evidence, self._source, self._target, self._pods = evidence, source, target, pods
         self._probe, self._peers = evidence.probe, Peers()
         self._runs = runs_of(evidence.probe, evidence.steps)
-        self._seen = [one for one in evidence.sights if direction_of(evidence.probe, one.packet) in (THERE, OUTER)]
+        self._seen: list[Sight] = []
         self._hops: list[Hop] = []
         self._end: tuple[str, str] | None = None
 
@@ -58,6 +58,7 @@ class Teller:
             self._view = view
             self._words = Words(lambda table, chain: listing.list_rules(netfilter, table, chain), self._name_at)
             self._hooks = _hooks(netfilter, {run.table for run in self._runs})
+            self._seen = [one for one in self._evidence.sights if self._is_on_its_way(one)]
             for tell in (lambda: self._in_pod(inside, next_hop), self._enter, self._pass, self._leave):
                 if not self._end:
                     tell()
@@ -101,6 +102,8 @@ class Teller:
             self._stop("link", f"it does not come out of {veth}{f', {port}' if port else ''}")
             return
         self._hop("link", f"comes in by {veth}{f', {port}' if port else ''}")
+        for name in dict.fromkeys(one.link for one in self._evidence.sights if self._view.is_shaper(one.link)):
+            self._hop("link", f"passes {name}, which limits what the pod sends")
         if self._view.is_blocked(veth):
             self._stop("link", f"{veth} is {port}: nothing passes")
             return
@@ -160,7 +163,7 @@ class Teller:
             self._stop("tunnel", f"{error}")
             return
         self._hop("tunnel", f"the route there: {route.route}")
-        self._rules([run for run in self._runs if run.direction == OUTER])
+        self._rules([run for run in self._runs if run.direction == OUTER and self._is_sent(run)])
         if not self._end and not self._has_left(route.link):
             next_hop = self._view.next_hop(route.link, route.via or underlay)
             if not next_hop.mac:
@@ -208,7 +211,10 @@ class Teller:
     def _back(self) -> None:
         """The answer, or which rule of this node has dropped it."""
         reply, (outcome, who) = self._evidence.reply, self._end or (STOPPED, "")
-        dropped = next((run for run in self._runs if run.direction == BACK and run.is_dropped), None)
+        back = [
+            run for run in self._runs if run.direction == BACK or (run.direction == OUTER and not self._is_sent(run))
+        ]
+        dropped = next((run for run in back if run.is_dropped), None)
         if dropped and not reply and outcome in (ARRIVED, LEFT):
             passage = self._words.passage(dropped)
             self._hops.append(Hop("answer", str(passage), is_stop=True, passage=passage))
@@ -264,6 +270,17 @@ class Teller:
     def _is_early(self, run: Run) -> bool:
         number = self._hooks.get((run.table, run.chain))
         return number == (uapi.NF_BR_PRE_ROUTING if run.table.family == BRIDGE else uapi.NF_INET_PRE_ROUTING)
+
+    def _is_sent(self, run: Run) -> bool:
+        """Whether a tunnel's datagram was one that this node sends."""
+        return self._hooks.get((run.table, run.chain)) in (uapi.NF_INET_LOCAL_OUT, uapi.NF_INET_POST_ROUTING)
+
+    def _is_on_its_way(self, one: Sight) -> bool:
+        """Whether this is the probe, or a tunnel's datagram with it, on a link where it goes on."""
+        if self._view.is_shaper(one.link):
+            return False
+        direction = direction_of(self._probe, one.packet)
+        return direction == THERE or (direction == OUTER and one.is_outgoing)
 
     def _has_left(self, link: int) -> bool:
         """Whether the probe, or the tunnel's datagram, was sent by a link (index)."""

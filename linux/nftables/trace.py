@@ -20,6 +20,7 @@ _SO_RCVBUFFORCE = 33
 _RECEIVE_BUFFER_BYTES = 1 << 20
 _LARGEST = 1 << 16
 _FAMILY_AT = 16
+_AT_ONCE = 2000
 _SIGNED = Struct("!i")
 _TRACE = message_type(uapi.NFT_MSG_TRACE)
 
@@ -94,13 +95,13 @@ class Tracer:
         return self._socket.fileno()
 
     def read(self) -> list[Step]:
-        """The steps that have been told since, in order. Raises OSError."""
+        """The steps that have been told since, in order, some of them if they are very many. Raises OSError."""
         steps: list[Step] = []
-        while True:
+        for _ in range(_AT_ONCE):
             try:
                 data, (sender, _) = self._socket.recvfrom(_LARGEST)
             except BlockingIOError:
-                return steps
+                break
             except OSError as error:
                 if error.errno != ENOBUFS:
                     raise
@@ -108,6 +109,7 @@ class Tracer:
                 continue
             if sender == 0:
                 steps += steps_in(data)
+        return steps
 
 
 def steps_in(data: bytes) -> Iterator[Step]:

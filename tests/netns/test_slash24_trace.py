@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import ROOT
 from tests.netns.cli_tools import document, slash24
 from tests.netns.cluster_tools import network, record, write
-from tests.netns.cni import CNI, PATH
+from tests.netns.cni import CNI, PATH, with_prev
 from tests.netns.daemon_policy_tools import ENABLED, PORT, Documents, add, pod_document, policy
 from tests.netns.daemon_tools import Start, daemons_started
 from tests.netns.node import Node, Pod, wait_until
@@ -94,7 +94,7 @@ def listening(pod: Pod) -> subprocess.Popen:
 @pytest.mark.usefixtures("pods")
 def test_between_pods_of_a_bridge(node: Node) -> None:
     """The bridge switches; by name or address, in both IP versions; a closed port is told from an open one."""
-    found = traced(node, "a", "b", outcome="answered", protocol="icmp")
+    found = traced(node, "a", "b", outcome="answered", protocol="icmp", port=0)
     assert texts(found, "bridge") == ["br0 switches it: the node does not route it"]
     assert "echo reply, from 10.1.2.3" in texts(found, "answer")
     found = traced(node, "10.1.2.2", "10.1.2.3", "--port", "80", outcome="answered", protocol="tcp", port=80)
@@ -144,7 +144,19 @@ def test_to_outside(node: Node) -> None:
     assert texts(traced(node, "a", "10.1.2.1", outcome="answered"), "arrival") == [
         "arrives at the node itself, as 10.1.2.1"
     ]
-    traced(node, "a", "a", outcome="arrived")
+    Pod(node, "a").run(["ip", "link", "set", "lo", "up"])
+    assert traced(node, "a", "a", outcome="answered")["sentence"].startswith("it reached container a itself")
+
+
+def test_a_pod_with_a_rate_limit(node: Node, cni: CNI, pods: tuple[Member, Member]) -> None:
+    """What the pod sends takes a detour, which is told, and not taken for the way out."""
+    limits = {"egressRate": 1000000, "egressBurst": 1000000, "ingressRate": 1000000, "ingressBurst": 1000000}
+    cni.add(
+        with_prev({"cniVersion": "1.1.0", "name": "net", "type": "bandwidth", **limits}, pods[0].result), pods[0].pod
+    )
+    found = traced(node, "a", OUTSIDE, outcome="answered")
+    assert any(text.endswith("which limits what the pod sends") for text in texts(found, "link"))
+    assert any("192.0.2.0/24 dev wan0" in text for text in texts(found, "route"))
 
 
 @pytest.mark.usefixtures("pods")
@@ -158,6 +170,10 @@ def test_rules_of_others(node: Node) -> None:
     assert found["sentence"] == "it was dropped by inet other f: rule 2: tcp dport 81 counter drop"
     found = traced(node, "a", OUTSIDE, outcome="stopped")
     assert "the answer was dropped by inet other f: rule 3: ip saddr 192.0.2.2" in found["sentence"]
+    node.run(["nft", "add", "chain", "inet", "other", "f", "{ policy drop; }"])
+    found = traced(node, "a", OUTSIDE, "--port", "82", outcome="stopped")
+    assert found["sentence"] == "it was dropped by inet other f: no rule of f decides, its policy is drop"
+    node.run(["nft", "add", "chain", "inet", "other", "f", "{ policy accept; }"])
     node.run(["iptables", "-I", "FORWARD", "-p", "udp", "-d", OUTSIDE, "-j", "REJECT"])
     found = traced(node, "a", OUTSIDE, "--port", "53", "--protocol", "udp", outcome="stopped")
     assert found["sentence"].startswith("it was dropped by ip filter FORWARD: rule ")
@@ -232,6 +248,11 @@ def test_to_a_pod_of_another_node(node: Node, other: Node, bin_dir: Path) -> Non
     assert "slash24.1 sends it to 192.0.2.2, node n2" in texts(found, "tunnel")
     assert "echo reply, from 10.244.2.2" in texts(found, "answer")
     traced(node, "pod1", "fd00:244:0:2::2", "--port", "80", outcome="answered")
+    node.run(["nft", "delete element inet slash24_vtep_net peers4 { 192.0.2.2 }"])
+    for words in (("10.244.2.2",), ("10.244.2.2", "--port", "80")):
+        found = traced(node, "pod1", *words, outcome="stopped")
+        assert found["sentence"].startswith("it was answered, but the answer was dropped by filter of the tunnel")
+        assert found["sentence"].endswith("it is not from a node of the network")
     other.run(["nft", "add", "table", "inet", "other"])
     other.run(["nft", "add", "chain", "inet", "other", "f", "{ type filter hook forward priority 5; policy drop; }"])
     found = traced(node, "pod1", "10.244.2.2", "--port", "80", outcome="left")
