@@ -18,6 +18,8 @@ Command = TypeVar("Command", bound=Callable)
 CONTAINER = 13
 """Characters of a container's ID in tables, as in those of crictl."""
 
+_ANY_WIDTH = 10_000  # columns of a terminal
+
 Value = Mapping[str, object] | Sequence[object]
 """What `--json` prints: of dicts, lists, texts, numbers, booleans and None."""
 
@@ -56,3 +58,30 @@ def table(*columns: str, right: Sequence[str] = ()) -> "Table":
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")
     return made
+
+
+def print_table(made: "Table", spare: Sequence[str] = ()) -> None:
+    """Print a table; in a terminal that is too narrow without the columns named in `spare`, as far as it has to be.
+
+    The first of them are left out first. A line tells which.
+    """
+    out, left_out = console(), []
+    for column in spare:
+        if out.measure(made, options=out.options.update(width=_ANY_WIDTH)).maximum <= out.width:
+            break
+        made = _without(made, column)
+        left_out.append(column)
+    out.print(made)
+    if left_out:
+        out.print(f"(not shown, as the terminal is narrow: {', '.join(left_out)})", style="dim")
+
+
+def _without(made: "Table", name: str) -> "Table":
+    """A copy of a table without a column."""
+    columns = [column for column in made.columns if column.header != name]
+    copy = table(*(str(column.header) for column in columns))
+    for column, original in zip(copy.columns, columns, strict=True):
+        column.justify = original.justify
+    for row, cells in zip(made.rows, zip(*(column.cells for column in columns), strict=True), strict=True):
+        copy.add_row(*cells, style=row.style)
+    return copy

@@ -9,7 +9,7 @@ import click
 from cli import exits
 from cli.gc.inventory import LEASE, Piece
 from cli.gc.leftovers import Leftover, Plan, read_plan
-from cli.output import CONTAINER, cell, console, json_option, print_json, table
+from cli.output import CONTAINER, cell, console, json_option, print_json, print_table, table
 from cli.root import require_root
 
 
@@ -64,7 +64,7 @@ def _remove(plan: Plan, network: str | None) -> dict[Leftover, str]:
 def _show(plan: Plan, *, removed: bool, failures: dict[Leftover, str]) -> None:
     out = console()
     if plan.stale:
-        out.print(_table(plan.stale))
+        print_table(_table(plan.stale), spare=("interface", "container"))
     for one in plan.kept:
         out.print(cell(f"Kept: {_name(one)}, {_pieces(one)}: {one.why}"))
     for sentence in plan.unasked:

@@ -9,8 +9,10 @@ import click
 from cli import exits, units
 from cli.facts.addresses import Addresses, Judged, read_addresses
 from cli.facts.evidence import KEPT, STALE
-from cli.output import CONTAINER, cell, console, json_option, print_json, table
+from cli.output import CONTAINER, cell, console, json_option, print_json, print_table, table
 from cli.root import require_root
+
+_UNCOUNTABLE = 2**32
 
 
 @click.command()
@@ -36,10 +38,11 @@ def _show(found: Addresses) -> None:
     if not (found.leases or found.unleased or found.cooling):
         out.print("No address is leased on this node.")
     else:
-        out.print(_table(found))
+        print_table(_table(found), spare=("age", "container", "interface"))
     for one in found.ranges:
         more = f", {one.cooling} cooling" if one.cooling else ""
-        out.print(cell(f"{one.network}: {one.leased} of {one.addresses} addresses of {one.range} leased{more}"))
+        size = f"{one.addresses} addresses" if one.addresses < _UNCOUNTABLE else "the addresses"
+        out.print(cell(f"{one.network}: {one.leased} of {size} of {one.range} leased{more}"))
     if any(one.state == STALE for one in found.leases):
         out.print("Leases without a pod are removed by: slash24 gc --yes", style="red")
 

@@ -8,7 +8,7 @@ import click
 
 from cli import exits, units
 from cli.facts.attachments import AttachedPod, read_attachments
-from cli.output import CONTAINER, cell, console, json_option, print_json, table
+from cli.output import CONTAINER, cell, console, json_option, print_json, print_table, table
 from cli.root import require_root
 
 _NAMED = "/run/netns/"
@@ -44,7 +44,7 @@ def _show(found: list[AttachedPod]) -> None:
             *map(cell, (one.veth or "-", one.netns.removeprefix(_NAMED) or "-", _age(one))),
             *map(cell, (units.size(one.received.bytes), units.size(one.sent.bytes))),
         )
-    console().print(shown)
+    print_table(shown, spare=("namespace", "host veth", "container", "interface", "sent", "received"))
     for one in found:
         for problem in one.problems:
             console().print(cell(f"{_name(one)}: {problem}"), style="red")
