@@ -6,7 +6,7 @@ import click
 
 from plugins.__main__ import VERSION
 
-COMMANDS = ("install", "uninstall", "status", "pods", "leases", "trace", "gc", "switch")
+COMMANDS = ("install", "uninstall", "validate", "status", "pods", "leases", "trace", "gc", "switch")
 """In the order in which `--help` lists them; each is the object `command` of the module of its name in cli/commands."""
 
 

@@ -50,7 +50,7 @@ def example() -> NodePicture:
         Service("registry", "connected", "kubernetes, 6 records"),
     )
     repairs = (Event(41, "route 10.244.4.0/24 was deleted"),)
-    errors = (Event(312, "ADD by kubenet of shop/cart-2: no free address in 10.244.1.0/24"),)
+    errors = (Event(312, "ADD of 4f1b2c9d8e7a6 by portmap failed: host port 8080/tcp is taken"),)
     return NodePicture("node-1", services, (network,), repairs, errors)
 
 

@@ -9,6 +9,7 @@ from cli.facts.attachments import read_attachments
 from cli.facts.leases import read_leases
 from cli.facts.paths import NET_D
 from cli.facts.runtimes import find_runtimes
+from cli.status.kernel import with_unconfigured
 from cli.status.networks import Seen, find_networks, read_network
 from cli.status.picture import Event, NetworkPicture, NodePicture, Service
 from linux.netlink.socket import Netlink
@@ -36,6 +37,7 @@ class Reader:
         with _noting(problems, "the networks"), Netlink() as host:
             for name, plugin in find_networks(self._folders, seen).items():
                 networks.append(read_network(host, name, plugin, seen))
+            networks = with_unconfigured(host, networks)
         return NodePicture(
             seen.node or os.uname().nodename,
             (agent_of(agent), daemon_of(daemon, networks), *registry_of(daemon)),
@@ -123,7 +125,7 @@ def _call(one: Mapping[str, object]) -> str:
         return _warning(one)
     container = _text(one, "container")[:_CONTAINER]
     of = f" of {container}" if container else ""
-    return f"{verb} by {plugin} failed{of}: {_text(one, 'msg') or 'error ' + _text(one, 'outcome')}"
+    return f"{verb}{of} by {plugin} failed: {_text(one, 'msg') or 'error ' + _text(one, 'outcome')}"
 
 
 def _warning(one: Mapping[str, object]) -> str:

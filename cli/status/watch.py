@@ -56,4 +56,4 @@ def _live() -> "Live":  # noqa: F821
 def _show(live: "Live", node: NodePicture) -> None:  # noqa: F821
     from cli.status.tree import tree_of
 
-    live.update(tree_of(node), refresh=True)
+    live.update(tree_of(node, console().height), refresh=True)

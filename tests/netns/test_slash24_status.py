@@ -130,6 +130,29 @@ def test_peers_by_routes(node: Node, cni: CNI) -> None:
     assert sentence.startswith("n5: claims 10.244.1.0/25")
 
 
+def test_peers_without_a_configuration(node: Node, cni: CNI) -> None:
+    """The kernel's routes and the peers file tell of them; the network is that of the pods."""
+    conf = overlay(node, "vxlan")
+    peers = conf.pop("peers")
+    node.run(["mkdir", "-p", "/run/slash24"])
+    node.path("/run/slash24/peers.json").write_text(json.dumps({"peers": peers[:2]}))
+    cni.add({**conf, "peers": peers[2:]}, node.pod("pod"))
+    node.path("/run/net.d/10-net.conflist").unlink()
+    (network,) = document(node, "status")[1]["networks"]
+    assert (network["name"], network["mode"], network["vtep"]["name"]) == ("net", "vxlan", "slash24.1")
+    assert [(one["name"], one["address"], one["way"]) for one in network["peers"]] == [
+        ("n2", "192.0.2.2", "tunnel"),
+        ("n3", "192.0.2.3", "tunnel"),
+        ("10.244.4.0/24", "192.0.2.4", "tunnel"),
+    ]
+    node.run(["ip", "route", "del", "10.244.2.0/24"])
+    node.run(["ip", "neigh", "del", "10.244.4.0", "dev", "slash24.1"])
+    assert wrong(node) == [
+        "n2: its route for 10.244.2.0/24 is missing",
+        "10.244.4.0/24: its neighbour or FDB entry for 10.244.4.0/24 is missing",
+    ]
+
+
 def test_pods_of_a_network_that_is_no_longer_configured(node: Node, cni: CNI) -> None:
     """They are there with their bridge."""
     cni.add(configure(node, "bridge", bridge="old0", ipam=IPAM), node.pod("pod"))

@@ -33,7 +33,7 @@ def node(*networks: NetworkPicture, name: str = "node-1", problems: tuple[str, .
         Service("registry", "connected", f"kubernetes, {sum(len(one.peers) for one in networks)} records"),
     )
     repairs = (Event(41, "route 10.244.4.0/24 was deleted"), Event(7300, "link cbr0 was set down"))
-    errors = (Event(312, "ADD by kubenet failed of 0123456789abc: no free address in 10.244.1.0/24"),)
+    errors = (Event(312, "ADD of 0123456789abc by kubenet failed: no free address in 10.244.1.0/24"),)
     return NodePicture(name, services, networks, repairs, errors, problems)
 
 

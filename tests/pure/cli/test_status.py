@@ -43,15 +43,15 @@ node-1  3 problems  1 network · 2 pods · 2 peers, 1 stale
 │   ├── 41 s ago: route 10.244.4.0/24 was deleted
 │   └── 2 h ago: link cbr0 was set down
 └── last errors
-    └── 5 min ago: ADD by kubenet failed of 0123456789abc: no free address in 10.244.1.0/24
+    └── 5 min ago: ADD of 0123456789abc by kubenet failed: no free address in 10.244.1.0/24
 """
 
 
-def printed(shown: NodePicture, *, width: int = 1000) -> str:
-    """The tree, as a pipe gets it."""
+def printed(shown: NodePicture, *, width: int = 1000, height: int = 0) -> str:
+    """The tree, as a pipe gets it, or a screen of that height."""
     console = Console(width=width, highlight=False, color_system=None)
     with console.capture() as capture:
-        console.print(tree_of(shown))
+        console.print(tree_of(shown, height))
     return "\n".join(line.rstrip() for line in capture.get().split("\n"))
 
 
@@ -89,6 +89,14 @@ def test_healthy_crowds_are_grouped(pods: int, peers: int) -> None:
             more = re.findall(rf"(\d+) more {word}", text)
             assert more == ([str(count - limit)] if count > limit + 1 else [])
     assert kinds(shown).count("ill") == 0
+
+
+@pytest.mark.parametrize("height", [100, 50, 30, 24])
+def test_a_tree_fits_the_screen(height: int) -> None:
+    """By grouping more; what is ill is shown nevertheless."""
+    lines = printed(crowd(250, 500, ill=2), height=height).splitlines()
+    assert len(lines) < height
+    assert sum("! its host veth is down" in line for line in lines) == 2
 
 
 @pytest.mark.parametrize("name", ["many", "all ill"])

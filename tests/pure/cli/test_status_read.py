@@ -42,7 +42,7 @@ def test_repairs_and_errors_are_sentences() -> None:
     assert [(event.seconds_ago, event.text) for event in read.errors_of(agent, said)] == [
         (5, "event=call failed in the agent error=x"),
         (10.5, "watch-failed: refused"),
-        (30, "ADD by bridge failed of 0123456789abc: no room"),
+        (30, "ADD of 0123456789abc by bridge failed: no room"),
         (40, "no subnet"),
         (50, "STATUS by vxlan failed: error 50"),
     ]

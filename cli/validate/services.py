@@ -1,0 +1,91 @@
+"""The agent, the daemon, and whether pods of Kubernetes come up."""
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from cli.facts.services import Service, read_agent, read_daemon
+from cli.validate.findings import Finding, not_applicable, ok, problem, warning
+from cli.validate.node import Facts
+
+POD_LOGS = "/var/log/pods"
+"""Of the kubelet: a folder for each pod, with a folder for each container that was created."""
+
+_DNS = ("kube-system_coredns-", "kube-system_kube-dns-", "kube-system_rke2-coredns-")
+_PATIENCE = 120  # seconds in which a pod may be without a container
+_MOST = 10_000
+
+
+def check(_facts: Facts) -> Iterator[Finding]:
+    """Both are well, as far as they run."""
+    for service in (read_agent(), read_daemon()):
+        yield from judge(service)
+
+
+def judge(service: Service) -> Iterator[Finding]:
+    """One of the two."""
+    name = service.name
+    for sentence in service.problems:
+        is_bad = not service.is_running or service.is_ready is not True
+        mend = f"journalctl -u {name} tells more; systemctl restart {name}"
+        yield problem(f"{name}: {sentence}", mend) if is_bad else warning(f"{name}: {sentence}")
+    if service.problems:
+        return
+    if service.is_running:
+        yield ok(f"{name} runs{' and is ready' if service.is_ready else ''}")
+    elif service.is_waiting:
+        yield ok(f"{name} is started by the next call")
+    else:
+        yield not_applicable(f"{name} does not run, and need not")
+
+
+@dataclass(frozen=True)
+class PodLogs:
+    """A pod of Kubernetes on this node: `has_containers` unless none was created. `age` in seconds."""
+
+    name: str
+    has_containers: bool
+    age: float
+
+
+def check_dns(_facts: Facts) -> Iterable[Finding]:
+    """The pods of the cluster's DNS have started."""
+    return judge_dns(read_pod_logs(POD_LOGS))
+
+
+def read_pod_logs(folder: str) -> list[PodLogs] | None:
+    """What the kubelet has logged of pods; None if there is no kubelet. Raises OSError."""
+    if not os.path.isdir(folder):
+        return None
+    found, now = [], time.time()
+    for name in sorted(os.listdir(folder))[:_MOST]:
+        with suppress(OSError):  # deleted meanwhile, or no folder
+            path = os.path.join(folder, name)
+            has_containers = any(entry.is_dir() for entry in os.scandir(path))
+            found.append(PodLogs(name, has_containers, now - os.stat(path).st_mtime))
+    return found
+
+
+def judge_dns(pods: Sequence[PodLogs] | None) -> Iterator[Finding]:
+    """`pods`: those of Kubernetes, None without a kubelet."""
+    if pods is None:
+        yield not_applicable("there is no kubelet here")
+        return
+    dns = [pod for pod in pods if pod.name.startswith(_DNS)]
+    waiting = [pod for pod in dns if not pod.has_containers]
+    for pod in waiting:
+        name = pod.name.split("_")[1]
+        if pod.age > _PATIENCE:
+            how = f"kubectl -n kube-system describe pod {name}; journalctl -u kubelet | grep {name}"
+            yield problem(f"no container of {name} was created in {int(pod.age)} seconds", how)
+        else:
+            yield warning(f"{name} has no container yet")
+    if dns and not waiting:
+        yield ok(f"the containers of {', '.join(pod.name.split('_')[1] for pod in dns)} were created")
+    elif not dns:
+        started = sum(pod.has_containers for pod in pods)
+        yield not_applicable(
+            f"no pod of the cluster's DNS is on this node; containers of {started} of {len(pods)} pods were created"
+        )
