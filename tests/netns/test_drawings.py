@@ -90,3 +90,18 @@ def test_a_page_is_drawn_and_runs_nothing_of_others(tmp_path: Path) -> None:
     page.write_text(page_of(SAMPLES["thirty"], reloads=True))
     made = dom(page, "light")
     assert (made.count("<script"), made.count("<tr><td>")) == (1, 30 + 4)
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_a_page_reloads_itself(tmp_path: Path, is_open: bool) -> None:
+    """In seven seconds of the browser's own time; but not while somebody reads one of its lists."""
+    text = page_of(SAMPLES["one"], reloads=True)
+    (tmp_path / "node.html").write_text(text.replace("<details>", "<details open>") if is_open else text)
+    count = "loads.textContent = 1 + Number(loads.textContent)"
+    outer = tmp_path / "outer.html"
+    outer.write_text(
+        f'<!DOCTYPE html><body><p id="loads">0</p><iframe src="node.html" onload="{count}"></iframe></body>'
+    )
+    loads = int(re.search(r'<p id="loads">(\d+)</p>', dom(outer, "light", "--virtual-time-budget=7000"))[1])
+    assert (loads == 1) == is_open
+    assert loads
