@@ -9,7 +9,7 @@ from linux.netlink.socket import Netlink
 from linux.rtnl.links import find_link
 from linux.rtnl.monitor import ADDRESS, FORWARDING, LINK, NEIGHBOUR, ROUTE, SETTING, Change, Lost, Monitor
 from spec.addresses import pack
-from tests.netns.node import Node
+from tests.netns.node import Node, wait_until
 
 CLUSTER = ("10.244.0.0/16", "fd00:244::/48")
 
@@ -20,18 +20,31 @@ def monitor_of_node(node: Node) -> Iterator[Monitor]:
     node.outside()
     node.run(["ip", "link", "add", "br0", "address", "02:00:00:00:00:b0", "type", "bridge"])
     node.run(["ip", "link", "add", "vx0", "type", "vxlan", "id", "7", "dev", "wan0", "dstport", "4789"])
-    node.run(["ip", "link", "set", "br0", "up"])
-    node.run(["ip", "link", "set", "vx0", "up"])
+    for name in ("br0", "vx0"):
+        node.run(["ip", "link", "set", name, "addrgenmode", "none"])  # such an address would be announced at some time
+        node.run(["ip", "link", "set", name, "up"])
+    assert wait_until(lambda: "fe80" in addresses(node))
+    settle(node)
     with node.inside():
         monitor = Monitor(CLUSTER)
         with Netlink() as host:
             links = [find_link(host, name) for name in ("br0", "vx0", "wan0")]
     monitor.links = {link.name: link.index for link in links}
     monitor.watch(links, monitor.links, monitor.links["vx0"])
-    time.sleep(0.2)  # IPv6 addresses of new links are announced late
     list(monitor.changes())
     with monitor:
         yield monitor
+
+
+def addresses(node: Node) -> str:
+    """The addresses of wan0, as `ip` shows them."""
+    return node.run(["ip", "addr", "show", "dev", "wan0"]).stdout
+
+
+def settle(node: Node) -> None:
+    """Wait until no address is tentative, and that was announced, too."""
+    assert wait_until(lambda: "tentative" not in addresses(node))
+    time.sleep(0.1)
 
 
 def announced(monitor: Monitor) -> list[Change]:
@@ -131,6 +144,7 @@ def test_an_address_that_is_prolonged_is_announced_once(node: Node, monitor: Mon
         for seconds in ("1000", "2000", "3000"):
             lifetime = ["valid_lft", seconds, "preferred_lft", seconds]
             node.run(["ip", "addr", "replace", address, "dev", "wan0", *lifetime])
+        settle(node)
         assert [change.kind for change in announced(monitor)].count(ADDRESS) <= 2  # tentative at first
         node.run(["ip", "addr", "replace", address, "dev", "wan0", "valid_lft", "900", "preferred_lft", "0"])
         assert ADDRESS in [change.kind for change in announced(monitor)]
