@@ -31,6 +31,12 @@ def is_of_network(tag: str, network: str) -> bool:
     return tag.startswith((f"v1:{network}:", _hashed_network(network)))
 
 
+def is_of_container(tag: str, container_id: str) -> bool:
+    """Whether a tag names this container, with whichever network and interface; one with hashes names none."""
+    version, *parts = tag.split(":")
+    return version == "v1" and len(parts) == 3 and parts[1] == container_id
+
+
 def stale_predicate(network: str, valid: Iterable[Attachment]) -> Callable[[str], bool]:
     """A predicate: whether a tag is of an attachment to this network that is not among the valid ones."""
     kept = {owner_tag(attachment) for attachment in valid}

@@ -10,7 +10,7 @@ are in rules/portmap/table.py.
 """
 
 from collections.abc import Callable, Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from errno import EEXIST
 from functools import partial
 
@@ -20,7 +20,7 @@ from linux.nftables.cache import TableCache
 from linux.nftables.messages import Element
 from linux.nftables.pod_table import Chain, Transaction
 from linux.nftables.transactions import repair
-from linux.ownership import owner_tag, stale_predicate
+from linux.ownership import is_of_container, owner_tag, stale_predicate
 from rules import iptables
 from rules.portmap import iptables_nat
 from rules.portmap.links import is_gone, list_service_addresses
@@ -107,13 +107,12 @@ class HostPorts:
 def ensure(owner: Attachment, host_ports: HostPorts) -> bool:
     """Forward these ports, and no others, for `owner`; returns whether this made the table.
 
-    Raises PortTaken, or NetlinkError; then nothing has changed.
+    Raises PortTaken, or NetlinkError; then nothing has changed. The container's other interfaces keep their ports.
 
     Two kinds of stale owners lose all their ports: one whose ports lead to an address of this pod, which IPAM gave to
     `owner`; and one that has one of these ports and whose link is deleted.
     """
     tag = owner_tag(owner)
-    wanted, chains = _elements(tag, host_ports)
     services = _services()
     pods = {forward.pod for forward in host_ports.forwards}
     is_refused = False
@@ -123,6 +122,8 @@ def ensure(owner: Attachment, host_ports: HostPorts) -> bool:
         is_new = not cache.rules
         marked, is_restored = _ensure_marking(transaction, cache)
         stale = {tag, *(element.owner for element in cache.find(pods) if element.owner and pod_of(element) in pods)}
+        own = _not_shared(owner, host_ports, _not_gone(_holders(transaction, host_ports))) if is_refused else host_ports
+        wanted, chains = _elements(tag, own)
         if is_refused:
             stale |= _gone_owners(transaction, wanted, stale)
         terms = {other.encode() for other in stale}
@@ -151,7 +152,7 @@ def ensure(owner: Attachment, host_ports: HostPorts) -> bool:
         return pod_table.change(decide)
     except OSError as error:
         if error.errno == EEXIST:
-            _raise_taken(wanted, tag, error)
+            _raise_taken(owner, host_ports, error)
         raise
 
 
@@ -161,11 +162,27 @@ def _services() -> list[Element]:
     return [Element(SERVICES[4 if len(one) == 4 else 6].name, one, SERVICES_OWNER) for one in addresses]
 
 
+def _holders(transaction: Transaction, host_ports: HostPorts) -> list[Element]:
+    """Where these ports lead now."""
+    found = (listing.find_element(transaction.netlink, TABLE.name, *_place(one)) for one in host_ports.forwards)
+    return [one for one in found if one]
+
+
 def _gone_owners(transaction: Transaction, wanted: Sequence[Element], known: Collection[str]) -> set[str]:
     """The other owners of the places of `wanted`, if all their pods are provably gone; otherwise none."""
     holders = (listing.find_element(transaction.netlink, TABLE.name, *place) for place in _places(wanted))
     others = [one for one in holders if one and one.owner not in known]
     return set() if _not_gone(others) else {one.owner for one in others}
+
+
+def _not_shared(owner: Attachment, host_ports: HostPorts, holders: Iterable[Element]) -> HostPorts:
+    """Without the ports that another interface of the container has: runtimes publish them on each of its networks."""
+    others = {(one.set, one.key) for one in holders if _is_other_interface(one.owner, owner)}
+    return replace(host_ports, forwards=tuple(one for one in host_ports.forwards if _place(one) not in others))
+
+
+def _is_other_interface(tag: str, owner: Attachment) -> bool:
+    return is_of_container(tag, owner.container_id) and tag != owner_tag(owner)
 
 
 def _not_gone(elements: Iterable[Element]) -> list[Element]:
@@ -253,6 +270,9 @@ def problems(owner: Attachment, host_ports: HostPorts) -> list[str]:
     wanted, chains = _elements(tag, host_ports)
     versions = pod_table.change(lambda transaction: _marked_versions(transaction.cache(TABLE)))
     state = pod_table.inspect(table(versions), chains, {tag.encode()}, _places(wanted))
+    own = _not_shared(owner, host_ports, state.elements)
+    if own != host_ports:
+        return problems(owner, own)
     sentences = pod_table.change(
         lambda transaction: [
             text for version in sorted(versions) for text in iptables_nat.marking_problems(transaction.netlink, version)
@@ -312,8 +332,7 @@ def _elements(tag: str, host_ports: HostPorts) -> tuple[list[Element], list[Chai
 
     for forward in host_ports.forwards:
         exact, version = bool(forward.host), forward.version
-        key = forward.host + _number(forward.protocol) + _number(forward.host_port, 2)
-        target = TARGETS[version, exact].name
+        target, key = _place(forward)
         elements[target, key] = Element(target, key, tag, value=forward.pod + _number(forward.pod_port, 2))
         conditions = host_ports.conditions.get(version, ())
         if conditions:
@@ -327,6 +346,12 @@ def _elements(tag: str, host_ports: HostPorts) -> tuple[list[Element], list[Chai
             )
             lead(MASQUERADES[version].name, answer + _number(forward.host_port, 2), back)
     return list(elements.values()), list(chains.values())
+
+
+def _place(forward: Forward) -> tuple[str, bytes]:
+    """The map and the key of a port."""
+    key = forward.host + _number(forward.protocol) + _number(forward.host_port, 2)
+    return TARGETS[forward.version, bool(forward.host)].name, key
 
 
 def _number(value: int, length: int = 1) -> bytes:
@@ -346,10 +371,11 @@ def _forwards(elements: Iterable[Element]) -> list[Forward]:
     return forwards
 
 
-def _raise_taken(wanted: Sequence[Element], tag: str, error: OSError) -> None:
-    """Raise PortTaken if one of the elements has another owner."""
-    state = pod_table.inspect(TABLE, (), (), _places(wanted))
-    others = _not_gone(element for element in state.elements if element.owner != tag)
+def _raise_taken(owner: Attachment, host_ports: HostPorts, error: OSError) -> None:
+    """Raise PortTaken if one of the ports has another owner, which is not the same container."""
+    tag = owner_tag(owner)
+    holders = pod_table.change(lambda transaction: _holders(transaction, host_ports))
+    others = _not_gone(one for one in holders if one.owner != tag and not _is_other_interface(one.owner, owner))
     for forward in _forwards(others):
         (other,) = {element.owner for element in others if _forwards([element]) == [forward]}
         pod = f"{_text(forward.pod, forward.version)}:{forward.pod_port}"

@@ -126,6 +126,53 @@ def test_ports_of_a_deleted_pod_are_freed_if_the_gateway_is_beside_the_bridge(
     cni.add({**portmap(HTTP), "prevResult": results[1]}, pods[1])
 
 
+def second_interface(pod: Member) -> dict:
+    """Attach the container to another network, with IPv4 alone; the result."""
+    ipam = {"type": "host-local", "subnet": "10.9.0.0/24"}
+    return pod.cni.add({**BRIDGE, "name": "there", "bridge": "br1", "ipam": ipam}, pod.pod, ifname="eth1")
+
+
+def test_a_container_has_its_ports_once_whatever_networks_it_has(pod: Member, outside: Pod) -> None:
+    """Runtimes publish its ports on each of its networks: the first keeps them, the second gets those that are new."""
+    with_first, new = portmap(HTTP, name="there"), port(8084, 80)
+    result = second_interface(pod)
+    pod.add(HTTP, port(8083, 80))
+    pod.cni.add({**with_first, "prevResult": result}, pod.pod, ifname="eth1")
+    pod.cni.check(with_first, pod.pod, result, ifname="eth1")
+    with_new = portmap(HTTP, new, name="there", conditionsV4=["-s", "192.0.2.0/24"])
+    pod.cni.add({**with_new, "prevResult": result}, pod.pod, ifname="eth1")
+    pod.cni.check(with_new, pod.pod, result, ifname="eth1")
+    pod.check(HTTP, port(8083, 80))
+    assert ask(outside, pod.pod, POD_V4, 80, "tcp", to=(NODE_V4, 8080)) == OUTSIDE_V4
+    assert listed(pod.node) == {("", 8080), ("", 8083), ("", 8084)}
+    pod.cni.delete(with_new, pod.pod, result, ifname="eth1")
+    pod.check(HTTP, port(8083, 80))
+    pod.cni.add({**with_first, "prevResult": result}, pod.pod, ifname="eth1")
+    pod.delete()
+    with pytest.raises(CNIFailure, match="8080/tcp is not forwarded"):
+        pod.cni.check(with_first, pod.pod, result, ifname="eth1")
+    pod.cni.add({**with_first, "prevResult": result}, pod.pod, ifname="eth1")
+    pod.cni.check(with_first, pod.pod, result, ifname="eth1")
+    pod.cni.delete(with_first, pod.pod, result, ifname="eth1")
+    assert listed(pod.node) == set()
+
+
+def test_a_container_does_not_share_another_containers_ports(pod: Member, other: Member) -> None:
+    """One port is its other interface's, one is free because its pod is gone, one belongs to a running pod."""
+    result = second_interface(pod)
+    pod.add(HTTP)
+    other.add(port(8084, 80))
+    third = Member(pod.cni, "podc")
+    third.add(port(8085, 80))
+    conf = portmap(HTTP, port(8084, 80), port(8085, 80), name="there")
+    die(other.pod, other.result)
+    with pytest.raises(CNIFailure, match="8085/tcp is taken by v1:net:podc:eth0"):
+        pod.cni.add({**conf, "prevResult": result}, pod.pod, ifname="eth1")
+    conf = portmap(HTTP, port(8084, 80), name="there")
+    pod.cni.add({**conf, "prevResult": result}, pod.pod, ifname="eth1")
+    pod.cni.check(conf, pod.pod, result, ifname="eth1")
+
+
 def test_a_failed_add_frees_no_ports(cni: CNI, pod: Member, other: Member) -> None:
     """One port belongs to a deleted pod, another to a running one: the ADD fails and changes nothing."""
     pod.add(HTTP)
