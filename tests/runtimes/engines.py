@@ -40,30 +40,35 @@ pids_limit = 0
 log_driver = "k8s-file"
 """
 _AGENT = "/opt/cni/bin/slash24-agent"
-CRICTL = ("--runtime-endpoint=unix:///run/containerd/containerd.sock", "--timeout=60s")
+_CRICTL = "runtime-endpoint: unix:///run/containerd/containerd.sock\ntimeout: 60\n"
 
 
 class Containerd:
     """containerd, called with crictl over the CRI as a kubelet does."""
 
     def __init__(self, machine: Machine, crictl: Path) -> None:
-        self._machine, self._crictl = machine, [str(crictl), *CRICTL]
+        self._machine, self._crictl = machine, str(crictl)
         machine.path("/tmp/runc").write_text(_UNLIMITED_RUNC)
         machine.path("/tmp/runc").chmod(0o755)
         file = machine.path("/etc/containerd/config.toml")
         file.write_text(file.read_text().replace('[plugins."io.containerd.grpc.v1.cri"]', _CONTAINERD, 1))
+        machine.path("/etc/crictl.yaml").write_text(_CRICTL)
         self.launch()
         machine.run(["ctr", "-n", "k8s.io", "images", "import", machine.image()])
 
     def launch(self) -> None:
         """Start containerd, and wait until it answers."""
         self._process = self._machine.start(["sh", "-c", "exec containerd >>/tmp/containerd.log 2>&1 </dev/null"])
-        assert wait_until(lambda: self._machine.run([*self._crictl, "version"], check=False).returncode == 0)
+        assert wait_until(lambda: self._machine.run(self.command("version"), check=False).returncode == 0)
 
     def end(self, signal: str = "TERM") -> None:
         """Stop containerd by a signal; its pods keep running."""
         self._machine.run(["pkill", f"-{signal}", "-x", "containerd"])
         self._process.wait(timeout=20)
+
+    def command(self, *words: str) -> list[str]:
+        """The command of crictl with these arguments."""
+        return [self._crictl, *words]
 
     def use(self, network: str) -> None:
         """Wait until containerd uses this network for pods."""
@@ -82,6 +87,16 @@ class Containerd:
         annotations: Mapping[str, str] | None = None,
     ) -> Host:
         """Start a pod; `ports` are pairs of host port and pod port."""
+        spec = self._inspected(self._run("runp", self.describe(name, ports, annotations)).strip())["info"][
+            "runtimeSpec"
+        ]
+        (netns,) = [each["path"] for each in spec["linux"]["namespaces"] if each["type"] == "network"]
+        return self._machine.netns(netns)
+
+    def describe(
+        self, name: str, ports: Sequence[tuple[int, int]] = (), annotations: Mapping[str, str] | None = None
+    ) -> str:
+        """Write the configuration of a pod; returns its path on the node."""
         mappings = [{"protocol": 0, "host_port": host, "container_port": port} for host, port in ports]
         metadata = {"name": name, "namespace": "default", "uid": name, "attempt": 1}
         pod = {
@@ -92,9 +107,7 @@ class Containerd:
             "port_mappings": mappings,
         }
         self._machine.path(f"/tmp/{name}.json").write_text(json.dumps(pod))
-        spec = self._inspected(self._run("runp", f"/tmp/{name}.json").strip())["info"]["runtimeSpec"]
-        (netns,) = [each["path"] for each in spec["linux"]["namespaces"] if each["type"] == "network"]
-        return self._machine.netns(netns)
+        return f"/tmp/{name}.json"
 
     def start_together(self, network: str, names: Sequence[str]) -> list[Host]:
         """Start these pods at once."""
@@ -131,7 +144,7 @@ class Containerd:
         return json.loads(self._run("inspectp", number))
 
     def _run(self, *words: str) -> str:
-        return self._machine.run([*self._crictl, *words]).stdout
+        return self._machine.run(self.command(*words)).stdout
 
 
 def _together(work: Callable, names: Sequence[str]) -> list:
@@ -142,14 +155,14 @@ def _together(work: Callable, names: Sequence[str]) -> list:
 class Agent:
     """The agent, installed and started as README describes."""
 
-    def __init__(self, machine: Machine) -> None:
-        self._machine, self._log = machine, machine.path("/tmp/agent.log")
+    def __init__(self, machine: Machine, program: str = _AGENT) -> None:
+        self._machine, self._program, self._log = machine, program, machine.path("/tmp/agent.log")
         self.launch()
 
     def launch(self) -> None:
         """Start it, and wait until it is ready."""
         self._log.unlink(missing_ok=True)
-        self._process = self._machine.start(["sh", "-c", f"exec {_AGENT} >/tmp/agent.log 2>&1 </dev/null"])
+        self._process = self._machine.start(["sh", "-c", f"exec {self._program} >/tmp/agent.log 2>&1 </dev/null"])
         assert wait_until(lambda: self._log.exists() and "event=ready" in self._log.read_text())
 
     def end(self, signal: str = "TERM") -> None:
@@ -176,10 +189,17 @@ class Podman:
     def start(self, network: str, name: str, ports: Sequence[tuple[int, int]] = ()) -> Host:
         """Start a container; `ports` are pairs of host port and container port."""
         published = [f"--publish={host}:{port}" for host, port in ports]
-        self._machine.run(["podman", "run", "--detach", "--network", network, "--name", name, *published, IMAGE])
-        found = self._machine.run(["podman", "inspect", "--format", "{{.NetworkSettings.SandboxKey}}", name])
-        return self._machine.netns(found.stdout.strip())
+        self.run("run", "--detach", "--network", network, "--name", name, *published, IMAGE)
+        return self.netns(name)
+
+    def netns(self, name: str) -> Host:
+        """The network namespace of a container."""
+        return self._machine.netns(self.run("inspect", "--format", "{{.NetworkSettings.SandboxKey}}", name).strip())
 
     def remove(self, *names: str) -> None:
         """Kill and delete these containers."""
-        self._machine.run(["podman", "rm", "--force", "--time", "0", *names])
+        self.run("rm", "--force", "--time", "0", *names)
+
+    def run(self, *words: str) -> str:
+        """The output of podman with these arguments."""
+        return self._machine.run(["podman", *words]).stdout
