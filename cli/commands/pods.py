@@ -41,7 +41,7 @@ def _show(found: list[AttachedPod]) -> None:
         shown.add_row(
             *map(cell, (one.network, one.pod or "-", one.container[:CONTAINER] or "-", one.ifname)),
             cell(", ".join(one.addresses) or "-"),
-            *map(cell, (one.veth or "-", one.netns.removeprefix(_NAMED) or "-", _age(one))),
+            *map(cell, (one.veth or "-", one.netns.removeprefix("/var").removeprefix(_NAMED) or "-", _age(one))),
             *map(cell, (units.size(one.received.bytes), units.size(one.sent.bytes))),
         )
     print_table(shown, spare=("namespace", "host veth", "container", "interface", "sent", "received"))

@@ -94,7 +94,7 @@ def _read(path: str, document: object, since: float) -> Iterator[Cached]:
     yield Cached(
         path,
         *owner,
-        netns=_text(values.get("netns")),
+        netns=_text(values.get("netns")) or _sandbox(result),
         pod=f"{namespace}/{name}" if name else "",
         addresses=tuple(dict.fromkeys(_addresses(result))),
         links=tuple(_text(one.get("name")) for one in _objects(result.get("interfaces")) if not one.get("sandbox")),
@@ -104,6 +104,11 @@ def _read(path: str, document: object, since: float) -> Iterator[Cached]:
         result=result,
         capabilities=_object(values.get("capabilityArgs")),
     )
+
+
+def _sandbox(result: Mapping[str, object]) -> str:
+    """The namespace of a result's interfaces; before 1.2, libcni names it nowhere else."""
+    return next((path for one in _objects(result.get("interfaces")) if (path := _text(one.get("sandbox")))), "")
 
 
 def _addresses(result: Mapping[str, object]) -> Iterator[str]:

@@ -64,6 +64,8 @@ class Evidence:
         is_over = bool(leases) and all(lease.is_over for lease in leases)
         if cached and is_netns(cached.netns) and not is_over:
             return Verdict(LIVE)
+        if owner.container_id and any(one.is_live and one.container == owner.container_id for one in self.attached):
+            return Verdict(KEPT, "another interface of its container is there")
         if owner.container_id in self.known.containers:
             container = self.known.containers[owner.container_id]
             return Verdict(KEPT, f"{container.runtime} still has the {container.name}")

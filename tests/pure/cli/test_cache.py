@@ -43,6 +43,12 @@ def test_a_file_of_libcni(tmp_path: Path) -> None:
     assert one.since == (tmp_path / "net-abc-eth0").stat().st_mtime
 
 
+def test_a_file_of_an_older_libcni(tmp_path: Path) -> None:
+    """As containerd 1.6 has it: the namespace is only in the result."""
+    (tmp_path / "a").write_text(json.dumps({key: value for key, value in FILE.items() if key != "netns"}))
+    assert read_cache((str(tmp_path),))[0].netns == "/run/netns/a"
+
+
 def test_a_result_of_the_oldest_version(tmp_path: Path) -> None:
     """Its addresses are under ip4 and ip6."""
     old = {**FILE, "result": {"ip4": {"ip": "10.1.0.2/24"}, "ip6": {"ip": "fd00::2/64"}}}

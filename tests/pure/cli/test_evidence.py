@@ -69,6 +69,7 @@ def test_an_earlier_boot_is_over() -> None:
 @pytest.mark.parametrize(
     ("found", "why"),
     [
+        (evidence([replace(POD, ifname="eth1", tag="v1:net:abc:eth1")]), "another interface of its container is there"),
         (evidence(containers=["abc"]), "containerd still has the sandbox of shop/web-0, notready"),
         (
             evidence(leases=[replace(LEASE_, machine="elsewhere")]),
