@@ -136,7 +136,7 @@ def _show_result(one: "Leftover", failure: str) -> None:
 
 def _show_notes(found: "Findings") -> None:
     for sentence in found.notes:
-        console().print(cell(f"Not seen: {sentence}"), style="yellow")
+        console().print(cell(f"Note: {sentence}"), style="yellow")
     if found.by_hand:
         console().print("\nBy hand, where it applies:")
         for sentence in found.by_hand:

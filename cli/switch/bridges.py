@@ -30,6 +30,7 @@ from linux.rtnl.policy_routing import MAIN, AnyRoute, hand_over_route
 from linux.rtnl.uapi import RTPROT_BOOT
 from plugins.node.conf import HAIRPIN_VETH
 from spec.addresses import parse_cidr
+from spec.errors import CNIError
 from state.files import read_file
 
 _SUBNETS = "/run/flannel/subnet.env"
@@ -79,7 +80,7 @@ def _find_promiscuous(takeover: Takeover, seen: Seen, link: Link | None) -> Iter
     """kubenet's default, a promiscuous bridge, where ours is ports in hairpin mode."""
     if link is None or not link.promiscuous or takeover.own is None:
         return
-    with suppress(Exception):
+    with suppress(CNIError):
         if takeover.own.main.string("hairpinMode", HAIRPIN_VETH) != HAIRPIN_VETH:
             return
     ports = [port for port in seen.links if port.master == link.index and not port.hairpin]

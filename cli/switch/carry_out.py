@@ -1,7 +1,6 @@
 """Takes away what a provider left."""
 
 from collections.abc import Iterator
-from subprocess import SubprocessError
 
 from cli.switch.find import Findings
 from cli.switch.leftover import CONFIGURATION, Leftover
@@ -30,7 +29,7 @@ def carry_out(findings: Findings) -> Iterator[tuple[Leftover, str]]:
 def _remove(one: Leftover) -> str:
     try:
         one.remove()
-    except (CNIError, OSError, SubprocessError) as error:
+    except (CNIError, OSError) as error:
         return _said(error)
     return ""
 

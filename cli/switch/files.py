@@ -17,6 +17,7 @@ from cli.switch.programs import run
 from cli.switch.providers import MOVE, Provider, matches
 from daemon.conflist import is_ours
 from ipam.host_local import DATA_DIR
+from spec.errors import CNIError
 from state.files import delete_file, make_folders, read_file
 
 BACKUP = "/var/lib/slash24/switched"
@@ -91,7 +92,7 @@ def _bridge_of(network: Network) -> str:
     """The bridge of a list whose first plugin is `bridge`, "" for others."""
     if network.types[0] != "bridge":
         return ""
-    with suppress(Exception):
+    with suppress(CNIError):
         return network.main.string("bridge") or "cni0"
     return ""
 
@@ -104,7 +105,7 @@ def _text(path: str) -> str:
 
 def lease_folder(network: Network) -> str:
     """Where host-local keeps the leases of a network, "" if its first plugin uses another IPAM plugin."""
-    with suppress(Exception):
+    with suppress(CNIError):
         ipam = network.main.section("ipam")
         if ipam.string("type", "host-local") == "host-local":
             return os.path.join(ipam.string("dataDir") or DATA_DIR, network.name)

@@ -16,6 +16,7 @@ from cli.switch.takeover import Takeover, find_takeover
 
 _BY_NAME = {provider.name: (provider,) for provider in ALL} | {CANAL: (CALICO, FLANNEL)}
 
+_WITHOUT = "no configuration of slash24 is in /etc/cni/net.d yet: without any, new pods get no network"
 _UNTIL_GONE = "pods that run need it: run this again when they are gone"
 _UNTIL_MASQUERADE = "pods that run need it until slash24 masquerades for them, after its first ADD: run this again then"
 
@@ -25,8 +26,8 @@ class Findings:
     """What a provider left.
 
     `title`: the provider, for sentences. `pods`: those that run. `running`: its processes, (name, process ID).
-    `takeover`: how its pods go on, None if they cannot. `by_hand`, `notes`: sentences on what is not done here, and on
-    what could not be looked at.
+    `takeover`: how its pods go on, None if they cannot. `obstacle`: why nothing can be taken away now, "" if it can.
+    `by_hand`, `notes`: sentences on what is not done here, and on what else a person should know.
     """
 
     title: str
@@ -34,22 +35,9 @@ class Findings:
     pods: Sequence[Pod]
     running: Sequence[tuple[str, int]]
     takeover: Takeover | None
+    obstacle: str
     by_hand: Sequence[str]
     notes: Sequence[str]
-
-    @property
-    def obstacle(self) -> str:
-        """Why nothing can be taken away now, "" if it can."""
-        if not self.leftovers:
-            return ""
-        if self.running:
-            name, process = self.running[0]
-            return f"{name} runs (process {process}) and would make all of it again: stop it first"
-        if self.pods and not self.takeover:
-            return f"its pods run, drain the node first: {_listed(self.pods)}"
-        if self.pods and not self.takeover.is_possible:
-            return f"its pods run, and no configuration of slash24 is there to go on with them: {_listed(self.pods)}"
-        return ""
 
 
 def find(name: str, seen: Seen | None = None) -> list[Leftover]:
@@ -74,15 +62,31 @@ def inspect(name: str, seen: Seen | None = None) -> Findings:
     providers = _BY_NAME[name]
     taken = find_takeover(providers[0], configurations) if len(providers) == 1 else None
     found = [one for provider in providers for one in _Search(provider, seen, configurations, taken).leftovers()]
+    pods = [pod for provider in providers for pod in _pods(provider, seen, taken)]
+    active = running([process for provider in providers for process in provider.processes])
     return Findings(
         title=" and ".join(provider.title for provider in providers),
         leftovers=sorted(found, key=lambda one: ORDER.index(one.kind)),
-        pods=[pod for provider in providers for pod in _pods(provider, seen, taken)],
-        running=running([process for provider in providers for process in provider.processes]),
+        pods=pods,
+        running=active,
         takeover=taken,
+        obstacle=_obstacle(seen, active, pods, taken) if found else "",
         by_hand=[sentence for provider in providers for sentence in provider.by_hand],
-        notes=seen.notes,
+        notes=[*seen.notes, *([] if configurations.own else [_WITHOUT])],
     )
+
+
+def _obstacle(seen: Seen, active: Sequence[tuple[str, int]], pods: Sequence[Pod], taken: Takeover | None) -> str:
+    if active:
+        name, process = active[0]
+        return f"{name} runs (process {process}) and would make all of it again: stop it first"
+    if not pods:
+        return ""
+    if taken is None:
+        return f"its pods run, drain the node first: {_listed(pods)}"
+    masters = {link.name: link.master for link in seen.links}
+    problem = taken.problem(on_bridge=any(masters.get(pod.link) for pod in pods))
+    return f"its pods run, and {problem}: {_listed(pods)}" if problem else ""
 
 
 def _pods(provider: Provider, seen: Seen, taken: Takeover | None) -> list[Pod]:
@@ -117,8 +121,11 @@ class _Search:
         yield from firewall.find_sets(provider, seen)
         yield from routing.find_rules(provider, seen, weak=weak)
         yield from routing.find_routes(provider, seen, weak=weak)
+        yield from routing.find_ipsec(provider, seen)
         for one in routing.find_links(provider, seen):
             yield self._needed(one, firewall.PODS)
+        if weak:
+            yield from routing.find_fallback_links(provider, seen)
         for one in files.find_files(provider):
             is_executable = one.name.startswith(f"{BIN}/")  # its DEL may still be called
             yield self._needed(one, firewall.PODS if is_executable else "")

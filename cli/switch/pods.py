@@ -11,6 +11,8 @@ from linux.netlink.socket import Netlink
 from linux.netns_ids import paths_of
 from linux.rtnl.links import Link
 
+_ONE_ADDRESS = ("/32", "/128")
+
 
 @dataclass(frozen=True)
 class Pod:
@@ -34,6 +36,8 @@ def find_pods(provider: Provider, seen: Seen, bridges: Collection[str], addresse
     """
     masters = {link.index for link in seen.links if link.name in (*provider.bridges, *bridges)}
     routed = {route.link for route in seen.routes if route.dst.rpartition("/")[0] in addresses}
+    if provider.routes_to_pods:
+        routed |= {route.link for route in seen.routes if route.dst.endswith(_ONE_ADDRESS)}
     ruled = {rule.iif for rule in seen.rules if provider.weak_rules and provider.weak_rules(rule)}
 
     def is_pods(link: Link) -> bool:

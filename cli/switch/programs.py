@@ -16,11 +16,14 @@ def find_program(name: str) -> str:
 
 
 def run(name: str, *arguments: str) -> str:
-    """What a program prints. Raises OSError (it is not installed, or fails, with what it says), SubprocessError."""
+    """What a program prints. Raises OSError: it is not installed, does not end, or fails, with what it says."""
     program = find_program(name)
     if not program:
         raise OSError(f"this needs the program {name}, which is not installed")
-    done = subprocess.run([program, *arguments], capture_output=True, check=False, timeout=_SECONDS)
+    try:
+        done = subprocess.run([program, *arguments], capture_output=True, check=False, timeout=_SECONDS)
+    except subprocess.TimeoutExpired as error:
+        raise OSError(f"{name} did not end within {_SECONDS} seconds") from error
     if done.returncode:
         said = re.sub(r"\s+", " ", done.stderr.decode("utf-8", "replace")).strip()
         raise OSError(f"{name} failed: {said}")

@@ -37,19 +37,23 @@ class Named:
 class Provider:
     """What one provider leaves.
 
-    `links`: its own links. `pods`: names of the host's ends of pods' links. `bridges`: those on which pods are.
-    `tables`: "family name" of nftables tables. `chains`, `weak_chains`, `comments`, `interfaces`: of chains of
-    iptables, of rules in others' chains, of links that such rules name. `masquerade`, `pod_rules`: those chains and
-    comments that running pods need until something else masquerades for them, or until the last one is gone.
-    `matches`: weak matches of x_tables in rules. `rules`, `weak_rules`: of policy routing. `protocols`: of routes.
-    `filters`: names of BPF programs of tc. `types`: of plugins in configurations. `processes`: whose names mean that
-    the provider runs. `by_hand`: sentences on what is not done here.
+    `links`: its own links. `fallback_links`: those that the kernel makes with a module, and that cannot be deleted.
+    `pods`: names of the host's ends of pods' links. `routes_to_pods`: these have any name, and each a route of its own
+    that leads there. `bridges`: those on which pods are. `tables`: "family name" of nftables tables. `chains`,
+    `weak_chains`, `comments`, `interfaces`: of chains of iptables, of rules in others' chains, of links that such rules
+    name. `masquerade`, `pod_rules`: those chains and comments that running pods need until something else masquerades
+    for them, or until the last one is gone. `matches`: weak matches of x_tables in rules. `rules`, `weak_rules`: of
+    policy routing. `protocols`: of routes. `filters`: names of BPF programs of tc. `mark`, `interface_id`: of policies
+    and states of IPsec, 0 for none. `types`: of plugins in configurations. `processes`: whose names mean that the
+    provider runs. `by_hand`: sentences on what is not done here.
     """
 
     name: str
     title: str
     links: tuple[Named, ...] = ()
+    fallback_links: tuple[str, ...] = ()
     pods: tuple[str, ...] = ()
+    routes_to_pods: bool = False
     bridges: tuple[str, ...] = ()
     tables: tuple[str, ...] = ()
     chains: tuple[str, ...] = ()
@@ -65,6 +69,8 @@ class Provider:
     protocols: tuple[int, ...] = ()
     weak_protocols: tuple[int, ...] = ()
     filters: tuple[str, ...] = ()
+    mark: int = 0
+    interface_id: int = 0
     types: tuple[str, ...] = ()
     executables: tuple[str, ...] = ()
     files: tuple[File, ...] = ()
@@ -78,7 +84,6 @@ def matches(patterns: tuple[str, ...], text: str) -> bool:
 
 
 _ETH = ("veth",)
-_OVS = "its Open vSwitch datapath, if it had one: `ovs-dpctl del-dp datapath`, or a reboot"
 _HEX = "[0-9a-f]"
 
 KUBENET = Provider(
@@ -119,6 +124,7 @@ FLANNEL = Provider(
     files=(File("/run/flannel", DELETE), File("/etc/kube-flannel", MOVE)),
     processes=("flanneld",),
     by_hand=(
+        "k3s and RKE2 contain flannel and make it all again, unless they are started with --flannel-backend=none",
         "its DaemonSet, its ConfigMap, and the Nodes' annotations flannel.alpha.coreos.com/*, after the last node",
     ),
 )
@@ -132,6 +138,7 @@ CALICO = Provider(
         Named(r"bpf(in|out)\.cali"),
         Named(f"cali{_HEX}{{11}}", _ETH),
     ),
+    fallback_links=("tunl0",),
     pods=(f"cali{_HEX}{{11}}",),
     tables=("ip calico", "ip6 calico", "bridge calico", "inet calico"),
     chains=("cali-.*",),
@@ -194,6 +201,7 @@ WEAVE = Provider(
     "Weave Net",
     links=(
         Named("weave"),
+        Named("datapath", ("openvswitch",)),
         Named("vethwe-(bridge|datapath|pcap)|vethwedu"),
         Named("vxlan-6784", ("vxlan",)),
         Named(f"vethwepl{_HEX}*", _ETH),
@@ -203,11 +211,12 @@ WEAVE = Provider(
     chains=("WEAVE(-.*)?",),
     interfaces=("weave",),
     sets=("weave-.*", "weaver-no-masq-local"),
+    mark=0x20000,
     types=("weave-net",),
     executables=("weave-net", "weave-ipam", "weave-plugin-.*"),
     files=(File("/var/lib/weave", DELETE), File("/run/weave", DELETE)),
     processes=("weaver", "weave-npc"),
-    by_hand=(_OVS, "policies and states of its encryption (`ip xfrm policy`, `ip xfrm state`): they end with a reboot"),
+    by_hand=("states of its encryption, which carry no mark of it (`ip xfrm state`): they end with a reboot",),
 )
 
 KUBE_ROUTER = Provider(
@@ -233,6 +242,7 @@ KUBE_ROUTER = Provider(
     files=(File("/var/lib/kube-router", MOVE),),
     processes=("kube-router",),
     by_hand=(
+        "k3s contains kube-router and makes its rules again, unless it is started with --disable-network-policy",
         "services of IPVS, if it was the service proxy: `ipvsadm -C`, then start kube-proxy",
         "its marks for direct server return, which name no owner: `iptables -t mangle -S`",
         "its lines in /etc/iproute2/rt_tables (kube-router, kube-router-dsr, external_ip), which do nothing",
@@ -246,6 +256,7 @@ KINDNET = Provider(
     pods=(f"knet{_HEX}+",),
     tables=("(inet|ip|ip6) kindnet-.*", "inet cni-kindnet", "inet kube-network-policies"),
     chains=("KIND-MASQ-AGENT",),
+    interface_id=1001,
     types=("cni-kindnet", "kindnet"),
     executables=("cni-kindnet",),
     files=(File("/var/lib/cni-kindnet", DELETE),),
@@ -257,6 +268,7 @@ KOPEIO = Provider(
     "kopeio",
     "Kopeio (pods on kubenet's bridge)",
     links=(Named("vxlan1", ("vxlan",), "00:53:"),),
+    bridges=("cbr0",),
     by_hand=(
         "routes and tunnels of its providers gre and ipsec (`ip link show type gre`, `ip xfrm state`): a reboot",
         "what kubenet left: `slash24 switch kubenet`",
@@ -268,6 +280,7 @@ ROMANA = Provider(
     "romana",
     "Romana",
     links=(Named("romana-(lo|gw)"),),
+    routes_to_pods=True,
     chains=("ROMANA[-_].*",),
     comments=("romana (forwarding|postrouting) rules",),
     types=("romana",),

@@ -8,9 +8,11 @@ from cli.switch.leftover import FILTER, LINK, ROUTING, Leftover, command
 from cli.switch.programs import run
 from cli.switch.providers import Provider, matches
 from cli.switch.seen import Seen
+from linux import xfrm
 from linux.netlink.socket import Netlink
 from linux.ownership import is_owner_tag
-from linux.rtnl.links import Link, delete_link, find_link
+from linux.rtnl.addresses import delete_address, list_addresses
+from linux.rtnl.links import Link, delete_link, find_link, set_down
 from linux.rtnl.policy_routing import (
     LOCAL,
     MAIN,
@@ -55,6 +57,22 @@ def find_links(provider: Provider, seen: Seen) -> Iterator[Leftover]:
         pair = f" and {peer.name}" if peer else ""
         lines = _link_commands(link)
         yield Leftover(LINK, link.name, f"{kind}link {link.name}{pair}", lines, partial(_remove_link, link))
+
+
+def find_fallback_links(provider: Provider, seen: Seen) -> Iterator[Leftover]:
+    """Links that cannot be deleted, while they are up: their addresses are deleted, and they are set down."""
+    for link in seen.links:
+        if link.name in provider.fallback_links and link.up:
+            lines = (command("ip", "addr", "flush", "dev", link.name), command("ip", "link", "set", link.name, "down"))
+            sentence = f"{link.kind} link {link.name}, which cannot be deleted and is set down"
+            yield Leftover(LINK, link.name, sentence, lines, partial(_empty_link, link))
+
+
+def _empty_link(link: Link) -> None:
+    with Netlink() as host:
+        for address in list_addresses(host, link.index):
+            delete_address(host, link.index, address.cidr)
+        set_down(host, link.index)
 
 
 def _link_commands(link: Link) -> tuple[str, ...]:
@@ -140,6 +158,17 @@ def find_routes(provider: Provider, seen: Seen, *, weak: bool) -> Iterator[Lefto
     for route in seen.routes:
         if route.protocol in protocols and route.link not in gone and route.table == MAIN:
             yield route_leftover(route, seen.link_name(route.link))
+
+
+def find_ipsec(provider: Provider, seen: Seen) -> Iterator[Leftover]:
+    """Policies and states of IPsec that carry the provider's mark or interface."""
+    for one in seen.ipsec:
+        is_marked = provider.mark and one.mark == provider.mark
+        if is_marked or (provider.interface_id and one.interface == provider.interface_id):
+            what = "policy" if isinstance(one, xfrm.Policy) else "state"
+            line = command("ip", "xfrm", what, "delete", *str(one).split())
+            sentence = f"IPsec {what} from {one.src} to {one.dst}"
+            yield Leftover(ROUTING, f"{what} {one.src} {one.dst}", sentence, (line,), partial(xfrm.delete, one))
 
 
 def route_leftover(route: AnyRoute, link: str) -> Leftover:

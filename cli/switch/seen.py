@@ -16,6 +16,7 @@ from linux.nftables.messages import TableName
 from linux.rtnl.links import Link, list_links
 from linux.rtnl.policy_routing import AnyRoute, PolicyRule, list_all_routes, list_rules
 from linux.rtnl.tc import Program, Qdisc, list_programs, list_qdiscs
+from linux.xfrm import Policy, State, list_policies, list_states
 from rules.iptables import comment_of
 
 _XTABLES = {
@@ -69,6 +70,7 @@ class Seen:
     routes: Sequence[AnyRoute] = ()
     qdiscs: Sequence[Qdisc] = ()
     programs: Sequence[Program] = ()
+    ipsec: Sequence[Policy | State] = ()
     notes: Sequence[str] = ()
 
     def link_name(self, index: int) -> str:
@@ -93,6 +95,7 @@ def read() -> Seen:
             routes=list(list_all_routes(routing)),
             qdiscs=qdiscs,
             programs=[program for link in filtered for program in list_programs(routing, link)],
+            ipsec=[*list_policies(), *list_states()],
             notes=notes,
         )
 
@@ -132,7 +135,7 @@ def _legacy_tables(notes: list[str]) -> Iterator[SeenTable]:
 
 
 def read_legacy(program: str, name: str) -> SeenTable:
-    """A table of iptables-legacy. Raises OSError, SubprocessError."""
+    """A table of iptables-legacy. Raises OSError."""
     return parse_saved(program, name, run(f"{program}-save", "-t", name))
 
 

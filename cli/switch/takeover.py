@@ -21,6 +21,9 @@ from cli.switch.leftover import LEASES, Leftover, command
 from cli.switch.providers import BRIDGE, FLANNEL, KUBENET, Provider
 from cli.switch.seen import Seen, SeenTable
 from ipam.handover import Handover
+from plugins.node.conf import parse_section
+from spec.addresses import Address, parse_address, parse_cidr
+from spec.errors import CNIError
 from state.files import read_file, replace_file
 
 DELEGATES = "/var/lib/cni/flannel"
@@ -29,6 +32,7 @@ DELEGATES = "/var/lib/cni/flannel"
 _BRIDGES = {KUBENET.name: "cbr0", FLANNEL.name: "cni0", BRIDGE.name: "cni0"}
 _NETWORKS = {KUBENET.name: ("kubenet",), FLANNEL.name: ("cbr0",), BRIDGE.name: ()}
 _OWN_BRIDGES = {"kubenet": "cbr0", "vxlan": "cbr0", "bridge": "cni0"}
+_NODE_TYPES = ("kubenet", "vxlan")
 _OWNER = re.compile(r'(?:dnat )?name: "(.*?)" id: "(.*?)"')
 """The comment of the reference plugins' rules for one pod."""
 
@@ -47,10 +51,21 @@ class Takeover:
     handovers: Mapping[str, Handover]
     bridge: str
 
-    @property
-    def is_possible(self) -> bool:
-        """Whether a configuration of slash24 is there to go on with the pods."""
-        return self.own is not None
+    def problem(self, *, on_bridge: bool) -> str:
+        """Why pods that run cannot go on, "" if they can. `on_bridge`: whether some are on the bridge.
+
+        Raises CNIError 11, OSError.
+        """
+        if self.own is None:
+            return "no configuration of slash24 is there to go on with them"
+        bridge = bridge_of(self.own)
+        if on_bridge and bridge != self.bridge:
+            return f'{self.own.path} has the bridge {bridge}, and they are on {self.bridge}: set "bridge" there'
+        subnets = _subnets_of(self.own)
+        for address in (one for handover in self.handovers.values() for one in handover.addresses()):
+            if subnets and not any(subnet.contains(parse_address(address)) for subnet in subnets):
+                return f"address {address} is in no subnet of {self.own.path} ({', '.join(map(str, subnets))})"
+        return ""
 
     def start(self) -> None:
         """Share the leases, and move the provider's configurations to the backup folder while no ADD can run.
@@ -90,7 +105,7 @@ def find_takeover(provider: Provider, configurations: Configurations) -> Takeove
 
 def _bridge(provider: Provider, old: Sequence[Network]) -> str:
     for network in old:
-        with suppress(Exception):
+        with suppress(CNIError):
             section = network.main.section("delegate") if provider is FLANNEL else network.main
             if name := section.string("bridge"):
                 return name
@@ -119,11 +134,25 @@ def find_delegates() -> Iterator[Leftover]:
 
 def own_bridges(configurations: Configurations) -> set[str]:
     """The bridges of slash24's configurations."""
-    found = set()
-    for network in configurations.own:
-        with suppress(Exception):
-            found.add(network.main.string("bridge") or _OWN_BRIDGES.get(network.types[0], ""))
-    return found - {""}
+    return {bridge_of(network) for network in configurations.own}
+
+
+def bridge_of(own: Network) -> str:
+    """The bridge of a configuration of slash24, "" if it is unreadable."""
+    with suppress(CNIError):
+        return own.main.string("bridge") or _OWN_BRIDGES.get(own.types[0], "")
+    return ""
+
+
+def _subnets_of(own: Network) -> list[Address]:
+    """The subnets from which a configuration of slash24 gives addresses; none if they are not known."""
+    with suppress(CNIError, ValueError, TypeError, AttributeError):
+        if own.types[0] in _NODE_TYPES:
+            return [parse_cidr(subnet) for subnet in parse_section(own.main).subnets]
+        ipam = own.main.section("ipam")
+        ranges = [one for some in ipam.raw("ranges") or () for one in some] + [{"subnet": ipam.string("subnet")}]
+        return [parse_cidr(one["subnet"]) for one in ranges if one.get("subnet")]
+    return []
 
 
 def _rename_delegates(old: str, new: str) -> None:

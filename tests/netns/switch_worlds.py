@@ -211,6 +211,8 @@ WORLDS = {
         ip link add vxlan-6784 type vxlan external dstport 6784
         ipset create weave-local-pods hash:ip
         ipset create weaver-no-masq-local hash:net
+        ip xfrm policy add src 192.0.2.1/32 dst 192.0.2.9/32 proto udp dir out mark 0x20000 mask 0x20000 \\
+            tmpl src 192.0.2.1 dst 192.0.2.9 proto esp spi 0x123 mode transport
         iptables -t nat -N WEAVE
         iptables -t nat -A POSTROUTING -j WEAVE
         iptables -t nat -A WEAVE -m set --match-set weaver-no-masq-local dst -j RETURN
@@ -229,6 +231,7 @@ WORLDS = {
                 (LINK, "weave"),
                 (LINK, "vethwe-datapath"),
                 (LINK, "vxlan-6784"),
+                (ROUTING, "policy 192.0.2.1/32 192.0.2.9/32"),
                 (SET, "weave-local-pods"),
                 (SET, "weaver-no-masq-local"),
                 (RULES, "ip nat"),
@@ -284,6 +287,8 @@ WORLDS = {
     "kindnet": World(
         f"""
         ip link add knet0a1b2c3d type veth peer name knet4e5f6a7b
+        ip xfrm policy add src 10.244.1.0/24 dst 10.244.2.0/24 dir out if_id 1001 \\
+            tmpl src 192.0.2.1 dst 192.0.2.9 proto esp mode tunnel
         nft add table inet kindnet-ipmasq
         nft add table inet cni-kindnet
         nft add table inet kube-network-policies
@@ -298,6 +303,7 @@ WORLDS = {
         frozenset(
             {
                 (LINK, "knet4e5f6a7b"),
+                (ROUTING, "policy 10.244.1.0/24 10.244.2.0/24"),
                 (RULES, "inet kindnet-ipmasq"),
                 (RULES, "inet cni-kindnet"),
                 (RULES, "inet kube-network-policies"),
@@ -419,6 +425,7 @@ ip rule add pref 30000 fwmark 0x1234 lookup 500
 ip route add 10.99.0.0/16 via 192.0.2.99 dev wan0 table 500
 ip route add 10.98.0.0/16 via 192.0.2.98 dev wan0
 ip route add 10.97.0.0/16 via 192.0.2.97 dev wan0 proto 24
+ip xfrm policy add src 10.95.0.0/16 dst 10.96.0.0/16 dir out tmpl src 192.0.2.1 dst 192.0.2.9 proto esp mode tunnel
 nft add table inet slash24_egress_podnet
 ip link add cbr0 type bridge
 mkdir -p /run/slash24 /var/lib/cni/networks/podnet

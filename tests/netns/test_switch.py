@@ -33,7 +33,7 @@ def state(node: Node) -> dict[str, set[str]]:
     commands = {
         "iptables": "for p in iptables ip6tables iptables-legacy; do $p-save | grep -e '^-A' -e ':.* -'; done",
         "tables": "nft list tables | grep -v -w -e filter -e nat -e raw -e mangle",
-        "sets": "ipset list -n",
+        "sets": "ipset list -n; ip xfrm policy",
         "links": "ip -o link | cut -d: -f2",
         "rules": "ip rule; ip -6 rule",
         "routes": "{ ip route show table all; ip -6 route show table all; } | grep -v -e fe80 -e 'table local'",
@@ -138,6 +138,8 @@ PODS = (
     ("weave", "veth0", "ip link set veth0 master weave"),
     ("kube-router", "veth0", "ip link set veth0 master kube-bridge"),
     ("lyft", "veth0a1b2c3d", ""),
+    ("romana", "veth0", "ip link set veth0 up && ip route add 10.250.1.5 dev veth0"),
+    ("kopeio", "veth0", "ip link set veth0 master cbr0"),
 )
 """Links of pods: of which provider, its name, and what else was done."""
 

@@ -221,3 +221,35 @@ def test_from_kops(node: Node, cni: CNI, reference: CNI) -> None:
     assert node.sysctl("ipv4/conf/cbr0/proxy_arp") == "1"
     assert switch(node, "kubenet", "--yes").returncode == exits.OK
     assert node.sysctl("ipv4/conf/cbr0/proxy_arp") == "0"
+
+
+@pytest.mark.parametrize(
+    ("ours", "said"),
+    [
+        ({"bridge": "br0"}, "has the bridge br0, and they are on cbr0"),
+        ({"podCIDRs": ["10.244.7.0/24"]}, "address 10.244.1.2 is in no subnet of"),
+    ],
+)
+def test_a_configuration_that_does_not_fit(node: Node, reference: CNI, ours: dict, said: str) -> None:
+    """Pods would run on, and reach nothing: it refuses, and has changed nothing."""
+    make(node, PREPARE)
+    add(reference, KUBENETS, "old")
+    write(node, "05-containerd-net.conflist", KUBENETS)
+    write(node, "10-slash24.conflist", {**OURS, **ours})
+    done = switch(node, "kubenet", "--yes")
+    assert done.returncode == exits.FAILED
+    assert said in done.stderr
+    assert "(veth" in done.stderr
+    assert leases(node, "kubenet") == {"10.244.1.2": "old"}
+    assert node.path(f"{NET_D}/05-containerd-net.conflist").exists()
+
+
+def test_a_bridge_that_nothing_uses_goes(node: Node, reference: CNI) -> None:
+    """With the leases, if nothing goes on with them."""
+    make(node, PREPARE)
+    pod = add(reference, KUBENETS, "old")
+    write(node, "05-containerd-net.conflist", KUBENETS)
+    reference.delete(KUBENETS, pod)
+    assert switch(node, "kubenet", "--yes").returncode == exits.OK
+    assert "cbr0" not in node.links()
+    assert not node.path(f"{LEASES}/kubenet").exists()
