@@ -85,7 +85,7 @@ class Caller:
         try:
             return call(executable, verb, dumps(conf, indent=None).encode(), environ)
         except CNIError as error:
-            raise CNIError(error.code, f"{verb} of {kind}: {error.msg}", error.details) from error
+            raise CNIError(error.code, f"{verb} of {executable}: {error.msg}", error.details) from error
 
 
 def call(executable: str, verb: str, stdin: bytes = b"", environ: Mapping[str, str] | None = None) -> Answer:

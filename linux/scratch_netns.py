@@ -1,40 +1,45 @@
-"""A network namespace with a name, for a moment: as `ip netns add` makes it."""
+"""Network namespaces without a name: the kernel deletes them with all in them when this process ends, however it does.
+
+A thread makes one, since unshare(2) and setns(2) are per thread.
+"""
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from ctypes import CDLL, get_errno
 from threading import Thread
 
 from linux.netns import CLONE_NEWNET, OWN
 
-FOLDER = "/run/netns"
-_MS_BIND, _MNT_DETACH = 0x1000, 2
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeVar
+
+    Value = TypeVar("Value")
 
 _libc = CDLL(None, use_errno=True)
 
 
-@contextmanager
-def scratch_netns(name: str) -> Iterator[str]:
-    """The path of a new network namespace FOLDER/NAME, which is gone afterwards. Raises OSError."""
-    path = os.path.join(FOLDER, name)
-    os.makedirs(FOLDER, 0o755, exist_ok=True)
-    os.close(os.open(path, os.O_RDONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0))
-    try:
-        failures: list[OSError] = []
-        maker = Thread(target=_make, args=(path, failures))  # the namespace is that of the thread alone
-        maker.start()
-        maker.join()
-        if failures:
-            raise failures[0]
-        yield path
-    finally:
-        _libc.umount2(os.fsencode(path), _MNT_DETACH)
-        with suppress(FileNotFoundError):
-            os.unlink(path)
+def in_empty_netns(action: "Callable[[], Value]") -> "Value":
+    """What `action` returns in a new, empty network namespace, which is gone afterwards. Raises what it raises."""
+    outcome: list[Value] = []
+    failure: list[Exception] = []
+
+    def run() -> None:
+        try:
+            if _libc.unshare(CLONE_NEWNET) != 0:
+                raise OSError(get_errno(), f"unshare: {os.strerror(get_errno())}")
+            outcome.append(action())
+        except Exception as error:  # noqa: BLE001  (raised again by the caller's thread)
+            failure.append(error)
+
+    thread = Thread(target=run)
+    thread.start()
+    thread.join()
+    if failure:
+        raise failure[0]
+    return outcome[0]
 
 
-def _make(path: str, failures: list[OSError]) -> None:
-    if _libc.unshare(CLONE_NEWNET) or _libc.mount(OWN.encode(), os.fsencode(path), None, _MS_BIND, None):
-        errno = get_errno()
-        failures.append(OSError(errno, os.strerror(errno), path))
+def new_netns() -> int:
+    """A descriptor (close it) of a new, empty network namespace. Raises OSError."""
+    return in_empty_netns(lambda: os.open(OWN, os.O_RDONLY | os.O_CLOEXEC))

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 import click
 
 from cli import exits
+from cli.exits import Failure
 from cli.facts.networks import Network
 from cli.facts.paths import BIN
 from cli.facts.runtimes import Runtime, find_runtimes
@@ -17,6 +18,7 @@ from cli.output import json_option, print_json
 from cli.root import require_root
 from cli.trial import scratch_pod
 from daemon.install import is_installed, names_of, put
+from spec.errors import CNIError
 
 
 @dataclass(frozen=True)
@@ -93,10 +95,14 @@ def _steps(
 def _try(network: Network, target: Target) -> Trial:
     """ADD, CHECK and DEL of a scratch pod, as the runtimes would call them. Raises Failure, OSError."""
     version = network.version_for(target.cni_version) or target.cni_version
-    with scratch_pod(network, version, target.bin_dirs) as pod:
-        pod.add()
-        pod.check()
-    return Trial(network.name, version, pod.addresses)
+    try:
+        with scratch_pod(network, version, target.bin_dirs) as pod:
+            pod.add()
+            pod.check()
+            addresses = [ip.address for ip in pod.result.ips]
+    except CNIError as error:
+        raise Failure(str(error)) from error
+    return Trial(network.name, version, addresses)
 
 
 def _unused(targets: Sequence[Target], runtimes: Sequence[Runtime]) -> Iterator[str]:

@@ -7,11 +7,11 @@ from functools import partial
 from cli.validate.findings import Finding, not_applicable, or_ok, problem
 from cli.validate.node import Facts
 from cli.validate.pods import OWN, PodNetwork
-from cli.validate.scratch import in_empty_netns
 from linux.errors import reason
 from linux.netlink.attributes import nested, text
 from linux.netlink.socket import NLM_F_CREATE, NLM_F_EXCL, Netlink, NetlinkError
 from linux.rtnl import links, uapi
+from linux.scratch_netns import in_empty_netns
 from spec.errors import CNIError
 
 _NAME = "slash24probe"

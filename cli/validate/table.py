@@ -6,7 +6,7 @@ from importlib import import_module
 
 from cli.validate.findings import Finding, warning
 from cli.validate.node import Facts
-from spec.errors import CNIError
+from spec.errors import as_cni_error
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,8 @@ class Check:
         module, _, function = self.function.partition(".")
         try:
             yield from getattr(import_module(f"cli.validate.{module}"), function)(facts)
-        except (OSError, CNIError) as error:
-            yield warning(f"could not be looked at: {error}")
+        except Exception as error:  # noqa: BLE001  (a bug in one check must not prevent the others)
+            yield warning(f"could not be looked at: {error if isinstance(error, OSError) else as_cni_error(error)}")
 
 
 CHECKS = (

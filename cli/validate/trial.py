@@ -4,15 +4,14 @@ import os
 import signal
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from socket import AF_INET, AF_INET6
 
 from cli.cni import Caller, Pod
 from cli.facts.leases import read_leases
+from cli.trial import ScratchPod, left_alone
 from cli.validate.echo import Target, ask
-from cli.validate.findings import Finding, not_applicable, ok, problem, warning
+from cli.validate.findings import Finding, not_applicable, ok, or_ok, problem, warning
 from cli.validate.node import Facts
-from cli.validate.scratch import new_netns
 from linux.netlink.socket import NETLINK_NETFILTER, Netlink
 from linux.nftables import listing
 from linux.ownership import owner_tag
@@ -25,21 +24,10 @@ from spec.attachment import Attachment
 from spec.config import Section
 from spec.errors import CNIError
 from spec.result import Result
-from spec.versions import at_least
 
-_IFNAME, _CHECK_SINCE = "eth0", "0.4.0"
 _SECONDS, _MOST_PEERS = 3, 16
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _LOOK = "slash24 pods shows pods; nft list ruleset and ip route get ADDRESS, what is in the way"
-
-
-@dataclass
-class Scratch:
-    """A scratch pod. `netns`: a descriptor; `result` of its ADD, None before."""
-
-    pod: Pod
-    netns: int
-    result: Mapping[str, object] | None = None
 
 
 def check(facts: Facts) -> list[Finding]:
@@ -47,19 +35,17 @@ def check(facts: Facts) -> list[Finding]:
     if not facts.network or not facts.version:
         return [not_applicable("there is no network that could be tried")]
     caller = Caller(facts.network, facts.version, facts.bin_dirs)
-    pods: list[Scratch] = []
+    name = f"slash24-validate-{os.urandom(4).hex()}"
+    pods: list[ScratchPod] = []
     findings: list[Finding] = []
-    with _signals(_interrupt):
+    with left_alone(caller.network.name), _signals(_interrupt):
         try:
-            name = f"slash24-validate-{os.urandom(4).hex()}"
             for number in (1, 2):
-                netns = new_netns()
-                # The kernel deletes a namespace without a name, and the pod's interface, though this process is killed.
-                pods.append(Scratch(Pod(f"{name}-{number}", f"/proc/{os.getpid()}/fd/{netns}", _IFNAME), netns))
-            findings += _try(facts, caller, *pods)
+                pods.append(ScratchPod.made(caller, f"{name}-{number}"))
+            findings += _try(facts, *pods)
         finally:
             with _signals(signal.SIG_IGN):
-                findings += _undo(caller, pods)
+                findings += _undo(pods)
     return findings
 
 
@@ -77,19 +63,15 @@ def _signals(handler: Callable[[int, object], None] | signal.Handlers) -> Iterat
             signal.signal(number, earlier)
 
 
-def _try(facts: Facts, caller: Caller, one: Scratch, other: Scratch) -> Iterator[Finding]:
-    results = []
+def _try(facts: Facts, one: ScratchPod, other: ScratchPod) -> Iterator[Finding]:
     try:
         for each in (one, other):
-            each.result = caller.add(each.pod)
-            results.append(Result.parse(Section(each.result), str(each.result.get("cniVersion") or caller.version)))
-        yield ok(f"ADD gave two pods {' and '.join(_shown(result) for result in results)}")
-        if not caller.network.has_check or not at_least(caller.version, _CHECK_SINCE):
-            yield not_applicable("the network is used without CHECK")
-        else:
-            for each in (one, other):
-                caller.check(each.pod, each.result)
-            yield ok("CHECK found nothing")
+            each.add()
+        results = [each.result for each in (one, other)]
+        yield ok(f"ADD gave two pods {' and '.join(map(_shown, results))}")
+        for each in (one, other):
+            each.check()
+        yield ok("CHECK found nothing") if one.has_check else not_applicable("the network is used without CHECK")
     except CNIError as error:
         yield problem(str(error), "mend what it says; nothing of it concerns running pods")
         return
@@ -100,26 +82,28 @@ def _shown(result: Result) -> str:
     return ", ".join(ip.address.partition("/")[0] for ip in result.ips) or "no addresses"
 
 
-def _reach(facts: Facts, one: Scratch, mine: Result, theirs: Result) -> Iterator[Finding]:
+def _reach(facts: Facts, one: ScratchPod, mine: Result, theirs: Result) -> Iterator[Finding]:
     """What the first pod reaches. `theirs`: the result of the other one."""
     gateways = [ip.gateway for ip in mine.ips if ip.gateway]
     others = [] if _is_isolated(facts) else _addresses(theirs)
     peers = _peer_targets(facts, mine)
     outside = _outside(facts, mine)
-    asked = [*gateways, *others, *(address for group in peers.values() for address in group), *outside]
-    answered = {
-        target.address for target in ask([Target(one) for one in asked], seconds=_SECONDS, netns=one.netns).answered
-    }
+    behind = [address for group in peers.values() for address in group]
+    answered = _answering([*gateways, *others, *behind, *outside], one.netns)
     yield from judge("a pod", "the gateway", gateways, answered)
     yield from judge("a pod", "the other pod", others, answered)
-    back = {target.address for target in ask([Target(one) for one in _addresses(mine)], seconds=_SECONDS).answered}
-    yield from judge("the node", "a pod", _addresses(mine) if facts.pods.is_routed else [], back)
-    near = [Target(peer) for peer in peers if peers[peer] and not answered.intersection(peers[peer])]
-    alive = {target.address for target in ask(near, seconds=_SECONDS).answered} if near else set()
-    yield from judge_peers(peers, answered, alive)
-    silent = [Target(address) for address in outside if address not in answered]
-    theirs_too = {target.address for target in ask(silent, seconds=_SECONDS).answered} if silent else set()
-    yield from judge_outside(outside, answered, theirs_too)
+    if facts.pods.is_routed:
+        yield from judge("the node", "a pod", _addresses(mine), _answering(_addresses(mine)))
+    silent = [host for host, asked in peers.items() if not answered.intersection(asked)]
+    yield from judge_peers(peers, answered, _answering(silent))
+    yield from judge_outside(outside, answered, _answering([one for one in outside if one not in answered]))
+
+
+def _answering(addresses: Collection[str], netns: int | None = None) -> set[str]:
+    """Those that answer echo requests from a pod (its namespace), or from the node."""
+    return {
+        target.address for target in ask([Target(one) for one in addresses], seconds=_SECONDS, netns=netns).answered
+    }
 
 
 def _addresses(result: Result) -> list[str]:
@@ -202,20 +186,17 @@ def judge_outside(outside: Collection[str], answered: Collection[str], by_node: 
         )
 
 
-def _undo(caller: Caller, pods: Iterable[Scratch]) -> Iterator[Finding]:
-    failed = False
+def _undo(pods: Iterable[ScratchPod]) -> Iterator[Finding]:
+    wrong = []
     for each in pods:
         try:
-            caller.delete(each.pod, each.result)
+            each.delete()
         except CNIError as error:
-            failed = True
-            yield problem(str(error), f"slash24 gc; the pod was {each.pod.container}")
-        os.close(each.netns)
-    left = [sentence for each in pods for sentence in left_of(caller.network.name, each.pod)]
-    if left:
-        yield problem(f"DEL has left {'; '.join(left)}", "slash24 gc")
-    elif not failed:
-        yield ok("DEL has left nothing")
+            wrong.append(problem(str(error), f"slash24 gc; the pod was {each.pod.container}"))
+        each.close()
+        left = list(left_of(each.caller.network.name, each.pod))
+        wrong += [problem(f"DEL has left {'; '.join(left)}", "slash24 gc --yes")] if left else []
+    yield from or_ok(wrong, "DEL has left nothing")
 
 
 def left_of(network: str, pod: Pod) -> Iterator[str]:
