@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.runtimes.cri import running
-from tests.runtimes.engines import Containerd
+from tests.runtimes.engines import Containerd, Podman
 from tests.runtimes.leftovers import leases
 from tests.runtimes.machine import Machine
 
@@ -52,3 +52,21 @@ def test_pods_of_containerd(cri: Containerd, machine: Machine, tools: str) -> No
         assert two.reaches("10.40.0.1")
         cri.remove("one")
     assert document(machine, tools, "gc") == (0, {**left, "stale": [], "kept": [], "unasked": [], "removed": False})
+
+
+def test_containers_of_podman(machine: Machine, podman: Podman, tools: str) -> None:
+    """One that runs is live; of one that was killed nothing is taken while podman has it."""
+    podman.run("network", "create", "--subnet", "10.60.0.0/24", "people")
+    try:
+        podman.start("people", "box")
+        status, (found,) = document(machine, tools, "pods")
+        assert (status, found["addresses"], found["problems"]) == (0, ["10.60.0.2"], [])
+        assert document(machine, tools, "gc")[1]["stale"] == []
+        podman.run("kill", "box")
+        assert document(machine, tools, "gc", "--yes")[1]["stale"] == []
+        status, leased = document(machine, tools, "leases", "--network", "people")
+        assert [one["range"] for one in leased["ranges"]] == ["10.60.0.1-10.60.0.254"]
+        assert status == 0
+    finally:
+        podman.remove("box")
+        podman.run("network", "rm", "people")
