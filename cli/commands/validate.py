@@ -9,8 +9,9 @@ from cli import exits
 from cli.output import cell, console, json_option, print_json
 from cli.root import require_root
 
-_MARKS = {"ok": ("ok", "green"), "problem": ("PROBLEM", "bold red"), "warning": ("warning", "yellow")}
+_MARKS = {"ok": ("ok", ""), "problem": ("PROBLEM", "bold red"), "warning": ("warning", "yellow")}
 _OTHER = ("-", "dim")
+"""By outcome, the word and the style."""
 
 
 @click.command()
@@ -49,17 +50,18 @@ def _show(documents: Iterable[dict[str, str]]) -> None:
     from rich.table import Table
 
     shown, last = Table.grid(padding=(0, 2)), ""
-    for _ in range(2):
-        shown.add_column(no_wrap=True)
+    shown.add_column(no_wrap=True)
     shown.add_column(overflow="fold")
     for document in documents:
         mark, style = _MARKS.get(document["outcome"], _OTHER)
         if document["check"] != last:
             last = document["check"]
-            shown.add_row("", "", cell(document["lookedAt"]), style="dim")
-        shown.add_row(cell(mark), cell(last), cell(document["found"]), style=style if mark != "ok" else "")
+            looked_at = cell(document["lookedAt"])
+            looked_at.stylize("dim")
+            shown.add_row(cell(last), looked_at, style="bold")
+        shown.add_row(cell(f"  {mark}"), cell(document["found"]), style=style)
         if document["mend"]:
-            shown.add_row("", "", cell(f"mend: {document['mend']}"))
+            shown.add_row("  mend", cell(document["mend"]))
     console().print(shown)
 
 

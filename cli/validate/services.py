@@ -1,6 +1,8 @@
 """The agent, the daemon, and whether pods of Kubernetes come up."""
 
 import os
+import re
+import subprocess
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -16,6 +18,16 @@ POD_LOGS = "/var/log/pods"
 _DNS = ("kube-system_coredns-", "kube-system_kube-dns-", "kube-system_rke2-coredns-")
 _PATIENCE = 120  # seconds in which a pod may be without a container
 _MOST = 10_000
+_UNITS = ("containerd", "crio", "cri-docker", "kubelet", "k3s", "k3s-agent", "rke2-server", "rke2-agent")
+_SECONDS, _LARGEST = 10, 16 << 20  # of reading the journal; bytes of it
+_FAILED = re.compile(
+    r"failed to (set ?up|destroy|create) (pod )?network|network plugin (returns error|not ready|is not ready)"
+    r"|networkPlugin cni failed|cni (plugin|config) (not initialized|load failed)|plugin type=\S+ failed",
+    re.IGNORECASE,
+)
+"""What kubelet, containerd, CRI-O and libcni write when a pod gets no network."""
+_DIGITS = re.compile(r"[0-9a-f]{6,}|\d+")
+_SHOWN, _LONGEST_LINE = 3, 400
 
 
 def check(_facts: Facts) -> Iterator[Finding]:
@@ -39,6 +51,35 @@ def judge(service: Service) -> Iterator[Finding]:
         yield ok(f"{name} is started by the next call")
     else:
         yield not_applicable(f"{name} does not run, and need not")
+
+
+def check_log(_facts: Facts) -> Iterable[Finding]:
+    """The log does not tell of pods whose network failed."""
+    return judge_log(_journal())
+
+
+def _journal() -> list[str] | None:
+    """The last hour's messages of runtimes and kubelet, None without a journal."""
+    units = [word for unit in _UNITS for word in ("-u", unit)]
+    argv = ["journalctl", "-q", "-o", "cat", "--no-pager", "--since", "-1h", "-n", str(_MOST), *units]
+    try:
+        done = subprocess.run(argv, capture_output=True, timeout=_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return None if done.returncode else done.stdout[-_LARGEST:].decode("utf-8", "replace").splitlines()
+
+
+def judge_log(lines: Sequence[str] | None) -> Iterator[Finding]:
+    """`lines`: messages, None if they could not be read. The same message of several pods is told once."""
+    if not lines:
+        yield not_applicable("there is no journal of runtimes or kubelet here")
+        return
+    failed = {_DIGITS.sub("#", line): line for line in lines if _FAILED.search(line)}
+    for line in list(failed.values())[-_SHOWN:]:
+        mend = "mend what it names; the pods are tried again by themselves"
+        yield warning(f"in the last hour: {line[:_LONGEST_LINE]}", mend)
+    if not failed:
+        yield ok(f"none of the last hour's {len(lines)} messages is about a pod's network that failed")
 
 
 @dataclass(frozen=True)

@@ -188,6 +188,22 @@ def test_services() -> None:
     only(services.judge(Service("slash24-agent", unit="failed", problems=("it failed",))), PROBLEM, "it failed")
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        'failed to setup network for sandbox "0123abcd": plugin type="vxlan" failed (add): no IP addresses available',
+        "failed to create pod network sandbox k8s_web: error adding pod to CNI network",
+        "container runtime network not ready: NetworkReady=false message:Network plugin returns error: not initialized",
+        "cni config load failed: no network config found in /etc/cni/net.d: cni plugin not initialized",
+    ],
+)
+def test_the_log(line: str) -> None:
+    """Messages of containerd 1.6 and 2, CRI-O and the kubelet; the same one of many pods is told once."""
+    only(services.judge_log(None), NOT_APPLICABLE)
+    only(services.judge_log(["StopPodSandbox for 01 returns successfully"]), OK, "none of the last hour's 1")
+    only(services.judge_log(["fine", line.replace("0123abcd", "9876fedc"), line]), WARNING, line)
+
+
 def test_dns_pods() -> None:
     """A pod without a container for minutes has got no network, mostly."""
     pod = PodLogs("kube-system_coredns-77-abc_1-2-3", has_containers=True, age=500)
