@@ -22,9 +22,10 @@ case ${1:-} in
 esac
 [ -f "$1" ] || { say "no such tarball: $1 (./build.sh makes one)"; exit 1; }
 # In that folder, as it is executed: others may be mounted noexec.
+there=$(ls -d "$FOLDER" 2>/dev/null || true)
 mkdir -p "$FOLDER"
 unpacked=$(mktemp -d "$FOLDER/.slash24.XXXXXX")
-trap 'rm -rf "$unpacked"' EXIT
+trap 'rm -rf "$unpacked"; [ -n "$there" ] || rmdir --ignore-fail-on-non-empty "$FOLDER" "${FOLDER%/*}" 2>/dev/null || true' EXIT
 tar -xzf "$1" -C "$unpacked"
 shift
 "$unpacked/slash24" install "$@"

@@ -10,7 +10,7 @@ from cli import exits
 from cli.exits import Failure
 from cli.facts.networks import Network
 from cli.facts.paths import BIN
-from cli.facts.runtimes import Runtime, find_runtimes
+from cli.facts.runtimes import PODMAN, Runtime, find_runtimes
 from cli.install import links, networks, source, system
 from cli.install.networks import Target
 from cli.install.steps import Step, planned
@@ -107,12 +107,14 @@ def _try(network: Network, target: Target) -> Trial:
 
 def _unused(targets: Sequence[Target], runtimes: Sequence[Runtime]) -> Iterator[str]:
     """A sentence about each runtime that uses another network than the one that was written."""
-    by_first = {runtime.name for runtime in runtimes if not runtime.network}
+    by_name = {runtime.name: runtime for runtime in runtimes}
     for target in targets:
         before = networks.first_of(target)
-        for name in target.runtimes:
-            if before and name in by_first:
-                yield f"{name} uses the first file by name, which is {before}: move it away, or give this one its name"
+        for one in (by_name[name] for name in target.runtimes):
+            if one.network not in ("", target.network) and one.name != PODMAN:
+                yield f"{one.name} uses the network {one.network}, as {one.config} says: have it name {target.network}"
+            elif before and not one.network:
+                yield f"{one.name} uses the first file by name, which is {before}: move it away to use the new one"
 
 
 def _notes(runtimes: Sequence[Runtime], wanted: Network | None) -> Iterator[str]:
@@ -120,10 +122,9 @@ def _notes(runtimes: Sequence[Runtime], wanted: Network | None) -> Iterator[str]
     if not any(runtime.cni_version for runtime in runtimes):
         yield f"no runtime that uses CNI was found: have yours look into {BIN}"
     if not system.has_systemd():
-        yield f"systemd does not run here: to make calls fast, have {BIN}/slash24-agent started"
-    for runtime in runtimes:
-        if wanted and runtime.network and runtime.cni_version:
-            yield f"{runtime.name} uses a network by its name, which is {wanted.name}"
+        yield f"systemd does not run here: to make calls fast, have {BIN}/slash24-agent started; again after an upgrade"
+    if wanted and any(runtime.name == PODMAN and runtime.cni_version for runtime in runtimes):
+        yield f"podman uses a network by its name: podman run --network {wanted.name}"
 
 
 def _show_runtimes(runtimes: Sequence[Runtime]) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from cli.facts.node_files import Files, Toml
 from cli.facts.paths import BIN, NET_D
 
+PODMAN = "podman"
 _CONTAINERD_SOCKET = "/run/containerd/containerd.sock"
 _CRI_PLUGINS = dict.fromkeys(("cri", "io.containerd.grpc.v1.cri", "io.containerd.cri.v1.runtime"))
 """containerd's name of what serves the CRI, in versions 1 to 3 of its configuration's format."""
@@ -16,7 +17,7 @@ _MOST_IMPORTS = 50
 _NEWEST_CNI = {
     "containerd": (((2, 0), "1.1.0"), ((1, 6), "1.0.0")),
     "CRI-O": (((1, 31), "1.1.0"), ((1, 24), "1.0.0")),
-    "podman": (((4, 0), "1.0.0"),),
+    PODMAN: (((4, 0), "1.0.0"),),
     "cri-dockerd": (((0, 3), "1.0.0"),),
 }
 """From which version on a runtime reads which version of CNI; older ones read 0.4.0."""
@@ -240,13 +241,13 @@ def _podman(files: Files) -> Runtime | None:
         engine |= _table(document, "engine")
     why_not = _why_podman_uses_no_cni(files, version, network, engine)
     return Runtime(
-        "podman",
+        PODMAN,
         running=True,
         version=version,
         config=names[-1] if names else "",
         bin_dirs=_texts(network.get("cni_plugin_dirs")) or _PODMAN_BIN_DIRS,
         conf_dir=_text(network.get("network_config_dir")).rstrip("/") or NET_D,
-        cni_version="" if why_not else _newest_cni("podman", version),
+        cni_version="" if why_not else _newest_cni(PODMAN, version),
         why_not=why_not,
         max_conf_num=0,
         network=_text(network.get("default_network")) or "podman",

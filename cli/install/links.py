@@ -52,6 +52,7 @@ def link_steps(names: Sequence[str], runtimes: Iterable[Runtime]) -> Iterator[St
                 lambda folder=folder, missing=missing: _link_all(folder, missing),
                 "make that folder writable, or have the runtime look into /opt/cni/bin only",
             )
+        yield from _restore_step(folder, [name for name in _linked(folder) if name not in plugins])
         yield from _divert_step([os.path.join(folder, name) for name in plugins], diverted)
 
 
@@ -59,14 +60,8 @@ def unlink_steps(runtimes: Iterable[Runtime]) -> Iterator[Step]:
     """The steps that restore what was there, except in /opt/cni/bin."""
     places = dict.fromkeys([*folders(runtimes), *(os.path.dirname(path) for path in _diverted())])
     for folder in places:
-        if folder == BIN or not os.path.isdir(folder):
-            continue
-        ours = sorted(name for name in os.listdir(folder) if _is_link(os.path.join(folder, name)))
-        if ours:
-            yield Step(
-                f"remove the links from {folder}, and restore what they replaced",
-                lambda folder=folder, ours=ours: _restore_all(folder, ours),
-            )
+        if folder != BIN:
+            yield from _restore_step(folder, _linked(folder))
 
 
 def undivert_steps() -> Iterator[Step]:
@@ -84,6 +79,20 @@ def _is_debian() -> bool:
 def _is_link(path: str) -> bool:
     """Whether this is a link of ours, wherever it leads by now."""
     return os.path.islink(path) and os.readlink(path) == os.path.join(BIN, os.path.basename(path))
+
+
+def _linked(folder: str) -> list[str]:
+    """The names of our links in a folder."""
+    names = sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+    return [name for name in names if _is_link(os.path.join(folder, name))]
+
+
+def _restore_step(folder: str, names: Sequence[str]) -> Iterator[Step]:
+    if names:
+        yield Step(
+            f"remove the links {', '.join(names)} from {folder}, and restore what they replaced",
+            lambda: _restore_all(folder, names),
+        )
 
 
 def _link_all(folder: str, names: Sequence[str]) -> None:

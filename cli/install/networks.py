@@ -15,15 +15,17 @@ from spec import versions
 
 _SUFFIX = ".conflist"
 _NEWEST = "1.1.0"
+_OF_DAEMON = f"{NET_D}/10-slash24.conflist"
 
 
 @dataclass(frozen=True)
 class Target:
-    """A file with the network: its path, the content that it should have, and who reads it.
+    """A file with the network of this name: its path, the content that it should have, and who reads it.
 
     `cni_version`: the newest version of CNI that all of these runtimes read; `bin_dirs`: where they find the plugins.
     """
 
+    network: str
     path: str
     content: bytes
     cni_version: str
@@ -64,6 +66,7 @@ def targets(network: Network, runtimes: Sequence[Runtime]) -> list[Target]:
         newest = min((runtime.cni_version for runtime in those), key=versions.parse, default=_NEWEST)
         found.append(
             Target(
+                network.name,
                 os.path.join(folder, name),
                 _readable(network, newest),
                 newest,
@@ -93,6 +96,8 @@ def written(private: str, runtimes: Sequence[Runtime]) -> tuple[list[str], list[
     Raises OSError.
     """
     unused, staying = [], []
+    if os.path.exists(_OF_DAEMON):
+        staying.append(f"{_OF_DAEMON} remains, without its plugins: slash24-node --uninstall removes it, run before")
     for name in examples(private):
         network = read_network(shared(private, "networks", name + _SUFFIX))
         for path in (each.path for each in targets(network, runtimes)):

@@ -200,6 +200,24 @@ def test_a_file_that_is_first_is_named(debian: Machine) -> None:
     assert f"containerd uses the first file by name, which is {NET_D}/00-other.conflist" in lines[-1]
 
 
+def test_a_runtime_with_a_network_by_name_is_named(bare: Machine) -> None:
+    """CRI-O may be told a name; then it uses no other."""
+    write(bare, "/usr/bin/crio", "#!/bin/sh\necho crio version 1.31.0\n", 0o755)
+    write(bare, "/etc/crio/crio.conf", '[crio.network]\ncni_default_network="other"')
+    lines = run(bare, "install", "--network", "simple", status=exits.FOUND)
+    assert lines[-1] == "CRI-O uses the network other, as /etc/crio/crio.conf says: have it name simple"
+    write(bare, "/etc/crio/crio.conf", '[crio.network]\ncni_default_network="simple"')
+    run(bare, "install", "--network", "simple")
+
+
+def test_a_dry_run_of_the_script_leaves_nothing(bare: Machine) -> None:
+    """Not even the folder in which it unpacks the tarball."""
+    bare.run(["rm", "-rf", "/opt/cni"])
+    done = bare.run([ROOT / "install.sh", "--dry-run"])
+    assert "would install the plugins in /opt/cni/bin" in done.stdout
+    assert not bare.path("/opt/cni").exists()
+
+
 @pytest.mark.parametrize(
     ("network", "reason"),
     [
@@ -221,7 +239,10 @@ def test_a_network_with_pods_stays(debian: Machine) -> None:
     """As the DELs of its pods need it."""
     run(debian, "install", "--network", "simple")
     write(debian, "/var/lib/cni/networks/simple/10.21.0.9", "pod\r\neth0")
-    assert f"{NET_D}/10-simple.conflist remains: pods of its network are on this node" in run(debian, "uninstall")
+    write(debian, f"{NET_D}/10-slash24.conflist", "{}")
+    lines = run(debian, "uninstall")
+    assert f"{NET_D}/10-simple.conflist remains: pods of its network are on this node" in lines
+    assert f"{NET_D}/10-slash24.conflist remains, without its plugins: " in "\n".join(lines)
     assert debian.path(f"{NET_D}/10-simple.conflist").exists()
 
 
@@ -233,8 +254,10 @@ def test_a_step_that_fails_says_what_to_do(debian: Machine) -> None:
     assert "/usr/lib/cni: Read-only file system: /usr/lib/cni/" in lines[-1]
     assert lines[-1].endswith("make that folder writable, or have the runtime look into /opt/cni/bin only")
     debian.run(["umount", "/usr/lib/cni"])
+    debian.path("/usr/lib/cni/gone").symlink_to("/opt/cni/bin/gone")  # of a version that had such a plugin
     run(debian, "install")
     assert is_ours(debian, "/usr/lib/cni/bridge")
+    assert not debian.path("/usr/lib/cni/gone").is_symlink()
 
 
 def test_the_agent_is_started_by_systemd(debian: Machine) -> None:

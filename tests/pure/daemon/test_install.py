@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from daemon import install
-from daemon.install import put, remove
+from daemon.install import is_installed, names_of, put, remove
 
 HOUR = 3600
 
@@ -240,3 +240,19 @@ def test_a_failure_at_any_step_leaves_plugins_that_work(target: Path, old: Path,
         put(str(new), str(target))
         assert set(listing(target)) == {"bridge", "added", "slash24-node", "library"}
     assert len(numbers) > 20
+
+
+def test_what_is_installed_is_known(target: Path, old: Path, new: Path) -> None:
+    """Until something differs: a launcher, the private folder, or that something of another version is there."""
+    assert names_of(str(old)) == ["bridge", "gone", "slash24-node"]
+    assert not is_installed(str(old), str(target))
+    put(str(old), str(target))
+    assert is_installed(str(old), str(target))
+    assert not is_installed(str(new), str(target))
+    (target / "bridge").unlink()
+    assert not is_installed(str(old), str(target))
+    put(str(old), str(target))
+    (target / "slash24.d" / "python" / "library.so").write_text("changed")
+    assert not is_installed(str(old), str(target))
+    put(str(new), str(target))
+    assert is_installed(str(new), str(target))
