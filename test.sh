@@ -28,7 +28,8 @@ missing_packages() {
     local pair
     for pair in ip:iproute2 nft:nftables iptables:iptables ipset:ipset ping:iputils-ping conntrack:conntrack \
         tcpdump:tcpdump strace:strace nsenter:util-linux sysctl:procps gcc:gcc systemd-analyze:systemd \
-        qemu-system-x86_64:qemu-system-x86 xz:xz-utils dbus-daemon:dbus-daemon openssl:openssl chromium:chromium; do
+        qemu-system-x86_64:qemu-system-x86 xz:xz-utils dbus-daemon:dbus-daemon openssl:openssl chromium:chromium \
+        groff:groff-base lintian:lintian; do
         command -v "${pair%%:*}" >/dev/null || echo "${pair##*:}"
     done
     # Dependencies of firewalld (tests/tools.sh).
@@ -63,7 +64,7 @@ else
     [ "$(id -u)" = 0 ] || { say "needs root, for network namespaces (./test.sh pure does not)"; exit 1; }
     mapfile -t packages < <(missing_packages)
     install_packages "${packages[@]}"
-    ./build.sh --image
+    ./build.sh --image --deb
     tests/tools.sh
     case $tier in all | runtimes | kubernetes) tests/runtimes/fetch.sh ;; esac
     if [ "$tier" = kubernetes ]; then

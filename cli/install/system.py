@@ -44,11 +44,12 @@ def agent_steps(private: str, *, is_new: bool) -> Iterator[Step]:
     """The steps that start the agent by systemd; if executables have changed (`is_new`), again."""
     if not has_systemd():
         return
-    if not is_packaged(private):
-        files = {path: content for path, content in _units(private).items() if content_of(path) != content}
-        if files:
-            yield Step(f"write {', '.join(sorted(files))}", lambda: _write(files))
-            yield Step("have systemd read its units again", lambda: _systemctl("daemon-reload"))
+    units = {} if is_packaged(private) else _units(private)
+    files = {path: content for path, content in units.items() if content_of(path) != content}
+    if files:
+        yield Step(f"write {', '.join(sorted(files))}", lambda: _write(files))
+    if files or (is_new and not units):
+        yield Step("have systemd read its units again", lambda: _systemctl("daemon-reload"))
     runs = _says("is-active", AGENT[1]) == "active"
     if is_new:
         yield Step("restart agent and daemon if they run", lambda: _systemctl("try-restart", AGENT[1], _NODE))

@@ -46,6 +46,9 @@ SHELL = (
     "tests/kubernetes/fetch.sh",
     "tests/kubernetes/build.sh",
     "install.sh",
+    "freeze/debian/postinst",
+    "freeze/debian/postrm",
+    "freeze/debian/prerm",
 )
 # Imports that are too slow for the start of a cold call; they may be inside the function that needs them.
 SLOW = {"argparse", "asyncio", "hashlib", "ipaddress", "logging", "pathlib", "random", "subprocess", "tempfile"}

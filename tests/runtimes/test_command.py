@@ -1,7 +1,6 @@
 """`slash24 install` and `slash24 uninstall`, on nodes with real and with made-up runtimes."""
 
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,23 +10,11 @@ from cli import exits
 from plugins.__main__ import TYPES
 from tests.conftest import ROOT
 from tests.runtimes.machine import TREE, Machine
-
-State = dict[str, str | tuple[int, int, int]]
+from tests.runtimes.snapshots import State, state
 
 COMMAND = ROOT / "dist" / "bin" / "slash24"
 EXAMPLE = ROOT / "docs" / "conflists" / "simple.conflist"
 NET_D = "/etc/cni/net.d"
-PLACES = (
-    "/opt",
-    "/usr/lib/cni",
-    "/usr/libexec/cni",
-    "/usr/local/bin",
-    "/usr/local/share",
-    "/etc/cni",
-    "/etc/systemd",
-    "/var/lib/rancher",
-)
-PLACES += ("/var/lib/cni", "/var/snap", "/srv", "/run")
 RANCHER = "/var/lib/rancher/k3s"
 SNAP = "/var/snap/microk8s/current"
 RUNTIMES = {
@@ -97,21 +84,6 @@ def run(machine: Machine, *words: str, status: int = exits.OK) -> list[str]:
     done = machine.run([COMMAND, *words], check=False)
     assert done.returncode == status, done.stdout + done.stderr
     return (done.stdout + done.stderr).splitlines()
-
-
-def state(machine: Machine) -> State:
-    """Every file below PLACES: what it links to, or mode, size and time of change; and the diversions."""
-    found: State = {}
-    for place in PLACES:
-        for at, folders, names in os.walk(machine.path(place)):
-            for path in (Path(at, name) for name in (*folders, *names)):
-                if path.is_symlink():
-                    found[str(path)] = str(path.readlink())
-                elif path.is_file():
-                    status = path.stat()
-                    found[str(path)] = (status.st_mode, status.st_size, status.st_mtime_ns)
-    diversions = machine.run(["dpkg-divert", "--list"]).stdout
-    return found | dict.fromkeys(diversions.splitlines(), "")
 
 
 def is_ours(machine: Machine, path: str) -> bool:
