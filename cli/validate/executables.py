@@ -63,6 +63,8 @@ def kinds_of(plugins: Iterable[Mapping[str, object]]) -> list[str]:
 
 def look(kind: str, bin_dirs: Sequence[str]) -> Found:
     """At the executable that the runtime would find."""
+    if "/" in kind or "\0" in kind:  # runtimes refuse it
+        return Found(kind)
     paths = [path for folder in bin_dirs if os.path.isfile(path := os.path.join(folder, kind))]
     others = [os.path.join(folder, kind) for folder in (*bin_dirs, BIN)]
     elsewhere = next((path for path in others if path not in paths[:1] and is_launcher(path)), "")

@@ -62,10 +62,13 @@ def read_gates(netlink: Netlink, pods: PodNetwork) -> Iterator[Gate]:
             kind = next((kind for kind, number in _HOOKS.items() if number == hook.number), "")
             if not kind:
                 continue
-            rules = list(_passed(netlink, table, chain))
-            if policy != uapi.NF_DROP and not any(map(listing.refuses_all, rules)):
+            passed = _passed(netlink, table, chain, always=True)
+            certain = [rule for rule in passed if listing.is_unconditional(rule)]
+            if any(map(listing.accepts, certain)):
                 continue
-            accepting = [rule for rule in rules if listing.accepts(rule)]
+            if policy != uapi.NF_DROP and not any(map(listing.refuses, certain)):
+                continue
+            accepting = [rule for rule in _passed(netlink, table, chain, always=False) if listing.accepts(rule)]
             yield Gate(
                 f"{name} {table.name} {chain}",
                 kind,
@@ -76,8 +79,8 @@ def read_gates(netlink: Netlink, pods: PodNetwork) -> Iterator[Gate]:
             )
 
 
-def _passed(netlink: Netlink, table: TableName, first: str) -> Iterator[FoundRule]:
-    """The rules of a chain, and of those that it leads to."""
+def _passed(netlink: Netlink, table: TableName, first: str, *, always: bool) -> Iterator[FoundRule]:
+    """The rules of a chain, and of those that it leads to: that packets may get to, or that they always get to."""
     seen, todo = set(), [first]
     while todo:
         chain = todo.pop()
@@ -86,7 +89,7 @@ def _passed(netlink: Netlink, table: TableName, first: str) -> Iterator[FoundRul
         seen.add(chain)
         for rule in listing.list_rules(netlink, table, chain):
             yield rule
-            if target := listing.target_chain(rule):
+            if (target := listing.target_chain(rule)) and (not always or listing.is_unconditional(rule)):
                 todo.append(target)
 
 

@@ -35,6 +35,7 @@ from linux.nftables.messages import (
 _ATTRIBUTE_HEADER = 4
 _FAMILY_AT = 16  # of nfgen_family in an answer: after the netlink header
 _ACCEPT, _DROP = uapi.NF_ACCEPT.to_bytes(4, "big"), uapi.NF_DROP.to_bytes(4, "big")
+_REFUSING = ("DROP", "REJECT")  # targets of x_tables
 _LISTING_PAUSES = tuple(0.001 * 2**attempt for attempt in range(12))  # seconds; 4 in all
 
 
@@ -284,19 +285,23 @@ def link_names(rule: FoundRule) -> set[str]:
     return found
 
 
-def refuses_all(rule: FoundRule) -> bool:
-    """Whether a rule drops or rejects every packet that gets to it."""
+def refuses(rule: FoundRule) -> bool:
+    """Whether the verdict of a rule is to drop or to reject."""
     for name, body in _expressions(rule):
-        target = _text(body.get(uapi.NFTA_TARGET_NAME))
-        if name == "reject" or (name == "target" and target in ("DROP", "REJECT")):
+        if name == "reject" or (name == "target" and _text(body.get(uapi.NFTA_TARGET_NAME)) in _REFUSING):
             return True
         if name == "immediate":
-            verdict = _verdict(body.get(uapi.NFTA_IMMEDIATE_DATA, b""))
-            return verdict.get(uapi.NFTA_VERDICT_CODE) == _DROP
-        is_comment = name == "match" and _text(body.get(uapi.NFTA_MATCH_NAME)) == "comment"
-        if name not in ("counter", "log") and not is_comment:
-            return False
+            return _verdict(body.get(uapi.NFTA_IMMEDIATE_DATA, b"")).get(uapi.NFTA_VERDICT_CODE) == _DROP
     return False
+
+
+def is_unconditional(rule: FoundRule) -> bool:
+    """Whether the verdict of a rule applies to every packet that gets to it."""
+    for name, body in _expressions(rule):
+        is_comment = name == "match" and _text(body.get(uapi.NFTA_MATCH_NAME)) == "comment"
+        if name not in ("counter", "log", "immediate", "reject", "target") and not is_comment:
+            return False
+    return True
 
 
 def match_info(rule: FoundRule, match: str) -> bytes:

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from cli.validate import firewalls
+from cli.validate.pods import PodNetwork
+from linux.netlink.socket import NETLINK_NETFILTER, Netlink
+from plugins.node.tunnel import TunnelConf
 from tests.conftest import ROOT
 from tests.netns.cli_tools import document, slash24
 from tests.netns.cni import PATH
@@ -214,6 +218,66 @@ def test_mistakes_about_the_tunnel(sound: Node) -> None:
     )
     run(["ip", "link", "add", "flannel.1", "type", "vxlan", "id", "1", "dstport", "4789", "dev", "wan0"])
     named(sound, tunnel='taken by "flannel.1"|ip link delete', status="flannel.1", leftovers="flannel.1")
+
+
+RULES = """
+table inet firewalld {
+    chain filter_FORWARD {
+        type filter hook forward priority filter + 10; policy accept;
+        ct state established,related accept
+        jump policies
+        ct state invalid drop
+        reject with icmpx admin-prohibited
+    }
+    chain policies { iifname "virbr0" accept; }
+}
+table inet harmless {
+    chain forward {
+        type filter hook forward priority filter; policy accept;
+        ct state invalid drop
+        iifname "wan7" goto cut
+        ip saddr 203.0.113.0/24 drop
+    }
+    chain cut { counter drop; }
+}
+table inet opened {
+    chain forward { type filter hook forward priority filter; policy drop; jump everything; }
+    chain everything { counter accept; }
+}
+table ip bridged {
+    chain forward { type filter hook forward priority filter; policy drop; iifname "vx0" accept; }
+}
+table ip6 from_pods {
+    chain forward { type filter hook forward priority filter; policy drop; ip6 saddr fd00:31::/48 accept; }
+}
+table inet input {
+    chain open { type filter hook input priority filter; policy drop; udp dport 4789 accept; }
+    chain shut { type filter hook input priority filter + 1; policy drop; udp dport 53 accept; }
+}
+"""
+
+
+def test_firewalls(node: Node) -> None:
+    """What refuses by default, and what is accepted then: by bridge, by network, by port; for all of both versions."""
+    node.run(["nft", "-f", "-"], stdin=RULES)
+    node.run(
+        ["sh", "-ec", "iptables -P FORWARD DROP; iptables -N ufw-before-forward; iptables -A FORWARD -i vx0 -j ACCEPT"]
+    )
+    node.run(["sh", "-ec", "ip6tables -A FORWARD -m comment --comment all -j REJECT; ip6tables -N DOCKER-USER"])
+    tunnel = TunnelConf("slash24.1", 1, 4789, "", "", "", False, False, True, None)
+    own, cluster = tuple(VXLAN["podCIDRs"]), tuple(VXLAN["clusterCIDRs"])
+    pods = PodNetwork("net", "vxlan", "vx0", own, cluster, is_routed=True, tunnel=tunnel)
+    with node.inside(), Netlink(NETLINK_NETFILTER) as netlink:
+        gates = {gate.place: gate for gate in firewalls.read_gates(netlink, pods)}
+    assert {place: (gate.accepts, gate.from_cluster, gate.by) for place, gate in gates.items()} == {
+        "inet firewalld filter_FORWARD": ((), (), "firewalld"),
+        "ip bridged forward": ((4,), (), ""),
+        "ip6 from_pods forward": ((6,), (6,), ""),
+        "inet input open": ((4, 6), (), ""),
+        "inet input shut": ((), (), ""),
+        "ip filter FORWARD": ((4,), (), "ufw"),
+        "ip6 filter FORWARD": ((), (), "Docker"),
+    }
 
 
 SLOW = """#!/bin/sh
