@@ -111,6 +111,23 @@ def test_a_dry_run_prints_every_step_and_does_none(debian: Machine) -> None:
     assert run(debian, "uninstall") == ["nothing is installed"]
 
 
+def test_scripts_get_json(debian: Machine) -> None:
+    """The runtimes, the steps, and what the scratch pod had; nothing else is on stdout."""
+    planned = json.loads("\n".join(run(debian, "install", "--network", "simple", "--dry-run", "--json")))
+    done = json.loads("\n".join(run(debian, "install", "--network", "simple", "--json")))
+    assert (planned["done"], planned["trials"], done["done"]) == (False, [], True)
+    assert planned["steps"] == done["steps"] != []
+    assert [(one["name"], one["cni_version"]) for one in done["runtimes"]] == [
+        ("containerd", "1.0.0"),
+        ("podman", "1.0.0"),
+    ]
+    assert done["trials"] == [{"network": "simple", "cni_version": "1.0.0", "addresses": ["10.21.0.2/24"]}]
+    assert done["problems"] == []
+    undone = json.loads("\n".join(run(debian, "uninstall", "--json")))
+    assert undone["done"]
+    assert f"delete {NET_D}/10-simple.conflist" in undone["steps"]
+
+
 def test_the_trial_leaves_nothing(debian: Machine) -> None:
     """No link, lease or namespace."""
     run(debian, "install", "--network", "dual-stack")
@@ -149,6 +166,20 @@ def test_a_node_without_runtimes(bare: Machine) -> None:
     assert is_ours(bare, "/opt/cni/bin/bridge")
     assert bare.path("/etc/cni/net.d").exists() == before
     assert bare.run(["slash24", "--version"]).stdout == bare.run([COMMAND, "--version"]).stdout
+
+
+def test_a_distribution_without_dpkg(bare: Machine) -> None:
+    """The plugins of Fedora's package are kept and put back; there is nobody to tell."""
+    bare.run(["rm", "/usr/bin/dpkg-divert"])
+    write(bare, "/usr/bin/podman", "#!/bin/sh\necho podman version 4.9.4\n", 0o755)
+    write(bare, "/usr/libexec/cni/bridge", "Fedora's", 0o755)
+    lines = run(bare, "install")
+    assert not [line for line in lines if "dpkg" in line]
+    assert is_ours(bare, "/usr/libexec/cni/bridge")
+    assert bare.path("/usr/libexec/cni/bridge.distrib").read_text() == "Fedora's"
+    run(bare, "uninstall")
+    assert [path.name for path in bare.path("/usr/libexec/cni").iterdir()] == ["bridge"]
+    assert bare.path("/usr/libexec/cni/bridge").read_text() == "Fedora's"
 
 
 def test_a_file_of_others_is_not_overwritten(debian: Machine) -> None:
