@@ -280,6 +280,44 @@ def test_firewalls(node: Node) -> None:
     }
 
 
+STUCK = f"""#!{sys.executable}
+import json, os, sys
+verb, conf = os.environ["CNI_COMMAND"], sys.stdin.read()
+if verb == "DEL":
+    sys.exit(print(json.dumps(dict(cniVersion="1.0.0", code=999, msg="stuck"))) or 1)
+versions = dict(cniVersion="1.0.0", supportedVersions=["1.0.0"])
+print(json.dumps(versions if verb == "VERSION" else json.loads(conf).get("prevResult")) if verb != "CHECK" else "")
+"""
+
+
+def with_plugin(node: Node, bin_dir: Path, name: str, program: str) -> None:
+    """Install a plugin of another suite, in a folder of its own in which the runtime also looks."""
+    folder = node.path("/run/others")
+    folder.mkdir()
+    (folder / name).write_text(program)
+    (folder / name).chmod(0o755)
+    config = node.path("/etc/containerd/config.toml")
+    config.write_text(config.read_text().replace("bin_dir = ", f'bin_dirs = ["{bin_dir}", "/run/others"]\nbin_dir = '))
+
+
+def test_what_only_a_trial_finds(sound: Node, bin_dir: Path) -> None:
+    """Frames that are dropped between pods, a network outside that does not know them, and a DEL that fails."""
+    with_plugin(sound, bin_dir, "stuck", STUCK)
+    ipam = {"type": "host-local", "subnet": "10.33.0.0/24", "routes": [{"dst": "0.0.0.0/0"}]}
+    write(sound, {"type": "bridge", "bridge": "br7", "isGateway": True, "ipam": ipam}, {"type": "stuck"})
+    sound.run(["ip", "netns", "exec", "outside", "ip", "route", "del", "default"])
+    sound.run(
+        ["nft", "add table bridge x; add chain bridge x f { type filter hook forward priority filter; policy drop; }"]
+    )
+    assert found(sound, "--no-trial") == {}
+    (said,) = found(sound).values()
+    assert "a pod does not reach the other pod: 10.33.0.3 does not answer" in said
+    assert "192.0.2.2, the node's default gateway, answers this node, but no pod" in said
+    assert '"ipMasq": true' in said
+    assert said.count("DEL of /run/others/stuck: stuck [slash24 gc") == 2
+    assert "DEL has left" not in said  # the other plugins were called all the same
+
+
 SLOW = """#!/bin/sh
 case "$CNI_COMMAND" in
 VERSION) echo '{"cniVersion":"1.0.0","supportedVersions":["1.0.0"]}' ;;
@@ -291,12 +329,7 @@ esac
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_trial_that_is_interrupted(sound: Node, bin_dir: Path, number: signal.Signals) -> None:
     """Leaves nothing, not even in the middle of an ADD."""
-    folder = sound.path("/run/slow")
-    folder.mkdir()
-    (folder / "slow").write_text(SLOW)
-    (folder / "slow").chmod(0o755)
-    config = sound.path("/etc/containerd/config.toml")
-    config.write_text(config.read_text().replace("bin_dir = ", f'bin_dirs = ["{bin_dir}", "/run/slow"]\nbin_dir = '))
+    with_plugin(sound, bin_dir, "slow", SLOW)
     write(sound, VXLAN, {"type": "slow"})
     env = {"PATH": PATH, "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1"}
     argv = [sys.executable, "-m", "cli", "validate"]
