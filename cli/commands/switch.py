@@ -44,23 +44,25 @@ def command(*, provider: str | None, yes: bool, as_json: bool) -> None:
 
 
 def _inspect(provider: str) -> "Findings":
+    from cli.switch.carry_out import said
     from cli.switch.find import inspect
     from spec.errors import CNIError
 
     try:
         return inspect(provider)
     except (CNIError, OSError) as error:
-        raise Failure(f"cannot see what is on this node: {error}") from error
+        raise Failure(f"cannot see what is on this node: {said(error)}") from error
 
 
 def _list(*, as_json: bool) -> None:
+    from cli.switch.carry_out import said
     from cli.switch.find import find_all
     from spec.errors import CNIError
 
     try:
         found = find_all()
     except (CNIError, OSError) as error:
-        raise Failure(f"cannot see what is on this node: {error}") from error
+        raise Failure(f"cannot see what is on this node: {said(error)}") from error
     if as_json:
         print_json([_document(name, one, {}) for name, one in found.items()])
     elif not found:
@@ -98,7 +100,7 @@ def _plan(provider: str, *, as_json: bool) -> None:
 
 
 def _carry_out(provider: str, *, as_json: bool) -> None:
-    from cli.switch.carry_out import carry_out
+    from cli.switch.carry_out import carry_out, said
     from spec.errors import CNIError
 
     found = _inspect(provider)
@@ -111,18 +113,18 @@ def _carry_out(provider: str, *, as_json: bool) -> None:
             if not as_json:
                 _show_result(one, failure)
     except (CNIError, OSError) as error:
-        raise Failure(f"cannot take the leases over: {error}; the configurations are as they were") from error
-    waiting = [one for one in found.leftovers if one not in results]
+        raise Failure(f"cannot take the leases over: {said(error)}; the configurations are as they were") from error
+    left = _inspect(provider).leftovers
     if as_json:
-        print_json(_document(provider, found, results))
+        print_json({**_document(provider, found, results), "left": [one.sentence for one in left]})
     elif not found.leftovers:
         console().print(cell(f"Nothing of {found.title} is left on this node."))
     else:
-        for one in waiting:
-            console().print(cell(f"stays for now: {one.sentence}: {one.waits}"), style="yellow")
+        for one in left:
+            if one.waits:
+                console().print(cell(f"stays for now: {one.sentence}: {one.waits}"), style="yellow")
         _show_notes(found)
-    is_failed = any(results.values())
-    sys.exit(exits.FAILED if is_failed else exits.FOUND if waiting else exits.OK)
+    sys.exit(exits.FAILED if any(results.values()) else exits.FOUND if left else exits.OK)
 
 
 def _show_result(one: "Leftover", failure: str) -> None:

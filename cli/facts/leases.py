@@ -59,7 +59,9 @@ def read_leases(folder: str = LEASES, configurations: Iterable[Configuration] = 
     """
     networks: list[tuple[str, str]] = []
     with suppress(FileNotFoundError):
-        networks += [(folder, entry.name) for entry in os.scandir(folder) if entry.is_dir()]
+        # Not a link, by which a network is known under its former name, too.
+        found = [entry.name for entry in os.scandir(folder) if entry.is_dir(follow_symlinks=False)]
+        networks += [(folder, name) for name in found]
     networks += [(one.lease_folder, one.name) for one in configurations if one.lease_folder != folder]
     boot = Boot.read()
     return [lease for where, network in sorted(networks, key=lambda one: one[1]) for lease in _of(where, network, boot)]

@@ -15,26 +15,28 @@ def carry_out(findings: Findings) -> Iterator[tuple[Leftover, str]]:
     """
     ready = [one for one in findings.leftovers if not one.waits]
     takeover = findings.takeover
-    moved = {network.path for network in takeover.old} if takeover else set()
-    first = [one for one in ready if one.kind == CONFIGURATION and one.name not in moved]
+    started = takeover.done_by_start if takeover else set()
+    first = [one for one in ready if one.kind == CONFIGURATION and one.name not in started]
     for one in first:
         yield one, _remove(one)
     if takeover:
         takeover.start()
     for one in ready:
         if one not in first:
-            yield one, "" if one.name in moved else _remove(one)
+            yield one, "" if one.name in started else _remove(one)
+    if takeover and not findings.pods:
+        takeover.finish()
 
 
 def _remove(one: Leftover) -> str:
     try:
         one.remove()
     except (CNIError, OSError) as error:
-        return _said(error)
+        return said(error)
     return ""
 
 
-def _said(error: Exception) -> str:
+def said(error: Exception) -> str:
     """What an error says to people: without numbers."""
     if not isinstance(error, OSError) or not error.strerror:
         return str(error)

@@ -142,7 +142,9 @@ class _Search:
         if taken:
             yield from takeover.find_rules_of_gone_pods(taken, self._seen)
         if taken and (weak or taken.old):
-            yield from takeover.find_leases(taken)
+            yield from takeover.find_leases(taken, has_pods=bool(self._pods))
+        for one in takeover.find_links(taken) if taken else ():
+            yield self._needed(one, firewall.PODS)
         if weak and provider is FLANNEL:
             for needed, one in bridges.find_flannel_routes(self._seen, taken, self._pods):
                 yield self._needed(one, firewall.PODS if needed else "")

@@ -4,17 +4,17 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-CONFIGURATION, FILTER, RULES, SET, ROUTING, LINK, FILE, LEASES = (
+CONFIGURATION, LEASES, FILTER, RULES, SET, ROUTING, LINK, FILE = (
     "configuration",
+    "leases",
     "filter",
     "rules",
     "set",
     "routing",
     "link",
     "file",
-    "leases",
 )
-ORDER = (CONFIGURATION, FILTER, RULES, SET, ROUTING, LINK, FILE, LEASES)
+ORDER = (CONFIGURATION, LEASES, FILTER, RULES, SET, ROUTING, LINK, FILE)
 """The kinds in an order that works: what starts pods first, rules before the sets that they look into, links before
 files that their programs are pinned to."""
 

@@ -12,19 +12,20 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
 
+from cli.facts.cache import read_cache
 from cli.facts.leases import read_leases
 from cli.facts.networks import Network, read_network
 from cli.facts.paths import LEASES as LEASES_FOLDER
 from cli.switch.files import BACKUP, Configurations, backup_of, deleted, lease_folder, move
 from cli.switch.firewall import Choice, rules_leftover
-from cli.switch.leftover import LEASES, Leftover, command
+from cli.switch.leftover import FILE, LEASES, Leftover, command
 from cli.switch.providers import BRIDGE, FLANNEL, KUBENET, Provider
 from cli.switch.seen import Seen, SeenTable
-from ipam.handover import Handover
+from ipam.handover import Handover, is_handed_over
 from plugins.node.conf import parse_section
 from spec.addresses import Address, parse_address, parse_cidr
 from spec.errors import CNIError
-from state.files import read_file, replace_file
+from state.files import delete_file, read_file, replace_file
 
 DELEGATES = "/var/lib/cni/flannel"
 """Where flannel's plugin keeps, by container, the configuration with which it called the next plugin."""
@@ -42,13 +43,15 @@ class Takeover:
     """What is taken over from a provider, and by which configuration of slash24.
 
     `own`: None if there is none yet. `old`: the provider's configurations. `handovers`: of leases, by network, without
-    that of `own`, which needs none. `bridge`: on which its pods are.
+    that of `own`, which needs none. `links`: to the new folder in place of those that were handed over, by network.
+    `bridge`: on which its pods are.
     """
 
     provider: Provider
     own: Network | None
     old: Sequence[Network]
     handovers: Mapping[str, Handover]
+    links: Mapping[str, str]
     bridge: str
 
     def problem(self, *, on_bridge: bool) -> str:
@@ -68,13 +71,13 @@ class Takeover:
         return ""
 
     def start(self) -> None:
-        """Share the leases, and move the provider's configurations to the backup folder while no ADD can run.
+        """Hand the leases over, and move the provider's configurations to the backup folder while no ADD can run.
 
-        If it raises (CNIError 11, OSError), nothing has changed. The handovers have to be finished at the end.
+        If it raises (CNIError 11, OSError), nothing has changed.
         """
         step = self._move
         for handover in self.handovers.values() if self.own else ():
-            step = partial(handover.share, step)
+            step = partial(handover.perform, step)
         step()
 
     def _move(self) -> None:
@@ -86,7 +89,21 @@ class Takeover:
             for name in self.handovers if self.own else ():
                 undo.callback(_rename_delegates, self.own.name, name)
                 _rename_delegates(name, self.own.name)
+                _rename_cached(name, self.own.name, undo)
             undo.pop_all()
+
+    def finish(self) -> None:
+        """Delete the links by which calls with the old names found the leases; the next run does what fails."""
+        for handover in self.handovers.values():
+            if is_handed_over(handover.old, handover.new):
+                with suppress(OSError):
+                    delete_file(handover.old)
+
+    @property
+    def done_by_start(self) -> set[str]:
+        """The names of the leftovers that `start` takes away."""
+        leases = {handover.old for handover in self.handovers.values()} if self.own else set()
+        return {network.path for network in self.old} | leases
 
 
 def find_takeover(provider: Provider, configurations: Configurations) -> Takeover | None:
@@ -98,9 +115,11 @@ def find_takeover(provider: Provider, configurations: Configurations) -> Takeove
     folders = {name: os.path.join(LEASES_FOLDER, name) for name in _NETWORKS[provider.name]}
     folders |= {one.name: folder for one in old if (folder := lease_folder(one))}
     taken = lease_folder(own) if own else ""
-    present = {name: folder for name, folder in folders.items() if folder != taken and os.path.isdir(folder)}
-    handovers = {name: Handover(folder, taken) for name, folder in present.items()}
-    return Takeover(provider, own, old, handovers, _bridge(provider, old))
+    folders |= {name: os.path.join(LEASES_FOLDER, name) for name in _moved_networks(provider) if name not in folders}
+    others = {name: folder for name, folder in folders.items() if folder != taken and os.path.isdir(folder)}
+    links = {name: folder for name, folder in others.items() if is_handed_over(folder, taken)}
+    handovers = {name: Handover(folder, taken) for name, folder in others.items() if not os.path.islink(folder)}
+    return Takeover(provider, own, old, handovers, links, _bridge(provider, old))
 
 
 def _bridge(provider: Provider, old: Sequence[Network]) -> str:
@@ -112,18 +131,30 @@ def _bridge(provider: Provider, old: Sequence[Network]) -> str:
     return _BRIDGES[provider.name]
 
 
-def find_leases(takeover: Takeover) -> Iterator[Leftover]:
-    """The leases of old networks: they go to slash24's network, or, as nothing goes on with them, are deleted."""
+def find_leases(takeover: Takeover, *, has_pods: bool) -> Iterator[Leftover]:
+    """The leases of old networks: they go to slash24's network, or, as nothing goes on with them, are deleted.
+
+    `has_pods`: there are pods for which a runtime may call by the old name.
+    """
     for name, handover in takeover.handovers.items():
         if not takeover.own:
             yield deleted(LEASES, handover.old, f"leases {handover.old}")
             continue
         old, new = handover.old, handover.new
-        copy = f"cp -ln {command(old)}/* {command(new)}/; rm -r {command(old)}"
+        link = f" && ln -s {command(new)} {command(old)}" if has_pods else ""
+        copy = f"cp -ln {command(old)}/* {command(new)}/; rm -r {command(old)}{link}"
         locks = ("flock", os.path.join(old, "lock"), "flock", os.path.join(new, "lock"))
         lines = (command("mkdir", "-p", new), command(*locks, "sh", "-c", copy))
         sentence = f"{len(handover.addresses())} leases of network {name}, which go to network {takeover.own.name}"
-        yield Leftover(LEASES, old, sentence, lines, handover.finish)
+        yield Leftover(LEASES, old, sentence, lines, partial(handover.perform, lambda: None))
+
+
+def find_links(takeover: Takeover) -> Iterator[Leftover]:
+    """What calls by the old name of a network still find the leases by."""
+    own = takeover.own.name if takeover.own else ""
+    for name, path in takeover.links.items():
+        sentence = f"link {path}, by which calls for network {name} find the leases of network {own}"
+        yield deleted(FILE, path, sentence)
 
 
 def find_delegates() -> Iterator[Leftover]:
@@ -156,17 +187,32 @@ def _subnets_of(own: Network) -> list[Address]:
 
 
 def _rename_delegates(old: str, new: str) -> None:
-    """Have flannel's plugin release in the new network what it leased in the old: its DEL calls what it once saved."""
-    if old == new:
-        return
-    for path in delegates():
+    """Have flannel's plugin call the next one with the network's new name: its DEL repeats what it has saved.
+
+    The reference's host-local does not release by a link.
+    """
+    for path in _delegates():
         with suppress(ValueError):
             saved = json.loads(read_file(path))
             if isinstance(saved, dict) and saved.get("name") == old:
                 replace_file(path, f"{path}.new", json.dumps({**saved, "name": new}).encode())
 
 
-def delegates() -> list[str]:
+def _rename_cached(old: str, new: str, undo: ExitStack) -> None:
+    """Have runtimes find what libcni keeps of each ADD when they call DEL by the network's new name."""
+    for one in read_cache():
+        if one.network != old:
+            continue
+        content = read_file(one.path)
+        target = os.path.join(os.path.dirname(one.path), f"{new}-{one.container}-{one.ifname}")
+        renamed = json.dumps({**json.loads(content), "networkName": new}).encode()
+        undo.callback(delete_file, target)
+        replace_file(target, f"{target}.new", renamed)
+        undo.callback(replace_file, one.path, f"{one.path}.new", content)
+        delete_file(one.path)
+
+
+def _delegates() -> list[str]:
     """The files of flannel's plugin, one per container."""
     with suppress(OSError):
         names = sorted(name for name in os.listdir(DELEGATES) if not name.endswith(".new"))
@@ -179,7 +225,9 @@ def find_rules_of_gone_pods(takeover: Takeover, seen: Seen) -> Iterator[Leftover
 
     Their DEL, under the new name, does not find them.
     """
-    former = {*takeover.handovers, *_moved_networks(takeover.provider)} - {takeover.own.name if takeover.own else ""}
+    former = {*takeover.handovers, *takeover.links, *_moved_networks(takeover.provider)} - {
+        takeover.own.name if takeover.own else ""
+    }
     living = {lease.container for lease in read_leases()}
 
     def choose(table: SeenTable) -> Choice:

@@ -1,14 +1,17 @@
 """`slash24 switch` goes on with the pods of kubenet, flannel and the Go bridge: they run, and keep their addresses."""
 
 import json
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from cli import exits
-from tests.netns.cni import CNI
+from tests.netns.cni import CNI, PATH
 from tests.netns.node import Node, Pod
 from tests.netns.switch_worlds import PREPARE
-from tests.netns.test_switch import switch
+from tests.netns.test_switch import ENVIRONMENT, switch
 from tests.netns.test_switch_find import find, make
 
 pytestmark = pytest.mark.cold("what the command does is the same with an agent")
@@ -84,9 +87,17 @@ def test_from_kubenet(node: Node, cni: CNI, reference: CNI) -> None:
     assert "no configuration of slash24 is there to go on with them" in done.stderr
     write(node, "10-slash24.conflist", OURS)
     write(node, "10-containerd-net.conflist", KUBENETS)
-    assert switch(node, "kubenet", "--yes").returncode == exits.FOUND  # rules that pods need
+    with old.socket("10.244.1.2", "tcp") as listener, mate.socket("10.244.1.2", "tcp") as client:
+        listener.bind(("10.244.1.2", 9000))
+        listener.listen()
+        client.connect(("10.244.1.2", 9000))
+        with listener.accept()[0] as server:
+            assert switch(node, "kubenet", "--yes").returncode == exits.FOUND  # rules that pods need
+            client.send(b"still here")
+            server.settimeout(2)
+            assert server.recv(16) == b"still here"
     assert leases(node, "podnet") == {"10.244.1.2": "old", "10.244.1.3": "mate"}
-    assert not node.path(f"{LEASES}/kubenet").exists()
+    assert node.path(f"{LEASES}/kubenet").readlink().name == "podnet"
     assert node.path(f"{BACKUP}/kubenet{NET_D}/10-containerd-net.conflist").exists()
     assert [path.name for path in node.path(NET_D).iterdir()] == ["10-slash24.conflist"]
     ports = node.ip("link", "show", "master", "cbr0")
@@ -94,24 +105,25 @@ def test_from_kubenet(node: Node, cni: CNI, reference: CNI) -> None:
     assert node.links()["cbr0"]["promiscuity"] == 0
     assert "htb" not in node.run(["tc", "qdisc", "show", "dev", "cbr0"]).stdout
     assert "KUBE-DEDUP" not in node.ruleset()
-    assert len(waits(node, "kubenet")) == 2  # masquerade and host ports
+    assert len(waits(node, "kubenet")) == 3  # masquerade, host ports, and the link
     new = add(cni, OURS, "new")
     assert new.addresses("eth0") == {"10.244.1.4/24"}
     assert new.reaches("10.244.1.2")
     assert switch(node, "kubenet", "--yes").returncode == exits.FOUND
     assert "kubenet: SNAT" not in node.run(["iptables-save"]).stdout
-    assert len(waits(node, "kubenet")) == 1
+    assert len(waits(node, "kubenet")) == 2
     for pod in (old, mate):
         cni.delete(OURS, pod)
         assert set(pod.links()) == {"lo"}
     assert leases(node, "podnet") == {"10.244.1.4": "new"}
     assert switch(node, "kubenet", "--yes").returncode == exits.OK
     assert "KUBE-" not in node.run(["iptables-save"]).stdout
+    assert [path.name for path in node.path(LEASES).iterdir()] == ["podnet"]
     assert new.reaches("10.244.1.1")
 
 
 def test_from_flannel(node: Node, cni: CNI, reference: CNI) -> None:
-    """Its plugin can still delete its pods, and releases their addresses in the new network."""
+    """Its plugin can still delete its pods, and releases their addresses, which are the new network's now."""
     ours = {**OURS, "bridge": "cni0"}
     make(node, PREPARE, "ip link add flannel.1 type vxlan id 1 dev wan0 dstport 8472", "touch /opt/cni/bin/flannel")
     old, mate = (add(reference, FLANNELS, name) for name in ("old", "mate"))
@@ -127,11 +139,13 @@ def test_from_flannel(node: Node, cni: CNI, reference: CNI) -> None:
         "flannel.1",
         "/opt/cni/bin/flannel",
         "/var/lib/cni/flannel",
+        "/var/lib/cni/networks/cbr0",
     }
     assert old.reaches("10.244.1.3")
     saved = json.loads(node.path("/var/lib/cni/flannel/old").read_text())
     assert saved == {**FLANNELS, "name": "podnet"}
     reference.delete(saved, old)
+    assert leases(node, "podnet") == {"10.244.1.3": "mate"}
     cni.delete(ours, mate)
     assert set(mate.links()) == {"lo"}
     assert leases(node, "podnet") == {}
@@ -171,18 +185,69 @@ def test_from_the_go_bridge(node: Node, cni: CNI, reference: CNI) -> None:
     reference.add({**mapping, **ports, "backend": "iptables", "prevResult": result}, pod)
     assert find(node)["each"]["bridge"] == []
     write(node, "10-slash24.conflist", ours)
-    assert switch(node, "bridge", "--yes").returncode == exits.OK
+    done = switch(node, "bridge", "--yes")
+    assert (done.returncode, "stays for now: link" in done.stdout) == (exits.FOUND, True)
     assert leases(node, "podnet") == {"10.244.1.2": "old"}
+    assert waits(node, "bridge") == [
+        "link /var/lib/cni/networks/mynet, by which calls for network mynet find the leases of network podnet"
+    ]
     assert pod.addresses("eth0") == {"10.244.1.2/24"}
     rules = node.run(["iptables-save"]).stdout
     assert 'name: \\"mynet\\" id: \\"old\\"' in rules
-    assert switch(node, "bridge").returncode == exits.OK
     cni.delete(ours, pod)
     assert leases(node, "podnet") == {}
     assert switch(node, "bridge", "--yes").returncode == exits.OK
     saved = node.run(["iptables-save"]).stdout
     assert "mynet" not in saved
     assert "CNI-DN-" not in saved
+
+
+def test_calls_by_either_name_meanwhile(node: Node, cni: CNI, reference: CNI) -> None:
+    """Of calls that are under way, no two lease one address; those of ours by the old name release it, too."""
+    make(node, PREPARE)
+    add(reference, KUBENETS, "old")
+    write(node, "05-containerd-net.conflist", KUBENETS)
+    write(node, "10-slash24.conflist", OURS)
+    by_ours = {**KUBENETS, "ipMasq": False}
+    pods = {name: node.pod(name) for name in (f"{kind}{number}" for kind in "rb" for number in range(6))}
+    calls = {"r": (reference, KUBENETS), "b": (cni, by_ours)}
+    with ThreadPoolExecutor(4) as pool:
+        added = [pool.submit(calls[name[0]][0].add, calls[name[0]][1], pod) for name, pod in pods.items()]
+        done = switch(node, "kubenet", "--yes")
+        results = [one.result() for one in added]
+    assert done.returncode in (exits.OK, exits.FOUND), done.stderr
+    addresses = {result["ips"][0]["address"].partition("/")[0] for result in results}
+    assert len(addresses) == len(pods)
+    assert leases(node, "podnet").keys() == addresses | {"10.244.1.2"}
+    pods["new"] = add(cni, OURS, "new")
+    assert len(leases(node, "podnet")) == len(pods) + 1
+    for name, pod in pods.items():
+        cni.delete(by_ours if name[0] == "b" else OURS, pod)
+    assert leases(node, "podnet") == {"10.244.1.2": "old"}
+
+
+def test_what_libcni_keeps_of_old_pods(node: Node, bin_dir: Path, reference_bin: Path) -> None:
+    """A runtime's DEL by the new name finds it, and `slash24 pods` has nothing to complain about."""
+    make(node, PREPARE)
+    write(node, "10-kubenet.conflist", KUBENETS)
+    node.pod("old")
+
+    def cnitool(verb: str, network: str, folder: Path) -> None:
+        env = {"PATH": PATH, "CNI_PATH": str(folder), "NETCONFPATH": NET_D}
+        node.run([reference_bin / "cnitool", verb, network, "/run/netns/old"], env=env)
+
+    cnitool("add", "kubenet", reference_bin)
+    write(node, "20-slash24.conflist", OURS)
+    assert switch(node, "kubenet", "--yes").returncode == exits.FOUND
+    (cached,) = node.path("/var/lib/cni/results").iterdir()
+    assert cached.name.startswith("podnet-cnitool-")
+    assert json.loads(cached.read_text())["networkName"] == "podnet"
+    pods = node.run([sys.executable, "-m", "cli", "pods", "--json"], env=ENVIRONMENT)
+    assert [(one["network"], one["addresses"]) for one in json.loads(pods.stdout)] == [("podnet", ["10.244.1.2"])]
+    cnitool("del", "podnet", bin_dir)
+    assert leases(node, "podnet") == {}
+    assert list(node.path("/var/lib/cni/results").iterdir()) == []
+    assert switch(node, "kubenet", "--yes").returncode == exits.OK
 
 
 def test_an_address_with_two_owners_changes_nothing(node: Node, reference: CNI) -> None:

@@ -26,6 +26,8 @@ def test_leases_of_a_folder_are_listed(tmp_path: Path) -> None:
     found = [(lease.network, lease.address, lease.container, lease.ifname) for lease in read_leases(str(tmp_path))]
     expected = [("10.1.0.9", "old", ""), ("10.1.0.10", "pod", "eth0"), ("fd00::2", "", "")]
     assert found == [("net", *one) for one in expected]
+    (tmp_path / "former").symlink_to("net")  # a name that the network had
+    assert len(read_leases(str(tmp_path))) == len(expected)
 
 
 def test_a_folder_of_its_own(tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 """Leases go from one network to another, whole, whatever happens meanwhile."""
 
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
-from ipam.handover import Handover
+from ipam.handover import Handover, is_handed_over
 from ipam.store import LeaseStore
 from spec.attachment import Attachment
 
@@ -38,29 +39,39 @@ def leases(folder: Path) -> dict[str, str]:
 
 
 def test_all_go(old: Path, new: Path) -> None:
-    """And the pointer to the last one, so that the next address is a new one."""
+    """And the pointer to the last one, so that the next address is a new one; the old name leads to the new folder."""
     handover = Handover(str(old), str(new))
     assert handover.addresses() == ["10.1.0.2", "10.1.0.3"]
-    handover.share(lambda: None)
-    assert leases(old) == leases(new) == {"10.1.0.2": "a", "10.1.0.3": "b"}
-    handover.finish()
-    assert not old.exists()
+    assert not is_handed_over(str(old), str(new))
+    handover.perform(lambda: None)
+    assert is_handed_over(str(old), str(new))
     assert leases(new) == {"10.1.0.2": "a", "10.1.0.3": "b"}
     assert (new / "last_reserved_ip.0").read_text() == "10.1.0.3"
+    assert sorted(path.name for path in old.parent.iterdir()) == ["networks", "old"]
     with LeaseStore(str(new)).locked(writable=True) as store:
         assert store.held_by(Attachment("new", "a", "eth0")) == ("10.1.0.2",)
-    handover.finish()
+    with LeaseStore(str(old)).locked(writable=True) as store:
+        store.release(Attachment("old", "b", "eth0"))
+    assert leases(new) == {"10.1.0.2": "a"}
+    handover.perform(lambda: None)
     assert Handover(str(old), str(new)).addresses() == []
+    assert leases(new) == {"10.1.0.2": "a"}
 
 
-def test_calls_in_between(old: Path, new: Path) -> None:
-    """What a late ADD leased in the old folder goes, too, and what a late DEL released there is released."""
-    handover = Handover(str(old), str(new))
-    handover.share(lambda: None)
-    lease(old, "10.1.0.4", "late")
-    (old / "10.1.0.2").unlink()
-    handover.finish()
-    assert leases(new) == {"10.1.0.3": "b", "10.1.0.4": "late"}
+def test_a_call_that_waits_for_the_lock(old: Path, new: Path) -> None:
+    """It leases in the new folder, next to what is there."""
+    owner, taken = Attachment("old", "late", "eth0"), []
+
+    def call() -> None:
+        with LeaseStore(str(old)).locked(writable=True) as store:
+            free = next(store.free(["10.1.0.2", "10.1.0.3", "10.1.0.4"]))
+            taken.append(free if store.take(owner, [(0, free)]) else "")
+
+    late = Thread(target=call)
+    Handover(str(old), str(new)).perform(late.start)
+    late.join()
+    assert taken == ["10.1.0.4"]
+    assert leases(new) == {"10.1.0.2": "a", "10.1.0.3": "b", "10.1.0.4": "late"}
 
 
 def test_nothing_changes_if_the_rest_fails(old: Path, new: Path) -> None:
@@ -72,10 +83,12 @@ def test_nothing_changes_if_the_rest_fails(old: Path, new: Path) -> None:
         raise OSError("disk on fire")
 
     with pytest.raises(OSError, match="disk on fire"):
-        Handover(str(old), str(new)).share(fail)
+        Handover(str(old), str(new)).perform(fail)
     assert leases(old) == {"10.1.0.2": "a", "10.1.0.3": "b"}
     assert leases(new) == {"10.1.0.9": "other"}
     assert not (new / "last_reserved_ip.0").exists()
+    assert not old.is_symlink()
+    assert sorted(path.name for path in old.parent.iterdir()) == ["networks", "old"]
 
 
 def test_an_address_with_two_owners(old: Path, new: Path) -> None:
@@ -84,13 +97,27 @@ def test_an_address_with_two_owners(old: Path, new: Path) -> None:
     lease(new, "10.1.0.2", "a")
     lease(new, "10.1.0.3", "other")
     with pytest.raises(FileExistsError, match=r"address 10\.1\.0\.3 is leased to another container"):
-        Handover(str(old), str(new)).share(lambda: pytest.fail("not reached"))
+        Handover(str(old), str(new)).perform(lambda: pytest.fail("not reached"))
     assert leases(new) == {"10.1.0.2": "a", "10.1.0.3": "other"}
     (new / "10.1.0.3").unlink()
-    handover = Handover(str(old), str(new))
-    handover.share(lambda: None)
-    handover.finish()
+    (old.parent / ".old.handed-over").mkdir()
+    Handover(str(old), str(new)).perform(lambda: None)
     assert leases(new) == {"10.1.0.2": "a", "10.1.0.3": "b"}
+
+
+def test_a_file_system_that_cannot_exchange(old: Path, new: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is done in three steps, and undone in as many."""
+    monkeypatch.setattr("ipam.handover._RENAME_EXCHANGE", 1 << 30)  # EINVAL, as there
+
+    def fail() -> None:
+        raise OSError("disk on fire")
+
+    with pytest.raises(OSError, match="disk on fire"):
+        Handover(str(old), str(new)).perform(fail)
+    assert not old.is_symlink()
+    Handover(str(old), str(new)).perform(lambda: None)
+    assert is_handed_over(str(old), str(new))
+    assert leases(old) == {"10.1.0.2": "a", "10.1.0.3": "b"}
 
 
 def test_a_folder_on_another_file_system(old: Path, new: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -103,8 +130,7 @@ def test_a_folder_on_another_file_system(old: Path, new: Path, monkeypatch: pyte
 
     monkeypatch.setattr("os.link", link)
     handover = Handover(str(old), str(new))
-    handover.share(lambda: None)
-    handover.finish()
+    handover.perform(lambda: None)
     assert leases(new) == {"10.1.0.2": "a", "10.1.0.3": "b"}
 
 
@@ -112,6 +138,5 @@ def test_without_an_old_folder(old: Path, new: Path, tmp_path: Path) -> None:
     """Only the caller's part is done."""
     done = []
     handover = Handover(str(tmp_path / "none"), str(new))
-    handover.share(lambda: done.append(1))
-    handover.finish()
+    handover.perform(lambda: done.append(1))
     assert (done, new.exists(), old.exists()) == ([1], False, True)
