@@ -55,15 +55,22 @@ def chosen(private: str, network: str) -> Network:
 
 
 def targets(network: Network, runtimes: Sequence[Runtime]) -> list[Target]:
-    """The files to have: one in each folder in which a runtime looks for networks. Raises OSError."""
+    """The files to have: one in each folder in which a runtime looks for networks.
+
+    Raises Failure: the file is in such a folder, and a runtime there cannot read it; OSError.
+    """
     using = [runtime for runtime in runtimes if runtime.cni_version]
     readers: dict[str, list[Runtime]] = {}
     for runtime in using:
         readers.setdefault(os.path.realpath(runtime.conf_dir), []).append(runtime)
     found = []
     for folder, those in (readers or {os.path.realpath(NET_D): []}).items():
-        name = os.path.basename(network.path) if _is_in(network, folder) else f"10-{network.name}{_SUFFIX}"
+        is_there = os.path.realpath(os.path.dirname(network.path)) == folder
+        name = os.path.basename(network.path) if is_there else f"10-{network.name}{_SUFFIX}"
         newest = min((runtime.cni_version for runtime in those), key=versions.parse, default=_NEWEST)
+        if is_there and not network.version_for(newest):
+            names = " and ".join(runtime.name for runtime in those if runtime.cni_version == newest)
+            raise Failure(f"{network.path}: cniVersion is {network.stated}, and {names} read up to {newest}: lower it")
         found.append(
             Target(
                 network.name,
@@ -138,10 +145,6 @@ def json_of(content: bytes) -> object:
         return json.loads(content)
     except (ValueError, RecursionError):
         return content
-
-
-def _is_in(network: Network, folder: str) -> bool:
-    return os.path.realpath(os.path.dirname(network.path)) == folder
 
 
 def _readable(network: Network, newest: str) -> bytes:

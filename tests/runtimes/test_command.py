@@ -192,6 +192,9 @@ def test_a_file_of_others_is_not_overwritten(debian: Machine) -> None:
     lines = run(debian, "install", "--network", f"{NET_D}/10-simple.conflist")
     assert "simple works: the scratch pod had 10.121.0.2/24, and is gone" in lines
     assert debian.path(f"{NET_D}/10-simple.conflist").read_text() == edited
+    write(debian, f"{NET_D}/10-simple.conflist", edited.replace('["1.0.0", "1.1.0"]', "[]").replace("1.0.0", "1.1.0"))
+    lines = run(debian, "install", "--network", f"{NET_D}/10-simple.conflist", status=exits.FAILED)
+    assert lines[-1].endswith("cniVersion is 1.1.0, and containerd and podman read up to 1.0.0: lower it")
     lines = run(debian, "uninstall")
     assert f"{NET_D}/10-simple.conflist remains: it was edited; delete it if no runtime needs it" in lines
 
