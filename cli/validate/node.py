@@ -7,6 +7,7 @@ from functools import cached_property
 from cli.facts.networks import Network, read_networks, used_of
 from cli.facts.paths import BIN, NET_D
 from cli.facts.runtimes import Runtime, find_runtimes
+from cli.facts.services import Service, read_agent
 from cli.validate.pods import PodNetwork, read_pod_network
 from linux.netlink.socket import Netlink
 from linux.rtnl import vxlan
@@ -69,6 +70,11 @@ class Facts:
     def pods(self) -> PodNetwork:
         """What the network says about pods; nothing without one."""
         return read_pod_network(self.network) if self.network else PodNetwork()
+
+    @cached_property
+    def agent(self) -> Service:
+        """The agent."""
+        return read_agent()
 
     @cached_property
     def links(self) -> dict[int, Link]:

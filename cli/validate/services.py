@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from cli.facts.services import Service, read_agent, read_daemon
+from cli.facts.services import Service, read_daemon
+from cli.status.picture import Event
+from cli.status.read import errors_of
 from cli.validate.findings import Finding, not_applicable, ok, problem, warning
 from cli.validate.node import Facts
 
@@ -27,12 +29,12 @@ _FAILED = re.compile(
 )
 """What kubelet, containerd, CRI-O and libcni write when a pod gets no network."""
 _DIGITS = re.compile(r"[0-9a-f]{6,}|\d+")
-_SHOWN, _LONGEST_LINE = 3, 400
+_SHOWN, _LONGEST_LINE, _LATELY = 3, 400, 3600
 
 
-def check(_facts: Facts) -> Iterator[Finding]:
+def check(facts: Facts) -> Iterator[Finding]:
     """Both are well, as far as they run."""
-    for service in (read_agent(), read_daemon()):
+    for service in (facts.agent, read_daemon()):
         yield from judge(service)
 
 
@@ -53,9 +55,9 @@ def judge(service: Service) -> Iterator[Finding]:
         yield not_applicable(f"{name} does not run, and need not")
 
 
-def check_log(_facts: Facts) -> Iterable[Finding]:
-    """The log does not tell of pods whose network failed."""
-    return judge_log(_journal())
+def check_log(facts: Facts) -> Iterable[Finding]:
+    """No log tells of pods whose network failed."""
+    return judge_log(_journal(), errors_of(facts.agent, {}) if "/status" in facts.agent.pages else None)
 
 
 def _journal() -> list[str] | None:
@@ -69,17 +71,23 @@ def _journal() -> list[str] | None:
     return None if done.returncode else done.stdout[-_LARGEST:].decode("utf-8", "replace").splitlines()
 
 
-def judge_log(lines: Sequence[str] | None) -> Iterator[Finding]:
-    """`lines`: messages, None if they could not be read. The same message of several pods is told once."""
-    if not lines:
-        yield not_applicable("there is no journal of runtimes or kubelet here")
+def judge_log(lines: Sequence[str] | None, errors: Sequence[Event] | None) -> Iterator[Finding]:
+    """What is about pods whose network failed; the same message of several pods is told once.
+
+    `lines`: messages of the journal; `errors`: of the agent, the newest first. None: they could not be read.
+    """
+    if not lines and errors is None:
+        yield not_applicable("there is neither a journal of runtimes or kubelet, nor an agent with pages")
         return
-    failed = {_DIGITS.sub("#", line): line for line in lines if _FAILED.search(line)}
+    told = [event.text for event in reversed(errors or ()) if event.seconds_ago <= _LATELY]
+    told += [line for line in lines or () if _FAILED.search(line)]
+    failed = {_DIGITS.sub("#", line): line for line in told}
     for line in list(failed.values())[-_SHOWN:]:
         mend = "mend what it names; the pods are tried again by themselves"
         yield warning(f"in the last hour: {line[:_LONGEST_LINE]}", mend)
     if not failed:
-        yield ok(f"none of the last hour's {len(lines)} messages is about a pod's network that failed")
+        where = [*(["the journal"] if lines else []), *(["the agent's last errors"] if errors is not None else [])]
+        yield ok(f"no pod's network has failed in the last hour, by {' and '.join(where)}")
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ CHECKS = (
     Check("executables", "each plugin of the network in the runtime's folders, and its VERSION", "executables.check"),
     Check("status", "what STATUS of each plugin says of the network", "executables.check_status"),
     Check("services", "the agent and the daemon: systemd, sockets, /healthz and /readyz", "services.check"),
-    Check("log", "the last hour's journal of runtimes and kubelet: pods whose network failed", "services.check_log"),
+    Check("log", "the last hour's journal of runtimes and kubelet, and the agent's last errors", "services.check_log"),
     Check("DNS pods", "what the kubelet has logged of the cluster's DNS pods, in /var/log/pods", "services.check_dns"),
     Check("kernel", "what the network needs of the kernel, tried in an empty network namespace", "kernel.check"),
     Check("forwarding", "ip_forward, forwarding and disable_ipv6 of the links concerned", "forwarding.check"),

@@ -36,6 +36,20 @@ MACHINES = ("clock", "log")
 """Checks that see the machine on which the test runs."""
 
 
+PEER = f"""
+ip link add vx address {vtep_mac(["10.31.2.0/24"])} type vxlan id 1 dstport 4789 local 192.0.2.2 dev eth0 nolearning
+ip link set vx up
+ip link set lo up
+bridge fdb add {vtep_mac(["10.31.1.0/24"])} dev vx dst 192.0.2.1
+for own in 10.31.2.1/32 fd00:31:0:2::1/128; do ip addr add $own dev lo nodad; done
+for tunnel in 10.31.1.0/24 fd00:31:0:1::/64; do
+    ip neigh add ${{tunnel%/*}} lladdr {vtep_mac(["10.31.1.0/24"])} dev vx
+    ip route add $tunnel via ${{tunnel%/*}} dev vx onlink
+done
+"""
+"""Makes of the host outside the other node, with the gateways of its pods."""
+
+
 def write(node: Node, *plugins: dict, name: str = "10-pods", version: str = "1.0.0", **keys: object) -> None:
     """Write a network of these plugins."""
     conflist = {"cniVersion": version, "name": name, "plugins": plugins, **keys}
@@ -44,8 +58,8 @@ def write(node: Node, *plugins: dict, name: str = "10-pods", version: str = "1.0
 
 @pytest.fixture
 def sound(node: Node, bin_dir: Path) -> Iterator[Node]:
-    """A node with an uplink, a containerd of Debian 12, and a network of this suite for it."""
-    node.outside()
+    """A node with an uplink, another node, a containerd of Debian 12, and a network of this suite for it."""
+    node.outside().run(["sh", "-ec", PEER])
     node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
     node.run(["ip", "-6", "route", "add", "default", "via", "2001:db8:1::2"])
     node.run(["sh", "-ec", "cp -a /etc /run/etc; mount --bind /run/etc /etc; mount -t tmpfs programs /usr/local/sbin"])
@@ -73,23 +87,8 @@ def found(node: Node, *words: str, outcome: str = "problem") -> dict[str, str]:
     return texts
 
 
-PEER = f"""
-ip link add vx address {vtep_mac(["10.31.2.0/24"])} type vxlan id 1 dstport 4789 local 192.0.2.2 dev eth0 nolearning
-ip link set vx up
-ip link set lo up
-bridge fdb add {vtep_mac(["10.31.1.0/24"])} dev vx dst 192.0.2.1
-for own in 10.31.2.1/32 fd00:31:0:2::1/128; do ip addr add $own dev lo nodad; done
-for tunnel in 10.31.1.0/24 fd00:31:0:1::/64; do
-    ip neigh add ${{tunnel%/*}} lladdr {vtep_mac(["10.31.1.0/24"])} dev vx
-    ip route add $tunnel via ${{tunnel%/*}} dev vx onlink
-done
-"""
-"""Makes of the host outside the other node, with the gateways of its pods."""
-
-
 def test_a_sound_node(sound: Node) -> None:
     """It has no problem, nor has the trial, of which nothing is left."""
-    sound.run(["ip", "netns", "exec", "outside", "sh", "-ec", PEER])
     status, report = document(sound, "validate")
     wrong = [one for one in report["findings"] if one["outcome"] in ("problem", "warning")]
     assert (status, [one for one in wrong if one["check"] not in MACHINES]) == (0, [])
@@ -236,7 +235,14 @@ def test_mistakes_about_the_tunnel(sound: Node) -> None:
         ]
     )
     run(["ip", "link", "add", "flannel.1", "type", "vxlan", "id", "1", "dstport", "4789", "dev", "wan0"])
-    named(sound, tunnel='taken by "flannel.1"|ip link delete', status="flannel.1", leftovers="flannel.1")
+    run(["ip", "netns", "exec", "outside", "ip", "link", "set", "eth0", "mtu", "1400"])  # drops what is larger
+    named(
+        sound,
+        tunnel='taken by "flannel.1"|ip link delete',
+        status="flannel.1",
+        leftovers="flannel.1",
+        path_MTU='192.0.2.2 answers echo requests, but not those of 1500 bytes|"mtu" than 1450',
+    )
 
 
 RULES = """

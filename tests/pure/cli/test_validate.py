@@ -10,6 +10,7 @@ import pytest
 from cli.facts.networks import Network
 from cli.facts.runtimes import Runtime
 from cli.facts.services import Service
+from cli.status.picture import Event
 from cli.switch.leftover import LINK, Leftover
 from cli.validate import (
     clock,
@@ -199,9 +200,17 @@ def test_services() -> None:
 )
 def test_the_log(line: str) -> None:
     """Messages of containerd 1.6 and 2, CRI-O and the kubelet; the same one of many pods is told once."""
-    only(services.judge_log(None), NOT_APPLICABLE)
-    only(services.judge_log(["StopPodSandbox for 01 returns successfully"]), OK, "none of the last hour's 1")
-    only(services.judge_log(["fine", line.replace("0123abcd", "9876fedc"), line]), WARNING, line)
+    only(services.judge_log(None, None), NOT_APPLICABLE)
+    only(services.judge_log(["StopPodSandbox for 01 returns successfully"], None), OK, "the journal")
+    only(services.judge_log(["fine", line.replace("0123abcd", "9876fedc"), line], []), WARNING, line)
+
+
+def test_the_agents_errors() -> None:
+    """Those of the last hour."""
+    only(services.judge_log(None, []), OK, "the agent's last errors")
+    only(services.judge_log(None, [Event(4000, "ADD of a by vxlan failed: no")]), OK)
+    same = [Event(1, "ADD of 0123abc by vxlan failed: no"), Event(9, "ADD of 4567def by vxlan failed: no")]
+    only(services.judge_log(None, same), WARNING, "0123abc")
 
 
 def test_dns_pods() -> None:
