@@ -3,7 +3,7 @@
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from cli.validate.findings import Finding, not_applicable, or_ok, problem, warning
+from cli.validate.findings import Finding, not_applicable, ok, or_ok, problem, warning
 from cli.validate.node import Facts
 from cli.validate.pods import PodNetwork
 from cli.validate.settings import Read, read, setting
@@ -89,16 +89,13 @@ def judge_bridged(pods: PodNetwork, kube_proxy: str, value: Read) -> Iterator[Fi
         return
     keys = {4: "bridge/bridge-nf-call-iptables", 6: "bridge/bridge-nf-call-ip6tables"}
     off = [key for version, key in keys.items() if pods.has(version) and value(key) != "1"]
+    if not off:
+        yield ok(f"kube-proxy ({kube_proxy}) sees what is bridged")
+        return
     load = "modprobe br_netfilter; echo br_netfilter >/etc/modules-load.d/br_netfilter.conf"
-    mend = f"{load}; {setting(*(f'{key}=1' for key in off))}"
-    why = f"kube-proxy serves services here ({kube_proxy}), but"
-    yield from or_ok(
-        [
-            problem(f"{why} a pod does not reach one of its own node by a service: net.{key} is not 1", mend)
-            for key in off
-        ],
-        f"kube-proxy ({kube_proxy}) sees what is bridged",
-    )
+    names = " and ".join(f"net.{key.replace('/', '.')}" for key in off)
+    found = f"kube-proxy serves services ({kube_proxy}), but those of a pod's own node do not answer: {names} is not 1"
+    yield problem(found, f"{load}; {setting(*(f'{key}=1' for key in off))}")
 
 
 @dataclass(frozen=True)

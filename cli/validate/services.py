@@ -13,6 +13,7 @@ from cli.status.picture import Event
 from cli.status.read import errors_of
 from cli.validate.findings import Finding, not_applicable, ok, problem, warning
 from cli.validate.node import Facts
+from plugins.__main__ import VERSION
 
 POD_LOGS = "/var/log/pods"
 """Of the kubelet: a folder for each pod, with a folder for each container that was created."""
@@ -45,9 +46,12 @@ def judge(service: Service) -> Iterator[Finding]:
         is_bad = not service.is_running or service.is_ready is not True
         mend = f"journalctl -u {name} tells more; systemctl restart {name}"
         yield problem(f"{name}: {sentence}", mend) if is_bad else warning(f"{name}: {sentence}")
-    if service.problems:
+    version = service.pages.get("/status", {}).get("version", VERSION)
+    if version != VERSION:
+        yield problem(f"{name} runs in version {version}, not {VERSION} as this command", f"systemctl restart {name}")
+    elif service.problems:
         return
-    if service.is_running:
+    elif service.is_running:
         yield ok(f"{name} runs{' and is ready' if service.is_ready else ''}")
     elif service.is_waiting:
         yield ok(f"{name} is started by the next call")
