@@ -50,7 +50,7 @@ def check(facts: Facts) -> list[Finding]:
 
 
 def _interrupt(number: int, _frame: object) -> None:
-    raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+    raise SystemExit(128 + number)  # as shells tell it
 
 
 @contextmanager
