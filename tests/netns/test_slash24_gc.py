@@ -3,12 +3,15 @@
 import json
 import os
 import re
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from linux.ownership import group_of
-from tests.netns.cli_tools import document, outlived, slash24
+from tests.netns import cli_tools
+from tests.netns.cli_tools import ALONE, outlived
 from tests.netns.cni import CNI, Cnitool
 from tests.netns.node import Node, Pod, ask
 
@@ -37,6 +40,9 @@ def conf(name: str, **keys: object) -> dict:
     ipam = {"type": "host-local", "subnet": "10.2.0.0/24"}
     bridge = {"cniVersion": "1.0.0", "name": name, "type": "bridge", "bridge": "cni1", "isGateway": True}
     return {**bridge, "ipMasq": True, "ipam": ipam, **keys}
+
+
+slash24, document = (partial(each, prefix=ALONE) for each in (cli_tools.slash24, cli_tools.document))
 
 
 @pytest.fixture
@@ -69,16 +75,16 @@ def state(node: Node) -> str:
     return "\n".join([re.sub(r"packets \d+ bytes \d+", "", node.ruleset()), files.stdout, *links])
 
 
-def removed(node: Node) -> bool:
+def removed(node: Node, prefix: Sequence[str] = ALONE) -> bool:
     """Whether `gc --yes` has removed all that was stale; if not, AssertionError with what it said."""
-    status, text = slash24(node, "gc", "--yes")
+    status, text = slash24(node, "gc", "--yes", prefix=prefix)
     assert status == 0, text
     return slash24(node, "gc", "--network", "none") == NOTHING
 
 
-def whys(node: Node) -> tuple[dict[str, str], dict[str, str]]:
+def whys(node: Node, prefix: Sequence[str] = ALONE) -> tuple[dict[str, str], dict[str, str]]:
     """Why things are stale, and why they are kept, by container."""
-    status, found = document(node, "gc")
+    status, found = document(node, "gc", prefix=prefix)
     assert status == (1 if found["stale"] else 0)
     return tuple({one["container"]: one["why"] for one in found[kind]} for kind in ("stale", "kept"))
 
@@ -194,26 +200,26 @@ def test_what_may_be_live_is_kept(node: Node, cni: CNI, cnitool: Cnitool) -> Non
     folder = node.path(f"{LEASES}/other")
     (folder / ".slash24" / "elsewhere.11111111-0000-0000-0000-000000000000").mkdir(parents=True)
     for number, name in enumerate(("young", "used", "theirs", "gone"), 2):
-        (folder / f"10.9.0.{number}").write_text(f"{name}\r\neth0")
-    os.link(folder / "10.9.0.4", next((folder / ".slash24").iterdir()) / "theirs:eth0:0")
-    aged(node, *(f"{LEASES}/other/10.9.0.{number}" for number in (3, 4, 5)))
+        (folder / f"10.219.0.{number}").write_text(f"{name}\r\neth0")
+    os.link(folder / "10.219.0.4", next((folder / ".slash24").iterdir()) / "theirs:eth0:0")
+    aged(node, *(f"{LEASES}/other/10.219.0.{number}" for number in (3, 4, 5)))
     user = node.pod("user")
-    user.run(["ip", "addr", "add", "10.9.0.3/24", "dev", "lo"])
+    user.run(["ip", "addr", "add", "10.219.0.3/24", "dev", "lo"])
     lost = node.pod("lost")
     cni.add(conf("net2"), lost)
     with outlived(lost):
         aged(node, f"{LEASES}/net2/10.2.0.2")
-        stale, kept = whys(node)
-        assert removed(node)
+        stale, kept = whys(node, prefix=())
+        assert removed(node, prefix=())
         assert node.path(f"{LEASES}/net2/10.2.0.2").exists()
     assert stale == {"gone": "no namespace has its link or its addresses"}
     assert re.fullmatch(r"it was made \d+ s ago, and its ADD may still be running", kept.pop("young"))
     where = f"/run/netns/{user.name}"
     assert kept == {
-        "used": f"10.9.0.3 is on lo in {where}",
+        "used": f"10.219.0.3 is on lo in {where}",
         "theirs": "it was leased on another machine, elsewhere, that shares the folder",
     }
-    assert sorted(path.name for path in folder.glob("10.*")) == ["10.9.0.2", "10.9.0.3", "10.9.0.4"]
+    assert sorted(path.name for path in folder.glob("10.*")) == ["10.219.0.2", "10.219.0.3", "10.219.0.4"]
 
 
 def test_what_killed_calls_leave(node: Node, cni: CNI) -> None:
