@@ -45,7 +45,7 @@ mount --rbind /sys sys
 ip link set lo up
 exec unshare --cgroup sh -ec 'mount -t cgroup2 node sys/fs/cgroup; exec chroot . sh -c "echo ready; exec cat"'
 """
-_LASTING = ("/var/lib/cni", "/var/lib/containerd", "/etc/cni")
+_LASTING = ("/var/lib/cni", "/var/lib/containerd")
 _NEW_BOOT_ID = (
     "cat /proc/sys/kernel/random/uuid >/run/boot_id; mount --bind /run/boot_id /proc/sys/kernel/random/boot_id"
 )
@@ -88,9 +88,9 @@ class Machine(Host):
         return "/tmp/image.tar"
 
     def rebooted(self) -> "Machine":
-        """The node after its power was cut: another boot with its network configuration and /var/lib, and nothing else.
+        """The node after its power was cut: another boot with the leases and containerd's notes, and nothing else.
 
-        This one is closed.
+        This one is closed. The plugins and the network are to be installed again.
         """
         new = Machine()
         new.run(["sh", "-ec", _NEW_BOOT_ID])
