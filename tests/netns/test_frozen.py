@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 from tests.netns.cni import CNI
 from tests.netns.node import Node, wait_until
 
-PRIVATE, AGENT, NODE = "slash24.d", "slash24-agent", "slash24-node"
+PRIVATE, AGENT, NODE, COMMAND = "slash24.d", "slash24-agent", "slash24-node", "slash24"
 IPAM = {"type": "host-local", "ranges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "fd00:9::/64"}]]}
 CONF = {"cniVersion": "1.1.0", "name": "net", "type": "bridge", "bridge": "b0", "isDefaultGateway": True, "ipam": IPAM}
 FULL = CONF | {"ipMasq": True, "macspoofchk": True, "mtu": 1400}
@@ -82,7 +82,7 @@ def test_runs_from_anywhere(node: Node, bin_dir: Path, place: Callable) -> None:
 def bare_host(node: Node, bin_dir: Path) -> str:
     """Prepare a read-only root with the C library, the plugins and the paths a call writes to; the pod is /run/pod."""
     private = bin_dir / PRIVATE
-    listing = node.run(["ldd", private / "bridge", *private.rglob("*.so*")]).stdout
+    listing = node.run(["ldd", private / "bridge", *private.rglob("*.so"), *private.rglob("*.so.*")]).stdout
     libraries = set(re.findall(r"(/\S*/(?:ld-linux|lib(?:c|m|dl|rt|util|pthread))[-.]\S+) \(0x", listing))
     mounts = {str(bin_dir): "/opt/cni/bin"} | {path: path for path in ("/proc", "/sys", "/var/lib/cni")}
     folders = {f"/run/host{path}" for path in ("/run", *mounts.values(), *(str(Path(lib).parent) for lib in libraries))}
@@ -217,9 +217,9 @@ def test_a_launcher_can_be_copied_over_without_changing_the_others(bin_dir: Path
     assert {(bin_dir / kind).stat().st_nlink for kind in TYPES} == {1}
 
 
-def test_dist_has_an_executable_for_every_plugin_of_the_table_the_daemons_and_one_folder(bin_dir: Path) -> None:
+def test_dist_has_an_executable_for_every_plugin_of_the_table_each_program_and_one_folder(bin_dir: Path) -> None:
     """A new line in the table of plugins/__main__.py adds an executable."""
-    assert {path.name for path in bin_dir.iterdir()} == {*TYPES, AGENT, NODE, PRIVATE}
+    assert {path.name for path in bin_dir.iterdir()} == {*TYPES, AGENT, NODE, COMMAND, PRIVATE}
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])

@@ -13,7 +13,7 @@ from linux.ownership import group_of
 from tests.netns import cli_tools
 from tests.netns.cli_tools import ALONE, outlived
 from tests.netns.cni import CNI, Cnitool
-from tests.netns.node import Node, Pod, ask
+from tests.netns.node import Node, Pod, ask, wait_until
 
 NOTHING = (0, "Nothing is left of pods that are gone.\n")
 LEASES = "/var/lib/cni/networks"
@@ -61,6 +61,20 @@ def added(cnitool: Cnitool, name: str, port: int) -> Pod:
     return pod
 
 
+def end(*pods: Pod) -> None:
+    """Delete the pods' namespaces, and wait until the kernel has deleted their links, which it does some time later."""
+    node = pods[0].node
+    before = veths(node)
+    for pod in pods:
+        pod.vanish()
+    assert wait_until(lambda: len(veths(node)) == len(before) - len(pods))
+
+
+def veths(node: Node) -> list[str]:
+    """The names of the node's host veths."""
+    return [name for name in node.links() if name.startswith("veth")]
+
+
 def aged(node: Node, *paths: str) -> None:
     """As if the files had been written a while ago."""
     for path in paths:
@@ -96,7 +110,7 @@ def test_killed_pods_go_and_running_ones_stay(node: Node, cnitool: Cnitool) -> N
     assert slash24(node, "gc") == NOTHING
     assert ask(outside, live, "10.1.0.3", 80, "tcp", to=("192.0.2.1", 8082)) == "192.0.2.2"
     container = next(one["container"] for one in document(node, "pods")[1] if one["netns"] == dead.path)
-    dead.vanish()
+    end(dead)
     before = state(node)
     assert before.count(container) > 12
 
@@ -141,7 +155,7 @@ def test_pods_of_an_earlier_boot(node: Node, cnitool: Cnitool) -> None:
     """Also if there is a namespace of that name again."""
     pod = added(cnitool, "pod", 8081)
     container = document(node, "pods")[1][0]["container"]
-    pod.vanish()
+    end(pod)
     (label,) = node.path(f"{LEASES}/net/.slash24").glob("*.*-*")
     label.rename(label.with_name(f"{label.name.rpartition('.')[0]}.00000000-0000-0000-0000-000000000000"))
     node.pod("pod")
@@ -159,8 +173,7 @@ def test_names_and_networks_that_are_gone(node: Node, cni: CNI) -> None:
     for pod in (long, digest):
         result = cni.add(conf(LONG, bridge="cni2", ipam={"type": "host-local", "subnet": "10.3.0.0/24"}), pod)
         cni.add({**firewall, "prevResult": result}, pod)
-    for pod in (plain, long, digest):
-        pod.vanish()
+    end(plain, long, digest)
     aged(node, f"{LEASES}/net/10.2.0.2", f"{LEASES}/{LONG}/10.3.0.2")
     node.path(f"{LEASES}/{LONG}/10.3.0.3").unlink()
     assert "10.3.0.3" in node.run(["iptables", "-S", "CNI-FORWARD"]).stdout
@@ -184,7 +197,7 @@ def test_pods_of_the_reference_plugins(node: Node, reference: CNI, reference_bin
     for pod in (dead, live):
         tool.ok("add", "old", pod)
     assert slash24(node, "gc") == NOTHING
-    dead.vanish()
+    end(dead)
     assert [*whys(node)[0].values()] == [f"its namespace {dead.path} is gone"]
     assert removed(node)
     assert slash24(node, "gc") == NOTHING
@@ -256,7 +269,7 @@ def test_pods_with_policies(node: Node, cni: CNI) -> None:
     for pod in (dead, live):
         cni.add(conf("net", policyWait=0), pod, args=kubernetes)
     assert {one["pod"] for one in document(node, "pods")[1]} == {"shop/web-0"}
-    dead.vanish()
+    end(dead)
     aged(node, f"{LEASES}/net/10.2.0.2", "/run/slash24/pods/v1:net:dead:eth0.json")
     assert whys(node)[0] == {"dead": "no namespace has its link or its addresses"}
     assert removed(node)
@@ -269,7 +282,7 @@ def test_pods_with_policies(node: Node, cni: CNI) -> None:
 def test_what_cannot_be_removed_is_told(node: Node, cnitool: Cnitool) -> None:
     """Exit status 3, and all else is removed; libcni's cache stays until nothing else is left."""
     pod = added(cnitool, "pod", 8081)
-    pod.vanish()
+    end(pod)
     node.run(["sh", "-c", f"mount --bind {LEASES} {LEASES} && mount -o remount,bind,ro {LEASES}"])
     status, text = slash24(node, "gc", "--yes")
     assert status == 3
@@ -322,7 +335,7 @@ def test_what_another_plugin_needs_stays(node: Node, reference: CNI, reference_b
     pod, live = node.pod("pod"), node.pod("live")
     for each in (pod, live):
         tool.ok("add", "ptp", each)
-    pod.vanish()
+    end(pod)
     assert [[piece["kind"] for piece in one["pieces"]] for one in document(node, "gc")[1]["stale"]] == [["lease"]]
     assert removed(node)
     assert slash24(node, "gc") == NOTHING
