@@ -102,8 +102,8 @@ def _furnish(node: Node, bin_dir: Path) -> None:
     node.outside()
     node.run(["ip", "route", "add", "default", "via", "192.0.2.2"])
     for folder in ("etc", "opt"):
-        node.run(["mkdir", "-p", f"/run/over/{folder}", f"/run/work/{folder}"])
-        options = f"lowerdir=/{folder},upperdir=/run/over/{folder},workdir=/run/work/{folder}"
+        node.run(["mkdir", "-p", f"/run/over/{folder}", f"/run/scratch/{folder}"])
+        options = f"lowerdir=/{folder},upperdir=/run/over/{folder},workdir=/run/scratch/{folder}"
         node.run(["mount", "-t", "overlay", "overlay", "-o", options, f"/{folder}"])
     node.run(["sh", "-c", f"rm -rf /etc/cni {BIN}; mkdir -p {NET_D} {BIN} /etc/slash24/policies /run/slash24"])
     node.run([bin_dir / "slash24-node", "--install", BIN])
