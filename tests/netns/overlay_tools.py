@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
+import pytest
+
 from linux.netlink.attributes import attributes_of
 from linux.netlink.socket import Netlink
 from linux.netns import entered, open_netns
@@ -21,6 +23,16 @@ _GROUPS = 0x4 | 0x40 | 0x400  # RTMGRP_NEIGH (forwarding entries too), RTMGRP_IP
 _NEWS = {24: "+route", 25: "-route", 28: "+neighbour", 29: "-neighbour"}
 _AF_BRIDGE, _PERMANENT = 7, 0x80
 _NDA_LLADDR, _NDMSG_SIZE = 2, 12
+
+
+@pytest.fixture(name="other")
+def second_node() -> Iterator[Node]:
+    """A second node."""
+    made = Node()
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 @contextmanager

@@ -2,27 +2,26 @@
 
 import socket
 import struct
-from collections.abc import Iterator
 
 import pytest
 
 from linux.rtnl.forwarding import sync
 from linux.rtnl.vxlan import ensure_vtep, overhead
 from tests.netns.node import Node, wait_until
-from tests.netns.overlay_tools import UNDERLAY_V4, UNDERLAY_V6, inside, join, own_addresses, peer, shell, vtep
+from tests.netns.overlay_tools import (  # noqa: F401 (one is a fixture)
+    UNDERLAY_V4,
+    UNDERLAY_V6,
+    inside,
+    join,
+    own_addresses,
+    peer,
+    second_node,
+    shell,
+    vtep,
+)
 
 POD_V4, POD_V6 = "10.244.{}.7", "fd00:244:0:{}::7"
 _ETH_P_ALL = 3
-
-
-@pytest.fixture
-def other() -> Iterator[Node]:
-    """A second node."""
-    made = Node()
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def set_up(node: Node, number: int, underlay: str, **changes: object) -> None:

@@ -4,7 +4,6 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,10 +15,10 @@ from tests.netns.cni import CNI, PATH, with_prev
 from tests.netns.daemon_policy_tools import ENABLED, PORT, Documents, add, pod_document, policy
 from tests.netns.daemon_tools import Start, daemons_started
 from tests.netns.node import Node, Pod, wait_until
-from tests.netns.overlay_tools import join
+from tests.netns.overlay_tools import join, second_node
 from tests.netns.published import HTTP, Member
 
-__all__ = ["daemons_started"]
+__all__ = ["daemons_started", "second_node"]
 
 pytestmark = pytest.mark.cold
 OUTSIDE = "192.0.2.2"
@@ -224,16 +223,6 @@ def test_policies(node: Node, cni: CNI, daemon: Start, documents: Documents) -> 
     node.run(["nft", f"add element inet slash24_policy ingress4 {{ {addresses['web']} : goto held }}"])
     found = traced(node, "client", addresses["web"], *port, outcome="stopped")
     assert "is held until slash24-node says which policies it has" in found["sentence"]
-
-
-@pytest.fixture
-def other() -> Iterator[Node]:
-    """A second node."""
-    made = Node()
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def test_to_a_pod_of_another_node(node: Node, other: Node, bin_dir: Path) -> None:
